@@ -1,0 +1,1 @@
+"""One operation a file: plain-torch reference, Triton kernel, dispatching function."""

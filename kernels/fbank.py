@@ -1,0 +1,171 @@
+"""Log-mel filter bank over packed waveforms, as Kaldi computes it.
+
+Source: Kaldi's feature-window.cc and mel-computations.cc (frames of 25 ms every 10 ms, `snip_edges`, no
+dither, no energy), the features that Speech2Text and most fairseq models were trained on.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from .dispatch import choose
+from .packing import check_cu_seqlens, cumulative, spans
+
+WINDOWS = ("povey", "hann", "hamming")
+RATES = (8_000, 48_000)  # Hz, both included
+
+
+def fbank(
+    waveforms: Tensor,
+    cu_samples: Tensor,
+    *,
+    sampling_rate: int = 16_000,
+    num_mel_bins: int = 80,
+    window: str = "povey",
+    preemphasis: float = 0.97,
+    low_frequency: float = 20.0,
+    mel_floor: float = 1.1920928955078125e-07,
+) -> tuple[Tensor, Tensor]:
+    """Natural logarithm of mel band powers, each utterance on its own.
+
+    An utterance of fewer samples than a frame has no frames here; the caller decides what that means.
+    The triangles reach from `low_frequency` to half the sampling rate.
+
+    Args:
+        waveforms: float32 or float64 [samples], utterances end to end, in the scale in which the powers are
+            wanted (Kaldi's is that of 16-bit integers).
+        cu_samples: int32 [n + 1], where each utterance begins; first 0, last the number of samples.
+        sampling_rate: Hz, 8,000 to 48,000.
+        num_mel_bins: at least 1.
+        window: povey (Hann to the power of 0.85), hann or hamming, all symmetric.
+        preemphasis: what is subtracted of the sample before, 0 to 1.
+        low_frequency: lower edge of the first triangle, in Hz, from 0 up to half the sampling rate.
+        mel_floor: the least power before the logarithm, above 0.
+
+    Returns:
+        (features [frames, num_mel_bins] in the dtype of `waveforms`, cu_frames int32 [n + 1])
+
+    Raises:
+        ValueError: for an argument outside of what is written above.
+    """
+    if waveforms.dim() != 1 or waveforms.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            "waveforms must be float32 or float64 samples, packed into one dimension; "
+            f"got {waveforms.dtype} of shape {tuple(waveforms.shape)}"
+        )
+    check_cu_seqlens(cu_samples, waveforms.numel(), "cu_samples")
+    frame_sizes(sampling_rate)
+    if num_mel_bins < 1:
+        raise ValueError(f"num_mel_bins must be at least 1, got {num_mel_bins}")
+    if window not in WINDOWS:
+        raise ValueError(f"window must be one of {', '.join(WINDOWS)}; got {window!r}")
+    if not 0 <= preemphasis <= 1:
+        raise ValueError(f"preemphasis must be from 0 to 1, got {preemphasis}")
+    if not 0 <= low_frequency < sampling_rate / 2:
+        raise ValueError(f"low_frequency must be from 0 to below {sampling_rate / 2:g} Hz, got {low_frequency}")
+    if not mel_floor > 0:
+        raise ValueError(f"mel_floor must be above 0, got {mel_floor}")
+    return choose(waveforms, cu_samples, reference=fbank_reference)(
+        waveforms,
+        cu_samples,
+        sampling_rate=sampling_rate,
+        num_mel_bins=num_mel_bins,
+        window=window,
+        preemphasis=preemphasis,
+        low_frequency=low_frequency,
+        mel_floor=mel_floor,
+    )
+
+
+def fbank_reference(
+    waveforms: Tensor,
+    cu_samples: Tensor,
+    *,
+    sampling_rate: int = 16_000,
+    num_mel_bins: int = 80,
+    window: str = "povey",
+    preemphasis: float = 0.97,
+    low_frequency: float = 20.0,
+    mel_floor: float = 1.1920928955078125e-07,
+) -> tuple[Tensor, Tensor]:
+    """The specification, in plain torch; differentiable in `waveforms`.
+
+    Computes in the dtype of `waveforms`, so float64 waveforms give the oracle. One utterance after the
+    other, so that the shape of every product, and with it every bit, depends on that utterance alone.
+    """
+    length, shift = frame_sizes(sampling_rate)
+    padded_length = 1 << (length - 1).bit_length()
+    taper = _window(window, length, waveforms.dtype, waveforms.device)
+    mel = _mel_matrix(
+        sampling_rate, padded_length, num_mel_bins, low_frequency, waveforms.dtype, waveforms.device
+    )
+    utterances, counts = [waveforms.new_zeros(0, num_mel_bins)], []
+    for start, end in spans(cu_samples):
+        count = frame_count(end - start, sampling_rate)
+        counts.append(count)
+        if count == 0:
+            continue
+        frames = waveforms[start:end].unfold(0, length, shift)  # [frames, length]
+        # The mean goes first: folded into the transform, an offset of the recording costs a digit.
+        frames = frames - frames.mean(dim=1, keepdim=True)
+        before = torch.cat([frames[:, :1], frames[:, :-1]], dim=1)
+        frames = (frames - preemphasis * before) * taper
+        spectrum = torch.fft.rfft(frames, n=padded_length)
+        power = spectrum.real.square() + spectrum.imag.square()  # [frames, padded_length / 2 + 1]
+        utterances.append(torch.log((power @ mel).clamp(min=mel_floor)))
+    return torch.cat(utterances), cumulative(counts, waveforms.device)
+
+
+def frame_sizes(sampling_rate: int) -> tuple[int, int]:
+    """(length, shift) of a frame in samples: 25 ms and 10 ms.
+
+    Raises:
+        ValueError: if the rate is not from 8,000 to 48,000 Hz.
+    """
+    if not RATES[0] <= sampling_rate <= RATES[1]:
+        raise ValueError(
+            f"sampling_rate must be from {RATES[0]:,} to {RATES[1]:,} Hz, got {sampling_rate}; resample first"
+        )
+    # In this order, as Kaldi multiplies: at 8,200 Hz and 18 other rates it comes out a sample shorter.
+    return int(sampling_rate * 0.001 * 25.0), int(sampling_rate * 0.001 * 10.0)
+
+
+def frame_count(samples: int, sampling_rate: int) -> int:
+    """Frames of an utterance: only whole ones, so what is left at the end is dropped."""
+    length, shift = frame_sizes(sampling_rate)
+    return 0 if samples < length else 1 + (samples - length) // shift
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)  # a tensor made in inference mode could not take part in a later backward pass
+def _window(name: str, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The window [length], computed in float64."""
+    phase = torch.arange(length, dtype=torch.float64) * (2 * math.pi / (length - 1))
+    if name == "hamming":
+        values = 0.54 - 0.46 * torch.cos(phase)
+    else:
+        values = 0.5 - 0.5 * torch.cos(phase)
+    if name == "povey":
+        values = values.pow(0.85)
+    return values.to(device=device, dtype=dtype)
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _mel_matrix(
+    sampling_rate: int, padded_length: int, bins: int, low: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Triangles [padded_length / 2 + 1, bins], straight and equally spaced in mel, computed in float64."""
+    edges = torch.linspace(_mel(low), _mel(sampling_rate / 2), bins + 2, dtype=torch.float64)
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    frequencies = torch.arange(padded_length // 2 + 1, dtype=torch.float64) * (sampling_rate / padded_length)
+    mels = 1127.0 * torch.log1p(frequencies / 700.0)[:, None]
+    rising = (mels - left) / (centre - left)
+    falling = (right - mels) / (right - centre)
+    return torch.minimum(rising, falling).clamp(min=0.0).to(device=device, dtype=dtype).contiguous()
+
+
+def _mel(frequency: float) -> float:
+    return 1127.0 * math.log1p(frequency / 700.0)

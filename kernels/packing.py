@@ -1,0 +1,56 @@
+"""Packed batches: sequences end to end, with `cu_seqlens` to tell where each begins."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+
+def cumulative(lengths: Tensor | list[int], device: torch.device | str | None = None) -> Tensor:
+    """Offsets of packed sequences: int32 [n + 1], first 0, from their n lengths."""
+    counts = torch.as_tensor(lengths, dtype=torch.int32, device=device)
+    offsets = torch.zeros(counts.numel() + 1, dtype=torch.int32, device=counts.device)
+    torch.cumsum(counts, 0, dtype=torch.int32, out=offsets[1:])
+    return offsets
+
+
+def spans(cu_seqlens: Tensor) -> list[tuple[int, int]]:
+    """(start, end) of each packed sequence, as Python numbers; waits for the device."""
+    return list(pairwise(cu_seqlens.tolist()))
+
+
+def positions_within(cu_seqlens: Tensor, total: int) -> Tensor:
+    """Each packed token's position in its own sequence: int64 [total]."""
+    starts = cu_seqlens[:-1].long()
+    lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).long()
+    first = torch.repeat_interleave(starts, lengths, output_size=total)
+    return torch.arange(total, device=cu_seqlens.device) - first
+
+
+def pack(padded: Tensor, mask: Tensor) -> Tensor:
+    """Rows of `padded` [batch, time, ...] where `mask` [batch, time] is true, end to end [tokens, ...]."""
+    return padded[mask]
+
+
+def unpack(packed: Tensor, mask: Tensor) -> Tensor:
+    """The reverse of `pack`: [batch, time, ...], zero where `mask` is false."""
+    padded = packed.new_zeros(*mask.shape, *packed.shape[1:])
+    padded[mask] = packed
+    return padded
+
+
+def check_cu_seqlens(cu_seqlens: Tensor, total: int, name: str) -> None:
+    """Refuse offsets that do not describe `total` packed rows, as far as that shows without waiting for a GPU.
+
+    Raises:
+        ValueError: wrong dtype or shape, and on the CPU also wrong first, last or descending values.
+    """
+    if cu_seqlens.dtype != torch.int32 or cu_seqlens.dim() != 1 or cu_seqlens.numel() == 0:
+        raise ValueError(
+            f"{name} must be an int32 tensor of length n + 1, got {cu_seqlens.dtype} of shape {tuple(cu_seqlens.shape)}"
+        )
+    if cu_seqlens.device.type != "cpu":
+        return
+    offsets = cu_seqlens.tolist()
+    if offsets[0] != 0 or offsets[-1] != total or any(a > b for a, b in pairwise(offsets)):
+        raise ValueError(f"{name} must rise from 0 to the {total} packed rows, got {offsets[:4]}...{offsets[-1]}")

@@ -1,0 +1,1 @@
+"""Model definitions, configurations, checkpoints, processors and auto classes."""

@@ -1,0 +1,137 @@
+"""`generate`: transformers' call on the continuous-batching loop."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..scheduler.request import Completion, FinishReason, GenerationOptions, Request
+from .generation_config import GenerationConfig
+from .outputs import GenerateOutput
+
+if TYPE_CHECKING:
+    from ..scheduler.loop import GenerationLoop
+    from ..scheduler.runner import FrontEnd
+
+
+class GenerationMixin:
+    """Gives a model with the generation contract (`encode`, `cross_key_values`, `decode`) its `generate`."""
+
+    generation_config: GenerationConfig
+
+    def adopt_generation_defaults(self) -> None:
+        """Take the generation options that lie in the model's own configuration."""
+        self.generation_config = GenerationConfig.from_model_config(self.config)  # type: ignore[attr-defined]
+
+    def read_generation_config(self, folder: Path) -> None:
+        """Take the folder's generation options."""
+        self.generation_config = GenerationConfig.from_pretrained(folder, self.config)  # type: ignore[attr-defined]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json, generation_config.json and model.safetensors, as transformers reads them."""
+        super().save_pretrained(folder)  # type: ignore[misc]
+        self.generation_config.save_pretrained(Path(folder))
+
+    def resolve_options(self, *, default_max_length: int | None = None, **options: Any) -> GenerationOptions:
+        """One call's generation options, completed by the checkpoint's and transformers' defaults.
+
+        Raises:
+            ValueError: an unknown or unsupported option, or a value out of range.
+        """
+        return self.generation_config.resolve(options, self.max_length, default_max_length)  # type: ignore[attr-defined]
+
+    def generation_loop(
+        self,
+        front_end: "FrontEnd | None" = None,
+        *,
+        num_pages: int,
+        num_rows: int,
+        encode_budget: int = 4096,
+    ) -> "GenerationLoop":
+        """A continuous-batching loop over this model.
+
+        Args:
+            front_end: turns packed waveforms into packed features; None where requests bring features.
+            num_pages: pages of 16 rows of keys and values in the cache.
+            num_rows: hypotheses that can be decoded at once.
+            encode_budget: encoder tokens admitted a step.
+        """
+        from ..scheduler.loop import GenerationLoop
+        from ..scheduler.runner import ModelRunner
+
+        runner = ModelRunner(self, front_end, num_pages=num_pages, num_rows=num_rows)  # type: ignore[arg-type]
+        return GenerationLoop(runner, encode_budget=encode_budget)
+
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        *,
+        input_features: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        return_dict_in_generate: bool = False,
+        output_scores: bool = False,
+        **options: Any,
+    ) -> Tensor | GenerateOutput:
+        """Decode a padded batch; each row's result is what it would be alone.
+
+        Args:
+            inputs: features [batch, frames, features]; also by the name `input_features`.
+            attention_mask: [batch, frames], 1 for real frames; all by default.
+            return_dict_in_generate: return a `GenerateOutput`, with sequence scores if `output_scores`.
+            **options: transformers' arguments of `generate`, by name, and `seed`.
+
+        Returns:
+            int64 [batch * num_return_sequences, longest], padded on the right.
+
+        Raises:
+            ValueError: unsupported options, values out of range, recordings too long for the model.
+        """
+        from .speech_to_text import pack_features
+
+        features = inputs if inputs is not None else input_features
+        if features is None:
+            raise ValueError("give the features to decode: generate(input_features, attention_mask=...)")
+        resolved = self.resolve_options(**options)
+        packed, cu_frames = pack_features(features.to(self.device), attention_mask)  # type: ignore[attr-defined]
+        recordings = packed.split((cu_frames[1:] - cu_frames[:-1]).tolist())
+        requests = [Request(index, recording, resolved) for index, recording in enumerate(recordings)]
+        completions = self._run(requests)
+        hypotheses = [
+            hypothesis
+            for completion in completions
+            for hypothesis in completion.hypotheses[: resolved.num_return_sequences]
+        ]
+        sequences = _pad([list(hypothesis.token_ids) for hypothesis in hypotheses], resolved, self.device)  # type: ignore[attr-defined]
+        if not return_dict_in_generate:
+            return sequences
+        scores = torch.tensor([hypothesis.score for hypothesis in hypotheses], device=sequences.device)
+        return GenerateOutput(sequences, scores if output_scores and resolved.num_beams > 1 else None)
+
+    def _run(self, requests: list[Request]) -> list[Completion]:
+        from ..scheduler.loop import GenerationLoop
+        from ..scheduler.runner import ModelRunner
+
+        runner = ModelRunner.sized_for(self, requests)  # type: ignore[arg-type]
+        loop = GenerationLoop(runner)
+        for request in requests:
+            loop.submit(request)
+        completions: dict[int, Completion] = {}
+        while loop.has_work:
+            for event in loop.step():
+                if isinstance(event, Completion):
+                    completions[event.request_id] = event
+        for completion in completions.values():
+            if completion.finish_reason is FinishReason.ERROR and completion.error is not None:
+                raise completion.error
+        return [completions[request.request_id] for request in requests]
+
+
+def _pad(sequences: list[list[int]], options: GenerationOptions, device: torch.device) -> Tensor:
+    """Sequences as one tensor, filled up as transformers does."""
+    fill = options.pad_token_id
+    if options.num_beams > 1 and not fill and options.eos_token_ids:
+        fill = options.eos_token_ids[0]  # transformers writes `pad or eos`, and a pad of 0 counts as none
+    longest = max(map(len, sequences))
+    rows = [sequence + [fill] * (longest - len(sequence)) for sequence in sequences]
+    return torch.tensor(rows, dtype=torch.int64, device=device)

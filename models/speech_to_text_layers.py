@@ -1,0 +1,168 @@
+"""The parts of Speech2Text, on packed tokens: subsampler, positions, attention, encoder and decoder layers."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..kernels.conv_subsample import conv_subsample, output_length
+from ..kernels.flash_attention import attention_weights, flash_attention
+from ..kernels.layer_norm import layer_norm
+from ..kernels.linear import linear
+from .attention import DecoderAttention
+from .speech_to_text_config import Speech2TextConfig
+
+
+class Conv1dSubsampler(nn.Module):
+    """A stack of convolutions with gated linear units, each halving the frame rate (fairseq S2T, arXiv 2010.05171)."""
+
+    def __init__(self, config: Speech2TextConfig) -> None:
+        super().__init__()
+        last = config.num_conv_layers - 1
+        features = config.input_feat_per_channel * config.input_channels
+        self.conv_layers = nn.ModuleList(
+            nn.Conv1d(
+                features if layer == 0 else config.conv_channels // 2,
+                2 * config.d_model if layer == last else config.conv_channels,
+                kernel_size=kernel,
+                stride=2,
+                padding=kernel // 2,
+            )
+            for layer, kernel in enumerate(config.conv_kernel_sizes)
+        )
+
+    def forward(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames [frames, features] to encoder tokens [tokens, d_model], with their cu_seqlens."""
+        for conv in self.conv_layers:
+            features, cu_frames = conv_subsample(features, cu_frames, conv.weight, conv.bias, stride=2)
+        return features, cu_frames
+
+    def length(self, frames: int) -> int:
+        """Encoder tokens for so many frames."""
+        for conv in self.conv_layers:
+            frames = output_length(frames, conv.kernel_size[0], 2)
+        return frames
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed sine and cosine vectors; the row of the padding token is zero (tensor2tensor's order: all sines first)."""
+
+    def __init__(self, num_positions: int, width: int, padding_idx: int) -> None:
+        super().__init__()
+        self.padding_idx = padding_idx
+        half = width // 2
+        rate = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000) / max(half - 1, 1)))
+        # Two rows more than positions: real ones start after the padding token's.
+        angle = torch.arange(num_positions + 2, dtype=torch.float32)[:, None] * rate[None]
+        table = F.pad(torch.cat([angle.sin(), angle.cos()], dim=1), (0, width % 2))
+        table[padding_idx] = 0
+        self.register_buffer("weights", table, persistent=False)
+        self.weights: Tensor
+
+    @property
+    def limit(self) -> int:
+        """How many positions there are."""
+        return self.weights.shape[0] - 1 - self.padding_idx
+
+
+class Attention(nn.Module):
+    """The four projections of multi-head attention; who attends to what is the caller's."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = (width // heads) ** -0.5
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.q_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def query(self, hidden: Tensor) -> Tensor:
+        """[tokens, width] to [tokens, heads, head_dim]."""
+        return self._heads(self.q_proj, hidden)
+
+    def key_value(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """[tokens, width] to keys and values, each [tokens, heads, head_dim]."""
+        return self._heads(self.k_proj, hidden), self._heads(self.v_proj, hidden)
+
+    def _heads(self, projection: nn.Linear, hidden: Tensor) -> Tensor:
+        return linear(hidden, projection.weight, projection.bias).view(hidden.shape[0], self.heads, -1)
+
+
+class Layer(nn.Module):
+    """What encoder and decoder layers share: residual connections with dropout, and the feed-forward half."""
+
+    def __init__(self, config: Speech2TextConfig, ffn_dim: int) -> None:
+        super().__init__()
+        self.dropout = config.dropout
+        self.activation_dropout = config.activation_dropout
+        self.activation = config.activation_function
+        self.fc1 = nn.Linear(config.d_model, ffn_dim)
+        self.fc2 = nn.Linear(ffn_dim, config.d_model)
+        self.final_layer_norm = nn.LayerNorm(config.d_model)
+
+    def add(self, residual: Tensor, module: nn.Linear, hidden: Tensor) -> Tensor:
+        """`residual + dropout(module(hidden))`."""
+        if self.training and self.dropout:
+            return residual + F.dropout(linear(hidden, module.weight, module.bias), self.dropout)
+        return linear(hidden, module.weight, module.bias, residual=residual)
+
+    def feed_forward(self, hidden: Tensor) -> Tensor:
+        """The second half of every layer."""
+        inner = normalise(self.final_layer_norm, hidden)
+        inner = linear(inner, self.fc1.weight, self.fc1.bias, activation=self.activation)
+        return self.add(hidden, self.fc2, F.dropout(inner, self.activation_dropout, self.training))
+
+
+class EncoderLayer(Layer):
+    """Self-attention within each utterance, then feed-forward, each normalised first."""
+
+    def __init__(self, config: Speech2TextConfig) -> None:
+        super().__init__(config, config.encoder_ffn_dim)
+        self.self_attn = Attention(config.d_model, config.encoder_attention_heads)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.attention_dropout = config.attention_dropout
+
+    def forward(self, hidden: Tensor, cu_tokens: Tensor, weights: list[list[Tensor]] | None = None) -> Tensor:
+        """[tokens, d_model] to the same; attention weights are appended to `weights` where it is a list."""
+        attention = self.self_attn
+        normed = normalise(self.self_attn_layer_norm, hidden)
+        query, (key, value) = attention.query(normed), attention.key_value(normed)
+        if weights is not None:
+            weights.append(attention_weights(query, key, cu_tokens, cu_tokens, scale=attention.scale))
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed = flash_attention(query, key, value, cu_tokens, cu_tokens, scale=attention.scale, dropout=dropout)
+        hidden = self.feed_forward(self.add(hidden, attention.out_proj, mixed.flatten(1)))
+        if hidden.dtype == torch.float16:  # as transformers: what overflows stays finite
+            largest = torch.finfo(torch.float16).max - 1000
+            hidden = hidden.clamp(-largest, largest)
+        return hidden
+
+
+class DecoderLayer(Layer):
+    """Causal self-attention, cross-attention, feed-forward, each normalised first."""
+
+    def __init__(self, config: Speech2TextConfig, index: int) -> None:
+        super().__init__(config, config.decoder_ffn_dim)
+        self.index = index
+        self.self_attn = Attention(config.d_model, config.decoder_attention_heads)
+        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.encoder_attn = Attention(config.d_model, config.decoder_attention_heads)
+        self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
+
+    def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
+        """[tokens, d_model] to the same, in the given attention layout."""
+        own, cross = self.self_attn, self.encoder_attn
+        normed = normalise(self.self_attn_layer_norm, hidden)
+        mixed = attention.self_attention(self.index, own.query(normed), *own.key_value(normed), own.scale)
+        hidden = self.add(hidden, own.out_proj, mixed.flatten(1))
+        normed = normalise(self.encoder_attn_layer_norm, hidden)
+        mixed = attention.cross_attention(self.index, cross.query(normed), cross.scale)
+        hidden = self.add(hidden, cross.out_proj, mixed.flatten(1))
+        return self.feed_forward(hidden)
+
+
+def normalise(module: nn.LayerNorm, hidden: Tensor) -> Tensor:
+    """Layer normalisation with a module's weights."""
+    return layer_norm(hidden, module.weight, module.bias, module.eps)

@@ -1,0 +1,1 @@
+"""Requests, continuous batching, pages of keys and values, the generation loop."""

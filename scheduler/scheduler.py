@@ -1,0 +1,277 @@
+"""Which request runs when. Events go in (`add`, `cancel`, `update`), plans come out (`schedule`).
+
+A request waits until everything it can ever need is free, is admitted with all of it, runs, and ends once:
+nothing admitted is ever evicted, so there is no deadlock to reason about. A plan is a difference from the one
+before it. A request that merely goes on appears in no plan and costs no work here.
+
+Pure Python: no tensors, no clock, no I/O, so that thousands of random histories can be checked in a minute.
+One thread owns a scheduler.
+"""
+
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
+
+from .pages import PAGE_SIZE, PageAllocator
+from .request import FinishReason
+
+
+class CapacityError(ValueError):
+    """A request that could not run even if it were alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a request can ever need. Raises ValueError for a negative number."""
+
+    encode_tokens: int  # encoder positions = rows of cross-attention keys and values
+    decode_positions: int  # rows of self-attention keys and values that one hypothesis can write
+    hypotheses: int  # beams, or returned samples; 0 for a one-shot request, which only encodes
+
+    def __post_init__(self) -> None:
+        for name in ("encode_tokens", "decode_positions", "hypotheses"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"{name} is {value}; it must be 0 or more")
+
+    @property
+    def cross_pages(self) -> int:
+        """Pages that all hypotheses read; none for a one-shot request, whose encoding is not kept."""
+        return _pages(self.encode_tokens) if self.hypotheses else 0
+
+    @property
+    def pages_per_hypothesis(self) -> int:
+        return _pages(self.decode_positions)
+
+    @property
+    def self_pages(self) -> int:
+        return self.hypotheses * self.pages_per_hypothesis
+
+    @property
+    def pages(self) -> int:
+        return self.cross_pages + self.self_pages
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A request that runs from this step on, and all that it will own until its release."""
+
+    request_id: int
+    rows: tuple[int, ...]  # one a hypothesis
+    cross_pages: tuple[int, ...]  # in the order of the encoder's positions
+    self_pages: tuple[tuple[int, ...], ...]  # for each hypothesis, in the order of its positions
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A request that has ended. From this step on its rows and pages (if it had any) may be another's."""
+
+    request_id: int
+    reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One plan, to be carried out in this order: released, admitted (encode), decode."""
+
+    number: int  # 0, 1, 2, ...
+    released: tuple[Release, ...]
+    admitted: tuple[Admission, ...]
+    decode_steps: int  # 0 where no row would be decoding
+
+
+class Scheduler:
+    """Admits the highest priority first, in order of arrival within it; nothing overtakes.
+
+    num_pages and num_rows are the sizes of the cache (pages of 16 positions) and of the decode batch
+    (hypotheses). encode_budget is the number of encoder positions that one step may admit; a longer request is
+    admitted in a step of its own. Raises ValueError for a negative size or a budget below 1.
+    """
+
+    def __init__(self, num_pages: int, num_rows: int, encode_budget: int) -> None:
+        if num_pages < 0 or num_rows < 0 or encode_budget < 1:
+            raise ValueError(
+                f"num_pages={num_pages}, num_rows={num_rows}, encode_budget={encode_budget}: "
+                "pages and rows must be 0 or more and the budget 1 or more"
+            )
+        self._pages = PageAllocator(num_pages)
+        self._rows = PageAllocator(num_rows)
+        self._encode_budget = encode_budget
+        self._line = _Line()
+        self._running: dict[int, _Running] = {}
+        self._ended: dict[int, _Ended] = {}  # since the last step, in the order of their ends
+        self._next_step = 0
+
+    def schedule(self, decode_steps: int = 1) -> Step:
+        """The next plan: frees what has ended, then admits from the head of the line while it fits.
+
+        decode_steps is the number of tokens that this plan lets every running hypothesis go on for.
+        """
+        if decode_steps < 1:
+            raise ValueError(f"decode_steps is {decode_steps}; it must be 1 or more")
+        released = self._release_ended()
+        admitted: list[Admission] = []
+        encode_tokens = 0
+        while self._line:
+            request_id, demand = self._line.head()
+            if demand.pages > self._pages.free or demand.hypotheses > self._rows.free:
+                break  # even where a later one would fit: a stream of small requests must not starve a large one
+            if admitted and encode_tokens + demand.encode_tokens > self._encode_budget:
+                break
+            self._line.leave(request_id)
+            admitted.append(self._admit(request_id, demand))
+            encode_tokens += demand.encode_tokens
+        number = self._next_step
+        self._next_step += 1
+        return Step(number, released, tuple(admitted), decode_steps if self.rows_used else 0)
+
+    def add(self, request_id: int, demand: Demand, priority: int = 0) -> None:
+        """Puts a request in line; a larger priority goes first.
+
+        An id may be used again once the release of its last request has been planned. Raises ValueError while it
+        has not, and CapacityError for a request that can never fit; neither leaves a trace.
+        """
+        if request_id in self._line or request_id in self._running or request_id in self._ended:
+            raise ValueError(f"request id {request_id} is in use; choose another, or wait for its release")
+        self._check_capacity(request_id, demand)
+        self._line.join(request_id, demand, priority)
+
+    def cancel(self, request_id: int) -> bool:
+        """Ends a waiting or running request; its release is in the next step. False where there is none."""
+        if request_id in self._line:
+            self._line.leave(request_id)
+            self._ended[request_id] = _Ended(FinishReason.CANCELLED, None)
+            return True
+        return self._end(request_id, FinishReason.CANCELLED)
+
+    def update(self, step: int, finished: Mapping[int, FinishReason]) -> None:
+        """Reports which requests the plan with this number saw finish; their releases are in the next step.
+
+        It may come late, more than once and out of order. Ids that were not running in that step, or have ended
+        since (a cancellation, an earlier report), are ignored: the first end wins, and nothing about requests
+        past their release needs to be remembered. Raises ValueError for a step that was never planned.
+        """
+        if not 0 <= step < self._next_step:
+            raise ValueError(f"step {step} was never planned; {self._next_step} steps were, counted from 0")
+        for request_id, reason in finished.items():
+            running = self._running.get(request_id)
+            # admitted later than the step reported: the report is about an earlier request with the same id
+            if running is not None and running.since <= step:
+                self._end(request_id, reason)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether another step would change anything: some request waits, runs, or has not been released."""
+        return bool(self._line or self._running or self._ended)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in line."""
+        return len(self._line)
+
+    @property
+    def running(self) -> int:
+        """Requests admitted and not ended."""
+        return len(self._running)
+
+    @property
+    def pages_used(self) -> int:
+        """Pages owned, until the step that releases them."""
+        return self._pages.count - self._pages.free
+
+    @property
+    def rows_used(self) -> int:
+        """Rows owned, until the step that releases them."""
+        return self._rows.count - self._rows.free
+
+    def _release_ended(self) -> tuple[Release, ...]:
+        released = []
+        for request_id, ended in self._ended.items():
+            if ended.admission is not None:
+                self._rows.give(ended.admission.rows)
+                self._pages.give(chain(ended.admission.cross_pages, *ended.admission.self_pages))
+            released.append(Release(request_id, ended.reason))
+        self._ended = {}
+        return tuple(released)
+
+    def _admit(self, request_id: int, demand: Demand) -> Admission:
+        admission = Admission(
+            request_id,
+            rows=self._rows.take(demand.hypotheses),
+            cross_pages=self._pages.take(demand.cross_pages),
+            # one take for each, so that each is consecutive where the whole would not be
+            self_pages=tuple(self._pages.take(demand.pages_per_hypothesis) for _ in range(demand.hypotheses)),
+        )
+        self._running[request_id] = _Running(self._next_step, admission)
+        return admission
+
+    def _end(self, request_id: int, reason: FinishReason) -> bool:
+        running = self._running.pop(request_id, None)
+        if running is None:
+            return False
+        self._ended[request_id] = _Ended(reason, running.admission)
+        return True
+
+    def _check_capacity(self, request_id: int, demand: Demand) -> None:
+        if demand.pages > self._pages.count:
+            raise CapacityError(
+                f"request {request_id} needs {demand.pages} pages ({demand.cross_pages} for "
+                f"{demand.encode_tokens} encoder positions, {demand.hypotheses} hypotheses x "
+                f"{demand.pages_per_hypothesis} for {demand.decode_positions} decoder positions), but the cache has "
+                f"{self._pages.count}; raise num_pages, or ask for fewer hypotheses, fewer new tokens or less audio"
+            )
+        if demand.hypotheses > self._rows.count:
+            raise CapacityError(
+                f"request {request_id} needs {demand.hypotheses} rows (hypotheses), but the decode batch has "
+                f"{self._rows.count}; raise num_rows, or ask for fewer beams or returned sequences"
+            )
+
+
+class _Running(NamedTuple):
+    since: int  # number of the step that admitted it
+    admission: Admission
+
+
+class _Ended(NamedTuple):
+    reason: FinishReason
+    admission: Admission | None  # None where it ended in line
+
+
+class _Line:
+    """Those who wait, in order of descending priority and then of arrival; anyone may leave at any time."""
+
+    def __init__(self) -> None:
+        # OrderedDict finds its first entry at once however many left before it; dict walks over their holes
+        self._queues: dict[int, OrderedDict[int, Demand]] = {}
+        self._priorities: list[int] = []  # of the queues that are not empty, ascending
+        self._priority_of: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._priority_of)
+
+    def __contains__(self, request_id: int) -> bool:
+        return request_id in self._priority_of
+
+    def head(self) -> tuple[int, Demand]:
+        return next(iter(self._queues[self._priorities[-1]].items()))
+
+    def join(self, request_id: int, demand: Demand, priority: int) -> None:
+        if priority not in self._queues:
+            self._queues[priority] = OrderedDict()
+            insort(self._priorities, priority)
+        self._queues[priority][request_id] = demand
+        self._priority_of[request_id] = priority
+
+    def leave(self, request_id: int) -> None:
+        priority = self._priority_of.pop(request_id)
+        queue = self._queues[priority]
+        del queue[request_id]
+        if not queue:
+            del self._queues[priority]
+            del self._priorities[bisect_left(self._priorities, priority)]
+
+
+def _pages(positions: int) -> int:
+    return -(-positions // PAGE_SIZE)

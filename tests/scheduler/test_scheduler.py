@@ -1,0 +1,1 @@
+"""The scheduler, case by case; test_histories-style random ones follow at the end."""
