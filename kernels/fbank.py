@@ -64,7 +64,9 @@ def fbank(
     if not 0 <= preemphasis <= 1:
         raise ValueError(f"preemphasis must be from 0 to 1, got {preemphasis}")
     if not 0 <= low_frequency < sampling_rate / 2:
-        raise ValueError(f"low_frequency must be from 0 to below {sampling_rate / 2:g} Hz, got {low_frequency}")
+        raise ValueError(
+            f"low_frequency must be from 0 to below {sampling_rate / 2:g} Hz, got {low_frequency}"
+        )
     if not mel_floor > 0:
         raise ValueError(f"mel_floor must be above 0, got {mel_floor}")
     return choose(waveforms, cu_samples, reference=fbank_reference)(

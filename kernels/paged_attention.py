@@ -102,9 +102,10 @@ def paged_attention_cpu(
             key = _rows_of(keys, tables[start][:blocks])[:length]
             value = _rows_of(values, tables[start][:blocks])[:length]
         else:
-            pages = [page for row in range(start, end) for page in tables[row][:blocks]]
-            key, value = _rows_of(keys, pages), _rows_of(values, pages)
-            mask = _origin_mask(origin[start:end, :length], blocks)
+            # Rows past the length are cut off, not masked: they may hold what an earlier owner left there.
+            key = torch.cat([_rows_of(keys, tables[row][:blocks])[:length] for row in range(start, end)])
+            value = torch.cat([_rows_of(values, tables[row][:blocks])[:length] for row in range(start, end)])
+            mask = _origin_mask(origin[start:end, :length])
         out[start:end] = F.scaled_dot_product_attention(
             query[start:end].transpose(0, 1)[None],
             key.transpose(0, 1)[None],
@@ -125,10 +126,7 @@ def _rows_of(pool: Tensor, pages: list[int]) -> Tensor:
     return rows.flatten(0, 1)
 
 
-def _origin_mask(origin: Tensor, blocks: int) -> Tensor:
-    """Which rows of k hypotheses' pages a hypothesis reads: bool [k, k * blocks * 16]."""
-    hypotheses, length = origin.shape
-    owner = torch.arange(hypotheses)[None, :, None]
-    mask = torch.zeros(hypotheses, hypotheses, blocks * PAGE_SIZE, dtype=torch.bool)
-    mask[:, :, :length] = origin[:, None, :] == owner
-    return mask.flatten(1)
+def _origin_mask(origin: Tensor) -> Tensor:
+    """Which of k hypotheses' rows, end to end, each hypothesis reads: bool [k, k * length] from [k, length]."""
+    owner = torch.arange(origin.shape[0], device=origin.device)[None, :, None]
+    return (origin[:, None, :] == owner).flatten(1)

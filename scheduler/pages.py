@@ -20,7 +20,8 @@ class PageAllocator:
         self.free = count
         self._taken = bytearray(count)
         self._leaves = 1 << (max(count, 1) - 1).bit_length()
-        # node 1 is the root, n has the children 2n and 2n + 1; the leaf of a run's first number holds its length
+        # node 1 is the root, n has the children 2n and 2n + 1; the leaf of a run's first number holds the
+        # run's length
         self._longest = [0] * (2 * self._leaves)
         self._start_by_end: dict[int, int] = {}  # one past a free run's last number -> its first number
         if count:
@@ -29,8 +30,8 @@ class PageAllocator:
     def take(self, n: int) -> tuple[int, ...]:
         """Takes n numbers, ascending: the lowest n consecutive ones, or the lowest n where no run is so long.
 
-        Consecutive pages can be read as one slice, without a copy. Raises ValueError for a negative n, or an n
-        larger than `free`; nothing is taken then.
+        Consecutive pages can be read as one slice, without a copy. Raises ValueError for a negative n, or
+        one larger than `free`; nothing is taken then.
         """
         if not 0 <= n <= self.free:
             raise ValueError(

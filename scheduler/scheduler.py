@@ -86,8 +86,8 @@ class Scheduler:
     """Admits the highest priority first, in order of arrival within it; nothing overtakes.
 
     num_pages and num_rows are the sizes of the cache (pages of 16 positions) and of the decode batch
-    (hypotheses). encode_budget is the number of encoder positions that one step may admit; a longer request is
-    admitted in a step of its own. Raises ValueError for a negative size or a budget below 1.
+    (hypotheses). encode_budget is the number of encoder positions that one step may admit; a longer request
+    is admitted in a step of its own. Raises ValueError for a negative size or a budget below 1.
     """
 
     def __init__(self, num_pages: int, num_rows: int, encode_budget: int) -> None:
@@ -117,7 +117,7 @@ class Scheduler:
         while self._line:
             request_id, demand = self._line.head()
             if demand.pages > self._pages.free or demand.hypotheses > self._rows.free:
-                break  # even where a later one would fit: a stream of small requests must not starve a large one
+                break  # even where a later one would fit: small requests must not starve a large one
             if admitted and encode_tokens + demand.encode_tokens > self._encode_budget:
                 break
             self._line.leave(request_id)
@@ -130,8 +130,8 @@ class Scheduler:
     def add(self, request_id: int, demand: Demand, priority: int = 0) -> None:
         """Puts a request in line; a larger priority goes first.
 
-        An id may be used again once the release of its last request has been planned. Raises ValueError while it
-        has not, and CapacityError for a request that can never fit; neither leaves a trace.
+        An id may be used again once the release of its last request has been planned. Raises ValueError while
+        it has not, and CapacityError for a request that can never fit; neither leaves a trace.
         """
         if request_id in self._line or request_id in self._running or request_id in self._ended:
             raise ValueError(f"request id {request_id} is in use; choose another, or wait for its release")
@@ -149,9 +149,9 @@ class Scheduler:
     def update(self, step: int, finished: Mapping[int, FinishReason]) -> None:
         """Reports which requests the plan with this number saw finish; their releases are in the next step.
 
-        It may come late, more than once and out of order. Ids that were not running in that step, or have ended
-        since (a cancellation, an earlier report), are ignored: the first end wins, and nothing about requests
-        past their release needs to be remembered. Raises ValueError for a step that was never planned.
+        It may come late, more than once and out of order. Ids that were not running in that step, or have
+        ended since (a cancellation, an earlier report), are ignored: the first end wins, and nothing about
+        requests past their release needs to be remembered. Raises ValueError for a step never planned.
         """
         if not 0 <= step < self._next_step:
             raise ValueError(f"step {step} was never planned; {self._next_step} steps were, counted from 0")
@@ -219,8 +219,9 @@ class Scheduler:
             raise CapacityError(
                 f"request {request_id} needs {demand.pages} pages ({demand.cross_pages} for "
                 f"{demand.encode_tokens} encoder positions, {demand.hypotheses} hypotheses x "
-                f"{demand.pages_per_hypothesis} for {demand.decode_positions} decoder positions), but the cache has "
-                f"{self._pages.count}; raise num_pages, or ask for fewer hypotheses, fewer new tokens or less audio"
+                f"{demand.pages_per_hypothesis} for {demand.decode_positions} decoder positions), but the "
+                f"cache has {self._pages.count}; raise num_pages, or ask for fewer hypotheses, fewer new "
+                "tokens or less audio"
             )
         if demand.hypotheses > self._rows.count:
             raise CapacityError(

@@ -1,0 +1,117 @@
+"""The running requests, laid out for one decode step after the other until some request comes or goes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .request import GenerationOptions, Request
+from .selection import Group
+from .state import DecodeState
+
+
+@dataclass(slots=True)
+class Running:
+    """A request that is being decoded, and what the scheduler lent it.
+
+    Args:
+        request: as submitted.
+        rules: its options without what is its own (max_length, seed): requests with equal rules share a group.
+        rows: of the state, one a hypothesis.
+        self_pages: each hypothesis' pages, in the order of its positions.
+        cross_pages: in the order of the encoder's positions.
+        cross_length: encoder positions.
+        streamed: tokens reported so far, the start token counted.
+    """
+
+    request: Request
+    rules: GenerationOptions
+    rows: tuple[int, ...]
+    self_pages: tuple[tuple[int, ...], ...]
+    cross_pages: tuple[int, ...]
+    cross_length: int
+    streamed: int = 1
+
+
+@dataclass(slots=True)
+class Batch:
+    """Index tensors of the running batch; they hold until a request comes or goes.
+
+    Args:
+        order: requests as they lie in the batch, groups together.
+        rows: int64 [n], rows of the state.
+        streams: int32 [n], a row's index among its request's hypotheses.
+        leaders: int64 [requests], each request's first row of the state.
+        cu_rows: int32 [requests + 1], which rows of the batch are a request's.
+        self_tables: int32 [n, blocks].
+        cross_tables: int32 [requests, blocks].
+        cross_lengths: int32 [requests].
+        groups: requests that share their options.
+        streaming: requests that report tokens as they come.
+        longest: a bound of all lengths.
+    """
+
+    order: list[Running]
+    rows: Tensor
+    streams: Tensor
+    leaders: Tensor
+    cu_rows: Tensor
+    self_tables: Tensor
+    cross_tables: Tensor
+    cross_lengths: Tensor
+    groups: list[Group]
+    streaming: list[Running]
+    longest: int
+
+    @classmethod
+    def of(cls, running: list[Running], state: DecodeState, device: torch.device) -> "Batch":
+        """Lay out `running`, groups in the order in which their first request came."""
+        by_rules: dict[GenerationOptions, list[Running]] = {}
+        for one in running:
+            by_rules.setdefault(one.rules, []).append(one)
+        order = [one for members in by_rules.values() for one in members]
+        rows = [row for one in order for row in one.rows]
+        streams = [stream for one in order for stream in range(len(one.rows))]
+        cu_rows = [0]
+        for one in order:
+            cu_rows.append(cu_rows[-1] + len(one.rows))
+        index = torch.tensor(rows, device=device)
+        return cls(
+            order=order,
+            rows=index,
+            streams=torch.tensor(streams, dtype=torch.int32, device=device),
+            leaders=torch.tensor([one.rows[0] for one in order], device=device),
+            cu_rows=torch.tensor(cu_rows, dtype=torch.int32, device=device),
+            self_tables=_table([pages for one in order for pages in one.self_pages], device),
+            cross_tables=_table([one.cross_pages for one in order], device),
+            cross_lengths=torch.tensor([one.cross_length for one in order], dtype=torch.int32, device=device),
+            groups=_groups(by_rules, device),
+            streaming=[one for one in order if one.request.stream and one.rules.hypotheses == 1],
+            longest=int(state.length[index].max()),
+        )
+
+
+def _groups(by_rules: dict[GenerationOptions, list[Running]], device: torch.device) -> list[Group]:
+    groups, start = [], 0
+    for rules, members in by_rules.items():
+        rows = [row for one in members for row in one.rows]
+        own = [(one.request.options.max_length, one.request.options.seed) for one in members for _ in one.rows]
+        groups.append(
+            Group(
+                options=rules,
+                start=start,
+                end=start + len(rows),
+                rows=torch.tensor(rows, device=device),
+                max_lengths=torch.tensor([length for length, _ in own], dtype=torch.int32, device=device),
+                seeds=torch.tensor([seed for _, seed in own], dtype=torch.int64, device=device),
+                streams=torch.tensor([s for one in members for s in range(len(one.rows))], device=device),
+            )
+        )
+        start += len(rows)
+    return groups
+
+
+def _table(pages: list[tuple[int, ...]], device: torch.device) -> Tensor:
+    """Page numbers as one int32 table [rows, longest], padded with 0."""
+    widest = max(map(len, pages))
+    return torch.tensor([[*row, *[0] * (widest - len(row))] for row in pages], dtype=torch.int32, device=device)

@@ -1,0 +1,91 @@
+"""The paged cache of keys and values, and how one decode step sees it."""
+
+import torch
+from torch import Tensor
+
+from ..kernels.kv_cache import PAGE_SIZE, store
+from ..kernels.paged_attention import paged_attention
+
+
+class PagedCache:
+    """One pool of pages for self- and cross-attention of every layer.
+
+    Args:
+        layers, heads, head_dim: of the decoder.
+        num_pages: pages in the pool; a page is 16 rows of keys and values in every layer.
+        dtype, device: of the keys and values.
+    """
+
+    def __init__(
+        self, layers: int, heads: int, head_dim: int, num_pages: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        shape = (layers, num_pages, PAGE_SIZE, heads, head_dim)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+
+    def store_cross(self, key_values: list[tuple[Tensor, Tensor]], slots: Tensor) -> None:
+        """Write each layer's cross-attention keys and values [tokens, heads, head_dim] to `slots` [tokens]."""
+        for layer, (key, value) in enumerate(key_values):
+            store(self.keys[layer], self.values[layer], key, value, slots)
+
+
+class PagedAttention:
+    """The attention layout of one decode step: one new token a row, everything before it in pages.
+
+    Args:
+        cache: the pool.
+        cu_rows: int32 [requests + 1], which rows are a request's.
+        lengths: int32 [requests], tokens of a hypothesis, the new one counted.
+        slots: int64 [rows], where the new token's keys and values go.
+        self_tables: int32 [rows, blocks], each hypothesis' own pages.
+        origin: int32 [rows, positions], whose page holds which position, see `paged_attention`.
+        cross_tables: int32 [requests, blocks].
+        cross_lengths: int32 [requests].
+    """
+
+    def __init__(
+        self,
+        cache: PagedCache,
+        cu_rows: Tensor,
+        lengths: Tensor,
+        slots: Tensor,
+        self_tables: Tensor,
+        origin: Tensor,
+        cross_tables: Tensor,
+        cross_lengths: Tensor,
+    ) -> None:
+        self.cache = cache
+        self.cu_rows = cu_rows
+        self.lengths = lengths
+        self.slots = slots
+        self.self_tables = self_tables
+        self.origin = origin
+        self.cross_tables = cross_tables
+        self.cross_lengths = cross_lengths
+
+    def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Store the new token's key and value, then attend to all of the hypothesis' tokens."""
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        store(keys, values, key, value, self.slots)
+        return paged_attention(
+            query,
+            keys,
+            values,
+            self.self_tables,
+            self.lengths,
+            self.cu_rows,
+            scale=scale,
+            origin=self.origin,
+        )
+
+    def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
+        """Attend to the request's encoder tokens."""
+        return paged_attention(
+            query,
+            self.cache.keys[layer],
+            self.cache.values[layer],
+            self.cross_tables,
+            self.cross_lengths,
+            self.cu_rows,
+            scale=scale,
+        )

@@ -1,0 +1,100 @@
+"""The generation loop: requests in, events out, one step at a time."""
+
+from dataclasses import dataclass
+
+from .request import Completion, Event, Request, Tokens
+from .runner import ModelRunner, Outcome
+from .scheduler import Release, Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class LoopStats:
+    """Where the loop stands: requests running and waiting, pages, and what has been done since it began."""
+
+    running: int
+    waiting: int
+    pages_used: int
+    pages_total: int
+    steps: int
+    tokens_generated: int  # decoded rows, beams counted each
+    encoded_tokens: int
+
+
+class GenerationLoop:
+    """Drives a runner by a scheduler's plans. Not thread-safe: one thread owns it.
+
+    Args:
+        runner: carries out the steps.
+        encode_budget: encoder tokens admitted a step, so that long arrivals do not hold up decoding.
+    """
+
+    def __init__(self, runner: ModelRunner, encode_budget: int = 4096) -> None:
+        self._runner = runner
+        self._scheduler = Scheduler(runner.num_pages, runner.num_rows, encode_budget)
+        self._requests: dict[int, Request] = {}
+
+    def submit(self, request: Request) -> None:
+        """Put a request in line.
+
+        Raises:
+            CapacityError: it could not run even alone.
+            ValueError: inputs that the model cannot take, or an id in use.
+        """
+        self._scheduler.add(request.request_id, self._runner.demand(request), request.priority)
+        self._requests[request.request_id] = request
+
+    def cancel(self, request_id: int) -> bool:
+        """End a request; its Completion comes with the next step. False where it had ended or never was."""
+        return self._scheduler.cancel(request_id)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return self._scheduler.has_work
+
+    def step(self) -> list[Event]:
+        """Encode what can be admitted, decode one token of all that runs, and report what came of it.
+
+        A request's Completion is its last event and comes exactly once.
+        """
+        plan = self._scheduler.schedule()
+        admitted = {admission.request_id: self._requests[admission.request_id] for admission in plan.admitted}
+        outcome = self._runner.execute(plan, admitted)
+        self._scheduler.update(plan.number, outcome.finished)
+        events: list[Event] = [self._cancelled(release) for release in plan.released if self._is_open(release)]
+        events += [
+            Tokens(request_id, tokens) for request_id, tokens in outcome.tokens.items() if request_id in self._requests
+        ]
+        events += [self._completion(request_id, outcome) for request_id in outcome.finished]
+        return events
+
+    def stats(self) -> LoopStats:
+        """Where the loop stands."""
+        return LoopStats(
+            running=self._scheduler.running,
+            waiting=self._scheduler.waiting,
+            pages_used=self._scheduler.pages_used,
+            pages_total=self._runner.num_pages,
+            steps=self._runner.steps,
+            tokens_generated=self._runner.decoded_rows,
+            encoded_tokens=self._runner.encoded_tokens,
+        )
+
+    def _is_open(self, release: Release) -> bool:
+        """Whether a release is news: what finished by itself was reported in the step that saw it finish."""
+        return release.request_id in self._requests
+
+    def _cancelled(self, release: Release) -> Completion:
+        del self._requests[release.request_id]
+        return Completion(release.request_id, (), release.reason)
+
+    def _completion(self, request_id: int, outcome: Outcome) -> Completion:
+        del self._requests[request_id]
+        return Completion(
+            request_id,
+            outcome.hypotheses.get(request_id, ()),
+            outcome.finished[request_id],
+            outcome.errors.get(request_id),
+        )
+
+

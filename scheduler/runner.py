@@ -1,0 +1,277 @@
+"""Carries out the scheduler's steps on the device: encode what is admitted, then decode everything that runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..kernels.kv_cache import PAGE_SIZE
+from ..kernels.packing import cumulative
+from .batch import Batch, Running
+from .cache import PagedAttention, PagedCache
+from .request import FinishReason, Hypothesis, Request
+from .scheduler import Admission, Demand, Step
+from .selection import select
+from .state import DecodeState
+
+# What a cache that nobody sized may take: enough for some thousand seconds of audio in a small model.
+_DEFAULT_CACHE_BYTES = 2 << 30
+_DEFAULT_ROWS = 256
+
+
+class GenerativeModel(Protocol):
+    """What the runner needs of a model; every family offers it."""
+
+    @property
+    def cache_shape(self) -> tuple[int, int, int]: ...
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def encoder_length(self, frames: int) -> int: ...
+    def encode(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]: ...
+    def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]: ...
+    def decode(self, token_ids: Tensor, positions: Tensor, attention: PagedAttention) -> Tensor: ...
+
+
+class FrontEnd(Protocol):
+    """Turns waveforms into the model's features."""
+
+    def frame_count(self, samples: int) -> int: ...
+    def packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a step brought: who finished and why, with what, and the newest tokens of who streams."""
+
+    finished: dict[int, FinishReason] = field(default_factory=dict)
+    hypotheses: dict[int, tuple[Hypothesis, ...]] = field(default_factory=dict)
+    errors: dict[int, Exception] = field(default_factory=dict)
+    tokens: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+
+class ModelRunner:
+    """Owns the tensors: the paged cache, the tables of hypotheses, and the batch that is being decoded.
+
+    Args:
+        model: in evaluation mode.
+        front_end: for requests that bring waveforms; None where they bring features.
+        num_pages: pages of 16 rows in the cache.
+        num_rows: hypotheses that can be decoded at once.
+        max_length: tokens of the longest sequence; the model's own limit by default.
+    """
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        front_end: FrontEnd | None = None,
+        *,
+        num_pages: int,
+        num_rows: int,
+        max_length: int | None = None,
+    ) -> None:
+        self.model = model
+        self.front_end = front_end
+        self.num_pages = num_pages
+        self.num_rows = num_rows
+        self.steps = 0
+        self.decoded_rows = 0
+        self.encoded_tokens = 0
+        self._cache = PagedCache(*model.cache_shape, num_pages, model.dtype, model.device)
+        self._state = DecodeState(num_rows, max_length or model.max_length, model.device)
+        self._running: dict[int, Running] = {}
+        self._batch: Batch | None = None
+
+    @classmethod
+    def sized_for(cls, model: GenerativeModel, requests: Sequence[Request]) -> "ModelRunner":
+        """A runner whose cache holds these requests, or as many at a time as a bounded cache can."""
+        demands = [_demand(model, None, request) for request in requests]
+        layers, heads, head_dim = model.cache_shape
+        page_bytes = 2 * layers * PAGE_SIZE * heads * head_dim * torch.finfo(model.dtype).bits // 8
+        pages = min(sum(demand.pages for demand in demands), _DEFAULT_CACHE_BYTES // page_bytes)
+        rows = min(sum(demand.hypotheses for demand in demands), _DEFAULT_ROWS)
+        return cls(
+            model,
+            num_pages=max([pages, *(demand.pages for demand in demands)]),
+            num_rows=max([rows, *(demand.hypotheses for demand in demands)]),
+            max_length=max((request.options.max_length for request in requests), default=2),
+        )
+
+    def demand(self, request: Request) -> Demand:
+        """What a request can ever need.
+
+        Raises:
+            ValueError: inputs that the model cannot take, with the limit.
+        """
+        return _demand(self.model, self.front_end, request)
+
+    @torch.inference_mode()
+    def execute(self, step: Step, admitted: Mapping[int, Request]) -> Outcome:
+        """Carry out one step.
+
+        Args:
+            step: the plan.
+            admitted: the requests that it admits, by id.
+        """
+        outcome = Outcome()
+        for release in step.released:
+            if self._running.pop(release.request_id, None) is not None:
+                self._batch = None
+        if step.admitted:
+            self._admit([(admission, admitted[admission.request_id]) for admission in step.admitted], outcome)
+            self._batch = None
+        if self._running and self._batch is None:
+            self._batch = Batch.of(list(self._running.values()), self._state, self.model.device)
+        for _ in range(step.decode_steps if self._running else 0):
+            self._decode(outcome)
+        self._collect(outcome)
+        self.steps += 1
+        return outcome
+
+    def _admit(self, arrivals: list[tuple[Admission, Request]], outcome: Outcome) -> None:
+        """Encode what arrives, all together; where that fails, one by one, so that one cannot fail the others."""
+        try:
+            self._encode(arrivals)
+        except Exception as error:
+            if len(arrivals) == 1:
+                request_id = arrivals[0][0].request_id
+                outcome.finished[request_id] = FinishReason.ERROR
+                outcome.errors[request_id] = error
+                return
+            for arrival in arrivals:
+                self._admit([arrival], outcome)
+
+    def _encode(self, arrivals: list[tuple[Admission, Request]]) -> None:
+        features, cu_frames = self._features([request for _, request in arrivals])
+        encoded, cu_tokens = self.model.encode(features, cu_frames)
+        key_values = self.model.cross_key_values(encoded)
+        lengths = (cu_tokens[1:] - cu_tokens[:-1]).tolist()
+        slots = [
+            _slots(admission.cross_pages, length) for (admission, _), length in zip(arrivals, lengths, strict=True)
+        ]
+        self._cache.store_cross(key_values, torch.cat(slots).to(self.model.device))
+        self.encoded_tokens += sum(lengths)
+        for (admission, request), length in zip(arrivals, lengths, strict=True):
+            options = request.options
+            self._state.admit(list(admission.rows), options.decoder_start_token_id, options.num_beams > 1)
+            self._running[request.request_id] = Running(
+                request=request,
+                rules=replace(options, max_length=0, seed=0),
+                rows=admission.rows,
+                self_pages=admission.self_pages,
+                cross_pages=admission.cross_pages,
+                cross_length=length,
+            )
+
+    def _features(self, requests: list[Request]) -> tuple[Tensor, Tensor]:
+        """Packed features of all requests, those that brought waveforms and those that brought features."""
+        device = self.model.device
+        parts: list[Tensor | None] = [None if request.inputs.dim() == 1 else request.inputs for request in requests]
+        waveforms = [request.inputs for request in requests if request.inputs.dim() == 1]
+        if waveforms and self.front_end is not None:
+            packed = torch.cat(waveforms).to(device)
+            features, cu_frames = self.front_end.packed(packed, cumulative(list(map(len, waveforms)), device))
+            if len(waveforms) == len(requests):
+                return features, cu_frames
+            extracted = iter(features.split((cu_frames[1:] - cu_frames[:-1]).tolist()))
+            parts = [next(extracted) if part is None else part for part in parts]
+        given = [part.to(device) for part in parts if part is not None]
+        return torch.cat(given), cumulative([part.shape[0] for part in given], device)
+
+    def _decode(self, outcome: Outcome) -> None:
+        """One token for every running hypothesis."""
+        batch, state = self._batch, self._state
+        if batch is None:
+            return
+        lengths = state.length[batch.rows]
+        places = lengths.long() - 1
+        state.origin[state.side, batch.rows, places] = batch.streams
+        pages = batch.self_tables.gather(1, (places // PAGE_SIZE)[:, None])[:, 0].long()
+        attention = PagedAttention(
+            self._cache,
+            cu_rows=batch.cu_rows,
+            lengths=state.length[batch.leaders],
+            slots=pages * PAGE_SIZE + places % PAGE_SIZE,
+            self_tables=batch.self_tables,
+            origin=state.origin[state.side, batch.rows, : batch.longest],
+            cross_tables=batch.cross_tables,
+            cross_lengths=batch.cross_lengths,
+        )
+        tokens = state.tokens[state.side, batch.rows, places]
+        logits = self.model.decode(tokens.long(), places, attention).float()
+        choices = [select(group, logits[group.start : group.end], state, batch.longest) for group in batch.groups]
+        state.advance(
+            batch.rows,
+            parents=torch.cat([choice.parents for choice in choices]),
+            tokens=torch.cat([choice.tokens for choice in choices]),
+            active=torch.cat([choice.active for choice in choices]),
+            longest=batch.longest,
+        )
+        batch.longest = min(batch.longest + 1, state.tokens.shape[2])
+        self.decoded_rows += len(tokens)
+        for running in batch.streaming:
+            self._stream(running, outcome)
+
+    def _stream(self, running: Running, outcome: Outcome) -> None:
+        """Report the newest token of a request that streams, unless its sequence had ended before."""
+        state, row = self._state, running.rows[0]
+        length = int(state.length[row])
+        if length > running.streamed:
+            running.streamed = length
+            request_id = running.request.request_id
+            token = int(state.tokens[state.side, row, length - 1])
+            outcome.tokens[request_id] = (*outcome.tokens.get(request_id, ()), token)
+
+    def _collect(self, outcome: Outcome) -> None:
+        """Note every request that is over, with its hypotheses."""
+        if self._batch is None:
+            return
+        done = self._state.request_done[self._batch.leaders]
+        for index in done.nonzero()[:, 0].tolist():
+            running = self._batch.order[index]
+            request_id = running.request.request_id
+            hypotheses = self._hypotheses(running)
+            outcome.hypotheses[request_id] = hypotheses
+            outcome.finished[request_id] = hypotheses[0].finish_reason
+
+    def _hypotheses(self, running: Running) -> tuple[Hypothesis, ...]:
+        state, beams = self._state, running.rules.num_beams > 1
+        found = []
+        for row in running.rows:
+            length = int(state.final_length[row])
+            table = state.final_tokens if beams else state.tokens[state.side]
+            score = float(state.final_score[row]) if beams else float(state.score[row]) / (length - 1)
+            tokens = tuple(table[row, :length].tolist())
+            stopped = tokens[-1] in running.rules.eos_token_ids if tokens else False
+            found.append(Hypothesis(tokens, score, FinishReason.STOP if stopped else FinishReason.LENGTH))
+        return tuple(found)
+
+
+def _demand(model: GenerativeModel, front_end: FrontEnd | None, request: Request) -> Demand:
+    """What a request can ever need.
+
+    Raises:
+        ValueError: a waveform without a front end, or inputs too short or too long for the model.
+    """
+    size = request.inputs.shape[0]
+    if request.inputs.dim() == 1:
+        if front_end is None:
+            raise ValueError("this loop takes features [frames, features]; extract them from the waveform first")
+        frames = front_end.frame_count(size)
+        if frames == 0:
+            raise ValueError(f"{size} samples are shorter than one frame of 25 ms; there is nothing to transcribe")
+    else:
+        frames = size
+    options = request.options
+    return Demand(model.encoder_length(frames), options.max_length - 1, options.hypotheses)
+
+
+def _slots(pages: tuple[int, ...], length: int) -> Tensor:
+    """The first `length` slots of these pages: int64 [length]."""
+    starts = torch.tensor(pages, dtype=torch.int64) * PAGE_SIZE
+    return (starts[:, None] + torch.arange(PAGE_SIZE)[None]).flatten()[:length]

@@ -1,0 +1,205 @@
+"""The choice of the next tokens: greedy search, sampling and beam search as transformers defines them.
+
+Each works on a group: requests that share their options, their hypotheses next to each other.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..kernels.sampling import categorical, draw_candidates, top_candidates
+from .request import GenerationOptions
+from .score_rules import process_scores
+from .state import DecodeState
+
+_UNREACHABLE = -1.0e9  # transformers' score of a hypothesis that must not be chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Requests of one batch that share their options.
+
+    Args:
+        options: of all of them; max_length and seed are each request's own.
+        start, end: which rows of the batch.
+        rows: int64 [n * k], their rows in the state.
+        max_lengths: int32 [n * k].
+        seeds: int64 [n * k].
+        streams: int64 [n * k], a row's index among its request's hypotheses.
+    """
+
+    options: GenerationOptions
+    start: int
+    end: int
+    rows: Tensor
+    max_lengths: Tensor
+    seeds: Tensor
+    streams: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What each row of a group goes on with.
+
+    Args:
+        parents: int64 [rows], the state's row whose history each one takes over.
+        tokens: int64 [rows].
+        active: bool [rows], false for requests that had ended before this step.
+    """
+
+    parents: Tensor
+    tokens: Tensor
+    active: Tensor
+
+
+def select(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Choice:
+    """Choose the next tokens of a group and note in `state` what has ended.
+
+    Args:
+        logits: float32 [rows, vocabulary].
+        longest: a bound of the group's lengths.
+    """
+    if group.options.num_beams > 1:
+        return _beam_search(group, logits, state, longest)
+    return _single(group, logits, state, longest)
+
+
+def _single(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Choice:
+    """Greedy search and sampling: every row for itself."""
+    options, rows = group.options, group.rows
+    lengths = state.length[rows]
+    scores = process_scores(logits, state.tokens[state.side, rows, :longest], lengths, group.max_lengths, options)
+    if options.do_sample:
+        tokens = categorical(scores, group.seeds, group.streams, lengths)
+    else:
+        tokens = scores.argmax(-1)
+    ended = state.done[rows]
+    tokens = torch.where(ended, options.pad_token_id, tokens)
+    log_probability = logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+    state.score[rows] += torch.where(ended, 0.0, log_probability)
+    stops = _is_end(tokens, options) & ~ended
+    ends = (stops | (lengths + 1 >= group.max_lengths)) & ~ended
+    state.final_length[rows] = torch.where(ends, lengths + 1, state.final_length[rows])
+    state.final_done[rows] |= stops
+    state.done[rows] = ended | ends
+    hypotheses = options.hypotheses
+    leaders = rows.view(-1, hypotheses)[:, 0]
+    was_done = state.request_done[leaders]
+    state.request_done[leaders] = state.done[rows].view(-1, hypotheses).all(-1)
+    return Choice(rows, tokens, ~was_done.repeat_interleave(hypotheses))
+
+
+def _beam_search(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Choice:
+    """One step of transformers' beam search, each request as if it were alone in its batch."""
+    options, rows, beams = group.options, group.rows, group.options.num_beams
+    lengths = state.length[rows]
+    scores = process_scores(
+        logits.log_softmax(-1),
+        state.tokens[state.side, rows, :longest],
+        lengths,
+        group.max_lengths,
+        options,
+    )
+    vocabulary = scores.shape[1]
+    by_request = rows.view(-1, beams)
+    requests, leaders = by_request.shape[0], by_request[:, 0]
+    total = (scores + state.score[rows, None]).view(requests, beams * vocabulary)
+    count = max(2, 1 + len(options.eos_token_ids)) * beams
+    if options.do_sample:
+        drawing = (group.seeds.view(-1, beams)[:, 0], torch.zeros_like(leaders), lengths.view(-1, beams)[:, 0])
+        values, indices = draw_candidates(total, count, *drawing)
+    else:
+        values, indices = top_candidates(total, count)
+    parents, tokens = by_request.gather(1, indices // vocabulary), indices % vocabulary
+
+    length = lengths.view(-1, beams)[:, :1]
+    max_length = group.max_lengths.view(-1, beams)[:, :1]
+    hits = _is_end(tokens, options) | (length + 1 >= max_length)
+    active = ~state.request_done[leaders]
+
+    going = values + hits.float() * _UNREACHABLE
+    new_scores, places = _best(going, beams)
+    new_parents, new_tokens = parents.gather(1, places), tokens.gather(1, places)
+
+    _keep_finished(group, state, active, values, parents, tokens, hits, longest)
+    state.score[rows] = torch.where(active[:, None], new_scores, state.score[by_request]).flatten()
+    over = _is_over(options, state, by_request, new_scores, length, max_length) | hits.all(-1)
+    state.request_done[leaders] |= over
+    return Choice(new_parents.flatten(), new_tokens.flatten(), active.repeat_interleave(beams))
+
+
+def _keep_finished(
+    group: Group,
+    state: DecodeState,
+    active: Tensor,  # [requests]
+    values: Tensor,  # [requests, candidates]
+    parents: Tensor,  # [requests, candidates]
+    tokens: Tensor,  # [requests, candidates]
+    hits: Tensor,  # [requests, candidates]
+    longest: int,
+) -> None:
+    """Merge the candidates that have ended into each request's best ended hypotheses."""
+    options, beams = group.options, group.options.num_beams
+    rows = group.rows.view(-1, beams)
+    length = state.length[rows[:, :1]]
+    # Only the first k candidates may end a hypothesis; the others are there so that k can go on.
+    among_first = torch.arange(values.shape[1], device=values.device) < beams
+    finished = hits & among_first
+    penalty = (length.double() ** options.length_penalty).float()  # the new token counted, the start token not
+    candidate_scores = values / penalty + (~finished).float() * _UNREACHABLE
+    merged_scores = torch.cat([state.final_score[rows], candidate_scores], 1)
+    merged_done = torch.cat([state.final_done[rows], finished], 1)
+    merged_length = torch.cat([state.final_length[rows], (length + 1).expand_as(tokens)], 1)
+    best_scores, places = _best(merged_scores, beams)
+    kept = places < beams
+    old_rows = rows.gather(1, places.clamp(max=beams - 1))
+    candidates = (places - beams).clamp(min=0)
+    histories = torch.where(
+        kept[:, :, None],
+        state.final_tokens[old_rows, : longest + 1],
+        _with_token(state, parents.gather(1, candidates), tokens.gather(1, candidates), length, longest),
+    )
+    update = rows[active]
+    state.final_tokens[update, : longest + 1] = histories[active]
+    state.final_score[update] = best_scores[active]
+    state.final_done[update] = merged_done.gather(1, places)[active]
+    state.final_length[update] = merged_length.gather(1, places)[active]
+
+
+def _with_token(state: DecodeState, parents: Tensor, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
+    """Histories of `parents` [requests, n] with a token more at `length` [requests, 1]: [requests, n, longest + 1]."""
+    histories = state.tokens[state.side, parents, : longest + 1].clone()
+    place = length[:, :, None].expand(-1, parents.shape[1], 1).long()
+    place = place.clamp(max=histories.shape[2] - 1)  # a request that is over may stand at the very end
+    return histories.scatter_(2, place, tokens[:, :, None].int())
+
+
+def _is_over(
+    options: GenerationOptions,
+    state: DecodeState,
+    rows: Tensor,  # [requests, beams]
+    scores: Tensor,  # [requests, beams], of the open beams, best first
+    length: Tensor,  # [requests, 1], before the new token
+    max_length: Tensor,  # [requests, 1]
+) -> Tensor:
+    """Whether each request's open beams can no longer improve on its ended ones, by transformers' heuristics."""
+    finished, final = state.final_done[rows], state.final_score[rows]
+    hopeful = max_length - 1 if options.early_stopping == "never" and options.length_penalty > 0 else length
+    best_possible = scores[:, :1] / (hopeful.double() ** options.length_penalty).float()
+    worst_finished = torch.where(finished, final.amin(-1, keepdim=True), _UNREACHABLE)
+    over = ~(best_possible > worst_finished).any(-1)
+    return over | finished.all(-1) if options.early_stopping is True else over
+
+
+def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` best of each row with their places; equal ones in their order."""
+    values, places = scores.sort(dim=-1, descending=True, stable=True)
+    return values[:, :count], places[:, :count]
+
+
+def _is_end(tokens: Tensor, options: GenerationOptions) -> Tensor:
+    ends = torch.zeros_like(tokens, dtype=torch.bool)
+    for token in options.eos_token_ids:
+        ends |= tokens == token
+    return ends
