@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import choose
-from .linear import linear_cpu
+from .linear import gated, linear_cpu
 from .packing import check_cu_seqlens, cumulative, positions_within, spans
 
 
@@ -75,6 +75,7 @@ def conv_subsample_cpu(
     starts, counts = cu_frames[:-1].long()[utterance, None], torch.tensor(lengths)[utterance, None]
     zero_row = frames.shape[0]
     rows = torch.where((inside >= 0) & (inside < counts), starts + inside, zero_row)
-    windows = F.pad(frames, (0, 0, 0, 1))[rows].view(total, -1)
+    windows = F.pad(frames, (0, 0, 0, 1))[rows].view(total, kernel * weight.shape[1])
     flat = weight.transpose(1, 2).reshape(outputs, -1)
-    return F.glu(linear_cpu(windows, flat, bias), dim=-1), cu_out
+    values, gate = linear_cpu(windows, flat, bias).chunk(2, dim=-1)
+    return gated(values, gate), cu_out

@@ -30,7 +30,9 @@ def choose(
     devices = {tensor.device for tensor in given}
     if len(devices) > 1:
         names = ", ".join(sorted(map(str, devices)))
-        raise ValueError(f"all tensors of an operation must be on one device, got {names}; move them with .to(device)")
+        raise ValueError(
+            f"all tensors of an operation must be on one device, got {names}; move them with .to(device)"
+        )
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
         return reference
     if cpu is not None and given[0].device.type == "cpu":

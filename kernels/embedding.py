@@ -5,7 +5,9 @@ from torch import Tensor
 from .dispatch import choose
 
 
-def embedding(token_ids: Tensor, positions: Tensor, table: Tensor, position_table: Tensor, scale: float) -> Tensor:
+def embedding(
+    token_ids: Tensor, positions: Tensor, table: Tensor, position_table: Tensor, scale: float
+) -> Tensor:
     """`table[token_ids] * scale + position_table[positions]`.
 
     Args:
@@ -42,6 +44,8 @@ def add_positions(hidden: Tensor, positions: Tensor, position_table: Tensor, sca
     return run(hidden, positions, position_table, scale)
 
 
-def add_positions_reference(hidden: Tensor, positions: Tensor, position_table: Tensor, scale: float) -> Tensor:
+def add_positions_reference(
+    hidden: Tensor, positions: Tensor, position_table: Tensor, scale: float
+) -> Tensor:
     """The specification, in plain torch."""
     return hidden * scale + position_table[positions.long()]

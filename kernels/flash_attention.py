@@ -72,7 +72,7 @@ def attention_weights(
     scale: float | None = None,
     window: int | None = None,
 ) -> list[Tensor]:
-    """The attention weights of each sequence, [heads, queries, keys] float32: the specification's first half."""
+    """The attention weights of each sequence, [heads, queries, keys] float32: half of the specification."""
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     weights = []
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
@@ -115,7 +115,7 @@ def flash_attention_cpu(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """torch's fused attention, one call a sequence: its blocks then depend on that sequence's length alone."""
+    """torch's fused attention, one call a sequence: its blocks then depend on its own length alone."""
     out = torch.empty_like(query)
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
         if q0 == q1:

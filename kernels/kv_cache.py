@@ -18,16 +18,23 @@ def store(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, sl
     Raises:
         ValueError: shapes that do not fit.
     """
-    if new_keys.shape != new_values.shape or new_keys.shape[1:] != keys.shape[2:] or keys.shape[1] != PAGE_SIZE:
+    if (
+        new_keys.shape != new_values.shape
+        or new_keys.shape[1:] != keys.shape[2:]
+        or keys.shape[1] != PAGE_SIZE
+    ):
         raise ValueError(
-            f"rows {list(new_keys.shape)} and {list(new_values.shape)} do not fit pages of {list(keys.shape[1:])}"
+            f"rows {list(new_keys.shape)} and {list(new_values.shape)} "
+            f"do not fit pages of {list(keys.shape[1:])}"
         )
     choose(keys, values, new_keys, new_values, slots, reference=store_reference)(
         keys, values, new_keys, new_values, slots
     )
 
 
-def store_reference(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor) -> None:
+def store_reference(
+    keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor
+) -> None:
     """The specification, in plain torch."""
     keys.view(-1, *keys.shape[2:])[slots] = new_keys
     values.view(-1, *values.shape[2:])[slots] = new_values

@@ -1,5 +1,6 @@
 """GEMM with bias, activation and residual."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -21,8 +22,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
 }
 
-# From 12 rows on MKL computes a row the same way whatever the number of rows; below, it does not.
-_MIN_ROWS = 16
+# From 12 rows on MKL computes a row the same way whatever the number of rows; below, it does not. With
+# fewer than 12 outputs a row's sum depends on where the row lies in memory.
+_LEAST = 16
 
 
 def linear(
@@ -79,10 +81,54 @@ def linear_cpu(
     activation: str | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """The reference with small calls padded to 16 rows, so that a row's sum keeps its order."""
-    rows = hidden.shape[0]
-    padded = hidden if rows >= _MIN_ROWS else F.pad(hidden, (0, 0, 0, _MIN_ROWS - rows))
-    out = F.linear(padded, weight, bias)[:rows]
+    """The reference with small calls padded to 16 rows and 16 outputs, so that a row's sum keeps order."""
+    rows, outputs = hidden.shape[0], weight.shape[0]
+    if rows < _LEAST:
+        hidden = F.pad(hidden, (0, 0, 0, _LEAST - rows))
+    if outputs < _LEAST:
+        weight = F.pad(weight, (0, 0, 0, _LEAST - outputs))
+        bias = None if bias is None else F.pad(bias, (0, _LEAST - outputs))
+    out = F.linear(hidden, weight, bias)[:rows, :outputs]
     if activation is not None:
-        out = ACTIVATIONS[activation](out)
-    return out if residual is None else out.add_(residual)
+        out = _INVARIANT.get(activation, ACTIVATIONS[activation])(out)
+    return out.contiguous() if residual is None else out.add_(residual).contiguous()
+
+
+def gated(values: Tensor, gate: Tensor) -> Tensor:
+    """`values * sigmoid(gate)`; an element's bits do not depend on its place in the tensor.
+
+    torch.sigmoid (hence F.glu and F.silu) rounds what is left over behind the last whole vector otherwise
+    than the rest, and every thread's share of a tensor has such a rest; torch.exp does not.
+    """
+    wide = gate.float()
+    return (values.float() / wide.neg().exp_().add_(1.0)).to(values.dtype)
+
+
+def _gelu(hidden: Tensor) -> Tensor:
+    wide = hidden.float()
+    return (0.5 * wide * (1.0 + torch.erf(wide * 0.5**0.5))).to(hidden.dtype)
+
+
+def _gelu_tanh(hidden: Tensor) -> Tensor:
+    wide = hidden.float()
+    inner = (2.0 / math.pi) ** 0.5 * (wide + 0.044715 * wide * wide * wide)
+    return (0.5 * wide * (1.0 + torch.tanh(inner))).to(hidden.dtype)
+
+
+def _silu(hidden: Tensor) -> Tensor:
+    return gated(hidden, hidden)
+
+
+def _sigmoid(hidden: Tensor) -> Tensor:
+    return gated(torch.ones_like(hidden), hidden)
+
+
+# Activations that torch rounds by an element's place in the tensor, made of operations that it does not.
+_INVARIANT: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": _gelu,
+    "gelu_new": _gelu_tanh,
+    "gelu_pytorch_tanh": _gelu_tanh,
+    "silu": _silu,
+    "swish": _silu,
+    "sigmoid": _sigmoid,
+}

@@ -40,17 +40,20 @@ def unpack(packed: Tensor, mask: Tensor) -> Tensor:
 
 
 def check_cu_seqlens(cu_seqlens: Tensor, total: int, name: str) -> None:
-    """Refuse offsets that do not describe `total` packed rows, as far as that shows without waiting for a GPU.
+    """Refuse offsets that do not describe `total` packed rows, as far as shows without waiting for a GPU.
 
     Raises:
         ValueError: wrong dtype or shape, and on the CPU also wrong first, last or descending values.
     """
     if cu_seqlens.dtype != torch.int32 or cu_seqlens.dim() != 1 or cu_seqlens.numel() == 0:
         raise ValueError(
-            f"{name} must be an int32 tensor of length n + 1, got {cu_seqlens.dtype} of shape {tuple(cu_seqlens.shape)}"
+            f"{name} must be an int32 tensor of length n + 1, "
+            f"got {cu_seqlens.dtype} of shape {tuple(cu_seqlens.shape)}"
         )
     if cu_seqlens.device.type != "cpu":
         return
     offsets = cu_seqlens.tolist()
     if offsets[0] != 0 or offsets[-1] != total or any(a > b for a, b in pairwise(offsets)):
-        raise ValueError(f"{name} must rise from 0 to the {total} packed rows, got {offsets[:4]}...{offsets[-1]}")
+        raise ValueError(
+            f"{name} must rise from 0 to the {total} packed rows, got {offsets[:4]}...{offsets[-1]}"
+        )

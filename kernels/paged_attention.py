@@ -117,7 +117,7 @@ def paged_attention_cpu(
 
 
 def _rows_of(pool: Tensor, pages: list[int]) -> Tensor:
-    """The rows of these pages end to end [pages * 16, heads, head_dim]; a view where the pages are consecutive."""
+    """The rows of these pages end to end [pages * 16, heads, head_dim]; a view where they are consecutive."""
     first, count = pages[0], len(pages)
     if pages == list(range(first, first + count)):
         rows = pool[first : first + count]
@@ -127,6 +127,6 @@ def _rows_of(pool: Tensor, pages: list[int]) -> Tensor:
 
 
 def _origin_mask(origin: Tensor) -> Tensor:
-    """Which of k hypotheses' rows, end to end, each hypothesis reads: bool [k, k * length] from [k, length]."""
+    """Which of k hypotheses' rows, end to end, each one reads: bool [k, k * length] from [k, length]."""
     owner = torch.arange(origin.shape[0], device=origin.device)[None, :, None]
     return (origin[:, None, :] == owner).flatten(1)

@@ -13,7 +13,7 @@ _MASK = 0xFFFFFFFF
 
 
 def philox_uniform(seeds: Tensor, streams: Tensor, steps: Tensor, count: int = 1) -> Tensor:
-    """Uniform numbers in (0, 1), 24 bits each, addressed by (seed, stream, step, index).
+    """Uniform numbers in (0, 1), 23 bits each, addressed by (seed, stream, step, index).
 
     Args:
         seeds: int64 [rows], non-negative: the key.
@@ -24,20 +24,43 @@ def philox_uniform(seeds: Tensor, streams: Tensor, steps: Tensor, count: int = 1
     Returns:
         float32 [rows, count].
     """
-    counter = [
-        torch.arange(count, device=seeds.device)[None].expand(seeds.shape[0], -1),
-        steps.long()[:, None].expand(-1, count),
-        streams.long()[:, None].expand(-1, count),
-        torch.zeros(seeds.shape[0], count, dtype=torch.int64, device=seeds.device),
-    ]
-    key0, key1 = (seeds & _MASK)[:, None], ((seeds >> 32) & _MASK)[:, None]
+    counter = (
+        torch.arange(count, device=seeds.device)[None],
+        steps.long()[:, None],
+        streams.long()[:, None],
+        torch.zeros_like(seeds)[:, None],
+    )
+    words = philox_words(counter, ((seeds & _MASK)[:, None], ((seeds >> 32) & _MASK)[:, None]))
+    return uniform_from_words(words[0])
+
+
+def philox_words(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """The generator itself: four words for each counter and key.
+
+    Args:
+        counter: four int64 tensors of 32-bit words, broadcast against each other and the key.
+        key: two of them.
+
+    Returns:
+        four int64 tensors of 32-bit words.
+    """
     c0, c1, c2, c3 = counter
+    key0, key1 = key
     for _ in range(10):
         high0, low0 = _multiply(c0, _M0)
         high1, low1 = _multiply(c2, _M1)
         c0, c1, c2, c3 = high1 ^ c1 ^ key0, low1, high0 ^ c3 ^ key1, low0
         key0, key1 = (key0 + _W0) & _MASK, (key1 + _W1) & _MASK
-    return ((c0 >> 8).float() + 0.5) * 2.0**-24
+    return c0, c1, c2, c3
+
+
+def uniform_from_words(words: Tensor) -> Tensor:
+    """32-bit words as float32 in (0, 1), by their upper 23 bits.
+
+    Not 24: half a step above the largest 24-bit number rounds to 1 in float32, and the logarithm of its
+    logarithm is infinite.
+    """
+    return ((words >> 9).float() + 0.5) * 2.0**-23
 
 
 def _multiply(value: Tensor, factor: int) -> tuple[Tensor, Tensor]:
@@ -107,7 +130,9 @@ def draw_candidates(
     return scores.gather(-1, indices), indices
 
 
-def warp(scores: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, keep: int = 1) -> Tensor:
+def warp(
+    scores: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, keep: int = 1
+) -> Tensor:
     """Temperature, then top-k, then top-p, as transformers orders them.
 
     Args:
@@ -163,7 +188,9 @@ def ban_repeated_ngrams(scores: Tensor, tokens: Tensor, lengths: Tensor, size: i
     recent = tokens.gather(1, offsets.clamp(min=0)).long()  # the last size - 1 tokens
     starts = torch.arange(windows.shape[1], device=tokens.device)[None]
     inside = starts + size <= lengths[:, None]
-    repeated = (windows[:, :, : size - 1] == recent[:, None]).all(-1) & inside & (lengths[:, None] >= size - 1)
+    repeated = (
+        (windows[:, :, : size - 1] == recent[:, None]).all(-1) & inside & (lengths[:, None] >= size - 1)
+    )
     banned = torch.zeros_like(scores, dtype=torch.int32).scatter_add_(-1, windows[:, :, -1], repeated.int())
     return scores.masked_fill(banned > 0, float("-inf"))
 
@@ -171,16 +198,18 @@ def ban_repeated_ngrams(scores: Tensor, tokens: Tensor, lengths: Tensor, size: i
 def ban_sequence(scores: Tensor, tokens: Tensor, lengths: Tensor, sequence: tuple[int, ...]) -> Tensor:
     """-inf for the last token of `sequence` in the rows that end with all of it but that.
 
-    As transformers does, a row shorter than the whole sequence is left alone.
+    As transformers 5.23 does, the start token counts: a word may begin with it.
     """
     *prefix, last = sequence
     if not prefix:
         ends = torch.ones_like(lengths, dtype=torch.bool)
     else:
-        offsets = lengths.long()[:, None] - len(prefix) + torch.arange(len(prefix), device=tokens.device)[None]
+        offsets = (
+            lengths.long()[:, None] - len(prefix) + torch.arange(len(prefix), device=tokens.device)[None]
+        )
         recent = tokens.gather(1, offsets.clamp(min=0)).long()
         wanted = torch.tensor(prefix, device=tokens.device)[None]
-        ends = (recent == wanted).all(-1) & (lengths >= len(sequence))
+        ends = (recent == wanted).all(-1) & (lengths >= len(prefix))
     scores = scores.clone()
     scores[:, last] = scores[:, last].masked_fill(ends, float("-inf"))
     return scores

@@ -30,7 +30,8 @@ def utterance_cmvn(
     """
     if features.dim() != 2 or features.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"features must be float32 or float64 [frames, bins], got {features.dtype} of shape {tuple(features.shape)}"
+            "features must be float32 or float64 [frames, bins], "
+            f"got {features.dtype} of shape {tuple(features.shape)}"
         )
     check_cu_seqlens(cu_frames, features.shape[0], "cu_frames")
     return choose(features, cu_frames, reference=utterance_cmvn_reference)(
@@ -41,7 +42,10 @@ def utterance_cmvn(
 def utterance_cmvn_reference(
     features: Tensor, cu_frames: Tensor, *, normalize_means: bool = True, normalize_vars: bool = True
 ) -> Tensor:
-    """The specification, in plain torch; differentiable. Sums in the dtype of `features`, utterance by utterance."""
+    """The specification, in plain torch, differentiable.
+
+    Sums in the dtype of `features`, utterance by utterance.
+    """
     utterances = [features[:0]]
     for start, end in spans(cu_frames):
         if start == end:

@@ -25,7 +25,7 @@ class PackedAttention:
     Args:
         cu_target: int32 [n + 1], the decoder's tokens.
         cu_source: int32 [n + 1], the encoder's.
-        cross: keys and values of the encoder's tokens, each [source tokens, heads, head_dim], one pair a layer.
+        cross: keys and values of the encoder's tokens, [source tokens, heads, head_dim], a pair a layer.
         dropout: of the attention weights, for training.
         record: keep the attention weights in `self_weights` and `cross_weights`: a list of
             [heads, target, source] for each layer.
@@ -58,7 +58,9 @@ class PackedAttention:
         """See `DecoderAttention`."""
         key, value = self.cross[layer]
         if self.record:
-            self.cross_weights.append(attention_weights(query, key, self.cu_target, self.cu_source, scale=scale))
+            self.cross_weights.append(
+                attention_weights(query, key, self.cu_target, self.cu_source, scale=scale)
+            )
         return flash_attention(
             query, key, value, self.cu_target, self.cu_source, scale=scale, dropout=self.dropout
         )

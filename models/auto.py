@@ -49,5 +49,7 @@ class AutoProcessor:
 def _family(name_or_dir: str | Path, known: dict[str, Any]) -> Any:
     model_type = read_json(resolve_folder(name_or_dir) / "config.json").get("model_type")
     if model_type not in known:
-        raise ValueError(f"{name_or_dir} has model_type {model_type!r}; supported here: {', '.join(sorted(known))}")
+        raise ValueError(
+            f"{name_or_dir} has model_type {model_type!r}; supported here: {', '.join(sorted(known))}"
+        )
     return known[model_type]

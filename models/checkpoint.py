@@ -29,8 +29,12 @@ def load_state_dict(model: "PretrainedModel", folder: Path) -> None:
     tensors = _read(folder)
     wanted = model.state_dict()
     prefix = model.base_prefix
-    if not any(name.startswith(prefix) for name in wanted) and any(name.startswith(prefix) for name in tensors):
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    if not any(name.startswith(prefix) for name in wanted) and any(
+        name.startswith(prefix) for name in tensors
+    ):
+        tensors = {
+            name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
+        }
     for name, home in model.tied_weights.items():
         if name in wanted and name not in tensors and home in tensors:
             tensors[name] = tensors[home]
@@ -80,11 +84,11 @@ def _report(folder: Path, tensors: dict[str, Tensor], wanted: dict[str, Tensor])
     problems = [f"missing: {name}" for name in sorted(wanted.keys() - tensors.keys())]
     problems += [f"unexpected: {name}" for name in sorted(tensors.keys() - wanted.keys())]
     problems += [
-        f"wrong shape: {name} is {list(tensors[name].shape)}, the configuration wants {list(wanted[name].shape)}"
+        f"wrong shape: {name} is {list(tensors[name].shape)}, "
+        f"the configuration wants {list(wanted[name].shape)}"
         for name in sorted(wanted.keys() & tensors.keys())
         if tensors[name].shape != wanted[name].shape
     ]
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise ValueError(f"the weights in {folder} do not fit its configuration: {shown}")
-

@@ -69,7 +69,9 @@ class PretrainedConfig:
         fields = read_json(resolve_folder(name_or_dir) / "config.json")
         given = fields.get("model_type", cls.model_type)
         if cls.model_type and given != cls.model_type:
-            raise ValueError(f"{name_or_dir} holds a {given!r} model, not {cls.model_type!r}; load it with its own class")
+            raise ValueError(
+                f"{name_or_dir} holds a {given!r} model, not {cls.model_type!r}; load it with its own class"
+            )
         return cls.from_dict(fields, **overrides)
 
     def save_pretrained(self, folder: str | Path) -> None:

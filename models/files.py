@@ -14,7 +14,8 @@ def resolve_folder(name_or_dir: str | Path) -> Path:
     folder = Path(name_or_dir).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no checkpoint folder {str(name_or_dir)!r}; give the path of a folder that holds config.json and weights"
+            f"no checkpoint folder {str(name_or_dir)!r}; "
+            "give the path of a folder that holds config.json and weights"
         )
     return folder
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..scheduler.request import Completion, FinishReason, GenerationOptions, Request
 from .generation_config import GenerationConfig
 from .outputs import GenerateOutput
+from .padded import pack_features
 
 if TYPE_CHECKING:
     from ..scheduler.loop import GenerationLoop
@@ -87,8 +88,6 @@ class GenerationMixin:
         Raises:
             ValueError: unsupported options, values out of range, recordings too long for the model.
         """
-        from .speech_to_text import pack_features
-
         features = inputs if inputs is not None else input_features
         if features is None:
             raise ValueError("give the features to decode: generate(input_features, attention_mask=...)")

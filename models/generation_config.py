@@ -87,7 +87,13 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "watermarking_config": (),
 }
 # Bookkeeping in the file that says nothing about decoding.
-_BOOKKEEPING = {"_from_model_config", "transformers_version", "_commit_hash", "trust_remote_code", "compile_config"}
+_BOOKKEEPING = {
+    "_from_model_config",
+    "transformers_version",
+    "_commit_hash",
+    "trust_remote_code",
+    "compile_config",
+}
 
 
 class GenerationConfig:
@@ -120,7 +126,7 @@ class GenerationConfig:
 
     @classmethod
     def from_pretrained(cls, folder: Path, config: PretrainedConfig) -> "GenerationConfig":
-        """Read `generation_config.json`, or `config.json` where that is missing, as older repositories need."""
+        """Read `generation_config.json`, or `config.json` where that is missing, as in older ones."""
         path = folder / "generation_config.json"
         return cls(**read_json(path)) if path.is_file() else cls.from_model_config(config)
 
@@ -136,7 +142,9 @@ class GenerationConfig:
         text = json.dumps(self.options, indent=2, sort_keys=True)
         (folder / "generation_config.json").write_text(text + "\n", encoding="utf-8")
 
-    def resolve(self, call: Mapping[str, Any], limit: int, default_max_length: int | None = None) -> GenerationOptions:
+    def resolve(
+        self, call: Mapping[str, Any], limit: int, default_max_length: int | None = None
+    ) -> GenerationOptions:
         """The options of one call: its own arguments, then the checkpoint's, then transformers' globals.
 
         Args:
@@ -159,7 +167,9 @@ class GenerationConfig:
         eos = _ids(merged.get("eos_token_id"))
         options = GenerationOptions(
             max_length=_max_length(merged, given, default_max_length),
-            min_length=merged["min_new_tokens"] + 1 if merged.get("min_new_tokens") is not None else merged["min_length"],
+            min_length=merged["min_new_tokens"] + 1
+            if merged.get("min_new_tokens") is not None
+            else merged["min_length"],
             num_beams=merged["num_beams"],
             do_sample=merged["do_sample"],
             num_return_sequences=merged["num_return_sequences"],
@@ -205,7 +215,9 @@ def _ids(value: Any) -> tuple[int, ...]:
 
 
 def _max_length(merged: Mapping[str, Any], given: Mapping[str, Any], default: int | None) -> int:
-    if merged.get("max_new_tokens") is not None and not ("max_length" in given and "max_new_tokens" not in given):
+    if merged.get("max_new_tokens") is not None and not (
+        "max_length" in given and "max_new_tokens" not in given
+    ):
         return int(merged["max_new_tokens"]) + 1
     if merged.get("max_length") is not None:
         return int(merged["max_length"])
@@ -236,8 +248,8 @@ def _check(options: GenerationOptions, limit: int) -> None:
     if options.num_return_sequences > 1:
         if options.num_beams > 1 and options.num_return_sequences > options.num_beams:
             raise ValueError(
-                f"num_return_sequences {options.num_return_sequences} is more than num_beams {options.num_beams}; "
-                "use more beams"
+                f"num_return_sequences {options.num_return_sequences} is more than "
+                f"num_beams {options.num_beams}; use more beams"
             )
         if options.num_beams == 1 and not options.do_sample:
             raise ValueError(

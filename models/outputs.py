@@ -69,7 +69,7 @@ class Seq2SeqLMOutput(ModelOutput):
 
 @dataclass
 class GenerateOutput(ModelOutput):
-    """sequences int64 [returned, longest], padded on the right; sequences_scores [returned] for beam search."""
+    """sequences int64 [returned, longest], padded on the right; beam search's scores [returned]."""
 
     sequences: Tensor
     sequences_scores: Tensor | None = None

@@ -19,7 +19,7 @@ class PretrainedModel(nn.Module):
     tied_weights: ClassVar[dict[str, str]] = {}
     # Buffers that old checkpoints hold and that are computed here.
     computed_keys: ClassVar[tuple[str, ...]] = ()
-    # The folder's prefix for a model without its head, when loaded from a checkpoint with one, or the reverse.
+    # What a checkpoint with a head puts before the names of the model without.
     base_prefix: ClassVar[str] = "model."
 
     def __init__(self, config: PretrainedConfig) -> None:

@@ -18,9 +18,16 @@ from .attention import DecoderAttention, PackedAttention
 from .configuration import PretrainedConfig
 from .generation import GenerationMixin
 from .outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
+from .padded import mask_of, pack_features, pad_weights
 from .pretrained import PretrainedModel
 from .speech_to_text_config import Speech2TextConfig
-from .speech_to_text_layers import Conv1dSubsampler, DecoderLayer, EncoderLayer, SinusoidalPositions, normalise
+from .speech_to_text_layers import (
+    Conv1dSubsampler,
+    DecoderLayer,
+    EncoderLayer,
+    SinusoidalPositions,
+    normalise,
+)
 
 
 class Speech2TextEncoder(nn.Module):
@@ -30,7 +37,9 @@ class Speech2TextEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.conv = Conv1dSubsampler(config)
-        self.embed_positions = SinusoidalPositions(config.max_source_positions, config.d_model, config.pad_token_id)
+        self.embed_positions = SinusoidalPositions(
+            config.max_source_positions, config.d_model, config.pad_token_id
+        )
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
 
@@ -63,7 +72,9 @@ class Speech2TextDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
-        self.embed_positions = SinusoidalPositions(config.max_target_positions, config.d_model, config.pad_token_id)
+        self.embed_positions = SinusoidalPositions(
+            config.max_target_positions, config.d_model, config.pad_token_id
+        )
         self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.decoder_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
 
@@ -95,7 +106,10 @@ class Speech2TextModel(PretrainedModel):
     """
 
     config_class: ClassVar[type[PretrainedConfig]] = Speech2TextConfig
-    computed_keys: ClassVar[tuple[str, ...]] = ("encoder.embed_positions.weights", "decoder.embed_positions.weights")
+    computed_keys: ClassVar[tuple[str, ...]] = (
+        "encoder.embed_positions.weights",
+        "decoder.embed_positions.weights",
+    )
 
     def __init__(self, config: Speech2TextConfig) -> None:
         super().__init__(config)
@@ -187,7 +201,7 @@ class Speech2TextModel(PretrainedModel):
         encoder_outputs: BaseModelOutput | tuple[Tensor, ...] | None,
         weights: list[list[Tensor]] | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Packed encoder output, its cu_seqlens, and where its tokens belong in a padded tensor [batch, source]."""
+        """Packed encoder output, its cu_seqlens, and where its tokens lie in a padded one [batch, source]."""
         length = self.encoder.conv.length
         if encoder_outputs is not None:
             padded = encoder_outputs[0]
@@ -197,7 +211,9 @@ class Speech2TextModel(PretrainedModel):
             mask = mask_of(lengths, padded.shape[1], padded.device)
             return pack(padded, mask), cumulative(lengths, padded.device), mask
         if input_features is None:
-            raise ValueError("input_features is missing; give features [batch, frames, features] or encoder_outputs")
+            raise ValueError(
+                "input_features is missing; give features [batch, frames, features] or encoder_outputs"
+            )
         features, cu_frames = pack_features(input_features, attention_mask)
         self.check_frames(int((cu_frames[1:] - cu_frames[:-1]).max()))
         encoded, cu_source = self.encoder(features.to(self.dtype), cu_frames, weights)
@@ -225,7 +241,9 @@ class Speech2TextModel(PretrainedModel):
         before = torch.cumsum(real, 0)
         starts = cu_target[:-1].long()
         lengths = (cu_target[1:] - cu_target[:-1]).long()
-        base = torch.repeat_interleave((before - real)[starts.clamp(max=max(token_ids.numel() - 1, 0))], lengths)
+        base = torch.repeat_interleave(
+            (before - real)[starts.clamp(max=max(token_ids.numel() - 1, 0))], lengths
+        )
         positions = (before - base) * real + padding
         limit = self.decoder.embed_positions.limit
         longest = int(lengths.max()) if lengths.numel() else 0
@@ -286,7 +304,9 @@ class Speech2TextForConditionalGeneration(GenerationMixin, PretrainedModel):
             ValueError: inputs that are missing, do not fit or are not supported.
         """
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
-            decoder_input_ids = shift_right(labels, self.config.pad_token_id, self.config.decoder_start_token_id)
+            decoder_input_ids = shift_right(
+                labels, self.config.pad_token_id, self.config.decoder_start_token_id
+            )
         inner = self.model(
             input_features,
             attention_mask,
@@ -303,7 +323,9 @@ class Speech2TextForConditionalGeneration(GenerationMixin, PretrainedModel):
             output_hidden_states,
             True,
         )
-        logits = self._logits(inner.last_hidden_state.flatten(0, 1)).view(*inner.last_hidden_state.shape[:2], -1)
+        logits = self._logits(inner.last_hidden_state.flatten(0, 1)).view(
+            *inner.last_hidden_state.shape[:2], -1
+        )
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
@@ -340,7 +362,7 @@ class Speech2TextForConditionalGeneration(GenerationMixin, PretrainedModel):
         return self.model.encoder.conv.length(frames)
 
     def encode(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Packed frames [frames, features] to packed encoder tokens [tokens, d_model] and their cu_seqlens."""
+        """Packed frames [frames, features] to packed tokens [tokens, d_model] and their cu_seqlens."""
         return self.model.encoder(features.to(self.dtype), cu_frames)
 
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -382,50 +404,10 @@ def skipped(layerdrop: float, training: bool) -> bool:
 
 
 def shift_right(labels: Tensor, pad_token_id: int, start_token_id: int) -> Tensor:
-    """What a decoder reads to predict `labels`: the start token, then all but the last; -100 becomes padding."""
+    """What a decoder reads to predict `labels`: the start token, then all but the last; -100 is padding."""
     start = labels.new_full((labels.shape[0], 1), start_token_id)
     shifted = torch.cat([start, labels[:, :-1]], dim=1)
     return shifted.masked_fill(shifted == -100, pad_token_id)
-
-
-def pack_features(input_features: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Padded features [batch, frames, features] to packed ones and their cu_seqlens.
-
-    Raises:
-        ValueError: not three-dimensional, a mask of another shape, or one with a row of no frames.
-    """
-    if input_features.dim() != 3:
-        raise ValueError(f"input_features must be [batch, frames, features], got {list(input_features.shape)}")
-    if attention_mask is None:
-        mask = torch.ones(input_features.shape[:2], dtype=torch.bool, device=input_features.device)
-    else:
-        mask = attention_mask.to(input_features.device).bool()
-    if mask.shape != input_features.shape[:2]:
-        raise ValueError(f"attention_mask is {list(mask.shape)}, input_features {list(input_features.shape)}")
-    lengths = mask.sum(1)
-    if lengths.numel() == 0 or int(lengths.min()) == 0:
-        raise ValueError("attention_mask has a row without frames; every recording needs at least one")
-    return pack(input_features, mask), cumulative(lengths)
-
-
-def mask_of(lengths: list[int], width: int, device: torch.device) -> Tensor:
-    """True for the first `lengths[i]` of row i: bool [rows, width]."""
-    return torch.arange(width, device=device)[None] < torch.tensor(lengths, device=device)[:, None]
-
-
-def pad_weights(layers: list[list[Tensor]] | None, rows: Tensor, columns: Tensor) -> tuple[Tensor, ...] | None:
-    """Attention weights of each layer, [heads, target, source] a sequence, as [batch, heads, target, source]."""
-    if not layers:
-        return None
-    padded = []
-    for weights in layers:
-        out = weights[0].new_zeros(len(weights), weights[0].shape[0], rows.shape[1], columns.shape[1])
-        padded.append(
-            torch.stack(
-                [F.pad(w, (0, out.shape[3] - w.shape[2], 0, out.shape[2] - w.shape[1])) for w in weights]
-            )
-        )
-    return tuple(padded)
 
 
 def wants_dict(return_dict: bool | None, config: PretrainedConfig) -> bool:
@@ -442,5 +424,3 @@ def refuse(**arguments: Any) -> None:
     given = [name for name, value in arguments.items() if value is not None]
     if given:
         raise ValueError(f"not supported yet: {', '.join(given)}; leave them out")
-
-

@@ -1,4 +1,4 @@
-"""The parts of Speech2Text, on packed tokens: subsampler, positions, attention, encoder and decoder layers."""
+"""The parts of Speech2Text, on packed tokens: subsampler, positions, attention and layers."""
 
 import math
 
@@ -15,7 +15,7 @@ from .speech_to_text_config import Speech2TextConfig
 
 
 class Conv1dSubsampler(nn.Module):
-    """A stack of convolutions with gated linear units, each halving the frame rate (fairseq S2T, arXiv 2010.05171)."""
+    """Convolutions with gated linear units, each halving the frame rate (fairseq S2T, arXiv 2010.05171)."""
 
     def __init__(self, config: Speech2TextConfig) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Conv1dSubsampler(nn.Module):
 
 
 class SinusoidalPositions(nn.Module):
-    """Fixed sine and cosine vectors; the row of the padding token is zero (tensor2tensor's order: all sines first)."""
+    """Fixed sine and cosine vectors, all sines first as in tensor2tensor; the padding token's row is zero."""
 
     def __init__(self, num_positions: int, width: int, padding_idx: int) -> None:
         super().__init__()
@@ -132,7 +132,9 @@ class EncoderLayer(Layer):
         if weights is not None:
             weights.append(attention_weights(query, key, cu_tokens, cu_tokens, scale=attention.scale))
         dropout = self.attention_dropout if self.training else 0.0
-        mixed = flash_attention(query, key, value, cu_tokens, cu_tokens, scale=attention.scale, dropout=dropout)
+        mixed = flash_attention(
+            query, key, value, cu_tokens, cu_tokens, scale=attention.scale, dropout=dropout
+        )
         hidden = self.feed_forward(self.add(hidden, attention.out_proj, mixed.flatten(1)))
         if hidden.dtype == torch.float16:  # as transformers: what overflows stays finite
             largest = torch.finfo(torch.float16).max - 1000

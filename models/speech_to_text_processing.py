@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..kernels.fbank import fbank, frame_sizes
+from ..kernels.fbank import fbank, frame_count, frame_sizes
 from ..kernels.packing import cumulative
 from ..kernels.utterance_cmvn import utterance_cmvn
 from .files import read_json, resolve_folder
@@ -25,7 +25,7 @@ _SETTINGS = (
     *("feature_size", "sampling_rate", "num_mel_bins", "padding_value"),
     *("do_ceptral_normalize", "normalize_means", "normalize_vars"),
 )
-# Settings with one supported value, with that value; None stands for any.
+# Settings with one supported value.
 _FIXED = {"dither": 0.0, "padding_side": "right", "feature_extractor_type": "Speech2TextFeatureExtractor"}
 _NEUTRAL = {"return_attention_mask", "processor_class", "transformers_version", "name_or_path", "auto_map"}
 
@@ -70,7 +70,7 @@ class Speech2TextFeatureExtractor:
         TypeError: for a setting that does not exist.
     """
 
-    model_input_names = ["input_features", "attention_mask"]
+    model_input_names = ("input_features", "attention_mask")
 
     def __init__(
         self,
@@ -88,9 +88,7 @@ class Speech2TextFeatureExtractor:
                 raise ValueError(f"{name} {kwargs[name]!r} is not supported, only {only!r} is")
         unknown = [name for name in kwargs if name not in _FIXED and name not in _NEUTRAL]
         if unknown:
-            raise TypeError(
-                f"Speech2TextFeatureExtractor has no setting {', '.join(unknown)}; it has {', '.join(_SETTINGS)}"
-            )
+            raise TypeError(f"there is no setting {unknown[0]!r}; there are {', '.join(_SETTINGS)}")
         frame_sizes(sampling_rate)
         if num_mel_bins < 1:
             raise ValueError(f"num_mel_bins must be at least 1, got {num_mel_bins}")
@@ -140,13 +138,11 @@ class Speech2TextFeatureExtractor:
                 option; or tensors asked for of different lengths.
         """
         if sampling_rate is None:
-            warnings.warn(
-                f"no sampling_rate given, so {self.sampling_rate} Hz is taken for granted; pass it to be sure",
-                stacklevel=2,
-            )
+            message = f"no sampling_rate given; the audio is taken to be at {self.sampling_rate} Hz"
+            warnings.warn(message, stacklevel=2)
         elif sampling_rate != self.sampling_rate:
             raise ValueError(
-                f"audio at {sampling_rate} Hz, but this feature extractor takes {self.sampling_rate} Hz; resample it first"
+                f"audio at {sampling_rate} Hz for a feature extractor of {self.sampling_rate} Hz; resample it"
             )
         one_of("return_tensors", return_tensors, ("pt", "np", None))
         if max_length is None and (truncation or padding == "max_length"):
@@ -176,6 +172,10 @@ class Speech2TextFeatureExtractor:
             batch[name] = rows if return_tensors is None else stack(rows, return_tensors)
         return batch
 
+    def frame_count(self, samples: int) -> int:
+        """Frames of a recording of so many samples; 0 where it is shorter than one frame."""
+        return frame_count(samples, self.sampling_rate)
+
     def packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Features of packed waveforms, on their device, without padding.
 
@@ -186,12 +186,10 @@ class Speech2TextFeatureExtractor:
         Returns:
             (features float32 [frames, bins], cu_frames int32 [n + 1]); none for an utterance under 25 ms.
         """
-        features, cu_frames = fbank(
-            waveforms * _KALDI_SCALE,
-            cu_samples,
-            sampling_rate=self.sampling_rate,
-            num_mel_bins=self.num_mel_bins,
-        )
+        if not waveforms.is_floating_point():
+            raise ValueError(f"waveforms must be floats from -1 to 1, got {waveforms.dtype}")
+        scaled, rate = waveforms * _KALDI_SCALE, self.sampling_rate
+        features, cu_frames = fbank(scaled, cu_samples, sampling_rate=rate, num_mel_bins=self.num_mel_bins)
         if self.do_ceptral_normalize:
             features = utterance_cmvn(
                 features, cu_frames, normalize_means=self.normalize_means, normalize_vars=self.normalize_vars
@@ -205,10 +203,10 @@ class Speech2TextFeatureExtractor:
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | Path, **overrides: Any) -> "Speech2TextFeatureExtractor":
-        """Load from a checkpoint's folder, or from its JSON file; `overrides` are settings that go before the file's.
+        """Load from a checkpoint's folder or its JSON file; `overrides` are settings that go before it.
 
-        Reads preprocessor_config.json; transformers 5 nests the same settings in processor_config.json, which goes
-        first where it has them.
+        Reads preprocessor_config.json, or processor_config.json where it has the settings, as transformers 5
+        writes it.
         """
         path = Path(name_or_dir).expanduser()
         if not path.is_file():
@@ -235,9 +233,7 @@ class Speech2TextFeatureExtractor:
             written[nested] = processor | {
                 "feature_extractor": self.to_dict()
             }  # or its old settings would go first
-        for path, content in written.items():
-            path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        return tuple(map(str, written))
+        return tuple(write_json(path, content) for path, content in written.items())
 
     def _mono(self, waveform: Any, index: int) -> np.ndarray:
         """One recording as float32 [samples], or an error that says which one is wrong and how."""
@@ -245,13 +241,13 @@ class Speech2TextFeatureExtractor:
         waveform = _array(waveform, name)
         if waveform.ndim != 1:
             raise ValueError(
-                f"{name} has shape {waveform.shape}; give mono audio, one number a sample (average its channels)"
+                f"{name} has shape {waveform.shape}; give mono audio [samples], the average of its channels"
             )
         shortest = frame_sizes(self.sampling_rate)[0]
         if len(waveform) < shortest:
             raise ValueError(
-                f"{name} has {len(waveform)} samples, less than a frame of {shortest} (25 ms at {self.sampling_rate} Hz); "
-                "if these are channels, average them and pass one dimension"
+                f"{name} has {len(waveform)} samples, less than a frame of {shortest} (25 ms); "
+                "leave it out, or if these are channels, average them"
             )
         finite = np.isfinite(waveform)
         if not finite.all():
@@ -263,8 +259,6 @@ class Speech2TextFeatureExtractor:
 class Speech2TextProcessor:
     """A feature extractor and a tokenizer in one: audio to features, text to labels, token ids to text."""
 
-    attributes = ["feature_extractor", "tokenizer"]
-
     def __init__(
         self, feature_extractor: Speech2TextFeatureExtractor, tokenizer: "Speech2TextTokenizer"
     ) -> None:
@@ -272,31 +266,30 @@ class Speech2TextProcessor:
         self.tokenizer = tokenizer
         self._target_mode = False
 
-    def __call__(self, *args: Any, audio: Any = None, text: Any = None, **kwargs: Any) -> BatchFeature:
-        """Features of `audio` (the first positional argument), token ids of `text`, or both with the ids as `labels`.
+    def __call__(
+        self, audio: Any = None, *, text: Any = None, sampling_rate: int | None = None, **options: Any
+    ) -> BatchFeature:
+        """Features of `audio`, token ids of `text`, or features with the token ids of the text as `labels`.
 
-        Further arguments are those of the feature extractor and the tokenizer; with both inputs, of both.
+        `options` are those of the feature extractor or the tokenizer; of both, if there are both inputs.
 
         Raises:
             ValueError: if there is neither audio nor text.
         """
         if self._target_mode:
-            return self.tokenizer(*args, **({"text": text} if text is not None else {}), **kwargs)
-        if args:
-            audio, args = args[0], args[1:]
+            audio, text = None, audio if text is None else text
         if audio is None and text is None:
             raise ValueError("give audio, text or both")
-        sampling_rate = kwargs.pop("sampling_rate", None)
         if audio is None:
-            return self.tokenizer(text, **kwargs)
-        features = self.feature_extractor(audio, *args, sampling_rate=sampling_rate, **kwargs)
+            return self.tokenizer(text, **options)
+        features = self.feature_extractor(audio, sampling_rate=sampling_rate, **options)
         if text is not None:
-            features["labels"] = self.tokenizer(text, **kwargs)["input_ids"]
+            features["labels"] = self.tokenizer(text, **options)["input_ids"]
         return features
 
     @contextmanager
     def as_target_processor(self) -> Iterator[None]:
-        """Within this context the processor's arguments go to its tokenizer (transformers 4; `text=` is the newer way)."""
+        """In this context the processor's arguments go to its tokenizer; `text=` is the newer way."""
         self._target_mode = True
         try:
             yield
@@ -322,7 +315,7 @@ class Speech2TextProcessor:
         )
 
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
-        """Write a folder that `from_pretrained`, here and in transformers, loads; returns the paths written."""
+        """Write a folder that `from_pretrained` loads, here and in transformers; returns the paths."""
         parts = (self.feature_extractor, self.tokenizer)
         for part in parts:
             part.processor_class = type(self).__name__
@@ -337,33 +330,28 @@ def round_up(length: int, multiple: int | None) -> int:
 def padded_length(
     lengths: Sequence[int], padding: bool | str, max_length: int | None, multiple: int | None
 ) -> int:
-    """What the rows of a batch are padded to; 0 for not at all.
-
-    Raises:
-        ValueError: if `padding` is not True, "longest", "max_length", False or "do_not_pad".
-    """
-    if padding not in (True, False, "longest", "max_length", "do_not_pad"):
-        raise ValueError(
-            f"padding must be True, 'longest', 'max_length', False or 'do_not_pad'; got {padding!r}"
-        )
+    """What the rows of a batch are padded to; 0 for not at all."""
+    one_of("padding", padding, (True, "longest", "max_length", False, "do_not_pad"))
     if padding == "max_length":
         return round_up(max_length or 0, multiple)
     return round_up(max(lengths, default=0), multiple) if padding in (True, "longest") else 0
 
 
 def stack(rows: Sequence[Any], kind: str) -> Any:
-    """Rows of one length [batch, length, ...] as an array ("np") or a tensor ("pt").
-
-    Raises:
-        ValueError: if the lengths differ.
-    """
+    """Rows in one array ("np") or tensor ("pt") [batch, length, ...]; ValueError if their lengths differ."""
     lengths = sorted({len(row) for row in rows})
-    if len(lengths) > 1:
+    if len(lengths) != 1:
         raise ValueError(
-            f"rows of {lengths} do not make one tensor; set padding=True, and truncation=True beside max_length"
+            f"rows of lengths {lengths} make no tensor; set padding=True, or truncation=True too"
         )
     array = np.stack([np.asarray(row) for row in rows])
     return torch.from_numpy(array) if kind == "pt" else array
+
+
+def write_json(path: Path, content: dict[str, Any]) -> str:
+    """Write a JSON object; returns its path."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return str(path)
 
 
 def one_of(name: str, value: Any, accepted: tuple[Any, ...]) -> Any:
@@ -377,9 +365,7 @@ def _separate(raw_speech: Any) -> list[Any]:
     """The recordings of a batch; one recording makes a batch of one."""
     if isinstance(raw_speech, (np.ndarray, Tensor)):
         if raw_speech.ndim not in (1, 2):
-            raise ValueError(
-                f"audio of shape {tuple(raw_speech.shape)}; give mono audio, [samples] or [batch, samples]"
-            )
+            raise ValueError(f"audio of shape {tuple(raw_speech.shape)}; give [samples] or [batch, samples]")
         return [raw_speech] if raw_speech.ndim == 1 else list(raw_speech)
     if not isinstance(raw_speech, (list, tuple)):
         raise ValueError(f"audio must be an array, a tensor or a list, got {type(raw_speech).__name__}")

@@ -1,6 +1,5 @@
 """The Speech2Text tokenizer: a SentencePiece model whose pieces get their ids from vocab.json."""
 
-import json
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -9,50 +8,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentencepiece
 import torch
+from sentencepiece import SentencePieceProcessor
 
 from .files import read_json, resolve_folder
-from .speech_to_text_processing import BatchFeature, one_of, padded_length, stack
+from .speech_to_text_processing import BatchFeature, one_of, padded_length, stack, write_json
 
+Ids = list[int]
 LANGUAGES = {"mustc": ["pt", "fr", "ru", "nl", "ro", "it", "es", "de"]}
 
 _VOCAB_FILE, _SPM_FILE = "vocab.json", "sentencepiece.bpe.model"
+_SIDES = ("right", "left")
 _NO_LIMIT = int(1e30)  # transformers writes this for a checkpoint that names no model_max_length
-_NAMED = ("bos_token", "eos_token", "unk_token", "pad_token")
-_OWN = (
-    "do_upper_case",
-    "do_lower_case",
-    "tgt_lang",
-    "lang_codes",
-    "additional_special_tokens",
-    "sp_model_kwargs",
+# What save_pretrained writes and from_pretrained reads, beside the added tokens.
+_OPTIONS = (
+    *("bos_token", "eos_token", "unk_token", "pad_token", "do_upper_case", "do_lower_case", "tgt_lang"),
+    *("lang_codes", "additional_special_tokens", "sp_model_kwargs", "model_max_length", "padding_side"),
+    *("truncation_side", "clean_up_tokenization_spaces", "processor_class"),
 )
-_COMMON = {
-    **{"model_max_length": _NO_LIMIT, "padding_side": "right", "truncation_side": "right"},
-    **{"clean_up_tokenization_spaces": False, "split_special_tokens": False, "processor_class": None},
-}
-_MORE = ("extra_special_tokens", "added_tokens_decoder")
+_KNOWN = {*_OPTIONS, "extra_special_tokens", "added_tokens_decoder", "split_special_tokens"}
 # What transformers writes into tokenizer_config.json that says nothing about how text is split.
 _NEUTRAL = {
-    *("tokenizer_class", "name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "auto_map"),
+    *("tokenizer_class", "name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "use_fast"),
     *(
         "model_input_names",
         "is_local",
         "local_files_only",
         "files_loaded",
         "transformers_version",
-        "use_fast",
+        "auto_map",
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """A token that text is split at before SentencePiece sees it.
-
-    `lstrip` and `rstrip` take the spaces beside it; `single_word` matches it between spaces only.
-    """
+    """Text is split at it first: whole words only (`single_word`), taking spaces (`lstrip`, `rstrip`)."""
 
     content: str
     single_word: bool = False
@@ -70,28 +61,20 @@ class Speech2TextTokenizer:
         spm_file: SentencePiece model.
         bos_token, eos_token, pad_token, unk_token: special tokens.
         do_upper_case: write decoded text in upper case.
-        do_lower_case: lower the case of text before splitting it. (transformers 4 does so; 5.23 no longer does.)
+        do_lower_case: encode text in lower case (as transformers 4 does; 5.23 no longer does).
         tgt_lang: the target language, one of `lang_codes`; the first by default.
         lang_codes: the name of a list of languages; only "mustc" is known.
         additional_special_tokens: more special tokens; ids after the vocabulary where it does not hold them.
         sp_model_kwargs: arguments for SentencePieceProcessor, such as enable_sampling, nbest_size, alpha.
         **kwargs: model_max_length, padding_side, truncation_side, clean_up_tokenization_spaces,
-            split_special_tokens, processor_class, extra_special_tokens (the newer name of
-            additional_special_tokens) and added_tokens_decoder.
+            processor_class, added_tokens_decoder, and extra_special_tokens, the newer name of
+            additional_special_tokens. Neutral is split_special_tokens=False; True is not supported.
 
     Raises:
-        ValueError: for a file that is not what it should be, an unknown language or an option's bad value.
-        TypeError: for an option that does not exist.
+        ValueError: for a broken file, an unknown language or an option's bad value; TypeError: for its name.
     """
 
-    vocab_files_names = {"vocab_file": _VOCAB_FILE, "spm_file": _SPM_FILE}
-    model_input_names = ["input_ids", "attention_mask"]
-    model_max_length: int
-    padding_side: str
-    truncation_side: str
-    clean_up_tokenization_spaces: bool
-    split_special_tokens: bool
-    processor_class: str | None
+    model_input_names = ("input_ids", "attention_mask")
 
     def __init__(
         self,
@@ -109,34 +92,27 @@ class Speech2TextTokenizer:
         sp_model_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        for name, default in _COMMON.items():
-            value = kwargs.pop(name, None)
-            setattr(self, name, default if value is None else value)
-        more = kwargs.pop("extra_special_tokens", None) or []
-        added = kwargs.pop("added_tokens_decoder", None) or {}
-        unknown = [name for name, value in kwargs.items() if value is not None and name not in _NEUTRAL]
-        if unknown:
-            raise TypeError(
-                f"Speech2TextTokenizer has no option {', '.join(unknown)}; its docstring names those it has"
-            )
-        one_of("padding_side", self.padding_side, ("right", "left"))
-        one_of("truncation_side", self.truncation_side, ("right", "left"))
+        options = {name: value for name, value in kwargs.items() if value not in (None, False)}
+        self.model_max_length: int = options.pop("model_max_length", _NO_LIMIT)
+        self.padding_side = one_of("padding_side", options.pop("padding_side", "right"), _SIDES)
+        self.truncation_side = one_of("truncation_side", options.pop("truncation_side", "right"), _SIDES)
+        self.clean_up_tokenization_spaces: bool = options.pop("clean_up_tokenization_spaces", False)
+        self.processor_class: str | None = options.pop("processor_class", None)
+        more = options.pop("extra_special_tokens", [])
+        added = options.pop("added_tokens_decoder", {})
+        if unknown := sorted(options.keys() - _NEUTRAL):
+            raise TypeError(f"there is no option {unknown[0]!r}; there are {', '.join(sorted(_KNOWN))}")
         self.lang_codes = one_of("lang_codes", lang_codes, (None, *LANGUAGES))
         self.do_upper_case, self.do_lower_case = do_upper_case, do_lower_case
 
         self.encoder: dict[str, int] = read_json(Path(vocab_file))
-        wrong = next((token for token, index in self.encoder.items() if type(index) is not int), None)
-        if wrong is not None:
-            raise ValueError(
-                f"{vocab_file} must map tokens to whole numbers, but it maps {wrong!r} to something else"
-            )
+        if not all(type(index) is int for index in self.encoder.values()):
+            raise ValueError(f"{vocab_file} must map every token to a whole number")
         self.decoder = {index: token for token, index in self.encoder.items()}
         self.sp_model_kwargs = dict(sp_model_kwargs or {})
         self._spm_bytes = Path(spm_file).read_bytes()
         try:
-            self.sp_model = sentencepiece.SentencePieceProcessor(
-                model_proto=self._spm_bytes, **self.sp_model_kwargs
-            )
+            self.sp_model = SentencePieceProcessor(model_proto=self._spm_bytes, **self.sp_model_kwargs)
         except RuntimeError as error:
             raise ValueError(f"{spm_file} is not a SentencePiece model: {error}") from None
 
@@ -151,16 +127,15 @@ class Speech2TextTokenizer:
         self._number_added_tokens(added)
 
         self.lang_code_to_id = {language: self._id(f"<lang:{language}>") for language in self.langs}
-        self.prefix_tokens: list[int] = []
+        self.prefix_tokens: Ids = []
         self._tgt_lang: str | None = None
-        if tgt_lang is not None or self.langs:
-            self.tgt_lang = tgt_lang if tgt_lang is not None else self.langs[0]
+        if tgt_lang or self.langs:
+            self.tgt_lang = tgt_lang or self.langs[0]
 
     def _number_added_tokens(self, added: dict[Any, Any]) -> None:
-        """Number the tokens that text is split at: as a checkpoint does, else as the vocabulary, else after it."""
+        """Number the tokens that text is split at: like the checkpoint or the vocabulary, or after it."""
         self.added_tokens_decoder = {
-            int(index): AddedToken(**token) if isinstance(token, dict) else token
-            for index, token in added.items()
+            int(i): AddedToken(**token) if isinstance(token, dict) else token for i, token in added.items()
         }
         ids = {token.content: index for index, token in self.added_tokens_decoder.items()}
         next_id = len(self.encoder | ids)
@@ -192,7 +167,7 @@ class Speech2TextTokenizer:
     unk_token_id = property(lambda self: self._id(self.unk_token))
 
     @property
-    def all_special_ids(self) -> list[int]:
+    def all_special_ids(self) -> Ids:
         """Ids of `all_special_tokens`, which skip_special_tokens leaves out."""
         return [self._id(token) for token in self.all_special_tokens]
 
@@ -225,20 +200,18 @@ class Speech2TextTokenizer:
         Args:
             text: one text, or a list of texts.
             add_special_tokens: the target language's token in front and EOS behind.
-            padding: True or "longest", "max_length", or False.
+            padding: True or "longest", "max_length", or False; to a multiple of `pad_to_multiple_of`.
             truncation: True or False. None truncates where `max_length` is given and nothing is padded.
             max_length: tokens of a text, special ones included; `model_max_length` by default.
-            pad_to_multiple_of: round the padded length up.
             return_tensors: "pt", "np", or None for lists of int.
-            return_attention_mask: False to leave out `attention_mask`, which is 1 where there is a token.
 
         Returns:
-            `input_ids` and `attention_mask`, [batch, tokens]; [tokens] for one text without return_tensors.
+            `input_ids` and (unless return_attention_mask is False) `attention_mask`: [batch, tokens], or
+            [tokens] for one text without return_tensors.
 
         Raises:
             ValueError: not text, a bad option, or tensors asked for of texts of different lengths.
         """
-        texts = [text] if isinstance(text, str) else list(text)
         one_of("return_tensors", return_tensors, ("pt", "np", None))
         if truncation is None:
             truncation = max_length is not None and padding in (False, "do_not_pad")
@@ -251,8 +224,9 @@ class Speech2TextTokenizer:
         if limit and limit % (pad_to_multiple_of or 1) and padding not in (False, "do_not_pad"):
             raise ValueError(f"to cut to max_length {limit}, it must be a multiple of pad_to_multiple_of")
 
+        texts = [text] if isinstance(text, str) or not isinstance(text, Sequence) else text
         rows = [self._row(one, add_special_tokens, limit) for one in texts]
-        padded = padded_length([len(row) for row in rows], padding, max_length, pad_to_multiple_of)
+        padded = padded_length([*map(len, rows)], padding, max_length, pad_to_multiple_of)
         batch = BatchFeature(input_ids=[self._pad(row, padded, self.pad_token_id) for row in rows])
         if return_attention_mask is not False:
             batch["attention_mask"] = [self._pad([1] * len(row), padded, 0) for row in rows]
@@ -271,48 +245,36 @@ class Speech2TextTokenizer:
         """Pieces of a text, with nothing added around it; special tokens inside it stay whole."""
         if not isinstance(text, str):
             raise ValueError(f"text must be a string, got {type(text).__name__}")
-        if self.split_special_tokens:
-            return self._pieces(text)
         parts = self._split_at.split(text)  # text, token, text, token, ..., text
         for i in range(1, len(parts), 2):
             token = self.added_tokens_decoder[self.added_tokens_encoder[parts[i]]]
             if token.single_word and (parts[i - 1][-1:].strip() or parts[i + 1][:1].strip()):
                 parts[i - 1 : i + 2] = ["", "", "".join(parts[i - 1 : i + 2])]
                 continue
-            if token.lstrip:
-                parts[i - 1] = parts[i - 1].rstrip()
-            if token.rstrip:
-                parts[i + 1] = parts[i + 1].lstrip()
+            parts[i - 1] = parts[i - 1].rstrip() if token.lstrip else parts[i - 1]
+            parts[i + 1] = parts[i + 1].lstrip() if token.rstrip else parts[i + 1]
         pieces = ([part] if i % 2 else self._pieces(part) for i, part in enumerate(parts) if part)
         return [piece for group in pieces for piece in group]
 
     def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> Any:
-        """The id of a token, or the ids of several; the unknown token's for one that is not in the vocabulary."""
+        """The id of a token, or the ids of several; the unknown token's for one without."""
         return self._id(tokens) if isinstance(tokens, str) else [self._id(token) for token in tokens]
 
-    def build_inputs_with_special_tokens(
-        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
-    ) -> list[int]:
+    def build_inputs_with_special_tokens(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
         """The target language's token if there is one, the sequence (or both), EOS."""
         return [*self.prefix_tokens, *token_ids_0, *(token_ids_1 or []), self.eos_token_id]
 
     def get_special_tokens_mask(
-        self,
-        token_ids_0: list[int],
-        token_ids_1: list[int] | None = None,
-        already_has_special_tokens: bool = False,
-    ) -> list[int]:
-        """1 for special tokens and 0 for others: of the built sequence, or of `token_ids_0` that already has them."""
+        self, token_ids_0: Ids, token_ids_1: Ids | None = None, already_has_special_tokens: bool = False
+    ) -> Ids:
+        """1 for special tokens, 0 for others: of the built sequence, or of `token_ids_0` as it is."""
         if already_has_special_tokens:
             if token_ids_1 is not None:
                 raise ValueError("token_ids_1 must be None where already_has_special_tokens is True")
-            special = set(self.all_special_ids)
-            return [int(index in special) for index in token_ids_0]
+            return [int(index in self.all_special_ids) for index in token_ids_0]
         return [1] * len(self.prefix_tokens) + [0] * len([*token_ids_0, *(token_ids_1 or [])]) + [1]
 
-    def create_token_type_ids_from_sequences(
-        self, token_ids_0: list[int], token_ids_1: list[int] | None = None
-    ) -> list[int]:
+    def create_token_type_ids_from_sequences(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
         """0 for the first sequence and the special tokens, 1 for as many as the second sequence has."""
         return [0] * len(self.build_inputs_with_special_tokens(token_ids_0)) + [1] * len(token_ids_1 or [])
 
@@ -322,30 +284,25 @@ class Speech2TextTokenizer:
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
     ) -> Any:
-        """The text of token ids: an int, a list, an array or a tensor [tokens]; a list of texts for [batch, tokens].
+        """The text of token ids [tokens] or of one id, in a list, array or tensor; texts of [batch, tokens].
 
         `clean_up_tokenization_spaces` takes away the space before punctuation marks and English contractions.
         """
         token_ids = token_ids.tolist() if isinstance(token_ids, (torch.Tensor, np.ndarray)) else token_ids
         if not isinstance(token_ids, int) and any(np.ndim(one) for one in token_ids):
-            return self.batch_decode(token_ids, skip_special_tokens, clean_up_tokenization_spaces)
+            return [self.decode(one, skip_special_tokens, clean_up_tokenization_spaces) for one in token_ids]
         tokens = self.convert_ids_to_tokens(token_ids, skip_special_tokens)
         text = self.convert_tokens_to_string([tokens] if isinstance(tokens, str) else tokens)
-        if clean_up_tokenization_spaces is None:
-            clean_up_tokenization_spaces = self.clean_up_tokenization_spaces
-        if clean_up_tokenization_spaces:
+        clean = clean_up_tokenization_spaces
+        if clean or (clean is None and self.clean_up_tokenization_spaces):
             for spaced in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
                 text = text.replace(spaced, spaced.strip())
         return text
 
-    def batch_decode(
-        self,
-        sequences: Any,
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-    ) -> list[str]:
-        """The text of each sequence of token ids; see `decode`."""
-        return [self.decode(ids, skip_special_tokens, clean_up_tokenization_spaces) for ids in sequences]
+    def batch_decode(self, sequences: Any, *args: Any, **kwargs: Any) -> list[str]:
+        """The text of each sequence of token ids, further arguments as in `decode`."""
+        texts = self.decode(sequences, *args, **kwargs) if len(sequences) else []
+        return [texts] if isinstance(texts, str) else texts
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """The token of an id, or the tokens of several; the unknown token for an id that has none."""
@@ -356,8 +313,9 @@ class Speech2TextTokenizer:
         return [self.convert_ids_to_tokens(int(index)) for index in ids if int(index) not in skip]
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Join tokens to text. A special token is followed by a space; the pieces before it are joined on their own."""
-        special, text, pieces = set(self.all_special_tokens), "", []
+        """Tokens joined to text, a space behind each special one; SentencePiece joins what lies between."""
+        special, text = set(self.all_special_tokens), ""
+        pieces: list[str] = []
         for token in tokens:
             if token in special:
                 text += self._join(pieces) + token + " "
@@ -370,39 +328,32 @@ class Speech2TextTokenizer:
     def from_pretrained(cls, name_or_dir: str | Path, **overrides: Any) -> "Speech2TextTokenizer":
         """Load from a checkpoint's folder; `overrides` are constructor arguments that go before the files'.
 
-        Reads vocab.json and sentencepiece.bpe.model, and where they exist tokenizer_config.json (of transformers 4
-        or 5), and special_tokens_map.json and added_tokens.json, which older checkpoints have.
+        Where they exist it reads tokenizer_config.json (of transformers 4 or 5), special_tokens_map.json and
+        added_tokens.json beside the two files of the vocabulary.
         """
         folder = resolve_folder(name_or_dir)
-        options = _saved_options(folder) | overrides
-        return cls(folder / _VOCAB_FILE, folder / _SPM_FILE, **options)
+        return cls(folder / _VOCAB_FILE, folder / _SPM_FILE, **(_saved_options(folder) | overrides))
 
     def save_vocabulary(
         self, save_directory: str | Path, filename_prefix: str | None = None
     ) -> tuple[str, str]:
         """Write vocab.json and sentencepiece.bpe.model into a folder that exists; returns their paths."""
         folder, prefix = Path(save_directory), f"{filename_prefix}-" if filename_prefix else ""
-        if not folder.is_dir():
-            raise ValueError(f"{save_directory} must be a folder that exists")
-        vocabulary, model = folder / (prefix + _VOCAB_FILE), folder / (prefix + _SPM_FILE)
-        vocabulary.write_text(json.dumps(self.encoder, indent=2) + "\n", encoding="utf-8")
+        model = folder / (prefix + _SPM_FILE)
         model.write_bytes(self._spm_bytes)
-        return str(vocabulary), str(model)
+        return write_json(folder / (prefix + _VOCAB_FILE), self.encoder), str(model)
 
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
-        """Write a folder that `from_pretrained`, here and in transformers, loads; returns the paths written."""
+        """Write a folder that `from_pretrained` loads, here and in transformers; returns the paths."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        options = {name: getattr(self, name) for name in (*_NAMED, *_OWN, *_COMMON)}
+        options: dict[str, Any] = {name: getattr(self, name) for name in _OPTIONS}
         added = {str(index): asdict(token) for index, token in sorted(self.added_tokens_decoder.items())}
         options |= {"added_tokens_decoder": added, "tokenizer_class": "Speech2TextTokenizer"}
-        config = folder / "tokenizer_config.json"
-        config.write_text(
-            json.dumps(options, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        return (str(config), *self.save_vocabulary(folder))
+        config = write_json(folder / "tokenizer_config.json", options)
+        return (config, *self.save_vocabulary(folder))
 
-    def _row(self, text: str, add_special_tokens: bool, limit: int | None) -> list[int]:
+    def _row(self, text: str, add_special_tokens: bool, limit: int | None) -> Ids:
         """Ids of one text, cut so that with special tokens there are at most `limit`."""
         ids = self.convert_tokens_to_ids(self.tokenize(text))
         if limit is not None:
@@ -410,7 +361,7 @@ class Speech2TextTokenizer:
             ids = ids[:keep] if self.truncation_side == "right" else ids[max(0, len(ids) - keep) :]
         return self.build_inputs_with_special_tokens(ids) if add_special_tokens else ids
 
-    def _pad(self, row: list[int], length: int, value: int) -> list[int]:
+    def _pad(self, row: Ids, length: int, value: int) -> Ids:
         filler = [value] * (length - len(row))
         return row + filler if self.padding_side == "right" else filler + row
 
@@ -428,23 +379,16 @@ class Speech2TextTokenizer:
 
 def _saved_options(folder: Path) -> dict[str, Any]:
     """The constructor's arguments as a checkpoint's files give them."""
-    config, special, added = (
-        folder / name for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-    )
+    config = folder / "tokenizer_config.json"
     options = read_json(config) if config.is_file() else {}
-    if "added_tokens_decoder" not in options:
-        options |= read_json(special) if special.is_file() else {}
-        if added.is_file():
-            options["added_tokens_decoder"] = {
-                index: AddedToken(text) for text, index in read_json(added).items()
-            }
-    known = {*_NAMED, *_OWN, *_COMMON, *_MORE}
-    unknown = [name for name, value in options.items() if name not in known | _NEUTRAL and value is not None]
-    if unknown:
-        warnings.warn(
-            f"{config} sets {', '.join(unknown)}, which Speech2TextTokenizer does not use", stacklevel=3
-        )
-    return {name: value for name, value in options.items() if name in known}
+    if "added_tokens_decoder" not in options:  # files of before 2023
+        if (special := folder / "special_tokens_map.json").is_file():
+            options |= read_json(special)
+        if (added := folder / "added_tokens.json").is_file():
+            options["added_tokens_decoder"] = {i: AddedToken(text) for text, i in read_json(added).items()}
+    if unknown := [name for name in options if name not in _KNOWN | _NEUTRAL and options[name] is not None]:
+        warnings.warn(f"{config} sets {', '.join(unknown)}, which Tritone does not use", stacklevel=3)
+    return {name: value for name, value in options.items() if name in _KNOWN}
 
 
 def _content(token: Any) -> str:

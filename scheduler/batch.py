@@ -1,4 +1,4 @@
-"""The running requests, laid out for one decode step after the other until some request comes or goes."""
+"""The running requests, laid out for one decode step after the other until one comes or goes."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Running:
 
     Args:
         request: as submitted.
-        rules: its options without what is its own (max_length, seed): requests with equal rules share a group.
+        rules: its options without what is its own (max_length, seed); equal rules make a group.
         rows: of the state, one a hypothesis.
         self_pages: each hypothesis' pages, in the order of its positions.
         cross_pages: in the order of the encoder's positions.
@@ -95,7 +95,9 @@ def _groups(by_rules: dict[GenerationOptions, list[Running]], device: torch.devi
     groups, start = [], 0
     for rules, members in by_rules.items():
         rows = [row for one in members for row in one.rows]
-        own = [(one.request.options.max_length, one.request.options.seed) for one in members for _ in one.rows]
+        own = [
+            (one.request.options.max_length, one.request.options.seed) for one in members for _ in one.rows
+        ]
         groups.append(
             Group(
                 options=rules,
@@ -114,4 +116,6 @@ def _groups(by_rules: dict[GenerationOptions, list[Running]], device: torch.devi
 def _table(pages: list[tuple[int, ...]], device: torch.device) -> Tensor:
     """Page numbers as one int32 table [rows, longest], padded with 0."""
     widest = max(map(len, pages))
-    return torch.tensor([[*row, *[0] * (widest - len(row))] for row in pages], dtype=torch.int32, device=device)
+    return torch.tensor(
+        [[*row, *[0] * (widest - len(row))] for row in pages], dtype=torch.int32, device=device
+    )

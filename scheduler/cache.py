@@ -24,7 +24,7 @@ class PagedCache:
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
     def store_cross(self, key_values: list[tuple[Tensor, Tensor]], slots: Tensor) -> None:
-        """Write each layer's cross-attention keys and values [tokens, heads, head_dim] to `slots` [tokens]."""
+        """Write each layer's cross-attention keys and values [tokens, heads, head_dim] to `slots`."""
         for layer, (key, value) in enumerate(key_values):
             store(self.keys[layer], self.values[layer], key, value, slots)
 

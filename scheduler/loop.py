@@ -61,9 +61,13 @@ class GenerationLoop:
         admitted = {admission.request_id: self._requests[admission.request_id] for admission in plan.admitted}
         outcome = self._runner.execute(plan, admitted)
         self._scheduler.update(plan.number, outcome.finished)
-        events: list[Event] = [self._cancelled(release) for release in plan.released if self._is_open(release)]
+        events: list[Event] = [
+            self._cancelled(release) for release in plan.released if self._is_open(release)
+        ]
         events += [
-            Tokens(request_id, tokens) for request_id, tokens in outcome.tokens.items() if request_id in self._requests
+            Tokens(request_id, tokens)
+            for request_id, tokens in outcome.tokens.items()
+            if request_id in self._requests
         ]
         events += [self._completion(request_id, outcome) for request_id in outcome.finished]
         return events
@@ -96,5 +100,3 @@ class GenerationLoop:
             outcome.finished[request_id],
             outcome.errors.get(request_id),
         )
-
-

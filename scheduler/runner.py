@@ -1,4 +1,4 @@
-"""Carries out the scheduler's steps on the device: encode what is admitted, then decode everything that runs."""
+"""Carries out the scheduler's steps on the device: encode what is admitted, decode what runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -134,7 +134,7 @@ class ModelRunner:
         return outcome
 
     def _admit(self, arrivals: list[tuple[Admission, Request]], outcome: Outcome) -> None:
-        """Encode what arrives, all together; where that fails, one by one, so that one cannot fail the others."""
+        """Encode what arrives, all together; where that fails, one by one, so that none fails the others."""
         try:
             self._encode(arrivals)
         except Exception as error:
@@ -152,7 +152,8 @@ class ModelRunner:
         key_values = self.model.cross_key_values(encoded)
         lengths = (cu_tokens[1:] - cu_tokens[:-1]).tolist()
         slots = [
-            _slots(admission.cross_pages, length) for (admission, _), length in zip(arrivals, lengths, strict=True)
+            _slots(admission.cross_pages, length)
+            for (admission, _), length in zip(arrivals, lengths, strict=True)
         ]
         self._cache.store_cross(key_values, torch.cat(slots).to(self.model.device))
         self.encoded_tokens += sum(lengths)
@@ -171,7 +172,9 @@ class ModelRunner:
     def _features(self, requests: list[Request]) -> tuple[Tensor, Tensor]:
         """Packed features of all requests, those that brought waveforms and those that brought features."""
         device = self.model.device
-        parts: list[Tensor | None] = [None if request.inputs.dim() == 1 else request.inputs for request in requests]
+        parts: list[Tensor | None] = [
+            None if request.inputs.dim() == 1 else request.inputs for request in requests
+        ]
         waveforms = [request.inputs for request in requests if request.inputs.dim() == 1]
         if waveforms and self.front_end is not None:
             packed = torch.cat(waveforms).to(device)
@@ -204,7 +207,9 @@ class ModelRunner:
         )
         tokens = state.tokens[state.side, batch.rows, places]
         logits = self.model.decode(tokens.long(), places, attention).float()
-        choices = [select(group, logits[group.start : group.end], state, batch.longest) for group in batch.groups]
+        choices = [
+            select(group, logits[group.start : group.end], state, batch.longest) for group in batch.groups
+        ]
         state.advance(
             batch.rows,
             parents=torch.cat([choice.parents for choice in choices]),
@@ -261,10 +266,14 @@ def _demand(model: GenerativeModel, front_end: FrontEnd | None, request: Request
     size = request.inputs.shape[0]
     if request.inputs.dim() == 1:
         if front_end is None:
-            raise ValueError("this loop takes features [frames, features]; extract them from the waveform first")
+            raise ValueError(
+                "this loop takes features [frames, features]; extract them from the waveform first"
+            )
         frames = front_end.frame_count(size)
         if frames == 0:
-            raise ValueError(f"{size} samples are shorter than one frame of 25 ms; there is nothing to transcribe")
+            raise ValueError(
+                f"{size} samples are shorter than one frame of 25 ms; there is nothing to transcribe"
+            )
     else:
         frames = size
     options = request.options

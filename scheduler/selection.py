@@ -69,7 +69,9 @@ def _single(group: Group, logits: Tensor, state: DecodeState, longest: int) -> C
     """Greedy search and sampling: every row for itself."""
     options, rows = group.options, group.rows
     lengths = state.length[rows]
-    scores = process_scores(logits, state.tokens[state.side, rows, :longest], lengths, group.max_lengths, options)
+    scores = process_scores(
+        logits, state.tokens[state.side, rows, :longest], lengths, group.max_lengths, options
+    )
     if options.do_sample:
         tokens = categorical(scores, group.seeds, group.streams, lengths)
     else:
@@ -107,7 +109,11 @@ def _beam_search(group: Group, logits: Tensor, state: DecodeState, longest: int)
     total = (scores + state.score[rows, None]).view(requests, beams * vocabulary)
     count = max(2, 1 + len(options.eos_token_ids)) * beams
     if options.do_sample:
-        drawing = (group.seeds.view(-1, beams)[:, 0], torch.zeros_like(leaders), lengths.view(-1, beams)[:, 0])
+        drawing = (
+            group.seeds.view(-1, beams)[:, 0],
+            torch.zeros_like(leaders),
+            lengths.view(-1, beams)[:, 0],
+        )
         values, indices = draw_candidates(total, count, *drawing)
     else:
         values, indices = top_candidates(total, count)
@@ -146,7 +152,9 @@ def _keep_finished(
     # Only the first k candidates may end a hypothesis; the others are there so that k can go on.
     among_first = torch.arange(values.shape[1], device=values.device) < beams
     finished = hits & among_first
-    penalty = (length.double() ** options.length_penalty).float()  # the new token counted, the start token not
+    penalty = (
+        length.double() ** options.length_penalty
+    ).float()  # the new token counted, the start token not
     candidate_scores = values / penalty + (~finished).float() * _UNREACHABLE
     merged_scores = torch.cat([state.final_score[rows], candidate_scores], 1)
     merged_done = torch.cat([state.final_done[rows], finished], 1)
@@ -168,7 +176,7 @@ def _keep_finished(
 
 
 def _with_token(state: DecodeState, parents: Tensor, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
-    """Histories of `parents` [requests, n] with a token more at `length` [requests, 1]: [requests, n, longest + 1]."""
+    """Histories of `parents` [requests, n] with a token more at `length` [requests, 1]; longest + 1 wide."""
     histories = state.tokens[state.side, parents, : longest + 1].clone()
     place = length[:, :, None].expand(-1, parents.shape[1], 1).long()
     place = place.clamp(max=histories.shape[2] - 1)  # a request that is over may stand at the very end
@@ -183,7 +191,7 @@ def _is_over(
     length: Tensor,  # [requests, 1], before the new token
     max_length: Tensor,  # [requests, 1]
 ) -> Tensor:
-    """Whether each request's open beams can no longer improve on its ended ones, by transformers' heuristics."""
+    """Whether each request's open beams can no longer improve on its ended ones, as transformers guesses."""
     finished, final = state.final_done[rows], state.final_score[rows]
     hopeful = max_length - 1 if options.early_stopping == "never" and options.length_penalty > 0 else length
     best_possible = scores[:, :1] / (hopeful.double() ** options.length_penalty).float()

@@ -27,7 +27,9 @@ __all__ = ["__version__", *_HOMES]
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module 'tritone' has no attribute {name!r}; it has: {', '.join(sorted(_HOMES))}")
+        raise AttributeError(
+            f"module 'tritone' has no attribute {name!r}; it has: {', '.join(sorted(_HOMES))}"
+        )
     value = getattr(import_module(f".{home}", __name__), name)
     globals()[name] = value
     return value
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
     from .models.auto import AutoModelForSpeechSeq2Seq as AutoModelForSpeechSeq2Seq
     from .models.auto import AutoProcessor as AutoProcessor
     from .models.speech_to_text import Speech2TextConfig as Speech2TextConfig
-    from .models.speech_to_text import Speech2TextForConditionalGeneration as Speech2TextForConditionalGeneration
+    from .models.speech_to_text import (
+        Speech2TextForConditionalGeneration as Speech2TextForConditionalGeneration,
+    )
     from .models.speech_to_text import Speech2TextModel as Speech2TextModel
     from .models.speech_to_text_processing import Speech2TextFeatureExtractor as Speech2TextFeatureExtractor
     from .models.speech_to_text_processing import Speech2TextProcessor as Speech2TextProcessor
