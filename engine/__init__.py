@@ -1,0 +1,1 @@
+"""What users touch: the engine, transcription jobs, audio files and the command line."""

@@ -1,0 +1,243 @@
+"""Audio from the outside world: a file or an array in, one float32 channel at the model's rate out.
+
+Files are decoded by libsndfile (WAV, FLAC, OGG Vorbis, Opus, MP3, AIFF and more) and resampled by soxr.
+This module never imports torch: a tensor is recognised only where its owner has imported torch already.
+"""
+
+import glob
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+
+AUDIO_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("wav", "wave", "w64", "rf64", "flac", "ogg", "oga", "opus", "mp3"),
+        *("aif", "aiff", "aifc", "au", "snd", "caf", "sph", "nist"),
+        # libsndfile cannot read these: a failure with a remedy is better than a recording silently skipped.
+        *("m4a", "aac", "mp4", "wma", "webm", "amr"),
+    )
+)
+LOWEST_RATE, HIGHEST_RATE = (
+    1_000,
+    768_000,
+)  # Hz; outside, a header is wrong and resampling could take any memory
+LOUDEST = 1e6  # full scale is 1; beyond this the filter bank's powers leave float32
+BLOCK = 1 << 16  # frames decoded at a time
+
+# Writers that cannot seek back (ffmpeg or sox into a pipe, arecord) leave sizes from here on in a WAV header.
+_UNKNOWN_SIZE = 0x7FFF_0000
+_CHUNK_BEYOND_THE_FILE = re.compile(r"^(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_OGG_WITHOUT_END = "Last page lacks an end-of-stream bit"
+
+
+class AudioError(ValueError):
+    """A recording that cannot be used. The message names it, says what is wrong and what to do."""
+
+
+def load_audio(
+    source: Any, sampling_rate: int, *, source_rate: int | None = None, max_seconds: float | None = None
+) -> np.ndarray:
+    """Reads a recording as float32 [samples], one channel, at `sampling_rate` Hz.
+
+    `source` is a path, or a numpy array or torch tensor [samples] or [samples, channels], whose own rate is
+    `source_rate` (default: `sampling_rate`). Integer arrays are taken as PCM and scaled to -1..1. Channels
+    are averaged, rates converted by soxr at its high quality. With `max_seconds`, decoding stops there.
+
+    Raises AudioError for what is missing, empty, no audio, cut short, too long, or holds NaN or infinity.
+    A cut MP3 without a length in its header is not noticed: what it holds is read.
+    """
+    _check_rate(sampling_rate, "the target rate")
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
+        samples, rate = _decode(name, max_seconds)
+    else:
+        samples, rate = as_samples(source), source_rate if source_rate is not None else sampling_rate
+        name = f"array {samples.shape}"
+        _check_rate(rate, name)
+        samples = _mono(samples)
+        if max_seconds is not None and len(samples) > max_seconds * rate:
+            raise _too_long(name, max_seconds)
+    if not len(samples):
+        raise AudioError(f"{name}: holds no samples; record it again, or leave it out")
+    _check_samples(samples, name)
+    if rate != sampling_rate:
+        samples = soxr.resample(samples, rate, sampling_rate, quality="HQ")
+        if not len(samples):
+            raise AudioError(f"{name}: too short to resample from {rate} to {sampling_rate} Hz; leave it out")
+    return np.ascontiguousarray(samples, dtype=np.float32)
+
+
+def as_samples(source: Any) -> np.ndarray:
+    """A numpy array or torch tensor as float32 [samples] or [samples, channels], always a copy.
+
+    Raises AudioError for another type, other than one or two dimensions, or channels before samples.
+    """
+    if (torch := sys.modules.get("torch")) is not None and isinstance(source, torch.Tensor):
+        tensor = source.detach().cpu()
+        source = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    if not isinstance(source, np.ndarray):
+        raise AudioError(
+            f"cannot read audio from {type(source).__name__}; "
+            "pass a path, a numpy array or a torch tensor of samples"
+        )
+    if source.ndim not in (1, 2):
+        raise AudioError(
+            f"array {source.shape}: has {source.ndim} dimensions; pass [samples] or [samples, channels]"
+        )
+    if source.ndim == 2 and 0 < source.shape[0] < source.shape[1]:
+        raise AudioError(
+            f"array {source.shape}: reads as {source.shape[1]} channels of {source.shape[0]} samples; "
+            "pass [samples, channels], for instance array.T"
+        )
+    if np.issubdtype(source.dtype, np.floating):
+        with np.errstate(over="ignore"):
+            return np.array(source, dtype=np.float32)
+    if source.dtype == np.uint8:  # the one unsigned PCM: silence is 128
+        return (source.astype(np.float32) - 128) / 128
+    if source.dtype in (np.int8, np.int16, np.int32):
+        return source.astype(np.float32) / -float(np.iinfo(source.dtype).min)
+    raise AudioError(
+        f"array {source.shape}: samples of type {source.dtype}; "
+        "pass floats in -1..1, or int16, int32 or uint8 PCM"
+    )
+
+
+def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The recordings that paths name, each once: files as they are, folders and globs by suffix, sorted.
+
+    Folders are searched to the bottom; hidden files are left out. A path that exists is never read as a glob.
+    Raises AudioError for a path that does not exist and for a folder or glob without any recording.
+    """
+    found: dict[Path, None] = {}
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            matches = _in_folder(path)
+        elif os.path.lexists(path):
+            matches = [path]
+        elif glob.has_magic(os.fspath(given)):
+            matches = []
+            for match in sorted(map(Path, glob.glob(os.fspath(given), recursive=True))):
+                matches += _in_folder(match) if match.is_dir() else [match] * _is_audio(match)
+        else:
+            raise AudioError(f"{path}: no such file or folder; check the path")
+        if not matches:
+            raise AudioError(f"{path}: no audio files there; looked for {' '.join(sorted(AUDIO_SUFFIXES))}")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    files = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
+    return sorted(path for path in files if _is_audio(path))
+
+
+def _is_audio(path: Path) -> bool:
+    # macOS leaves "._recording.wav" beside each recording on foreign disks.
+    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+
+
+def _decode(name: str, max_seconds: float | None) -> tuple[np.ndarray, int]:
+    """One file as float32 [samples], one channel, and its rate in Hz."""
+    _check_file(name)
+    try:
+        with soundfile.SoundFile(name) as file:
+            _check_rate(file.samplerate, name)
+            limit = None if max_seconds is None else max_seconds * file.samplerate
+            blocks, count = [], 0
+            for block in _blocks(file):
+                count += len(block)
+                if limit is not None and count > limit:
+                    raise _too_long(name, max_seconds)
+                blocks.append(_mono(block))
+            _check_whole(file, name)
+            return (np.concatenate(blocks) if blocks else np.empty(0, np.float32)), file.samplerate
+    except TypeError as error:  # soundfile takes .raw for headerless PCM and asks for the missing numbers
+        raise AudioError(
+            f"{name}: headerless audio; convert it: ffmpeg -f s16le -ar RATE -i IN out.wav"
+        ) from error
+    except soundfile.SoundFileError as error:
+        reason = str(getattr(error, "error_string", error)).rstrip(".")
+        raise AudioError(
+            f"{name}: damaged, or not audio that libsndfile {soundfile.__libsndfile_version__} reads "
+            f"({reason}); convert it: ffmpeg -i IN out.wav"
+        ) from error
+
+
+def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    # Never asks for as many frames as the header promises: headers lie, and the array is allocated first.
+    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
+        yield block
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """The mean over channels: [samples] or [samples, channels] to [samples]."""
+    if samples.ndim == 1:
+        return samples
+    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+
+
+def _check_file(name: str) -> None:
+    path = Path(name)
+    try:
+        if path.is_dir():
+            raise AudioError(f"{name}: is a folder; name its recordings (find_audio lists them)")
+        if path.exists() and not path.is_file():
+            raise AudioError(f"{name}: is a pipe or device; write it to a file first")
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise AudioError(f"{name}: is empty (0 bytes); copy or record it again")
+    except FileNotFoundError as error:
+        raise AudioError(f"{name}: no such file; check the path") from error
+    except OSError as error:
+        raise AudioError(
+            f"{name}: cannot be opened ({error.strerror}); check its permissions and disk"
+        ) from error
+    except AudioError:
+        raise
+    except ValueError as error:  # a NUL in the name
+        raise AudioError(f"{name!r}: not a file name ({error})") from error
+
+
+def _check_whole(file: soundfile.SoundFile, name: str) -> None:
+    # libsndfile reads a cut file to its end without a word, except in its log.
+    log = file.extra_info
+    remedy = "copy it again, or keep what is there: ffmpeg -i IN out.wav"
+    for declared, present in _CHUNK_BEYOND_THE_FILE.findall(log):
+        if int(declared) > int(present) and int(declared) < _UNKNOWN_SIZE:
+            raise AudioError(f"{name}: cut short: {present} of {declared} bytes of audio are there; {remedy}")
+    if _OGG_WITHOUT_END in log:
+        raise AudioError(f"{name}: cut short: its last page is missing; {remedy}")
+
+
+def _check_rate(rate: int, name: str) -> None:
+    if (
+        isinstance(rate, bool)
+        or not isinstance(rate, int | np.integer)
+        or not LOWEST_RATE <= rate <= HIGHEST_RATE
+    ):
+        raise AudioError(
+            f"{name}: sampling rate {rate!r}; "
+            f"it must be a whole number from {LOWEST_RATE} to {HIGHEST_RATE} Hz"
+        )
+
+
+def _check_samples(samples: np.ndarray, name: str) -> None:
+    peak = float(np.abs(samples).max())  # NaN when there is one
+    if not np.isfinite(peak):
+        bad = int(np.flatnonzero(~np.isfinite(samples))[0])
+        raise AudioError(f"{name}: sample {bad} is {samples[bad]}; repair or re-export the recording")
+    if peak > LOUDEST:
+        raise AudioError(f"{name}: samples up to {peak:.3g}; scale them to -1..1")
+
+
+def _too_long(name: str, max_seconds: float | None) -> AudioError:
+    return AudioError(f"{name}: longer than {max_seconds:.1f} s, the most that is taken at once; split it")

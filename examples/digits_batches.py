@@ -1,0 +1,149 @@
+"""Batches for train_digits.py: strings of digits as features, labels and the places of the digits in them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from digits_data import SAMPLING_RATE, StringMaker, Utterance
+from torch import Tensor
+from tritone.kernels.fbank import fbank
+from tritone.kernels.utterance_cmvn import utterance_cmvn
+
+FRAME_SHIFT = SAMPLING_RATE // 100  # samples
+FRAME_LENGTH = SAMPLING_RATE // 40  # samples
+BINS = 80
+FIRST_TOKEN = 4  # <s>, <pad>, </s> and <unk> come before the ten digits
+EOS = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded, because that is what the model's `forward` takes."""
+
+    features: Tensor  # [batch, frames, 80]
+    mask: Tensor  # [batch, frames], int64, 1 for real frames
+    labels: Tensor  # [batch, tokens], the digits and </s>, -100 after them
+    target_lengths: Tensor  # [batch], without </s>
+    targets: Tensor  # [sum of target_lengths], for CTC
+    spans: Tensor  # [batch, tokens, 2], first frame and end of what each label names; -1 where unknown
+
+
+def make_batch(strings: Sequence[Utterance], rng: np.random.Generator | None = None) -> Batch:
+    """Features of the strings; with a generator they are warped in time and frequency and partly masked."""
+    waveforms = [torch.from_numpy(_at_least_one_frame(string.waveform)) for string in strings]
+    offsets = torch.tensor([0, *np.cumsum([len(w) for w in waveforms])], dtype=torch.int32)
+    packed, cu_frames = fbank(torch.cat(waveforms) * 32768, offsets)  # in the scale of 16-bit samples
+    features = list(packed.split((cu_frames[1:] - cu_frames[:-1]).tolist()))
+    places = [_frames_of(string) for string in strings]
+    if rng is not None:
+        for i, frames in enumerate(features):
+            features[i], places[i] = _warped(frames, places[i], rng)
+    lengths = [len(frames) for frames in features]
+    cu_frames = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
+    features = list(utterance_cmvn(torch.cat(features), cu_frames).split(lengths))
+    if rng is not None:
+        features = [_masked(frames, rng) for frames in features]
+    return _padded(features, places, strings)
+
+
+def training_batches(maker: StringMaker, size: int, steps: int, seed: int) -> Iterator[Batch]:
+    """`steps` batches of `size` strings, made by a thread while the model is trained on the one before."""
+    rng = np.random.default_rng(seed)
+    ready: queue.Queue[Batch | Exception | None] = queue.Queue(maxsize=3)
+
+    def produce() -> None:
+        try:
+            for _ in range(steps):
+                ready.put(make_batch([maker.draw() for _ in range(size)], rng))
+            ready.put(None)
+        except Exception as error:
+            ready.put(error)
+
+    threading.Thread(target=produce, daemon=True).start()
+    while (batch := ready.get()) is not None:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
+
+
+def _at_least_one_frame(waveform: np.ndarray) -> np.ndarray:
+    return np.pad(waveform, (0, max(0, FRAME_LENGTH - len(waveform))))
+
+
+def _frames_of(string: Utterance) -> np.ndarray | None:
+    """[digits, 2]: the frames whose middle lies in each digit."""
+    if string.spans is None:
+        return None
+    middles = (np.array(string.spans, dtype=np.float64).reshape(-1, 2) - FRAME_LENGTH / 2) / FRAME_SHIFT
+    return np.maximum(middles, 0)
+
+
+def _warped(
+    frames: Tensor, places: np.ndarray | None, rng: np.random.Generator
+) -> tuple[Tensor, np.ndarray | None]:
+    """Another tempo, changing within the string, and another vocal tract length; neither moves the pitch."""
+    total = len(frames)
+    if rng.random() < 0.6:
+        knots = np.linspace(0, total, total // 35 + 2)
+        pace = np.exp(np.interp(np.arange(total), knots, rng.uniform(-0.25, 0.25, len(knots))))
+        clock = np.concatenate([[0.0], np.cumsum(pace)[:-1]])  # when each old frame comes, on the new clock
+        source = np.interp(np.arange(int(clock[-1]) + 1), clock, np.arange(total))
+        below = torch.from_numpy(np.floor(source).astype(np.int64))
+        share = torch.from_numpy((source - np.floor(source)).astype(np.float32))[:, None]
+        frames = frames[below] * (1 - share) + frames[(below + 1).clamp(max=total - 1)] * share
+        places = None if places is None else np.interp(places, np.arange(total), clock)
+    if rng.random() < 0.6:
+        frames = frames @ _mel_warp(np.exp(rng.uniform(-0.14, 0.14)))
+    return frames, places
+
+
+def _mel_warp(factor: float) -> Tensor:
+    """[80, 80]: a product with it moves what was at a frequency to `factor` times that frequency."""
+    low, high = (1127 * np.log1p(f / 700) for f in (20.0, SAMPLING_RATE / 2))
+    centres = 700 * np.expm1(np.linspace(low, high, BINS + 2)[1:-1] / 1127)  # Hz
+    source = np.interp(centres / factor, centres, np.arange(BINS))
+    below = np.minimum(source.astype(np.int64), BINS - 2)
+    matrix = np.zeros((BINS, BINS), dtype=np.float32)
+    matrix[below, np.arange(BINS)] = 1 - (source - below)
+    matrix[below + 1, np.arange(BINS)] += source - below
+    return torch.from_numpy(matrix)
+
+
+def _masked(frames: Tensor, rng: np.random.Generator) -> Tensor:
+    """SpecAugment: bands and short stretches set to the mean, which is 0."""
+    frames = frames.clone()
+    for _ in range(2):
+        width = int(rng.integers(0, 13))
+        start = int(rng.integers(0, BINS - width))
+        frames[:, start : start + width] = 0
+    for _ in range(int(rng.integers(0, 2 + len(frames) // 100))):
+        start = int(rng.integers(0, len(frames)))
+        frames[start : start + int(rng.integers(0, 13))] = 0
+    return frames
+
+
+def _padded(features: list[Tensor], places: list[np.ndarray | None], strings: Sequence[Utterance]) -> Batch:
+    count, tokens = len(strings), 1 + max(len(string.digits) for string in strings)
+    longest = max(len(frames) for frames in features)
+    padded = torch.zeros(count, longest, BINS)
+    mask = torch.zeros(count, longest, dtype=torch.int64)
+    labels = torch.full((count, tokens), -100)
+    spans = torch.full((count, tokens, 2), -1.0)
+    for i, (frames, string) in enumerate(zip(features, strings, strict=True)):
+        padded[i, : len(frames)], mask[i, : len(frames)] = frames, 1
+        size = len(string.digits)
+        labels[i, :size], labels[i, size] = torch.tensor(string.digits) + FIRST_TOKEN, EOS
+        place = places[i]
+        if place is not None and size:
+            spans[i, :size] = torch.from_numpy(place).float()
+            spans[i, size, 0], spans[i, size, 1] = (
+                spans[i, size - 1, 0],
+                len(frames),
+            )  # </s>: from the last digit on
+    targets = torch.cat([torch.tensor(string.digits, dtype=torch.int64) + FIRST_TOKEN for string in strings])
+    return Batch(padded, mask, labels, torch.tensor([len(s.digits) for s in strings]), targets, spans)

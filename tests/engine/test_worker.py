@@ -1,0 +1,413 @@
+"""The engine's threads, on a stand-in loop whose every step the test controls."""
+
+import threading
+import time
+from dataclasses import dataclass
+
+import pytest
+from tritone.engine.transcription import Handle, Outcome, in_order
+from tritone.engine.worker import Job, Prepared, Worker
+from tritone.scheduler.request import Completion, FinishReason, GenerationOptions, Hypothesis, Tokens
+
+OPTIONS = GenerationOptions(max_length=9, decoder_start_token_id=0)
+SOON = 10  # seconds; nothing here takes a tenth of it
+
+
+@dataclass
+class Stats:
+    running: int
+
+
+class StandInLoop:
+    """Gives every request one token a step, 1, 2, 3, ... up to its inputs' value, and checks who calls."""
+
+    def __init__(self) -> None:
+        self.requests = {}
+        self.ended = []
+        self.order = []
+        self.error = None
+        self.refuse = None
+        self.steps = 0
+        self.go = threading.Event()
+        self.go.set()
+        self.entered = threading.Event()
+        self.threads = set()
+
+    def submit(self, request):
+        self.threads.add(threading.current_thread().name)
+        if self.refuse:
+            raise self.refuse
+        assert request.request_id not in self.requests
+        self.requests[request.request_id] = [request, 0]
+        self.order.append(request.inputs)
+
+    def cancel(self, request_id):
+        self.threads.add(threading.current_thread().name)
+        if self.requests.pop(request_id, None) is None:
+            return False
+        self.ended.append(Completion(request_id, (), FinishReason.CANCELLED))
+        return True
+
+    @property
+    def has_work(self):
+        return bool(self.requests or self.ended)
+
+    def step(self):
+        self.threads.add(threading.current_thread().name)
+        self.entered.set()
+        assert self.go.wait(SOON)
+        self.steps += 1
+        if self.error:
+            raise self.error
+        events, self.ended = self.ended, []
+        for request_id, entry in list(self.requests.items()):
+            entry[1] += 1
+            request, count = entry
+            if request.stream:
+                events.append(Tokens(request_id, (count,)))
+            if count == request.inputs:
+                del self.requests[request_id]
+                ids = tuple(range(count + 1))
+                events.append(
+                    Completion(request_id, (Hypothesis(ids, -1.0, FinishReason.STOP),), FinishReason.STOP)
+                )
+        return events
+
+    def stats(self):
+        return Stats(len(self.requests))
+
+
+@pytest.fixture
+def loop():
+    return StandInLoop()
+
+
+@pytest.fixture
+def worker(loop):
+    worker = Worker(loop, readers=2, places=4)
+    yield worker
+    loop.go.set()
+    worker.close(cancel=True)
+
+
+def spell(token_ids) -> str:
+    return " ".join(str(token) for token in token_ids if token)
+
+
+def submit(worker, tokens=3, *, prepare=None, priority=0, stream=True) -> Handle:
+    handle = Handle(tokens, spell, False, worker.cancel)
+    prepare = prepare or (lambda: Prepared(tokens, OPTIONS, duration=2.0))
+    worker.submit(Job(handle, prepare, priority=priority, stream=stream))
+    return handle
+
+
+def test_a_job_ends_with_its_hypothesis_and_its_pieces_join_to_the_text(worker):
+    handle = submit(worker, 4)
+    assert "".join(handle) == "1 2 3 4"
+    result = handle.result(SOON)
+    assert (result.text, result.token_ids, result.finish_reason) == ("1 2 3 4", (0, 1, 2, 3, 4), "stop")
+    assert (result.duration, result.score, result.error, result.source) == (2.0, -1.0, None, 4)
+    assert "".join(handle) == "1 2 3 4"  # again, from the beginning
+
+
+def test_pieces_come_while_the_rest_is_still_being_decoded(worker):
+    handle = submit(worker, 10**9)
+    pieces = iter(handle)
+    first, second = next(pieces), next(pieces)
+    assert (first + second).startswith("1 2")
+    assert not handle.done()
+
+
+def test_without_streaming_iteration_yields_the_text_once(worker):
+    assert list(submit(worker, 4, stream=False)) == ["1 2 3 4"]
+
+
+def test_only_one_thread_touches_the_loop(worker, loop):
+    handles = [submit(worker, n % 5 + 1) for n in range(30)]
+    handles[7].cancel()
+    for handle in handles:
+        handle.outcome(SOON)
+    assert loop.threads == {"tritone-loop"}
+
+
+def test_an_idle_worker_takes_no_steps(worker, loop):
+    submit(worker, 2).result(SOON)
+    steps = loop.steps
+    time.sleep(0.05)
+    assert loop.steps == steps == 2
+
+
+def test_result_times_out_and_the_job_goes_on(worker, loop):
+    loop.go.clear()
+    handle = submit(worker, 2)
+    with pytest.raises(TimeoutError, match="goes on"):
+        handle.result(0.01)
+    assert not handle.done()
+    loop.go.set()
+    assert handle.result(SOON).text == "1 2"
+
+
+def test_a_recording_that_cannot_be_read_fails_alone(worker):
+    def broken():
+        raise OSError("disk on fire")
+
+    handles = [submit(worker, 2), submit(worker, prepare=broken), submit(worker, 3)]
+    with pytest.raises(OSError, match="disk on fire"):
+        handles[1].result(SOON)
+    with pytest.raises(OSError, match="disk on fire"):
+        list(handles[1])
+    failed = handles[1].outcome(SOON)
+    assert (failed.text, failed.finish_reason, str(failed.error)) == ("", "error", "disk on fire")
+    assert [handles[0].result(SOON).text, handles[2].result(SOON).text] == ["1 2", "1 2 3"]
+
+
+def test_a_request_that_the_loop_refuses_fails_alone(worker, loop):
+    loop.refuse = ValueError("can never fit")
+    handle = submit(worker)
+    with pytest.raises(ValueError, match="can never fit"):
+        handle.result(SOON)
+    loop.refuse = None
+    assert submit(worker, 1).result(SOON).text == "1"
+
+
+def test_an_error_in_the_loop_fails_all_that_is_pending_and_nothing_hangs(worker, loop):
+    loop.go.clear()
+    handles = [submit(worker) for _ in range(10)]  # more than there are places
+    assert loop.entered.wait(SOON)
+    loop.error = MemoryError("the device is full")
+    loop.go.set()
+    for handle in handles:
+        with pytest.raises(MemoryError, match="the device is full"):
+            handle.result(SOON)
+    with pytest.raises(RuntimeError, match=r"stopped on an error.*the device is full"):
+        submit(worker)
+    worker.close(cancel=False)
+    counts, _, outside = worker.numbers()
+    assert (counts.failed, outside) == (10, 0)
+
+
+def test_a_running_job_can_be_cancelled_and_keeps_what_it_had(worker, loop):
+    handle = submit(worker, 10**9)
+    pieces = iter(handle)
+    first = next(pieces)
+    assert handle.cancel()
+    rest = "".join(pieces)
+    result = handle.result(SOON)
+    assert result.finish_reason == "cancelled"
+    assert result.text == first + rest
+    assert result.token_ids[:2] == (0, 1)
+    assert not handle.cancel()
+    assert not loop.requests
+
+
+def test_a_job_can_be_cancelled_in_the_queue_and_while_it_is_read(worker, loop):
+    reading, may_end = threading.Barrier(3), threading.Event()
+
+    def slow():
+        reading.wait(SOON)
+        assert may_end.wait(SOON)
+        return Prepared(2, OPTIONS, 2.0)
+
+    being_read = [submit(worker, prepare=slow) for _ in range(2)]  # both reading threads
+    queued = submit(worker, prepare=lambda: pytest.fail("read after it was cancelled"))
+    reading.wait(SOON)
+    assert queued.cancel()
+    assert queued.result(SOON).finish_reason == "cancelled"
+    assert being_read[0].cancel()
+    may_end.set()
+    assert being_read[0].result(SOON).finish_reason == "cancelled"
+    assert being_read[1].result(SOON).text == "1 2"
+    assert loop.order == [2]
+
+
+def test_no_more_is_read_ahead_than_there_are_places(worker, loop):
+    read = []
+    loop.go.clear()
+
+    def counted():
+        read.append(1)
+        return Prepared(1, OPTIONS, 2.0)
+
+    handles = [submit(worker, prepare=counted) for _ in range(20)]
+    assert loop.entered.wait(SOON)
+    time.sleep(0.05)
+    assert len(read) == 4
+    loop.go.set()
+    for handle in handles:
+        handle.result(SOON)
+    assert len(read) == 20
+
+
+def test_a_higher_priority_is_read_first(loop):
+    worker = Worker(loop, readers=1, places=1)
+    loop.go.clear()
+    handles = [submit(worker, 100)]
+    assert loop.entered.wait(SOON)
+    handles += [submit(worker, n, priority=n % 3) for n in range(1, 7)]
+    loop.requests[0][1] = 99
+    loop.go.set()
+    for handle in handles:
+        handle.result(SOON)
+    assert loop.order == [100, 2, 5, 1, 4, 3, 6]
+    worker.close(cancel=False)
+
+
+def test_close_finishes_what_was_submitted(loop):
+    worker = Worker(loop, readers=2, places=2)
+    handles = [submit(worker, n + 1) for n in range(12)]
+    worker.close(cancel=False)
+    assert all(handle.done() for handle in handles)
+    assert handles[11].result().text == "1 2 3 4 5 6 7 8 9 10 11 12"
+    worker.close(cancel=False)
+    with pytest.raises(RuntimeError, match="closed; make a new one"):
+        submit(worker)
+    assert not any(thread.is_alive() for thread in worker._threads)
+
+
+def test_close_with_cancel_ends_what_runs_waits_and_is_queued(loop):
+    worker = Worker(loop, readers=2, places=2)
+    handles = [submit(worker, 10**9) for _ in range(8)]
+    next(iter(handles[0]))
+    worker.close(cancel=True)
+    assert {handle.result().finish_reason for handle in handles} == {"cancelled"}
+    assert worker.numbers()[0].cancelled == 8
+
+
+def test_counts_say_what_ended_how_and_time_runs_only_while_there_is_work(worker):
+    submit(worker, 2).result(SOON)
+    submit(worker, 3).result(SOON)
+    handle = submit(worker, 10**9)
+    next(iter(handle))
+    handle.cancel()
+    handle.result(SOON)
+    counts, _, outside = worker.numbers()
+    assert (counts.finished, counts.failed, counts.cancelled, counts.audio_seconds) == (2, 0, 1, 4.0)
+    assert outside == 0
+    time.sleep(0.02)
+    assert worker.numbers()[0].busy_seconds == counts.busy_seconds > 0
+
+
+def test_many_threads_may_submit_and_cancel_at_once(worker):
+    results = []
+
+    def client(number):
+        for n in range(20):
+            handle = submit(worker, n % 4 + 1, priority=n % 2)
+            if n % 5 == number % 5:
+                handle.cancel()
+            results.append((n % 4 + 1, handle.outcome(SOON)))
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(8)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join(SOON)
+    assert len(results) == 160
+    for tokens, result in results:
+        wanted = " ".join(map(str, range(1, tokens + 1)))
+        assert result.text == wanted or (
+            result.finish_reason == "cancelled" and wanted.startswith(result.text)
+        )
+
+
+# Text in pieces.
+
+
+def pieces_of(tokens: list[str], decode, whole_words=False) -> tuple[list[str], str]:
+    """What iteration yields where each token arrives alone, and the final text."""
+    handle = Handle(None, lambda ids: decode([tokens[i] for i in ids]), whole_words, lambda handle: False)
+    found = []
+    iterator = iter(handle)
+
+    def consume():
+        found.extend(iterator)
+
+    thread = threading.Thread(target=consume)
+    thread.start()
+    for index in range(len(tokens)):
+        handle.add_tokens((index,))
+        time.sleep(0.002)
+    handle.finish(Outcome(FinishReason.STOP, tuple(range(len(tokens)))))
+    thread.join(SOON)
+    return found, handle.result().text
+
+
+def test_a_character_of_several_byte_tokens_is_yielded_once_it_is_whole():
+    def decode(tokens):
+        return b"".join(tokens).decode(errors="replace")
+
+    found, text = pieces_of([bytes([byte]) for byte in "né €".encode()], decode)
+    assert "".join(found) == text == "né €"
+    assert not any("\ufffd" in piece for piece in found)
+
+
+def test_a_tokenizer_that_takes_spaces_away_again_streams_whole_words():
+    def decode(tokens):
+        return "".join(tokens).strip().replace(" n't", "n't").replace(" ,", ",")
+
+    found, text = pieces_of(["I", " do", " n", "'t", " know", " ,", " no"], decode, whole_words=True)
+    assert "".join(found) == text == "I don't know, no"
+    assert len(found) > 2
+
+
+# In order.
+
+
+def test_results_come_in_the_order_of_the_sources_whatever_ends_first(worker):
+    lengths = [30, 1, 9, 2, 2, 17, 1]
+    results = in_order(lengths, lambda n: submit(worker, n), ahead=4)
+    assert [len(result.token_ids) - 1 for result in results] == lengths
+
+
+def test_an_endless_source_is_read_a_bounded_number_ahead(worker):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield 2
+
+    results = in_order(endless(), lambda n: submit(worker, n), ahead=5)
+    for count in range(1, 30):
+        assert next(results).text == "1 2"
+        assert len(taken) <= count + 5
+    results.close()
+
+
+def test_a_slow_source_does_not_hold_up_a_result_that_is_there(worker):
+    taken = []
+
+    def slow():
+        for n in range(1, 4):
+            taken.append(n)
+            yield n
+            time.sleep(0.05)
+
+    results = in_order(slow(), lambda n: submit(worker, n), ahead=100)
+    next(results)
+    assert len(taken) <= 2
+
+
+def test_stopping_early_cancels_what_is_under_way(worker):
+    handles = []
+
+    def submitted(n):
+        handles.append(submit(worker, n))
+        return handles[-1]
+
+    results = in_order([1, 10**9, 10**9], submitted, ahead=3)
+    next(results)
+    results.close()
+    for handle in handles[1:]:
+        assert handle.result(SOON).finish_reason == "cancelled"
+
+
+def test_an_error_of_the_source_itself_reaches_the_caller(worker):
+    def broken():
+        yield 1
+        raise KeyError("the database is gone")
+
+    results = in_order(broken(), lambda n: submit(worker, n), ahead=1)
+    assert next(results).text == "1"
+    with pytest.raises(KeyError, match="database"):
+        next(results)

@@ -1,0 +1,64 @@
+"""The package as a whole: what it imports, what it names, and what it does not get in the way of."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tritone
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(code: str, *arguments: str, cwd: Path | None = None) -> str:
+    """Standard output of a fresh process."""
+    command = [sys.executable, "-c", code, *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_importing_tritone_takes_under_a_fifth_of_a_second_and_no_torch(tmp_path):
+    code = (
+        "import sys, time; start = time.perf_counter(); import tritone\n"
+        "print(time.perf_counter() - start, 'torch' in sys.modules)"
+    )
+    runs = [python(code, cwd=tmp_path).split() for _ in range(4)]
+    assert min(float(seconds) for seconds, _ in runs) < 0.2
+    assert [torch for _, torch in runs] == ["False"] * 4
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["transcribe", "--help"], ["--version"]])
+def test_help_and_version_do_not_import_torch(arguments, tmp_path):
+    code = (
+        "import sys; from tritone.__main__ import main\n"
+        "sys.argv[0] = 'tritone'\n"
+        "try: main()\n"
+        "except SystemExit as end: print('exit', end.code)\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    lines = python(code, *arguments, cwd=tmp_path).splitlines()
+    assert lines[-2:] == ["exit 0", "False False"]
+    assert len(lines) > 2
+
+
+@pytest.mark.parametrize("name", tritone.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(tritone, name) is not None
+    assert name in dir(tritone)
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'Whisper'"):
+        tritone.Whisper  # noqa: B018
+
+
+def test_transformers_imports_from_the_repository_root():
+    # It looks for a package called `kernels`, and finds our folder of that name there.
+    code = (
+        "import transformers\n"
+        "from transformers import Speech2TextConfig, Speech2TextForConditionalGeneration\n"
+        "print(Speech2TextConfig.__name__)"
+    )
+    assert python(code, cwd=ROOT) == "Speech2TextConfig\n"
