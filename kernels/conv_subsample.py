@@ -13,7 +13,7 @@ from .packing import check_cu_seqlens, cumulative, positions_within, spans
 
 
 def conv_subsample(
-    frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor, *, stride: int = 2
+    frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
     """`glu(conv1d(frames) + bias)` with `kernel // 2` zeros on both sides of each utterance.
 
@@ -21,7 +21,7 @@ def conv_subsample(
         frames: [frames, C_in], packed.
         cu_frames: int32 [n + 1].
         weight: [2 * C_out, C_in, kernel].
-        bias: [2 * C_out].
+        bias: [2 * C_out], or None.
         stride: frames from one output to the next.
 
     Returns:
@@ -46,7 +46,7 @@ def output_length(length: int, kernel: int, stride: int) -> int:
 
 
 def conv_subsample_reference(
-    frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor, *, stride: int = 2
+    frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
     """The specification, in plain torch: one utterance after the other."""
     kernel = weight.shape[2]
@@ -62,7 +62,7 @@ def conv_subsample_reference(
 
 
 def conv_subsample_cpu(
-    frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor, *, stride: int = 2
+    frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
     """As one GEMM over the windows of all utterances; a row of zeros stands for what lies outside."""
     outputs, _, kernel = weight.shape

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import choose
-from .packing import check_cu_seqlens, spans
+from .packing import aligned, check_cu_seqlens, spans
 
 
 def flash_attention(
@@ -122,9 +122,9 @@ def flash_attention_cpu(
             continue
         square = q1 - q0 == k1 - k0 and window is None
         out[q0:q1] = F.scaled_dot_product_attention(
-            query[q0:q1].transpose(0, 1)[None],
-            key[k0:k1].transpose(0, 1)[None],
-            value[k0:k1].transpose(0, 1)[None],
+            aligned(query[q0:q1]).transpose(0, 1)[None],
+            aligned(key[k0:k1]).transpose(0, 1)[None],
+            aligned(value[k0:k1]).transpose(0, 1)[None],
             attn_mask=_visible(q1 - q0, k1 - k0, window, query.device) if causal and not square else None,
             is_causal=causal and square,
             scale=scale,

@@ -27,6 +27,15 @@ def positions_within(cu_seqlens: Tensor, total: int) -> Tensor:
     return torch.arange(total, device=cu_seqlens.device) - first
 
 
+def aligned(rows: Tensor) -> Tensor:
+    """`rows`, copied where they do not begin at a multiple of 64 bytes, as a fresh tensor does.
+
+    MKL chooses the order of some narrow sums by the address, and where a sequence begins in a packed batch
+    depends on the others.
+    """
+    return rows.clone(memory_format=torch.contiguous_format) if rows.data_ptr() % 64 else rows
+
+
 def pack(padded: Tensor, mask: Tensor) -> Tensor:
     """Rows of `padded` [batch, time, ...] where `mask` [batch, time] is true, end to end [tokens, ...]."""
     return padded[mask]

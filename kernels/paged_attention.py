@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .dispatch import choose
 from .kv_cache import PAGE_SIZE
-from .packing import spans
+from .packing import aligned, spans
 
 
 def paged_attention(
@@ -107,7 +107,7 @@ def paged_attention_cpu(
             value = torch.cat([_rows_of(values, tables[row][:blocks])[:length] for row in range(start, end)])
             mask = _origin_mask(origin[start:end, :length])
         out[start:end] = F.scaled_dot_product_attention(
-            query[start:end].transpose(0, 1)[None],
+            aligned(query[start:end]).transpose(0, 1)[None],
             key.transpose(0, 1)[None],
             value.transpose(0, 1)[None],
             attn_mask=mask,
@@ -120,7 +120,7 @@ def _rows_of(pool: Tensor, pages: list[int]) -> Tensor:
     """The rows of these pages end to end [pages * 16, heads, head_dim]; a view where they are consecutive."""
     first, count = pages[0], len(pages)
     if pages == list(range(first, first + count)):
-        rows = pool[first : first + count]
+        rows = aligned(pool[first : first + count])
     else:
         rows = pool[torch.tensor(pages)]
     return rows.flatten(0, 1)

@@ -1,7 +1,7 @@
 """Classes that find out from a checkpoint which family it is."""
 
-from pathlib import Path
-from typing import Any, NoReturn
+import os
+from typing import Any
 
 from .files import read_json, resolve_folder
 from .pretrained import PretrainedModel
@@ -15,11 +15,11 @@ _PROCESSORS = {"speech_to_text": Speech2TextProcessor}
 class AutoModelForSpeechSeq2Seq:
     """The speech-to-text model of whatever family a checkpoint is."""
 
-    def __init__(self) -> NoReturn:
+    def __init__(self) -> None:
         raise OSError(f"{type(self).__name__} is made with from_pretrained(name_or_dir)")
 
     @classmethod
-    def from_pretrained(cls, name_or_dir: str | Path, **kwargs: Any) -> Any:
+    def from_pretrained(cls, name_or_dir: str | os.PathLike[str], **kwargs: Any) -> Any:
         """Load a model in evaluation mode; keyword arguments as in `PretrainedModel.from_pretrained`.
 
         Raises:
@@ -32,11 +32,11 @@ class AutoModelForSpeechSeq2Seq:
 class AutoProcessor:
     """The processor of whatever family a checkpoint is."""
 
-    def __init__(self) -> NoReturn:
+    def __init__(self) -> None:
         raise OSError(f"{type(self).__name__} is made with from_pretrained(name_or_dir)")
 
     @classmethod
-    def from_pretrained(cls, name_or_dir: str | Path, **kwargs: Any) -> Any:
+    def from_pretrained(cls, name_or_dir: str | os.PathLike[str], **kwargs: Any) -> Any:
         """Load feature extractor and tokenizer.
 
         Raises:
@@ -46,7 +46,7 @@ class AutoProcessor:
         return _family(name_or_dir, _PROCESSORS).from_pretrained(name_or_dir, **kwargs)
 
 
-def _family(name_or_dir: str | Path, known: dict[str, Any]) -> Any:
+def _family(name_or_dir: str | os.PathLike[str], known: dict[str, Any]) -> Any:
     model_type = read_json(resolve_folder(name_or_dir) / "config.json").get("model_type")
     if model_type not in known:
         raise ValueError(

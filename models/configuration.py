@@ -1,6 +1,7 @@
 """Model configurations: `config.json`, read and written as transformers does."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -55,7 +56,7 @@ class PretrainedConfig:
         return cls(**{**fields, **overrides})
 
     @classmethod
-    def from_pretrained(cls, name_or_dir: str | Path, **overrides: Any) -> Self:
+    def from_pretrained(cls, name_or_dir: str | os.PathLike[str], **overrides: Any) -> Self:
         """Read `config.json` of a checkpoint folder.
 
         Args:

@@ -1,11 +1,12 @@
 """Where a checkpoint's files are found."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 
-def resolve_folder(name_or_dir: str | Path) -> Path:
+def resolve_folder(name_or_dir: str | os.PathLike[str]) -> Path:
     """The local folder of a checkpoint.
 
     Raises:

@@ -1,5 +1,6 @@
 """What every model shares: loading, saving, where it lies."""
 
+import os
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -53,7 +54,7 @@ class PretrainedModel(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        name_or_dir: str | Path,
+        name_or_dir: str | os.PathLike[str],
         *,
         config: PretrainedConfig | None = None,
         dtype: str | torch.dtype = torch.float32,

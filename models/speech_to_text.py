@@ -5,7 +5,8 @@ given and unpacks what it returns.
 """
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +96,8 @@ class Speech2TextDecoder(nn.Module):
 
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each layer's cross-attention keys and values, [source tokens, heads, head_dim] each."""
-        return [layer.encoder_attn.key_value(encoded) for layer in self.layers]
+        layers = cast(Iterable[DecoderLayer], self.layers)
+        return [layer.encoder_attn.key_value(encoded) for layer in layers]
 
 
 class Speech2TextModel(PretrainedModel):

@@ -1,6 +1,8 @@
 """The parts of Speech2Text, on packed tokens: subsampler, positions, attention and layers."""
 
 import math
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -34,15 +36,18 @@ class Conv1dSubsampler(nn.Module):
 
     def forward(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
         """Frames [frames, features] to encoder tokens [tokens, d_model], with their cu_seqlens."""
-        for conv in self.conv_layers:
+        for conv in self._convolutions():
             features, cu_frames = conv_subsample(features, cu_frames, conv.weight, conv.bias, stride=2)
         return features, cu_frames
 
     def length(self, frames: int) -> int:
         """Encoder tokens for so many frames."""
-        for conv in self.conv_layers:
+        for conv in self._convolutions():
             frames = output_length(frames, conv.kernel_size[0], 2)
         return frames
+
+    def _convolutions(self) -> Iterable[nn.Conv1d]:
+        return cast(Iterable[nn.Conv1d], self.conv_layers)
 
 
 class SinusoidalPositions(nn.Module):
