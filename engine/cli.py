@@ -88,10 +88,12 @@ def transcribe(
                 _report(path, result, lines, show_path, progress)
         except KeyboardInterrupt:
             engine.close(cancel=True)
-            summary.interrupted = len(recordings) - summary.files
+            summary.show(f"interrupted with {len(recordings) - summary.files} to go")
+            raise typer.Exit(INTERRUPTED) from None
+        except RuntimeError as error:  # the engine itself; a recording's own error is in its result
+            summary.show(f"{error}; stopped with {len(recordings) - summary.files} to go")
+            raise typer.Exit(1) from None
     summary.show()
-    if summary.interrupted:
-        raise typer.Exit(INTERRUPTED)
     if summary.failures:
         raise typer.Exit(1)
 
@@ -100,7 +102,7 @@ class Summary:
     """What a run comes to, from now on."""
 
     def __init__(self) -> None:
-        self.files = self.failures = self.interrupted = 0
+        self.files = self.failures = 0
         self.audio_seconds = 0.0
         self._start = time.perf_counter()
 
@@ -112,14 +114,14 @@ class Summary:
         else:
             self.failures += 1
 
-    def show(self) -> None:
-        """Prints it to stderr."""
+    def show(self, ending: str = "") -> None:
+        """Prints it to stderr, and how the run ended where that was not by itself."""
         seconds = time.perf_counter() - self._start
-        line = (
+        _note(
             f"{self.files} files, {self.audio_seconds:.1f} s of audio in {seconds:.1f} s "
             f"(RTFx {self.audio_seconds / seconds:.1f}), {self.failures} failed"
+            + (f"; {ending}" if ending else "")
         )
-        _note(line + (f", interrupted with {self.interrupted} to go" if self.interrupted else ""))
 
 
 def _find(paths: list[str]) -> list[Path]:

@@ -14,9 +14,12 @@ WORDS = "zero one two three four five six seven eight nine the quick brown fox j
 LANGUAGES = ["pt", "fr", "ru", "nl", "ro", "it", "es", "de"]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tritone.engine.engine import DIGITS
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SOON = 120  # seconds; a start alone takes several on a loaded machine
-
-needs_digits = pytest.mark.skipif(
-    not (DIGITS / "model.safetensors").is_file(), reason="models/digits holds no weights"
-)
 
 
 def tritone(*arguments, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -46,7 +41,6 @@ def recordings(tmp_path_factory, waveforms) -> Path:
 # The model that comes along, on recordings that come along.
 
 
-@needs_digits
 def test_the_samples_are_transcribed_right_with_no_option_at_all():
     wanted = json.loads((SAMPLES / "transcripts.json").read_text())
     run = tritone("transcribe", SAMPLES)
@@ -126,7 +120,6 @@ def test_paths_come_from_standard_input_and_a_missing_one_is_a_failure(checkpoin
         (["{folder}/sub", "--output", "/no/such/folder/out.jsonl"], "cannot be written"),
         (["{folder}/sub", "--model", "/no/such/model"], "no checkpoint"),
         (["{folder}/sub", "--model", "{model}", "--language", "fr"], "language 'fr'"),
-        (["{folder}/sub", "--model", "{model}", "--dtype", "int3"], "int3"),
         (["{folder}/sub", "--num-beams", "0"], "num-beams"),
         (["{folder}/sub", "--beams", "2"], "--beams"),
     ],

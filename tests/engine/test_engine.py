@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -199,6 +200,10 @@ def test_a_running_request_can_be_cancelled_and_gives_back_its_pages(engine, wav
     stats = engine.stats()
     assert (stats.running, stats.waiting, stats.failed) == (0, 0, 0)
     assert stats.cancelled in (1, 2)
+    until = time.monotonic() + SOON
+    while engine.stats().pages_used and time.monotonic() < until:  # they are free from the next step on
+        time.sleep(0.01)
+    assert engine.stats().pages_used == 0
 
 
 def test_result_raises_timeout_error_in_time(engine, waveforms):
@@ -263,15 +268,22 @@ def test_leaving_by_an_exception_cancels(checkpoint, waveforms):
 
 
 def test_an_error_in_the_models_thread_fails_every_handle(checkpoint, waveforms, monkeypatch):
+    all_submitted = threading.Event()
+
+    def broken(*_):
+        all_submitted.wait(SOON)
+        raise MemoryError("out of it")
+
     with tritone.Engine(checkpoint, device="cpu", num_rows=2) as engine:
         engine.submit(waveforms[0], max_new_tokens=2).result(SOON)
-        monkeypatch.setattr(
-            engine.model, "decode", lambda *_: (_ for _ in ()).throw(MemoryError("out of it"))
-        )
+        monkeypatch.setattr(engine.model, "decode", broken)
         handles = [engine.submit(waveform) for waveform in waveforms]
+        all_submitted.set()
         for handle in handles:
-            with pytest.raises((MemoryError, RuntimeError), match="out of it"):
+            with pytest.raises(MemoryError, match="out of it"):
                 handle.result(SOON)
+        with pytest.raises(RuntimeError, match="out of it"):
+            list(engine.transcribe(waveforms))
 
 
 def test_a_program_that_forgets_to_close_still_ends(checkpoint):

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from tritone.engine.transcription import Handle, Outcome, in_order
+from tritone.engine.transcription import Handle, in_order
 from tritone.engine.worker import Job, Prepared, Worker
 from tritone.scheduler.request import Completion, FinishReason, GenerationOptions, Hypothesis, Tokens
 
@@ -308,46 +308,6 @@ def test_many_threads_may_submit_and_cancel_at_once(worker):
         assert result.text == wanted or (
             result.finish_reason == "cancelled" and wanted.startswith(result.text)
         )
-
-
-# Text in pieces.
-
-
-def pieces_of(tokens: list[str], decode, whole_words=False) -> tuple[list[str], str]:
-    """What iteration yields where each token arrives alone, and the final text."""
-    handle = Handle(None, lambda ids: decode([tokens[i] for i in ids]), whole_words, lambda handle: False)
-    found = []
-    iterator = iter(handle)
-
-    def consume():
-        found.extend(iterator)
-
-    thread = threading.Thread(target=consume)
-    thread.start()
-    for index in range(len(tokens)):
-        handle.add_tokens((index,))
-        time.sleep(0.002)
-    handle.finish(Outcome(FinishReason.STOP, tuple(range(len(tokens)))))
-    thread.join(SOON)
-    return found, handle.result().text
-
-
-def test_a_character_of_several_byte_tokens_is_yielded_once_it_is_whole():
-    def decode(tokens):
-        return b"".join(tokens).decode(errors="replace")
-
-    found, text = pieces_of([bytes([byte]) for byte in "né €".encode()], decode)
-    assert "".join(found) == text == "né €"
-    assert not any("\ufffd" in piece for piece in found)
-
-
-def test_a_tokenizer_that_takes_spaces_away_again_streams_whole_words():
-    def decode(tokens):
-        return "".join(tokens).strip().replace(" n't", "n't").replace(" ,", ",")
-
-    found, text = pieces_of(["I", " do", " n", "'t", " know", " ,", " no"], decode, whole_words=True)
-    assert "".join(found) == text == "I don't know, no"
-    assert len(found) > 2
 
 
 # In order.
