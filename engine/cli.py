@@ -1,19 +1,23 @@
 """The `tritone` command. Whatever imports torch is imported inside a command, so that `--help` is at once."""
 
-import json
+import os
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+from .results import LineFormat, Origin, ResultsFile, StandardOutput, message_of
+from .transcription import Transcription
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from .audio import AudioError
     from .engine import Engine
-    from .transcription import Transcription
 
 INTERRUPTED = 130  # what shells report for SIGINT
 
@@ -52,8 +56,13 @@ def transcribe(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Write JSON lines to this file instead of text to stdout."),
+        typer.Option(dir_okay=False, help="Write to this file; one that exists is continued."),
     ] = None,
+    line_format: Annotated[
+        LineFormat | None,
+        typer.Option("--format", help="Lines of text, or of JSON. Default: text, to a file jsonl."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin the output file anew.")] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: a GPU if there is one.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     max_new_tokens: Annotated[
@@ -65,33 +74,64 @@ def transcribe(
 
     Prints a line for each, its path, a tab and its text; of a single file just the text. One that cannot be
     transcribed is named on stderr and stops no other. Exit code: 0, 1 where any failed, 2 for a wrong call.
+
+    An output file that exists is continued: recordings with a result there are skipped, those that failed are
+    tried again, and a line torn by a crash is dropped. It must have been made with the same model, beams,
+    language, length and dtype, of paths given in the same way.
     """
+    if overwrite and output is None:
+        _refuse("--overwrite is about the file of --output; name one")
+    line_format = line_format or (LineFormat.JSONL if output else LineFormat.TEXT)
+    options: dict[str, Any] = {
+        "num_beams": num_beams,
+        "max_new_tokens": max_new_tokens,
+        "language": language,
+    }
+    origin = Origin(
+        _identity(model),
+        {name: value for name, value in (options | {"dtype": dtype}).items() if value is not None},
+    )
     recordings = _find(paths)
-    show_path = len(paths) > 1 or not Path(paths[0]).is_file()
     with ExitStack() as resources:
-        lines = _open(output, resources) if output else None
-        options: dict[str, Any] = {
-            "num_beams": num_beams,
-            "max_new_tokens": max_new_tokens,
-            "language": language,
-        }
-        engine = _start(model, device, dtype, threads, resources)
-        try:
-            results = engine.transcribe(recordings, **options)
-        except ValueError as error:
-            _refuse(str(error))
+        results = _open(output, line_format, origin, overwrite, resources) if output else None
+        left = recordings
+        if results is not None:
+            left = {path: error for path, error in recordings.items() if not results.has(path)}
+            _tell_what_is_there(results, output, len(recordings) - len(left), len(recordings))
+        if not left:
+            return
+        engine = None
+        transcriptions: Iterator[Transcription] = iter(())
+        if readable := [path for path, error in left.items() if error is None]:
+            engine = _start(model, device, dtype, threads, resources)
+            try:
+                transcriptions = engine.transcribe(readable, **options)
+            except ValueError as error:
+                _refuse(str(error))
         summary = Summary()
-        progress = resources.enter_context(_progress(len(recordings)))
+        progress = resources.enter_context(_progress(len(left)))
+        show_path = len(paths) > 1 or not Path(paths[0]).is_file()
+        lines = results or StandardOutput(line_format, origin, show_path)
         try:
-            for path, result in zip(recordings, results, strict=True):
+            lines.begin()
+            for path, error in left.items():
+                result = next(transcriptions) if error is None else _failure(error)
                 summary.add(result)
-                _report(path, result, lines, show_path, progress)
+                _report(path, result, lines, progress)
         except KeyboardInterrupt:
-            engine.close(cancel=True)
-            summary.show(f"interrupted with {len(recordings) - summary.files} to go")
+            if engine is not None:
+                engine.close(cancel=True)
+            summary.show(f"interrupted with {len(left) - summary.files} to go")
             raise typer.Exit(INTERRUPTED) from None
         except RuntimeError as error:  # the engine itself; a recording's own error is in its result
-            summary.show(f"{error}; stopped with {len(recordings) - summary.files} to go")
+            summary.show(f"{error}; stopped with {len(left) - summary.files} to go")
+            raise typer.Exit(1) from None
+        except OSError as error:
+            if results is None:
+                raise  # standard output's reader has gone; typer knows how to end
+            summary.show(
+                f"--output {output}: {error.strerror}; stopped with {len(left) - summary.files} to go"
+            )
             raise typer.Exit(1) from None
     summary.show()
     if summary.failures:
@@ -124,20 +164,37 @@ class Summary:
         )
 
 
-def _find(paths: list[str]) -> list[Path]:
-    """The recordings that arguments name; a missing one is a wrong call, a missing line of `-` a failure."""
+def _find(paths: list[str]) -> dict[Path, "AudioError | None"]:
+    """The recordings that arguments name, each once, and what is wrong where one names none."""
     from .audio import AudioError, find_audio
 
-    recordings: list[Path] = []
+    recordings: dict[Path, AudioError | None] = {}
     for given in paths:
         if given == "-":
-            recordings += [Path(line) for line in sys.stdin.read().splitlines() if line.strip()]
+            # As bytes, because names need not be text; and only a line end ends a line.
+            lines = sys.stdin.buffer.read().split(b"\n")
+            recordings |= {Path(os.fsdecode(line.rstrip(b"\r"))): None for line in lines if line.strip()}
             continue
         try:
-            recordings += find_audio([given])
+            recordings |= dict.fromkeys(find_audio([given]))
         except AudioError as error:
-            _refuse(str(error))
-    return list(dict.fromkeys(recordings))
+            recordings[Path(given)] = error
+    return recordings
+
+
+def _failure(error: "AudioError") -> Transcription:
+    """What becomes of a path that names no recording."""
+    from ..scheduler.request import FinishReason
+
+    return Transcription("", (), FinishReason.ERROR, 0.0, error=error)
+
+
+def _identity(model: str | None) -> str:
+    """How result files name a checkpoint."""
+    if model is None:
+        return "digits"
+    folder = Path(model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else model
 
 
 def _start(
@@ -157,21 +214,34 @@ def _start(
         _refuse(str(error))
 
 
-def _open(path: Path, resources: ExitStack) -> IO[str]:
-    # A path that is no UTF-8 holds surrogates, which backslashreplace writes as JSON's own escapes.
+def _open(
+    path: Path, line_format: LineFormat, origin: Origin, overwrite: bool, resources: ExitStack
+) -> ResultsFile:
+    from .audio import AUDIO_SUFFIXES
+
+    if path.suffix.lower() in AUDIO_SUFFIXES:
+        _refuse(f"--output {path}: has a recording's name; give it another suffix")
     try:
-        return resources.enter_context(path.open("w", encoding="utf-8", errors="backslashreplace"))
+        return resources.enter_context(ResultsFile(path, line_format, origin, overwrite=overwrite))
     except OSError as error:
         _refuse(f"--output {path}: cannot be written ({error.strerror})")
+    except ValueError as error:
+        _refuse(f"--output {error}")
+
+
+def _tell_what_is_there(results: ResultsFile, output: Path, done: int, total: int) -> None:
+    if results.count or results.failures:
+        again = f", {results.failures} that failed are tried again" if results.failures else ""
+        _note(f"{output} goes on: {done} of {total} recordings are there{again}")
 
 
 def _report(
-    path: Path, result: "Transcription", lines: IO[str] | None, show_path: bool, progress: "Progress"
+    path: Path, result: Transcription, lines: ResultsFile | StandardOutput, progress: "Progress"
 ) -> None:
     """Makes one result known, at once."""
     if result.error is not None:
         # Its message may name the file already.
-        message = str(result.error) or repr(result.error)
+        message = message_of(result.error)
         progress.console.print(
             message if str(path) in message else f"{path}: {message}",
             style="red" if progress.console.is_terminal else None,
@@ -179,27 +249,8 @@ def _report(
             highlight=False,
             soft_wrap=True,
         )
-    if lines is not None:
-        lines.write(json.dumps(_record(path, result), ensure_ascii=False) + "\n")
-        lines.flush()
-    elif result.error is None:
-        text = " ".join(result.text.split())  # one line each
-        line = f"{path}\t{text}" if show_path else text
-        encoding = sys.stdout.encoding or "utf-8"
-        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+    lines.write(path, result)
     progress.advance(progress.task_ids[0])
-
-
-def _record(path: Path, result: "Transcription") -> dict[str, Any]:
-    return {
-        "path": str(path),
-        "text": result.text if result.error is None else None,
-        "token_ids": list(result.token_ids),
-        "finish_reason": str(result.finish_reason),
-        "duration": round(result.duration, 3),
-        "score": result.score,
-        "error": None if result.error is None else str(result.error) or repr(result.error),
-    }
 
 
 def _progress(total: int) -> "Progress":

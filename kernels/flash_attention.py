@@ -71,16 +71,36 @@ def attention_weights(
     causal: bool = False,
     scale: float | None = None,
     window: int | None = None,
+    dropout: float = 0.0,
 ) -> list[Tensor]:
     """The attention weights of each sequence, [heads, queries, keys] float32: half of the specification."""
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     weights = []
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
-        scores = torch.einsum("qhd,khd->hqk", query[q0:q1].float(), key[k0:k1].float()) * scale
+        one, other = aligned(query[q0:q1]).float(), aligned(key[k0:k1]).float()
+        scores = torch.einsum("qhd,khd->hqk", one, other) * scale
         if causal:
             scores = scores.masked_fill(~_visible(q1 - q0, k1 - k0, window, scores.device), float("-inf"))
-        weights.append(scores.softmax(-1))
+        weights.append(F.dropout(scores.softmax(-1), dropout, dropout > 0))
     return weights
+
+
+def weighted_values(weights: list[Tensor], value: Tensor, cu_key: Tensor) -> Tensor:
+    """The values of each sequence [key tokens, heads, head_dim], mixed by its weights: the other half.
+
+    Args:
+        weights: [heads, queries, keys] of each sequence, as `attention_weights` gives them.
+        value: [key tokens, heads, head_dim], packed.
+        cu_key: int32 [n + 1].
+
+    Returns:
+        [query tokens, heads, head_dim], in value's dtype.
+    """
+    outputs = [
+        torch.einsum("hqk,khd->qhd", weight, value[k0:k1].float())
+        for weight, (k0, k1) in zip(weights, spans(cu_key), strict=True)
+    ]
+    return torch.cat(outputs).to(value.dtype) if outputs else torch.empty_like(value)
 
 
 def flash_attention_reference(
@@ -96,12 +116,10 @@ def flash_attention_reference(
     dropout: float = 0.0,
 ) -> Tensor:
     """The specification, in plain torch: one sequence after the other."""
-    weights = attention_weights(query, key, cu_query, cu_key, causal=causal, scale=scale, window=window)
-    outputs = [
-        torch.einsum("hqk,khd->qhd", F.dropout(weight, dropout, dropout > 0), value[k0:k1].float())
-        for weight, (k0, k1) in zip(weights, spans(cu_key), strict=True)
-    ]
-    return torch.cat(outputs).to(query.dtype) if outputs else torch.empty_like(query)
+    weights = attention_weights(
+        query, key, cu_query, cu_key, causal=causal, scale=scale, window=window, dropout=dropout
+    )
+    return weighted_values(weights, value, cu_key)
 
 
 def flash_attention_cpu(

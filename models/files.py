@@ -1,24 +1,105 @@
-"""Where a checkpoint's files are found."""
+"""Where a checkpoint's files are found: in a folder, or in a repository on the Hub."""
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+# What only matters for a checkpoint on the Hub; `hub.HubCheckpoint` says what each does.
+HUB_OPTIONS = (
+    *("cache_dir", "force_download", "local_files_only", "proxies", "resume_download", "revision", "token"),
+)
+# Weight maps and vocabularies take a few megabytes at most.
+MOST_JSON = 64 * 2**20  # bytes
+_HUB_ID = re.compile(r"(?!.*(\.\.|--))\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
-def resolve_folder(name_or_dir: str | os.PathLike[str]) -> Path:
-    """The local folder of a checkpoint.
+
+class Checkpoint:
+    """The files of one checkpoint, by name; these lie in a folder."""
+
+    def __init__(self, name: str, folder: Path | None = None) -> None:
+        self.name = name
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def own_name(self) -> str:
+        """What the checkpoint is called, without the folders that it lies in."""
+        return self.name if self.folder is None else self.folder.resolve().name
+
+    def find(self, filename: str) -> Path | None:
+        """The path of a file, or None where the checkpoint does not have it."""
+        path = None if self.folder is None else self.folder / filename
+        return path if path is not None and path.is_file() else None
+
+    def require(self, filename: str) -> Path:
+        """The path of a file.
+
+        Raises:
+            OSError: the checkpoint does not have it; a FileNotFoundError unless the Hub is why.
+        """
+        path = self.find(filename)
+        if path is None:
+            raise self.lacks(filename)
+        return path
+
+    def lacks(self, what: str, remedy: str = "it is not a complete checkpoint") -> OSError:
+        """The error for a file that the checkpoint does not have."""
+        return FileNotFoundError(f"{self} has no {what}; {remedy}")
+
+
+def open_checkpoint(
+    name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any
+) -> tuple[Checkpoint, dict[str, Any]]:
+    """The files of a checkpoint, and what of `kwargs` has nothing to do with finding them.
+
+    Args:
+        name_or_dir: a folder, the id of a repository on the Hub, or an opened checkpoint.
+        **kwargs: `HUB_OPTIONS`, `trust_remote_code`, and anything else, which is handed back.
 
     Raises:
-        FileNotFoundError: if it is not a folder.
+        FileNotFoundError: neither a folder nor the id of a repository.
+        ValueError: `trust_remote_code=True`.
     """
-    folder = Path(name_or_dir).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"no checkpoint folder {str(name_or_dir)!r}; "
-            "give the path of a folder that holds config.json and weights"
+    refuse_remote_code(kwargs)
+    hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+    if isinstance(name_or_dir, Checkpoint):
+        return name_or_dir, kwargs
+    path = Path(name_or_dir).expanduser()
+    if path.is_dir():
+        return Checkpoint(os.fspath(name_or_dir), path), kwargs
+    if isinstance(name_or_dir, str) and _HUB_ID.fullmatch(name_or_dir) and not path.exists():
+        from .hub import HubCheckpoint
+
+        return HubCheckpoint(name_or_dir, **hub), kwargs
+    problem = "it is a file" if path.exists() else "it does not exist"
+    raise FileNotFoundError(
+        f"no checkpoint folder {os.fspath(name_or_dir)!r}: {problem}; give the path of a folder that holds "
+        "config.json and weights, or the id of a repository on the Hub"
+    )
+
+
+def refuse_remote_code(kwargs: dict[str, Any]) -> None:
+    """Take `trust_remote_code` out of keyword arguments.
+
+    Raises:
+        ValueError: it is set.
+    """
+    if kwargs.pop("trust_remote_code", None):
+        raise ValueError(
+            "trust_remote_code=True is refused: no code out of a checkpoint is run; leave it out"
         )
-    return folder
+
+
+def single_file(name_or_dir: str | os.PathLike[str] | Checkpoint) -> Path | None:
+    """The path of a file that was given instead of a checkpoint."""
+    if isinstance(name_or_dir, Checkpoint):
+        return None
+    path = Path(name_or_dir).expanduser()
+    return path if path.is_file() else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -26,14 +107,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a JSON object.
+        ValueError: not a JSON object, or larger than `MOST_JSON`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} has no {path.name}; it is not a complete checkpoint")
+    if path.stat().st_size > MOST_JSON:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than the {MOST_JSON} that are read")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is not JSON that can be read: it is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} must hold a JSON object, it holds a {type(value).__name__}")
     return value

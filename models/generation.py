@@ -1,12 +1,13 @@
 """`generate`: transformers' call on the continuous-batching loop."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..scheduler.request import Completion, FinishReason, GenerationOptions, Request
+from .files import Checkpoint
 from .generation_config import GenerationConfig
 from .outputs import GenerateOutput
 from .padded import pack_features
@@ -20,19 +21,23 @@ class GenerationMixin:
     """Gives a model with the generation contract (`encode`, `cross_key_values`, `decode`) its `generate`."""
 
     generation_config: GenerationConfig
+    side_files: ClassVar[tuple[str, ...]] = ("generation_config.json",)
 
     def adopt_generation_defaults(self) -> None:
         """Take the generation options that lie in the model's own configuration."""
         self.generation_config = GenerationConfig.from_model_config(self.config)  # type: ignore[attr-defined]
 
-    def read_generation_config(self, folder: Path) -> None:
-        """Take the folder's generation options."""
-        self.generation_config = GenerationConfig.from_pretrained(folder, self.config)  # type: ignore[attr-defined]
+    def read_generation_config(self, checkpoint: Checkpoint) -> None:
+        """Take the checkpoint's generation options."""
+        self.generation_config = GenerationConfig.from_pretrained(checkpoint, self.config)  # type: ignore[attr-defined]
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json, generation_config.json and model.safetensors, as transformers reads them."""
-        super().save_pretrained(folder)  # type: ignore[misc]
-        self.generation_config.save_pretrained(Path(folder))
+    def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
+        """Write config.json, generation_config.json and the weights, as transformers reads them.
+
+        `options` are those of `PretrainedModel.save_pretrained`.
+        """
+        super().save_pretrained(folder, **options)  # type: ignore[misc]
+        self.generation_config.save_pretrained(folder)
 
     def resolve_options(self, *, default_max_length: int | None = None, **options: Any) -> GenerationOptions:
         """One call's generation options, completed by the checkpoint's and transformers' defaults.
@@ -40,7 +45,8 @@ class GenerationMixin:
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
-        return self.generation_config.resolve(options, self.max_length, default_max_length)  # type: ignore[attr-defined]
+        limit, vocabulary = self.max_length, self.config.vocab_size  # type: ignore[attr-defined]
+        return self.generation_config.resolve(options, limit, default_max_length, vocabulary)
 
     def generation_loop(
         self,

@@ -1,6 +1,7 @@
 """How a checkpoint wants to be decoded: `generation_config.json`, its defaults and what is refused."""
 
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any
 
 from ..scheduler.request import GenerationOptions
 from .configuration import PretrainedConfig
-from .files import read_json
+from .files import Checkpoint, open_checkpoint, read_json
+from .hub import PushToHub
+
+_FILE = "generation_config.json"
 
 # What transformers falls back to where neither the call nor the checkpoint says.
 _GLOBAL_DEFAULTS: dict[str, Any] = {
@@ -45,10 +49,21 @@ _OPTIONS = {
     "seed",
 }
 
+_WHOLE = (
+    "num_beams",
+    "num_return_sequences",
+    "top_k",
+    "no_repeat_ngram_size",
+    "decoder_start_token_id",
+    "pad_token_id",
+    "seed",
+)
+
 # Options of transformers that are not supported, with the values that change nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "assistant_confidence_threshold": (0.4,),
     "assistant_early_exit": (),
+    "assistant_ensemble_weight": (),
     "assistant_lookbehind": (10,),
     "cache_implementation": (),
     "constraints": (),
@@ -63,6 +78,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "guidance_scale": (1.0, 1),
     "is_assistant": (False,),
     "low_memory": (False,),
+    "max_matching_ngram_size": (),
     "max_time": (),
     "min_p": (),
     "num_assistant_tokens": (20,),
@@ -78,12 +94,14 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "remove_invalid_values": (False,),
     "return_dict_in_generate": (False, True),
     "sequence_bias": (),
+    "speculation_type": (),
     "stop_strings": (),
     "target_lookbehind": (10,),
     "token_healing": (False,),
     "top_h": (),
     "typical_p": (1.0,),
-    "use_cache": (True,),
+    "use_cache": (True, False),
+    "use_mtp": (False,),
     "watermarking_config": (),
 }
 # Bookkeeping in the file that says nothing about decoding.
@@ -92,26 +110,29 @@ _BOOKKEEPING = {
     "transformers_version",
     "_commit_hash",
     "trust_remote_code",
+    "cache_config",
     "compile_config",
+    "continuous_batching_config",
+    "disable_compile",
+    "max_cache_len",
 }
 
 
-class GenerationConfig:
+class GenerationConfig(PushToHub):
     """The generation options that a checkpoint sets itself; everything else is left to the defaults.
 
     Args:
         **options: as in `generation_config.json`.
 
     Raises:
-        ValueError: an option that is not supported, unless its value changes nothing.
+        ValueError: an option that is unknown or not supported, unless its value changes nothing.
     """
 
     def __init__(self, **options: Any) -> None:
-        self.options = {
-            name: value
-            for name, value in options.items()
-            if value is not None and _supported(name, value) and name not in _BOOKKEEPING
-        }
+        self.options: dict[str, Any] = {}
+        for name, value in options.items():
+            if value is not None and _accepted(name, value) in _OPTIONS:
+                self.options[name] = value
 
     def __getattr__(self, name: str) -> Any:
         if name in _OPTIONS:
@@ -119,16 +140,37 @@ class GenerationConfig:
         raise AttributeError(f"no generation option {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _OPTIONS:
-            self.options[name] = value
-        else:
+        if name == "options":
             super().__setattr__(name, value)
+        elif _accepted(name, value) in _OPTIONS:
+            if value is None:
+                self.options.pop(name, None)
+            else:
+                self.options[name] = value
 
     @classmethod
-    def from_pretrained(cls, folder: Path, config: PretrainedConfig) -> "GenerationConfig":
-        """Read `generation_config.json`, or `config.json` where that is missing, as in older ones."""
-        path = folder / "generation_config.json"
-        return cls(**read_json(path)) if path.is_file() else cls.from_model_config(config)
+    def from_pretrained(
+        cls,
+        name_or_dir: str | os.PathLike[str] | Checkpoint,
+        config: PretrainedConfig | None = None,
+        **kwargs: Any,
+    ) -> "GenerationConfig":
+        """Read a checkpoint's `generation_config.json`.
+
+        Args:
+            name_or_dir: a folder or the id of a repository on the Hub.
+            config: of its model, whose options are taken where the file is missing, as in older checkpoints.
+            **kwargs: `files.HUB_OPTIONS`, which `hub.HubCheckpoint` explains, and options to replace.
+
+        Raises:
+            OSError: no such checkpoint, no file and no configuration, or the Hub does not answer.
+            ValueError: an option that is unknown or not supported, unless its value changes nothing.
+        """
+        checkpoint, options = open_checkpoint(name_or_dir, **kwargs)
+        path = checkpoint.find(_FILE)
+        if path is None and config is not None:
+            return cls(**{**cls.from_model_config(config).options, **options})
+        return cls(**{**read_json(path or checkpoint.require(_FILE)), **options})
 
     @classmethod
     def from_model_config(cls, config: PretrainedConfig) -> "GenerationConfig":
@@ -137,13 +179,19 @@ class GenerationConfig:
         wanted = (_OPTIONS | _NEUTRAL.keys()) - {"output_attentions", "output_hidden_states", "use_cache"}
         return cls(**{name: fields[name] for name in sorted(wanted & fields.keys())})
 
-    def save_pretrained(self, folder: Path) -> None:
-        """Write `generation_config.json`."""
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write `generation_config.json` into `folder`, which is made if need be."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.options, indent=2, sort_keys=True)
-        (folder / "generation_config.json").write_text(text + "\n", encoding="utf-8")
+        (path / _FILE).write_text(text + "\n", encoding="utf-8")
 
     def resolve(
-        self, call: Mapping[str, Any], limit: int, default_max_length: int | None = None
+        self,
+        call: Mapping[str, Any],
+        limit: int,
+        default_max_length: int | None = None,
+        vocabulary: int | None = None,
     ) -> GenerationOptions:
         """The options of one call: its own arguments, then the checkpoint's, then transformers' globals.
 
@@ -152,14 +200,16 @@ class GenerationConfig:
             limit: tokens of the longest sequence that the model has positions for.
             default_max_length: where neither call nor checkpoint gives a length; transformers' 20 new tokens
                 by default.
+            vocabulary: how many tokens there are.
 
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
-        for name, value in call.items():
-            if value is not None and not _supported(name, value):
-                raise ValueError(f"unknown generation option {name!r}; known: {', '.join(sorted(_OPTIONS))}")
-        given = {name: value for name, value in call.items() if value is not None and name in _OPTIONS}
+        given = {
+            name: value
+            for name, value in call.items()
+            if value is not None and _accepted(name, value) in _OPTIONS
+        }
         merged = {**_GLOBAL_DEFAULTS, **self.options, **given}
         start = merged.get("decoder_start_token_id", merged.get("bos_token_id"))
         if start is None:
@@ -167,9 +217,7 @@ class GenerationConfig:
         eos = _ids(merged.get("eos_token_id"))
         options = GenerationOptions(
             max_length=_max_length(merged, given, default_max_length),
-            min_length=merged["min_new_tokens"] + 1
-            if merged.get("min_new_tokens") is not None
-            else merged["min_length"],
+            min_length=_min_length(merged, given),
             num_beams=merged["num_beams"],
             do_sample=merged["do_sample"],
             num_return_sequences=merged["num_return_sequences"],
@@ -192,20 +240,22 @@ class GenerationConfig:
             seed=merged["seed"] if merged.get("seed") is not None else secrets.randbits(63),
         )
         _check(options, limit)
+        if vocabulary is not None:
+            _check_tokens(options, vocabulary)
         return options
 
 
-def _supported(name: str, value: Any) -> bool:
-    """False for an unknown name.
+def _accepted(name: str, value: Any) -> str:
+    """The name of an option that may be given with this value.
 
     Raises:
-        ValueError: a known option whose value would change something here cannot do.
+        ValueError: a name that is unknown, or a value that would change something that is not supported.
     """
-    if name in _NEUTRAL:
-        if value is not None and value not in _NEUTRAL[name]:
-            raise ValueError(f"generation option {name}={value!r} is not supported; leave it out")
-        return True
-    return name in _OPTIONS or name in _BOOKKEEPING
+    if name not in _OPTIONS | _NEUTRAL.keys() | _BOOKKEEPING:
+        raise ValueError(f"unknown generation option {name!r}; known: {', '.join(sorted(_OPTIONS))}")
+    if value is not None and value not in _NEUTRAL.get(name, (value,)):
+        raise ValueError(f"generation option {name}={value!r} is not supported; leave it out")
+    return name
 
 
 def _ids(value: Any) -> tuple[int, ...]:
@@ -224,12 +274,23 @@ def _max_length(merged: Mapping[str, Any], given: Mapping[str, Any], default: in
     return default if default is not None else _DEFAULT_NEW_TOKENS + 1
 
 
+def _min_length(merged: Mapping[str, Any], given: Mapping[str, Any]) -> int:
+    if merged.get("min_new_tokens") is not None and not (
+        "min_length" in given and "min_new_tokens" not in given
+    ):
+        return int(merged["min_new_tokens"]) + 1
+    return int(merged["min_length"])
+
+
 def _check(options: GenerationOptions, limit: int) -> None:
     """Refuse values out of range.
 
     Raises:
         ValueError: naming the option, its value and what is accepted.
     """
+    for name in _WHOLE:
+        if not isinstance(getattr(options, name), int):
+            raise ValueError(f"{name} is {getattr(options, name)!r}; it must be a whole number")
     bounds = [
         ("max_length", 2 <= options.max_length <= limit, f"2 to {limit}, the model's decoder positions"),
         ("num_beams", options.num_beams >= 1, "1 or more"),
@@ -241,6 +302,7 @@ def _check(options: GenerationOptions, limit: int) -> None:
         ("no_repeat_ngram_size", options.no_repeat_ngram_size >= 0, "0 (off) or more"),
         ("early_stopping", options.early_stopping in (True, False, "never"), 'True, False or "never"'),
         ("min_length", options.min_length >= 0, "0 or more"),
+        ("seed", 0 <= options.seed < 2**63, "0 to 2**63 - 1"),
     ]
     for name, fits, accepted in bounds:
         if not fits:
@@ -256,3 +318,28 @@ def _check(options: GenerationOptions, limit: int) -> None:
                 f"greedy search has one sequence to return, not {options.num_return_sequences}; "
                 "use num_beams or do_sample=True"
             )
+
+
+def _check_tokens(options: GenerationOptions, vocabulary: int) -> None:
+    """Refuse tokens that the model does not have: they would fail in the middle of a batch, with all of it.
+
+    Raises:
+        ValueError: naming the option, the token and the vocabulary.
+    """
+    named: dict[str, tuple[int | None, ...]] = {
+        "decoder_start_token_id": (options.decoder_start_token_id,),
+        "pad_token_id": (options.pad_token_id,),
+        "forced_bos_token_id": (options.forced_bos_token_id,),
+        "forced_eos_token_id": options.forced_eos_token_ids,
+        # An end token outside of the vocabulary is one that never comes, until it is to be banned.
+        "eos_token_id": options.eos_token_ids if options.min_length else (),
+        "bad_words_ids": tuple(token for word in options.bad_words_ids for token in word),
+        "suppress_tokens": options.suppress_tokens,
+        "begin_suppress_tokens": options.begin_suppress_tokens,
+    }
+    for name, tokens in named.items():
+        for token in tokens:
+            if token is not None and not 0 <= token < vocabulary:
+                raise ValueError(f"{name} names token {token}; the model's are 0 to {vocabulary - 1}")
+    if () in options.bad_words_ids:
+        raise ValueError("bad_words_ids has a word without tokens; leave it out")

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from .configuration import PretrainedConfig
+
 
 class ModelOutput:
     """Base of the output dataclasses: fields that are None are left out of indexing and `to_tuple`."""
@@ -28,6 +30,14 @@ class ModelOutput:
         """Names of the fields that are not None."""
         return [field.name for field in fields(self) if getattr(self, field.name) is not None]  # type: ignore[arg-type]
 
+    def values(self) -> list[Any]:
+        """The fields that are not None."""
+        return list(self.to_tuple())
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Names and values of the fields that are not None."""
+        return list(zip(self.keys(), self.to_tuple(), strict=True))
+
 
 @dataclass
 class BaseModelOutput(ModelOutput):
@@ -36,6 +46,17 @@ class BaseModelOutput(ModelOutput):
     last_hidden_state: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class BaseModelOutputWithPastAndCrossAttentions(ModelOutput):
+    """last_hidden_state [batch, target, d_model] of a decoder, zero where there is no token."""
+
+    last_hidden_state: Tensor
+    past_key_values: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass
@@ -73,3 +94,28 @@ class GenerateOutput(ModelOutput):
 
     sequences: Tensor
     sequences_scores: Tensor | None = None
+
+
+def as_encoder_output(given: Any) -> BaseModelOutput:
+    """What an encoder gave, from a tuple of it or from an output object of either library.
+
+    Raises:
+        ValueError: no [batch, tokens, d_model] tensor in it.
+    """
+    if isinstance(given, tuple | list):
+        output = BaseModelOutput(*given[:3]) if given else None
+    else:
+        last = getattr(given, "last_hidden_state", None)
+        states, attentions = getattr(given, "hidden_states", None), getattr(given, "attentions", None)
+        output = BaseModelOutput(last, states, attentions) if isinstance(last, Tensor) else None
+    if output is None or not isinstance(output.last_hidden_state, Tensor) or output[0].dim() != 3:
+        raise ValueError(
+            "encoder_outputs must be what the encoder returned, or a tuple that starts with hidden states "
+            f"[batch, tokens, d_model]; got {type(given).__name__}"
+        )
+    return output
+
+
+def as_asked(output: ModelOutput, return_dict: bool | None, config: PretrainedConfig) -> Any:
+    """The output itself, or a tuple of it where the caller, or else the configuration, wants that."""
+    return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()

@@ -1,10 +1,31 @@
 """The compatibility surface: padded tensors are packed where they enter and unpacked where they leave."""
 
+from dataclasses import dataclass
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..kernels.packing import cumulative, pack
+from ..kernels.packing import cumulative, pack, unpack
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the tokens of a decoder's call lie in padded tensors, bool [batch, time] each.
+
+    Args:
+        past: tokens of earlier calls; no columns where this is the first.
+        target: this call's.
+        source: the encoder's.
+    """
+
+    past: Tensor
+    target: Tensor
+    source: Tensor
+
+    @property
+    def seen(self) -> Tensor:
+        """Tokens of earlier calls and of this one."""
+        return torch.cat([self.past, self.target], dim=1)
 
 
 def pack_features(input_features: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -34,18 +55,51 @@ def mask_of(lengths: list[int], width: int, device: torch.device) -> Tensor:
     return torch.arange(width, device=device)[None] < torch.tensor(lengths, device=device)[:, None]
 
 
+def as_mask(mask: Tensor | None, batch: int, width: int, device: torch.device, name: str) -> Tensor:
+    """A mask as bool [batch, width], all true where there is none.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if mask is None:
+        return torch.ones(batch, width, dtype=torch.bool, device=device)
+    if mask.shape != (batch, width):
+        raise ValueError(f"{name} must be {[batch, width]}, got {list(mask.shape)}")
+    return mask.to(device).bool()
+
+
+def unpack_all(packed: list[Tensor] | None, mask: Tensor) -> tuple[Tensor, ...] | None:
+    """Each of some packed tensors [tokens, ...] as [batch, time, ...], zero where `mask` is false."""
+    return None if packed is None else tuple(unpack(tensor, mask) for tensor in packed)
+
+
+def pack_heads(padded: Tensor, mask: Tensor) -> Tensor:
+    """[batch, heads, time, head_dim] where `mask` [batch, time] is true: [tokens, heads, head_dim]."""
+    return pack(padded.transpose(1, 2), mask)
+
+
+def unpack_heads(packed: Tensor, mask: Tensor) -> Tensor:
+    """The reverse of `pack_heads`, zero where `mask` is false."""
+    return unpack(packed, mask).transpose(1, 2)
+
+
 def pad_weights(
     layers: list[list[Tensor]] | None, rows: Tensor, columns: Tensor
 ) -> tuple[Tensor, ...] | None:
-    """Each layer's weights, [heads, target, source] a sequence, as [batch, heads, target, source]."""
-    if not layers:
+    """Each layer's weights, [heads, queries, keys] a sequence, as [batch, heads, target, source].
+
+    Args:
+        layers: the weights of each sequence in each layer.
+        rows, columns: bool [batch, target] and [batch, source], where a sequence's tokens lie.
+    """
+    if layers is None:
         return None
+    places = [(queries.nonzero(), keys.nonzero()[:, 0]) for queries, keys in zip(rows, columns, strict=True)]
     padded = []
     for weights in layers:
-        out = weights[0].new_zeros(len(weights), weights[0].shape[0], rows.shape[1], columns.shape[1])
-        padded.append(
-            torch.stack(
-                [F.pad(w, (0, out.shape[3] - w.shape[2], 0, out.shape[2] - w.shape[1])) for w in weights]
-            )
-        )
+        heads = weights[0].shape[0]
+        out = weights[0].new_zeros(len(weights), heads, rows.shape[1], columns.shape[1])
+        for row, (weight, (queries, keys)) in enumerate(zip(weights, places, strict=True)):
+            out[row][:, queries, keys] = weight
+        padded.append(out)
     return tuple(padded)

@@ -1,18 +1,24 @@
 """What every model shares: loading, saving, where it lies."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .checkpoint import load_state_dict, save_state_dict
+from .checkpoint import bounded, fit, load, save_state_dict
 from .configuration import PretrainedConfig
-from .files import resolve_folder
+from .files import Checkpoint, open_checkpoint, refuse_remote_code, single_file
+from .hub import PushToHub
+from .weights import read_weights
+
+# Arguments of transformers that choose how a model is loaded or run there, and change no result.
+_NEUTRAL = ("attn_implementation", "low_cpu_mem_usage")
 
 
-class PretrainedModel(nn.Module):
+class PretrainedModel(PushToHub, nn.Module):
     """A model with a configuration, whose parameter names are the checkpoint's."""
 
     config_class: ClassVar[type[PretrainedConfig]] = PretrainedConfig
@@ -22,6 +28,13 @@ class PretrainedModel(nn.Module):
     computed_keys: ClassVar[tuple[str, ...]] = ()
     # What a checkpoint with a head puts before the names of the model without.
     base_prefix: ClassVar[str] = "model."
+    # Files beside configuration and weights that the model reads, where there are any.
+    side_files: ClassVar[tuple[str, ...]] = ()
+    replaced_files: ClassVar[tuple[str, ...]] = (
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "model-*-of-*.safetensors",
+    )
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
@@ -52,54 +65,212 @@ class PretrainedModel(nn.Module):
                         module.weight[module.padding_idx].zero_()
 
     @classmethod
-    def from_pretrained(
+    def from_config(
         cls,
-        name_or_dir: str | os.PathLike[str],
+        config: PretrainedConfig,
         *,
-        config: PretrainedConfig | None = None,
-        dtype: str | torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype | None = None,
+        torch_dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
         **overrides: Any,
     ) -> Self:
-        """Load a checkpoint folder that transformers or Tritone wrote, in evaluation mode.
+        """A model with fresh weights, in training mode as in transformers.
 
         Args:
-            name_or_dir: the folder.
-            config: instead of the folder's config.json.
-            dtype: of the parameters, as torch names it, with or without "torch.".
-            device: where to put them.
-            **overrides: configuration fields to replace.
+            config: of this family; the model has a copy.
+            dtype, torch_dtype, device: as in `from_pretrained`.
+            **overrides: fields of the configuration to replace.
 
         Raises:
-            FileNotFoundError: no folder, configuration or weights.
-            ValueError: tensors missing, unexpected or of another shape, each named.
+            TypeError: an argument that is neither one of these nor a field of the configuration.
+            ValueError: another family's configuration, or `trust_remote_code=True`.
         """
-        folder = resolve_folder(name_or_dir)
-        if config is None:
-            config = cls.config_class.from_pretrained(folder, **overrides)
-        model = cls(config)
-        load_state_dict(model, folder)
-        model.read_generation_config(folder)
-        return model.to(device=device, dtype=as_dtype(dtype)).eval()
+        refuse_remote_code(overrides)
+        config = cls._configured(config, overrides)
+        place, kind = as_device(device, None), as_dtype(_either(dtype, torch_dtype), config)
+        model = cls(config).to(device=place, dtype=kind)
+        model.config.dtype = str(kind).removeprefix("torch.")
+        return model
 
-    def read_generation_config(self, folder: Path) -> None:
-        """Take the folder's generation defaults; models that do not generate have none."""
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_dir: str | os.PathLike[str] | Checkpoint | None,
+        *model_args: Any,
+        config: PretrainedConfig | str | os.PathLike[str] | None = None,
+        state_dict: Mapping[str, Tensor] | None = None,
+        from_tf: bool = False,
+        from_flax: bool = False,
+        output_loading_info: bool = False,
+        ignore_mismatched_sizes: bool = False,
+        use_safetensors: bool | None = None,
+        dtype: str | torch.dtype | None = None,
+        torch_dtype: str | torch.dtype | None = None,
+        device: str | torch.device | None = None,
+        device_map: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a checkpoint that transformers or Tritone wrote, in evaluation mode.
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors, as transformers reads them."""
+        Tensors that the checkpoint lacks or that have another shape are errors; those that it has too many
+        are warned of.
+
+        Args:
+            name_or_dir: a folder, or the id of a repository on the Hub; None with `config` and `state_dict`.
+            *model_args: for the constructor, after the configuration.
+            config: instead of the checkpoint's config.json: an object (copied), a file or a checkpoint.
+            state_dict: instead of the checkpoint's weights.
+            from_tf, from_flax: not supported yet.
+            output_loading_info: return (model, report) with the report's missing_keys, unexpected_keys,
+                mismatched_keys and error_msgs. Missing tensors then are no error and keep fresh values.
+            ignore_mismatched_sizes: let tensors of another shape keep fresh values.
+            use_safetensors: True for safetensors alone, False for .bin alone; safetensors first by default.
+            dtype: of the parameters, as torch names it, with or without "torch."; "auto" for the
+                configuration's, or else the weights'. float32 by default.
+            torch_dtype: the older name of `dtype`.
+            device: where to put them; the CPU by default.
+            device_map: transformers' name for it: a device, {"": device}, or "auto", the GPU if there is one.
+            **kwargs: `files.HUB_OPTIONS`, which `hub.HubCheckpoint` explains, and fields of the configuration
+                to replace.
+
+        Raises:
+            OSError: no such checkpoint, no configuration or weights in it, or the Hub does not answer.
+            TypeError: an argument that is neither one of these nor a field of the configuration.
+            ValueError: tensors that are missing or of another shape, each named; a damaged file; a
+                configuration of another family; or something that is not supported.
+        """
+        refuse_other_frameworks(from_tf=from_tf, from_flax=from_flax)
+        place, wanted_dtype = as_device(device, device_map), _either(dtype, torch_dtype)
+        if wanted_dtype != "auto":
+            as_dtype(wanted_dtype)
+        checkpoint, overrides = open_checkpoint(
+            Checkpoint("") if name_or_dir is None else name_or_dir, **kwargs
+        )
+        if name_or_dir is None and (config is None or state_dict is None):
+            raise ValueError("without a checkpoint's name, config and state_dict must be given")
+        if isinstance(config, str | os.PathLike):
+            config = cls._configured(single_file(config) or open_checkpoint(config, **kwargs)[0], overrides)
+        else:
+            config = cls._configured(checkpoint if config is None else config, overrides)
+        for filename in cls.side_files:  # before the weights: a cache with weights then has them too
+            checkpoint.find(filename)
+        tensors = read_weights(checkpoint, use_safetensors) if state_dict is None else dict(state_dict)
+        with bounded(tensors):
+            model = cls(config, *model_args)
+        report = fit(tensors, model)
+        where = checkpoint.name if state_dict is None else "state_dict"
+        report.check(where, missing_allowed=output_loading_info, mismatched_allowed=ignore_mismatched_sizes)
+        kind = as_dtype(wanted_dtype, config, tensors)
+        model = model.to(device=place, dtype=kind)
+        load(report, model)
+        model.config.dtype = str(kind).removeprefix("torch.")
+        model.read_generation_config(checkpoint)
+        model.eval()
+        return (model, report.to_dict()) if output_loading_info else model
+
+    def read_generation_config(self, checkpoint: Checkpoint) -> None:
+        """Take the checkpoint's generation defaults; models that do not generate have none."""
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        state_dict: Mapping[str, Tensor] | None = None,
+        max_shard_size: int | str = "5GB",
+        safe_serialization: bool = True,
+    ) -> None:
+        """Write config.json and the weights, as transformers reads them.
+
+        Args:
+            folder: made if need be.
+            state_dict: written instead of the model's own tensors.
+            max_shard_size: bytes, or a number and a unit such as "500MB"; larger models are split.
+            safe_serialization: False for pytorch_model.bin instead of safetensors.
+
+        Raises:
+            ValueError: a size that is none.
+        """
         path = Path(folder)
         self.config.architectures = [type(self).__name__]
+        self.config.dtype = str(self.dtype).removeprefix("torch.")  # what transformers loads it in
         self.config.save_pretrained(path)
-        save_state_dict(self, path)
+        save_state_dict(
+            self, path, state_dict, max_shard_size=max_shard_size, safe_serialization=safe_serialization
+        )
+
+    @classmethod
+    def _configured(cls, source: PretrainedConfig | Path | Checkpoint, overrides: Mapping[str, Any]) -> Any:
+        """This family's configuration from an object, a file or a checkpoint, with fields replaced."""
+        fields = {name: value for name, value in overrides.items() if name not in _NEUTRAL}
+        if isinstance(source, Path | Checkpoint):
+            config, unused = cls.config_class.from_pretrained(source, return_unused_kwargs=True, **fields)
+        else:
+            config, unused = cls.config_class.adopt(source).overridden(fields)
+        if unused:
+            names, family = ", ".join(sorted(unused)), type(config).__name__
+            raise TypeError(f"{names}: neither an argument here nor a field of {family}")
+        return config
 
 
-def as_dtype(name: str | torch.dtype) -> torch.dtype:
+def refuse_other_frameworks(*, from_tf: bool = False, from_flax: bool = False) -> None:
+    """Refuse checkpoints of TensorFlow and Flax.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    for name, given in (("from_tf", from_tf), ("from_flax", from_flax)):
+        if given:
+            raise ValueError(
+                f"{name}=True is not supported yet; convert the checkpoint to safetensors with transformers 4"
+            )
+
+
+def as_device(device: str | torch.device | None, device_map: Any) -> torch.device:
+    """The device that a model is to lie on, of the two arguments that say so.
+
+    Raises:
+        ValueError: both given, or a map of several devices.
+    """
+    if device_map is None:
+        return torch.device("cpu" if device is None else device)
+    if device is not None:
+        raise ValueError("device and device_map are both given; leave device_map out")
+    if isinstance(device_map, Mapping) and set(device_map) == {""}:
+        device_map = device_map[""]
+    if device_map == "auto":
+        device_map = "cuda" if torch.cuda.is_available() else "cpu"
+    if not isinstance(device_map, str | int | torch.device):
+        raise ValueError(
+            f"device_map {device_map!r} is not supported: a model lies on one device; use device="
+        )
+    return torch.device(device_map)
+
+
+def as_dtype(
+    name: str | torch.dtype | None,
+    config: PretrainedConfig | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> torch.dtype:
     """A floating torch dtype from its name.
+
+    Args:
+        name: with or without "torch."; None for float32; "auto" for what follows.
+        config: whose `dtype` "auto" stands for, if it has one.
+        tensors: whose first floating one's dtype it stands for otherwise; then float32.
 
     Raises:
         ValueError: not one of the three dtypes models run in.
     """
-    given = name if isinstance(name, torch.dtype) else getattr(torch, name.removeprefix("torch."), None)
+    if name == "auto":
+        floating = (tensor.dtype for tensor in (tensors or {}).values() if tensor.is_floating_point())
+        name = getattr(config, "dtype", None) or next(floating, None)
+    if name is None:
+        return torch.float32
+    given = name if isinstance(name, torch.dtype) else getattr(torch, str(name).removeprefix("torch."), None)
     if given not in (torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"dtype {name!r} is not supported; use float32, float16 or bfloat16")
     return given
+
+
+def _either(dtype: Any, torch_dtype: Any) -> Any:
+    return torch_dtype if dtype is None else dtype

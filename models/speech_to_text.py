@@ -1,106 +1,35 @@
 """Speech2Text (fairseq S2T, arXiv 2010.05171): log-mel frames in, tokens out.
 
-Everything inside runs on packed tokens. Padded tensors exist only in `forward`, which packs what it is
-given and unpacks what it returns.
+Everything inside runs on packed tokens. Padded tensors exist only in `forward`, of the models and of
+their encoder and decoder, which packs what it is given and unpacks what it returns.
 """
 
-import math
-from collections.abc import Iterable
 from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels.embedding import add_positions, embedding
 from ..kernels.linear import linear
-from ..kernels.packing import cumulative, pack, positions_within, unpack
-from .attention import DecoderAttention, PackedAttention
+from .attention import DecoderAttention, HeadMask
 from .configuration import PretrainedConfig
 from .generation import GenerationMixin
-from .outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput
-from .padded import mask_of, pack_features, pad_weights
+from .outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPastAndCrossAttentions,
+    Seq2SeqLMOutput,
+    Seq2SeqModelOutput,
+    as_asked,
+    as_encoder_output,
+)
+from .parameters import ParametersMixin
 from .pretrained import PretrainedModel
 from .speech_to_text_config import Speech2TextConfig
-from .speech_to_text_layers import (
-    Conv1dSubsampler,
-    DecoderLayer,
-    EncoderLayer,
-    SinusoidalPositions,
-    normalise,
-)
+from .speech_to_text_decoder import Speech2TextDecoder
+from .speech_to_text_encoder import Speech2TextEncoder
 
 
-class Speech2TextEncoder(nn.Module):
-    """Subsampler, positions and encoder layers."""
-
-    def __init__(self, config: Speech2TextConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.conv = Conv1dSubsampler(config)
-        self.embed_positions = SinusoidalPositions(
-            config.max_source_positions, config.d_model, config.pad_token_id
-        )
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
-        self.layer_norm = nn.LayerNorm(config.d_model)
-
-    def forward(
-        self, features: Tensor, cu_frames: Tensor, weights: list[list[Tensor]] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Packed frames [frames, features] to packed tokens [tokens, d_model] and their cu_seqlens."""
-        hidden, cu_tokens = self.conv(features, cu_frames)
-        positions = self._positions(cu_tokens, hidden.shape[0])
-        hidden = add_positions(hidden, positions, self.embed_positions.weights, embedding_scale(self.config))
-        hidden = F.dropout(hidden, self.config.dropout, self.training)
-        for layer in self.layers:
-            if not skipped(self.config.encoder_layerdrop, self.training):
-                hidden = layer(hidden, cu_tokens, weights)
-        return normalise(self.layer_norm, hidden), cu_tokens
-
-    def _positions(self, cu_tokens: Tensor, total: int) -> Tensor:
-        padding = self.embed_positions.padding_idx
-        if padding == 0:
-            # transformers reads positions off a padding mask in which real frames are 0; with 0 as the
-            # padding token every frame looks like padding to it and gets the zero vector.
-            return torch.zeros(total, dtype=torch.int64, device=cu_tokens.device)
-        return positions_within(cu_tokens, total) + padding + 1
-
-
-class Speech2TextDecoder(nn.Module):
-    """Token embedding, positions and decoder layers."""
-
-    def __init__(self, config: Speech2TextConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
-        self.embed_positions = SinusoidalPositions(
-            config.max_target_positions, config.d_model, config.pad_token_id
-        )
-        self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.decoder_layers))
-        self.layer_norm = nn.LayerNorm(config.d_model)
-
-    def forward(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
-        """Tokens [tokens] at rows `positions` of the position table to hidden states [tokens, d_model]."""
-        hidden = embedding(
-            token_ids,
-            positions,
-            self.embed_tokens.weight,
-            self.embed_positions.weights,
-            embedding_scale(self.config),
-        )
-        hidden = F.dropout(hidden, self.config.dropout, self.training)
-        for layer in self.layers:
-            if not skipped(self.config.decoder_layerdrop, self.training):
-                hidden = layer(hidden, attention)
-        return normalise(self.layer_norm, hidden)
-
-    def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Each layer's cross-attention keys and values, [source tokens, heads, head_dim] each."""
-        layers = cast(Iterable[DecoderLayer], self.layers)
-        return [layer.encoder_attn.key_value(encoded) for layer in layers]
-
-
-class Speech2TextModel(PretrainedModel):
+class Speech2TextModel(ParametersMixin, PretrainedModel):
     """Encoder and decoder without the map to the vocabulary.
 
     Args:
@@ -125,9 +54,9 @@ class Speech2TextModel(PretrainedModel):
         attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        decoder_head_mask: Tensor | None = None,
-        cross_attn_head_mask: Tensor | None = None,
+        head_mask: HeadMask | None = None,
+        decoder_head_mask: HeadMask | None = None,
+        cross_attn_head_mask: HeadMask | None = None,
         encoder_outputs: BaseModelOutput | tuple[Tensor, ...] | None = None,
         past_key_values: Any = None,
         decoder_inputs_embeds: Tensor | None = None,
@@ -136,125 +65,97 @@ class Speech2TextModel(PretrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Seq2SeqModelOutput | tuple[Any, ...]:
-        """Teacher-forced: hidden states of every decoder position.
+        """Teacher-forced: hidden states of every decoder position; each row's are what they would be alone.
 
         Args:
             input_features: [batch, frames, features].
             attention_mask: [batch, frames], 1 for real frames, which come first; all of them by default.
             decoder_input_ids: int64 [batch, target].
-            decoder_attention_mask: [batch, target], 1 for tokens that are there; all by default.
+            decoder_attention_mask: [batch, past + target], 1 for tokens that are there; all by default.
+            head_mask: [encoder layers, heads], what each head's attention weights are multiplied by; or one
+                entry a layer, None where all heads count.
+            decoder_head_mask, cross_attn_head_mask: the same for the decoder's layers.
             encoder_outputs: of an earlier call, instead of running the encoder; `attention_mask` still says
                 which of its tokens are real.
+            past_key_values: of an earlier call (or transformers' EncoderDecoderCache, which is extended in
+                place), for the tokens before these. The encoder need not run again then.
+            decoder_inputs_embeds: [batch, target, d_model] instead of decoder_input_ids, scaled already.
+            use_cache: return `past_key_values`: for each layer keys and values of its self-attention, then of
+                its cross-attention, [batch, heads, length, head_dim].
             output_attentions: also return attention weights, [batch, heads, target, source] for each layer.
+            output_hidden_states: also return what is embedded and each layer's output, the last normalised.
             return_dict: False for a plain tuple.
 
+        The last four are the configuration's where they are left out.
+
         Raises:
-            ValueError: inputs that are missing, do not fit or are not supported.
+            ValueError: inputs that are missing or do not fit, or longer than the model's positions.
         """
-        refuse(
-            head_mask=head_mask,
-            decoder_head_mask=decoder_head_mask,
-            cross_attn_head_mask=cross_attn_head_mask,
-            past_key_values=past_key_values,
-            decoder_inputs_embeds=decoder_inputs_embeds,
-            output_hidden_states=output_hidden_states or None,
-        )
-        if decoder_input_ids is None:
-            raise ValueError("decoder_input_ids is missing; give the tokens that the decoder is to read")
-        record = self.config.output_attentions if output_attentions is None else output_attentions
-        encoder_weights: list[list[Tensor]] | None = [] if record else None
-        encoded, cu_source, source_mask = self._encode(
-            input_features, attention_mask, encoder_outputs, encoder_weights
-        )
-        target_mask = torch.ones_like(decoder_input_ids, dtype=torch.bool)
-        if decoder_attention_mask is not None:
-            target_mask = decoder_attention_mask.bool()
-        token_ids = pack(decoder_input_ids, target_mask)
-        cu_target = cumulative(target_mask.sum(1))
-        attention = PackedAttention(
-            cu_target,
-            cu_source,
-            self.decoder.cross_key_values(encoded),
-            dropout=self.config.attention_dropout if self.training else 0.0,
-            record=record,
-        )
-        hidden = self.decoder(token_ids, self._target_positions(token_ids, cu_target), attention)
-        output = Seq2SeqModelOutput(
-            last_hidden_state=unpack(hidden, target_mask),
-            encoder_last_hidden_state=unpack(encoded, source_mask),
-            encoder_attentions=pad_weights(encoder_weights, source_mask, source_mask),
-            decoder_attentions=pad_weights(attention.self_weights, target_mask, target_mask),
-            cross_attentions=pad_weights(attention.cross_weights, target_mask, source_mask),
-        )
-        return output if wants_dict(return_dict, self.config) else output.to_tuple()
-
-    def get_encoder(self) -> Speech2TextEncoder:
-        """The encoder, on packed frames."""
-        return self.encoder
-
-    def get_decoder(self) -> Speech2TextDecoder:
-        """The decoder, on packed tokens."""
-        return self.decoder
-
-    def _encode(
-        self,
-        input_features: Tensor | None,
-        attention_mask: Tensor | None,
-        encoder_outputs: BaseModelOutput | tuple[Tensor, ...] | None,
-        weights: list[list[Tensor]] | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Packed encoder output, its cu_seqlens, and where its tokens lie in a padded one [batch, source]."""
-        length = self.encoder.conv.length
+        encoded: BaseModelOutput | None = None
         if encoder_outputs is not None:
-            padded = encoder_outputs[0]
-            lengths = [padded.shape[1]] * padded.shape[0]
-            if attention_mask is not None:
-                lengths = [length(int(frames)) for frames in attention_mask.sum(1)]
-            mask = mask_of(lengths, padded.shape[1], padded.device)
-            return pack(padded, mask), cumulative(lengths, padded.device), mask
-        if input_features is None:
+            encoded = as_encoder_output(encoder_outputs)
+        elif input_features is not None:
+            encoded = cast(
+                BaseModelOutput,
+                self.encoder(
+                    input_features, attention_mask, head_mask, output_attentions, output_hidden_states, True
+                ),
+            )
+        elif past_key_values is None:
             raise ValueError(
                 "input_features is missing; give features [batch, frames, features] or encoder_outputs"
             )
-        features, cu_frames = pack_features(input_features, attention_mask)
-        self.check_frames(int((cu_frames[1:] - cu_frames[:-1]).max()))
-        encoded, cu_source = self.encoder(features.to(self.dtype), cu_frames, weights)
-        lengths = (cu_source[1:] - cu_source[:-1]).tolist()
-        return encoded, cu_source, mask_of(lengths, length(input_features.shape[1]), encoded.device)
-
-    def check_frames(self, frames: int) -> None:
-        """Refuse an utterance of more frames than the encoder has positions for.
-
-        Raises:
-            ValueError: with both numbers.
-        """
-        limit = self.encoder.embed_positions.limit
-        tokens = self.encoder.conv.length(frames)
-        if tokens > limit:
-            raise ValueError(
-                f"{frames} frames are {tokens} encoder positions, and the model has {limit} "
-                f"(about {limit * 2**self.config.num_conv_layers / 100:.0f} s); split the recording"
-            )
-
-    def _target_positions(self, token_ids: Tensor, cu_target: Tensor) -> Tensor:
-        """Rows of the position table: counted from padding_idx + 1, over the tokens that are not padding."""
-        padding = self.config.pad_token_id
-        real = (token_ids != padding).long()
-        before = torch.cumsum(real, 0)
-        starts = cu_target[:-1].long()
-        lengths = (cu_target[1:] - cu_target[:-1]).long()
-        base = torch.repeat_interleave(
-            (before - real)[starts.clamp(max=max(token_ids.numel() - 1, 0))], lengths
+        source_mask = None
+        if attention_mask is not None:
+            width = encoded.last_hidden_state.shape[1] if encoded is not None else None
+            source_mask = self.encoder.token_mask(attention_mask, width)
+        decoded = cast(
+            BaseModelOutputWithPastAndCrossAttentions,
+            self.decoder(
+                decoder_input_ids,
+                decoder_attention_mask,
+                encoded.last_hidden_state if encoded is not None else None,
+                source_mask,
+                decoder_head_mask,
+                cross_attn_head_mask,
+                past_key_values,
+                decoder_inputs_embeds,
+                use_cache,
+                output_attentions,
+                output_hidden_states,
+                True,
+            ),
         )
-        positions = (before - base) * real + padding
-        limit = self.decoder.embed_positions.limit
-        longest = int(lengths.max()) if lengths.numel() else 0
-        if longest > limit:
-            raise ValueError(f"{longest} decoder tokens, and the model has {limit} positions; give fewer")
-        return positions
+        output = Seq2SeqModelOutput(
+            last_hidden_state=decoded.last_hidden_state,
+            past_key_values=decoded.past_key_values,
+            decoder_hidden_states=decoded.hidden_states,
+            decoder_attentions=decoded.attentions,
+            cross_attentions=decoded.cross_attentions,
+            encoder_last_hidden_state=encoded.last_hidden_state if encoded is not None else None,
+            encoder_hidden_states=encoded.hidden_states if encoded is not None else None,
+            encoder_attentions=encoded.attentions if encoded is not None else None,
+        )
+        return as_asked(output, return_dict, self.config)
+
+    def get_encoder(self) -> Speech2TextEncoder:
+        """The encoder, which takes padded features as in transformers."""
+        return self.encoder
+
+    def get_decoder(self) -> Speech2TextDecoder:
+        """The decoder, which takes padded tokens as in transformers."""
+        return self.decoder
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The decoder's token embedding."""
+        return self.decoder.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the decoder's token embedding."""
+        self.decoder.embed_tokens = value
 
 
-class Speech2TextForConditionalGeneration(GenerationMixin, PretrainedModel):
+class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, PretrainedModel):
     """Speech2Text with its map to the vocabulary: losses, logits and `generate`.
 
     Args:
@@ -273,20 +174,15 @@ class Speech2TextForConditionalGeneration(GenerationMixin, PretrainedModel):
         self.tie_weights()
         self.adopt_generation_defaults()
 
-    def tie_weights(self) -> None:
-        """Make the output map the token embedding, where the configuration says so."""
-        if self.config.tie_word_embeddings:
-            self.lm_head.weight = self.model.decoder.embed_tokens.weight
-
     def forward(
         self,
         input_features: Tensor | None = None,
         attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
-        head_mask: Tensor | None = None,
-        decoder_head_mask: Tensor | None = None,
-        cross_attn_head_mask: Tensor | None = None,
+        head_mask: HeadMask | None = None,
+        decoder_head_mask: HeadMask | None = None,
+        cross_attn_head_mask: HeadMask | None = None,
         encoder_outputs: BaseModelOutput | tuple[Tensor, ...] | None = None,
         past_key_values: Any = None,
         decoder_inputs_embeds: Tensor | None = None,
@@ -325,21 +221,20 @@ class Speech2TextForConditionalGeneration(GenerationMixin, PretrainedModel):
             output_hidden_states,
             True,
         )
-        logits = self._logits(inner.last_hidden_state.flatten(0, 1)).view(
-            *inner.last_hidden_state.shape[:2], -1
-        )
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
+        hidden = inner.last_hidden_state
+        logits = self._logits(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
         output = Seq2SeqLMOutput(
-            loss=loss,
+            loss=None if labels is None else cross_entropy(logits, labels),
             logits=logits,
+            past_key_values=inner.past_key_values,
+            decoder_hidden_states=inner.decoder_hidden_states,
             decoder_attentions=inner.decoder_attentions,
             cross_attentions=inner.cross_attentions,
             encoder_last_hidden_state=inner.encoder_last_hidden_state,
+            encoder_hidden_states=inner.encoder_hidden_states,
             encoder_attentions=inner.encoder_attentions,
         )
-        return output if wants_dict(return_dict, self.config) else output.to_tuple()
+        return as_asked(output, return_dict, self.config)
 
     # What the generation loop drives: packed in, packed out.
 
@@ -360,12 +255,11 @@ class Speech2TextForConditionalGeneration(GenerationMixin, PretrainedModel):
         Raises:
             ValueError: more than the encoder has positions for.
         """
-        self.model.check_frames(frames)
-        return self.model.encoder.conv.length(frames)
+        return self.model.encoder.length(frames)
 
     def encode(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
         """Packed frames [frames, features] to packed tokens [tokens, d_model] and their cu_seqlens."""
-        return self.model.encoder(features.to(self.dtype), cu_frames)
+        return self.model.encoder.packed(features, cu_frames)
 
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each decoder layer's cross-attention keys and values, [tokens, heads, head_dim] each."""
@@ -381,48 +275,61 @@ class Speech2TextForConditionalGeneration(GenerationMixin, PretrainedModel):
         """
         padding = self.config.pad_token_id
         rows = torch.where(token_ids == padding, padding, positions + padding + 1)
-        return self._logits(self.model.decoder(token_ids, rows, attention))
+        return self._logits(self.model.decoder.packed(token_ids, rows, attention))
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return linear(hidden, self.lm_head.weight)
 
     def get_encoder(self) -> Speech2TextEncoder:
-        """The encoder, on packed frames."""
+        """The encoder, which takes padded features as in transformers."""
         return self.model.encoder
 
     def get_decoder(self) -> Speech2TextDecoder:
-        """The decoder, on packed tokens."""
+        """The decoder, which takes padded tokens as in transformers."""
         return self.model.decoder
 
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The decoder's token embedding."""
+        return self.model.get_input_embeddings()
 
-def embedding_scale(config: Speech2TextConfig) -> float:
-    """What embeddings are multiplied by."""
-    return math.sqrt(config.d_model) if config.scale_embedding else 1.0
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the decoder's token embedding; `tie_weights` makes the output map follow."""
+        self.model.set_input_embeddings(value)
 
+    def get_output_embeddings(self) -> nn.Linear:
+        """The map to the vocabulary."""
+        return self.lm_head
 
-def skipped(layerdrop: float, training: bool) -> bool:
-    """Whether LayerDrop (arXiv 1909.11556) skips this layer now."""
-    return training and layerdrop > 0 and torch.rand(()).item() < layerdrop
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the map to the vocabulary."""
+        self.lm_head = new_embeddings
 
 
 def shift_right(labels: Tensor, pad_token_id: int, start_token_id: int) -> Tensor:
-    """What a decoder reads to predict `labels`: the start token, then all but the last; -100 is padding."""
+    """What a decoder reads to predict `labels`: the start token, then all but the last; -100 is padding.
+
+    Raises:
+        ValueError: labels that are not [batch, target].
+    """
+    if labels.dim() != 2:
+        raise ValueError(f"labels must be [batch, target], got {list(labels.shape)}")
     start = labels.new_full((labels.shape[0], 1), start_token_id)
     shifted = torch.cat([start, labels[:, :-1]], dim=1)
     return shifted.masked_fill(shifted == -100, pad_token_id)
 
 
-def wants_dict(return_dict: bool | None, config: PretrainedConfig) -> bool:
-    """Whether to return an output object rather than a tuple."""
-    return config.return_dict if return_dict is None else return_dict
-
-
-def refuse(**arguments: Any) -> None:
-    """Refuse arguments that are part of the signature and not supported yet.
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean over all labels [batch, target] that are not -100, as transformers weighs a batch.
 
     Raises:
-        ValueError: naming them.
+        ValueError: as many labels as logits are needed, each a token of the vocabulary or -100.
     """
-    given = [name for name, value in arguments.items() if value is not None]
-    if given:
-        raise ValueError(f"not supported yet: {', '.join(given)}; leave them out")
+    if labels.shape != logits.shape[:2]:
+        raise ValueError(f"labels {list(labels.shape)} do not fit decoder inputs {list(logits.shape[:2])}")
+    real = labels[labels != -100]
+    if real.numel() and not 0 <= int(real.min()) <= int(real.max()) < logits.shape[2]:
+        raise ValueError(
+            f"labels go from {int(real.min())} to {int(real.max())}, and the model knows tokens 0 to "
+            f"{logits.shape[2] - 1}; -100 marks what is to be left out"
+        )
+    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())

@@ -73,7 +73,6 @@ class Speech2TextConfig(PretrainedConfig):
         tie_word_embeddings: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
         self.vocab_size = vocab_size
         self.encoder_layers = encoder_layers
         self.encoder_ffn_dim = encoder_ffn_dim
@@ -104,6 +103,7 @@ class Speech2TextConfig(PretrainedConfig):
         self.input_feat_per_channel = input_feat_per_channel
         self.input_channels = input_channels
         self.tie_word_embeddings = tie_word_embeddings
+        super().__init__(**kwargs)  # last, so that a field given by its other name is not overwritten
         self._check()
 
     def _check(self) -> None:

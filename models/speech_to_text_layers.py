@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels.conv_subsample import conv_subsample, output_length
-from ..kernels.flash_attention import attention_weights, flash_attention
 from ..kernels.layer_norm import layer_norm
 from ..kernels.linear import linear
-from .attention import DecoderAttention
+from .attention import DecoderAttention, StackAttention
 from .speech_to_text_config import Speech2TextConfig
 
 
@@ -123,24 +122,18 @@ class Layer(nn.Module):
 class EncoderLayer(Layer):
     """Self-attention within each utterance, then feed-forward, each normalised first."""
 
-    def __init__(self, config: Speech2TextConfig) -> None:
+    def __init__(self, config: Speech2TextConfig, index: int) -> None:
         super().__init__(config, config.encoder_ffn_dim)
+        self.index = index
         self.self_attn = Attention(config.d_model, config.encoder_attention_heads)
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
-        self.attention_dropout = config.attention_dropout
 
-    def forward(self, hidden: Tensor, cu_tokens: Tensor, weights: list[list[Tensor]] | None = None) -> Tensor:
-        """[tokens, d_model] to the same; attention weights are appended to `weights` where it is a list."""
-        attention = self.self_attn
+    def forward(self, hidden: Tensor, attention: StackAttention) -> Tensor:
+        """[tokens, d_model] to the same, in the given attention layout."""
+        own = self.self_attn
         normed = normalise(self.self_attn_layer_norm, hidden)
-        query, (key, value) = attention.query(normed), attention.key_value(normed)
-        if weights is not None:
-            weights.append(attention_weights(query, key, cu_tokens, cu_tokens, scale=attention.scale))
-        dropout = self.attention_dropout if self.training else 0.0
-        mixed = flash_attention(
-            query, key, value, cu_tokens, cu_tokens, scale=attention.scale, dropout=dropout
-        )
-        hidden = self.feed_forward(self.add(hidden, attention.out_proj, mixed.flatten(1)))
+        mixed = attention(self.index, own.query(normed), *own.key_value(normed), own.scale)
+        hidden = self.feed_forward(self.add(hidden, own.out_proj, mixed.flatten(1)))
         if hidden.dtype == torch.float16:  # as transformers: what overflows stays finite
             largest = torch.finfo(torch.float16).max - 1000
             hidden = hidden.clamp(-largest, largest)
@@ -173,3 +166,42 @@ class DecoderLayer(Layer):
 def normalise(module: nn.LayerNorm, hidden: Tensor) -> Tensor:
     """Layer normalisation with a module's weights."""
     return layer_norm(hidden, module.weight, module.bias, module.eps)
+
+
+def run_layers(
+    layers: nn.ModuleList,
+    norm: nn.LayerNorm,
+    hidden: Tensor,
+    attention: Any,
+    layerdrop: float,
+    states: list[Tensor] | None = None,
+) -> Tensor:
+    """A stack of layers and the normalisation after it.
+
+    Args:
+        layers: encoder or decoder layers.
+        norm: of the last hidden states.
+        hidden: [tokens, d_model], embedded.
+        attention: the layout that the layers attend in.
+        layerdrop: chance of skipping a layer in training (LayerDrop, arXiv 1909.11556).
+        states: gets the hidden states before the first layer and after each that ran; the last ones
+            normalised, as transformers gives them.
+    """
+    if states is not None:
+        states.append(hidden)
+    for layer in layers:
+        # No draw without layer drop, so that a seed gives dropout the same draws as in transformers.
+        if layerdrop and layer.training and torch.rand(()).item() < layerdrop:
+            continue
+        hidden = layer(hidden, attention)
+        if states is not None:
+            states.append(hidden)
+    hidden = normalise(norm, hidden)
+    if states is not None:
+        states[-1] = hidden
+    return hidden
+
+
+def embedding_scale(config: Speech2TextConfig) -> float:
+    """What embeddings are multiplied by."""
+    return math.sqrt(config.d_model) if config.scale_embedding else 1.0

@@ -1,6 +1,7 @@
 """From waveforms to Speech2Text's input features, and the processor that joins them with the tokenizer."""
 
 import json
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from torch import Tensor
 from ..kernels.fbank import fbank, frame_count, frame_sizes
 from ..kernels.packing import cumulative
 from ..kernels.utterance_cmvn import utterance_cmvn
-from .files import read_json, resolve_folder
+from .files import Checkpoint, open_checkpoint, read_json, single_file
+from .hub import PushToHub
 
 if TYPE_CHECKING:
     from .speech_to_text_tokenization import Speech2TextTokenizer
@@ -51,7 +53,7 @@ class BatchFeature(dict[str, Any]):
         return self
 
 
-class Speech2TextFeatureExtractor:
+class Speech2TextFeatureExtractor(PushToHub):
     """Log-mel features of mono recordings, normalised over each utterance.
 
     Args:
@@ -202,19 +204,20 @@ class Speech2TextFeatureExtractor:
         return settings | ({"processor_class": self.processor_class} if self.processor_class else {})
 
     @classmethod
-    def from_pretrained(cls, name_or_dir: str | Path, **overrides: Any) -> "Speech2TextFeatureExtractor":
-        """Load from a checkpoint's folder or its JSON file; `overrides` are settings that go before it.
+    def from_pretrained(
+        cls, name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any
+    ) -> "Speech2TextFeatureExtractor":
+        """Load from a checkpoint (a folder or the id of a repository on the Hub) or its JSON file.
 
         Reads preprocessor_config.json, or processor_config.json where it has the settings, as transformers 5
-        writes it.
+        writes it. `kwargs` are `files.HUB_OPTIONS` and settings that go before the file's.
         """
-        path = Path(name_or_dir).expanduser()
-        if not path.is_file():
-            folder = resolve_folder(name_or_dir)
-            path = folder / _PREPROCESSOR_FILE
-            nested = folder / _PROCESSOR_FILE
-            if nested.is_file() and "feature_extractor" in read_json(nested):
-                path = nested
+        file = single_file(name_or_dir)
+        checkpoint, overrides = open_checkpoint(name_or_dir if file is None else file.parent, **kwargs)
+        nested = checkpoint.find(_PROCESSOR_FILE) if file is None else None
+        if nested is not None and "feature_extractor" in read_json(nested):
+            file = nested
+        path = file or checkpoint.require(_PREPROCESSOR_FILE)
         settings = read_json(path)
         settings = settings.get("feature_extractor", settings)
         known = {*_SETTINGS, *_FIXED, *_NEUTRAL}
@@ -230,9 +233,8 @@ class Speech2TextFeatureExtractor:
         written = {folder / _PREPROCESSOR_FILE: self.to_dict()}
         nested = folder / _PROCESSOR_FILE
         if nested.is_file() and "feature_extractor" in (processor := read_json(nested)):
-            written[nested] = processor | {
-                "feature_extractor": self.to_dict()
-            }  # or its old settings would go first
+            # or its old settings would go first
+            written[nested] = processor | {"feature_extractor": self.to_dict()}
         return tuple(write_json(path, content) for path, content in written.items())
 
     def _mono(self, waveform: Any, index: int) -> np.ndarray:
@@ -256,7 +258,7 @@ class Speech2TextFeatureExtractor:
         return waveform
 
 
-class Speech2TextProcessor:
+class Speech2TextProcessor(PushToHub):
     """A feature extractor and a tokenizer in one: audio to features, text to labels, token ids to text."""
 
     def __init__(
@@ -305,13 +307,20 @@ class Speech2TextProcessor:
         return self.tokenizer.batch_decode(*args, **kwargs)
 
     @classmethod
-    def from_pretrained(cls, name_or_dir: str | Path) -> "Speech2TextProcessor":
-        """Load feature extractor and tokenizer from one checkpoint folder."""
+    def from_pretrained(
+        cls, name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any
+    ) -> "Speech2TextProcessor":
+        """Load feature extractor and tokenizer from a folder or a repository on the Hub.
+
+        `kwargs` are `files.HUB_OPTIONS`, settings of the one and options of the other.
+        """
         from .speech_to_text_tokenization import Speech2TextTokenizer  # which needs BatchFeature from here
 
-        folder = resolve_folder(name_or_dir)
+        checkpoint, options = open_checkpoint(name_or_dir, **kwargs)
+        settings = {name: options.pop(name) for name in (*_SETTINGS, *_FIXED) if name in options}
         return cls(
-            Speech2TextFeatureExtractor.from_pretrained(folder), Speech2TextTokenizer.from_pretrained(folder)
+            Speech2TextFeatureExtractor.from_pretrained(checkpoint, **settings),
+            Speech2TextTokenizer.from_pretrained(checkpoint, **options),
         )
 
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The Speech2Text tokenizer: a SentencePiece model whose pieces get their ids from vocab.json."""
 
+import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,8 @@ import numpy as np
 import torch
 from sentencepiece import SentencePieceProcessor
 
-from .files import read_json, resolve_folder
+from .files import Checkpoint, open_checkpoint, read_json
+from .hub import PushToHub
 from .speech_to_text_processing import BatchFeature, one_of, padded_length, stack, write_json
 
 Ids = list[int]
@@ -30,14 +32,8 @@ _KNOWN = {*_OPTIONS, "extra_special_tokens", "added_tokens_decoder", "split_spec
 # What transformers writes into tokenizer_config.json that says nothing about how text is split.
 _NEUTRAL = {
     *("tokenizer_class", "name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "use_fast"),
-    *(
-        "model_input_names",
-        "is_local",
-        "local_files_only",
-        "files_loaded",
-        "transformers_version",
-        "auto_map",
-    ),
+    *("model_input_names", "is_local", "local_files_only", "files_loaded", "transformers_version"),
+    "auto_map",
 }
 
 
@@ -53,7 +49,7 @@ class AddedToken:
     special: bool = True
 
 
-class Speech2TextTokenizer:
+class Speech2TextTokenizer(PushToHub):
     """Text to token ids and back, as transformers' tokenizer of the same files.
 
     Args:
@@ -325,14 +321,18 @@ class Speech2TextTokenizer:
         return (text + self._join(pieces)).strip()
 
     @classmethod
-    def from_pretrained(cls, name_or_dir: str | Path, **overrides: Any) -> "Speech2TextTokenizer":
-        """Load from a checkpoint's folder; `overrides` are constructor arguments that go before the files'.
+    def from_pretrained(
+        cls, name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any
+    ) -> "Speech2TextTokenizer":
+        """Load from a checkpoint: a folder or the id of a repository on the Hub.
 
         Where they exist it reads tokenizer_config.json (of transformers 4 or 5), special_tokens_map.json and
-        added_tokens.json beside the two files of the vocabulary.
+        added_tokens.json beside the two files of the vocabulary. `kwargs` are `files.HUB_OPTIONS` and
+        arguments of the constructor that go before the files'.
         """
-        folder = resolve_folder(name_or_dir)
-        return cls(folder / _VOCAB_FILE, folder / _SPM_FILE, **(_saved_options(folder) | overrides))
+        checkpoint, overrides = open_checkpoint(name_or_dir, **kwargs)
+        options = _saved_options(checkpoint) | overrides
+        return cls(checkpoint.require(_VOCAB_FILE), checkpoint.require(_SPM_FILE), **options)
 
     def save_vocabulary(
         self, save_directory: str | Path, filename_prefix: str | None = None
@@ -377,17 +377,19 @@ class Speech2TextTokenizer:
         return self.added_tokens_encoder[self.unk_token] if index is None else index
 
 
-def _saved_options(folder: Path) -> dict[str, Any]:
+def _saved_options(checkpoint: Checkpoint) -> dict[str, Any]:
     """The constructor's arguments as a checkpoint's files give them."""
-    config = folder / "tokenizer_config.json"
-    options = read_json(config) if config.is_file() else {}
+    config = checkpoint.find("tokenizer_config.json")
+    options = read_json(config) if config is not None else {}
     if "added_tokens_decoder" not in options:  # files of before 2023
-        if (special := folder / "special_tokens_map.json").is_file():
+        if (special := checkpoint.find("special_tokens_map.json")) is not None:
             options |= read_json(special)
-        if (added := folder / "added_tokens.json").is_file():
+        if (added := checkpoint.find("added_tokens.json")) is not None:
             options["added_tokens_decoder"] = {i: AddedToken(text) for text, i in read_json(added).items()}
     if unknown := [name for name in options if name not in _KNOWN | _NEUTRAL and options[name] is not None]:
-        warnings.warn(f"{config} sets {', '.join(unknown)}, which Tritone does not use", stacklevel=3)
+        warnings.warn(
+            f"{config or checkpoint} sets {', '.join(unknown)}, which Tritone does not use", stacklevel=3
+        )
     return {name: value for name, value in options.items() if name in _KNOWN}
 
 

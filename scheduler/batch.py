@@ -42,6 +42,8 @@ class Batch:
         rows: int64 [n], rows of the state.
         streams: int32 [n], a row's index among its request's hypotheses.
         leaders: int64 [requests], each request's first row of the state.
+        places: int32 [n], positions that a row has pages for. One that has ended and is not released yet
+            stays on its last, so that it writes nowhere else.
         cu_rows: int32 [requests + 1], which rows of the batch are a request's.
         self_tables: int32 [n, blocks].
         cross_tables: int32 [requests, blocks].
@@ -55,6 +57,7 @@ class Batch:
     rows: Tensor
     streams: Tensor
     leaders: Tensor
+    places: Tensor
     cu_rows: Tensor
     self_tables: Tensor
     cross_tables: Tensor
@@ -81,6 +84,11 @@ class Batch:
             rows=index,
             streams=torch.tensor(streams, dtype=torch.int32, device=device),
             leaders=torch.tensor([one.rows[0] for one in order], device=device),
+            places=torch.tensor(
+                [one.request.options.max_length - 1 for one in order for _ in one.rows],
+                dtype=torch.int32,
+                device=device,
+            ),
             cu_rows=torch.tensor(cu_rows, dtype=torch.int32, device=device),
             self_tables=_table([pages for one in order for pages in one.self_pages], device),
             cross_tables=_table([one.cross_pages for one in order], device),

@@ -106,8 +106,11 @@ class ModelRunner:
         """What a request can ever need.
 
         Raises:
-            ValueError: inputs that the model cannot take, with the limit.
+            ValueError: inputs or a length that this runner cannot take, with the limit.
         """
+        limit, asked = self._state.tokens.shape[2], request.options.max_length
+        if asked > limit:
+            raise ValueError(f"max_length is {asked}, and this runner holds {limit} tokens; ask for fewer")
         return _demand(self.model, self.front_end, request)
 
     @torch.inference_mode()
@@ -191,14 +194,14 @@ class ModelRunner:
         batch, state = self._batch, self._state
         if batch is None:
             return
-        lengths = state.length[batch.rows]
+        lengths = torch.minimum(state.length[batch.rows], batch.places)
         places = lengths.long() - 1
         state.origin[state.side, batch.rows, places] = batch.streams
         pages = batch.self_tables.gather(1, (places // PAGE_SIZE)[:, None])[:, 0].long()
         attention = PagedAttention(
             self._cache,
             cu_rows=batch.cu_rows,
-            lengths=state.length[batch.leaders],
+            lengths=lengths[batch.cu_rows[:-1].long()],
             slots=pages * PAGE_SIZE + places % PAGE_SIZE,
             self_tables=batch.self_tables,
             origin=state.origin[state.side, batch.rows, : batch.longest],
@@ -263,6 +266,8 @@ def _demand(model: GenerativeModel, front_end: FrontEnd | None, request: Request
     Raises:
         ValueError: a waveform without a front end, or inputs too short or too long for the model.
     """
+    if request.inputs.dim() == 0:
+        raise ValueError("inputs must be samples or features [frames, features], got a tensor of shape []")
     size = request.inputs.shape[0]
     if request.inputs.dim() == 1:
         if front_end is None:
@@ -274,6 +279,8 @@ def _demand(model: GenerativeModel, front_end: FrontEnd | None, request: Request
             raise ValueError(
                 f"{size} samples are shorter than one frame of 25 ms; there is nothing to transcribe"
             )
+    elif size == 0:
+        raise ValueError("features of no frames were given; there is nothing to transcribe")
     else:
         frames = size
     options = request.options

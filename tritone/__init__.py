@@ -11,8 +11,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Engine": "engine.engine",
+    "AutoConfig": "models.auto",
+    "AutoFeatureExtractor": "models.auto",
     "AutoModelForSpeechSeq2Seq": "models.auto",
     "AutoProcessor": "models.auto",
+    "AutoTokenizer": "models.auto",
+    "GenerationConfig": "models.generation_config",
     "Speech2TextConfig": "models.speech_to_text",
     "Speech2TextModel": "models.speech_to_text",
     "Speech2TextForConditionalGeneration": "models.speech_to_text",
@@ -41,8 +45,12 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from .engine.engine import Engine as Engine
+    from .models.auto import AutoConfig as AutoConfig
+    from .models.auto import AutoFeatureExtractor as AutoFeatureExtractor
     from .models.auto import AutoModelForSpeechSeq2Seq as AutoModelForSpeechSeq2Seq
     from .models.auto import AutoProcessor as AutoProcessor
+    from .models.auto import AutoTokenizer as AutoTokenizer
+    from .models.generation_config import GenerationConfig as GenerationConfig
     from .models.speech_to_text import Speech2TextConfig as Speech2TextConfig
     from .models.speech_to_text import (
         Speech2TextForConditionalGeneration as Speech2TextForConditionalGeneration,

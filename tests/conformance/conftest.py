@@ -168,14 +168,17 @@ class Pair:
     theirs: Any
     ours: Any
 
-    def features(self, frames: int, seed: int = 0) -> Tensor:
-        """Features [1, frames, features] of a recording that is unlike the one of another seed."""
-        config = self.theirs.config
-        width = config.input_feat_per_channel * config.input_channels
-        draw = torch.Generator().manual_seed(1000 * seed + frames)
-        timbre, drift = torch.randn(2, width, generator=draw)
+    @property
+    def width(self) -> int:
+        """Features of a frame."""
+        return self.theirs.config.input_feat_per_channel * self.theirs.config.input_channels
+
+    def features(self, frames: int) -> Tensor:
+        """Features [1, frames, width] of a recording that is unlike the one of another length."""
+        draw = torch.Generator().manual_seed(frames)
+        timbre, drift = torch.randn(2, self.width, generator=draw)
         ramp = torch.linspace(-1, 1, frames)[:, None]
-        return (torch.randn(frames, width, generator=draw) + timbre + ramp * drift)[None]
+        return (torch.randn(frames, self.width, generator=draw) + timbre + ramp * drift)[None]
 
 
 class Recorder:
@@ -209,8 +212,8 @@ class Recorder:
 class Run:
     """What came of a loop: each request's completion and its logits step by step."""
 
-    completions: dict[int, Completion] = field(default_factory=dict)
-    logits: dict[int, list[Tensor]] = field(default_factory=dict)
+    completions: dict[int, Completion] = field(default_factory=dict, repr=False)
+    logits: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
     most_requests: int = 0  # decoded in one step
     most_waiting: int = 0
 
@@ -220,7 +223,7 @@ def run_requests(
     requests: list[Request],
     front_end: Any = None,
     *,
-    num_pages: int | None = None,
+    spare_pages: int | None = None,
     num_rows: int | None = None,
     encode_budget: int = 4096,
     arrivals: int | None = None,
@@ -228,15 +231,17 @@ def run_requests(
     """Run requests through one loop, by default on a cache that holds them all, and record their logits.
 
     Args:
+        spare_pages: size the cache for the largest request alone and so many pages more.
         arrivals: submit so many before every step; all before the first by default.
     """
     recorder = Recorder(model)
     sizing = ModelRunner(recorder, front_end, num_pages=0, num_rows=0)  # type: ignore[arg-type]
     demands = [sizing.demand(request) for request in requests]
+    pages = [demand.pages for demand in demands]
     runner = ModelRunner(
         recorder,  # type: ignore[arg-type]
         front_end,
-        num_pages=num_pages or sum(demand.pages for demand in demands),
+        num_pages=sum(pages) if spare_pages is None else max(pages) + spare_pages,
         num_rows=num_rows or sum(demand.hypotheses for demand in demands),
         max_length=max(request.options.max_length for request in requests),
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import typer.testing
+from tritone.engine.cli import app
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-SOON = 120  # seconds; a start alone takes several on a loaded machine
+SOON = 300  # seconds; a start alone takes many on a loaded machine
 
 
 def tritone(*arguments, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -22,6 +25,16 @@ def tritone(*arguments, stdin: str | None = None) -> subprocess.CompletedProcess
     return subprocess.run(
         command, input=stdin, capture_output=True, encoding="utf-8", timeout=SOON, env=environment
     )
+
+
+def in_process(*arguments, stdin: bytes | str | None = None) -> typer.testing.Result:
+    """The same command without a process of its own, which takes seconds to start."""
+    environment = {"COLUMNS": "200", "NO_COLOR": "1"}
+    return typer.testing.CliRunner().invoke(app, [*map(str, arguments)], input=stdin, env=environment)
+
+
+def records(output: Path) -> list[dict]:
+    return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +69,7 @@ def test_the_samples_are_transcribed_right_with_no_option_at_all():
 
 
 def test_one_bad_file_does_not_stop_the_others(checkpoint, recordings):
-    run = tritone("transcribe", recordings, "--model", checkpoint, "--device", "cpu")
+    run = in_process("transcribe", recordings, "--model", checkpoint, "--device", "cpu")
     lines = [line.split("\t") for line in run.stdout.splitlines()]
     assert [path for path, _ in lines] == [
         str(recordings / name) for name in ("a.wav", "c.flac", "sub/é.ogg")
@@ -68,20 +81,22 @@ def test_one_bad_file_does_not_stop_the_others(checkpoint, recordings):
     assert "3 failed" in run.stderr
     assert "RTFx" in run.stderr
     assert "digits" not in run.stderr
-    assert run.returncode == 1
+    assert run.exit_code == 1
 
 
 def test_json_lines_hold_results_and_failures_in_order(checkpoint, recordings, tmp_path, waveforms):
     output = tmp_path / "out.jsonl"
     options = ("--num-beams", 2, "--max-new-tokens", 5, "--threads", 1, "--dtype", "float32")
-    run = tritone("transcribe", recordings, "--model", checkpoint, "--output", output, *options)
+    run = in_process("transcribe", recordings, "--model", checkpoint, "--output", output, *options)
     assert run.stdout == ""
-    records = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    found = records(output)
     names = ["a.wav", "b.wav", "c.flac", "d.wav", "long.flac", "sub/é.ogg"]
-    assert [record["path"] for record in records] == [str(recordings / name) for name in names]
-    fields = {"path", "text", "token_ids", "finish_reason", "duration", "score", "error"}
-    assert all(record.keys() == fields for record in records)
-    good, bad = records[0], records[1]
+    assert [record["path"] for record in found] == [str(recordings / name) for name in names]
+    fields = {"path", "text", "token_ids", "finish_reason", "duration", "score", "error", "model", "options"}
+    assert all(record.keys() == fields for record in found)
+    wanted = {"num_beams": 2, "max_new_tokens": 5, "dtype": "float32"}
+    assert all((record["model"], record["options"]) == (str(checkpoint), wanted) for record in found)
+    good, bad = found[0], found[1]
     assert good["error"] is None
     assert good["text"]
     assert len(good["token_ids"]) <= 6
@@ -90,33 +105,70 @@ def test_json_lines_hold_results_and_failures_in_order(checkpoint, recordings, t
     assert good["score"] < 0
     assert (bad["text"], bad["token_ids"], bad["finish_reason"], bad["score"]) == (None, [], "error", None)
     assert "not audio" in bad["error"]
-    assert run.returncode == 1
+    assert run.exit_code == 1
 
 
 def test_of_a_single_file_only_the_text_is_printed_and_without_a_terminal_no_bar(checkpoint, recordings):
-    run = tritone("transcribe", recordings / "a.wav", "--model", checkpoint)
+    run = in_process("transcribe", recordings / "a.wav", "--model", checkpoint)
     assert run.stdout.endswith("\n")
     assert "\t" not in run.stdout
     assert run.stdout.count("\n") == 1
     assert "\x1b" not in run.stderr + run.stdout
     assert "━" not in run.stderr
-    assert run.returncode == 0
+    assert run.exit_code == 0
 
 
 def test_paths_come_from_standard_input_and_a_missing_one_is_a_failure(checkpoint, recordings):
     listed = f"{recordings / 'c.flac'}\n\n{recordings / 'gone.wav'}\n"
-    run = tritone("transcribe", "-", "--model", checkpoint, stdin=listed)
+    run = in_process("transcribe", "-", "--model", checkpoint, stdin=listed)
     assert run.stdout.startswith(f"{recordings / 'c.flac'}\t")
     assert run.stdout.count("\n") == 1
     assert "gone.wav: no such file" in run.stderr
-    assert run.returncode == 1
+    assert run.exit_code == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names there are text")
+def test_a_list_of_paths_is_bytes_and_only_a_line_end_ends_a_name(tmp_path):
+    names = [b"caf\xe9.wav", "\u2028\x85\x1c.wav".encode(), b" blanks .wav", b"carriage.wav"]
+    folder = os.fsencode(tmp_path)
+    listed = b"\n".join(folder + b"/" + name for name in names) + b"\r\n\n  \n" + folder + b"/" + names[0]
+    run = in_process("transcribe", "-", "--output", tmp_path / "out.jsonl", stdin=listed)
+    assert [os.fsencode(record["path"]) for record in records(tmp_path / "out.jsonl")] == [
+        folder + b"/" + name for name in names
+    ]
+    assert run.exit_code == 1
+
+
+def test_a_path_that_names_nothing_is_a_failure_and_stops_no_other(checkpoint, recordings, tmp_path):
+    (tmp_path / "empty").mkdir()
+    output = tmp_path / "out.jsonl"
+    paths = [tmp_path / "empty", "gone.wav", f"{recordings}/c*", f"{recordings}/*.mp3"]
+    run = in_process("transcribe", *paths, "--model", checkpoint, "--output", output)
+    assert run.exit_code == 1
+    found = {record["path"]: record["error"] for record in records(output)}
+    assert list(found) == [str(tmp_path / "empty"), "gone.wav", f"{recordings}/c.flac", f"{recordings}/*.mp3"]
+    assert "no audio files there; looked for .aac" in found[str(tmp_path / "empty")]
+    assert "gone.wav: no such file or folder; check the path" in found["gone.wav"]
+    assert found[f"{recordings}/c.flac"] is None
+    assert "no audio files there" in found[f"{recordings}/*.mp3"]
+    for message in filter(None, found.values()):
+        assert message in run.stderr
+
+
+def test_where_no_path_names_a_recording_no_model_is_loaded(tmp_path):
+    run = in_process("transcribe", "gone.wav", "--model", "/no/such/model", "--format", "jsonl")
+    assert json.loads(run.stdout)["error"] == "gone.wav: no such file or folder; check the path"
+    assert run.exit_code == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "wrong"),
     [
         ([], "Missing argument"),
-        (["nowhere.wav"], "nowhere.wav: no such file or folder"),
+        (["{folder}/sub", "--overwrite"], "--overwrite is about the file of --output"),
+        (["{folder}/sub", "--output", "{folder}/a.wav"], "a.wav: has a recording's name"),
+        (["{folder}/sub", "--output", "{folder}/notes.txt", "--format", "text"], "notes.txt: line 1 is not"),
+        (["{folder}/sub", "--format", "srt"], "srt"),
         (["{folder}/sub", "--output", "/no/such/folder/out.jsonl"], "cannot be written"),
         (["{folder}/sub", "--model", "/no/such/model"], "no checkpoint"),
         (["{folder}/sub", "--model", "{model}", "--language", "fr"], "language 'fr'"),
@@ -126,8 +178,8 @@ def test_paths_come_from_standard_input_and_a_missing_one_is_a_failure(checkpoin
 )
 def test_a_wrong_call_ends_with_2_and_says_what_is_wrong(checkpoint, recordings, arguments, wrong):
     arguments = [argument.format(folder=recordings, model=checkpoint) for argument in arguments]
-    run = tritone("transcribe", *arguments)
-    assert run.returncode == 2
+    run = in_process("transcribe", *arguments)
+    assert run.exit_code == 2
     assert wrong in run.stderr
     assert "Traceback" not in run.stderr
     assert run.stdout == ""
@@ -149,13 +201,142 @@ def test_lines_are_there_as_soon_as_they_are_known_and_an_interruption_keeps_the
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=SOON)
-    records = [json.loads(line) for line in output.read_text().splitlines()]
-    assert 3 < len(records) < 400
-    assert [record["path"] for record in records] == paths[: len(records)]
-    assert f"{len(records)} files" in errors
-    assert f"interrupted with {400 - len(records)} to go" in errors
+    found = records(output)
+    assert 3 < len(found) < 400
+    assert [record["path"] for record in found] == paths[: len(found)]
+    assert f"{len(found)} files" in errors
+    assert f"interrupted with {400 - len(found)} to go" in errors
     assert "Traceback" not in errors
     assert process.returncode == 130
+
+
+# Either format, to standard output or a file that a later run continues.
+
+
+def test_both_formats_are_the_same_on_standard_output_and_in_a_file(checkpoint, recordings, tmp_path):
+    options = ("--model", checkpoint, "--max-new-tokens", 4)
+    output = tmp_path / "out"
+    for line_format, header in (("text", 1), ("jsonl", 0)):
+        printed = in_process("transcribe", recordings, *options, "--format", line_format)
+        run = in_process("transcribe", recordings, *options, "--format", line_format, "--output", output)
+        assert (run.stdout, run.exit_code, printed.exit_code) == ("", 1, 1)
+        lines = output.read_text(encoding="utf-8").splitlines()[header:]
+        assert printed.stdout.splitlines() == lines
+        assert len(lines) == (3 if header else 6)
+        output.unlink()
+
+
+def test_standard_output_that_is_not_unicode_still_gets_json(checkpoint, recordings):
+    command = [sys.executable, "-m", "tritone", "transcribe", str(recordings / "sub"), "--format", "jsonl"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    run = subprocess.run([*command, "--model", str(checkpoint)], capture_output=True, env=environment)
+    assert json.loads(run.stdout)["path"] == str(recordings / "sub" / "é.ogg")
+
+
+def test_a_file_that_is_complete_is_left_as_it_is_and_no_model_is_loaded(checkpoint, recordings, tmp_path):
+    output = tmp_path / "out.jsonl"
+    call = ("transcribe", recordings / "sub", recordings / "a.wav", "--model", checkpoint, "--output", output)
+    assert in_process(*call).exit_code == 0
+    before = output.read_bytes()
+    (checkpoint / "config.json").rename(checkpoint / "away")
+    try:
+        again = in_process(*call)
+    finally:
+        (checkpoint / "away").rename(checkpoint / "config.json")
+    assert (again.exit_code, output.read_bytes()) == (0, before)
+    assert "2 of 2 recordings are there" in again.stderr
+
+
+def test_failures_are_tried_again_and_a_repaired_recording_gets_its_result(checkpoint, recordings, tmp_path):
+    output, late = tmp_path / "out.jsonl", tmp_path / "late.wav"
+    call = ("transcribe", recordings / "a.wav", late, "--model", checkpoint, "--output", output)
+    assert in_process(*call).exit_code == 1
+    first = output.read_text().splitlines()
+    assert in_process(*call).exit_code == 1
+    assert output.read_text().splitlines() == first
+    late.write_bytes((recordings / "a.wav").read_bytes())
+    run = in_process(*call)
+    assert "1 of 2 recordings are there, 1 that failed are tried again" in run.stderr
+    assert run.exit_code == 0
+    assert output.read_text().splitlines()[0] == first[0]
+    assert [(record["path"], record["error"]) for record in records(output)] == [
+        (str(recordings / "a.wav"), None),
+        (str(late), None),
+    ]
+
+
+def test_results_of_another_model_or_other_options_are_not_continued(
+    checkpoint, multilingual, recordings, tmp_path
+):
+    output = tmp_path / "out.jsonl"
+    call = ("transcribe", recordings / "sub", "--output", output, "--model")
+    assert in_process(*call, checkpoint).exit_code == 0
+    before = output.read_bytes()
+    for changed in ([multilingual], [checkpoint, "--num-beams", 2], [checkpoint, "--dtype", "bfloat16"]):
+        run = in_process(*call, *changed)
+        assert f"{output}: made with model {checkpoint}, dtype float32 (line 1), but this call" in run.stderr
+        assert run.stderr.count("\n") == 1
+        assert (run.exit_code, output.read_bytes()) == (2, before)
+    assert in_process(*call, multilingual, "--overwrite").exit_code == 0
+    assert records(output)[0]["model"] == str(multilingual)
+
+
+def test_a_wrong_call_overwrites_nothing(checkpoint, recordings, tmp_path):
+    output = tmp_path / "out.jsonl"
+    call = ("transcribe", recordings / "sub", "--output", output, "--overwrite", "--model")
+    assert in_process(*call, checkpoint).exit_code == 0
+    before = output.read_bytes()
+    for wrong in (
+        ["/no/such/model"],
+        [checkpoint, "--language", "fr"],
+        [checkpoint, "--max-new-tokens", 999],
+    ):
+        assert in_process(*call, *wrong).exit_code == 2
+        assert output.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_a_full_disk_ends_the_command_with_its_reason(checkpoint, recordings):
+    run = in_process("transcribe", recordings, "--model", checkpoint, "--output", "/dev/full")
+    assert "--output /dev/full: No space left on device; stopped with 5 to go" in run.stderr
+    assert run.exit_code == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line_format", ["jsonl", "text"])
+def test_a_run_killed_at_any_moment_goes_on_and_ends_with_the_lines_of_an_uninterrupted_one(
+    checkpoint, tmp_path, waveforms, line_format
+):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for index in range(60):
+        soundfile.write(folder / f"{index:02}.wav", waveforms[index % len(waveforms)], 16_000)
+    (folder / "07.wav").write_text("no audio")
+    options = ["--model", str(checkpoint), "--format", line_format, "--num-beams", "3", "--threads", "1"]
+    whole, output = tmp_path / "whole", tmp_path / "output"
+    assert in_process("transcribe", folder, *options, "--output", whole).exit_code == 1
+
+    command = [sys.executable, "-m", "tritone", "transcribe", str(folder), *options, "--output", str(output)]
+    draw = random.Random(line_format)
+    killed, size = 0, 0
+    while killed < 4:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        enough = size + draw.randrange(whole.stat().st_size // 5)  # bytes; the moment that they are there
+        until = time.monotonic() + SOON
+        while process.poll() is None and time.monotonic() < until:
+            if output.is_file() and output.stat().st_size > enough:
+                break
+            time.sleep(0.002)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+        killed += 1
+        # As if it had been killed in the middle of a line, which is too short a moment to meet.
+        size = output.stat().st_size - draw.randrange(30)
+        os.truncate(output, size)
+    assert in_process("transcribe", folder, *options, "--output", output).exit_code == 1
+    assert sorted(output.read_text().splitlines()) == sorted(whole.read_text().splitlines())
+    if line_format == "text":  # where no failure had to be taken out, the order is the same too
+        assert output.read_bytes() == whole.read_bytes()
 
 
 def test_a_reader_that_goes_away_ends_the_command_without_a_traceback(checkpoint, recordings):

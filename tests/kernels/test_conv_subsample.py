@@ -60,7 +60,7 @@ def test_utterances_of_no_frames_have_no_outputs(lengths):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_an_utterance_has_the_same_bits_alone_first_in_the_middle_and_last(size):
     lengths = [1, 37, 2, 16, 5, 120]
-    frames, cu_frames, weight, bias = operands(lengths, *size)
+    frames, _cu_frames, weight, bias = operands(lengths, *size)
     pieces = frames.split(lengths)
     alone = [conv_subsample(piece, cumulative([len(piece)]), weight, bias)[0] for piece in pieces]
     for order in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [2, 5, 0, 4, 1, 3]):

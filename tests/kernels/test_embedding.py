@@ -51,6 +51,10 @@ def test_a_tokens_vector_has_the_same_bits_in_any_company():
 def test_gradients_reach_both_tables_and_the_hidden_states():
     table, positions_table = (tensor.double().requires_grad_() for tensor in tables(3))
     tokens, positions = torch.tensor([1, 1, 4]), torch.tensor([0, 2, 2])
-    assert torch.autograd.gradcheck(lambda *t: embedding(tokens, positions, *t, 1.5), (table, positions_table))
+    assert torch.autograd.gradcheck(
+        lambda *t: embedding(tokens, positions, *t, 1.5), (table, positions_table)
+    )
     hidden = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *t: add_positions(t[0], positions, t[1], 0.5), (hidden, positions_table))
+    assert torch.autograd.gradcheck(
+        lambda *t: add_positions(t[0], positions, t[1], 0.5), (hidden, positions_table)
+    )

@@ -5,15 +5,29 @@ import torch
 import torch.nn.functional as F
 from tritone.kernels.linear import ACTIVATIONS, linear, linear_cpu, linear_reference
 
-SHAPES = [(1, 1, 1), (1, 144, 36), (2, 7, 5), (7, 17, 3), (15, 80, 31), (16, 33, 16), (17, 130, 67), (97, 64, 128)]
+SHAPES = [
+    (1, 1, 1),
+    (1, 144, 36),
+    (2, 7, 5),
+    (7, 17, 3),
+    (15, 80, 31),
+    (16, 33, 16),
+    (17, 130, 67),
+    (97, 64, 128),
+]
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
-def operands(rows: int, width: int, outputs: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
+def operands(
+    rows: int, width: int, outputs: int, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(rows * 10_007 + width * 101 + outputs)
     hidden = torch.randn(rows, width, generator=generator)
     weight = torch.randn(outputs, width, generator=generator) / width**0.5
-    bias, residual = torch.randn(outputs, generator=generator), torch.randn(rows, outputs, generator=generator)
+    bias, residual = (
+        torch.randn(outputs, generator=generator),
+        torch.randn(rows, outputs, generator=generator),
+    )
     return hidden.to(dtype), weight.to(dtype), bias.to(dtype), residual.to(dtype)
 
 
@@ -36,7 +50,9 @@ def test_the_cpu_path_equals_the_reference(shape, dtype):
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_the_activation_comes_after_the_bias_and_before_the_residual(name):
     hidden, weight, bias, residual = operands(5, 9, 4)
-    activation = {"gelu_new": lambda x: F.gelu(x, approximate="tanh"), "swish": F.silu}.get(name, ACTIVATIONS[name])
+    activation = {"gelu_new": lambda x: F.gelu(x, approximate="tanh"), "swish": F.silu}.get(
+        name, ACTIVATIONS[name]
+    )
     wanted = activation(F.linear(hidden, weight, bias)) + residual
     for run in (linear, linear_cpu, linear_reference):
         torch.testing.assert_close(run(hidden, weight, bias, activation=name, residual=residual), wanted)
@@ -118,5 +134,5 @@ def test_a_width_that_does_not_fit_is_refused_with_both_shapes():
 
 
 def test_an_unknown_activation_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown activation 'mish'; one of gelu, .*relu"):
+    with pytest.raises(ValueError, match=r"unknown activation 'mish'; one of gelu, .*relu"):
         linear(torch.ones(2, 6), torch.ones(3, 6), activation="mish")

@@ -1,5 +1,6 @@
 """The scheduler: its policy case by case, thousands of random histories, and what its work grows with."""
 
+import random
 import sys
 import time
 from collections import Counter
@@ -257,7 +258,12 @@ class Cancel:
 @dataclass(frozen=True)
 class Plan:
     decode_steps: int
-    delay: int  # further plans until its update arrives
+    delay: int  # further plans until its update arrives at the latest
+
+
+@dataclass(frozen=True)
+class Report:
+    plan: int  # in flight, counted from the oldest; its update arrives now
 
 
 @dataclass(eq=False)
@@ -288,14 +294,16 @@ class History:
         self.seen: Counter[str] = Counter()
         self.next_id, self.last_released = 0, None
 
-    def play(self, operations: list[Add | Cancel | Plan]) -> None:
+    def play(self, operations: list[Add | Cancel | Plan | Report]) -> None:
         for operation in operations:
             if isinstance(operation, Add):
                 self.add(operation)
             elif isinstance(operation, Cancel):
                 self.cancel(self.next_id - 1 - operation.request_id)
-            else:
+            elif isinstance(operation, Plan):
                 self.plan(operation)
+            elif self.in_flight:
+                self.deliver(*self.in_flight.pop(operation.plan % len(self.in_flight))[1:])
             self.check_counts()
         self.drain()
 
@@ -407,6 +415,8 @@ class History:
                 self.end(entry, reason)
             else:
                 self.seen["late report ignored"] += 1
+                ending = any(ended is entry and why is CANCELLED for ended, why in self.ended)
+                self.seen["late report between cancel and release"] += ending
                 self.seen["late report for a new owner of the id"] += request_id in self.running
 
     def check_counts(self) -> None:
@@ -419,7 +429,7 @@ class History:
         assert scheduler.has_work == bool(self.waiting or holding)
 
     def drain(self) -> None:
-        longest = sum(entry.remaining + 7 for entry in [*self.waiting, *self.running.values()]) + 8
+        longest = sum(max(entry.remaining, 0) + 7 for entry in [*self.waiting, *self.running.values()]) + 8
         while self.scheduler.has_work or self.in_flight:
             self.plan(Plan(decode_steps=1, delay=0))
             self.check_counts()
@@ -434,16 +444,27 @@ class History:
             assert everything.rows == tuple(range(self.num_rows))
 
 
-DEMANDS = st.builds(Demand, st.integers(0, 120), st.integers(0, 40), st.integers(0, 4))
-REASONS = st.sampled_from([STOP, LENGTH, ERROR])
-ADDS = st.builds(
-    Add, DEMANDS, st.integers(-1, 2), st.integers(1, 8), REASONS, st.sampled_from([False, False, True])
-)
-PLANS = st.builds(Plan, st.integers(1, 4), st.integers(0, 4))
-OPERATIONS = st.lists(
-    ADDS | ADDS | PLANS | PLANS | st.builds(Cancel, st.integers(0, 8)), min_size=15, max_size=60
-)
-SIZES = st.tuples(st.integers(0, 40), st.integers(0, 10), st.integers(1, 300))
+def pool_of_adds(size: int) -> list[Add]:
+    """Requests to draw from with one number each: drawing every field takes longer than the histories do."""
+    pick = random.Random(0)
+    return [
+        Add(
+            Demand(pick.randint(0, 120), pick.randint(0, 40), pick.randint(0, 4)),
+            priority=pick.randint(-1, 2),
+            length=pick.randint(1, 8),
+            reason=pick.choice([STOP, LENGTH, ERROR]),
+            reuse_id=pick.random() < 0.4,
+        )
+        for _ in range(size)
+    ]
+
+
+ADDS = st.sampled_from(pool_of_adds(1000))
+PLANS = st.sampled_from([Plan(steps, delay) for delay in range(5) for steps in range(1, 5)])
+CANCELS = st.sampled_from([Cancel(back) for back in range(9)])
+REPORTS = st.sampled_from([Report(plan) for plan in range(5)])
+OPERATIONS = st.lists(st.one_of(ADDS, PLANS, CANCELS, REPORTS, ADDS, PLANS), min_size=15, max_size=50)
+SIZES = st.tuples(st.integers(0, 70), st.integers(0, 15), st.integers(1, 300))
 
 
 def play_random_histories(examples: int) -> Counter[str]:
@@ -462,18 +483,19 @@ def play_random_histories(examples: int) -> Counter[str]:
 
 
 def test_no_history_leaks_a_page_loses_a_request_or_lets_one_overtake():
-    seen = play_random_histories(2500)
+    seen = play_random_histories(2000)
     assert seen["histories"] >= 2000
     rare = [
         *("added", "can never fit", "left waiting", "cancelled while waiting", "cancelled while running"),
         *("id refused", "id used again", "late report ignored", "late report for a new owner of the id"),
+        "late report between cancel and release",
     ]
-    assert min(seen[event] for event in rare) >= 20, f"these histories do not show what they should: {seen}"
+    assert min(seen[event] for event in rare) >= 10, f"these histories do not show what they should: {seen}"
 
 
 def test_one_core_plays_at_least_2000_histories_a_minute(capsys):
     start = time.process_time()
-    seen = play_random_histories(400)
+    seen = play_random_histories(300)
     per_minute = 60 * seen["histories"] / (time.process_time() - start)
     with capsys.disabled():
         print(f"\n  scheduler: {per_minute:,.0f} random histories a minute on one core; {dict(seen)}")

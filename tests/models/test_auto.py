@@ -1,0 +1,388 @@
+"""Classes that find the family of a checkpoint, with the arguments that transformers' have."""
+
+import inspect
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from tritone.models.auto import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForSpeechSeq2Seq,
+    AutoProcessor,
+    AutoTokenizer,
+)
+from tritone.models.speech_to_text import Speech2TextForConditionalGeneration, Speech2TextModel
+from tritone.models.speech_to_text_config import Speech2TextConfig
+from tritone.models.speech_to_text_processing import Speech2TextFeatureExtractor, Speech2TextProcessor
+from tritone.models.speech_to_text_tokenization import Speech2TextTokenizer
+
+import tritone
+
+SIZES = {
+    "vocab_size": 40,
+    "d_model": 8,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 8,
+    "decoder_ffn_dim": 8,
+    "conv_channels": 8,
+    "max_source_positions": 20,
+    "max_target_positions": 20,
+    "input_feat_per_channel": 4,
+}
+ALL = [AutoConfig, AutoFeatureExtractor, AutoModelForSpeechSeq2Seq, AutoProcessor, AutoTokenizer]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A model and nothing to make its input with."""
+    Speech2TextForConditionalGeneration(Speech2TextConfig(**SIZES)).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tmp_path_factory) -> Path:
+    import sentencepiece
+
+    folder = tmp_path_factory.mktemp("vocabulary")
+    with (folder / "sentencepiece.bpe.model").open("wb") as model:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["one two three four five", "six seven eight nine zero"] * 9),
+            model_writer=model,
+            vocab_size=40,
+            model_type="bpe",
+            minloglevel=2,
+        )
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.bpe.model"))
+    names = ["<s>", "<pad>", "</s>", "<unk>"]
+    names += [piece for i in range(len(pieces)) if (piece := pieces.id_to_piece(i)) not in names]
+    (folder / "vocab.json").write_text(
+        json.dumps({name: i for i, name in enumerate(names)}), encoding="utf-8"
+    )
+    return folder
+
+
+@pytest.fixture
+def processor(vocabulary) -> Speech2TextProcessor:
+    return Speech2TextProcessor(
+        Speech2TextFeatureExtractor(padding_value=0.5), Speech2TextTokenizer.from_pretrained(vocabulary)
+    )
+
+
+def edit(path: Path, **fields: object) -> None:
+    """Set fields of a JSON file, and drop those given as None."""
+    content = {**json.loads(path.read_text()), **fields}
+    path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+
+
+# Models
+
+
+def test_the_family_is_found_in_the_configuration_and_arguments_are_handed_on(folder):
+    model = AutoModelForSpeechSeq2Seq.from_pretrained(folder, dtype="float16", dropout=0.5)
+    assert type(model) is Speech2TextForConditionalGeneration
+    assert model.dtype == torch.float16
+    assert model.config.dropout == 0.5
+    assert type(AutoModelForSpeechSeq2Seq.from_pretrained(str(folder))) is Speech2TextForConditionalGeneration
+
+
+def test_a_loaded_model_is_in_evaluation_mode_and_a_fresh_one_in_training_mode_as_in_transformers(folder):
+    assert not AutoModelForSpeechSeq2Seq.from_pretrained(folder).training
+    assert not transformers.Speech2TextForConditionalGeneration.from_pretrained(folder).training
+    assert AutoModelForSpeechSeq2Seq.from_config(Speech2TextConfig(**SIZES)).training
+    assert transformers.Speech2TextForConditionalGeneration(transformers.Speech2TextConfig(**SIZES)).training
+
+
+def test_keyword_arguments_override_the_configuration(folder):
+    model, report = AutoModelForSpeechSeq2Seq.from_pretrained(
+        folder, output_attentions=True, output_loading_info=True, num_hidden_layers=1
+    )
+    assert model.config.output_attentions is True
+    assert report == {
+        "missing_keys": set(),
+        "unexpected_keys": set(),
+        "mismatched_keys": set(),
+        "error_msgs": [],
+    }
+    features = torch.randn(1, 9, 4)
+    assert model(features, decoder_input_ids=torch.tensor([[2, 5]])).cross_attentions is not None
+
+
+def test_every_argument_of_transformers_is_taken(folder, tmp_path):
+    model = AutoModelForSpeechSeq2Seq.from_pretrained(
+        folder,
+        config=AutoConfig.from_pretrained(folder),
+        state_dict=None,
+        cache_dir=tmp_path / "cache",
+        from_tf=False,
+        from_flax=False,
+        force_download=True,
+        resume_download=True,
+        proxies={"http": "foo.bar:3128"},
+        output_loading_info=False,
+        local_files_only=True,
+        revision="v1.0",
+        trust_remote_code=False,
+        token="hf_x",
+        low_cpu_mem_usage=True,
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        ignore_mismatched_sizes=False,
+        torch_dtype=torch.float32,
+        device_map="cpu",
+    )
+    assert type(model) is Speech2TextForConditionalGeneration
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "auto", [AutoModelForSpeechSeq2Seq, Speech2TextForConditionalGeneration, Speech2TextModel]
+)
+def test_an_argument_that_there_is_not_is_named(auto, folder):
+    problem = "num_beam: neither an argument here nor a field of Speech2TextConfig"
+    with pytest.raises(TypeError, match=problem):
+        auto.from_pretrained(folder, num_beam=5)
+    with pytest.raises(TypeError, match=problem):
+        auto.from_pretrained(folder, config=Speech2TextConfig(**SIZES), num_beam=5)
+    with pytest.raises(TypeError, match=problem):
+        auto.from_config(Speech2TextConfig(**SIZES), num_beam=5)
+    with pytest.raises(ValueError, match=r"describes no model: .*positional argument"):
+        auto.from_pretrained(folder, "something for the constructor")
+
+
+@pytest.mark.parametrize("auto", [AutoModelForSpeechSeq2Seq, Speech2TextForConditionalGeneration])
+@pytest.mark.parametrize("framework", ["from_tf", "from_flax"])
+def test_checkpoints_of_other_frameworks_are_refused_with_the_remedy(auto, framework, folder):
+    problem = f"{framework}=True is not supported yet; convert the checkpoint to safetensors"
+    with pytest.raises(ValueError, match=problem):
+        auto.from_pretrained(folder, **{framework: True})
+    with pytest.raises(ValueError, match=problem):
+        auto.from_pretrained(
+            "./tf_model/speech_model_checkpoint.ckpt.index", config=Speech2TextConfig(), **{framework: True}
+        )
+    (folder / "model.safetensors").rename(folder / "tf_model.h5")
+    with pytest.raises(
+        FileNotFoundError, match=r"weights of another framework \(tf_model\.h5\), which are not"
+    ):
+        auto.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("auto", [AutoModelForSpeechSeq2Seq, Speech2TextForConditionalGeneration])
+def test_a_configuration_can_be_an_object_a_file_or_a_folder(auto, folder, tmp_path):
+    edit(folder / "config.json", dropout=0.3)
+    shutil.copy(folder / "config.json", tmp_path / "speech_model_config.json")
+    edit(folder / "config.json", dropout=0.4)
+    for config in (tmp_path / "speech_model_config.json", str(tmp_path / "speech_model_config.json")):
+        assert auto.from_pretrained(folder, config=config).config.dropout == 0.3
+    given = Speech2TextConfig(**SIZES, dropout=0.2)
+    model = auto.from_pretrained(folder, config=given, output_attentions=True)
+    assert (model.config.dropout, model.config.output_attentions) == (0.2, True)
+    assert not given.output_attentions  # the model has a copy
+    edit(folder / "config.json", model_type="whisper")
+    assert auto.from_pretrained(folder, config=given).config.dropout == 0.2
+    theirs = transformers.Speech2TextConfig(**SIZES, dropout=0.1)
+    model = auto.from_pretrained(folder, config=theirs)
+    assert type(model.config) is Speech2TextConfig
+    assert model.config.dropout == 0.1
+
+
+def test_a_fresh_model_is_made_from_a_configuration():
+    torch.manual_seed(0)
+    config = Speech2TextConfig(**SIZES, init_std=0.5, dtype="float16")
+    model = AutoModelForSpeechSeq2Seq.from_config(config)
+    assert type(model) is Speech2TextForConditionalGeneration
+    assert model.config == Speech2TextConfig(**SIZES, init_std=0.5, dtype="float32")
+    assert model.config is not config
+    assert 0.4 < model.model.decoder.layers[0].fc1.weight.std() < 0.6
+    assert AutoModelForSpeechSeq2Seq.from_config(config, torch_dtype="auto").dtype == torch.float16
+    assert (
+        AutoModelForSpeechSeq2Seq.from_config(config, dtype=torch.bfloat16, dropout=0.0).config.dropout == 0.0
+    )
+    theirs = transformers.Speech2TextConfig(**SIZES)
+    assert AutoModelForSpeechSeq2Seq.from_config(theirs).config.d_model == 8
+    with pytest.raises(ValueError, match="trust_remote_code=True is refused"):
+        AutoModelForSpeechSeq2Seq.from_config(config, trust_remote_code=True)
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        (
+            transformers.BertConfig(),
+            r"nothing for a BertConfig \(model_type 'bert'\); supported here: Speech2Text",
+        ),
+        (transformers.WhisperConfig(), "nothing for a WhisperConfig"),
+        (tritone.models.configuration.PretrainedConfig(), "nothing for a PretrainedConfig"),
+        ({"model_type": "speech_to_text"}, "nothing for a dict"),
+        (None, "nothing for a NoneType"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_configuration_of_another_family_is_refused_with_those_that_are_here(config, problem, folder):
+    with pytest.raises(ValueError, match=problem):
+        AutoModelForSpeechSeq2Seq.from_config(config)
+    if config is not None:
+        with pytest.raises(ValueError, match=problem):
+            AutoModelForSpeechSeq2Seq.from_pretrained(folder, config=config)
+        with pytest.raises(ValueError, match=r"config is a .*; give a Speech2TextConfig"):
+            Speech2TextForConditionalGeneration.from_pretrained(folder, config=config)
+
+
+# Configurations
+
+
+def test_a_configuration_is_loaded_made_and_told_what_was_not_for_it(folder):
+    config = AutoConfig.from_pretrained(folder, dropout=0.5)
+    assert type(config) is Speech2TextConfig
+    assert (config.dropout, config.d_model) == (0.5, 8)
+    config, unused = AutoConfig.from_pretrained(folder, dropout=0.5, foo=False, return_unused_kwargs=True)
+    assert (config.dropout, unused) == (0.5, {"foo": False})
+    assert AutoConfig.from_pretrained(folder / "config.json") == AutoConfig.from_pretrained(folder)
+    assert AutoConfig.for_model("speech_to_text", d_model=8).d_model == 8
+    with pytest.raises(ValueError, match="AutoConfig has model_type 'bert'; supported here: speech_to_text"):
+        AutoConfig.for_model("bert")
+
+
+def test_a_configuration_with_code_of_its_own_loads_as_what_it_says_it_is(folder):
+    edit(folder / "config.json", auto_map={"AutoConfig": "code.Config"})
+    (folder / "code.py").write_text("raise SystemExit('this ran')")
+    assert type(AutoConfig.from_pretrained(folder)) is Speech2TextConfig
+    assert type(AutoModelForSpeechSeq2Seq.from_pretrained(folder)) is Speech2TextForConditionalGeneration
+    with pytest.raises(
+        ValueError, match="trust_remote_code=True is refused: no code out of a checkpoint is run"
+    ):
+        AutoConfig.from_pretrained(folder, trust_remote_code=True)
+
+
+@pytest.mark.parametrize("name", ["my_speech_to_text_model", "S2T-small-asr", "speech-to-text"])
+def test_a_name_decides_where_the_configuration_does_not_say(name, folder, processor):
+    processor.save_pretrained(folder)
+    for file in folder.glob("*.json"):
+        if file.name != "vocab.json":
+            edit(
+                file, model_type=None, processor_class=None, tokenizer_class=None, feature_extractor_type=None
+            )
+    named = folder.rename(folder.with_name(name))
+    assert type(AutoModelForSpeechSeq2Seq.from_pretrained(named)) is Speech2TextForConditionalGeneration
+    assert type(AutoConfig.from_pretrained(str(named))) is Speech2TextConfig
+    assert type(AutoConfig.from_pretrained(named / "config.json")) is Speech2TextConfig
+    assert type(AutoProcessor.from_pretrained(named)) is Speech2TextProcessor
+    assert type(AutoTokenizer.from_pretrained(named)) is Speech2TextTokenizer
+
+
+def test_the_folders_around_a_checkpoint_do_not_decide(folder):
+    edit(folder / "config.json", model_type=None)
+    (folder.parent / "s2t").mkdir()
+    moved = folder.rename(folder.parent / "s2t" / "checkpoint-500")
+    problem = "has model_type None; supported here: speech_to_text; write one into its config.json"
+    with pytest.raises(ValueError, match=problem):
+        AutoModelForSpeechSeq2Seq.from_pretrained(moved)
+    assert type(Speech2TextForConditionalGeneration.from_pretrained(moved).config) is Speech2TextConfig
+
+
+# Feature extractors, tokenizers, processors
+
+
+def test_a_processor_and_its_parts_are_found_without_a_model(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    assert not (tmp_path / "config.json").exists()
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert type(loaded) is Speech2TextProcessor
+    assert loaded.feature_extractor.padding_value == 0.5
+    assert AutoProcessor.from_pretrained(tmp_path, padding_value=2.0).feature_extractor.padding_value == 2.0
+    assert AutoProcessor.from_pretrained(tmp_path, do_upper_case=True).tokenizer.do_upper_case
+    extractor = AutoFeatureExtractor.from_pretrained(tmp_path)
+    assert type(extractor) is Speech2TextFeatureExtractor
+    assert extractor.padding_value == 0.5
+    assert AutoFeatureExtractor.from_pretrained(tmp_path / "preprocessor_config.json").padding_value == 0.5
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, use_fast=True, model_max_length=7)
+    assert type(tokenizer) is Speech2TextTokenizer
+    assert tokenizer.model_max_length == 7
+
+
+def test_what_transformers_saved_is_found(processor, vocabulary, tmp_path):
+    transformers.Speech2TextProcessor(
+        transformers.Speech2TextFeatureExtractor(padding_value=0.25),
+        transformers.Speech2TextTokenizer(
+            str(vocabulary / "vocab.json"), str(vocabulary / "sentencepiece.bpe.model")
+        ),
+    ).save_pretrained(tmp_path)
+    assert AutoProcessor.from_pretrained(tmp_path).feature_extractor.padding_value == 0.25
+    assert AutoFeatureExtractor.from_pretrained(tmp_path).padding_value == 0.25
+    assert AutoTokenizer.from_pretrained(tmp_path).encode("one") == processor.tokenizer.encode("one")
+
+
+@pytest.mark.parametrize("auto", [AutoTokenizer, AutoFeatureExtractor, AutoProcessor])
+def test_a_configuration_decides_the_family_if_it_is_given(auto, processor, folder):
+    processor.save_pretrained(folder)
+    edit(folder / "config.json", model_type="whisper")
+    for file in ("preprocessor_config.json", "tokenizer_config.json"):
+        edit(folder / file, processor_class=None, tokenizer_class=None, feature_extractor_type=None)
+    with pytest.raises(ValueError, match="model_type 'whisper'; supported here: speech_to_text"):
+        auto.from_pretrained(folder)
+    assert auto.from_pretrained(folder, config=Speech2TextConfig()) is not None
+
+
+# All of them
+
+
+def test_the_public_names_are_these_classes():
+    for auto in ALL:
+        assert getattr(tritone, auto.__name__) is auto
+
+
+@pytest.mark.parametrize("auto", ALL)
+@pytest.mark.parametrize("model_type", ["whisper", None, 3])
+def test_a_family_that_is_not_here_is_refused_with_those_that_are(auto, model_type, folder):
+    edit(folder / "config.json", model_type=None)
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**fields, "model_type": model_type}))
+    with pytest.raises(ValueError, match=f"model_type {model_type!r}; supported here: speech_to_text"):
+        auto.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("auto", ALL)
+def test_a_name_that_is_no_checkpoint_folder_is_refused(auto, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint folder .*nowhere.*: it does not exist; give"):
+        auto.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+        auto.from_pretrained(tmp_path)
+
+
+def test_a_file_is_no_model(folder):
+    for auto in (AutoModelForSpeechSeq2Seq, Speech2TextForConditionalGeneration, AutoTokenizer):
+        with pytest.raises(
+            FileNotFoundError, match=r"no checkpoint folder .*: it is a file; give the path of a"
+        ):
+            auto.from_pretrained(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("auto", ALL)
+def test_an_auto_class_has_no_objects(auto):
+    with pytest.raises(EnvironmentError, match=f"{auto.__name__} is made with from_pretrained"):
+        auto()
+
+
+def test_the_arguments_are_documented_at_the_class_that_takes_them():
+    signature = inspect.signature(Speech2TextForConditionalGeneration.from_pretrained)
+    text = inspect.getdoc(Speech2TextForConditionalGeneration.from_pretrained)
+    for name in signature.parameters:
+        assert name in text, name
+
+
+def test_importing_tritone_imports_neither_torch_nor_huggingface_hub(tmp_path):
+    code = (
+        "import sys, tritone; print(sorted({'torch', 'huggingface_hub', 'safetensors'} & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
+    assert (run.returncode, run.stdout) == (0, "[]\n"), run.stderr

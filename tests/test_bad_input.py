@@ -1,0 +1,390 @@
+"""What bad input gets: one or two lines that name the value and the remedy, and nothing else is lost.
+
+Each line of the list has its case here, through the command or the engine, as a user meets it. More:
+
+    recordings       tests/engine/test_audio.py (files and arrays), tests/engine/test_engine.py (their place
+                     in a job), tests/models/test_speech_to_text_processing.py (the processor's arguments)
+    silence          tests/kernels/test_utterance_cmvn.py (a constant bin), the processor's tests (features)
+    checkpoints      tests/models/test_checkpoint.py, test_configuration.py, test_auto.py, test_hub.py (every
+                     answer of a hub, and none)
+    a request        tests/scheduler/test_scheduler.py (one that can never fit)
+    options          tests/models/test_generation_config.py (every one that is not supported, every range)
+    mutated files    tests/test_fuzz.py
+"""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import typer.testing
+from safetensors.torch import load_file, save_file
+from tritone.engine.audio import AudioError
+from tritone.engine.cli import app
+
+import tritone
+
+ROOT = Path(__file__).parents[1]
+DIGITS = ROOT / "models" / "digits"
+SAMPLE = ROOT / "samples" / "two_digits_16k.wav"
+RATE = 16_000
+LONGEST = 240  # seconds: 6,000 encoder positions of 4 frames of 10 ms
+SOON = 300  # seconds; nothing takes so long but on a machine that is busy otherwise
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def command(*arguments) -> typer.testing.Result:
+    return typer.testing.CliRunner().invoke(app, ["transcribe", *map(str, arguments)])
+
+
+def is_brief(message: str) -> bool:
+    return 0 < len(message.strip().split("\n")) <= 2
+
+
+# Recordings, all in one job.
+
+
+def tone(seconds: float = 1.0) -> np.ndarray:
+    return (0.5 * np.sin(np.arange(int(seconds * RATE)) * 0.2)).astype(np.float32)
+
+
+def write(path: Path, samples: np.ndarray, rate: int = RATE, **options) -> None:
+    soundfile.write(path, samples, rate, **options)
+
+
+def write_cut(path: Path) -> None:
+    write(path, tone())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def write_with(value: float) -> Callable[[Path], None]:
+    samples = tone()
+    samples[7] = value
+    return lambda path: write(path, samples, subtype="FLOAT")
+
+
+def write_at(rate: int) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        write(path, tone())
+        content = bytearray(path.read_bytes())
+        content[24:28] = struct.pack("<I", rate)
+        path.write_bytes(content)
+
+    return make
+
+
+RECORDINGS: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "a missing file": ("gone.wav", lambda path: None, "no such file.*check the path"),
+    "an empty file": ("empty.flac", Path.touch, r"is empty \(0 bytes\); copy or record it again"),
+    "a text file called .wav": (
+        "text.wav",
+        lambda path: path.write_text("This is a letter, not a recording.\n" * 99),
+        "damaged, or not audio that libsndfile .* reads .*; convert it: ffmpeg",
+    ),
+    "a truncated FLAC": ("cut.flac", write_cut, "damaged, .*; convert it: ffmpeg"),
+    "zero samples": (
+        "none.wav",
+        lambda path: write(path, np.zeros(0)),
+        "holds no samples; record it again, or leave it out",
+    ),
+    "NaN": ("nan.wav", write_with(np.nan), "sample 7 is nan; repair or re-export"),
+    "infinity": ("inf.wav", write_with(-np.inf), "sample 7 is -inf; repair or re-export"),
+    "a wrong sampling rate": (
+        "rate.wav",
+        write_at(3),
+        "sampling rate 3; it must be a whole number from 1000 to 768000 Hz",
+    ),
+    "shorter than one frame": (
+        "short.wav",
+        lambda path: write(path, tone(0.02)),
+        "20.0 ms, shorter than one frame of 25 ms; leave it out",
+    ),
+    "longer than the model's positions": (
+        "long.flac",
+        lambda path: write(path, np.zeros(8_000 * (LONGEST + 1), np.int16), 8_000),
+        f"longer than {LONGEST}.0 s, the most that is taken at once; split it",
+    ),
+}
+GOOD: dict[str, Callable[[Path], object]] = {
+    "a_first.wav": lambda path: shutil.copy(SAMPLE, path),
+    "silence.wav": lambda path: write(path, np.zeros(RATE)),
+    "z_last.wav": lambda path: shutil.copy(SAMPLE, path),
+}
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """All of them through the command at once: its end, and its JSON lines by file name."""
+    folder = tmp_path_factory.mktemp("recordings")
+    names = sorted([*GOOD, *(name for name, _, _ in RECORDINGS.values())])
+    for name, make, _ in [*RECORDINGS.values(), *((name, make, "") for name, make in GOOD.items())]:
+        make(folder / name)
+    output = folder / "out.jsonl"
+    run = command(*(folder / name for name in names), "--output", output, "--device", "cpu")
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [Path(record["path"]).name for record in records] == names, run.output
+    return run, {Path(record["path"]).name: record for record in records}
+
+
+@pytest.mark.parametrize("line", RECORDINGS)
+def test_a_bad_recording_is_named_with_what_is_wrong_and_what_to_do(job, line):
+    run, records = job
+    name, _, message = RECORDINGS[line]
+    record = records[name]
+    assert (record["text"], record["finish_reason"]) == (None, "error")
+    assert str(record["path"]) in record["error"]
+    assert is_brief(record["error"])
+    with pytest.raises(AudioError, match=message):
+        raise AudioError(record["error"])
+    assert record["error"] in run.stderr
+
+
+def test_the_other_recordings_are_transcribed_and_the_exit_code_is_1(job):
+    run, records = job
+    assert run.exit_code == 1
+    assert [name for name, record in records.items() if record["error"] is None] == sorted(GOOD)
+    assert records["a_first.wav"]["text"] == records["z_last.wav"]["text"] != ""
+    assert f"{len(records)} files" in run.stderr
+    assert f"{len(RECORDINGS)} failed" in run.stderr
+
+
+def test_digital_silence_gets_a_result_from_finite_features(job):
+    _, records = job
+    silence = records["silence.wav"]
+    assert silence["finish_reason"] in ("stop", "length")
+    assert np.isfinite(silence["score"])
+    extractor = tritone.Speech2TextFeatureExtractor()
+    features = extractor(np.zeros(RATE, np.float32), sampling_rate=RATE, return_tensors="pt").input_features
+    assert torch.equal(features, torch.zeros_like(features))
+
+
+# Arrays and requests, in one engine.
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with tritone.Engine(device="cpu", num_rows=4, num_pages=80) as engine:
+        yield engine
+
+
+REQUESTS: dict[str, tuple[dict, str]] = {
+    "zero samples": ({"source": np.zeros(0, np.float32)}, r"array \(0,\): holds no samples"),
+    "NaN": ({"source": np.full(RATE, np.nan)}, "sample 0 is nan; repair"),
+    "infinity": ({"source": np.full(RATE, np.inf)}, "sample 0 is inf; repair"),
+    "a 2-D array of channels": (
+        {"source": np.zeros((2, RATE))},
+        r"array \(2, 16000\): reads as 16000 channels of 2 samples; pass \[samples, channels\].* array\.T",
+    ),
+    "a 3-D array": ({"source": np.zeros((1, 2, RATE))}, r"array \(1, 2, 16000\): has 3 dimensions; pass"),
+    "a wrong sampling rate": (
+        {"source": tone(), "sampling_rate": -8_000},
+        "sampling rate -8000; it must be a whole number from 1000 to 768000 Hz",
+    ),
+    "shorter than one frame": (
+        {"source": np.zeros(399, np.float32)},
+        r"array \(399,\): 24.9 ms, shorter than one frame of 25 ms; leave it out",
+    ),
+    "longer than the model's positions": (
+        {"source": np.zeros((LONGEST + 1) * RATE, np.float32)},
+        f"longer than {LONGEST}.0 s, the most that is taken at once; split it",
+    ),
+    "a request that can never fit: rows": (
+        {"source": tone(), "num_beams": 5},
+        "needs 5 rows .* has 4; raise num_rows, or ask for fewer beams",
+    ),
+    "a request that can never fit: pages": (
+        {"source": tone(60)},
+        r"needs \d+ pages .* the cache has 80; raise num_pages, or .* less audio",
+    ),
+}
+
+
+@pytest.mark.parametrize("line", REQUESTS)
+def test_a_bad_request_fails_alone_with_what_is_wrong_and_what_to_do(engine, line):
+    request, message = REQUESTS[line]
+    before, after = engine.submit(SAMPLE), None
+    handle = engine.submit(**request)
+    after = engine.submit(SAMPLE)
+    with pytest.raises(ValueError, match=message) as raised:
+        handle.result(SOON)
+    assert is_brief(str(raised.value))
+    assert before.result(SOON).text == after.result(SOON).text != ""
+
+
+def test_the_processor_refuses_a_rate_that_is_not_the_models():
+    with pytest.raises(ValueError, match="8000 Hz for a feature extractor of 16000 Hz; resample"):
+        tritone.Speech2TextFeatureExtractor()(tone(), sampling_rate=8_000)
+
+
+OPTIONS: dict[str, tuple[dict, str]] = {
+    "max_length above the positions": (
+        {"max_length": 1025},
+        "max_length is 1025; it must be 2 to 1024, the model's decoder positions",
+    ),
+    "an unsupported option": ({"penalty_alpha": 0.6}, "penalty_alpha=0.6 is not supported; leave it out"),
+    "an unknown option": ({"num_beam": 2}, "unknown generation option 'num_beam'; known: .*num_beams"),
+}
+
+
+@pytest.mark.parametrize("line", OPTIONS)
+def test_a_bad_option_is_refused_when_it_is_given(engine, line):
+    options, message = OPTIONS[line]
+    for call in (lambda: engine.submit(SAMPLE, **options), lambda: engine.transcribe([SAMPLE], **options)):
+        with pytest.raises(ValueError, match=message) as raised:
+            call()
+        assert is_brief(str(raised.value))
+
+
+# Checkpoints, each through the command.
+
+
+def edit(name: str, **fields) -> Callable[[Path], None]:
+    """Sets fields of a JSON file, or takes them out where they are None."""
+
+    def change(folder: Path) -> None:
+        content = json.loads((folder / name).read_text()) | fields
+        kept = {key: value for key, value in content.items() if value is not None}
+        (folder / name).write_text(json.dumps(kept))
+
+    return change
+
+
+def without_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.decoder.layers.1.fc2.bias"]
+    save_file(tensors, folder / "model.safetensors")
+
+
+def with_header(header: bytes, size: int | None = None) -> Callable[[Path], None]:
+    """Puts another header before the tensors, and says that it has `size` bytes."""
+
+    def change(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        content = path.read_bytes()
+        data = content[8 + struct.unpack("<Q", content[:8])[0] :]
+        path.write_bytes(struct.pack("<Q", len(header) if size is None else size) + header + data)
+
+    return change
+
+
+def one_tensor(shape: list[int], offsets: list[int]) -> bytes:
+    return json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": offsets}}).encode()
+
+
+def with_shard(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        names = load_file(folder / "model.safetensors").keys()
+        (folder / "model.safetensors").rename(folder.parent / "stolen.safetensors")
+        index = {"weight_map": dict.fromkeys(names, name)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    return change
+
+
+DAMAGED = r"model\.safetensors is damaged \(.*\); fetch it again"
+CHECKPOINTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a config without model_type": (
+        edit("config.json", model_type=None),
+        r"has model_type None; supported here: speech_to_text; write one into its config\.json",
+    ),
+    "an unknown model_type": (edit("config.json", model_type="parrot"), "'parrot'.*speech_to_text"),
+    "a missing tensor": (without_a_tensor, r"do not fit .*missing: model\.decoder\.layers\.1\.fc2\.bias"),
+    "a corrupted safetensors header": (with_header(b'{"x": {"dtype": "F32", "sha'), DAMAGED),
+    "a safetensors header of zeros": (with_header(bytes(99)), DAMAGED),
+    "a header of 9 exabytes": (with_header(b"{}", size=2**63), DAMAGED),
+    "a tensor of 4 exabytes": (with_header(one_tensor([2**30, 2**30], [0, 2**62])), DAMAGED),
+    "a tensor of more elements than 64 bits count": (
+        with_header(one_tensor([2**40, 2**40], [0, 8])),
+        DAMAGED,
+    ),
+    "a model of absurd size": (
+        edit("config.json", vocab_size=10**12),
+        "the configuration describes",
+    ),
+    "a model of absurdly many layers": (
+        edit("config.json", encoder_layers=10**9),
+        "the configuration describes a model of over .* parameters.*correct its sizes",
+    ),
+    "a shard name with ../": (with_shard("../stolen.safetensors"), r"outside its folder: '\.\./stolen"),
+    "max_length above the positions": (
+        edit("generation_config.json", max_length=5_000),
+        "max_length is 5000; it must be 2 to 1024, the model's decoder positions",
+    ),
+    "an unsupported option in generation_config.json": (
+        edit("generation_config.json", penalty_alpha=0.6),
+        "generation option penalty_alpha=0.6 is not supported",
+    ),
+    "weights that are text": (
+        lambda folder: (folder / "model.safetensors").write_text("not a model\n" * 99),
+        DAMAGED,
+    ),
+    "no weights": (
+        lambda folder: (folder / "model.safetensors").unlink(),
+        r"has no weights.*; save the model as safetensors|neither model\.safetensors",
+    ),
+}
+
+
+@pytest.mark.parametrize("line", CHECKPOINTS)
+def test_a_bad_checkpoint_ends_the_command_with_2_and_what_is_wrong(tmp_path, line):
+    damage, message = CHECKPOINTS[line]
+    folder = tmp_path / "model"
+    shutil.copytree(DIGITS, folder)
+    damage(folder)
+    run = command(SAMPLE, "--model", folder, "--device", "cpu")
+    assert run.exit_code == 2
+    assert run.stdout == ""
+    assert run.stderr.startswith("tritone: error: ")
+    assert is_brief(run.stderr)
+    with pytest.raises(ValueError, match=message):
+        raise ValueError(run.stderr.replace("\n", " "))
+
+
+def test_an_unreachable_hub_ends_the_command_with_2_and_names_the_remedy(tmp_path):
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": "http://127.0.0.1:9",  # the port of the service that discards what it gets
+        "HF_HOME": str(tmp_path),
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "tritone", "transcribe", SAMPLE, "--model", "somebody/s2t", "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        timeout=SOON,
+        env=environment,
+    )
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert run.stderr.startswith("tritone: error: ")
+    assert "somebody/s2t" in run.stderr
+    assert "http://127.0.0.1:9" in run.stderr
+    assert "HF_ENDPOINT, or give a local folder" in run.stderr
+    assert is_brief(run.stderr)
+
+
+def test_a_call_that_asks_for_more_tokens_than_there_are_positions_ends_with_2():
+    run = command(SAMPLE, "--max-new-tokens", 5_000)
+    assert run.exit_code == 2
+    assert "is 5001; it must be 2 to 1024, the model's decoder positions" in run.stderr
+
+
+def test_a_call_for_more_beams_than_fit_names_the_recording_and_the_remedy():
+    run = command(SAMPLE, "--num-beams", 40, "--device", "cpu")
+    assert run.exit_code == 1
+    assert f"{SAMPLE}: request 0 needs 40 rows (hypotheses)" in run.stderr
+    assert "ask for fewer beams" in run.stderr
