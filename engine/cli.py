@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -209,9 +210,15 @@ def _start(
     if model is None:
         _note("no --model given: using the digits model that comes along, which knows English digits only")
     try:
-        return resources.enter_context(Engine(model, device=device, dtype=dtype))
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return resources.enter_context(Engine(model, device=device, dtype=dtype))
     except (ValueError, OSError, RuntimeError) as error:
         _refuse(str(error))
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    _note(f"warning: {message}")
 
 
 def _open(

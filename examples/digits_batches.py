@@ -33,7 +33,9 @@ class Batch:
     spans: Tensor  # [batch, tokens, 2], first frame and end of what each label names; -1 where unknown
 
 
-def make_batch(strings: Sequence[Utterance], rng: np.random.Generator | None = None) -> Batch:
+def make_batch(
+    strings: Sequence[Utterance], rng: np.random.Generator | None = None, strength: float = 1.0
+) -> Batch:
     """Features of the strings; with a generator they are warped in time and frequency and partly masked."""
     waveforms = [torch.from_numpy(_at_least_one_frame(string.waveform)) for string in strings]
     offsets = torch.tensor([0, *np.cumsum([len(w) for w in waveforms])], dtype=torch.int32)
@@ -42,24 +44,31 @@ def make_batch(strings: Sequence[Utterance], rng: np.random.Generator | None = N
     places = [_frames_of(string) for string in strings]
     if rng is not None:
         for i, frames in enumerate(features):
-            features[i], places[i] = _warped(frames, places[i], rng)
+            features[i], places[i] = _warped(frames, places[i], rng, strength)
     lengths = [len(frames) for frames in features]
     cu_frames = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
     features = list(utterance_cmvn(torch.cat(features), cu_frames).split(lengths))
     if rng is not None:
-        features = [_masked(frames, rng) for frames in features]
+        features = [_masked(frames, rng) if rng.random() < strength else frames for frames in features]
     return _padded(features, places, strings)
 
 
-def training_batches(maker: StringMaker, size: int, steps: int, seed: int) -> Iterator[Batch]:
-    """`steps` batches of `size` strings, made by a thread while the model is trained on the one before."""
+def training_batches(
+    maker: StringMaker, size: int, steps: int, seed: int, strength: float = 1.0, ramp: bool = True
+) -> Iterator[Batch]:
+    """`steps` batches of `size` strings, made by a thread while the model is trained on the one before.
+
+    With `ramp` the first strings are plain recordings, and what changes them comes in over the first 40 % of
+    the steps; `strength`, 0 to 1, is how much there is of it at last.
+    """
     rng = np.random.default_rng(seed)
     ready: queue.Queue[Batch | Exception | None] = queue.Queue(maxsize=3)
 
     def produce() -> None:
         try:
-            for _ in range(steps):
-                ready.put(make_batch([maker.draw() for _ in range(size)], rng))
+            for step in range(steps):
+                share = strength * (min(1.0, step / (0.4 * steps)) if ramp else 1.0)
+                ready.put(make_batch([maker.draw(share) for _ in range(size)], rng, share))
             ready.put(None)
         except Exception as error:
             ready.put(error)
@@ -84,11 +93,11 @@ def _frames_of(string: Utterance) -> np.ndarray | None:
 
 
 def _warped(
-    frames: Tensor, places: np.ndarray | None, rng: np.random.Generator
+    frames: Tensor, places: np.ndarray | None, rng: np.random.Generator, strength: float
 ) -> tuple[Tensor, np.ndarray | None]:
     """Another tempo, changing within the string, and another vocal tract length; neither moves the pitch."""
     total = len(frames)
-    if rng.random() < 0.6:
+    if rng.random() < 0.6 * strength:
         knots = np.linspace(0, total, total // 35 + 2)
         pace = np.exp(np.interp(np.arange(total), knots, rng.uniform(-0.25, 0.25, len(knots))))
         clock = np.concatenate([[0.0], np.cumsum(pace)[:-1]])  # when each old frame comes, on the new clock
@@ -97,7 +106,7 @@ def _warped(
         share = torch.from_numpy((source - np.floor(source)).astype(np.float32))[:, None]
         frames = frames[below] * (1 - share) + frames[(below + 1).clamp(max=total - 1)] * share
         places = None if places is None else np.interp(places, np.arange(total), clock)
-    if rng.random() < 0.6:
+    if rng.random() < 0.6 * strength:
         frames = frames @ _mel_warp(np.exp(rng.uniform(-0.14, 0.14)))
     return frames, places
 

@@ -177,18 +177,23 @@ class StringMaker:
         self._speakers = list(speakers.values())
         self._synthetic = synthetic
         self._phrases = phrases
+        self._strength = 1.0
         self._rng = np.random.default_rng(seed)
         self._noises = [_coloured_noise(self._rng, slope) for slope in (0.0, 0.5, 1.0, 1.5)]
 
-    def draw(self) -> Utterance:
-        rng = self._rng
+    def draw(self, strength: float = 1.0) -> Utterance:
+        """A string of the recordings, changed less often the lower `strength` is, from 0 to 1."""
+        rng, self._strength = self._rng, strength
         if rng.random() < 0.015:
             string = Utterance(np.zeros(int(rng.integers(4_000, 40_000)), dtype=np.float32), (), ())
-        elif self._phrases and rng.random() < 0.12:
+        elif self._phrases and self._chance(0.12):
             string = self._draw_phrase()
         else:
             string = self._draw_joined()
         return Utterance(self._colour(string.waveform), string.digits, string.spans)
+
+    def _chance(self, probability: float) -> bool:
+        return bool(self._rng.random() < probability * self._strength)
 
     def _draw_phrase(self) -> Utterance:
         clip, digits = self._phrases[self._rng.integers(len(self._phrases))]
@@ -205,14 +210,14 @@ class StringMaker:
         if length > 1 and rng.random() < 0.1:  # the same digit twice is what a decoder loses count of
             repeated = int(rng.integers(1, length))
             digits = (*digits[:repeated], digits[repeated - 1], *digits[repeated + 1 :])
-        speed, wobble = self._draw_speed(), rng.choice((0.0, 0.04))
+        speed, wobble = self._draw_speed(), 0.04 * self._strength
         clips = []
         for d in digits:
             clip = resample(
                 voice[d][rng.integers(len(voice[d]))], speed * math.exp(rng.uniform(-wobble, wobble))
             )
             clips.append(clip * np.float32(10 ** (rng.uniform(-4, 4) / 20)))
-        tight = rng.random() < 0.25
+        tight = self._chance(0.25)
         pauses = (
             rng.uniform(-0.06, 0.05, length + 1)
             if tight
@@ -225,20 +230,20 @@ class StringMaker:
 
     def _draw_speed(self) -> float:
         """The resampling factor, 1 in every fourth string so that unaltered recordings are seen too."""
-        return 1.0 if self._rng.random() < 0.25 else math.exp(self._rng.uniform(-0.22, 0.22))
+        return math.exp(self._rng.uniform(-0.22, 0.22)) if self._chance(0.75) else 1.0
 
     def _colour(self, waveform: np.ndarray) -> np.ndarray:
         """What a room, a line and a microphone do: mirrored upper band, echo, low-pass, noise, level."""
         rng = self._rng
-        if rng.random() < 0.15:
+        if self._chance(0.15):
             # An 8 kHz recording has an empty upper band; its mirror image stands in for one.
             mirrored = waveform.copy()
             mirrored[1::2] *= -1
             waveform = waveform + mirrored * np.float32(10 ** (rng.uniform(-40, -10) / 20))
-        echo, low_pass = rng.random() < 0.3, rng.random() < 0.5
+        echo, low_pass = self._chance(0.3), self._chance(0.5)
         if echo or low_pass:
             waveform = self._filtered(waveform, echo, low_pass)
-        if rng.random() < 0.8:
+        if self._chance(0.8):
             noise = self._noises[rng.integers(len(self._noises))]
             start = rng.integers(len(noise) - len(waveform))
             level = 0.1 * 10 ** (-rng.uniform(6, 50) / 20)  # speech was scaled to an RMS of about 0.1

@@ -5,11 +5,14 @@
 `--data` holds train/ and test/ of the Free Spoken Digit Dataset (CC BY-SA 4.0,
 github.com/Jakobovski/free-spoken-digit-dataset), files named {digit}_{speaker}_{index}.wav. With
 `--leave-out SPEAKER` that speaker is kept out of the training and the model is measured on their recordings.
-`--evaluate FOLDER` measures a model without training. The last line printed is JSON.
+`--start-from FOLDER` goes on from a model, without the ramp of the augmentation; `--strength` is how much of
+that there is. `--evaluate FOLDER` measures a model without training. The last line printed is JSON. The
+commands that made the shipped model are in models/digits/README.md, their logs in examples/digits_training/.
 
-Three losses: the model's own; CTC on the encoder, through a map that is not shipped; and, since the joins are
-known, minus the log of the cross-attention mass on the frames of the digit that is to be written. Without the
-last one the attention of so small a model takes thousands of steps to find the digits.
+Four losses: the model's own; CTC on the encoder; and, since the joins are known, which digit each encoder
+position hears, and minus the log of the cross-attention mass on the frames of the digit to be written.
+Without the last two a model this small takes thousands of steps to find the digits. The maps of CTC and of
+the positions are not shipped.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from torch import Tensor, nn
 from tritone.models.speech_to_text import Speech2TextConfig, Speech2TextForConditionalGeneration
 
 VOCABULARY = ("<s>", "<pad>", "</s>", "<unk>", *(f"▁{word}" for word in WORDS))
-LOSSES = ("decoder", "ctc", "attention")
+LOSSES = ("decoder", "ctc", "frames", "attention")
 PAD = 1  # CTC's blank too: no label is padding
 MAX_LENGTH = 80  # tokens of a transcript: more than anybody reads out in one go
 
@@ -67,6 +70,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="1 is faster on a busy machine")
     parser.add_argument("--voices", type=int, default=200, help="espeak-ng voices; 0 for none")
+    parser.add_argument("--start-from", type=Path, metavar="FOLDER", help="go on from this model's weights")
+    parser.add_argument("--strength", type=float, default=1.0, help="of the augmentation at its most, 0 to 1")
     parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="only measure this model")
     return parser.parse_args()
 
@@ -118,9 +123,14 @@ def train(
             "no espeak-ng voices: it is not installed, or --voices is 0; training on the recordings alone",
             flush=True,
         )
-    model = build_model().train()
-    ctc_head = nn.Linear(model.config.d_model, len(VOCABULARY))
-    parameters = [*model.parameters(), *ctc_head.parameters()]
+    model = build_model()
+    if arguments.start_from is not None:
+        model = Speech2TextForConditionalGeneration.from_pretrained(arguments.start_from)
+    model.train()
+    heads = nn.ModuleDict(
+        {name: nn.Linear(model.config.d_model, len(VOCABULARY)) for name in ("ctc", "frames")}
+    )
+    parameters = [*model.parameters(), *heads.parameters()]
     print(
         f"speakers: {', '.join(speakers)}; parameters: {sum(p.numel() for p in model.parameters()):,}",
         flush=True,
@@ -131,15 +141,24 @@ def train(
     history: list[dict[str, float]] = []
     began = time.monotonic()
     for step, batch in enumerate(
-        training_batches(maker, arguments.batch, arguments.steps, arguments.seed + 1), 1
+        training_batches(
+            maker,
+            arguments.batch,
+            arguments.steps,
+            arguments.seed + 1,
+            arguments.strength,
+            ramp=arguments.start_from is None,
+        ),
+        1,
     ):
         for group in optimizer.param_groups:
             group["lr"] = arguments.peak * schedule(step, arguments.steps)
-        # Both helpers matter most at the start: they find the digits, which the decoder learns to read.
+        # The helpers matter most at the start: they find the digits, which the decoder learns to read.
         # Attention weights cost a fifth of a step, so later they are asked for in every fourth only.
         early = step < 0.4 * arguments.steps
-        losses = all_losses(model, ctc_head, batch, attention=early or step % 4 == 0)
-        total = losses["decoder"] + (0.5 if early else 0.2) * (losses["ctc"] + losses.get("attention", 0.0))
+        losses = all_losses(model, heads, batch, attention=early or step % 4 == 0)
+        helpers = losses["ctc"] + losses["frames"] + losses.get("attention", 0.0)
+        total = losses["decoder"] + (0.5 if early else 0.2) * helpers
         optimizer.zero_grad()
         total.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -166,18 +185,21 @@ def schedule(step: int, steps: int) -> float:
 
 
 def all_losses(
-    model: Speech2TextForConditionalGeneration, ctc_head: nn.Linear, batch: Batch, attention: bool
+    model: Speech2TextForConditionalGeneration, heads: nn.ModuleDict, batch: Batch, attention: bool
 ) -> dict[str, Tensor]:
     """The losses by name, each per token; that of the attention where it is asked for."""
     output = model(
         batch.features, attention_mask=batch.mask, labels=batch.labels, output_attentions=attention
     )
     lengths = torch.tensor([model.encoder_length(int(frames)) for frames in batch.mask.sum(1)])
-    scores = ctc_head(output.encoder_last_hidden_state).log_softmax(-1).transpose(0, 1)
+    scores = heads["ctc"](output.encoder_last_hidden_state).log_softmax(-1).transpose(0, 1)
     ctc = F.ctc_loss(
         scores, batch.targets, lengths, batch.target_lengths, blank=PAD, reduction="sum", zero_infinity=True
     ) / max(1, int(batch.target_lengths.sum()))
-    losses = {"decoder": output.loss, "ctc": ctc}
+    frames = F.cross_entropy(
+        heads["frames"](output.encoder_last_hidden_state).transpose(1, 2), frame_labels(batch, lengths)
+    )
+    losses = {"decoder": output.loss, "ctc": ctc, "frames": frames}
     if attention:
         losses["attention"] = torch.stack(
             [attention_loss(w, batch.spans) for w in output.cross_attentions]
@@ -185,17 +207,31 @@ def all_losses(
     return losses
 
 
+def places(spans: Tensor, positions: int) -> Tensor:
+    """Where each label is heard: bool [batch, tokens, positions]; nowhere where unknown."""
+    first = torch.arange(positions) * 4  # four frames a position
+    return (first + 2 >= spans[..., :1]) & (first - 2 < spans[..., 1:])
+
+
+def frame_labels(batch: Batch, lengths: Tensor) -> Tensor:
+    """The digit at each encoder position, PAD between them, -100 where unknown: [batch, positions]."""
+    positions = torch.arange(int(lengths.max()))
+    labels = torch.full((len(lengths), len(positions)), PAD)
+    digits = places(batch.spans, len(positions)) & (batch.labels >= FIRST_TOKEN)[..., None]
+    labels = torch.where(digits.any(1), (digits * batch.labels[..., None]).amax(1), labels)
+    unknown = (batch.spans[:, 0, 1] < 0) & (batch.target_lengths > 0)
+    return labels.masked_fill(unknown[:, None] | (positions >= lengths[:, None]), -100)
+
+
 def attention_loss(weights: Tensor, spans: Tensor) -> Tensor:
     """Minus the log of the mass, averaged over heads, on the frames of each label whose place is known.
 
     Args:
-        weights: cross-attention [batch, heads, tokens, positions], four frames a position.
+        weights: cross-attention [batch, heads, tokens, positions].
         spans: [batch, tokens, 2], first frame and end, -1 where unknown.
     """
-    positions = torch.arange(weights.shape[-1]) * 4
-    inside = (positions + 2 >= spans[..., :1]) & (positions - 2 < spans[..., 1:])
     known = spans[..., 1] > 0
-    mass = (weights.mean(1) * inside).sum(-1)
+    mass = (weights.mean(1) * places(spans, weights.shape[-1])).sum(-1)
     return -(mass[known] + 1e-4).log().mean()
 
 

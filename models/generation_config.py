@@ -261,7 +261,10 @@ def _accepted(name: str, value: Any) -> str:
 def _ids(value: Any) -> tuple[int, ...]:
     if value is None:
         return ()
-    return (int(value),) if isinstance(value, int) else tuple(int(token) for token in value)
+    try:
+        return (int(value),) if isinstance(value, int) else tuple(int(token) for token in value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{value!r} is neither a token id nor a list of them; give whole numbers") from None
 
 
 def _max_length(merged: Mapping[str, Any], given: Mapping[str, Any], default: int | None) -> int:

@@ -54,7 +54,7 @@ class HubCheckpoint(Checkpoint):
             raise ValueError("force_download=True and local_files_only=True exclude each other; give one")
         if unknown := sorted(set(proxies or ()) - {"http", "https", "all"}):
             raise ValueError(f"proxies has a proxy for {unknown[0]!r}; give them for http, https or all")
-        self.cache_dir = None if cache_dir is None else os.fspath(cache_dir)
+        self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser().resolve()
         self.force_download = force_download
         self.local_files_only = local_files_only
         self.proxies = dict(proxies or {})

@@ -148,19 +148,21 @@ class PretrainedModel(PushToHub, nn.Module):
         )
         if name_or_dir is None and (config is None or state_dict is None):
             raise ValueError("without a checkpoint's name, config and state_dict must be given")
+        source: PretrainedConfig | Path | Checkpoint = checkpoint
         if isinstance(config, str | os.PathLike):
-            config = cls._configured(single_file(config) or open_checkpoint(config, **kwargs)[0], overrides)
-        else:
-            config = cls._configured(checkpoint if config is None else config, overrides)
+            source = single_file(config) or open_checkpoint(config, **kwargs)[0]
+        elif config is not None:
+            source = config
+        own_config = cls._configured(source, overrides)
         for filename in cls.side_files:  # before the weights: a cache with weights then has them too
             checkpoint.find(filename)
         tensors = read_weights(checkpoint, use_safetensors) if state_dict is None else dict(state_dict)
         with bounded(tensors):
-            model = cls(config, *model_args)
+            model = cls(own_config, *model_args)
         report = fit(tensors, model)
         where = checkpoint.name if state_dict is None else "state_dict"
         report.check(where, missing_allowed=output_loading_info, mismatched_allowed=ignore_mismatched_sizes)
-        kind = as_dtype(wanted_dtype, config, tensors)
+        kind = as_dtype(wanted_dtype, own_config, tensors)
         model = model.to(device=place, dtype=kind)
         load(report, model)
         model.config.dtype = str(kind).removeprefix("torch.")

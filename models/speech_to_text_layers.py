@@ -54,6 +54,10 @@ class SinusoidalPositions(nn.Module):
 
     def __init__(self, num_positions: int, width: int, padding_idx: int) -> None:
         super().__init__()
+        if not isinstance(padding_idx, int):
+            raise ValueError(
+                f"pad_token_id is {padding_idx!r}; positions are counted from it, so it must be a whole number"
+            )
         self.padding_idx = padding_idx
         half = width // 2
         rate = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000) / max(half - 1, 1)))

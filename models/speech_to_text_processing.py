@@ -224,7 +224,12 @@ class Speech2TextFeatureExtractor(PushToHub):
         unknown = [name for name in settings if name not in known]
         if unknown:
             warnings.warn(f"{path} sets {', '.join(unknown)}, which Tritone does not use", stacklevel=2)
-        return cls(**({name: settings[name] for name in settings if name in known} | overrides))
+        try:
+            return cls(**({name: settings[name] for name in settings if name in known} | overrides))
+        except (AttributeError, TypeError) as error:
+            if overrides:
+                raise  # theirs, as likely as the file's
+            raise ValueError(f"{path} has settings that make no feature extractor: {error}") from error
 
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
         """Write preprocessor_config.json, which transformers 4 and 5 load; returns the paths written."""

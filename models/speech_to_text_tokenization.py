@@ -332,7 +332,13 @@ class Speech2TextTokenizer(PushToHub):
         """
         checkpoint, overrides = open_checkpoint(name_or_dir, **kwargs)
         options = _saved_options(checkpoint) | overrides
-        return cls(checkpoint.require(_VOCAB_FILE), checkpoint.require(_SPM_FILE), **options)
+        files = checkpoint.require(_VOCAB_FILE), checkpoint.require(_SPM_FILE)
+        try:
+            return cls(*files, **options)
+        except (AttributeError, TypeError) as error:
+            if overrides:
+                raise  # theirs, as likely as a file's
+            raise ValueError(f"{checkpoint} has settings that make no tokenizer: {error}") from error
 
     def save_vocabulary(
         self, save_directory: str | Path, filename_prefix: str | None = None

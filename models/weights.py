@@ -153,8 +153,8 @@ def _load_shards(
         raise ValueError(f"{index} must hold weight_map, an object of file names; fetch it again")
     tensors: dict[str, Tensor] = {}
     for shard in sorted(set(homes.values())):
-        if not re.fullmatch(r"\w[\w.-]*", shard):
-            raise ValueError(f"{index} names a shard outside its folder: {shard!r}")
+        if not re.fullmatch(r"\w[\w.-]{0,254}", shard):  # longer ones no file system has
+            raise ValueError(f"{index} names a shard outside its folder: {shard[:255]!r}")
         path = checkpoint.find(shard)
         if path is None:
             raise checkpoint.lacks(f"{shard}, which its index names", "fetch it again")

@@ -355,6 +355,17 @@ def test_a_bad_checkpoint_ends_the_command_with_2_and_what_is_wrong(tmp_path, li
         raise ValueError(run.stderr.replace("\n", " "))
 
 
+def test_what_a_checkpoint_has_too_much_is_a_warning_of_one_line(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(DIGITS, folder)
+    save_file(load_file(folder / "model.safetensors") | {"x": torch.ones(1)}, folder / "model.safetensors")
+    run = command(SAMPLE, "--model", folder, "--device", "cpu")
+    assert run.exit_code == 0
+    warning = run.stderr.splitlines()[0]
+    assert warning.startswith("tritone: warning: ")
+    assert warning.endswith("has no place for: unexpected: x")
+
+
 def test_an_unreachable_hub_ends_the_command_with_2_and_names_the_remedy(tmp_path):
     environment = {
         **os.environ,

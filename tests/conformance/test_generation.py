@@ -63,7 +63,7 @@ def test_beam_search_agrees_on_transcripts_that_vary(pair: Any, agree: Agree) ->
     assert any(pair.theirs.config.eos_token_id in sequence[1:] for sequence in sequences)
 
 
-@pytest.mark.parametrize("pair", ["two-convs", "one-conv-pad-0", "odd-width-pad-5"], indirect=True)
+@pytest.mark.parametrize("pair", ["two-convs", "one-conv-pad-0"], indirect=True)
 def test_beam_search_agrees_for_every_length_penalty_and_stopping_rule(pair: Any, agree: Agree) -> None:
     matters = 0
     for num_beams in (2, 3, 4, 5):

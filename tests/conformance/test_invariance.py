@@ -230,7 +230,6 @@ def test_what_a_padded_batch_does_in_transformers(
     alone = [extractor.packed(one, packed_lengths([one]))[0] for one in waveforms]
     features, mask = padded(alone)
     options = {"num_beams": 1, "max_length": 12}
-    batch_encoded = theirs.model.encoder(features, attention_mask=mask).last_hidden_state
     batch_texts = theirs.generate(features, attention_mask=mask, **options)
     our_texts = ours.generate(features, attention_mask=mask, **options)
     encoder, logits, changed, our_changed = [], [], 0, 0
@@ -238,12 +237,12 @@ def test_what_a_padded_batch_does_in_transformers(
     tokens = torch.full((COUNT, max(map(len, solo_texts))), pair.theirs.config.pad_token_id)
     for row, text in zip(tokens, solo_texts, strict=True):
         row[: len(text)] = text
-    batch_logits = theirs(features, attention_mask=mask, decoder_input_ids=tokens).logits
+    batch = theirs(features, attention_mask=mask, decoder_input_ids=tokens)
     for index, (one, text) in enumerate(zip(alone, solo_texts, strict=True)):
-        hidden = theirs.model.encoder(one[None]).last_hidden_state[0]
-        encoder.append(distance(batch_encoded[index, : len(hidden)], hidden))
-        solo_logits = theirs(one[None], decoder_input_ids=text[None]).logits[0]
-        logits.append(distance(batch_logits[index, : len(text)], solo_logits))
+        solo = theirs(one[None], decoder_input_ids=text[None])
+        hidden = solo.encoder_last_hidden_state[0]
+        encoder.append(distance(batch.encoder_last_hidden_state[index, : len(hidden)], hidden))
+        logits.append(distance(batch.logits[index, : len(text)], solo.logits[0]))
         changed += not same(batch_texts[index], text)
         our_changed += not same(our_texts[index], text)
     report(f"{COUNT} recordings of 0.3 to 20 s in one padded batch, against each alone (random weights):")

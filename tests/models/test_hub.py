@@ -435,6 +435,16 @@ def test_an_unreachable_hub_is_said_to_be_at_once_and_the_cache_is_enough(hub, f
     assert time.monotonic() - start < 10  # huggingface_hub alone takes 23 s for each file
 
 
+def test_offline_mode_uses_the_cache(hub, folder, monkeypatch):
+    load()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.log.clear()
+    assert_same_weights(load(), folder)
+    with pytest.raises(ConnectionError, match=r"cannot get config\.json of 'somebody/other' .*[Oo]ffline"):
+        load("somebody/other")
+    assert hub.log == []
+
+
 def test_a_hub_that_fails_is_an_error_with_its_answer(hub, monkeypatch):
     real_sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: real_sleep(min(seconds, 0.01)))
