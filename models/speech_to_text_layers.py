@@ -56,7 +56,7 @@ class SinusoidalPositions(nn.Module):
         super().__init__()
         if not isinstance(padding_idx, int):
             raise ValueError(
-                f"pad_token_id is {padding_idx!r}; positions are counted from it, so it must be a whole number"
+                f"pad_token_id is {padding_idx!r}; positions are counted from it: give a whole number"
             )
         self.padding_idx = padding_idx
         half = width // 2
@@ -187,7 +187,7 @@ def run_layers(
         norm: of the last hidden states.
         hidden: [tokens, d_model], embedded.
         attention: the layout that the layers attend in.
-        layerdrop: chance of skipping a layer in training (LayerDrop, arXiv 1909.11556).
+        layerdrop: chance of skipping a layer (LayerDrop, arXiv 1909.11556); 0 outside training.
         states: gets the hidden states before the first layer and after each that ran; the last ones
             normalised, as transformers gives them.
     """
@@ -195,7 +195,7 @@ def run_layers(
         states.append(hidden)
     for layer in layers:
         # No draw without layer drop, so that a seed gives dropout the same draws as in transformers.
-        if layerdrop and layer.training and torch.rand(()).item() < layerdrop:
+        if layerdrop and torch.rand(()).item() < layerdrop:
             continue
         hidden = layer(hidden, attention)
         if states is not None:

@@ -30,13 +30,14 @@ def test_the_python_of_a_page_runs(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets(page, "sh")], ids=lambda page: page.name)
-def test_the_commands_of_a_page_run(page: Path) -> None:
+def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     for block in snippets(page, "sh"):
         # The installation that runs this test is the one that `pip install` would make, so start behind it.
         command = block.strip().removeprefix("pip install -e . && ")
         if command.startswith("pip install"):
             continue
+        command = command.replace("/tmp/", f"{tmp_path}/")  # a file of an earlier run would be continued
         done = subprocess.run(
             ["bash", "-euc", command],
             cwd=ROOT,
