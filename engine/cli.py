@@ -96,7 +96,7 @@ def transcribe(
     with ExitStack() as resources:
         results = _open(output, line_format, origin, overwrite, resources) if output else None
         left = recordings
-        if results is not None:
+        if results is not None and output is not None:
             left = {path: error for path, error in recordings.items() if not results.has(path)}
             _tell_what_is_there(results, output, len(recordings) - len(left), len(recordings))
         if not left:
@@ -115,8 +115,8 @@ def transcribe(
         lines = results or StandardOutput(line_format, origin, show_path)
         try:
             lines.begin()
-            for path, error in left.items():
-                result = next(transcriptions) if error is None else _failure(error)
+            for path, problem in left.items():
+                result = next(transcriptions) if problem is None else _failure(problem)
                 summary.add(result)
                 _report(path, result, lines, progress)
         except KeyboardInterrupt:
@@ -211,7 +211,7 @@ def _start(
         _note("no --model given: using the digits model that comes along, which knows English digits only")
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
             return resources.enter_context(Engine(model, device=device, dtype=dtype))
     except (ValueError, OSError, RuntimeError) as error:
         _refuse(str(error))

@@ -154,11 +154,10 @@ class HubCheckpoint(Checkpoint):
     def _no_answer(self, error: Exception, what: str) -> ConnectionError:
         from huggingface_hub import constants
 
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         return ConnectionError(
             f"cannot get {what} of {self.name!r} from {constants.ENDPOINT}, and the cache does not have it "
-            f"({reason}).\nCheck the connection and HF_ENDPOINT, or give a local folder; there is none "
-            f"called {self.name!r}."
+            f"({_reason(error)}).\nCheck the connection and HF_ENDPOINT, or give a local folder; "
+            f"there is none called {self.name!r}."
         )
 
     def _explain(self, error: Exception, filename: str) -> OSError | None:
@@ -188,8 +187,9 @@ class HubCheckpoint(Checkpoint):
             return None
         if isinstance(error, TypeError | ValueError):
             return None
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        return ConnectionError(f"the download of {filename} of {where} broke off ({reason}); try again")
+        return ConnectionError(
+            f"the download of {filename} of {where} broke off ({_reason(error)}); try again"
+        )
 
 
 class PushToHub:
@@ -244,6 +244,12 @@ class PushToHub:
                 create_pr=create_pr,
                 delete_patterns=list(self.replaced_files) or None,
             )
+
+
+def _reason(error: Exception) -> str:
+    """An error's first line, short: requests writes whole call stacks into one."""
+    line = f"{type(error).__name__}: {error}".splitlines()[0]
+    return line if len(line) <= 160 else f"{line[:160]}..."
 
 
 @contextmanager

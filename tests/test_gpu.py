@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 import tritone
 
 SAMPLES = Path(__file__).parents[1] / "samples"

@@ -20,7 +20,7 @@ import huggingface_hub
 import pytest
 import sentencepiece
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 import tritone
 
@@ -81,7 +81,13 @@ class Hub:
             self.server.shutdown()
             self.server.server_close()
             self.thread.join()
-        huggingface_hub.close_session()  # or the connection that is open goes on being answered
+        disconnect()  # or the connection that is open goes on being answered
+
+
+def disconnect() -> None:
+    """Close huggingface_hub's connections, by the name that the version has for it."""
+    utils = huggingface_hub.utils
+    (utils.reset_sessions if hasattr(utils, "reset_sessions") else huggingface_hub.close_session)()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -185,15 +191,20 @@ def files(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HF_ENDPOINT does when huggingface_hub is imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    for module in (constants, file_download):
+        template = url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+
+
 @pytest.fixture
 def hub(monkeypatch, tmp_path, files):
     """The server, with the checkpoint on it, huggingface_hub told to ask it, and an empty cache."""
     hub = Hub()
     hub.commit(NAME, files)
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
+    point_to(hub.url, monkeypatch)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     yield hub
     hub.stop()
@@ -459,9 +470,7 @@ def test_a_hub_that_fails_is_an_error_with_its_answer(hub, monkeypatch):
 
 def test_proxies_are_gone_through_for_the_time_of_the_call(hub, folder, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(constants, "ENDPOINT", "http://hub.invalid")
-    template = "http://hub.invalid/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    point_to("http://hub.invalid", monkeypatch)
     before = dict(os.environ)
     assert_same_weights(load(proxies={"http": hub.url.removeprefix("http://")}), folder)
     assert sorted(hub.fetched()) == sorted(MODEL_FILES)
