@@ -98,8 +98,10 @@ def transcribe(
         left = recordings
         if results is not None and output is not None:
             left = {path: error for path, error in recordings.items() if not results.has(path)}
-            _tell_what_is_there(results, output, len(recordings) - len(left), len(recordings))
+            _tell_what_is_there(output, len(recordings), len(left), sum(map(results.failed, left)))
         if not left:
+            if results is not None and results.count:
+                results.begin(())
             return
         engine = None
         transcriptions: Iterator[Transcription] = iter(())
@@ -114,7 +116,7 @@ def transcribe(
         show_path = len(paths) > 1 or not Path(paths[0]).is_file()
         lines = results or StandardOutput(line_format, origin, show_path)
         try:
-            lines.begin()
+            lines.begin(left)
             for path, problem in left.items():
                 result = next(transcriptions) if problem is None else _failure(problem)
                 summary.add(result)
@@ -236,10 +238,10 @@ def _open(
         _refuse(f"--output {error}")
 
 
-def _tell_what_is_there(results: ResultsFile, output: Path, done: int, total: int) -> None:
-    if results.count or results.failures:
-        again = f", {results.failures} that failed are tried again" if results.failures else ""
-        _note(f"{output} goes on: {done} of {total} recordings are there{again}")
+def _tell_what_is_there(output: Path, total: int, left: int, failed: int) -> None:
+    if total > left or failed:
+        again = f", {failed} that failed are tried again" if failed else ""
+        _note(f"{output} goes on: {total - left} of {total} recordings are there{again}")
 
 
 def _report(

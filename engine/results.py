@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from io import FileIO
@@ -112,7 +112,7 @@ class ResultsFile:
         self._format = line_format
         self._origin = origin
         self._results: set[str] = set()  # names of recordings whose result is there
-        self.failures = 0  # recordings that failed in an earlier run; `begin` takes their lines out
+        self._failures: set[str] = set()  # of recordings that failed in an earlier run
         self._end = 0  # bytes of whole lines
         with contextlib.ExitStack() as resources:
             # Unbuffered: a line is there when `write` returns, and nothing is left over to fail in `close`.
@@ -133,12 +133,19 @@ class ResultsFile:
         """Whether a recording's result, not a failure, was there when the file was opened."""
         return self._name(path) in self._results
 
-    def begin(self) -> None:
-        """Drops what is not to stay: a torn last line, failures, or everything. Call it before `write`."""
+    def failed(self, path: Path) -> bool:
+        """Whether a recording's failure was there when the file was opened."""
+        return self._name(path) in self._failures
+
+    def begin(self, paths: Iterable[Path]) -> None:
+        """Makes room for these recordings' lines: call it before `write`.
+
+        Drops a torn last line and these recordings' failures; or everything, to begin anew.
+        """
         if not self._is_regular:
             return
-        if self.failures:
-            self._take_out_failures()
+        if again := self._failures.intersection(map(self._name, paths)):
+            self._take_out_failures(again)
         else:
             self._file.truncate(self._end)
         if self._format is LineFormat.TEXT and not self._end:
@@ -177,9 +184,8 @@ class ResultsFile:
                     f"{path}: made with {origin} (line {number}), but this call has {self._origin}; "
                     "give the same, name another file, or --overwrite it"
                 )
-            self.failures += failed
-            if name is not None and not failed:
-                self._results.add(name)
+            if name is not None:
+                (self._failures if failed else self._results).add(name)
             self._end += len(line)
 
     def _lines(self) -> Iterator[bytes]:
@@ -213,15 +219,18 @@ class ResultsFile:
             return str(path)
         return _encoded(_shown(path)).decode()
 
-    def _take_out_failures(self) -> None:
-        """Moves a copy without them into the file's place, and goes on with that."""
+    def _take_out_failures(self, names: set[str]) -> None:
+        """Moves a copy without these recordings' into the file's place, and goes on with that."""
         beside = self._path.with_name(self._path.name + ".part")
         with contextlib.ExitStack() as resources:
             copy = resources.enter_context(beside.open("wb", buffering=0))
             _lock(copy, beside)
             shutil.copymode(self._path, beside)
             for number, line in enumerate(self._lines(), 1):
-                if line.endswith(b"\n") and not self._parse(line, number, self._path)[2]:
+                if not line.endswith(b"\n"):
+                    break  # torn
+                name, _, failed = self._parse(line, number, self._path)
+                if not (failed and name in names):
                     _write(copy, line)
             os.fsync(copy.fileno())
             os.replace(beside, self._path)
@@ -238,8 +247,8 @@ class StandardOutput:
         self._origin = origin
         self._show_path = show_path  # in lines of text
 
-    def begin(self) -> None:
-        """As a file's; nothing stands before the first line here."""
+    def begin(self, paths: Iterable[Path]) -> None:
+        """As a file's; nothing is here to make room."""
 
     def write(self, path: Path, result: Transcription) -> None:
         """Prints a recording's line."""

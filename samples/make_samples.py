@@ -40,7 +40,7 @@ SAMPLES = (
     Sample("five_digits_48k.flac", "six two eight three one", "en-gb+m5", 127, 44, 48_000),
     Sample("six_digits_16k.flac", "zero zero seven five five nine", "en-gb-scotland+m2", 139, 33, 16_000),
     Sample("seven_digits_fast_44k.flac", "eight six seven five three zero nine", "en-us+f1", 174, 67, 44_100),
-    Sample("eight_digits_low_8k.wav", "two seven one eight two eight four six", "en-029+m7", 122, 21, 8_000),
+    Sample("eight_digits_low_8k.wav", "two seven one eight two eight four six", "en-gb+m7", 122, 21, 8_000),
 )
 
 

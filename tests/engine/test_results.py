@@ -33,7 +33,7 @@ def write(path: Path, line_format: LineFormat = JSONL, results=None, **options) 
     results = results or {name: result(f"text of {number}\n€") for number, name in enumerate(PATHS)}
     with ResultsFile(path, line_format, **{"origin": ORIGIN} | options) as file:
         left = {name: value for name, value in results.items() if not file.has(name)}
-        file.begin()
+        file.begin(left)
         for name, value in left.items():
             file.write(name, value)
     return file
@@ -74,14 +74,30 @@ def test_failures_are_taken_out_and_tried_again_and_results_stay(tmp_path):
     path.chmod(0o640)
     before = lines(path)
     with ResultsFile(link, JSONL, ORIGIN) as file:
-        assert (file.count, file.failures) == (2, 1)
+        assert file.count == 2
         assert [file.has(name) for name in PATHS] == [True, False, True, False]
+        assert [file.failed(name) for name in PATHS] == [False, True, False, False]
         assert lines(path) == before
     write(link, results={a: failure("not asked"), b: result("2"), c: failure("not asked")})
     assert lines(path) == [before[0], before[2], json_line(b, result("2"), ORIGIN)]
     assert link.is_symlink()
     assert path.stat().st_mode & 0o777 == 0o640
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_failures_that_a_run_does_not_try_again_stay(tmp_path):
+    path = tmp_path / "out"
+    a, b, c, d = [*PATHS[:3], Path("d.wav")]
+    write(path, results={a: failure("1"), b: result("2"), c: failure("3")})
+    before = lines(path)
+    path.write_bytes(path.read_bytes() + b'{"path": "torn')
+    write(path, results={a: result("1"), d: result("4")})
+    assert lines(path) == [
+        before[1],
+        before[2],
+        json_line(a, result("1"), ORIGIN),
+        json_line(d, result("4"), ORIGIN),
+    ]
 
 
 def test_a_run_killed_while_failures_are_taken_out_loses_nothing(tmp_path, monkeypatch):
@@ -172,7 +188,7 @@ def test_two_runs_never_write_one_file(tmp_path):
         for _ in range(2):
             with pytest.raises(ValueError, match="another run is writing it"):
                 ResultsFile(path, JSONL, ORIGIN, overwrite=True)
-            first.begin()  # which replaces the file
+            first.begin(PATHS)  # which replaces the file
         first.write(PATHS[0], result("1"))
     write(path, results={PATHS[0]: failure()})
     assert [json.loads(line)["text"] for line in lines(path)] == ["1"]
