@@ -85,7 +85,9 @@ class GenerationMixin:
         Args:
             inputs: features [batch, frames, features]; also by the name `input_features`.
             attention_mask: [batch, frames], 1 for real frames; all by default.
-            return_dict_in_generate: return a `GenerateOutput`, with sequence scores if `output_scores`.
+            return_dict_in_generate: return a `GenerateOutput`.
+            output_scores: put into it beam search's sequence scores, and for each step the processed scores
+                over the vocabulary [batch * hypotheses, vocabulary], -inf for a recording that has ended.
             **options: transformers' arguments of `generate`, by name, and `seed`.
 
         Returns:
@@ -100,7 +102,11 @@ class GenerationMixin:
         resolved = self.resolve_options(**options)
         packed, cu_frames = pack_features(features.to(self.device), attention_mask)  # type: ignore[attr-defined]
         recordings = packed.split((cu_frames[1:] - cu_frames[:-1]).tolist())
-        requests = [Request(index, recording, resolved) for index, recording in enumerate(recordings)]
+        keep_scores = return_dict_in_generate and output_scores
+        requests = [
+            Request(index, recording, resolved, keep_scores=keep_scores)
+            for index, recording in enumerate(recordings)
+        ]
         completions = self._run(requests)
         hypotheses = [
             hypothesis
@@ -110,8 +116,11 @@ class GenerationMixin:
         sequences = _pad([list(hypothesis.token_ids) for hypothesis in hypotheses], resolved, self.device)  # type: ignore[attr-defined]
         if not return_dict_in_generate:
             return sequences
-        scores = torch.tensor([hypothesis.score for hypothesis in hypotheses], device=sequences.device)
-        return GenerateOutput(sequences, scores if output_scores and resolved.num_beams > 1 else None)
+        if not output_scores:
+            return GenerateOutput(sequences)
+        final = torch.tensor([hypothesis.score for hypothesis in hypotheses], device=sequences.device)
+        scores = _steps([completion.scores for completion in completions])
+        return GenerateOutput(sequences, final if resolved.num_beams > 1 else None, scores)
 
     def _run(self, requests: list[Request]) -> list[Completion]:
         from ..scheduler.loop import GenerationLoop
@@ -130,6 +139,16 @@ class GenerationMixin:
             if completion.finish_reason is FinishReason.ERROR and completion.error is not None:
                 raise completion.error
         return [completions[request.request_id] for request in requests]
+
+
+def _steps(scores: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Each recording's scores, [hypotheses, vocabulary] a step, together; -inf once it has ended."""
+    longest = max(map(len, scores))
+    ended = [torch.full_like(own[0], float("-inf")) for own in scores]
+    return tuple(
+        torch.cat([own[step] if step < len(own) else none for own, none in zip(scores, ended, strict=True)])
+        for step in range(longest)
+    )
 
 
 def _pad(sequences: list[list[int]], options: GenerationOptions, device: torch.device) -> Tensor:

@@ -94,6 +94,7 @@ class GenerateOutput(ModelOutput):
 
     sequences: Tensor
     sequences_scores: Tensor | None = None
+    scores: tuple[Tensor, ...] | None = None
 
 
 def as_encoder_output(given: Any) -> BaseModelOutput:

@@ -1,6 +1,6 @@
 """The running requests, laid out for one decode step after the other until one comes or goes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ class Running:
         cross_pages: in the order of the encoder's positions.
         cross_length: encoder positions.
         streamed: tokens reported so far, the start token counted.
+        scores: of every step so far, where the request asked for them.
     """
 
     request: Request
@@ -31,6 +32,7 @@ class Running:
     cross_pages: tuple[int, ...]
     cross_length: int
     streamed: int = 1
+    scores: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -99,4 +99,5 @@ class GenerationLoop:
             outcome.hypotheses.get(request_id, ()),
             outcome.finished[request_id],
             outcome.errors.get(request_id),
+            outcome.scores.get(request_id, ()),
         )

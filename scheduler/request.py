@@ -84,6 +84,7 @@ class Request:
         options: how to decode it.
         priority: larger goes first; first come, first served within one.
         stream: report tokens as they are decoded (greedy search and sampling of one sequence).
+        keep_scores: keep every step's scores over the vocabulary for the Completion.
     """
 
     request_id: int
@@ -91,6 +92,7 @@ class Request:
     options: GenerationOptions
     priority: int = 0
     stream: bool = False
+    keep_scores: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +121,16 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The end of a request: its hypotheses, best first, or why there are none."""
+    """The end of a request: its hypotheses, best first, or why there are none.
+
+    `scores`, where the request asked for them: for each step float32 [hypotheses, vocabulary], processed.
+    """
 
     request_id: int
     hypotheses: tuple[Hypothesis, ...]
     finish_reason: FinishReason
     error: Exception | None = None
+    scores: "tuple[Tensor, ...]" = ()
 
 
 Event = Tokens | Completion

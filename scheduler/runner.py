@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.kv_cache import PAGE_SIZE
-from ..kernels.packing import cumulative
+from ..kernels.packing import cumulative, spans
 from .batch import Batch, Running
 from .cache import PagedAttention, PagedCache
 from .request import FinishReason, Hypothesis, Request
@@ -53,6 +53,7 @@ class Outcome:
     hypotheses: dict[int, tuple[Hypothesis, ...]] = field(default_factory=dict)
     errors: dict[int, Exception] = field(default_factory=dict)
     tokens: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    scores: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
 
 
 class ModelRunner:
@@ -210,9 +211,14 @@ class ModelRunner:
         )
         tokens = state.tokens[state.side, batch.rows, places]
         logits = self.model.decode(tokens.long(), places, attention).float()
+        keeping = self._keeping(batch)
         choices = [
             select(group, logits[group.start : group.end], state, batch.longest) for group in batch.groups
         ]
+        if keeping:
+            scores = torch.cat([choice.scores for choice in choices])
+            for running, rows in keeping:
+                running.scores.append(scores[rows].clone())
         state.advance(
             batch.rows,
             parents=torch.cat([choice.parents for choice in choices]),
@@ -224,6 +230,17 @@ class ModelRunner:
         self.decoded_rows += len(tokens)
         for running in batch.streaming:
             self._stream(running, outcome)
+
+    def _keeping(self, batch: Batch) -> list[tuple[Running, slice]]:
+        """Who keeps this step's scores, and which rows of the batch are theirs: those who have not ended."""
+        if not any(running.request.keep_scores for running in batch.order):
+            return []
+        bounds = zip(batch.order, spans(batch.cu_rows), strict=True)
+        return [
+            (running, slice(*span))
+            for running, span in bounds
+            if running.request.keep_scores and not self._state.request_done[running.rows[0]]
+        ]
 
     def _stream(self, running: Running, outcome: Outcome) -> None:
         """Report the newest token of a request that streams, unless its sequence had ended before."""
@@ -246,6 +263,7 @@ class ModelRunner:
             hypotheses = self._hypotheses(running)
             outcome.hypotheses[request_id] = hypotheses
             outcome.finished[request_id] = hypotheses[0].finish_reason
+            outcome.scores[request_id] = tuple(running.scores)
 
     def _hypotheses(self, running: Running) -> tuple[Hypothesis, ...]:
         state, beams = self._state, running.rules.num_beams > 1

@@ -46,11 +46,13 @@ class Choice:
         parents: int64 [rows], the state's row whose history each one takes over.
         tokens: int64 [rows].
         active: bool [rows], false for requests that had ended before this step.
+        scores: float32 [rows, vocabulary], after the rules of the options.
     """
 
     parents: Tensor
     tokens: Tensor
     active: Tensor
+    scores: Tensor
 
 
 def select(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Choice:
@@ -89,7 +91,7 @@ def _single(group: Group, logits: Tensor, state: DecodeState, longest: int) -> C
     leaders = rows.view(-1, hypotheses)[:, 0]
     was_done = state.request_done[leaders]
     state.request_done[leaders] = state.done[rows].view(-1, hypotheses).all(-1)
-    return Choice(rows, tokens, ~was_done.repeat_interleave(hypotheses))
+    return Choice(rows, tokens, ~was_done.repeat_interleave(hypotheses), scores)
 
 
 def _beam_search(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Choice:
@@ -132,7 +134,7 @@ def _beam_search(group: Group, logits: Tensor, state: DecodeState, longest: int)
     state.score[rows] = torch.where(active[:, None], new_scores, state.score[by_request]).flatten()
     over = _is_over(options, state, by_request, new_scores, length, max_length) | hits.all(-1)
     state.request_done[leaders] |= over
-    return Choice(new_parents.flatten(), new_tokens.flatten(), active.repeat_interleave(beams))
+    return Choice(new_parents.flatten(), new_tokens.flatten(), active.repeat_interleave(beams), scores)
 
 
 def _keep_finished(

@@ -29,6 +29,12 @@ def agree() -> Agree:
             assert got.sequences.tolist() == wanted.sequences.tolist(), (length, options)
             if "sequences_scores" in wanted:
                 torch.testing.assert_close(got.sequences_scores, wanted.sequences_scores, rtol=0, atol=1e-4)
+            assert len(got.scores) == len(wanted.scores)
+            # Where most candidates end, beams may go on at -1e9, in no order that means anything.
+            ends = options.get("eos_token_id", 2)
+            rows = slice(0, 1) if isinstance(ends, list) and len(ends) > 3 else slice(None)
+            for ours, theirs in zip(got.scores, wanted.scores, strict=True):
+                torch.testing.assert_close(ours[rows], theirs[rows], rtol=0, atol=2e-4)
             sequences += wanted.sequences.tolist()
         return sequences
 
@@ -196,3 +202,21 @@ def test_a_padded_batch_gives_each_recording_its_own_sequence_filled_up(pair: An
         longest = max(map(len, alone))
         wanted = [row + [fill] * (longest - len(row)) for row in alone]
         assert pair.ours.generate(padded, attention_mask=mask.long(), **options).tolist() == wanted
+
+
+def test_the_scores_of_a_row_are_those_of_the_row_alone_and_nothing_after_its_end(pair_of: Any) -> None:
+    pair = pair_of("two-convs")
+    alone = [pair.features(frames) for frames in LENGTHS]
+    batch = torch.zeros(len(alone), max(LENGTHS), alone[0].shape[2])
+    mask = torch.zeros(batch.shape[:2], dtype=torch.int64)
+    for row, features in enumerate(alone):
+        batch[row, : features.shape[1]], mask[row, : features.shape[1]] = features[0], 1
+    options = {"max_length": MAX_LENGTH, "return_dict_in_generate": True, "output_scores": True}
+    together = pair.ours.generate(batch, attention_mask=mask, **options).scores
+    lengths = set()
+    for row, features in enumerate(alone):
+        solo = pair.ours.generate(features, **options).scores
+        assert all(torch.equal(own[0], all_rows[row]) for own, all_rows in zip(solo, together, strict=False))
+        assert all((all_rows[row] == float("-inf")).all() for all_rows in together[len(solo) :])
+        lengths.add(len(solo))
+    assert len(lengths) > 1
