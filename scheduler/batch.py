@@ -1,6 +1,7 @@
 """The running requests, laid out for one decode step after the other until one comes or goes."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -52,6 +53,7 @@ class Batch:
         cross_lengths: int32 [requests].
         groups: requests that share their options.
         streaming: requests that report tokens as they come.
+        keeping: requests that keep every step's scores, with their rows of the batch.
         longest: a bound of all lengths.
     """
 
@@ -66,6 +68,7 @@ class Batch:
     cross_lengths: Tensor
     groups: list[Group]
     streaming: list[Running]
+    keeping: list[tuple[Running, slice]]
     longest: int
 
     @classmethod
@@ -97,6 +100,11 @@ class Batch:
             cross_lengths=torch.tensor([one.cross_length for one in order], dtype=torch.int32, device=device),
             groups=_groups(by_rules, device),
             streaming=[one for one in order if one.request.stream and one.rules.hypotheses == 1],
+            keeping=[
+                (one, slice(start, end))
+                for one, (start, end) in zip(order, pairwise(cu_rows), strict=True)
+                if one.request.keep_scores
+            ],
             longest=int(state.length[index].max()),
         )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.kv_cache import PAGE_SIZE
-from ..kernels.packing import cumulative, spans
+from ..kernels.packing import cumulative
 from .batch import Batch, Running
 from .cache import PagedAttention, PagedCache
 from .request import FinishReason, Hypothesis, Request
@@ -211,7 +211,8 @@ class ModelRunner:
         )
         tokens = state.tokens[state.side, batch.rows, places]
         logits = self.model.decode(tokens.long(), places, attention).float()
-        keeping = self._keeping(batch)
+        # Before the choice, which notes who ends in this step.
+        keeping = [(one, rows) for one, rows in batch.keeping if not state.request_done[one.rows[0]]]
         choices = [
             select(group, logits[group.start : group.end], state, batch.longest) for group in batch.groups
         ]
@@ -230,17 +231,6 @@ class ModelRunner:
         self.decoded_rows += len(tokens)
         for running in batch.streaming:
             self._stream(running, outcome)
-
-    def _keeping(self, batch: Batch) -> list[tuple[Running, slice]]:
-        """Who keeps this step's scores, and which rows of the batch are theirs: those who have not ended."""
-        if not any(running.request.keep_scores for running in batch.order):
-            return []
-        bounds = zip(batch.order, spans(batch.cu_rows), strict=True)
-        return [
-            (running, slice(*span))
-            for running, span in bounds
-            if running.request.keep_scores and not self._state.request_done[running.rows[0]]
-        ]
 
     def _stream(self, running: Running, outcome: Outcome) -> None:
         """Report the newest token of a request that streams, unless its sequence had ended before."""
