@@ -6,25 +6,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .launch import interpreting
+
 
 def choose(
     *tensors: Tensor | None,
     reference: Callable[..., Any],
     cpu: Callable[..., Any] | None = None,
+    triton: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """The implementation for these tensors.
 
-    Anything that needs a gradient goes to `reference`, the specification. Otherwise CPU tensors go to
-    `cpu` where an operation has one. Operations without a tuned implementation for the device run
-    their reference there.
+    Anything that needs a gradient or is float64 goes to `reference`, the specification. Otherwise CUDA
+    tensors go to `triton`, CPU tensors to `cpu` where an operation has one, or to `triton` under
+    TRITON_INTERPRET=1. Operations without an implementation for the device run their reference there.
 
     Args:
         tensors: the operation's tensor arguments; None is skipped.
         reference: plain torch, differentiable, any device.
         cpu: tuned for CPU tensors, forward only.
+        triton: launches kernels, forward only.
 
     Raises:
-        ValueError: if the tensors lie on different devices.
+        ValueError: if the tensors lie on different devices, or are bfloat16 in the interpreter.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     devices = {tensor.device for tensor in given}
@@ -35,6 +39,14 @@ def choose(
         )
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
         return reference
-    if cpu is not None and given[0].device.type == "cpu":
-        return cpu
-    return reference
+    kind = given[0].device.type
+    if any(tensor.dtype == torch.float64 for tensor in given):
+        return cpu or reference if kind == "cpu" else reference
+    if kind == "cpu" and interpreting() and triton is not None:
+        if any(tensor.dtype == torch.bfloat16 for tensor in given):
+            raise ValueError(
+                "Triton's interpreter multiplies bfloat16 wrongly; "
+                "use float32 or float16 under TRITON_INTERPRET=1"
+            )
+        return triton
+    return {"cpu": cpu, "cuda": triton}.get(kind) or reference

@@ -112,6 +112,31 @@ def test_an_activation_of_the_cpu_path_is_that_of_the_reference_far_out_too(name
     torch.testing.assert_close(linear_cpu(hidden, eye, activation=name), wanted, rtol=1e-5, atol=2e-6)
 
 
+def test_glu_multiplies_the_first_half_by_the_sigmoid_of_the_second():
+    hidden, weight, bias, residual = operands(19, 9, 8)
+    values, gate = F.linear(hidden, weight, bias).chunk(2, dim=-1)
+    wanted = values * gate.sigmoid() + residual[:, :4]
+    for run in (linear, linear_cpu, linear_reference):
+        out = run(hidden, weight, bias, activation="glu", residual=residual[:, :4])
+        torch.testing.assert_close(out, wanted)
+        alone = run(hidden[7:8], weight, bias, activation="glu", residual=residual[7:8, :4])
+        torch.testing.assert_close(alone, wanted[7:8])
+    with pytest.raises(ValueError, match="glu halves the outputs; 7 cannot be halved"):
+        linear(hidden, weight[:7], activation="glu")
+
+
+def test_a_limit_clamps_what_the_residual_made():
+    hidden, weight, bias, residual = operands(19, 9, 8)
+    wanted = (F.linear(hidden, weight, bias) + residual).clamp(-0.5, 0.5)
+    for run in (linear, linear_cpu, linear_reference):
+        torch.testing.assert_close(run(hidden, weight, bias, residual=residual, limit=0.5), wanted)
+
+
+def test_an_unknown_phase_is_refused():
+    with pytest.raises(ValueError, match="unknown phase 'prefill'; one of encode, decode"):
+        linear(torch.ones(2, 6), torch.ones(3, 6), phase="prefill")
+
+
 def test_no_rows_give_no_rows():
     _, weight, bias, _ = operands(1, 6, 3)
     assert linear(torch.empty(0, 6), weight, bias).shape == (0, 3)

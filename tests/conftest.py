@@ -1,0 +1,60 @@
+"""Where kernels run in the tests: on the GPU if there is one, in Triton's interpreter otherwise."""
+
+import importlib
+import os
+import pkgutil
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+# Whether functions are interpreted is settled when they are defined, so the variable must be there before
+# triton is imported for the first time. It is taken away again so that the CPU paths stay what tests of CPU
+# tensors get, here and in processes that tests start; the fixture `kernels_on` brings it back for a test.
+INTERPRETED = not torch.cuda.is_available()
+if INTERPRETED:
+    os.environ["TRITON_INTERPRET"] = "1"
+    package = importlib.import_module("tritone.kernels")
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("__"):
+            importlib.import_module(f"{package.__name__}.{module.name}")
+    del os.environ["TRITON_INTERPRET"]
+
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    def create_dot(self, a, b, d, input_precision, max_num_imprecise_acc):
+        """A product whose every element is summed in the order of k, as on a GPU: NumPy's BLAS gives a row
+        other bits at another place in the tile."""
+        left, right = a.data.astype(d.data.dtype), b.data.astype(d.data.dtype)
+        total = np.zeros_like(d.data)
+        for k in range(left.shape[-1]):
+            total += left[..., :, k, None] * right[..., k, None, :]
+        return TensorHandle(total + d.data, d.dtype.scalar)
+
+    InterpreterBuilder.create_dot = create_dot
+
+
+@pytest.fixture
+def kernels_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The device whose tensors go to the kernels in this test; memory not written to is NaN there."""
+    if INTERPRETED:
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield "cpu" if INTERPRETED else "cuda"
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+@pytest.fixture(params=["float32", "float16", "bfloat16"])
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """The types that kernels are compiled for."""
+    if INTERPRETED and request.param == "bfloat16":
+        pytest.skip("Triton's interpreter multiplies bfloat16 as bit patterns; a GPU is needed")
+    return getattr(torch, request.param)
