@@ -47,8 +47,8 @@ def linear(
         hidden: [rows, K].
         weight: [N, K], as in `torch.nn.Linear`.
         bias: [N].
-        activation: one of `ACTIVATIONS`, or "glu", which multiplies the first half of the outputs by the sigmoid of
-            the second.
+        activation: one of `ACTIVATIONS`, or "glu", which multiplies the first half of the outputs by the
+            sigmoid of the second.
         residual: [rows, N], added after the activation; with "glu" [rows, N / 2].
         limit: what the result is clamped to, -limit to limit.
         phase: "encode" or "decode", for many rows or few. A GPU's sums may differ between the two in the

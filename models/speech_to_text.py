@@ -278,7 +278,7 @@ class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, Pret
         return self._logits(self.model.decoder.packed(token_ids, rows, attention))
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return linear(hidden, self.lm_head.weight)
+        return linear(hidden, self.lm_head.weight, phase="decode")
 
     def get_encoder(self) -> Speech2TextEncoder:
         """The encoder, which takes padded features as in transformers."""

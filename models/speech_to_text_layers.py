@@ -75,11 +75,20 @@ class SinusoidalPositions(nn.Module):
 
 
 class Attention(nn.Module):
-    """The four projections of multi-head attention; who attends to what is the caller's."""
+    """The four projections of multi-head attention; who attends to what is the caller's.
 
-    def __init__(self, width: int, heads: int) -> None:
+    Args:
+        width: d_model.
+        heads: of width / heads each.
+        phase: of `linear`, for what works on queries.
+        key_phase: for keys and values: cross-attention makes them of a whole recording.
+    """
+
+    def __init__(self, width: int, heads: int, phase: str, key_phase: str) -> None:
         super().__init__()
         self.heads = heads
+        self.phase = phase
+        self.key_phase = key_phase
         self.scale = (width // heads) ** -0.5
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
@@ -88,21 +97,30 @@ class Attention(nn.Module):
 
     def query(self, hidden: Tensor) -> Tensor:
         """[tokens, width] to [tokens, heads, head_dim]."""
-        return self._heads(self.q_proj, hidden)
+        return self._heads(self.q_proj, hidden, self.phase)
 
     def key_value(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """[tokens, width] to keys and values, each [tokens, heads, head_dim]."""
-        return self._heads(self.k_proj, hidden), self._heads(self.v_proj, hidden)
+        keys = self._heads(self.k_proj, hidden, self.key_phase)
+        return keys, self._heads(self.v_proj, hidden, self.key_phase)
 
-    def _heads(self, projection: nn.Linear, hidden: Tensor) -> Tensor:
-        return linear(hidden, projection.weight, projection.bias).view(hidden.shape[0], self.heads, -1)
+    def _heads(self, projection: nn.Linear, hidden: Tensor, phase: str) -> Tensor:
+        projected = linear(hidden, projection.weight, projection.bias, phase=phase)
+        return projected.view(hidden.shape[0], self.heads, -1)
 
 
 class Layer(nn.Module):
-    """What encoder and decoder layers share: residual connections with dropout, and the feed-forward half."""
+    """What encoder and decoder layers share: residual connections with dropout, and the feed-forward half.
 
-    def __init__(self, config: Speech2TextConfig, ffn_dim: int) -> None:
+    Args:
+        config: sizes and dropout.
+        ffn_dim: the feed-forward half's inner width.
+        phase: of `linear`.
+    """
+
+    def __init__(self, config: Speech2TextConfig, ffn_dim: int, phase: str) -> None:
         super().__init__()
+        self.phase = phase
         self.dropout = config.dropout
         self.activation_dropout = config.activation_dropout
         self.activation = config.activation_function
@@ -110,26 +128,28 @@ class Layer(nn.Module):
         self.fc2 = nn.Linear(ffn_dim, config.d_model)
         self.final_layer_norm = nn.LayerNorm(config.d_model)
 
-    def add(self, residual: Tensor, module: nn.Linear, hidden: Tensor) -> Tensor:
-        """`residual + dropout(module(hidden))`."""
-        if self.training and self.dropout:
-            return residual + F.dropout(linear(hidden, module.weight, module.bias), self.dropout)
-        return linear(hidden, module.weight, module.bias, residual=residual)
+    def add(self, residual: Tensor, module: nn.Linear, hidden: Tensor, limit: float | None = None) -> Tensor:
+        """`residual + dropout(module(hidden))`, clamped to `limit` where there is one."""
+        if not self.training or not self.dropout:
+            weight, bias = module.weight, module.bias
+            return linear(hidden, weight, bias, residual=residual, limit=limit, phase=self.phase)
+        out = residual + F.dropout(linear(hidden, module.weight, module.bias), self.dropout)
+        return out if limit is None else out.clamp(-limit, limit)
 
-    def feed_forward(self, hidden: Tensor) -> Tensor:
-        """The second half of every layer."""
+    def feed_forward(self, hidden: Tensor, limit: float | None = None) -> Tensor:
+        """The second half of every layer, clamped to `limit` where there is one."""
         inner = normalise(self.final_layer_norm, hidden)
-        inner = linear(inner, self.fc1.weight, self.fc1.bias, activation=self.activation)
-        return self.add(hidden, self.fc2, F.dropout(inner, self.activation_dropout, self.training))
+        inner = linear(inner, self.fc1.weight, self.fc1.bias, activation=self.activation, phase=self.phase)
+        return self.add(hidden, self.fc2, F.dropout(inner, self.activation_dropout, self.training), limit)
 
 
 class EncoderLayer(Layer):
     """Self-attention within each utterance, then feed-forward, each normalised first."""
 
     def __init__(self, config: Speech2TextConfig, index: int) -> None:
-        super().__init__(config, config.encoder_ffn_dim)
+        super().__init__(config, config.encoder_ffn_dim, "encode")
         self.index = index
-        self.self_attn = Attention(config.d_model, config.encoder_attention_heads)
+        self.self_attn = Attention(config.d_model, config.encoder_attention_heads, "encode", "encode")
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
 
     def forward(self, hidden: Tensor, attention: StackAttention) -> Tensor:
@@ -137,22 +157,20 @@ class EncoderLayer(Layer):
         own = self.self_attn
         normed = normalise(self.self_attn_layer_norm, hidden)
         mixed = attention(self.index, own.query(normed), *own.key_value(normed), own.scale)
-        hidden = self.feed_forward(self.add(hidden, own.out_proj, mixed.flatten(1)))
-        if hidden.dtype == torch.float16:  # as transformers: what overflows stays finite
-            largest = torch.finfo(torch.float16).max - 1000
-            hidden = hidden.clamp(-largest, largest)
-        return hidden
+        # As in transformers, what overflows a half stays finite.
+        limit = torch.finfo(torch.float16).max - 1000 if hidden.dtype == torch.float16 else None
+        return self.feed_forward(self.add(hidden, own.out_proj, mixed.flatten(1)), limit)
 
 
 class DecoderLayer(Layer):
     """Causal self-attention, cross-attention, feed-forward, each normalised first."""
 
     def __init__(self, config: Speech2TextConfig, index: int) -> None:
-        super().__init__(config, config.decoder_ffn_dim)
+        super().__init__(config, config.decoder_ffn_dim, "decode")
         self.index = index
-        self.self_attn = Attention(config.d_model, config.decoder_attention_heads)
+        self.self_attn = Attention(config.d_model, config.decoder_attention_heads, "decode", "decode")
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
-        self.encoder_attn = Attention(config.d_model, config.decoder_attention_heads)
+        self.encoder_attn = Attention(config.d_model, config.decoder_attention_heads, "decode", "encode")
         self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
 
     def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
