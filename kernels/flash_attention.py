@@ -1,10 +1,16 @@
 """Attention over packed sequences: teacher-forced decoders, encoders and one-shot models."""
 
+import math
+
 import torch
 import torch.nn.functional as F
+import triton
+import triton.language as tl
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .dispatch import choose
+from .launch import ARCHITECTURES, DTYPES, kernel, precision, ready
 from .packing import aligned, check_cu_seqlens, spans
 
 
@@ -23,12 +29,15 @@ def flash_attention(
 ) -> Tensor:
     """`softmax(query @ key.T * scale) @ value`, each sequence on its own, in float32 inside.
 
+    A query that sees no key (there are none, or with `causal` fewer keys than queries) gets zeros.
+
     Args:
-        query: [query tokens, heads, head_dim], packed.
+        query: [query tokens, heads, head_dim], packed. On a GPU head_dim is at most 128.
         key, value: [key tokens, heads, head_dim], packed.
-        cu_query, cu_key: int32 [n + 1] each; the same n sequences.
+        cu_query, cu_key: int32 [n + 1] each; the same n sequences. Not to be changed in place: what is
+            derived from them for a launch is kept as long as they live, for the layers that follow.
         causal: a query sees the keys up to its own place, both ends aligned.
-        scale: multiplies the scores; head_dim ** -0.5 by default (GPT-Neo and T5 use 1).
+        scale: multiplies the scores, positive; head_dim ** -0.5 by default (GPT-Neo and T5 use 1).
         window: with `causal`, a query sees only its last `window` keys (GPT-Neo's local layers).
         relative: relative terms, for the families that have them.
         dropout: of the attention weights, for training.
@@ -37,7 +46,8 @@ def flash_attention(
         [query tokens, heads, head_dim].
 
     Raises:
-        ValueError: shapes or offsets that do not fit.
+        ValueError: shapes or offsets that do not fit, a scale that is not positive, a window without
+            `causal` or smaller than 1.
         NotImplementedError: relative terms, which no family here uses yet.
     """
     check_cu_seqlens(cu_query, query.shape[0], "cu_query")
@@ -52,13 +62,29 @@ def flash_attention(
         )
     if relative is not None:
         raise NotImplementedError("relative terms come with the families that need them (T5, XLNet, SEW-D)")
+    if window is not None and (not causal or window < 1):
+        raise ValueError(
+            f"window is the number of keys, at least 1, that a causal query sees; got {window} with "
+            f"causal={causal}; give causal=True with it, or no window to see all keys"
+        )
     scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if not scale > 0:
+        raise ValueError(f"scale must be positive, got {scale}; to turn the scores' sign, negate query")
     if dropout:
         run = flash_attention_reference
         return run(
             query, key, value, cu_query, cu_key, causal=causal, scale=scale, window=window, dropout=dropout
         )
-    run = choose(query, key, value, reference=flash_attention_reference, cpu=flash_attention_cpu)
+    run = choose(
+        query,
+        key,
+        value,
+        cu_query,
+        cu_key,
+        reference=flash_attention_reference,
+        cpu=flash_attention_cpu,
+        triton=flash_attention_triton,
+    )
     return run(query, key, value, cu_query, cu_key, causal=causal, scale=scale, window=window)
 
 
@@ -80,8 +106,13 @@ def attention_weights(
         one, other = aligned(query[q0:q1]).float(), aligned(key[k0:k1]).float()
         scores = torch.einsum("qhd,khd->hqk", one, other) * scale
         if causal:
-            scores = scores.masked_fill(~_visible(q1 - q0, k1 - k0, window, scores.device), float("-inf"))
-        weights.append(F.dropout(scores.softmax(-1), dropout, dropout > 0))
+            hidden = ~_visible(q1 - q0, k1 - k0, window, scores.device)
+            # A finite number for a query that sees no key: its weights are 0, and its gradient too.
+            lowest = torch.finfo(scores.dtype).min
+            weight = scores.masked_fill(hidden, lowest).softmax(-1).masked_fill(hidden, 0.0)
+        else:
+            weight = scores.softmax(-1)
+        weights.append(F.dropout(weight, dropout, dropout > 0))
     return weights
 
 
@@ -156,3 +187,197 @@ def _visible(queries: int, keys: int, window: int | None, device: torch.device) 
     others = torch.arange(keys, device=device)[None]
     seen = others <= places
     return seen if window is None else seen & (others > places - window)
+
+
+def flash_attention_triton(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_query: Tensor,
+    cu_key: Tensor,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """One program for a block of queries and a head: FlashAttention-2's order (Dao, arXiv:2307.08691)."""
+    tokens, heads, head_dim = query.shape
+    if head_dim > _WIDEST:
+        raise ValueError(f"attention on a GPU takes heads of at most {_WIDEST}, got {head_dim}")
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    if not out.numel():
+        return out
+    case = flash_attention_kernel.case(
+        query.device,
+        max(16, triton.next_power_of_2(head_dim)),
+        query.dtype,
+        "aligned" if head_dim % 16 == 0 else "any",
+    )
+    blocks = query_blocks(cu_query, cu_key, tokens, case.constant("BLOCK_M"))
+    scale = head_dim**-0.5 if scale is None else scale
+    case.launch(
+        (blocks.shape[0] * heads,),
+        ready(query),
+        ready(key),
+        ready(value),
+        blocks,
+        out,
+        heads,
+        head_dim,
+        int(causal),
+        _EVERYTHING if window is None else min(window, _EVERYTHING),
+        scale * math.log2(math.e),
+    )
+    return out
+
+
+# By cu_query, then by cu_key, then by block size. All layers of a model, and both attentions of a decoder's
+# layer, ask for the same few, and making one takes about 15 small launches.
+_made: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def query_blocks(cu_query: Tensor, cu_key: Tensor, tokens: int, block: int) -> Tensor:
+    """Which queries each block of a launch takes, made on the device without waiting for it.
+
+    A table, because a program that looked for its sequence itself would begin with ten loads that wait for
+    one another among 1,024 sequences: as long as its work on 300 keys. Blocks of the most keys come first
+    and of each sequence the last, which sees the most when causal, so that a launch ends on its shortest.
+
+    Args:
+        cu_query, cu_key: int32 [n + 1], n at least 1.
+        tokens: the number of queries.
+        block: queries of a block.
+
+    Returns:
+        int32 [bound, 4]: first query, end of the sequence's queries, first and end of its keys. The bound
+        is what `tokens` queries of n sequences need at most; blocks that are not needed are all 0.
+    """
+    of_query = _made.setdefault(cu_query, WeakTensorKeyDictionary())
+    by_block = of_query.setdefault(cu_key, {})
+    if block not in by_block:
+        by_block[block] = _query_blocks(cu_query, cu_key, tokens, block)
+    return by_block[block]
+
+
+def _query_blocks(cu_query: Tensor, cu_key: Tensor, tokens: int, block: int) -> Tensor:
+    sequences = cu_query.numel() - 1
+    bound = (tokens + sequences * (block - 1)) // block
+    order = cu_key.diff().argsort(descending=True, stable=True)
+    counts = (cu_query.diff()[order] + block - 1) // block
+    ends = counts.cumsum(0)
+    number = torch.arange(bound, device=ends.device)
+    place = torch.searchsorted(ends, number, right=True)
+    needed = (place < sequences)[:, None]
+    place = place.clamp(max=sequences - 1)
+    sequence = order[place]
+    columns = [
+        cu_query[sequence] + (ends[place] - 1 - number) * block,
+        cu_query[sequence + 1],
+        cu_key[sequence],
+        cu_key[sequence + 1],
+    ]
+    return torch.where(needed, torch.stack(columns, 1), 0).int()
+
+
+@kernel(sizes=("head_dim",))
+def flash_attention_kernel(
+    query_ptr,  # [query tokens, heads, head_dim]
+    key_ptr,  # [key tokens, heads, head_dim]
+    value_ptr,  # [key tokens, heads, head_dim]
+    blocks_ptr,  # int32 [blocks, 4], see `query_blocks`
+    out_ptr,  # [query tokens, heads, head_dim]
+    heads: tl.int32,
+    head_dim: tl.int32,
+    causal: tl.int32,  # 0 or 1
+    window: tl.int32,  # where there is none, more than there are keys
+    scale: tl.float32,  # times log2(e): powers of 2 are what the hardware has
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    block = blocks_ptr + tl.program_id(0) // heads * 4
+    head = tl.program_id(0) % heads
+    first, query_end = tl.load(block), tl.load(block + 1)
+    key_begin, keys = tl.load(block + 2), tl.load(block + 3) - tl.load(block + 2)
+    if first >= query_end:
+        return
+
+    m = first + tl.arange(0, BLOCK_M)
+    n = tl.arange(0, BLOCK_N)
+    d = tl.arange(0, BLOCK_D)
+    stride = heads * head_dim
+    places = (m - first)[:, None] * stride + d[None, :]
+    there = (m < query_end)[:, None] & (d < head_dim)[None, :]
+    query_rows = (first.to(tl.int64) * heads + head) * head_dim
+    key_rows = (key_begin.to(tl.int64) * heads + head) * head_dim
+    query = tl.load(query_ptr + query_rows + places, mask=there, other=0.0)
+
+    # Keys are counted from the sequence's first. When causal, query m stands at `diagonal`; both ends meet.
+    diagonal = m - query_end + keys
+    highest_seen = tl.where(causal != 0, diagonal, keys - 1)
+    lowest_seen = diagonal - window + 1
+    beyond = query_end - first  # queries from this block's first on
+    start_at = tl.maximum(keys - beyond - window + 1, 0) // BLOCK_N * BLOCK_N
+    stop_at = keys - causal * tl.maximum(beyond - BLOCK_M, 0)
+    # Between these, all of the block's queries see all keys, and the mask is skipped.
+    all_from = stop_at - window
+    all_until = keys - causal * (beyond - 1)
+
+    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    mixed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    for start in range(start_at, stop_at, BLOCK_N):
+        rows = key_rows + start.to(tl.int64) * stride
+        inside = (start + n < keys)[:, None] & (d < head_dim)[None, :]
+        key = tl.load(key_ptr + rows + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        scores = tl.dot(query, tl.trans(key), input_precision=PRECISION)
+        if (start < all_from) | (start + BLOCK_N > all_until):
+            place = (start + n)[None, :]
+            seen = (place <= highest_seen[:, None]) & (place >= lowest_seen[:, None])
+            scores = tl.where(seen, scores, float("-inf"))
+        raised = tl.maximum(highest, tl.max(scores, 1) * scale)
+        # Where nothing has been seen yet, -inf - -inf would be no number.
+        shift = tl.where(raised == float("-inf"), 0.0, raised)
+        weights = tl.exp2(scores * scale - shift[:, None])
+        decay = tl.exp2(highest - shift)
+        total = total * decay + tl.sum(weights, 1)
+        mixed = mixed * decay[:, None]
+        value = tl.load(value_ptr + rows + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        mixed = tl.dot(weights.to(value.dtype), value, mixed, input_precision=PRECISION)
+        highest = raised
+
+    mixed = mixed / tl.where(total == 0.0, 1.0, total)[:, None]
+    tl.store(out_ptr + query_rows + places, mixed.to(out_ptr.dtype.element_ty), mask=there)
+
+
+_WIDEST = 128  # of heads: the accumulators of wider ones leave no room for blocks this large
+_EVERYTHING = 2**30  # a window that hides nothing
+
+
+def _declare() -> None:
+    """By the width of heads alone: causal or not, windowed or not are numbers, read once a block."""
+    for architecture in ARCHITECTURES:
+        for dtype in DTYPES:
+            for width in (16, 32, 64, _WIDEST):
+                for alignment in ("aligned", "any"):
+                    flash_attention_kernel.declare(
+                        width,
+                        dtype,
+                        alignment,
+                        architecture=architecture,
+                        pointers=dict.fromkeys(("query_ptr", "key_ptr", "value_ptr", "out_ptr"), dtype)
+                        | {"blocks_ptr": torch.int32},
+                        aligned=alignment == "aligned",
+                        PRECISION=precision(dtype),
+                        BLOCK_D=width,
+                        **_blocks(architecture, width, dtype, alignment),
+                    )
+
+
+def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
+    """Queries and keys of a step, warps and stages."""
+    return {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2 if architecture == "gfx942" else 3}
+
+
+_declare()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -172,13 +173,14 @@ def linear_triton(
     phase: str = "encode",
 ) -> Tensor:
     """One launch: the epilogue works on the accumulators, in float32."""
-    (rows, width), gated_outputs = hidden.shape, activation == "glu"
-    outputs = weight.shape[0] // 2 if gated_outputs else weight.shape[0]
+    rows, width = hidden.shape
+    form = {None: "plain", "relu": "plain", "glu": "glu"}.get(activation, "curved")
+    outputs = weight.shape[0] // 2 if form == "glu" else weight.shape[0]
     out = hidden.new_empty(rows, outputs)
     case = linear_kernel.case(
         hidden.device,
         phase,
-        "glu" if gated_outputs else "plain",
+        form,
         hidden.dtype,
         "aligned" if width % 16 == 0 and outputs % 16 == 0 else "any",
     )
@@ -195,7 +197,8 @@ def linear_triton(
         width,
         int(bias is not None),
         int(residual is not None),
-        _CODES[activation],
+        _CODES.get(activation, 0),
+        0.0 if activation == "relu" else -math.inf,
         math.inf if limit is None else limit,
     )
     return out
@@ -213,9 +216,10 @@ def linear_kernel(
     K: tl.int32,
     has_bias: tl.int32,  # 0 or 1, as the next one
     has_residual: tl.int32,
-    activation: tl.int32,  # a number of `_CODES`
+    activation: tl.int32,  # a number of `_CODES`, in the curved form
+    floor: tl.float32,  # in the plain form: 0 for ReLU, -inf for nothing
     limit: tl.float32,
-    GLU: tl.constexpr,
+    FORM: tl.constexpr,
     PRECISION: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -244,17 +248,19 @@ def linear_kernel(
         columns = weight_rows + (start + k)[:, None]
         there = (n < N)[None, :] & inside[:, None]
         values = tl.dot(hidden, tl.load(columns, mask=there, other=0.0), values, input_precision=PRECISION)
-        if GLU:
+        if FORM == "glu":
             gate = tl.load(columns + N.to(tl.int64) * K, mask=there, other=0.0)
             gates = tl.dot(hidden, gate, gates, input_precision=PRECISION)
 
     with_bias = n < N * has_bias
     values += tl.load(bias_ptr + n, mask=with_bias, other=0.0).to(tl.float32)[None, :]
-    if GLU:
+    if FORM == "glu":
         gates += tl.load(bias_ptr + N + n, mask=with_bias, other=0.0).to(tl.float32)[None, :]
         values = values * tl.sigmoid(gates)
-    else:
+    elif FORM == "curved":
         values = activated(values, activation)
+    else:
+        values = tl.where(values < floor, floor, values)
     places = m.to(tl.int64)[:, None] * N + n[None, :]
     there = (m < rows)[:, None] & (n < N)[None, :]
     with_residual = (m < rows * has_residual)[:, None] & (n < N)[None, :]
@@ -265,21 +271,19 @@ def linear_kernel(
 
 @triton.jit
 def activated(values, activation):
-    """The activation of this number, on float32. A branch at run time, since all rows take the same one and
-    seven kernels in place of one would all have to be compiled."""
-    if activation == 1:
-        values = tl.where(values < 0.0, 0.0, values)
-    elif activation == 2:
+    """The activation of this number, on float32. The branch is taken at run time, the same way by all rows:
+    a kernel for each would have to be compiled for every type and tile."""
+    if activation == 0:
         values = 0.5 * values * (1.0 + tl.erf(values * 0.7071067811865476))
-    elif activation == 3:
+    elif activation == 1:
         values = (
             0.5 * values * (1.0 + _tanh(0.7978845608028654 * (values + 0.044715 * values * values * values)))
         )
-    elif activation == 4:
+    elif activation == 2:
         values = values * tl.sigmoid(values)
-    elif activation == 5:
+    elif activation == 3:
         values = _tanh(values)
-    elif activation == 6:
+    elif activation == 4:
         values = tl.sigmoid(values)
     return values
 
@@ -293,52 +297,49 @@ def _tanh(values):
 
 
 _CODES = {
-    None: 0,
-    "glu": 0,
-    "relu": 1,
-    "gelu": 2,
-    "gelu_new": 3,
-    "gelu_pytorch_tanh": 3,
-    "silu": 4,
-    "swish": 4,
-    "tanh": 5,
-    "sigmoid": 6,
+    "gelu": 0,
+    "gelu_new": 1,
+    "gelu_pytorch_tanh": 1,
+    "silu": 2,
+    "swish": 2,
+    "tanh": 3,
+    "sigmoid": 4,
 }
 
 
 def _declare() -> None:
-    """Encoding has rows enough for the largest tiles; a decode step has few, and small tiles spread them."""
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for form in ("plain", "glu"):
-                for phase in PHASES:
-                    for alignment in ("aligned", "any"):
-                        linear_kernel.declare(
-                            phase,
-                            form,
-                            dtype,
-                            alignment,
-                            architecture=architecture,
-                            pointers=dict.fromkeys(
-                                ("hidden_ptr", "weight_ptr", "bias_ptr", "residual_ptr", "out_ptr"), dtype
-                            ),
-                            aligned=alignment == "aligned",
-                            GLU=form == "glu",
-                            PRECISION=precision(dtype),
-                            GROUP=8,
-                            **_blocks(architecture, dtype, form, phase, alignment),
-                        )
+    """Encoding has rows enough for the largest tiles; a decode step has few, and small tiles spread them.
+
+    The plain form, with ReLU or nothing, stands apart because the registers of all other activations would
+    halve the number of programs that run side by side.
+    """
+    pointers = ("hidden_ptr", "weight_ptr", "bias_ptr", "residual_ptr", "out_ptr")
+    choices = product(ARCHITECTURES, PHASES, ("plain", "curved", "glu"), DTYPES, ("aligned", "any"))
+    for architecture, phase, form, dtype, alignment in choices:
+        linear_kernel.declare(
+            phase,
+            form,
+            dtype,
+            alignment,
+            architecture=architecture,
+            pointers=dict.fromkeys(pointers, dtype),
+            aligned=alignment == "aligned",
+            FORM=form,
+            PRECISION=precision(dtype),
+            GROUP=8,
+            **_blocks(architecture, dtype, form, phase, alignment),
+        )
 
 
 def _blocks(architecture: str, dtype: torch.dtype, form: str, phase: str, alignment: str) -> dict[str, int]:
     """Tile, warps and stages. Two accumulators share the registers that one has, so GLU's tiles are half;
     rows that are not aligned are read a number at a time, which takes a register for every address."""
     small = phase == "decode" or dtype == torch.float32
-    rows, outputs, inner = (32, 64, 64) if small else (128, 128 if form == "plain" else 64, 64)
+    rows, outputs, inner = (32, 64, 64) if small else (128, 64 if form == "glu" else 128, 64)
     if dtype == torch.float32:
         inner = 32
     if alignment == "any":
-        rows, outputs, inner = min(rows, 64), 32 if form == "glu" else 64, 32 if form == "plain" else 16
+        rows, outputs, inner = min(rows, 64), 32 if form == "glu" else 64, 16 if form == "glu" else 32
     return {
         "BLOCK_M": rows,
         "BLOCK_N": outputs,
