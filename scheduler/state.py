@@ -67,7 +67,9 @@ class DecodeState:
         there, here = 1 - self.side, self.side
         self.tokens[there, rows, :longest] = self.tokens[here, parents, :longest]
         self.origin[there, rows, :longest] = self.origin[here, parents, :longest]
-        going, place = rows[active], self.length[rows][active].long()
-        self.tokens[there, going, place] = tokens[active].int()
-        self.length[going] += 1
+        # Not by picking the active rows out, which would wait for the device to count them.
+        length = self.length[rows]
+        place = length.clamp(max=self.tokens.shape[2] - 1).long()
+        self.tokens[there, rows, place] = torch.where(active, tokens.int(), self.tokens[there, rows, place])
+        self.length[rows] = length + active.int()
         self.side = there
