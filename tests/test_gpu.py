@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import tritone
+from tritone.kernels.packing import cumulative, spans
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 
@@ -33,3 +34,25 @@ def test_the_gpu_and_the_cpu_decode_the_same_tokens() -> None:
         with tritone.Engine(device=device) as engine:
             tokens.append([result.token_ids for result in engine.transcribe(files, num_beams=3)])
     assert tokens[0] == tokens[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_hidden_states_are_the_same_to_the_bit_in_any_batch(dtype: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    model = tritone.Speech2TextForConditionalGeneration(tritone.Speech2TextConfig(encoder_layers=3))
+    model = model.to(device="cuda", dtype=getattr(torch, dtype)).eval()
+    recordings = [
+        torch.randn(frames, 80, generator=generator) for frames in (1, 30, 333, 1600, 47, 3000, 128)
+    ]
+    recordings = [recording.to("cuda") for recording in recordings]
+
+    @torch.inference_mode()
+    def encoded(order: list[int]) -> list[torch.Tensor]:
+        features = torch.cat([recordings[index] for index in order])
+        hidden, cu_tokens = model.encode(features, cumulative([len(recordings[i]) for i in order], "cuda"))
+        return [hidden[start:end] for start, end in spans(cu_tokens)]
+
+    alone = [encoded([index])[0] for index in range(len(recordings))]
+    for order in ([0, 1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1, 0], [3, 0, 5], [2, 2, 2]):
+        for index, hidden in zip(order, encoded(order), strict=True):
+            assert torch.equal(hidden, alone[index])
