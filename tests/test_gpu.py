@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tritone.kernels.packing import cumulative, spans
 
 import tritone
-from tritone.kernels.packing import cumulative, spans
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 
