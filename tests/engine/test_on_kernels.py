@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import tritone
 from tritone.kernels.compilation import declared_cases
 from tritone.kernels.launch import ARCHITECTURES, recorded
+
+import tritone
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 WANTED = json.loads((SAMPLES / "transcripts.json").read_text())
@@ -37,7 +38,9 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"do_sample": True, "temperature": 0.2, "seed": 3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 2}, {"do_sample": True, "temperature": 0.2, "seed": 3}]
+)
 def test_a_sample_is_transcribed_on_kernels_alone_with_the_same_text(options, kernels_on, chosen):
     name = "two_digits_16k.wav"
     with recorded() as cases, tritone.Engine(device=kernels_on) as engine:
@@ -63,9 +66,10 @@ def test_recordings_together_and_alone_give_the_same_tokens_and_scores(kernels_o
 SIZES = {"small": (256, 4, 2048), "medium": (512, 8, 2048), "large": (1024, 16, 4096)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
-def test_what_a_published_size_launches_is_declared_in_every_dtype_and_for_every_target(size, kernels_on):
+def test_what_a_published_size_launches_is_declared_in_every_dtype_and_for_every_target(
+    size, kernels_on, monkeypatch
+):
     width, heads, ffn = SIZES[size]
     config = tritone.Speech2TextConfig(
         d_model=width,
@@ -77,6 +81,23 @@ def test_what_a_published_size_launches_is_declared_in_every_dtype_and_for_every
         decoder_layers=1,
     )
     model = tritone.Speech2TextForConditionalGeneration(config).half().to(kernels_on).eval()
+
+    def without_launching(method):
+        """The interpreter would take minutes over products this wide; noise will do to choose tokens from."""
+
+        def run(*inputs):
+            with recorded(dry=True):
+                outputs = method(*inputs)
+            whole = outputs if isinstance(outputs, tuple | list) else [outputs]
+            for tensor in (part for item in whole for part in (item if isinstance(item, tuple) else [item])):
+                if tensor.is_floating_point():
+                    tensor.normal_()
+            return outputs
+
+        return run
+
+    for name in ("encode", "cross_key_values", "decode"):
+        monkeypatch.setattr(model, name, without_launching(getattr(model, name)))
     extractor = tritone.Speech2TextFeatureExtractor()
     with recorded() as cases:
         waveform = torch.randn(5000, generator=torch.Generator().manual_seed(0), device="cpu").to(kernels_on)
@@ -86,7 +107,7 @@ def test_what_a_published_size_launches_is_declared_in_every_dtype_and_for_every
             model.generate(features[None], max_new_tokens=2, **options)
     declared = set(declared_cases())
     launched = set(cases)
-    assert {case.kernel.name for case in launched} >= {"fbank_kernel", "linear_kernel"}
+    assert {case.kernel.name for case in launched} >= {"fbank_kernel", "linear_kernel", "store_kernel"}
     assert launched <= declared
     for case in launched:
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
