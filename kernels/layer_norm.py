@@ -209,7 +209,7 @@ def summed(hidden_ptr, residual_ptr, offsets, there, added):
 
 
 _SIZES = (256, 1024, 4096)  # widths that a program holds at once, rounded up to one of these
-_WIDER = 0
+_WIDER = 0  # in place of a size, for more than that
 
 
 def _size(width: int) -> int:
