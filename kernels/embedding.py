@@ -1,14 +1,20 @@
 """Tokens and positions to vectors."""
 
+import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from .dispatch import choose
+from .launch import ARCHITECTURES, DTYPES, kernel, ready
 
 
 def embedding(
     token_ids: Tensor, positions: Tensor, table: Tensor, position_table: Tensor, scale: float
 ) -> Tensor:
     """`table[token_ids] * scale + position_table[positions]`.
+
+    A row that a table does not have is an error on the CPU; a kernel cannot raise, and gives NaN.
 
     Args:
         token_ids: int [tokens].
@@ -19,8 +25,24 @@ def embedding(
 
     Returns:
         [tokens, width].
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit.
     """
-    run = choose(table, position_table, reference=embedding_reference)
+    if token_ids.shape != positions.shape or token_ids.dim() != 1:
+        raise ValueError(
+            f"tokens and positions must be two lists of one length, got {list(token_ids.shape)} and "
+            f"{list(positions.shape)}"
+        )
+    _check_tables(table, position_table, "table")
+    run = choose(
+        table,
+        position_table,
+        token_ids,
+        positions,
+        reference=embedding_reference,
+        triton=embedding_triton,
+    )
     return run(token_ids, positions, table, position_table, scale)
 
 
@@ -31,16 +53,36 @@ def embedding_reference(
     return table[token_ids.long()] * scale + position_table[positions.long()]
 
 
+def embedding_triton(
+    token_ids: Tensor, positions: Tensor, table: Tensor, position_table: Tensor, scale: float
+) -> Tensor:
+    """One launch, rounding once."""
+    if token_ids.dtype != positions.dtype:
+        token_ids, positions = token_ids.long(), positions.long()
+    return _launch(table, token_ids, positions, position_table, scale)
+
+
 def add_positions(hidden: Tensor, positions: Tensor, position_table: Tensor, scale: float) -> Tensor:
     """`hidden * scale + position_table[positions]`, for encoders whose input is not tokens.
 
     Args:
         hidden: [tokens, width].
-        positions: int [tokens].
+        positions: int [tokens]; a row that the table does not have is treated as in `embedding`.
         position_table: [positions, width].
         scale: multiplies `hidden`.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit.
     """
-    run = choose(hidden, position_table, reference=add_positions_reference)
+    if positions.shape != hidden.shape[:1]:
+        raise ValueError(
+            f"hidden states {list(hidden.shape)} need positions [{hidden.shape[0]}], got "
+            f"{list(positions.shape)}"
+        )
+    _check_tables(hidden, position_table, "hidden")
+    run = choose(
+        hidden, position_table, positions, reference=add_positions_reference, triton=add_positions_triton
+    )
     return run(hidden, positions, position_table, scale)
 
 
@@ -49,3 +91,112 @@ def add_positions_reference(
 ) -> Tensor:
     """The specification, in plain torch."""
     return hidden * scale + position_table[positions.long()]
+
+
+def add_positions_triton(hidden: Tensor, positions: Tensor, position_table: Tensor, scale: float) -> Tensor:
+    """One launch, rounding once."""
+    return _launch(hidden, None, positions, position_table, scale)
+
+
+def _check_tables(table: Tensor, position_table: Tensor, name: str) -> None:
+    if table.dim() != 2 or position_table.dim() != 2 or table.shape[1] != position_table.shape[1]:
+        raise ValueError(
+            f"{name} {list(table.shape)} and position_table {list(position_table.shape)} must both be "
+            "[rows, width]"
+        )
+    if table.dtype != position_table.dtype:
+        raise ValueError(
+            f"{name} is {table.dtype} and position_table {position_table.dtype}; convert one with .to(dtype)"
+        )
+
+
+def _launch(
+    table: Tensor, token_ids: Tensor | None, positions: Tensor, position_table: Tensor, scale: float
+) -> Tensor:
+    if positions.dtype not in _INTEGERS:
+        token_ids, positions = None if token_ids is None else token_ids.long(), positions.long()
+    tokens, width = positions.shape[0], table.shape[1]
+    out = table.new_empty(tokens, width)
+    case = embed_kernel.case(
+        table.device, table.dtype, positions.dtype, "aligned" if width % 16 == 0 else "any"
+    )
+    positions = ready(positions)
+    case.launch(
+        (triton.cdiv(tokens, case.constant("BLOCK_M")), triton.cdiv(width, case.constant("BLOCK_N"))),
+        ready(table),
+        positions if token_ids is None else ready(token_ids),
+        positions,
+        ready(position_table),
+        out,
+        tokens,
+        width,
+        table.shape[0],
+        position_table.shape[0],
+        int(token_ids is not None),
+        scale,
+    )
+    return out
+
+
+@kernel(sizes=("width",))
+def embed_kernel(
+    table_ptr,  # [table_rows, width]
+    token_ids_ptr,  # [tokens]
+    positions_ptr,  # [tokens]
+    position_table_ptr,  # [position_rows, width]
+    out_ptr,  # [tokens, width]
+    tokens: tl.int32,
+    width: tl.int32,
+    table_rows: tl.int32,
+    position_rows: tl.int32,
+    by_token: tl.int32,  # 1 where ids name the table's rows, 0 where the table's rows are the tokens
+    scale: tl.float32,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    there = (m < tokens)[:, None] & (n < width)[None, :]
+    position = tl.load(positions_ptr + m, mask=m < tokens, other=0).to(tl.int64)
+    row = m.to(tl.int64)
+    if by_token != 0:
+        row = tl.load(token_ids_ptr + m, mask=m < tokens, other=0).to(tl.int64)
+    # A row that does not exist is not read, it is NaN.
+    known = ((row >= 0) & (row < table_rows))[:, None] & there
+    placed = ((position >= 0) & (position < position_rows))[:, None] & there
+    vector = tl.load(table_ptr + row[:, None] * width + n[None, :], mask=known, other=float("nan"))
+    offset = tl.load(
+        position_table_ptr + position[:, None] * width + n[None, :], mask=placed, other=float("nan")
+    )
+    out = vector.to(tl.float32) * scale + offset.to(tl.float32)
+    places = m.to(tl.int64)[:, None] * width + n[None, :]
+    tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=there)
+
+
+_INTEGERS = (torch.int32, torch.int64)
+
+
+def _declare() -> None:
+    """Tiles in which a thread reads 16 bytes of each table, for halves."""
+    for architecture in ARCHITECTURES:
+        for dtype in DTYPES:
+            for integer in _INTEGERS:
+                for alignment in ("aligned", "any"):
+                    embed_kernel.declare(
+                        dtype,
+                        integer,
+                        alignment,
+                        architecture=architecture,
+                        pointers={
+                            **dict.fromkeys(("token_ids_ptr", "positions_ptr"), integer),
+                            **dict.fromkeys(("table_ptr", "position_table_ptr", "out_ptr"), dtype),
+                        },
+                        aligned=alignment == "aligned",
+                        BLOCK_M=4,
+                        BLOCK_N=256,
+                        num_warps=4,
+                        num_stages=1,
+                    )
+
+
+_declare()

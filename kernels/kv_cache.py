@@ -17,8 +17,8 @@ def store(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, sl
     Args:
         keys, values: [pages, 16, heads, head_dim], contiguous: one layer's pool.
         new_keys, new_values: [rows, heads, head_dim].
-        slots: int64 [rows], `page * 16 + row in the page`; no slot twice. One past the pool is an error on the
-            CPU; a GPU cannot raise without waiting for it, and leaves that row out.
+        slots: int64 [rows], `page * 16 + row in the page`; no slot twice. One past the pool is an error on
+            the CPU; a kernel cannot raise, and leaves that row out.
 
     Raises:
         ValueError: shapes or dtypes that do not fit, or pools that cannot be written in place.
@@ -41,9 +41,7 @@ def store(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, sl
             f"{values.dtype}; convert them with .to(dtype)"
         )
     check_pools(keys, values)
-    run = choose(
-        keys, values, new_keys, new_values, slots, reference=store_reference, triton=store_triton
-    )
+    run = choose(keys, values, new_keys, new_values, slots, reference=store_reference, triton=store_triton)
     run(keys, values, new_keys, new_values, slots)
 
 
@@ -73,11 +71,8 @@ def store_reference(
     values.view(-1, *values.shape[2:])[slots] = new_values
 
 
-def store_triton(
-    keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor
-) -> None:
+def store_triton(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor) -> None:
     """One launch for keys and values."""
-    check_pools(keys, values)
     rows, width = new_keys.shape[0], keys.shape[2] * keys.shape[3]
     case = store_kernel.case(keys.device, keys.dtype, "aligned" if width % 16 == 0 else "any")
     blocks = triton.cdiv(rows, case.constant("BLOCK_M")), triton.cdiv(width, case.constant("BLOCK_N"))

@@ -21,7 +21,7 @@ from .packing import aligned, spans
 # Positions that one program of the kernel goes through. A longer context is split into so many programs,
 # whose results a second kernel adds up in their order: 20 s of audio at 40 ms a position need only the first.
 SPLIT = 512
-_HEAD_DIMS = (64, 128, 256)  # what the kernels' tiles hold of a head; smaller heads are masked, not read
+_HEAD_DIMS = (64, 128)  # what the kernels' tiles hold of a head; smaller heads are masked, not read
 
 
 def paged_attention(
@@ -186,10 +186,8 @@ def paged_attention_triton(
     blocks = block_tables.shape[1]
     # Room for every split that the table allows: the lengths are on the device, and nobody waits for them.
     splits = -(-blocks * PAGE_SIZE // SPLIT)
-    partial = query.new_empty(
-        (splits if splits > 1 else 0, rows, heads, head_dim), dtype=torch.float32
-    )
-    statistics = query.new_empty((2, *partial.shape[:3]), dtype=torch.float32)
+    partial = query.new_empty((splits if splits > 1 else 0, rows, heads, head_dim), dtype=torch.float32)
+    statistics = query.new_empty((*partial.shape[:3], 2), dtype=torch.float32)
     case = paged_attention_kernel.case(
         query.device,
         next(size for size in _HEAD_DIMS if head_dim <= size),
@@ -207,8 +205,7 @@ def paged_attention_triton(
         block_tables if origin is None else ready(origin),
         out,
         partial,
-        statistics[0],
-        statistics[1],
+        statistics,
         rows,
         heads,
         head_dim // case.constant("UNIT"),
@@ -223,8 +220,7 @@ def paged_attention_triton(
         combine.launch(
             (requests * heads, triton.cdiv(head_dim, combine.constant("BLOCK_D"))),
             partial,
-            statistics[0],
-            statistics[1],
+            statistics,
             lengths,
             cu_rows,
             out,
@@ -246,9 +242,8 @@ def paged_attention_kernel(
     cu_rows_ptr,  # int32 [requests + 1]
     origin_ptr,  # int32 [rows, positions], with own pages only
     out_ptr,  # [rows, heads, head_dim]
-    partial_ptr,  # float32 [splits, rows, heads, head_dim], as the next two for requests of several splits
-    largest_ptr,  # float32 [splits, rows, heads]
-    total_ptr,  # float32 [splits, rows, heads]
+    partial_ptr,  # float32 [splits, rows, heads, head_dim], as the next for requests of several splits
+    statistics_ptr,  # float32 [splits, rows, heads, 2]: largest score and sum of weights
     rows: tl.int32,
     heads: tl.int32,
     units: tl.int32,  # head_dim / UNIT
@@ -259,84 +254,94 @@ def paged_attention_kernel(
     scale: tl.float32,  # times log2(e), for exp2
     UNIT: tl.constexpr,  # 8 lets halves be read 16 bytes at a time
     PRECISION: tl.constexpr,
+    PAGE: tl.constexpr,
     BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
     # Heads side by side: their parts of a page are, too.
     request, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     length = tl.load(lengths_ptr + request)
+    first, last = tl.load(cu_rows_ptr + request), tl.load(cu_rows_ptr + request + 1)
     begin = tl.program_id(1) * split
     if begin >= length:
         return
     end = tl.minimum(begin + split, length)
-    first, last = tl.load(cu_rows_ptr + request), tl.load(cu_rows_ptr + request + 1)
     holders, table = 1, request
     if own != 0:
         holders, table = last - first, first
-    tables = tables_ptr + table.to(tl.int64) * blocks
+    tables = tables_ptr + table * blocks.to(tl.int64)
 
     head_dim = units * UNIT
-    width = (heads * head_dim).to(tl.int64)
+    width = heads * head_dim
+    page_size = width.to(tl.int64) * PAGE
     d = tl.arange(0, BLOCK_D)
-    keys = keys_ptr + head * head_dim + d[None, :]
-    values = values_ptr + head * head_dim + d[None, :]
     inside = (d < head_dim)[None, :]
-    steps = tl.cdiv(end - begin, BLOCK_N) * holders
+    in_page = tl.arange(0, PAGE)[:, None] * width + head * head_dim + d[None, :]
+    steps = tl.cdiv(end - begin, PAGE) * holders
     for row in range(first, last, BLOCK_M):
-        m = row + tl.arange(0, BLOCK_M)
-        there = (m < last)[:, None] & inside
-        places = m.to(tl.int64)[:, None] * width + head * head_dim + d[None, :]
-        query = tl.load(query_ptr + places, mask=there, other=0.0)
+        m = tl.arange(0, BLOCK_M)
+        rows_left = last - row
+        there = (m < rows_left)[:, None] & inside
+        before = row * width.to(tl.int64) + head * head_dim
+        places = m[:, None] * width + d[None, :]
+        query = tl.load(query_ptr + before + places, mask=there, other=0.0)
+        origins = origin_ptr + row * positions.to(tl.int64)
         largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-        total = tl.zeros((BLOCK_M,), tl.float32)
+        total = tl.zeros((BLOCK_M, PAGE), tl.float32)  # of each place in a page; summed up at the end
         summed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-        # Each block of positions as often as there are holders of it, in one loop that can run ahead.
-        for step in range(0, steps):
-            n = begin + step // holders * BLOCK_N + tl.arange(0, BLOCK_N)
-            holder = step % holders
+        # The next step's page is looked up a step ahead: the compiler keeps several pages on their way only
+        # where no address waits for another load of the same step.
+        start, holder = begin, 0
+        page = tl.load(tables + start // PAGE)
+        # Each block of positions as often as there are holders of it.
+        for _ in range(0, steps):
+            n = start + tl.arange(0, PAGE)
             # What lies behind the length may be anything, so it is not even read.
             written = n < end
-            page = tl.load(tables + holder.to(tl.int64) * blocks + n // 16, mask=written, other=0)
-            offsets = (page.to(tl.int64) * 16 + n % 16)[:, None] * width
-            key = tl.load(keys + offsets, mask=written[:, None] & inside, other=0.0)
-            value = tl.load(values + offsets, mask=written[:, None] & inside, other=0.0)
+            before_page = page.to(tl.int64) * page_size
+            around = holder + 1 == holders
+            next_holder = tl.where(around, 0, holder + 1)
+            next_start = start + tl.where(around, PAGE, 0)
+            next_table = tables + next_holder * blocks.to(tl.int64)
+            page = tl.load(next_table + next_start // PAGE, mask=next_start < end, other=0)
+            read = written[:, None] & inside
+            key = tl.load(keys_ptr + before_page + in_page, mask=read, other=0.0)
+            value = tl.load(values_ptr + before_page + in_page, mask=read, other=0.0)
             scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
-            seen = tl.broadcast_to(written[None, :], (BLOCK_M, BLOCK_N))
+            named = tl.zeros((BLOCK_M, PAGE), tl.int32) + holder
             if holders > 1:
                 named = tl.load(
-                    origin_ptr + m.to(tl.int64)[:, None] * positions + n[None, :],
-                    mask=(m < last)[:, None] & seen,
+                    origins + (m[:, None] * positions + n[None, :]),
+                    mask=(m < rows_left)[:, None] & written[None, :],
                     other=0,
                 )
-                seen = seen & (named == holder)
-            scores = tl.where(seen, scores, float("-inf"))
+            scores = tl.where(written[None, :] & (named == holder), scores, float("-inf"))
             new_largest = tl.maximum(largest, tl.max(scores, 1))
             # A row that has seen nothing yet subtracts 0 from -inf, not -inf.
             base = tl.where(new_largest == float("-inf"), 0.0, new_largest)
             weights = tl.exp2(scores - base[:, None])
-            decay = tl.exp2(largest - base)
-            total = total * decay + tl.sum(weights, 1)
-            summed = tl.dot(
-                weights.to(value.dtype), value, summed * decay[:, None], input_precision=PRECISION
-            )
-            largest = new_largest
+            decay = tl.exp2(largest - base)[:, None]
+            total = total * decay + weights
+            summed = tl.dot(weights.to(value.dtype), value, summed * decay, input_precision=PRECISION)
+            largest, start, holder = new_largest, next_start, next_holder
+        sums = tl.sum(total, 1)
         # A request's own length decides, never the table's width, or its bits would depend on the others.
         if length <= split:
-            tl.store(out_ptr + places, (summed / total[:, None]).to(out_ptr.dtype.element_ty), mask=there)
+            result = (summed / sums[:, None]).to(out_ptr.dtype.element_ty)
+            tl.store(out_ptr + before + places, result, mask=there)
         else:
-            before = tl.program_id(1).to(tl.int64) * rows
-            tl.store(partial_ptr + before * width + places, summed, mask=there)
-            statistics = (before + m) * heads + head
-            tl.store(largest_ptr + statistics, largest, mask=m < last)
-            tl.store(total_ptr + statistics, total, mask=m < last)
+            rows_before = tl.program_id(1).to(tl.int64) * rows
+            tl.store(partial_ptr + rows_before * width + before + places, summed, mask=there)
+            statistics = statistics_ptr + ((rows_before + row + m) * heads + head) * 2
+            tl.store(statistics, largest, mask=m < rows_left)
+            tl.store(statistics + 1, sums, mask=m < rows_left)
 
 
 @kernel()
 def combine_splits_kernel(
     partial_ptr,  # float32 [splits, rows, heads, head_dim]: weighted sums of values
-    largest_ptr,  # float32 [splits, rows, heads]: largest scores, which weights are relative to
-    total_ptr,  # float32 [splits, rows, heads]: sums of weights
+    statistics_ptr,  # float32 [splits, rows, heads, 2]: largest score, which weights are relative to, and
+    # the weights' sum
     lengths_ptr,  # int32 [requests]
     cu_rows_ptr,  # int32 [requests + 1]
     out_ptr,  # [rows, heads, head_dim]
@@ -360,9 +365,9 @@ def combine_splits_kernel(
         total = tl.zeros((BLOCK_M,), tl.float32)
         summed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
         for index in range(0, tl.cdiv(length, split)):
-            places = (index.to(tl.int64) * rows + m) * heads + head
-            split_largest = tl.load(largest_ptr + places, mask=m < last, other=0.0)
-            split_total = tl.load(total_ptr + places, mask=m < last, other=1.0)
+            places = (index * rows.to(tl.int64) + m) * heads + head
+            split_largest = tl.load(statistics_ptr + places * 2, mask=m < last, other=0.0)
+            split_total = tl.load(statistics_ptr + places * 2 + 1, mask=m < last, other=1.0)
             part = tl.load(partial_ptr + places[:, None] * head_dim + d[None, :], mask=there, other=0.0)
             new_largest = tl.maximum(largest, split_largest)
             base = tl.where(new_largest == float("-inf"), 0.0, new_largest)
@@ -375,8 +380,6 @@ def combine_splits_kernel(
 
 
 def _declare() -> None:
-    """Keys and values of a tile are 8 KiB each where products allow it; three stages of both leave room for
-    four programs on an H200's multiprocessor, 128 KiB on their way."""
     for architecture in ARCHITECTURES:
         for dtype in DTYPES:
             for head_dim in _HEAD_DIMS:
@@ -391,21 +394,20 @@ def _declare() -> None:
                             **dict.fromkeys(
                                 ("tables_ptr", "lengths_ptr", "cu_rows_ptr", "origin_ptr"), torch.int32
                             ),
-                            **dict.fromkeys(("partial_ptr", "largest_ptr", "total_ptr"), torch.float32),
+                            **dict.fromkeys(("partial_ptr", "statistics_ptr"), torch.float32),
                         },
                         UNIT=8 if alignment == "aligned" else 1,
                         PRECISION=precision(dtype),
+                        PAGE=PAGE_SIZE,
                         BLOCK_M=16,
-                        BLOCK_N=max(16, 8192 // (head_dim * dtype.itemsize)),
                         BLOCK_D=head_dim,
-                        num_warps=4,
-                        num_stages=2 if architecture == "gfx942" else 3,
+                        **_compiler_options(architecture, head_dim, dtype, alignment),
                     )
             combine_splits_kernel.declare(
                 dtype,
                 architecture=architecture,
                 pointers={
-                    **dict.fromkeys(("partial_ptr", "largest_ptr", "total_ptr"), torch.float32),
+                    **dict.fromkeys(("partial_ptr", "statistics_ptr"), torch.float32),
                     **dict.fromkeys(("lengths_ptr", "cu_rows_ptr"), torch.int32),
                     "out_ptr": dtype,
                 },
@@ -414,6 +416,24 @@ def _declare() -> None:
                 num_warps=4,
                 num_stages=1,
             )
+
+
+def _compiler_options(architecture: str, head_dim: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
+    """Warps and stages.
+
+    One warp goes through a page without waiting for another: with heads of 64 that takes about 250
+    instructions, a quarter of what one of an H200's multiprocessors can issue until 4.3 TB/s have brought
+    it the next page. Five stages keep 12 to 16 KiB on their way in each of the eight such programs that it
+    holds; 26 KiB in all would do at a latency of 0.8 microseconds. float32, whose products are not the
+    matrix unit's, and rows read a number at a time, with a register for each address, are spread over more
+    warps.
+    """
+    plain, half = alignment == "any", dtype != torch.float32
+    num_warps = (2 if plain else 1) if half else 4
+    return {
+        "num_warps": num_warps if head_dim == 64 or not (half or plain) else 2 * num_warps,
+        "num_stages": 1 if plain else 2 if architecture == "gfx942" else 5 if half and head_dim == 64 else 4,
+    }
 
 
 _declare()
