@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
-from tritone.kernels import paged_attention as module
+from tritone.kernels import paged_splits as module
 from tritone.kernels.kv_cache import PAGE_SIZE
 from tritone.kernels.launch import recorded
 from tritone.kernels.packing import cumulative
