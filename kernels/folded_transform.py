@@ -167,8 +167,8 @@ def half_pairs(numbers: Tensor) -> Tensor:
 def _declare() -> None:
     """One kernel for every rate, window and number of bins.
 
-    Tables come from the L2 once for each block of frames, which asks for large blocks. On sm_90 twice this one, by
-    8 warps, needs a few bytes of stack under some versions of Triton.
+    Tables come from the L2 once for each block of frames, which asks for large blocks. On sm_90 twice this
+    one, by 8 warps, needs a few bytes of stack under some versions of Triton.
     """
     pointers = dict.fromkeys(("waveforms_ptr", "window_ptr", "out_ptr"), torch.float32)
     pointers |= dict.fromkeys(("cu_samples_ptr", "cu_frames_ptr"), torch.int32)
