@@ -1,73 +1,40 @@
-"""From scores over the vocabulary to tokens: log-softmax, warping, draws and beam candidates.
-
-Draws come from Philox 4x32-10 (Salmon et al., SC 2011), a counter-based generator: a number depends on
-its key and counter alone, not on which other rows share the launch nor on when it is asked for.
-"""
+"""From scores over the vocabulary to one token a row: the best, or a draw, with its log-probability."""
 
 import torch
+import triton.language as tl
 from torch import Tensor
 
-_M0, _M1 = 0xD2511F53, 0xCD9E8D57
-_W0, _W1 = 0x9E3779B9, 0xBB67AE85
-_MASK = 0xFFFFFFFF
+from .dispatch import choose
+from .launch import ARCHITECTURES, DTYPES, kernel, ready
+from .ordering import LOWEST_KEY, index_of, order_key, packed
+from .philox import addresses, philox_uniform, uniform
+from .softmax import ROW_BLOCK, ROW_WARPS, alignment, no_sums, row_sums, total_sums, with_values
 
 
-def philox_uniform(seeds: Tensor, streams: Tensor, steps: Tensor, count: int = 1) -> Tensor:
-    """Uniform numbers in (0, 1), 23 bits each, addressed by (seed, stream, step, index).
-
-    Args:
-        seeds: int64 [rows], non-negative: the key.
-        streams: int64 [rows], such as the index among a request's returned sequences.
-        steps: int64 [rows], the position being drawn.
-        count: numbers for each row.
-
-    Returns:
-        float32 [rows, count].
-    """
-    counter = (
-        torch.arange(count, device=seeds.device)[None],
-        steps.long()[:, None],
-        streams.long()[:, None],
-        torch.zeros_like(seeds)[:, None],
-    )
-    words = philox_words(counter, ((seeds & _MASK)[:, None], ((seeds >> 32) & _MASK)[:, None]))
-    return uniform_from_words(words[0])
-
-
-def philox_words(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """The generator itself: four words for each counter and key.
+def greedy(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Each row's best token by its scores, of equal ones the first, and its log-probability by the logits.
 
     Args:
-        counter: four int64 tensors of 32-bit words, broadcast against each other and the key.
-        key: two of them.
+        logits: [rows, vocabulary].
+        scores: float32 [rows, vocabulary], what rules made of the logits; None for the logits themselves.
 
     Returns:
-        four int64 tensors of 32-bit words.
+        tokens int64 [rows] and log-probabilities float32 [rows].
     """
-    c0, c1, c2, c3 = counter
-    key0, key1 = key
-    for _ in range(10):
-        high0, low0 = _multiply(c0, _M0)
-        high1, low1 = _multiply(c2, _M1)
-        c0, c1, c2, c3 = high1 ^ c1 ^ key0, low1, high0 ^ c3 ^ key1, low0
-        key0, key1 = (key0 + _W0) & _MASK, (key1 + _W1) & _MASK
-    return c0, c1, c2, c3
+    run = choose(logits, scores, reference=greedy_reference, triton=greedy_triton)
+    return run(logits, scores)
 
 
-def uniform_from_words(words: Tensor) -> Tensor:
-    """32-bit words as float32 in (0, 1), by their upper 23 bits.
-
-    Not 24: half a step above the largest 24-bit number rounds to 1 in float32, and the logarithm of its
-    logarithm is infinite.
-    """
-    return ((words >> 9).float() + 0.5) * 2.0**-23
+def greedy_reference(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The specification, in plain torch."""
+    tokens = (logits if scores is None else scores).argmax(-1)
+    return tokens, log_probability_reference(logits, tokens)
 
 
-def _multiply(value: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of a product of 32-bit numbers, in int64 without overflow."""
-    low_part = (value & 0xFFFF) * factor
-    middle = (value >> 16) * factor + (low_part >> 16)
-    return (middle >> 16) & _MASK, ((middle & 0xFFFF) << 16) | (low_part & 0xFFFF)
+def log_probability_reference(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Each row's token's logarithm of its probability: float32 [rows]."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
 
 def categorical(scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor) -> Tensor:
@@ -75,11 +42,42 @@ def categorical(scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor) -
 
     Args:
         scores: float32 [rows, vocabulary]; -inf is never drawn.
-        seeds, streams, steps: int64 [rows], see `philox_uniform`.
+        seeds, streams, steps: int [rows], see `philox_uniform`.
 
     Returns:
         int64 [rows].
     """
+    run = choose(scores, seeds, reference=categorical_reference, triton=categorical_triton)
+    return run(scores, seeds, streams, steps)
+
+
+def draw(
+    logits: Tensor, scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`categorical` of the scores, and the drawn token's log-probability by the logits.
+
+    Args:
+        logits: [rows, vocabulary].
+        scores: float32 [rows, vocabulary], what rules made of the logits.
+        seeds, streams, steps: int [rows], see `philox_uniform`.
+
+    Returns:
+        tokens int64 [rows] and log-probabilities float32 [rows].
+    """
+    run = choose(logits, scores, seeds, reference=draw_reference, triton=draw_triton)
+    return run(logits, scores, seeds, streams, steps)
+
+
+def draw_reference(
+    logits: Tensor, scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The specification, in plain torch."""
+    tokens = categorical_reference(scores, seeds, streams, steps)
+    return tokens, log_probability_reference(logits, tokens)
+
+
+def categorical_reference(scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor) -> Tensor:
+    """The specification, in plain torch."""
     cumulated = scores.double().softmax(-1).cumsum(-1)
     uniform = philox_uniform(seeds, streams, steps).double() * cumulated[:, -1:]
     drawn = torch.searchsorted(cumulated, uniform, right=True)
@@ -89,127 +87,156 @@ def categorical(scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor) -
     return torch.minimum(drawn[:, 0], last)
 
 
-def top_candidates(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of each row, in descending order; equal ones by the lowest index.
-
-    torch.topk promises no order among equal values, so a tie at the border is settled by a stable sort.
-
-    Args:
-        scores: float32 [rows, n], count <= n.
-
-    Returns:
-        values [rows, count] and indices int64 [rows, count].
-    """
-    values, indices = scores.topk(count, dim=-1)
-    border = values[:, -1:]
-    ambiguous = (scores >= border).sum(-1) > count
-    if bool(ambiguous.any()):
-        rows = ambiguous.nonzero()[:, 0]
-        sorted_values, order = scores[rows].sort(dim=-1, descending=True, stable=True)
-        values[rows], indices[rows] = sorted_values[:, :count], order[:, :count]
-    indices, by_index = indices.sort(dim=-1)
-    values, by_value = values.gather(-1, by_index).sort(dim=-1, descending=True, stable=True)
-    return values, indices.gather(-1, by_value)
-
-
-def draw_candidates(
-    scores: Tensor, count: int, seeds: Tensor, streams: Tensor, steps: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`count` draws without replacement from each row's softmax, by the Gumbel-top-k trick.
-
-    Args:
-        scores: float32 [rows, n].
-        count: draws for each row.
-        seeds, streams, steps: int64 [rows], see `philox_uniform`.
-
-    Returns:
-        their scores [rows, count] and indices int64 [rows, count], in the order drawn.
-    """
-    uniform = philox_uniform(seeds, streams, steps, scores.shape[1])
-    _, indices = top_candidates(scores - (-uniform.log()).log(), count)
-    return scores.gather(-1, indices), indices
-
-
-def warp(
-    scores: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, keep: int = 1
-) -> Tensor:
-    """Temperature, then top-k, then top-p, as transformers orders them.
-
-    Args:
-        scores: float32 [rows, vocabulary].
-        temperature: divides the scores.
-        top_k: scores below the k-th largest become -inf; 0 keeps all.
-        top_p: the least likely tokens that together have at most 1 - top_p become -inf; 1 keeps all.
-        keep: tokens that always stay.
-
-    Returns:
-        [rows, vocabulary].
-    """
-    if temperature != 1.0:
-        scores = scores / temperature
-    if top_k:
-        border = scores.topk(min(max(top_k, keep), scores.shape[1]), dim=-1).values[:, -1:]
-        scores = scores.masked_fill(scores < border, float("-inf"))
-    if top_p < 1.0:
-        ascending, order = scores.sort(dim=-1, stable=True)
-        removed = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
-        removed[:, -keep:] = False
-        scores = scores.masked_fill(removed.scatter(-1, order, removed), float("-inf"))
-    return scores
-
-
-def penalise_repetition(scores: Tensor, tokens: Tensor, lengths: Tensor, penalty: float) -> Tensor:
-    """Scores of tokens already there, divided by `penalty` where positive and multiplied where negative.
-
-    Args:
-        scores: float32 [rows, vocabulary].
-        tokens: int [rows, longest].
-        lengths: int [rows], how many of them are there, at least 1.
-    """
-    places = torch.arange(tokens.shape[1], device=tokens.device)[None]
-    seen = torch.where(places < lengths[:, None], tokens, tokens[:, :1]).long()
-    old = scores.gather(-1, seen)
-    return scores.scatter(-1, seen, torch.where(old < 0, old * penalty, old / penalty))
-
-
-def ban_repeated_ngrams(scores: Tensor, tokens: Tensor, lengths: Tensor, size: int) -> Tensor:
-    """-inf for every token that would complete an n-gram of `size` tokens that is already there.
-
-    Args:
-        scores: float32 [rows, vocabulary].
-        tokens: int [rows, longest].
-        lengths: int [rows].
-    """
-    longest = tokens.shape[1]
-    if longest < size:
-        return scores
-    windows = tokens.unfold(1, size, 1).long()  # [rows, starts, size]
-    offsets = lengths.long()[:, None] - (size - 1) + torch.arange(size - 1, device=tokens.device)[None]
-    recent = tokens.gather(1, offsets.clamp(min=0)).long()  # the last size - 1 tokens
-    starts = torch.arange(windows.shape[1], device=tokens.device)[None]
-    inside = starts + size <= lengths[:, None]
-    repeated = (
-        (windows[:, :, : size - 1] == recent[:, None]).all(-1) & inside & (lengths[:, None] >= size - 1)
+def greedy_triton(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """One launch and one pass."""
+    tokens, log_probabilities = _outputs(logits)
+    rows, vocabulary = logits.shape
+    case = greedy_kernel.case(logits.device, logits.dtype, alignment(vocabulary))
+    case.launch(
+        (rows,),
+        ready(logits),
+        log_probabilities if scores is None else ready(scores),
+        tokens,
+        log_probabilities,
+        vocabulary,
+        int(scores is not None),
     )
-    banned = torch.zeros_like(scores, dtype=torch.int32).scatter_add_(-1, windows[:, :, -1], repeated.int())
-    return scores.masked_fill(banned > 0, float("-inf"))
+    return tokens, log_probabilities
 
 
-def ban_sequence(scores: Tensor, tokens: Tensor, lengths: Tensor, sequence: tuple[int, ...]) -> Tensor:
-    """-inf for the last token of `sequence` in the rows that end with all of it but that.
+def draw_triton(
+    logits: Tensor, scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One launch: two passes over the scores, one over the logits, and the scores again up to the token."""
+    tokens, log_probabilities = _outputs(logits)
+    rows, vocabulary = logits.shape
+    case = draw_kernel.case(logits.device, logits.dtype, alignment(vocabulary))
+    case.launch(
+        (rows,),
+        ready(logits),
+        ready(scores.float()),
+        *addresses(seeds, streams, steps),
+        tokens,
+        log_probabilities,
+        vocabulary,
+    )
+    return tokens, log_probabilities
 
-    As transformers 5.23 does, the start token counts: a word may begin with it.
-    """
-    *prefix, last = sequence
-    if not prefix:
-        ends = torch.ones_like(lengths, dtype=torch.bool)
-    else:
-        offsets = (
-            lengths.long()[:, None] - len(prefix) + torch.arange(len(prefix), device=tokens.device)[None]
+
+def categorical_triton(scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor) -> Tensor:
+    """As `draw_triton`, whose log-probability is hardly more work."""
+    return draw_triton(scores, scores, seeds, streams, steps)[0]
+
+
+def _outputs(logits: Tensor) -> tuple[Tensor, Tensor]:
+    rows = logits.shape[0]
+    tokens = torch.empty(rows, dtype=torch.int64, device=logits.device)
+    return tokens, torch.empty(rows, dtype=torch.float32, device=logits.device)
+
+
+@kernel(sizes=("N",))
+def greedy_kernel(
+    logits_ptr,  # [rows, N]
+    scores_ptr,  # [rows, N]
+    tokens_ptr,  # [rows]
+    log_probabilities_ptr,  # [rows]
+    N: tl.int32,
+    has_scores: tl.int32,  # 0 or 1
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0)
+    base = row.to(tl.int64) * N
+    # Every lane keeps its best and the first place of it, so that lanes meet once, at the end.
+    best = tl.full((BLOCK,), LOWEST_KEY, tl.int32)
+    best_place = tl.zeros((BLOCK,), tl.int32)
+    peaks, sums = no_sums(BLOCK)
+    for start in range(0, N, BLOCK):
+        n = start + tl.arange(0, BLOCK)
+        values = tl.load(logits_ptr + base + n, mask=n < N, other=float("-inf")).to(tl.float32)
+        peaks, sums = with_values(peaks, sums, values)
+        values = tl.where(
+            has_scores > 0, tl.load(scores_ptr + base + n, mask=n < N * has_scores, other=0.0), values
         )
-        recent = tokens.gather(1, offsets.clamp(min=0)).long()
-        wanted = torch.tensor(prefix, device=tokens.device)[None]
-        ends = (recent == wanted).all(-1) & (lengths >= len(prefix))
-    scores = scores.clone()
-    scores[:, last] = scores[:, last].masked_fill(ends, float("-inf"))
-    return scores
+        key = tl.where(n < N, order_key(values), LOWEST_KEY)
+        best_place = tl.where(key > best, n, best_place)
+        best = tl.maximum(best, key)
+    token = index_of(tl.max(packed(best, best_place), axis=0))
+    peak, spread = total_sums(peaks, sums)
+    logit = tl.load(logits_ptr + base + token).to(tl.float32)
+    tl.store(tokens_ptr + row, token)
+    tl.store(log_probabilities_ptr + row, logit - peak - spread)
+
+
+@kernel(sizes=("N",))
+def draw_kernel(
+    logits_ptr,  # [rows, N]
+    scores_ptr,  # [rows, N]
+    seeds_ptr,  # [rows]
+    streams_ptr,  # [rows]
+    steps_ptr,  # [rows]
+    tokens_ptr,  # [rows]
+    log_probabilities_ptr,  # [rows]
+    N: tl.int32,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0)
+    base = row.to(tl.int64) * N
+    peaks = tl.full((BLOCK,), float("-inf"), tl.float32)
+    for start in range(0, N, BLOCK):
+        n = start + tl.arange(0, BLOCK)
+        peaks = tl.maximum(peaks, tl.load(scores_ptr + base + n, mask=n < N, other=float("-inf")))
+    peak = tl.max(peaks, axis=0)
+
+    # Sums in float64: in float32 the last of many tokens would have no room between two sums.
+    total = tl.full((), 0.0, tl.float64)
+    for start in range(0, N, BLOCK):
+        n = start + tl.arange(0, BLOCK)
+        values = tl.load(scores_ptr + base + n, mask=n < N, other=float("-inf"))
+        total += tl.sum(tl.exp(values - peak).to(tl.float64), axis=0)
+    index = tl.zeros((1,), tl.int32)
+    number = uniform(tl.load(seeds_ptr + row), tl.load(streams_ptr + row), tl.load(steps_ptr + row), index)
+    target = tl.sum(number.to(tl.float64), axis=0) * total
+
+    token = tl.full((), 0, tl.int32)  # the last possible one so far, until one is drawn
+    before = tl.full((), 0.0, tl.float64)
+    start = tl.full((), 0, tl.int32)
+    while (start < N) & (before <= target):
+        n = start + tl.arange(0, BLOCK)
+        values = tl.load(scores_ptr + base + n, mask=n < N, other=float("-inf"))
+        weights = tl.exp(values - peak).to(tl.float64)
+        # Rounding may not carry the search past the last token that can be drawn.
+        last = tl.max(tl.where(values > float("-inf"), n, -1), axis=0)
+        reached = before + tl.sum(weights, axis=0)
+        if reached > target:
+            beyond = before + tl.cumsum(weights, axis=0) > target
+            last = tl.minimum(last, tl.min(tl.where(beyond, n, N - 1), axis=0))
+        token = tl.maximum(token, last)
+        before = reached
+        start += BLOCK
+    tl.store(tokens_ptr + row, token.to(tl.int64))
+
+    peak, spread = row_sums(logits_ptr + base, N, BLOCK)
+    logit = tl.load(logits_ptr + base + token).to(tl.float32)
+    tl.store(log_probabilities_ptr + row, logit - peak - spread)
+
+
+def _declare() -> None:
+    numbers = ("seeds_ptr", "streams_ptr", "steps_ptr", "tokens_ptr")
+    floats = ("scores_ptr", "log_probabilities_ptr")
+    types = dict.fromkeys(numbers, torch.int64) | dict.fromkeys(floats, torch.float32)
+    for architecture in ARCHITECTURES:
+        for dtype in DTYPES:
+            for kind in ("aligned", "any"):
+                for declared in (greedy_kernel, draw_kernel):
+                    declared.declare(
+                        dtype,
+                        kind,
+                        architecture=architecture,
+                        pointers=types | {"logits_ptr": dtype},
+                        aligned=kind == "aligned",
+                        num_warps=ROW_WARPS,
+                        BLOCK=ROW_BLOCK,
+                    )
+
+
+_declare()

@@ -1,65 +1,78 @@
 """What the generation options do to scores over the vocabulary, in transformers' order."""
 
-import torch
+from functools import lru_cache
+
 from torch import Tensor
 
-from ..kernels.sampling import ban_repeated_ngrams, ban_sequence, penalise_repetition, warp
+from ..kernels.logits import TokenRules, apply_rules
+from ..kernels.softmax import log_softmax
+from ..kernels.warping import warp
 from .request import GenerationOptions
-
-_NEVER = float("-inf")
 
 
 def process_scores(
-    scores: Tensor, tokens: Tensor, lengths: Tensor, max_lengths: Tensor, options: GenerationOptions
+    scores: Tensor,
+    tokens: Tensor,
+    lengths: Tensor,
+    max_lengths: Tensor,
+    options: GenerationOptions,
+    *,
+    normalise: bool = False,
 ) -> Tensor:
     """Scores after every rule of `options`; rows share the options but not their lengths.
 
     Greedy search and sampling give raw logits, beam search log-probabilities, as in transformers.
 
     Args:
-        scores: float32 [rows, vocabulary].
+        scores: [rows, vocabulary].
         tokens: int [rows, longest], so far.
         lengths: int [rows], how many of them there are.
         max_lengths: int [rows], where each row's request ends.
         options: whose max_length and seed are not looked at.
+        normalise: log-softmax before the first rule.
 
     Returns:
-        float32 [rows, vocabulary].
+        float32 [rows, vocabulary]; `scores` itself where there is nothing to do.
     """
-    if options.repetition_penalty != 1.0:
-        scores = penalise_repetition(scores, tokens, lengths, options.repetition_penalty)
-    if options.no_repeat_ngram_size:
-        scores = ban_repeated_ngrams(scores, tokens, lengths, options.no_repeat_ngram_size)
-    for word in options.bad_words_ids:
-        if word not in [(token,) for token in options.eos_token_ids]:  # transformers never bans the end
-            scores = ban_sequence(scores, tokens, lengths, word)
-    if options.min_length and options.eos_token_ids:
-        scores = _ban(scores, options.eos_token_ids, lengths < options.min_length)
-    if options.forced_bos_token_id is not None:
-        scores = _force(scores, (options.forced_bos_token_id,), lengths == 1)
-    if options.forced_eos_token_ids:
-        scores = _force(scores, options.forced_eos_token_ids, lengths == max_lengths - 1)
-    if options.suppress_tokens:
-        scores = _ban(scores, options.suppress_tokens, torch.ones_like(lengths, dtype=torch.bool))
-    if options.begin_suppress_tokens:
-        begin = 1 if options.forced_bos_token_id is None else 2
-        scores = _ban(scores, options.begin_suppress_tokens, lengths == begin)
+    rules = token_rules(options)
+    if not rules.idle:
+        scores = apply_rules(scores, tokens, lengths, max_lengths, rules, normalise=normalise)
+    elif normalise:
+        scores = log_softmax(scores)
     if options.do_sample:
-        keep = 1 if options.num_beams == 1 else max(2, len(options.eos_token_ids) + 1)
-        scores = warp(
-            scores, temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, keep=keep
+        return warp(
+            scores,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            keep=1 if options.num_beams == 1 else max(2, len(options.eos_token_ids) + 1),
+            renormalise=options.renormalize_logits,
         )
-    return scores.log_softmax(-1) if options.renormalize_logits else scores
+    return log_softmax(scores) if options.renormalize_logits else scores
 
 
-def _ban(scores: Tensor, token_ids: tuple[int, ...], where: Tensor) -> Tensor:
-    """These tokens at -inf in the rows `where` [rows] is true."""
-    columns = torch.tensor(token_ids, device=scores.device)
-    return scores.index_fill(1, columns, _NEVER).where(where[:, None], scores)
+def leaves_scores(options: GenerationOptions) -> bool:
+    """Whether `process_scores` has nothing to do."""
+    warped = options.temperature != 1.0 or options.top_k or options.top_p < 1.0
+    sampling = options.do_sample and warped
+    return token_rules(options).idle and not sampling and not options.renormalize_logits
 
 
-def _force(scores: Tensor, token_ids: tuple[int, ...], where: Tensor) -> Tensor:
-    """Nothing but these tokens, at 0, in the rows `where` [rows] is true."""
-    columns = torch.tensor(token_ids, device=scores.device)
-    forced = torch.full_like(scores, _NEVER).index_fill(1, columns, 0.0)
-    return forced.where(where[:, None], scores)
+@lru_cache(maxsize=256)
+def token_rules(options: GenerationOptions) -> TokenRules:
+    """The options' rules about tokens; made once, since every step asks."""
+    ends = [(token,) for token in options.eos_token_ids]
+    return TokenRules(
+        repetition_penalty=options.repetition_penalty,
+        ngram_size=options.no_repeat_ngram_size,
+        banned_sequences=tuple(
+            word for word in options.bad_words_ids if word not in ends
+        ),  # transformers never bans the end
+        min_length=options.min_length,
+        ends=options.eos_token_ids,
+        forced_first=options.forced_bos_token_id,
+        forced_last=options.forced_eos_token_ids,
+        suppressed=options.suppress_tokens,
+        begin_suppressed=options.begin_suppress_tokens,
+        begin=1 if options.forced_bos_token_id is None else 2,
+    )

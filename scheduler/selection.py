@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..kernels.sampling import categorical, draw_candidates, top_candidates
+from ..kernels.candidates import draw_candidates, top_candidates
+from ..kernels.sampling import draw, greedy
+from ..kernels.softmax import log_softmax
 from .request import GenerationOptions
-from .score_rules import process_scores
+from .score_rules import leaves_scores, process_scores
 from .state import DecodeState
 
 _UNREACHABLE = -1.0e9  # transformers' score of a hypothesis that must not be chosen
@@ -46,20 +48,27 @@ class Choice:
         parents: int64 [rows], the state's row whose history each one takes over.
         tokens: int64 [rows].
         active: bool [rows], false for requests that had ended before this step.
-        scores: float32 [rows, vocabulary], after the rules of the options.
+        processed: [rows, vocabulary], after the rules of the options; not normalised yet if so stated.
+        normalise: whether log-softmax is still due. Without rules no kernel needs it in memory.
     """
 
     parents: Tensor
     tokens: Tensor
     active: Tensor
-    scores: Tensor
+    processed: Tensor
+    normalise: bool = False
+
+    @property
+    def scores(self) -> Tensor:
+        """float32 [rows, vocabulary], after the rules of the options."""
+        return log_softmax(self.processed) if self.normalise else self.processed.float()
 
 
 def select(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Choice:
     """Choose the next tokens of a group and note in `state` what has ended.
 
     Args:
-        logits: float32 [rows, vocabulary].
+        logits: [rows, vocabulary].
         longest: a bound of the group's lengths.
     """
     if group.options.num_beams > 1:
@@ -71,16 +80,13 @@ def _single(group: Group, logits: Tensor, state: DecodeState, longest: int) -> C
     """Greedy search and sampling: every row for itself."""
     options, rows = group.options, group.rows
     lengths = state.length[rows]
-    scores = process_scores(
-        logits, state.tokens[state.side, rows, :longest], lengths, group.max_lengths, options
-    )
+    scores = _processed(group, logits, state, longest, lengths)
     if options.do_sample:
-        tokens = categorical(scores, group.seeds, group.streams, lengths)
+        tokens, log_probability = draw(logits, scores, group.seeds, group.streams, lengths)
     else:
-        tokens = scores.argmax(-1)
+        tokens, log_probability = greedy(logits, None if scores is logits else scores)
     ended = state.done[rows]
     tokens = torch.where(ended, options.pad_token_id, tokens)
-    log_probability = logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
     state.score[rows] += torch.where(ended, 0.0, log_probability)
     stops = _is_end(tokens, options) & ~ended
     ends = (stops | (lengths + 1 >= group.max_lengths)) & ~ended
@@ -91,34 +97,29 @@ def _single(group: Group, logits: Tensor, state: DecodeState, longest: int) -> C
     leaders = rows.view(-1, hypotheses)[:, 0]
     was_done = state.request_done[leaders]
     state.request_done[leaders] = state.done[rows].view(-1, hypotheses).all(-1)
-    return Choice(rows, tokens, ~was_done.repeat_interleave(hypotheses), scores)
+    return Choice(rows, tokens, _for_each(~was_done, hypotheses), scores)
 
 
 def _beam_search(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Choice:
     """One step of transformers' beam search, each request as if it were alone in its batch."""
     options, rows, beams = group.options, group.rows, group.options.num_beams
     lengths = state.length[rows]
-    scores = process_scores(
-        logits.log_softmax(-1),
-        state.tokens[state.side, rows, :longest],
-        lengths,
-        group.max_lengths,
-        options,
-    )
-    vocabulary = scores.shape[1]
     by_request = rows.view(-1, beams)
-    requests, leaders = by_request.shape[0], by_request[:, 0]
-    total = (scores + state.score[rows, None]).view(requests, beams * vocabulary)
+    leaders = by_request[:, 0]
     count = max(2, 1 + len(options.eos_token_ids)) * beams
+    # Without rules, log-softmax is part of the look for candidates.
+    normalise = leaves_scores(options) and not options.do_sample
+    scores = logits if normalise else _processed(group, logits, state, longest, lengths, normalise=True)
+    running, vocabulary = state.score[rows], logits.shape[1]
     if options.do_sample:
         drawing = (
             group.seeds.view(-1, beams)[:, 0],
             torch.zeros_like(leaders),
             lengths.view(-1, beams)[:, 0],
         )
-        values, indices = draw_candidates(total, count, *drawing)
+        values, indices = draw_candidates(scores, count, *drawing, running=running, beams=beams)
     else:
-        values, indices = top_candidates(total, count)
+        values, indices = top_candidates(scores, count, running=running, beams=beams, normalise=normalise)
     parents, tokens = by_request.gather(1, indices // vocabulary), indices % vocabulary
 
     length = lengths.view(-1, beams)[:, :1]
@@ -134,7 +135,23 @@ def _beam_search(group: Group, logits: Tensor, state: DecodeState, longest: int)
     state.score[rows] = torch.where(active[:, None], new_scores, state.score[by_request]).flatten()
     over = _is_over(options, state, by_request, new_scores, length, max_length) | hits.all(-1)
     state.request_done[leaders] |= over
-    return Choice(new_parents.flatten(), new_tokens.flatten(), active.repeat_interleave(beams), scores)
+    return Choice(new_parents.flatten(), new_tokens.flatten(), _for_each(active, beams), scores, normalise)
+
+
+def _processed(
+    group: Group,
+    logits: Tensor,
+    state: DecodeState,
+    longest: int,
+    lengths: Tensor,
+    *,
+    normalise: bool = False,
+) -> Tensor:
+    """Scores after the rules of the group's options; `logits` themselves where there is nothing to do."""
+    if leaves_scores(group.options) and not normalise:
+        return logits  # spares the copy of the histories
+    tokens = state.tokens[state.side, group.rows, :longest]
+    return process_scores(logits, tokens, lengths, group.max_lengths, group.options, normalise=normalise)
 
 
 def _keep_finished(
@@ -170,11 +187,14 @@ def _keep_finished(
         state.final_tokens[old_rows, : longest + 1],
         _with_token(state, parents.gather(1, candidates), tokens.gather(1, candidates), length, longest),
     )
-    update = rows[active]
-    state.final_tokens[update, : longest + 1] = histories[active]
-    state.final_score[update] = best_scores[active]
-    state.final_done[update] = merged_done.gather(1, places)[active]
-    state.final_length[update] = merged_length.gather(1, places)[active]
+    # torch.where rather than a choice of rows: how many rows there are would have to be waited for.
+    going = active[:, None]
+    state.final_tokens[rows, : longest + 1] = torch.where(
+        going[:, :, None], histories, state.final_tokens[rows, : longest + 1]
+    )
+    state.final_score[rows] = torch.where(going, best_scores, state.final_score[rows])
+    state.final_done[rows] = torch.where(going, merged_done.gather(1, places), state.final_done[rows])
+    state.final_length[rows] = torch.where(going, merged_length.gather(1, places), state.final_length[rows])
 
 
 def _with_token(state: DecodeState, parents: Tensor, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
@@ -206,6 +226,11 @@ def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` best of each row with their places; equal ones in their order."""
     values, places = scores.sort(dim=-1, descending=True, stable=True)
     return values[:, :count], places[:, :count]
+
+
+def _for_each(of_requests: Tensor, hypotheses: int) -> Tensor:
+    """What is known of each request [requests], for all its rows [rows]."""
+    return of_requests[:, None].expand(-1, hypotheses).flatten()
 
 
 def _is_end(tokens: Tensor, options: GenerationOptions) -> Tensor:

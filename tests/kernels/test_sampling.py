@@ -4,18 +4,11 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from torch import Tensor
-from tritone.kernels.sampling import (
-    ban_repeated_ngrams,
-    ban_sequence,
-    categorical,
-    draw_candidates,
-    penalise_repetition,
-    philox_uniform,
-    philox_words,
-    top_candidates,
-    uniform_from_words,
-    warp,
-)
+from tritone.kernels.candidates import draw_candidates, top_candidates
+from tritone.kernels.logits import ban_repeated_ngrams, ban_sequence, penalise_repetition
+from tritone.kernels.philox import philox_uniform, philox_words, uniform_from_words
+from tritone.kernels.sampling import categorical
+from tritone.kernels.warping import warp
 
 INF = float("inf")
 
