@@ -210,7 +210,7 @@ class ModelRunner:
             cross_lengths=batch.cross_lengths,
         )
         tokens = state.tokens[state.side, batch.rows, places]
-        logits = self.model.decode(tokens.long(), places, attention).float()
+        logits = self.model.decode(tokens.long(), places, attention)
         # Before the choice, which notes who ends in this step.
         keeping = [(one, rows) for one, rows in batch.keeping if not state.request_done[one.rows[0]]]
         choices = [
