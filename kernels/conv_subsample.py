@@ -99,14 +99,12 @@ def conv_subsample_triton(
     """As one GEMM whose rows are read where they lie.
 
     Frames follow one another in memory, and so do the taps of a window: an output's row of the GEMM is
-    kernel * C_in numbers from its first frame on, and rows overlap. Waits for the device once, to know how
-    many outputs there are.
+    kernel * C_in numbers from its first frame on, and rows overlap.
     """
     doubled, channels, taps = weight.shape
-    lengths = cu_frames.diff()
-    counts = ((lengths + 2 * (taps // 2) - taps) // stride + 1) * (lengths > 0)  # as `output_length`
-    cu_out = cumulative(counts)
-    outputs, rows = doubled // 2, int(cu_out[-1])
+    counts = [output_length(end - start, taps, stride) for start, end in spans(cu_frames)]
+    cu_out = cumulative(counts, frames.device)
+    outputs, rows = doubled // 2, sum(counts)
     out = frames.new_empty(rows, outputs)
     case = conv_subsample_kernel.case(
         frames.device, frames.dtype, "aligned" if channels % 16 == 0 and outputs % 16 == 0 else "any"

@@ -4,19 +4,27 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+# The numbers of offsets on another device that were made of Python's, for as long as the tensor lives.
+_known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def cumulative(lengths: Tensor | list[int], device: torch.device | str | None = None) -> Tensor:
-    """Offsets of packed sequences: int32 [n + 1], first 0, from their n lengths."""
-    counts = torch.as_tensor(lengths, dtype=torch.int32, device=device)
+    """Offsets of packed sequences: int32 [n + 1], first 0, from their n lengths. Never changed in place."""
+    counts = torch.as_tensor(lengths, dtype=torch.int32)
     offsets = torch.zeros(counts.numel() + 1, dtype=torch.int32, device=counts.device)
     torch.cumsum(counts, 0, dtype=torch.int32, out=offsets[1:])
-    return offsets
+    there = offsets if device is None else offsets.to(device)
+    if offsets.device.type == "cpu" and there.device != offsets.device:
+        _known[there] = offsets.tolist()
+    return there
 
 
 def spans(cu_seqlens: Tensor) -> list[tuple[int, int]]:
-    """(start, end) of each packed sequence, as Python numbers; waits for the device."""
-    return list(pairwise(cu_seqlens.tolist()))
+    """(start, end) of each packed sequence, as Python numbers; waits for the device if it must."""
+    known = _known.get(cu_seqlens)
+    return list(pairwise(cu_seqlens.tolist() if known is None else known))
 
 
 def positions_within(cu_seqlens: Tensor, total: int) -> Tensor:

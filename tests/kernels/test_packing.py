@@ -23,6 +23,12 @@ def test_spans_are_where_each_sequence_lies(lengths):
     assert [token for start, end in found for token in range(start, end)] == list(range(sum(lengths)))
 
 
+def test_offsets_made_of_numbers_are_not_read_back_from_another_device():
+    elsewhere = cumulative([3, 0, 7], "meta")  # whose values nobody can read
+    assert elsewhere.device.type == "meta"
+    assert spans(elsewhere) == [(0, 3), (3, 3), (3, 10)]
+
+
 @pytest.mark.parametrize("lengths", LENGTHS)
 def test_positions_count_from_zero_in_every_sequence(lengths):
     positions = positions_within(cumulative(lengths), sum(lengths))
