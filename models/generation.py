@@ -55,6 +55,7 @@ class GenerationMixin:
         num_pages: int,
         num_rows: int,
         encode_budget: int = 4096,
+        ahead: int | None = None,
     ) -> "GenerationLoop":
         """A continuous-batching loop over this model.
 
@@ -63,12 +64,13 @@ class GenerationMixin:
             num_pages: pages of 16 rows of keys and values in the cache.
             num_rows: hypotheses that can be decoded at once.
             encode_budget: encoder tokens admitted a step.
+            ahead: steps launched before the results of the first are waited for; see `GenerationLoop`.
         """
         from ..scheduler.loop import GenerationLoop
         from ..scheduler.runner import ModelRunner
 
         runner = ModelRunner(self, front_end, num_pages=num_pages, num_rows=num_rows)  # type: ignore[arg-type]
-        return GenerationLoop(runner, encode_budget=encode_budget)
+        return GenerationLoop(runner, encode_budget, ahead)
 
     def generate(
         self,

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from .request import GenerationOptions, Request
 from .selection import Group
-from .state import DecodeState
 
 
 @dataclass(slots=True)
@@ -22,8 +21,11 @@ class Running:
         self_pages: each hypothesis' pages, in the order of its positions.
         cross_pages: in the order of the encoder's positions.
         cross_length: encoder positions.
+        born: decode steps that the runner had made before this request's first.
         streamed: tokens reported so far, the start token counted.
-        scores: of every step so far, where the request asked for them.
+        scores: of every step so far, where the request asked for them, each with whether the request had
+            ended before (bool [], on the device).
+        reported: whether its end has been.
     """
 
     request: Request
@@ -32,8 +34,10 @@ class Running:
     self_pages: tuple[tuple[int, ...], ...]
     cross_pages: tuple[int, ...]
     cross_length: int
+    born: int
     streamed: int = 1
-    scores: list[Tensor] = field(default_factory=list)
+    scores: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    reported: bool = False
 
 
 @dataclass(slots=True)
@@ -53,6 +57,7 @@ class Batch:
         cross_lengths: int32 [requests].
         groups: requests that share their options.
         streaming: requests that report tokens as they come.
+        streaming_rows: int64 [n], their rows of the state.
         keeping: requests that keep every step's scores, with their rows of the batch.
         longest: a bound of all lengths.
     """
@@ -68,12 +73,19 @@ class Batch:
     cross_lengths: Tensor
     groups: list[Group]
     streaming: list[Running]
+    streaming_rows: Tensor
     keeping: list[tuple[Running, slice]]
     longest: int
 
     @classmethod
-    def of(cls, running: list[Running], state: DecodeState, device: torch.device) -> "Batch":
-        """Lay out `running`, groups in the order in which their first request came."""
+    def of(cls, running: list[Running], decode_steps: int, device: torch.device) -> "Batch":
+        """Lay out `running`, groups in the order in which their first request came.
+
+        Args:
+            running: at least one request.
+            decode_steps: that the runner has made so far.
+            device: of the tensors.
+        """
         by_rules: dict[GenerationOptions, list[Running]] = {}
         for one in running:
             by_rules.setdefault(one.rules, []).append(one)
@@ -83,10 +95,10 @@ class Batch:
         cu_rows = [0]
         for one in order:
             cu_rows.append(cu_rows[-1] + len(one.rows))
-        index = torch.tensor(rows, device=device)
+        streaming = [one for one in order if one.request.stream and one.rules.hypotheses == 1]
         return cls(
             order=order,
-            rows=index,
+            rows=torch.tensor(rows, device=device),
             streams=torch.tensor(streams, dtype=torch.int32, device=device),
             leaders=torch.tensor([one.rows[0] for one in order], device=device),
             places=torch.tensor(
@@ -99,13 +111,15 @@ class Batch:
             cross_tables=_table([one.cross_pages for one in order], device),
             cross_lengths=torch.tensor([one.cross_length for one in order], dtype=torch.int32, device=device),
             groups=_groups(by_rules, device),
-            streaming=[one for one in order if one.request.stream and one.rules.hypotheses == 1],
+            streaming=streaming,
+            streaming_rows=torch.tensor([one.rows[0] for one in streaming], dtype=torch.int64, device=device),
             keeping=[
                 (one, slice(start, end))
                 for one, (start, end) in zip(order, pairwise(cu_rows), strict=True)
                 if one.request.keep_scores
             ],
-            longest=int(state.length[index].max()),
+            # Of steps, not of lengths, which are on the device; who has ended is at most at its own limit.
+            longest=max(min(1 + decode_steps - one.born, one.request.options.max_length) for one in order),
         )
 
 

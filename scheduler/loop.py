@@ -1,10 +1,16 @@
 """The generation loop: requests in, events out, one step at a time."""
 
+from collections import deque
 from dataclasses import dataclass
 
+from .outcome import Outcome, Pending
 from .request import Completion, Event, Request, Tokens
-from .runner import ModelRunner, Outcome
+from .runner import ModelRunner
 from .scheduler import Release, Scheduler
+
+# Steps that a GPU is given ahead of the results that the host waits for: while it works on them, Python
+# reads the results of earlier ones and plans the next.
+_AHEAD_ON_GPU = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +32,20 @@ class GenerationLoop:
     Args:
         runner: carries out the steps.
         encode_budget: encoder tokens admitted a step, so that long arrivals do not hold up decoding.
+        ahead: steps launched before the results of the first are waited for; 0 waits for each at once. An
+            end is noticed so many steps later. None is 2 on a GPU, 0 elsewhere.
+
+    Raises:
+        ValueError: for a negative number of steps.
     """
 
-    def __init__(self, runner: ModelRunner, encode_budget: int = 4096) -> None:
+    def __init__(self, runner: ModelRunner, encode_budget: int = 4096, ahead: int | None = None) -> None:
+        if ahead is None:
+            ahead = _AHEAD_ON_GPU if runner.model.device.type == "cuda" else 0
+        if ahead < 0:
+            raise ValueError(f"ahead is {ahead}; it must be 0 or more steps")
+        self._ahead = ahead
+        self._pending: deque[tuple[int, dict[int, Request], Pending]] = deque()  # launched, oldest first
         self._runner = runner
         self._scheduler = Scheduler(runner.num_pages, runner.num_rows, encode_budget)
         self._requests: dict[int, Request] = {}
@@ -53,24 +70,41 @@ class GenerationLoop:
         return self._scheduler.has_work
 
     def step(self) -> list[Event]:
-        """Encode what can be admitted, decode one token of all that runs, and report what came of it.
+        """Encode what can be admitted, decode one token of all that runs, and report what came of the step
+        that was launched `ahead` steps before.
 
         A request's Completion is its last event and comes exactly once.
         """
         plan = self._scheduler.schedule()
         admitted = {admission.request_id: self._requests[admission.request_id] for admission in plan.admitted}
-        outcome = self._runner.execute(plan, admitted)
-        self._scheduler.update(plan.number, outcome.finished)
+        self._pending.append((plan.number, admitted, self._runner.launch(plan, admitted)))
         events: list[Event] = [
             self._cancelled(release) for release in plan.released if self._is_open(release)
         ]
-        events += [
+        while len(self._pending) > self._ahead:
+            events += self._collect(*self._pending.popleft())
+        if not self._scheduler.has_work:
+            self._pending.clear()  # what is launched still is of requests that have been released
+        return events
+
+    def _collect(self, number: int, admitted: dict[int, Request], pending: Pending) -> list[Event]:
+        """What the step with this number brought."""
+        outcome = self._runner.collect(pending)
+        for request_id in outcome.errors:
+            # Cancelled since, and the id used again perhaps.
+            if self._requests.get(request_id) is not admitted[request_id]:
+                del outcome.finished[request_id]
+        self._scheduler.update(number, outcome.finished)
+        events: list[Event] = [
             Tokens(request_id, tokens)
             for request_id, tokens in outcome.tokens.items()
             if request_id in self._requests
         ]
-        events += [self._completion(request_id, outcome) for request_id in outcome.finished]
-        return events
+        return events + [
+            self._completion(request_id, outcome)
+            for request_id in outcome.finished
+            if request_id in self._requests
+        ]
 
     def stats(self) -> LoopStats:
         """Where the loop stands."""

@@ -1,7 +1,9 @@
 """Carries out the scheduler's steps on the device: encode what is admitted, decode what runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext
+from dataclasses import replace
+from itertools import islice
 from typing import Protocol
 
 import torch
@@ -11,7 +13,8 @@ from ..kernels.kv_cache import PAGE_SIZE
 from ..kernels.packing import cumulative
 from .batch import Batch, Running
 from .cache import PagedAttention, PagedCache
-from .request import FinishReason, Hypothesis, Request
+from .outcome import Arriving, Outcome, Pending
+from .request import FinishReason, GenerationOptions, Hypothesis, Request
 from .scheduler import Admission, Demand, Step
 from .selection import select
 from .state import DecodeState
@@ -45,17 +48,6 @@ class FrontEnd(Protocol):
     def packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What a step brought: who finished and why, with what, and the newest tokens of who streams."""
-
-    finished: dict[int, FinishReason] = field(default_factory=dict)
-    hypotheses: dict[int, tuple[Hypothesis, ...]] = field(default_factory=dict)
-    errors: dict[int, Exception] = field(default_factory=dict)
-    tokens: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    scores: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
-
-
 class ModelRunner:
     """Owns the tensors: the paged cache, the tables of hypotheses, and the batch that is being decoded.
 
@@ -81,12 +73,15 @@ class ModelRunner:
         self.num_pages = num_pages
         self.num_rows = num_rows
         self.steps = 0
+        self.decode_steps = 0
         self.decoded_rows = 0
         self.encoded_tokens = 0
         self._cache = PagedCache(*model.cache_shape, num_pages, model.dtype, model.device)
         self._state = DecodeState(num_rows, max_length or model.max_length, model.device)
         self._running: dict[int, Running] = {}
         self._batch: Batch | None = None
+        # Results are read on a stream of their own, not in line behind the steps launched since.
+        self._reader = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
     @classmethod
     def sized_for(cls, model: GenerativeModel, requests: Sequence[Request]) -> "ModelRunner":
@@ -114,27 +109,62 @@ class ModelRunner:
             raise ValueError(f"max_length is {asked}, and this runner holds {limit} tokens; ask for fewer")
         return _demand(self.model, self.front_end, request)
 
-    @torch.inference_mode()
     def execute(self, step: Step, admitted: Mapping[int, Request]) -> Outcome:
-        """Carry out one step.
+        """Carry out one step and wait for what it brings; see `launch`."""
+        return self.collect(self.launch(step, admitted))
+
+    @torch.inference_mode()
+    def launch(self, step: Step, admitted: Mapping[int, Request]) -> Pending:
+        """Hand one step to the device, without waiting for its results.
+
+        Who ends in it stays in the batch and in the state's tables, unchanged, until its release.
 
         Args:
             step: the plan.
             admitted: the requests that it admits, by id.
         """
-        outcome = Outcome()
+        pending = Pending(Outcome())
         for release in step.released:
             if self._running.pop(release.request_id, None) is not None:
                 self._batch = None
         if step.admitted:
-            self._admit([(admission, admitted[admission.request_id]) for admission in step.admitted], outcome)
+            arrivals = [(admission, admitted[admission.request_id]) for admission in step.admitted]
+            self._admit(arrivals, pending.outcome)
             self._batch = None
         if self._running and self._batch is None:
-            self._batch = Batch.of(list(self._running.values()), self._state, self.model.device)
-        for _ in range(step.decode_steps if self._running else 0):
-            self._decode(outcome)
-        self._collect(outcome)
+            self._batch = Batch.of(list(self._running.values()), self.decode_steps, self.model.device)
+        if self._batch is not None:
+            for _ in range(step.decode_steps):
+                self._decode(self._batch, pending)
+            pending.order, pending.side = self._batch.order, self._state.side
+            pending.done = Arriving(self._state.request_done[self._batch.leaders])
         self.steps += 1
+        return pending
+
+    @torch.inference_mode()
+    def collect(self, pending: Pending) -> Outcome:
+        """What a step brought, once it is there.
+
+        Steps launched since may have released requests and lent their rows to others: of those nothing is
+        reported.
+        """
+        outcome = pending.outcome
+        for streaming, newest in pending.streams:
+            for running, (length, token) in zip(streaming, newest.values(), strict=True):
+                self._stream(running, length, token, outcome)
+        if pending.done is None:
+            return outcome
+        ended = [
+            running
+            for running, done in zip(pending.order, pending.done.values(), strict=True)
+            if done and not running.reported and self._is_current(running)
+        ]
+        for running, hypotheses in zip(ended, self._hypotheses(ended, pending.side), strict=True):
+            running.reported = True
+            request_id = running.request.request_id
+            outcome.hypotheses[request_id] = hypotheses
+            outcome.finished[request_id] = hypotheses[0].finish_reason
+            outcome.scores[request_id] = tuple(scores for before, scores in running.scores if not before)
         return outcome
 
     def _admit(self, arrivals: list[tuple[Admission, Request]], outcome: Outcome) -> None:
@@ -171,6 +201,7 @@ class ModelRunner:
                 self_pages=admission.self_pages,
                 cross_pages=admission.cross_pages,
                 cross_length=length,
+                born=self.decode_steps,
             )
 
     def _features(self, requests: list[Request]) -> tuple[Tensor, Tensor]:
@@ -190,11 +221,9 @@ class ModelRunner:
         given = [part.to(device) for part in parts if part is not None]
         return torch.cat(given), cumulative([part.shape[0] for part in given], device)
 
-    def _decode(self, outcome: Outcome) -> None:
+    def _decode(self, batch: Batch, pending: Pending) -> None:
         """One token for every running hypothesis."""
-        batch, state = self._batch, self._state
-        if batch is None:
-            return
+        state = self._state
         lengths = torch.minimum(state.length[batch.rows], batch.places)
         places = lengths.long() - 1
         state.origin[state.side, batch.rows, places] = batch.streams
@@ -212,14 +241,14 @@ class ModelRunner:
         tokens = state.tokens[state.side, batch.rows, places]
         logits = self.model.decode(tokens.long(), places, attention)
         # Before the choice, which notes who ends in this step.
-        keeping = [(one, rows) for one, rows in batch.keeping if not state.request_done[one.rows[0]]]
+        ended = [state.request_done[one.rows[0]].clone() for one, _ in batch.keeping]
         choices = [
             select(group, logits[group.start : group.end], state, batch.longest) for group in batch.groups
         ]
-        if keeping:
+        if batch.keeping:
             scores = torch.cat([choice.scores for choice in choices])
-            for running, rows in keeping:
-                running.scores.append(scores[rows].clone())
+            for (running, rows), had_ended in zip(batch.keeping, ended, strict=True):
+                running.scores.append((had_ended, scores[rows].clone()))
         state.advance(
             batch.rows,
             parents=torch.cat([choice.parents for choice in choices]),
@@ -229,43 +258,57 @@ class ModelRunner:
         )
         batch.longest = min(batch.longest + 1, state.tokens.shape[2])
         self.decoded_rows += len(tokens)
-        for running in batch.streaming:
-            self._stream(running, outcome)
+        self.decode_steps += 1
+        if batch.streaming:
+            rows = batch.streaming_rows
+            lengths = state.length[rows]
+            newest = state.tokens[state.side, rows, lengths.long() - 1]
+            pending.streams.append((batch.streaming, Arriving(torch.stack([lengths, newest], dim=1))))
 
-    def _stream(self, running: Running, outcome: Outcome) -> None:
+    def _is_current(self, running: Running) -> bool:
+        """Whether a request still owns the rows that it was lent."""
+        return self._running.get(running.request.request_id) is running
+
+    def _stream(self, running: Running, length: int, token: int, outcome: Outcome) -> None:
         """Report the newest token of a request that streams, unless its sequence had ended before."""
-        state, row = self._state, running.rows[0]
-        length = int(state.length[row])
-        if length > running.streamed:
+        if length > running.streamed and self._is_current(running):
             running.streamed = length
             request_id = running.request.request_id
-            token = int(state.tokens[state.side, row, length - 1])
             outcome.tokens[request_id] = (*outcome.tokens.get(request_id, ()), token)
 
-    def _collect(self, outcome: Outcome) -> None:
-        """Note every request that is over, with its hypotheses."""
-        if self._batch is None:
-            return
-        done = self._state.request_done[self._batch.leaders]
-        for index in done.nonzero()[:, 0].tolist():
-            running = self._batch.order[index]
-            request_id = running.request.request_id
-            hypotheses = self._hypotheses(running)
-            outcome.hypotheses[request_id] = hypotheses
-            outcome.finished[request_id] = hypotheses[0].finish_reason
-            outcome.scores[request_id] = tuple(running.scores)
+    def _hypotheses(self, ended: list[Running], side: int) -> list[tuple[Hypothesis, ...]]:
+        """What requests that are over have come to, in the order of their rows.
 
-    def _hypotheses(self, running: Running) -> tuple[Hypothesis, ...]:
-        state, beams = self._state, running.rules.num_beams > 1
-        found = []
-        for row in running.rows:
-            length = int(state.final_length[row])
-            table = state.final_tokens if beams else state.tokens[state.side]
-            score = float(state.final_score[row]) if beams else float(state.score[row]) / (length - 1)
-            tokens = tuple(table[row, :length].tolist())
-            stopped = tokens[-1] in running.rules.eos_token_ids if tokens else False
-            found.append(Hypothesis(tokens, score, FinishReason.STOP if stopped else FinishReason.LENGTH))
-        return tuple(found)
+        Read beside the steps launched since: those write what is there already over rows that have ended.
+        """
+        if not ended:
+            return []
+        state, device = self._state, self.model.device
+        rows = [row for running in ended for row in running.rows]
+        beams = [running.rules.num_beams > 1 for running in ended for _ in running.rows]
+        with torch.cuda.stream(self._reader) if self._reader else nullcontext():
+            index, searched = torch.tensor(rows, device=device), torch.tensor(beams, device=device)
+            lengths = state.final_length[index].tolist()
+            scores = torch.where(searched, state.final_score[index], state.score[index]).tolist()
+            longest = max(lengths)
+            tokens = torch.where(
+                searched[:, None],
+                state.final_tokens[index, :longest],
+                state.tokens[side, index, :longest],
+            ).tolist()
+        found = zip(lengths, scores, tokens, beams, strict=True)
+        return [
+            tuple(
+                _hypothesis(row[:length], score if searched else score / (length - 1), running.rules)
+                for length, score, row, searched in islice(found, len(running.rows))
+            )
+            for running in ended
+        ]
+
+
+def _hypothesis(tokens: list[int], score: float, rules: GenerationOptions) -> Hypothesis:
+    stopped = bool(tokens) and tokens[-1] in rules.eos_token_ids
+    return Hypothesis(tuple(tokens), score, FinishReason.STOP if stopped else FinishReason.LENGTH)
 
 
 def _demand(model: GenerativeModel, front_end: FrontEnd | None, request: Request) -> Demand:

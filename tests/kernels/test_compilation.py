@@ -15,21 +15,21 @@ FITTING = Resources(
     "linear", "sm_90", registers=168, shared=98_304, stack=0, local=0, matrix_unit="wgmma", asynchronous=True
 )
 
-TOO_GREEDY = """
+HOARDING = """
 import sys
 import torch
 import triton.language as tl
 from tritone.kernels import __main__ as command, compilation
 from tritone.kernels.launch import Kernel
 
-def greedy_kernel(values_ptr, BLOCK: tl.constexpr):
+def hoarding_kernel(values_ptr, BLOCK: tl.constexpr):
     values = tl.load(values_ptr + tl.arange(0, BLOCK))
     tl.store(values_ptr + tl.arange(0, BLOCK), values * tl.sum(values))  # holds all of them meanwhile
 
-kernel = Kernel(greedy_kernel)
+kernel = Kernel(hoarding_kernel)
 pointers = {"values_ptr": torch.float32}
 kernel.declare(architecture="sm_90", pointers=pointers, num_warps=1, BLOCK=int(sys.argv[1]))
-sys.exit(command.main(["--kernel", "greedy", "--jobs", "1"]))
+sys.exit(command.main(["--kernel", "hoarding", "--jobs", "1"]))
 """
 
 
@@ -50,8 +50,8 @@ def test_every_declared_case_compiles_for_four_targets_within_their_limits():
 
 @pytest.mark.parametrize(("block", "status"), [(1024, 0), (16384, 1)])
 def test_the_command_fails_where_registers_run_out(block, status, tmp_path):
-    script = tmp_path / "greedy.py"  # a file, since Triton reads a kernel's source
-    script.write_text(TOO_GREEDY)
+    script = tmp_path / "hoarding.py"  # a file, since Triton reads a kernel's source
+    script.write_text(HOARDING)
     done = run(str(script), str(block))
     assert done.returncode == status, done.stderr
     assert "1 cases of 1 kernels compiled" in done.stdout

@@ -1,0 +1,62 @@
+"""What a step brings, and its way from the device to the host."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .batch import Running
+from .request import FinishReason, Hypothesis
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a step brought: who finished and why, with what, and the newest tokens of who streams."""
+
+    finished: dict[int, FinishReason] = field(default_factory=dict)
+    hypotheses: dict[int, tuple[Hypothesis, ...]] = field(default_factory=dict)
+    errors: dict[int, Exception] = field(default_factory=dict)
+    tokens: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    scores: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
+
+
+class Arriving:
+    """A tensor on its way to the host, beside what the device does next.
+
+    Args:
+        tensor: which nobody writes to any more.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._host, self._event = tensor, None
+        if tensor.is_cuda:
+            self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._host.copy_(tensor, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def values(self) -> list[Any]:
+        """As Python's numbers; waits until they are there."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host.tolist()
+
+
+@dataclass(slots=True)
+class Pending:
+    """A step that has been handed to the device, and what of it is still to come.
+
+    Args:
+        outcome: what is known already.
+        order: the requests of its batch.
+        side: of the state's tables that the step wrote.
+        done: bool [requests], which of them have ended; None where nothing ran.
+        streams: for each decode step the requests that stream, their lengths and newest tokens.
+    """
+
+    outcome: Outcome
+    order: list[Running] = field(default_factory=list)
+    side: int = 0
+    done: Arriving | None = None
+    streams: list[tuple[list[Running], Arriving]] = field(default_factory=list)
