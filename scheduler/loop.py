@@ -1,5 +1,6 @@
 """The generation loop: requests in, events out, one step at a time."""
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 
@@ -7,6 +8,8 @@ from .outcome import Outcome, Pending
 from .request import Completion, Event, Request, Tokens
 from .runner import ModelRunner
 from .scheduler import Release, Scheduler
+
+_log = logging.getLogger(__name__)
 
 # Steps that a GPU is given ahead of the results that the host waits for: while it works on them, Python
 # reads the results of earlier ones and plans the next.
@@ -77,7 +80,15 @@ class GenerationLoop:
         """
         plan = self._scheduler.schedule()
         admitted = {admission.request_id: self._requests[admission.request_id] for admission in plan.admitted}
-        self._pending.append((plan.number, admitted, self._runner.launch(plan, admitted)))
+        launched = self._runner.launch(plan, admitted)
+        if launched.out_of_memory:
+            budget = self._scheduler.halve_encode_budget()
+            _log.warning(
+                "memory ran out while encoding %d recordings at once; now at most %d encoder positions are",
+                len(admitted),
+                budget,
+            )
+        self._pending.append((plan.number, admitted, launched))
         events: list[Event] = [
             self._cancelled(release) for release in plan.released if self._is_open(release)
         ]

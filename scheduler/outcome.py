@@ -53,6 +53,7 @@ class Pending:
         side: of the state's tables that the step wrote.
         done: bool [requests], which of them have ended; None where nothing ran.
         streams: for each decode step the requests that stream, their lengths and newest tokens.
+        out_of_memory: whether what it admitted was too much to encode at once.
     """
 
     outcome: Outcome
@@ -60,3 +61,4 @@ class Pending:
     side: int = 0
     done: Arriving | None = None
     streams: list[tuple[list[Running], Arriving]] = field(default_factory=list)
+    out_of_memory: bool = False

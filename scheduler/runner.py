@@ -129,7 +129,7 @@ class ModelRunner:
                 self._batch = None
         if step.admitted:
             arrivals = [(admission, admitted[admission.request_id]) for admission in step.admitted]
-            self._admit(arrivals, pending.outcome)
+            self._admit(arrivals, pending)
             self._batch = None
         if self._running and self._batch is None:
             self._batch = Batch.of(list(self._running.values()), self.decode_steps, self.model.device)
@@ -167,18 +167,29 @@ class ModelRunner:
             outcome.scores[request_id] = tuple(scores for before, scores in running.scores if not before)
         return outcome
 
-    def _admit(self, arrivals: list[tuple[Admission, Request]], outcome: Outcome) -> None:
-        """Encode what arrives, all together; where that fails, one by one, so that none fails the others."""
+    def _admit(self, arrivals: list[tuple[Admission, Request]], pending: Pending) -> None:
+        """Encode what arrives, all together; where that fails in parts, so that none fails the others.
+
+        In halves where memory ran out, since they may do; else one by one.
+        """
         try:
             self._encode(arrivals)
+            return
         except Exception as error:
             if len(arrivals) == 1:
                 request_id = arrivals[0][0].request_id
-                outcome.finished[request_id] = FinishReason.ERROR
-                outcome.errors[request_id] = error
+                pending.outcome.finished[request_id] = FinishReason.ERROR
+                pending.outcome.errors[request_id] = error
                 return
-            for arrival in arrivals:
-                self._admit([arrival], outcome)
+            too_much = isinstance(error, torch.OutOfMemoryError)
+        # Not in the handler: the error's traceback holds what the attempt had allocated.
+        size = 1
+        if too_much:
+            pending.out_of_memory = True
+            torch.cuda.empty_cache()
+            size = -(-len(arrivals) // 2)
+        for start in range(0, len(arrivals), size):
+            self._admit(arrivals[start : start + size], pending)
 
     def _encode(self, arrivals: list[tuple[Admission, Request]]) -> None:
         features, cu_frames = self._features([request for _, request in arrivals])

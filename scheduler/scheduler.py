@@ -161,6 +161,11 @@ class Scheduler:
             if running is not None and running.since <= step:
                 self._end(request_id, reason)
 
+    def halve_encode_budget(self) -> int:
+        """Admits half as much a step from now on, as after memory ran out; returns the new budget."""
+        self._encode_budget = max(1, self._encode_budget // 2)
+        return self._encode_budget
+
     @property
     def has_work(self) -> bool:
         """Whether another step would change anything: some request waits, runs, or has not been released."""

@@ -234,6 +234,49 @@ def test_a_request_that_cannot_be_encoded_fails_alone_with_its_error(model, alon
     assert_empty(loop)
 
 
+def test_memory_that_runs_out_while_encoding_halves_what_is_encoded_at_once(
+    model, alone, monkeypatch, caplog
+):
+    sizes = []
+    encode = model.encode
+
+    def short_of_memory(features, cu_frames):
+        sizes.append(features.shape[0])
+        if features.shape[0] > 200:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(features, cu_frames)
+
+    monkeypatch.setattr(model, "encode", short_of_memory)
+    loop = model.generation_loop(num_pages=600, num_rows=80, encode_budget=120)
+    for request in requests():
+        loop.submit(request)
+    assert finish(loop) == alone
+    assert max(sizes[: len(sizes) // 2]) > 200 >= max(sizes[-4:])
+    assert "at most 60 encoder positions" in caplog.text
+    assert_empty(loop)
+
+
+def test_a_recording_too_large_for_the_memory_fails_alone(model, alone, monkeypatch):
+    encode = model.encode
+
+    def short_of_memory(features, cu_frames):
+        if max(cu_frames.diff().tolist()) > 150:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(features, cu_frames)
+
+    monkeypatch.setattr(model, "encode", short_of_memory)
+    loop = model.generation_loop(num_pages=600, num_rows=80)
+    for request in requests():
+        loop.submit(request)
+    completions = finish(loop)
+    for index, completion in completions.items():
+        if 1 + 37 * index % 190 > 150:
+            assert completion.finish_reason is FinishReason.ERROR
+            assert "out of memory" in str(completion.error)
+        else:
+            assert completion == alone[index]
+
+
 def test_a_request_that_can_never_fit_is_refused_with_the_numbers_and_leaves_no_trace(model):
     loop = model.generation_loop(num_pages=5, num_rows=2)
     with pytest.raises(
