@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -97,23 +98,30 @@ def compile_case(case: Case) -> Resources:
         raise RuntimeError(
             "TRITON_INTERPRET=1 is set, and interpreted functions cannot be compiled; unset it"
         )
+    function, signature, attributes = specialisation(case)
+    with triton.knobs.amd.scope():
+        triton.knobs.amd.use_buffer_ops = False  # as launch.py has it
+        compiled = triton.compile(
+            ASTSource(function, signature, dict(case.constants), attributes),
+            target=TARGETS[case.architecture],
+            options=case.options,
+        )
+    if case.architecture.startswith("gfx"):
+        return _of_amdgcn(case, compiled.asm["amdgcn"], compiled.metadata.shared)
+    return _of_cubin(case, compiled.asm["cubin"], compiled.asm["ptx"], compiled.metadata.shared)
+
+
+def specialisation(case: Case) -> tuple[Any, dict[str, str], dict[tuple[int], list[list[Any]]]]:
+    """What a launch of this case compiles: the function, its parameters' types, and what is known of them."""
     function = case.kernel.aligned if case.aligned else case.kernel.plain
-    constants = dict(case.constants)
-    signature = dict(case.types) | dict.fromkeys(constants, "constexpr")
-    attributes = {
+    types = dict(case.types) | dict.fromkeys(dict(case.constants), "constexpr")
+    signature = {name: types[name] for name in function.arg_names}
+    known = {
         (place,): [["tt.divisibility", 16]]
         for place, name in enumerate(function.arg_names)
         if name in case.multiples
     }
-    ordered = {name: signature[name] for name in function.arg_names}
-    compiled = triton.compile(
-        ASTSource(function, ordered, constants, attributes),
-        target=TARGETS[case.architecture],
-        options=case.options,
-    )
-    if case.architecture.startswith("gfx"):
-        return _of_amdgcn(case, compiled.asm["amdgcn"], compiled.metadata.shared)
-    return _of_cubin(case, compiled.asm["cubin"], compiled.asm["ptx"], compiled.metadata.shared)
+    return function, signature, known
 
 
 def _of_cubin(case: Case, cubin: bytes, ptx: str, shared: int) -> Resources:

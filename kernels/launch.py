@@ -34,6 +34,10 @@ _TYPE_NAMES = {
 _NUMBERS = {tl.int32: "i32", tl.float32: "fp32"}
 _ALIGNMENT = 16
 
+if torch.version.hip is not None:
+    # On AMD's GPUs Triton would also compile anew for each pointer to less than 2 GiB.
+    triton.knobs.amd.use_buffer_ops = False
+
 KERNELS: list["Kernel"] = []  # every kernel of the modules imported so far, in the order of their import
 
 
@@ -243,6 +247,31 @@ def interpreting() -> bool:
     """Whether CPU tensors go to the kernels too, in Triton's interpreter (TRITON_INTERPRET=1)."""
     return bool(triton.knobs.runtime.interpret)
 
+
+_compiled: list[str] = []
+
+
+def compiled() -> int:
+    """Kernels that Triton has got ready in this process so far, compiled or read from its cache on disk: by
+    any thread, for any engine, ours or not. Stays 0 in the interpreter, which compiles nothing.
+    """
+    return len(_compiled)
+
+
+def _count_compilations() -> None:
+    """Have Triton tell of every kernel that it had to get ready in the middle of a launch. Its own hook and
+    not a note of which cases were launched: a launch that compiles its case a second time shows too.
+    """
+    earlier = triton.knobs.runtime.jit_post_compile_hook  # whoever else listens goes on hearing
+
+    def count(*arguments: Any, **named: Any) -> bool | None:
+        _compiled.append(str(named.get("repr", "")))  # one step, so that threads lose no count
+        return None if earlier is None else earlier(*arguments, **named)
+
+    triton.knobs.runtime.jit_post_compile_hook = count
+
+
+_count_compilations()
 
 _records: list[list[Case]] = []
 _dry = False
