@@ -174,7 +174,7 @@ def linear_triton(
 ) -> Tensor:
     """One launch: the epilogue works on the accumulators, in float32."""
     rows, width = hidden.shape
-    form = {None: "plain", "relu": "plain", "glu": "glu"}.get(activation, "curved")
+    form = "plain" if activation in (None, "relu") else "glu" if activation == "glu" else "curved"
     outputs = weight.shape[0] // 2 if form == "glu" else weight.shape[0]
     out = hidden.new_empty(rows, outputs)
     case = linear_kernel.case(
@@ -197,7 +197,7 @@ def linear_triton(
         width,
         int(bias is not None),
         int(residual is not None),
-        _CODES.get(activation, 0),
+        0 if activation is None else _CODES.get(activation, 0),
         0.0 if activation == "relu" else -math.inf,
         math.inf if limit is None else limit,
     )

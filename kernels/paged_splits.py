@@ -234,6 +234,7 @@ def _declare() -> None:
         for dtype in DTYPES:
             for head_dim in _HEAD_DIMS:
                 for alignment in ("aligned", "any"):
+                    num_warps, num_stages = _compiler_options(architecture, head_dim, dtype, alignment)
                     paged_attention_kernel.declare(
                         head_dim,
                         dtype,
@@ -251,7 +252,8 @@ def _declare() -> None:
                         PAGE=PAGE_SIZE,
                         BLOCK_M=16,
                         BLOCK_D=head_dim,
-                        **_compiler_options(architecture, head_dim, dtype, alignment),
+                        num_warps=num_warps,
+                        num_stages=num_stages,
                     )
             combine_splits_kernel.declare(
                 dtype,
@@ -268,7 +270,9 @@ def _declare() -> None:
             )
 
 
-def _compiler_options(architecture: str, head_dim: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
+def _compiler_options(
+    architecture: str, head_dim: int, dtype: torch.dtype, alignment: str
+) -> tuple[int, int]:
     """Warps and stages.
 
     One warp goes through a page without waiting for another: with heads of 64 that takes about 250
@@ -280,10 +284,8 @@ def _compiler_options(architecture: str, head_dim: int, dtype: torch.dtype, alig
     """
     plain, half = alignment == "any", dtype != torch.float32
     num_warps = (2 if plain else 1) if half else 4
-    return {
-        "num_warps": num_warps if head_dim == 64 or not (half or plain) else 2 * num_warps,
-        "num_stages": 1 if plain else 2 if architecture == "gfx942" else 5 if half and head_dim == 64 else 4,
-    }
+    num_stages = 1 if plain else 2 if architecture == "gfx942" else 5 if half and head_dim == 64 else 4
+    return num_warps if head_dim == 64 or not (half or plain) else 2 * num_warps, num_stages
 
 
 _declare()

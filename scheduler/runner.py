@@ -271,9 +271,8 @@ class ModelRunner:
         self.decoded_rows += len(tokens)
         self.decode_steps += 1
         if batch.streaming:
-            rows = batch.streaming_rows
-            lengths = state.length[rows]
-            newest = state.tokens[state.side, rows, lengths.long() - 1]
+            lengths = state.length[batch.streaming_rows]
+            newest = state.tokens[state.side, batch.streaming_rows, lengths.long() - 1]
             pending.streams.append((batch.streaming, Arriving(torch.stack([lengths, newest], dim=1))))
 
     def _is_current(self, running: Running) -> bool:
