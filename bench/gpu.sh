@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything to be done on a machine with a CUDA device, unattended and in under 9 minutes: compilation, tests,
-# timings of the kernels and, where bench/throughput.py is there, of the engine; all of it into one folder.
+# timings of the kernels and of the engine, beside transformers if it is there; all of it into one folder.
 #     bench/gpu.sh [FOLDER]      default: bench/results/<name of the GPU>
 # tritone must be importable there (pip install --no-deps --no-build-isolation -e .). Each step has a time limit
 # and writes what it says to its own file; one that fails does not stop the next. Ends with 1 if any did.
@@ -40,16 +40,20 @@ export -f machine
 # Workers share the GPU; most of the time goes into compiling.
 workers=()
 if python3 -c 'import xdist' 2>/dev/null; then workers=(-n 8); fi
-throughput=0
-if [ -e bench/throughput.py ]; then throughput=110; fi
+tests=(tests/kernels tests/test_gpu.py)
+# The engine's own tests write checkpoints and read audio; a machine with a GPU may lack what that takes.
+if python3 -c 'import sentencepiece, soundfile, soxr' 2>/dev/null; then tests+=(tests/engine/test_compiled.py tests/engine/test_on_kernels.py); fi
+engine=165 # seconds that the three steps at the end shall have, if those before them leave so much
+reserve=15 # of a step's limit, for what a benchmark does past its own --seconds
 
 step machine 30 bash -c machine
 step compilation 120 python3 -m tritone.kernels
-step tests 180 env OMP_NUM_THREADS=2 python3 -m pytest -p no:cacheprovider -q "${workers[@]}" tests/kernels tests/test_gpu.py
-budget=$(($(left) - throughput - 40))
+step tests 180 env OMP_NUM_THREADS=2 python3 -m pytest -p no:cacheprovider -q "${workers[@]}" "${tests[@]}"
+budget=$(($(left) - engine - 40))
+((budget > 40)) || budget=40
 step kernels $((budget + 40)) python3 bench/kernels.py --output "$out" --seconds $((budget < 280 ? budget : 280))
-if ((throughput)); then
-  step throughput "$throughput" python3 bench/throughput.py
-fi
+step decode 20 python3 bench/decode_profile.py --output "$out"
+step latency 35 python3 bench/latency.py --output "$out" --seconds 25
+step throughput "$(left)" python3 bench/throughput.py --output "$out" --seconds $(($(left) - reserve))
 echo "== done after $SECONDS s: $out, $( ((failed)) && echo 'something failed' || echo 'nothing failed')"
 exit "$failed"

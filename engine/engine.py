@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from ..kernels.launch import compiled
 from ..models.auto import AutoModelForSpeechSeq2Seq, AutoProcessor
 from ..scheduler.pages import PAGE_SIZE
 from ..scheduler.request import GenerationOptions
@@ -43,6 +44,8 @@ class EngineStats:
         audio_seconds: of the finished requests.
         busy_seconds: wall time during which there was something to do.
         tokens_per_second, rtfx: tokens, and seconds of audio, per busy second.
+        compiled: kernels that Triton had to compile, or to read from its cache on disk, since the engine was
+            ready. Each made a step wait. Counts the whole process, other engines in it too.
     """
 
     running: int
@@ -57,6 +60,7 @@ class EngineStats:
     busy_seconds: float
     tokens_per_second: float
     rtfx: float
+    compiled: int
 
 
 class Engine:
@@ -105,6 +109,7 @@ class Engine:
         self._ahead = 4 * num_rows
         # Twice the rows: as many again are read while those are decoded.
         self._worker = Worker(loop, readers=READERS, places=2 * num_rows)
+        self._compiled_before = compiled()
         # At exit Python stops daemon threads anywhere, in the middle of a step too.
         atexit.register(self.close, cancel=True)
 
@@ -184,6 +189,7 @@ class Engine:
             busy_seconds=busy,
             tokens_per_second=loop.tokens_generated / busy if busy else 0.0,
             rtfx=counts.audio_seconds / busy if busy else 0.0,
+            compiled=compiled() - self._compiled_before,
         )
 
     def close(self, *, cancel: bool = False) -> None:
