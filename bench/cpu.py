@@ -1,13 +1,15 @@
 """Waveforms to text on the CPU: Tritone beside transformers at its best batch size, in one run.
 
-    python bench/cpu.py [--threads 2] [--beams 1 5] [--repeats 3] [--json FILE]
+    python bench/cpu.py [--threads 2] [--beams 1 5] [--dtype float32 bfloat16] [--repeats 3] [--json FILE]
 
 The default Speech2TextConfig (29.5 M parameters) with random weights, 32 recordings of 1.5 to 30 s, 3.4 new
-tokens a second of audio, fixed: the end token is held back until then. Both engines get float32 waveforms in
-memory and give text; feature extraction and detokenisation count. Tritone takes the recordings in the order
-given; transformers gets them sorted by length, in padded batches of 1, 4, 8 and 16, and each batch runs until
-its longest member is done, as static batches do. Engines take turns, the median of the repeats counts. It
-needs the `dev` extra.
+tokens a second of audio, fixed: the end token is suppressed. Both engines get float32 waveforms in memory and
+give text; feature extraction and detokenisation count. Tritone takes the recordings in the order given;
+transformers, in float32, gets them sorted by length, in padded batches of 1, 4, 8 and 16, and each batch runs
+until its longest member is done, as static batches do. Engines take turns, the median of the repeats counts.
+
+What Tritone's invariance costs is seen beside it, in rows that do without: products of as many rows as there
+are, torch's sigmoid, and its fused attention over gathered pages. It needs the `dev` extra.
 """
 
 import argparse
@@ -18,18 +20,24 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import sentencepiece
 import torch
 import transformers
+from tritone.kernels import linear, paged_attention, prepacked
 
 import tritone
 
 TOKENS_PER_SECOND = 3.4
 BATCH_SIZES = (1, 4, 8, 16)
 RATE = 16_000
+SINGLE = "tritone, float32"
+VARIANT = ", without invariance"
+END = 2  # the end token, which neither engine may choose: lengths are fixed, and options the same for all
 
 
 def main() -> None:
@@ -47,7 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_checkpoint(Path(folder))
         for beams in arguments.beams:
-            runs = contestants(folder, waveforms, beams)
+            runs = contestants(folder, waveforms, beams, arguments.dtype)
             medians = take_turns(runs, arguments.repeats)
             results[f"{beams} beams"] = report(medians, seconds, beams)
     if arguments.json:
@@ -60,6 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"], help="of Tritone's models")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
@@ -114,20 +123,47 @@ def new_tokens(waveform: np.ndarray) -> int:
     return round(TOKENS_PER_SECOND * len(waveform) / RATE)
 
 
-def contestants(folder: str, waveforms: list[np.ndarray], beams: int) -> dict[str, Callable[[], list[str]]]:
+def contestants(
+    folder: str, waveforms: list[np.ndarray], beams: int, dtypes: list[str]
+) -> dict[str, Callable[[], list[str]]]:
     """Each engine as a function from nothing to the 32 texts; models are loaded here, outside the clock."""
+    runs: dict[str, Callable[[], list[str]]] = {}
+    own_processor = tritone.AutoProcessor.from_pretrained(folder)
+    for dtype in dtypes:
+        own = tritone.AutoModelForSpeechSeq2Seq.from_pretrained(folder, dtype=dtype)
+        # Room for all 32 recordings at once, as a server would have it.
+        engine = tritone.Engine(
+            own, processor=own_processor, num_rows=32 * beams, num_pages=1024 + 256 * beams
+        )
+        runs[f"tritone, {dtype}"] = partial(run_tritone, engine, waveforms, beams)
+        runs[f"tritone, {dtype}{VARIANT}"] = partial(run_variant, engine, waveforms, beams)
     model = transformers.Speech2TextForConditionalGeneration.from_pretrained(folder).eval()
     processor = transformers.Speech2TextProcessor.from_pretrained(folder)
-    own = tritone.AutoModelForSpeechSeq2Seq.from_pretrained(folder)
-    own_processor = tritone.AutoProcessor.from_pretrained(folder)
-    # Room for all 32 recordings at once, as a server would have it.
-    engine = tritone.Engine(own, processor=own_processor, num_rows=32 * beams, num_pages=1024 + 256 * beams)
-    runs: dict[str, Callable[[], list[str]]] = {"tritone": lambda: run_tritone(engine, waveforms, beams)}
     for size in BATCH_SIZES:
-        runs[f"transformers, batch {size}"] = lambda size=size: run_transformers(
-            model, processor, waveforms, beams, size
+        runs[f"transformers, batch {size}"] = partial(
+            run_transformers, model, processor, waveforms, beams, size
         )
     return runs
+
+
+def run_variant(engine: tritone.Engine, waveforms: list[np.ndarray], beams: int) -> list[str]:
+    """As `run_tritone`, with operations whose bits depend on the batch in place of those that cost more."""
+    with (
+        mock.patch.object(prepacked, "padded_rows", lambda rows: rows),
+        mock.patch.object(linear, "gated", lambda values, gate: values * gate.sigmoid()),
+        mock.patch.object(paged_attention, "over_gathered_pages", fused_over_gathered_pages),
+    ):
+        return run_tritone(engine, waveforms, beams)
+
+
+def fused_over_gathered_pages(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, length: int, scale: float
+) -> torch.Tensor:
+    """See `paged_attention.over_gathered_pages`."""
+    mixed = torch.nn.functional.scaled_dot_product_attention(
+        query[:, :, None], key[:, :, :length], value[:, :, :length], scale=scale
+    )
+    return mixed[:, :, 0]
 
 
 def run_tritone(engine: tritone.Engine, waveforms: list[np.ndarray], beams: int) -> list[str]:
@@ -136,7 +172,7 @@ def run_tritone(engine: tritone.Engine, waveforms: list[np.ndarray], beams: int)
             waveform,
             num_beams=beams,
             max_new_tokens=new_tokens(waveform),
-            min_new_tokens=new_tokens(waveform),
+            suppress_tokens=[END],
             stream=False,
         )
         for waveform in waveforms
@@ -168,7 +204,7 @@ def run_transformers(
             attention_mask=inputs["attention_mask"],
             num_beams=beams,
             max_new_tokens=tokens,
-            min_new_tokens=tokens,
+            suppress_tokens=[END],
         )
         for index, text in zip(members, processor.batch_decode(ids, skip_special_tokens=True), strict=True):
             texts[index] = text
@@ -191,9 +227,16 @@ def report(medians: dict[str, float], audio_seconds: float, beams: int) -> dict[
     rtfx = {name: audio_seconds / seconds for name, seconds in medians.items()}
     print(f"\n{'greedy' if beams == 1 else f'{beams} beams'}: RTFx (seconds of audio a second)")
     for name, value in rtfx.items():
-        print(f"  {name:<24}{value:8.1f}")
-    best = max((value, name) for name, value in rtfx.items() if name != "tritone")
-    print(f"  tritone is {rtfx['tritone'] / best[0]:.2f} times {best[1]}")
+        print(f"  {name:<38}{value:8.1f}")
+    best = max((value, name) for name, value in rtfx.items() if name.startswith("transformers"))
+    for name, value in rtfx.items():
+        if f"{name}{VARIANT}" not in rtfx:
+            continue
+        others = [f"{value / best[0]:.2f} times {best[1]}"]
+        if name != SINGLE and SINGLE in rtfx:
+            others.append(f"{value / rtfx[SINGLE]:.2f} times {SINGLE}")
+        cost = 100 * (rtfx[f"{name}{VARIANT}"] / value - 1)
+        print(f"  {name} is {' and '.join(others)}; invariance costs {cost:.1f} % of its time")
     return rtfx
 
 

@@ -16,6 +16,7 @@ from ..models.auto import AutoModelForSpeechSeq2Seq, AutoProcessor
 from ..scheduler.pages import PAGE_SIZE
 from ..scheduler.request import GenerationOptions
 from .audio import AudioError, as_samples, load_audio
+from .openmp import release_team
 from .transcription import Handle, Transcription, in_order
 from .worker import Job, Prepared, Worker
 
@@ -110,6 +111,7 @@ class Engine:
         # Twice the rows: as many again are read while those are decoded.
         self._worker = Worker(loop, readers=READERS, places=2 * num_rows)
         self._compiled_before = compiled()
+        release_team()  # what this thread needed to load the model
         # At exit Python stops daemon threads anywhere, in the middle of a step too.
         atexit.register(self.close, cancel=True)
 
@@ -225,6 +227,7 @@ class Engine:
                 audio = error
         prepare = lambda: self._prepare(audio, sampling_rate, options)  # noqa: E731
         self._worker.submit(Job(handle, prepare, priority=priority, stream=stream))
+        release_team()  # of the copy, and of whatever the caller did with torch before
         return handle
 
     def _prepare(self, audio: Any, sampling_rate: int | None, options: dict[str, Any]) -> Prepared:

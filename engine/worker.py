@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..scheduler.request import Completion, Event, FinishReason, GenerationOptions, Request
+from .openmp import release_team
 from .transcription import Handle, Outcome
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ class Worker:
             except Exception as raised:
                 error = raised
             del taken, prepare  # the audio it may hold
+            release_team()
             with self._running:
                 if job.handle not in self._jobs:
                     continue  # the engine has failed meanwhile

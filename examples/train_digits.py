@@ -44,7 +44,7 @@ def main() -> None:
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(arguments.threads)
     if arguments.evaluate is not None:
-        model = Speech2TextForConditionalGeneration.from_pretrained(arguments.evaluate)
+        model = Speech2TextForConditionalGeneration.from_pretrained(arguments.evaluate, dtype=arguments.dtype)
         print(json.dumps(evaluate(model, arguments)))
         return
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -73,6 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--start-from", type=Path, metavar="FOLDER", help="go on from this model's weights")
     parser.add_argument("--strength", type=float, default=1.0, help="of the augmentation at its most, 0 to 1")
     parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="only measure this model")
+    parser.add_argument("--dtype", default="float32", help="of the model that --evaluate measures")
     return parser.parse_args()
 
 

@@ -12,8 +12,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from .dispatch import choose
 from .launch import ARCHITECTURES, DTYPES, kernel, precision, ready
-from .linear import gated, linear_cpu
+from .linear import linear_cpu
 from .packing import check_cu_seqlens, cumulative, positions_within, spans
+from .prepacked import kept
 
 
 def conv_subsample(
@@ -77,7 +78,7 @@ def conv_subsample_cpu(
     frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
     """As one GEMM over the windows of all utterances; a row of zeros stands for what lies outside."""
-    outputs, _, kernel = weight.shape
+    kernel = weight.shape[2]
     lengths = [end - start for start, end in spans(cu_frames)]
     cu_out = cumulative([output_length(length, kernel, stride) for length in lengths])
     total = int(cu_out[-1])
@@ -88,9 +89,12 @@ def conv_subsample_cpu(
     zero_row = frames.shape[0]
     rows = torch.where((inside >= 0) & (inside < counts), starts + inside, zero_row)
     windows = F.pad(frames, (0, 0, 0, 1))[rows].view(total, kernel * weight.shape[1])
-    flat = weight.transpose(1, 2).reshape(outputs, -1)
-    values, gate = linear_cpu(windows, flat, bias).chunk(2, dim=-1)
-    return gated(values, gate), cu_out
+    return linear_cpu(windows, kept(weight, _flat), bias, activation="glu"), cu_out
+
+
+def _flat(weight: Tensor) -> Tensor:
+    """`weight` [2 * C_out, C_in, taps] as a GEMM's, for windows that lie frame after frame."""
+    return weight.detach().transpose(1, 2).flatten(1).contiguous()
 
 
 def conv_subsample_triton(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .dispatch import choose
 from .launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from .prepacked import LEAST, multiply, multiply_packed
 
 # Of single numbers; names as in the checkpoints' `activation_function`. `linear` has "glu" besides.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -26,10 +27,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
 }
 PHASES = ("encode", "decode")
-
-# From 12 rows on MKL computes a row the same way whatever the number of rows; below, it does not. With
-# fewer than 12 outputs a row's sum depends on where the row lies in memory.
-_LEAST = 16
 
 
 def linear(
@@ -106,16 +103,19 @@ def linear_cpu(
     limit: float | None = None,
     phase: str = "encode",
 ) -> Tensor:
-    """The reference with small calls padded to 16 rows and 16 outputs, so that a row's sum keeps order."""
-    rows, outputs = hidden.shape[0], weight.shape[0]
-    if rows < _LEAST:
-        hidden = F.pad(hidden, (0, 0, 0, _LEAST - rows))
-    if outputs < _LEAST:
-        weight = F.pad(weight, (0, 0, 0, _LEAST - outputs))
-        bias = None if bias is None else F.pad(bias, (0, _LEAST - outputs))
-    out = F.linear(hidden, weight, bias)[:rows, :outputs]
+    """The reference, its GEMM by weights laid out once, `prepacked`; in 16 outputs at least, so that a
+    row's sum keeps its order."""
+    outputs = weight.shape[0]
+    if outputs < LEAST:
+        weight = F.pad(weight, (0, 0, 0, LEAST - outputs))
+        bias = None if bias is None else F.pad(bias, (0, LEAST - outputs))
+        out = multiply_packed(hidden, weight, bias)[:, :outputs]
+    else:
+        out = multiply(hidden, weight, bias)
     if activation == "glu":
         out = gated(*out.chunk(2, dim=-1))
+    elif activation == "relu":
+        out = out.relu_()
     elif activation is not None:
         out = _INVARIANT.get(activation, ACTIVATIONS[activation])(out)
     out = out.contiguous() if residual is None else out.add_(residual).contiguous()

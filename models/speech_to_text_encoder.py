@@ -1,5 +1,6 @@
 """Speech2Text's encoder: frames to hidden states, padded as in transformers or packed."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels.embedding import add_positions
-from ..kernels.packing import positions_within, unpack
+from ..kernels.packing import cumulative, positions_within, unpack
 from .attention import HeadMask, StackAttention, head_masks
 from .outputs import BaseModelOutput, as_asked
 from .padded import mask_of, pack_features, pad_weights, unpack_all
@@ -19,6 +20,9 @@ from .speech_to_text_layers import (
     embedding_scale,
     run_layers,
 )
+
+# What a processor encodes at a time: the inner half of a layer, 2,048 numbers a token, then takes 8 MB.
+_CACHED_TOKENS = 1024
 
 
 class Speech2TextEncoder(nn.Module):
@@ -75,8 +79,18 @@ class Speech2TextEncoder(nn.Module):
 
     def packed(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
         """Packed frames [frames, features] to packed tokens [tokens, d_model] and their cu_seqlens."""
-        hidden, attention = self._run(features, cu_frames)
-        return hidden, attention.cu_query
+        if features.device.type != "cpu":
+            hidden, attention = self._run(features, cu_frames)
+            return hidden, attention.cu_query
+        # An utterance's bits do not depend on the others, so that a processor may take a few at a time and
+        # find one layer's output in its cache when the next one begins.
+        encoded, lengths = [], []
+        for begin, ends in _portions(cu_frames.tolist(), _CACHED_TOKENS * 2**self.config.num_conv_layers):
+            part = torch.tensor([begin, *ends], dtype=torch.int32)
+            hidden, attention = self._run(features[begin : ends[-1]], part - begin)
+            encoded.append(hidden)
+            lengths += attention.cu_query.diff().tolist()
+        return torch.cat(encoded), cumulative(lengths)
 
     def length(self, frames: int) -> int:
         """Encoder tokens for so many frames.
@@ -132,3 +146,14 @@ class Speech2TextEncoder(nn.Module):
             # padding token every frame looks like padding to it and gets the zero vector.
             return torch.zeros(total, dtype=torch.int64, device=cu_tokens.device)
         return positions_within(cu_tokens, total) + padding + 1
+
+
+def _portions(offsets: list[int], most: int) -> Iterator[tuple[int, list[int]]]:
+    """Consecutive sequences of at most `most` rows together, or one longer one: (begin, the end of each)."""
+    begin, ends = offsets[0], list[int]()
+    for end in offsets[1:]:
+        if ends and end - begin > most:
+            yield begin, ends
+            begin, ends = ends[-1], []
+        ends.append(end)
+    yield begin, ends

@@ -1,7 +1,7 @@
 """What is compiled ahead of time is what a launch would compile.
 
-Triton itself is asked, in a process that does not interpret, for the specialisation of the very arguments that
-launches of the engine have.
+Triton itself is asked, in a process that does not interpret, for the specialisation of the very arguments
+that launches of the engine have.
 """
 
 import subprocess

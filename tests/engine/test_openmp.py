@@ -1,0 +1,38 @@
+"""The OpenMP threads that a thread lets go of."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import os
+import torch
+from tritone.engine.openmp import _libgomp, release_team
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+torch.set_num_threads(3)
+values = torch.ones(1_000_000)
+release_team()  # where there is nothing to let go of
+before = threads()
+values + values
+with_team = threads()
+release_team()
+without = threads()
+again = values + values
+print(_libgomp() is not None, before, with_team, without, float(again.sum()))
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads as Linux tells them")
+def test_a_team_is_let_go_of_and_comes_back_when_needed():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    found, before, with_team, without, total = done.stdout.split()
+    assert total == "2000000.0"
+    if found == "False":
+        pytest.skip("this torch does not use libgomp")
+    assert int(with_team) == int(before) + 2
+    assert int(without) == int(before)
