@@ -283,9 +283,9 @@ def _compiler_options(
     warps.
     """
     plain, half = alignment == "any", dtype != torch.float32
-    num_warps = (2 if plain else 1) if half else 4
+    num_warps = (2 if plain else 1) * (head_dim // 64) if half else 8 if plain else 4
     num_stages = 1 if plain else 2 if architecture == "gfx942" else 5 if half and head_dim == 64 else 4
-    return num_warps if head_dim == 64 or not (half or plain) else 2 * num_warps, num_stages
+    return num_warps, num_stages
 
 
 _declare()
