@@ -8,13 +8,12 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
+from .derived import kept
 from .dispatch import choose
 from .launch import ARCHITECTURES, DTYPES, kernel, precision, ready
 from .linear import linear_cpu
 from .packing import check_cu_seqlens, cumulative, positions_within, spans
-from .prepacked import kept
 
 
 def conv_subsample(
@@ -93,8 +92,8 @@ def conv_subsample_cpu(
 
 
 def _flat(weight: Tensor) -> Tensor:
-    """`weight` [2 * C_out, C_in, taps] as a GEMM's, for windows that lie frame after frame."""
-    return weight.detach().transpose(1, 2).flatten(1).contiguous()
+    """A copy of `weight` [2 * C_out, C_in, taps] as a GEMM's, for windows that lie frame after frame."""
+    return weight.detach().transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(1)
 
 
 def conv_subsample_triton(
@@ -118,7 +117,7 @@ def conv_subsample_triton(
         (tiles,),
         ready(frames),
         _windows(cu_frames, cu_out, rows, taps, stride),
-        _rearranged(weight),
+        kept(weight, _rearranged),
         out if bias is None else ready(bias),
         out,
         rows,
@@ -140,25 +139,11 @@ def _windows(cu_frames: Tensor, cu_out: Tensor, rows: int, taps: int, stride: in
     return torch.stack([begin + place * stride - taps // 2, begin, cu_frames[utterance + 1]])
 
 
-# Of each weight: what tells whether it has changed since, and its copy.
-_copies: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-
-
 def _rearranged(weight: Tensor) -> Tensor:
-    """`weight` as the kernel reads it: [C_out, 2, kernel, C_in], each value's row beside its gate's.
-
-    Kept as long as the weight lives and is neither replaced (`module.to`) nor changed in place. torch does
-    not count changes of tensors made in inference mode, nor those through `.data`: load such weights before
-    the first call.
-    """
-    state = (weight.data_ptr(), weight.dtype, weight.device, -1 if weight.is_inference() else weight._version)
-    before, copy = _copies.get(weight, (None, weight))
-    if before != state:
-        doubled, channels, taps = weight.shape
-        pairs = weight.detach().view(2, doubled // 2, channels, taps).permute(1, 0, 3, 2)
-        copy = pairs.clone(memory_format=torch.contiguous_format)  # never a view, which would keep weight
-        _copies[weight] = state, copy
-    return copy
+    """A copy of `weight` as the kernel reads it: [C_out, 2, kernel, C_in], a value's row beside its gate's."""
+    doubled, channels, taps = weight.shape
+    pairs = weight.detach().view(2, doubled // 2, channels, taps).permute(1, 0, 3, 2)
+    return pairs.clone(memory_format=torch.contiguous_format)
 
 
 @kernel(sizes=("N", "channels"))

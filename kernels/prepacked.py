@@ -4,23 +4,19 @@ On AMD's processors MKL leaves AVX-512 alone: one core of a Zen 5 ran this packa
 float32 through `F.linear`, and at 265 through oneDNN; in bfloat16 at 490, and at 525 with weights laid out.
 """
 
-from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
+
+from .derived import kept
 
 # A single row of a long sum has other bits than any more rows; MKL's change up to 11 rows.
 LEAST = 16
 # oneDNN compiles code for every number of rows and keeps the last 1,024: a few sizes keep memory flat, and
 # spare the 0.3 ms. Larger calls than this are cut up.
 _MOST = 1024
-
-# Of each weight: what tells whether it has changed since, and what was made of it, by purpose.
-_made: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def multiply(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -80,22 +76,6 @@ def layout(weight: Tensor) -> Tensor:
     if not packs(weight.dtype):
         return weight
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
-
-
-def kept(weight: Tensor, make: Callable[[Tensor], Any]) -> Any:
-    """`make(weight)`, made once as long as the weight lives and is neither replaced nor changed in place.
-
-    torch does not count changes of tensors made in inference mode, nor those through `.data`: load such
-    weights before the first call.
-    """
-    state = (weight.data_ptr(), weight.dtype, -1 if weight.is_inference() else weight._version)
-    before, made = _made.get(weight, (None, None))
-    if before != state:
-        made = {}
-        _made[weight] = state, made
-    if make not in made:
-        made[make] = make(weight)
-    return made[make]
 
 
 @cache

@@ -6,12 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tritone.kernels import conv_subsample as module
+from tritone.kernels import derived
 from tritone.kernels.conv_subsample import (
     conv_subsample,
     conv_subsample_cpu,
     conv_subsample_reference,
     output_length,
 )
+from tritone.kernels.derived import kept
 from tritone.kernels.packing import cumulative, spans
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
@@ -149,24 +151,25 @@ def test_a_weight_is_rearranged_once_and_again_when_it_changes(kernels_on):
     weight = torch.nn.Parameter(torch.randn(6, 5, 3, device=kernels_on))
     with torch.no_grad():
         both(weight, kernels_on)
-        kept = module._rearranged(weight)
-        assert module._rearranged(weight) is kept
+        first = kept(weight, module._rearranged)
+        assert kept(weight, module._rearranged) is first
         weight.mul_(-2.0)
         both(weight, kernels_on)
         weight.data = torch.randn(6, 5, 3, device=kernels_on)  # as `module.to` does
         both(weight, kernels_on)
-        assert module._rearranged(weight) is not kept
-    before = len(module._copies)
+        assert kept(weight, module._rearranged) is not first
+    gc.collect()
+    before = len(derived._made)
     del weight
     gc.collect()
-    assert len(module._copies) == before - 1
+    assert len(derived._made) == before - 1
 
 
 def test_weights_made_in_inference_mode_are_taken_too(kernels_on):
     with torch.inference_mode():
         weight = torch.randn(6, 5, 3, device=kernels_on)
         both(weight, kernels_on)
-        assert module._rearranged(weight) is module._rearranged(weight)
+        assert kept(weight, module._rearranged) is kept(weight, module._rearranged)
     with torch.no_grad():
         both(weight, kernels_on)
 
