@@ -140,7 +140,7 @@ def _windows(cu_frames: Tensor, cu_out: Tensor, rows: int, taps: int, stride: in
 
 
 def _rearranged(weight: Tensor) -> Tensor:
-    """A copy of `weight` as the kernel reads it: [C_out, 2, kernel, C_in], a value's row beside its gate's."""
+    """A copy of `weight` as the kernel reads it: [C_out, 2, kernel, C_in], a value and then its gate."""
     doubled, channels, taps = weight.shape
     pairs = weight.detach().view(2, doubled // 2, channels, taps).permute(1, 0, 3, 2)
     return pairs.clone(memory_format=torch.contiguous_format)
