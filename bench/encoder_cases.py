@@ -14,8 +14,11 @@ from tritone.kernels.embedding import add_positions, add_positions_reference
 from tritone.kernels.fbank import fbank, fbank_reference
 from tritone.kernels.flash_attention import flash_attention, flash_attention_reference
 from tritone.kernels.group_norm import group_norm, group_norm_reference
+from tritone.kernels.normalised_conv import normalised_conv, normalised_conv_reference
 from tritone.kernels.packing import cumulative
+from tritone.kernels.positional_conv import positional_conv, positional_conv_reference
 from tritone.kernels.utterance_cmvn import utterance_cmvn, utterance_cmvn_reference
+from tritone.kernels.waveform_conv import waveform_conv, waveform_conv_reference
 
 MEL_BINS, CONV_KERNEL = 80, 5
 
@@ -165,8 +168,7 @@ def flash(batch: Batch, kind: str, *, causal: bool = False) -> Case:
 
 def groups(batch: Batch) -> Case:
     """wav2vec2's first layer: each of 512 channels over an utterance's time."""
-    channels = 512 if batch.model.width > 100 else 40
-    lengths = batch.first_layer
+    channels, lengths = _channels(batch), batch.first_layer
 
     def prepare(stage: Stage) -> Prepared:
         hidden = stage.random(sum(lengths), channels)
@@ -197,6 +199,149 @@ def groups(batch: Batch) -> Case:
     size = sum(lengths) * channels
     shape = f"{channels} channels, {sum(lengths):,} steps"
     return Case("group_norm", batch.model.name, batch.size, shape, Work(8 * size, HALF * 2 * size), prepare)
+
+
+def first_layer(batch: Batch) -> Case:
+    """wav2vec2's first layer in one: convolution of the waveform, group norm over time, GELU."""
+    channels, lengths = _channels(batch), batch.first_layer
+    samples = sum(batch.samples)
+
+    def prepare(stage: Stage) -> Prepared:
+        waveforms = stage.random(samples, 1)
+        weight = stage.random(channels, 1, 10)[0]
+        norm_weight, norm_bias = (stage.random(channels)[0] for _ in range(2))
+        cu_samples = cumulative(batch.samples, stage.device)
+        last = batch.samples[-1]
+        wanted, _ = normalised_conv_reference(
+            waveforms[0][-last:].float(),
+            cumulative([last], stage.device),
+            weight.float(),
+            norm_weight.float(),
+            norm_bias.float(),
+            stride=5,
+            activation="gelu",
+        )
+        # Padding would change the statistics, so torch has three calls for each utterance.
+        alone = [[one.T[None].contiguous() for one in tensor.split(batch.samples)] for tensor in waveforms]
+
+        def torch_alone(one: Tensor) -> Tensor:
+            mixed = F.conv1d(one, weight, stride=5)
+            return F.gelu(F.group_norm(mixed, channels, norm_weight, norm_bias))
+
+        return Prepared(
+            Contestant(
+                lambda i: normalised_conv(
+                    waveforms[i], cu_samples, weight, norm_weight, norm_bias, stride=5, activation="gelu"
+                )[0],
+                lambda out: out[-len(wanted) :],
+            ),
+            {
+                "torch, one by one": Contestant(
+                    lambda i: [torch_alone(one) for one in alone[i]], lambda out: out[-1][0].T
+                )
+            },
+            wanted,
+            stage.error,
+        )
+
+    size = sum(lengths) * channels
+    work = Work((20 + 20) * size, HALF * (samples + size))
+    shape = f"1 to {channels} channels, {samples:,} samples"
+    return Case("normalised_conv", batch.model.name, batch.size, shape, work, prepare)
+
+
+def waveform_layer(batch: Batch) -> Case:
+    """wav2vec2's second layer, which takes half of its feature encoder's operations."""
+    channels, lengths = _channels(batch), batch.first_layer
+    steps = sum((length - 3) // 2 + 1 for length in lengths)
+
+    def prepare(stage: Stage) -> Prepared:
+        hidden = stage.random(sum(lengths), channels)
+        weight = stage.random(channels, channels, 3, scale=(3 * channels) ** -0.5)[0]
+        cu = cumulative(lengths, stage.device)
+        last = lengths[-1]
+        wanted, _ = waveform_conv_reference(
+            hidden[0][-last:].float(),
+            cumulative([last], stage.device),
+            weight.float(),
+            None,
+            stride=2,
+            activation="gelu",
+        )
+        many = [peers.padded(tensor, lengths).transpose(1, 2).contiguous() for tensor in hidden]
+        return Prepared(
+            Contestant(
+                lambda i: waveform_conv(hidden[i], cu, weight, None, stride=2, activation="gelu")[0],
+                lambda out: out[-len(wanted) :],
+            ),
+            {
+                "conv1d + GELU, padded": Contestant(
+                    lambda i: F.gelu(F.conv1d(many[i], weight, stride=2)),
+                    lambda out: out[-1].T[: len(wanted)],
+                )
+            },
+            wanted,
+            stage.error,
+        )
+
+    size = 3 * channels * channels
+    work = Work(2 * steps * size, HALF * ((sum(lengths) + steps) * channels + size))
+    shape = f"{channels} to {channels} channels, {sum(lengths):,} steps"
+    return Case("waveform_conv", batch.model.name, batch.size, shape, work, prepare)
+
+
+def positional(batch: Batch) -> Case:
+    """wav2vec2's positions: 128 taps in 16 groups, GELU and residual."""
+    width, rows = batch.model.width, sum(batch.tokens)
+    groups, taps = (16, 128) if width > 100 else (4, 8)
+
+    def prepare(stage: Stage) -> Prepared:
+        hidden = stage.random(rows, width)
+        weight = stage.random(width, width // groups, taps, scale=(taps * width / groups) ** -0.5)[0]
+        bias = stage.random(width)[0]
+        cu = cumulative(batch.tokens, stage.device)
+        last = batch.tokens[-1]
+        end = hidden[0][-last:].float()
+        wanted = positional_conv_reference(
+            end,
+            cumulative([last], stage.device),
+            weight.float(),
+            bias.float(),
+            groups=groups,
+            activation="gelu",
+            residual=end,
+        )
+        many = [peers.padded(tensor, batch.tokens).transpose(1, 2).contiguous() for tensor in hidden]
+
+        def torch_padded(one: Tensor) -> Tensor:
+            mixed = F.conv1d(one, weight, bias, padding=taps // 2, groups=groups)
+            return one + F.gelu(mixed[:, :, :-1])
+
+        return Prepared(
+            Contestant(
+                lambda i: positional_conv(
+                    hidden[i], cu, weight, bias, groups=groups, activation="gelu", residual=hidden[i]
+                ),
+                lambda out: out[-last:],
+            ),
+            {
+                "conv1d + GELU, padded": Contestant(
+                    lambda i: torch_padded(many[i]), lambda out: out[-1].T[:last]
+                )
+            },
+            wanted,
+            stage.error,
+        )
+
+    size = width // groups * taps * width
+    work = Work(2 * rows * size, HALF * (3 * rows * width + size))
+    shape = f"{groups} groups, {taps} taps, {rows:,} tokens"
+    return Case("positional_conv", batch.model.name, batch.size, shape, work, prepare)
+
+
+def _channels(batch: Batch) -> int:
+    """Of wav2vec2's feature encoder."""
+    return 512 if batch.model.width > 100 else 40
 
 
 def positions(batch: Batch) -> Case:

@@ -4,7 +4,17 @@ from collections.abc import Iterator
 
 from cases import Case
 from decoder_cases import choices, embed, paged_cross, paged_self, store_rows
-from encoder_cases import cmvn, conv, filter_bank, flash, groups, positions
+from encoder_cases import (
+    cmvn,
+    conv,
+    filter_bank,
+    first_layer,
+    flash,
+    groups,
+    positional,
+    positions,
+    waveform_layer,
+)
 from layer_cases import linears, norms
 from shapes import LARGE, SMALL, TINY, TINY_WAV2VEC2, WAV2VEC2, Batch, equal, real, tiny
 
@@ -40,6 +50,9 @@ def each_once(batch: Batch, wav2vec2: Batch) -> Iterator[Case]:
     yield from store_rows(batch)
     yield from norms(model, batch.size, batch.size)
     yield groups(wav2vec2)
+    yield first_layer(wav2vec2)
+    yield waveform_layer(wav2vec2)
+    yield positional(wav2vec2)
     yield embed(model, batch.size)
     yield positions(batch)
     yield from choices(model, batch.size)
@@ -81,5 +94,8 @@ def _others() -> Iterator[Case]:
         yield cmvn(real(SMALL, count))
     for count in (32, 256):
         yield groups(real(WAV2VEC2, count))
+        yield first_layer(real(WAV2VEC2, count))
+        yield waveform_layer(real(WAV2VEC2, count))
+        yield positional(real(WAV2VEC2, count))
     for count in (32, 512, 1024):
         yield from choices(SMALL, count)

@@ -129,7 +129,7 @@ def weighted_values(weights: list[Tensor], value: Tensor, cu_key: Tensor) -> Ten
         [query tokens, heads, head_dim], in value's dtype.
     """
     outputs = [
-        torch.einsum("hqk,khd->qhd", weight, value[k0:k1].float())
+        torch.einsum("hqk,khd->qhd", weight, value[k0:k1].to(weight.dtype))
         for weight, (k0, k1) in zip(weights, spans(cu_key), strict=True)
     ]
     return torch.cat(outputs).to(value.dtype) if outputs else torch.empty_like(value)

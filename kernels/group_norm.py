@@ -5,15 +5,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .activation import activate, activate_, activated, check_activation, code_of
 from .dispatch import choose
 from .launch import ARCHITECTURES, DTYPES, kernel, ready
 from .packing import check_cu_seqlens, spans
 
 
 def group_norm(
-    hidden: Tensor, cu_tokens: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5
+    hidden: Tensor,
+    cu_tokens: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    activation: str | None = None,
 ) -> Tensor:
-    """`(hidden - mean) / sqrt(var + eps) * weight + bias`, each utterance and group on its own.
+    """`activation((hidden - mean) / sqrt(var + eps) * weight + bias)`, each utterance and group on its own.
 
     A padded batch mixes the padding into the statistics; here each utterance has those it has alone.
 
@@ -24,24 +32,42 @@ def group_norm(
             utterance and the channels of one group. With as many groups as channels, over time alone.
         weight, bias: [channels].
         eps: added to the variance.
+        activation: one of `ACTIVATIONS`.
 
     Returns:
         [tokens, channels].
 
     Raises:
-        ValueError: shapes or offsets that do not fit, or channels that `groups` does not divide.
+        ValueError: shapes or offsets that do not fit, channels that `groups` does not divide, or an unknown
+            activation.
     """
     check_cu_seqlens(cu_tokens, hidden.shape[0], "cu_tokens")
     if hidden.dim() != 2 or hidden.shape[1] != weight.shape[0]:
         raise ValueError(f"group_norm takes [tokens, {weight.shape[0]}], got {list(hidden.shape)}")
     if groups < 1 or hidden.shape[1] % groups:
         raise ValueError(f"{hidden.shape[1]} channels cannot be divided into {groups} equal groups")
-    run = choose(hidden, cu_tokens, weight, bias, reference=group_norm_reference, triton=group_norm_triton)
-    return run(hidden, cu_tokens, groups, weight, bias, eps)
+    check_activation(activation)
+    run = choose(
+        hidden,
+        cu_tokens,
+        weight,
+        bias,
+        reference=group_norm_reference,
+        cpu=group_norm_cpu,
+        triton=group_norm_triton,
+    )
+    return run(hidden, cu_tokens, groups, weight, bias, eps, activation=activation)
 
 
 def group_norm_reference(
-    hidden: Tensor, cu_tokens: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5
+    hidden: Tensor,
+    cu_tokens: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    activation: str | None = None,
 ) -> Tensor:
     """The specification, in plain torch: one utterance after the other, in float32 at least."""
     channels = hidden.shape[1]
@@ -56,11 +82,32 @@ def group_norm_reference(
         deviations = deviations - deviations.mean(dim=(0, 2), keepdim=True)
         variance = deviations.square().mean(dim=(0, 2), keepdim=True)
         utterances.append((deviations * (variance + eps).rsqrt()).reshape(end - start, channels))
-    return (torch.cat(utterances) * weight + bias).to(hidden.dtype)
+    return activate((torch.cat(utterances) * weight + bias).to(hidden.dtype), activation)
+
+
+def group_norm_cpu(
+    hidden: Tensor,
+    cu_tokens: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    activation: str | None = None,
+) -> Tensor:
+    """The reference, but for an activation whose bits do not depend on the place."""
+    return activate_(group_norm_reference(hidden, cu_tokens, groups, weight, bias, eps), activation)
 
 
 def group_norm_triton(
-    hidden: Tensor, cu_tokens: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5
+    hidden: Tensor,
+    cu_tokens: Tensor,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    activation: str | None = None,
 ) -> Tensor:
     """Three launches: statistics of pieces of 1,024 steps, those of utterances made of them, the result.
 
@@ -104,7 +151,7 @@ def group_norm_triton(
         eps,
     )
     result = group_norm_kernel.case(hidden.device, hidden.dtype, alignment)
-    result.launch(grid, hidden, weight, bias, means, scales, out, *where, groups)
+    result.launch(grid, hidden, weight, bias, means, scales, out, *where, groups, code_of(activation))
     return out
 
 
@@ -228,6 +275,7 @@ def group_norm_kernel(
     utterances: tl.int32,
     C: tl.int32,
     groups: tl.int32,
+    activation: tl.int32,  # its `code_of`
     SPAN: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -247,7 +295,7 @@ def group_norm_kernel(
     for first in range(0, length, BLOCK_T):
         there = (first + t < length)[:, None] & (c < C)[None, :]
         value = tl.load(hidden_ptr + first * C + offsets, mask=there, other=0.0).to(tl.float32)
-        out = (value - mean[None, :]) * scale[None, :] + bias[None, :]
+        out = activated((value - mean[None, :]) * scale[None, :] + bias[None, :], activation)
         tl.store(out_ptr + first * C + offsets, out.to(out_ptr.dtype.element_ty), mask=there)
 
 

@@ -8,36 +8,61 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .activation import activate, activate_, activated, check_activation, code_of
 from .dispatch import choose
 from .launch import ARCHITECTURES, DTYPES, kernel, ready
 
 
 @overload
-def layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor: ...
+def layer_norm(
+    hidden: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, activation: str | None = None
+) -> Tensor: ...
 @overload
 def layer_norm(
-    hidden: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, residual: Tensor
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor,
+    activation: str | None = None,
 ) -> tuple[Tensor, Tensor]: ...
 def layer_norm(
-    hidden: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, residual: Tensor | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """`(hidden - mean) / sqrt(var + eps) * weight + bias`, each row on its own.
+    """`activation((hidden - mean) / sqrt(var + eps) * weight + bias)`, each row on its own.
 
     Args:
         hidden: [rows, width].
         weight, bias: [width].
         eps: added to the variance.
         residual: [rows, width], added to `hidden` first.
+        activation: one of `ACTIVATIONS`.
 
     Returns:
         [rows, width]; with a residual that of the sum, and the sum itself, for the layers behind.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, or an unknown activation.
     """
     _check("layer_norm", hidden, weight, residual)
-    run = choose(hidden, weight, bias, residual, reference=layer_norm_reference, triton=layer_norm_triton)
-    return run(hidden, weight, bias, eps, residual=residual)
+    check_activation(activation)
+    run = choose(
+        hidden,
+        weight,
+        bias,
+        residual,
+        reference=layer_norm_reference,
+        cpu=layer_norm_cpu,
+        triton=layer_norm_triton,
+    )
+    return run(hidden, weight, bias, eps, residual=residual, activation=activation)
 
 
 @overload
@@ -75,11 +100,32 @@ def _check(name: str, hidden: Tensor, weight: Tensor, residual: Tensor | None) -
 
 
 def layer_norm_reference(
-    hidden: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, residual: Tensor | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The specification, in plain torch."""
     total = hidden if residual is None else hidden + residual
-    out = F.layer_norm(total, (hidden.shape[-1],), weight, bias, eps)
+    out = activate(F.layer_norm(total, (hidden.shape[-1],), weight, bias, eps), activation)
+    return out if residual is None else (out, total)
+
+
+def layer_norm_cpu(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The reference, but for an activation whose bits do not depend on the place."""
+    total = hidden if residual is None else hidden + residual
+    out = activate_(F.layer_norm(total, (hidden.shape[-1],), weight, bias, eps), activation)
     return out if residual is None else (out, total)
 
 
@@ -95,10 +141,16 @@ def rms_norm_reference(
 
 
 def layer_norm_triton(
-    hidden: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, *, residual: Tensor | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float = 1e-5,
+    *,
+    residual: Tensor | None = None,
+    activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """One launch; the mean first, then the squared deviations from it, in float32."""
-    return _normalised(hidden, weight, bias, eps, residual)
+    return _normalised(hidden, weight, bias, eps, residual, activation)
 
 
 def rms_norm_triton(
@@ -109,7 +161,12 @@ def rms_norm_triton(
 
 
 def _normalised(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, eps: float, residual: Tensor | None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    eps: float,
+    residual: Tensor | None,
+    activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Layer norm where there is a bias, RMS norm where there is none."""
     width = hidden.shape[-1]
@@ -132,6 +189,7 @@ def _normalised(
         width,
         int(residual is not None),
         int(bias is not None),
+        code_of(activation),
         eps,
     )
     return out if residual is None else (out, total)
@@ -149,6 +207,7 @@ def layer_norm_kernel(
     N: tl.int32,
     has_residual: tl.int32,  # 0 or 1; without it nothing is written to total
     centred: tl.int32,  # 1 for layer norm; 0 for RMS norm, which has neither mean nor bias
+    activation: tl.int32,  # its `code_of`
     eps: tl.float32,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -182,6 +241,7 @@ def layer_norm_kernel(
             weight = tl.load(weight_ptr + start + n, mask=start + n < N, other=0.0).to(tl.float32)
             bias = tl.load(bias_ptr + start + n, mask=start + n < N * centred, other=0.0).to(tl.float32)
             out = (row.to(tl.float32) - mean[:, None]) * scale[:, None] * weight[None, :] + bias[None, :]
+            out = activated(out, activation)
             tl.store(out_ptr + offsets + start, out.to(out_ptr.dtype.element_ty), mask=there)
             tl.store(total_ptr + offsets + start, row, mask=also)
     else:
@@ -195,7 +255,7 @@ def layer_norm_kernel(
         scale = tl.rsqrt(tl.sum(deviation * deviation, 1) / N + eps)
         weight = tl.load(weight_ptr + n, mask=n < N, other=0.0).to(tl.float32)
         bias = tl.load(bias_ptr + n, mask=n < N * centred, other=0.0).to(tl.float32)
-        out = deviation * scale[:, None] * weight[None, :] + bias[None, :]
+        out = activated(deviation * scale[:, None] * weight[None, :] + bias[None, :], activation)
         tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=there)
 
 

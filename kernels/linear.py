@@ -1,8 +1,6 @@
 """GEMM with bias, activation and residual."""
 
 import math
-from collections.abc import Callable
-from functools import partial
 from itertools import product
 
 import torch
@@ -11,21 +9,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .activation import ACTIVATIONS, activate, activated, code_of, gated
 from .dispatch import choose
 from .launch import ARCHITECTURES, DTYPES, kernel, precision, ready
 from .prepacked import LEAST, multiply, multiply_packed
 
-# Of single numbers; names as in the checkpoints' `activation_function`. `linear` has "glu" besides.
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_new": partial(F.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
-    "silu": F.silu,
-    "swish": F.silu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-}
 PHASES = ("encode", "decode")
 
 
@@ -85,10 +73,7 @@ def linear_reference(
 ) -> Tensor:
     """The specification, in plain torch."""
     out = F.linear(hidden, weight, bias)
-    if activation == "glu":
-        out = F.glu(out)
-    elif activation is not None:
-        out = ACTIVATIONS[activation](out)
+    out = F.glu(out) if activation == "glu" else activate(out, activation)
     out = out if residual is None else residual + out
     return out if limit is None else out.clamp(-limit, limit)
 
@@ -105,61 +90,17 @@ def linear_cpu(
 ) -> Tensor:
     """The reference, its GEMM by weights laid out once, `prepacked`; in 16 outputs at least, so that a
     row's sum keeps its order."""
-    outputs = weight.shape[0]
+    outputs, single = weight.shape[0], None if activation == "glu" else activation
     if outputs < LEAST:
         weight = F.pad(weight, (0, 0, 0, LEAST - outputs))
         bias = None if bias is None else F.pad(bias, (0, LEAST - outputs))
-        out = multiply_packed(hidden, weight, bias)[:, :outputs]
+        out = multiply_packed(hidden, weight, bias, single)[:, :outputs]
     else:
-        out = multiply(hidden, weight, bias)
+        out = multiply(hidden, weight, bias, single)
     if activation == "glu":
         out = gated(*out.chunk(2, dim=-1))
-    elif activation == "relu":
-        out = out.relu_()
-    elif activation is not None:
-        out = _INVARIANT.get(activation, ACTIVATIONS[activation])(out)
     out = out.contiguous() if residual is None else out.add_(residual).contiguous()
     return out if limit is None else out.clamp_(-limit, limit)
-
-
-def gated(values: Tensor, gate: Tensor) -> Tensor:
-    """`values * sigmoid(gate)`; an element's bits do not depend on its place in the tensor.
-
-    torch.sigmoid (hence F.glu and F.silu) rounds what is left over behind the last whole vector otherwise
-    than the rest, and every thread's share of a tensor has such a rest; torch.exp does not.
-    """
-    wide = gate.float()
-    return (values.float() / wide.neg().exp_().add_(1.0)).to(values.dtype)
-
-
-def _gelu(hidden: Tensor) -> Tensor:
-    wide = hidden.float()
-    return (0.5 * wide * (1.0 + torch.erf(wide * 0.5**0.5))).to(hidden.dtype)
-
-
-def _gelu_tanh(hidden: Tensor) -> Tensor:
-    wide = hidden.float()
-    inner = (2.0 / math.pi) ** 0.5 * (wide + 0.044715 * wide * wide * wide)
-    return (0.5 * wide * (1.0 + torch.tanh(inner))).to(hidden.dtype)
-
-
-def _silu(hidden: Tensor) -> Tensor:
-    return gated(hidden, hidden)
-
-
-def _sigmoid(hidden: Tensor) -> Tensor:
-    return gated(torch.ones_like(hidden), hidden)
-
-
-# Activations that torch rounds by an element's place in the tensor, made of operations that it does not.
-_INVARIANT: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": _gelu,
-    "gelu_new": _gelu_tanh,
-    "gelu_pytorch_tanh": _gelu_tanh,
-    "silu": _silu,
-    "swish": _silu,
-    "sigmoid": _sigmoid,
-}
 
 
 def linear_triton(
@@ -197,7 +138,7 @@ def linear_triton(
         width,
         int(bias is not None),
         int(residual is not None),
-        0 if activation is None else _CODES.get(activation, 0),
+        0 if form == "glu" else code_of(activation),
         0.0 if activation == "relu" else -math.inf,
         math.inf if limit is None else limit,
     )
@@ -216,7 +157,7 @@ def linear_kernel(
     K: tl.int32,
     has_bias: tl.int32,  # 0 or 1, as the next one
     has_residual: tl.int32,
-    activation: tl.int32,  # a number of `_CODES`, in the curved form
+    activation: tl.int32,  # its `code_of`, in the curved form
     floor: tl.float32,  # in the plain form: 0 for ReLU, -inf for nothing
     limit: tl.float32,
     FORM: tl.constexpr,
@@ -267,44 +208,6 @@ def linear_kernel(
     values += tl.load(residual_ptr + places, mask=with_residual, other=0.0).to(tl.float32)
     values = tl.where(values > limit, limit, tl.where(values < -limit, -limit, values))  # keeps NaN
     tl.store(out_ptr + places, values.to(out_ptr.dtype.element_ty), mask=there)
-
-
-@triton.jit
-def activated(values, activation):
-    """The activation of this number, on float32. The branch is taken at run time, the same way by all rows:
-    a kernel for each would have to be compiled for every type and tile."""
-    if activation == 0:
-        values = 0.5 * values * (1.0 + tl.erf(values * 0.7071067811865476))
-    elif activation == 1:
-        values = (
-            0.5 * values * (1.0 + _tanh(0.7978845608028654 * (values + 0.044715 * values * values * values)))
-        )
-    elif activation == 2:
-        values = values * tl.sigmoid(values)
-    elif activation == 3:
-        values = _tanh(values)
-    elif activation == 4:
-        values = tl.sigmoid(values)
-    return values
-
-
-@triton.jit
-def _tanh(values):
-    """By exp of a number that is never positive, so that it cannot overflow."""
-    decay = tl.exp(-2.0 * tl.abs(values))
-    tanh = (1.0 - decay) / (1.0 + decay)
-    return tl.where(values < 0.0, -tanh, tanh)
-
-
-_CODES = {
-    "gelu": 0,
-    "gelu_new": 1,
-    "gelu_pytorch_tanh": 1,
-    "silu": 2,
-    "swish": 2,
-    "tanh": 3,
-    "sigmoid": 4,
-}
 
 
 def _declare() -> None:

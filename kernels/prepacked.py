@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .activation import activate_, post_operation
 from .derived import kept
 
 # A single row of a long sum has other bits than any more rows; MKL's change up to 11 rows.
@@ -19,36 +20,50 @@ LEAST = 16
 _MOST = 1024
 
 
-def multiply(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`hidden @ weight.T + bias`; a row's bits do not depend on the number of rows.
+def multiply(hidden: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None = None) -> Tensor:
+    """`activation(hidden @ weight.T + bias)`; a row's bits do not depend on the number of rows.
 
     Args:
         hidden: [rows, K].
         weight: [N, K], N at least `LEAST`; kept laid out while it lives, see `kept`.
         bias: [N].
+        activation: one of `ACTIVATIONS`.
 
     Returns:
         [rows, N], a fresh tensor or the first rows of one.
     """
     packed = packed_weight(weight) if packs(weight.dtype) and hidden.dtype == weight.dtype else None
-    return multiply_packed(hidden, weight if packed is None else packed, bias)
+    return multiply_packed(hidden, weight if packed is None else packed, bias, activation)
 
 
-def multiply_packed(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def multiply_packed(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None = None
+) -> Tensor:
     """`multiply` with a weight that `layout` made."""
-    rows = hidden.shape[0]
+    rows, outputs = hidden.shape[0], weight.shape[0]
     if rows > _MOST:
-        return torch.cat([multiply_packed(part, weight, bias) for part in hidden.split(_MOST)])
-    run = one_dnn if weight.is_mkldnn else F.linear
+        out = hidden.new_empty(rows, outputs)
+        for part, place in zip(hidden.split(_MOST), out.split(_MOST), strict=True):
+            place.copy_(multiply_packed(part, weight, bias, activation))
+        return out
     padded = padded_rows(rows)
     if padded == rows:
-        return run(hidden, weight, bias)
+        return _product(hidden, weight, bias, activation)
     whole = rows - rows % _STEP
-    if hidden.shape[1] <= weight.shape[0] or not whole:
-        return run(F.pad(hidden, (0, 0, 0, padded - rows)), weight, bias)[:rows]
+    if hidden.shape[1] <= outputs or not whole:
+        return _product(F.pad(hidden, (0, 0, 0, padded - rows)), weight, bias, activation)[:rows]
     # The inputs are what would take long to copy.
     rest = F.pad(hidden[whole:], (0, 0, 0, _STEP - rows + whole))
-    return torch.cat([run(hidden[:whole], weight, bias), run(rest, weight, bias)[: rows - whole]])
+    last = _product(rest, weight, bias, activation)[: rows - whole]
+    return torch.cat([_product(hidden[:whole], weight, bias, activation), last])
+
+
+def _product(hidden: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
+    post = post_operation(activation) if weight.is_mkldnn else None
+    if post is not None:
+        return one_dnn(hidden, weight, bias, post)
+    run = one_dnn if weight.is_mkldnn else F.linear
+    return activate_(run(hidden, weight, bias), activation)
 
 
 _STEP = 32
@@ -60,10 +75,16 @@ def padded_rows(rows: int) -> int:
     return max(LEAST, -(-rows // step) * step)
 
 
-def one_dnn(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`hidden @ weight.T + bias` by oneDNN, for types that it `packs`; `weight` laid out or contiguous."""
-    # Not with its own ReLU, which turns NaN into 0.
-    return torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], "")
+def one_dnn(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None = None, post: tuple[str, str] = ("none", "")
+) -> Tensor:
+    """`hidden @ weight.T + bias` by oneDNN, for types that it `packs`; `weight` laid out or contiguous.
+
+    Args:
+        post: see `post_operation`; done on registers.
+    """
+    name, algorithm = post
+    return torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, name, [], algorithm)
 
 
 def packed_weight(weight: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from tritone.kernels.conv_subsample import conv_subsample, conv_subsample_reference
 from tritone.kernels.flash_attention import flash_attention
 from tritone.kernels.kv_cache import PAGE_SIZE
-from tritone.kernels.linear import linear
+from tritone.kernels.linear import ACTIVATIONS, linear
 from tritone.kernels.packing import cumulative
 from tritone.kernels.paged_attention import paged_attention, paged_attention_reference
 
@@ -29,14 +29,16 @@ def noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(256, 2048), (2048, 256), (37, 101), (144, 30)], ids=str)
-def test_a_row_has_the_same_bits_in_a_call_of_any_number_of_rows(shape, dtype):
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_row_has_the_same_bits_in_a_call_of_any_number_of_rows(activation, shape, dtype):
     width, outputs = shape
     hidden, weight = noise(2100, width, dtype=dtype), noise(outputs, width, dtype=dtype)
-    whole = linear(hidden, weight, activation="relu")
+    whole = linear(hidden, weight, activation=activation)
     for rows in (1, 2, 15, 17, 31, 33, 127, 129, 160, 161, 1023, 1024, 1025, 2049):
         for start in (0, 7):
             part = slice(start, start + rows)
-            assert torch.equal(linear(hidden[part].clone(), weight, activation="relu"), whole[part]), rows
+            own = linear(hidden[part].clone(), weight, activation=activation)
+            assert torch.equal(own, whole[part]), rows
 
 
 @pytest.mark.usefixtures("threads")
@@ -108,10 +110,11 @@ def test_rows_of_pages_that_nobody_wrote_are_not_looked_at():
     assert torch.equal(pages.run([2])[0], before)
 
 
-def test_nan_stays_nan_behind_a_relu():
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_nan_stays_nan_behind_an_activation(activation):
     hidden = noise(20, 32)
     hidden[3, 5] = float("nan")
-    out = linear(hidden, noise(64, 32), activation="relu")
+    out = linear(hidden, noise(64, 32), activation=activation)
     assert out[3].isnan().all()
     assert not out[4].isnan().any()
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tritone.kernels.activation import ACTIVATIONS
 from tritone.kernels.group_norm import group_norm, group_norm_reference
 from tritone.kernels.packing import cumulative, spans
 
@@ -62,6 +63,14 @@ def test_the_reference_equals_torchs_group_norm_of_each_utterance(lengths, chann
         torch.testing.assert_close(out.double(), wanted, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("activation", ["gelu", "relu", "tanh"])
+def test_an_activation_comes_after_the_norm(activation, dtype, kernels_on):
+    hidden, cu_tokens, weight, bias = operands([40, 0, 3], 6, dtype, kernels_on)
+    out = group_norm(hidden, cu_tokens, 3, weight, bias, activation=activation)
+    wanted = ACTIVATIONS[activation](exact(hidden, cu_tokens, 3, weight, bias))
+    torch.testing.assert_close(out.double(), wanted, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
 def test_it_is_f_group_norm_and_so_is_its_gradient():
     hidden, cu_tokens, weight, bias = operands([9], 6, torch.float64, "cpu")
     given = [tensor.requires_grad_() for tensor in (hidden, weight, bias)]
@@ -85,6 +94,15 @@ def test_an_utterance_has_the_same_bits_alone_and_anywhere(channels, groups, dty
     out = group_norm(swapped, cumulative([1100, 37], kernels_on), groups, weight, bias)
     assert torch.equal(out[:1100], alone)
     assert bool(out[1100:].isnan().all())
+
+
+def test_an_utterance_has_the_same_bits_on_the_cpu_path_after_an_activation():
+    lengths = [37, 211, 0, 5]
+    hidden, cu_tokens, weight, bias = operands(lengths, 14, torch.float32, "cpu")
+    whole = group_norm(hidden, cu_tokens, 14, weight, bias, activation="gelu")
+    for part, out in zip(hidden.split(lengths), whole.split(lengths), strict=True):
+        own = cumulative([len(part)])
+        assert torch.equal(group_norm(part.clone(), own, 14, weight, bias, activation="gelu"), out)
 
 
 def test_constants_become_the_bias_whatever_their_size(dtype, kernels_on):
@@ -122,3 +140,5 @@ def test_what_does_not_fit_is_refused_with_its_numbers():
         group_norm(hidden, cu_tokens, 1, weight[:5], bias[:5])
     with pytest.raises(ValueError, match="rise from 0 to the 4 packed rows"):
         group_norm(hidden, cu_tokens[:1], 1, weight, bias)
+    with pytest.raises(ValueError, match="unknown activation 'golu'"):
+        group_norm(hidden, cu_tokens, 1, weight, bias, activation="golu")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tritone.kernels.activation import ACTIVATIONS
 from tritone.kernels.layer_norm import layer_norm, layer_norm_reference
 
 SHAPES = [(1, 1), (1, 144), (2, 7), (13, 17), (16, 64), (31, 1023)]
@@ -45,6 +46,18 @@ def test_a_row_has_the_same_bits_alone_first_in_the_middle_and_last(width):
         for start in (0, 29, 67 - rows):
             part = hidden[start : start + rows].clone()  # a copy lies at another address
             assert torch.equal(layer_norm(part, weight, bias), whole[start : start + rows])
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_a_row_has_the_same_bits_anywhere_after_an_activation(activation):
+    hidden, weight, bias = operands(67, 37)
+    whole = layer_norm(hidden, weight, bias, activation=activation)
+    wanted = layer_norm_reference(hidden.double(), weight.double(), bias.double(), activation=activation)
+    torch.testing.assert_close(whole.double(), wanted, rtol=1e-5, atol=1e-5)
+    for start, end in [(0, 1), (29, 33), (3, 67)]:
+        assert torch.equal(
+            layer_norm(hidden[start:end], weight, bias, activation=activation), whole[start:end]
+        )
 
 
 def test_a_gradient_is_that_of_the_specification():

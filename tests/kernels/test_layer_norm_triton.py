@@ -40,6 +40,18 @@ def test_the_kernel_equals_the_reference(shape, dtype, kernels_on):
     close(out, rms_norm_reference(exact, weight.double()), dtype)
 
 
+@pytest.mark.parametrize("activation", ["gelu", "relu", "sigmoid"])
+@pytest.mark.parametrize("width", [40, 5000])
+def test_an_activation_comes_after_the_norm(width, activation, dtype, kernels_on):
+    hidden, weight, bias, residual = operands(3, width, dtype, kernels_on)
+    total, wide = hidden + residual, (weight.double(), bias.double())
+    out = layer_norm(hidden, weight, bias, activation=activation)
+    close(out, layer_norm_reference(hidden.double(), *wide, activation=activation), dtype)
+    out, handed_on = layer_norm(hidden, weight, bias, residual=residual, activation=activation)
+    close(out, layer_norm_reference(total.double(), *wide, activation=activation), dtype)
+    assert torch.equal(handed_on, total)
+
+
 @pytest.mark.parametrize("width", [5, 32, 300])
 def test_rms_norm_is_torchs_and_its_residual_that_of_the_specification(width):
     hidden, weight, _, residual = operands(4, width, torch.float64, "cpu")
@@ -111,3 +123,5 @@ def test_shapes_that_do_not_fit_are_refused_with_both():
         rms_norm(torch.ones(2, 5), torch.ones(4))
     with pytest.raises(ValueError, match=r"hidden's shape \[2, 5\], got \[1, 5\]"):
         layer_norm(torch.ones(2, 5), torch.ones(5), torch.ones(5), residual=torch.ones(1, 5))
+    with pytest.raises(ValueError, match="unknown activation 'golu'; one of gelu"):
+        layer_norm(torch.ones(2, 5), torch.ones(5), torch.ones(5), activation="golu")

@@ -83,6 +83,28 @@ for vocabulary in (1, 16, 10000, 14):
         candidates.top_candidates(scores, 1)
         warping.warp(scores, temperature=0.7, top_k=5, top_p=0.9)
 
+from tritone.kernels import group_norm, layer_norm, normalised_conv, positional_conv, waveform_conv
+with torch.inference_mode():
+    for dtype in (torch.float32, torch.float16):
+        for channels in (1, 16, 10, 144):
+            # An utterance, 16 outputs of one, and lengths beside them.
+            for lengths in ([85], [1, 90, 400], [16] * 16):
+                ones = lambda *shape: torch.ones(shape, dtype=dtype)
+                cu = cumulative(lengths)
+                samples, hidden, weight = ones(sum(lengths), 1), ones(sum(lengths), channels), ones(channels)
+                taps = ones(channels, 1, 10)
+                waveform_conv.waveform_conv(samples, cu, taps, None, stride=5)
+                normalised_conv.normalised_conv(samples, cu, taps, weight, weight, stride=5)
+                for name in (None, "gelu"):
+                    waveform_conv.waveform_conv(
+                        hidden, cu, ones(channels, channels, 2), weight, stride=1, activation=name
+                    )
+                    positional_conv.positional_conv(
+                        hidden, cu, ones(channels, channels, 3), None, groups=1, activation=name
+                    )
+                group_norm.group_norm(hidden, cu, channels, weight, weight, activation="gelu")
+                layer_norm.layer_norm(hidden, weight, weight, activation="gelu")
+
 print(len(seen), "cases asked for:", *sorted(seen), sep="\\n")
 print(*wrong, sep="\\n", file=sys.stderr)
 sys.exit(bool(wrong) or len(seen) < 40)
@@ -96,3 +118,5 @@ def test_triton_would_specialise_each_launch_as_it_is_compiled_ahead_of_time(tmp
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     assert "fbank" in done.stdout
     assert "linear decode plain fp16 aligned" in done.stdout
+    assert "window_product curved fp16 aligned wide" in done.stdout
+    assert "waveform_filter fp32 any" in done.stdout

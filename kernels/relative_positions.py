@@ -1,0 +1,46 @@
+"""Which row of a table of positions stands for how far two tokens are apart."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+
+@cache
+def relative_rows(buckets: int, farthest: int, device: torch.device) -> Tensor:
+    """DeBERTa v2's rows for `disentangled_attention`: int32 [2 * limit + 1], into tables of 2 * span rows.
+
+    Distances up to half of `buckets` have a row each, larger ones share rows in steps that grow
+    logarithmically up to `farthest`. In float32 as transformers computes it, since a bucket's edge depends on
+    rounding. Made once.
+
+    Args:
+        buckets: rows on each side, which is the span; 0 or less for a row for each distance.
+        farthest: the distance from which on all share a row; the span where there are no buckets.
+        device: where it lies.
+
+    Raises:
+        ValueError: buckets that leave nothing to divide, or a `farthest` below 1.
+    """
+    if farthest < 1:
+        raise ValueError(f"the farthest relative position must be at least 1, got {farthest}")
+    if buckets <= 0:
+        return _clamped(torch.arange(-farthest, farthest + 1), farthest).to(device)
+    middle = buckets // 2
+    if middle < 1 or farthest - 1 <= middle:
+        raise ValueError(
+            f"{buckets} position buckets cannot be divided logarithmically up to {farthest}: use at least 2, "
+            f"and a farthest relative position above {middle + 1}; or 0 for no buckets"
+        )
+    # Until the outermost row on both sides; with 2 or 3 buckets all that is not 0 shares one on each side.
+    power = 0.0 if middle == 1 else (buckets - 1 - middle) / (middle - 1)
+    limit = int(middle * ((farthest - 1) / middle) ** power) + 2
+    distance = torch.arange(-limit, limit + 1)
+    size = torch.where(distance.abs() < middle, middle - 1, distance.abs())
+    steps = torch.log(size / middle) / torch.log(torch.tensor((farthest - 1) / middle)) * (middle - 1)
+    far = (torch.ceil(steps) + middle) * distance.sign()
+    return _clamped(torch.where(size <= middle, distance.to(far.dtype), far).long(), buckets).to(device)
+
+
+def _clamped(position: Tensor, span: int) -> Tensor:
+    return (position + span).clamp(0, 2 * span - 1).int()
