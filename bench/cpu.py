@@ -9,7 +9,7 @@ transformers, in float32, gets them sorted by length, in padded batches of 1, 4,
 until its longest member is done, as static batches do. Engines take turns, the median of the repeats counts.
 
 What Tritone's invariance costs is seen beside it, in rows that do without: products of as many rows as there
-are, torch's sigmoid, and its fused attention over gathered pages. It needs the `dev` extra.
+are, and torch's sigmoid. It needs the `dev` extra.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import numpy as np
 import sentencepiece
 import torch
 import transformers
-from tritone.kernels import linear, paged_attention, prepacked
+from tritone.kernels import linear, prepacked
 
 import tritone
 
@@ -151,19 +151,8 @@ def run_variant(engine: tritone.Engine, waveforms: list[np.ndarray], beams: int)
     with (
         mock.patch.object(prepacked, "padded_rows", lambda rows: rows),
         mock.patch.object(linear, "gated", lambda values, gate: values * gate.sigmoid()),
-        mock.patch.object(paged_attention, "over_gathered_pages", fused_over_gathered_pages),
     ):
         return run_tritone(engine, waveforms, beams)
-
-
-def fused_over_gathered_pages(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, length: int, scale: float
-) -> torch.Tensor:
-    """See `paged_attention.over_gathered_pages`."""
-    mixed = torch.nn.functional.scaled_dot_product_attention(
-        query[:, :, None], key[:, :, :length], value[:, :, :length], scale=scale
-    )
-    return mixed[:, :, 0]
 
 
 def run_tritone(engine: tritone.Engine, waveforms: list[np.ndarray], beams: int) -> list[str]:

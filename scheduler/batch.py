@@ -16,6 +16,7 @@ class Running:
 
     Args:
         request: as submitted.
+        options: its own.
         rules: its options without what is its own (max_length, seed); equal rules make a group.
         rows: of the state, one a hypothesis.
         self_pages: each hypothesis' pages, in the order of its positions.
@@ -29,6 +30,7 @@ class Running:
     """
 
     request: Request
+    options: GenerationOptions
     rules: GenerationOptions
     rows: tuple[int, ...]
     self_pages: tuple[tuple[int, ...], ...]
@@ -102,7 +104,7 @@ class Batch:
             streams=torch.tensor(streams, dtype=torch.int32, device=device),
             leaders=torch.tensor([one.rows[0] for one in order], device=device),
             places=torch.tensor(
-                [one.request.options.max_length - 1 for one in order for _ in one.rows],
+                [one.options.max_length - 1 for one in order for _ in one.rows],
                 dtype=torch.int32,
                 device=device,
             ),
@@ -119,7 +121,7 @@ class Batch:
                 if one.request.keep_scores
             ],
             # Of steps, not of lengths, which are on the device; who has ended is at most at its own limit.
-            longest=max(min(1 + decode_steps - one.born, one.request.options.max_length) for one in order),
+            longest=max(min(1 + decode_steps - one.born, one.options.max_length) for one in order),
         )
 
 
@@ -127,9 +129,7 @@ def _groups(by_rules: dict[GenerationOptions, list[Running]], device: torch.devi
     groups, start = [], 0
     for rules, members in by_rules.items():
         rows = [row for one in members for row in one.rows]
-        own = [
-            (one.request.options.max_length, one.request.options.seed) for one in members for _ in one.rows
-        ]
+        own = [(one.options.max_length, one.options.seed) for one in members for _ in one.rows]
         groups.append(
             Group(
                 options=rules,

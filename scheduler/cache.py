@@ -1,9 +1,12 @@
 """The paged cache of keys and values, and how one decode step sees it."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..kernels.kv_cache import PAGE_SIZE, store
+from ..kernels.launch import interpreting
 from ..kernels.paged_attention import paged_attention
 
 
@@ -13,20 +16,33 @@ class PagedCache:
     Args:
         layers, heads, head_dim: of the decoder.
         num_pages: pages in the pool; a page is 16 rows of keys and values in every layer.
-        dtype, device: of the keys and values.
+        dtype: of the keys and values; on a processor, which computes with them in float32, that.
+        device: where they lie.
     """
 
     def __init__(
         self, layers: int, heads: int, head_dim: int, num_pages: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         shape = (layers, num_pages, PAGE_SIZE, heads, head_dim)
+        if device.type == "cpu" and not interpreting():
+            dtype = torch.float32
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
     def store_cross(self, key_values: list[tuple[Tensor, Tensor]], slots: Tensor) -> None:
         """Write each layer's cross-attention keys and values [tokens, heads, head_dim] to `slots`."""
         for layer, (key, value) in enumerate(key_values):
-            store(self.keys[layer], self.values[layer], key, value, slots)
+            self.store(layer, key, value, slots)
+
+    def store(self, layer: int, key: Tensor, value: Tensor, slots: Tensor) -> None:
+        """Write one layer's keys and values [tokens, heads, head_dim] to `slots`."""
+        keys, values = self.keys[layer], self.values[layer]
+        store(keys, values, key.to(keys.dtype), value.to(values.dtype), slots)
+
+    def attend(self, layer: int, query: Tensor, *where: Tensor, **options: Any) -> Tensor:
+        """`paged_attention` over one layer, in the query's dtype; the rest of its arguments as there."""
+        keys, values = self.keys[layer], self.values[layer]
+        return paged_attention(query.to(keys.dtype), keys, values, *where, **options).to(query.dtype)
 
 
 class PagedAttention:
@@ -42,6 +58,8 @@ class PagedAttention:
         cross_tables: int32 [requests, blocks].
         cross_lengths: int32 [requests].
     """
+
+    crosses = True  # every request has encoder output
 
     def __init__(
         self,
@@ -65,27 +83,11 @@ class PagedAttention:
 
     def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Store the new token's key and value, then attend to all of the hypothesis' tokens."""
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        store(keys, values, key, value, self.slots)
-        return paged_attention(
-            query,
-            keys,
-            values,
-            self.self_tables,
-            self.lengths,
-            self.cu_rows,
-            scale=scale,
-            origin=self.origin,
-        )
+        self.cache.store(layer, key, value, self.slots)
+        where = self.self_tables, self.lengths, self.cu_rows
+        return self.cache.attend(layer, query, *where, scale=scale, origin=self.origin)
 
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
         """Attend to the request's encoder tokens."""
-        return paged_attention(
-            query,
-            self.cache.keys[layer],
-            self.cache.values[layer],
-            self.cross_tables,
-            self.cross_lengths,
-            self.cu_rows,
-            scale=scale,
-        )
+        where = self.cross_tables, self.cross_lengths, self.cu_rows
+        return self.cache.attend(layer, query, *where, scale=scale)

@@ -101,7 +101,7 @@ class GenerationLoop:
     def _collect(self, number: int, admitted: dict[int, Request], pending: Pending) -> list[Event]:
         """What the step with this number brought."""
         outcome = self._runner.collect(pending)
-        for request_id in outcome.errors:
+        for request_id in [*outcome.errors, *outcome.answers]:
             # Cancelled since, and the id used again perhaps.
             if self._requests.get(request_id) is not admitted[request_id]:
                 del outcome.finished[request_id]
@@ -145,4 +145,5 @@ class GenerationLoop:
             outcome.finished[request_id],
             outcome.errors.get(request_id),
             outcome.scores.get(request_id, ()),
+            outcome.answers.get(request_id),
         )

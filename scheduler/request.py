@@ -1,5 +1,6 @@
 """Requests and what becomes of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -81,7 +82,7 @@ class Request:
         request_id: larger than every earlier one's.
         inputs: float32 waveform [samples] at the model's rate, or features [frames, features], as the loop's
             front end takes them.
-        options: how to decode it.
+        options: how to decode it; None for a one-shot request, which the model answers once it has encoded.
         priority: larger goes first; first come, first served within one.
         stream: report tokens as they are decoded (greedy search and sampling of one sequence).
         keep_scores: keep every step's scores over the vocabulary for the Completion.
@@ -89,7 +90,7 @@ class Request:
 
     request_id: int
     inputs: "Tensor"
-    options: GenerationOptions
+    options: GenerationOptions | None = None
     priority: int = 0
     stream: bool = False
     keep_scores: bool = False
@@ -124,6 +125,7 @@ class Completion:
     """The end of a request: its hypotheses, best first, or why there are none.
 
     `scores`, where the request asked for them: for each step float32 [hypotheses, vocabulary], processed.
+    `answer`, of a one-shot request: the model's tensors by name, this request's rows, on the host.
     """
 
     request_id: int
@@ -131,6 +133,7 @@ class Completion:
     finish_reason: FinishReason
     error: Exception | None = None
     scores: "tuple[Tensor, ...]" = ()
+    answer: "Mapping[str, Tensor] | None" = None
 
 
 Event = Tokens | Completion

@@ -1,71 +1,88 @@
 """Carries out the scheduler's steps on the device: encode what is admitted, decode what runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, TypeGuard, cast
 
 import torch
 from torch import Tensor
 
 from ..kernels.kv_cache import PAGE_SIZE
-from ..kernels.packing import cumulative
 from .batch import Batch, Running
 from .cache import PagedAttention, PagedCache
-from .outcome import Arriving, Outcome, Pending
+from .crew import Crew, Part, Result, balanced
+from .decoding import decode_batch
+from .inputs import FrontEnd, frames_of, pack_inputs
+from .outcome import Answers, Arriving, Outcome, Pending
 from .request import FinishReason, GenerationOptions, Hypothesis, Request
 from .scheduler import Admission, Demand, Step
-from .selection import select
 from .state import DecodeState
 
 # What a cache that nobody sized may take: enough for some thousand seconds of audio in a small model.
 _DEFAULT_CACHE_BYTES = 2 << 30
 _DEFAULT_ROWS = 256
 
+# Encoder positions that one core encodes at a time: a layer's inner half takes 8 MB of a small model's.
+_PORTION = 1024
+# What a decode step costs a request beside its encoder positions, in encoder positions.
+_ROW_COST = 600
 
-class GenerativeModel(Protocol):
-    """What the runner needs of a model; every family offers it."""
+Arrival = tuple[Admission, Request]
 
-    @property
-    def cache_shape(self) -> tuple[int, int, int]: ...
-    @property
-    def max_length(self) -> int: ...
+
+class Model(Protocol):
+    """What the runner needs of any model."""
+
     @property
     def device(self) -> torch.device: ...
     @property
     def dtype(self) -> torch.dtype: ...
     def encoder_length(self, frames: int) -> int: ...
+
+
+class GenerativeModel(Model, Protocol):
+    """A model that decodes token by token; every such family offers this."""
+
+    @property
+    def cache_shape(self) -> tuple[int, int, int]: ...
+    @property
+    def max_length(self) -> int: ...
     def encode(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]: ...
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]: ...
     def decode(self, token_ids: Tensor, positions: Tensor, attention: PagedAttention) -> Tensor: ...
 
 
-class FrontEnd(Protocol):
-    """Turns waveforms into the model's features."""
+class OneShotModel(Model, Protocol):
+    """A model that has its whole answer once it has encoded: CTC, classification.
 
-    def frame_count(self, samples: int) -> int: ...
-    def packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]: ...
+    `respond` maps packed features to tensors by name, each packed as the requests' rows end to end with the
+    cu_rows int32 [requests + 1] that say whose they are: a class's scores are a row a request, CTC's tokens a
+    row a frame. What it returns is copied to the host, so it should be no more than somebody asks for.
+    """
+
+    def respond(self, features: Tensor, cu_frames: Tensor) -> Mapping[str, tuple[Tensor, Tensor]]: ...
 
 
 class ModelRunner:
     """Owns the tensors: the paged cache, the tables of hypotheses, and the batch that is being decoded.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode; generative, one-shot, or both.
         front_end: for requests that bring waveforms; None where they bring features.
-        num_pages: pages of 16 rows in the cache.
+        num_pages: pages of 16 rows in the cache; a one-shot model needs none.
         num_rows: hypotheses that can be decoded at once.
         max_length: tokens of the longest sequence; the model's own limit by default.
     """
 
     def __init__(
         self,
-        model: GenerativeModel,
+        model: GenerativeModel | OneShotModel,
         front_end: FrontEnd | None = None,
         *,
-        num_pages: int,
-        num_rows: int,
+        num_pages: int = 0,
+        num_rows: int = 0,
         max_length: int | None = None,
     ) -> None:
         self.model = model
@@ -76,10 +93,14 @@ class ModelRunner:
         self.decode_steps = 0
         self.decoded_rows = 0
         self.encoded_tokens = 0
-        self._cache = PagedCache(*model.cache_shape, num_pages, model.dtype, model.device)
-        self._state = DecodeState(num_rows, max_length or model.max_length, model.device)
+        cache_shape, longest = (0, 0, 0), 0  # of a model that only answers
+        if _generates(model):
+            cache_shape, longest = model.cache_shape, max_length or model.max_length
+        self._cache = PagedCache(*cache_shape, num_pages, model.dtype, model.device)
+        self._state = DecodeState(num_rows, longest, model.device)
         self._running: dict[int, Running] = {}
-        self._batch: Batch | None = None
+        self._batches: list[Batch] = []
+        self._crew = Crew.for_device(model.device)
         # Results are read on a stream of their own, not in line behind the steps launched since.
         self._reader = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
@@ -95,7 +116,9 @@ class ModelRunner:
             model,
             num_pages=max([pages, *(demand.pages for demand in demands)]),
             num_rows=max([rows, *(demand.hypotheses for demand in demands)]),
-            max_length=max((request.options.max_length for request in requests), default=2),
+            max_length=max(
+                (request.options.max_length for request in requests if request.options), default=2
+            ),
         )
 
     def demand(self, request: Request) -> Demand:
@@ -104,16 +127,17 @@ class ModelRunner:
         Raises:
             ValueError: inputs or a length that this runner cannot take, with the limit.
         """
-        limit, asked = self._state.tokens.shape[2], request.options.max_length
-        if asked > limit:
+        demand = _demand(self.model, self.front_end, request)
+        limit = self._state.tokens.shape[2]
+        if request.options is not None and request.options.max_length > limit:
+            asked = request.options.max_length
             raise ValueError(f"max_length is {asked}, and this runner holds {limit} tokens; ask for fewer")
-        return _demand(self.model, self.front_end, request)
+        return demand
 
     def execute(self, step: Step, admitted: Mapping[int, Request]) -> Outcome:
         """Carry out one step and wait for what it brings; see `launch`."""
         return self.collect(self.launch(step, admitted))
 
-    @torch.inference_mode()
     def launch(self, step: Step, admitted: Mapping[int, Request]) -> Pending:
         """Hand one step to the device, without waiting for its results.
 
@@ -123,21 +147,33 @@ class ModelRunner:
             step: the plan.
             admitted: the requests that it admits, by id.
         """
+        if self._crew is None:
+            return self._launch(step, admitted)
+        return self._crew.run(self._launch, step, admitted)
+
+    @torch.inference_mode()
+    def _launch(self, step: Step, admitted: Mapping[int, Request]) -> Pending:
         pending = Pending(Outcome())
         for release in step.released:
             if self._running.pop(release.request_id, None) is not None:
-                self._batch = None
-        if step.admitted:
-            arrivals = [(admission, admitted[admission.request_id]) for admission in step.admitted]
-            self._admit(arrivals, pending)
-            self._batch = None
-        if self._running and self._batch is None:
-            self._batch = Batch.of(list(self._running.values()), self.decode_steps, self.model.device)
-        if self._batch is not None:
+                self._batches = []
+        arrivals = [(admission, admitted[admission.request_id]) for admission in step.admitted]
+        if decoding := [arrival for arrival in arrivals if arrival[0].rows]:
+            self._admit(decoding, pending)
+            self._batches = []
+        if one_shot := [arrival for arrival in arrivals if not arrival[0].rows]:
+            self._admit(one_shot, pending)
+        if self._running and not self._batches:
+            self._batches = [
+                Batch.of(share, self.decode_steps, self.model.device) for share in self._shares()
+            ]
+        if self._batches:
             for _ in range(step.decode_steps):
-                self._decode(self._batch, pending)
-            pending.order, pending.side = self._batch.order, self._state.side
-            pending.done = Arriving(self._state.request_done[self._batch.leaders])
+                self._decode(pending)
+            pending.order = [running for batch in self._batches for running in batch.order]
+            pending.side = self._state.side
+            leaders = torch.cat([batch.leaders for batch in self._batches])
+            pending.done = Arriving(self._state.request_done[leaders])
         self.steps += 1
         return pending
 
@@ -146,9 +182,11 @@ class ModelRunner:
         """What a step brought, once it is there.
 
         Steps launched since may have released requests and lent their rows to others: of those nothing is
-        reported.
+        reported, except for what failed or was answered in the step itself.
         """
         outcome = pending.outcome
+        for answers in pending.answers:
+            outcome.answers.update(answers.values())
         for streaming, newest in pending.streams:
             for running, (length, token) in zip(streaming, newest.values(), strict=True):
                 self._stream(running, length, token, outcome)
@@ -167,13 +205,19 @@ class ModelRunner:
             outcome.scores[request_id] = tuple(scores for before, scores in running.scores if not before)
         return outcome
 
-    def _admit(self, arrivals: list[tuple[Admission, Request]], pending: Pending) -> None:
+    def _admit(self, arrivals: list[Arrival], pending: Pending) -> None:
         """Encode what arrives, all together; where that fails in parts, so that none fails the others.
 
         In halves where memory ran out, since they may do; else one by one.
+
+        Args:
+            arrivals: all generative or all one-shot, at least one.
         """
         try:
-            self._encode(arrivals)
+            if arrivals[0][0].rows:
+                self._encode(arrivals)
+            else:
+                self._respond(arrivals, pending)
             return
         except Exception as error:
             if len(arrivals) == 1:
@@ -191,89 +235,88 @@ class ModelRunner:
         for start in range(0, len(arrivals), size):
             self._admit(arrivals[start : start + size], pending)
 
-    def _encode(self, arrivals: list[tuple[Admission, Request]]) -> None:
-        features, cu_frames = self._features([request for _, request in arrivals])
-        encoded, cu_tokens = self.model.encode(features, cu_frames)
-        key_values = self.model.cross_key_values(encoded)
+    def _respond(self, arrivals: list[Arrival], pending: Pending) -> None:
+        """Answer one-shot requests, which end with that."""
+        model = cast(OneShotModel, self.model)
+
+        def respond(portion: list[Arrival]) -> Answers:
+            requests = [request for _, request in portion]
+            packed = model.respond(*pack_inputs(requests, self.front_end, model.device))
+            return Answers([request.request_id for request in requests], packed)
+
+        pending.answers += self._each(respond, self._portions(arrivals))
+        for _, request in arrivals:
+            pending.outcome.finished[request.request_id] = FinishReason.STOP
+            self.encoded_tokens += model.encoder_length(frames_of(request, self.front_end))
+
+    def _encode(self, arrivals: list[Arrival]) -> None:
+        portions = self._portions(arrivals)
+        for portion, lengths in zip(portions, self._each(self._encode_portion, portions), strict=True):
+            for (admission, request), length in zip(portion, lengths, strict=True):
+                self._begin(admission, request, length)
+
+    def _encode_portion(self, arrivals: list[Arrival]) -> list[int]:
+        """Encode recordings into their pages, and say how many encoder positions each has."""
+        model = cast(GenerativeModel, self.model)
+        packed = pack_inputs([request for _, request in arrivals], self.front_end, model.device)
+        encoded, cu_tokens = model.encode(*packed)
+        key_values = model.cross_key_values(encoded)
         lengths = (cu_tokens[1:] - cu_tokens[:-1]).tolist()
         slots = [
             _slots(admission.cross_pages, length)
             for (admission, _), length in zip(arrivals, lengths, strict=True)
         ]
-        self._cache.store_cross(key_values, torch.cat(slots).to(self.model.device))
-        self.encoded_tokens += sum(lengths)
-        for (admission, request), length in zip(arrivals, lengths, strict=True):
-            options = request.options
-            self._state.admit(list(admission.rows), options.decoder_start_token_id, options.num_beams > 1)
-            self._running[request.request_id] = Running(
-                request=request,
-                rules=replace(options, max_length=0, seed=0),
-                rows=admission.rows,
-                self_pages=admission.self_pages,
-                cross_pages=admission.cross_pages,
-                cross_length=length,
-                born=self.decode_steps,
-            )
+        self._cache.store_cross(key_values, torch.cat(slots).to(model.device))
+        return lengths
 
-    def _features(self, requests: list[Request]) -> tuple[Tensor, Tensor]:
-        """Packed features of all requests, those that brought waveforms and those that brought features."""
-        device = self.model.device
-        parts: list[Tensor | None] = [
-            None if request.inputs.dim() == 1 else request.inputs for request in requests
-        ]
-        waveforms = [request.inputs for request in requests if request.inputs.dim() == 1]
-        if waveforms and self.front_end is not None:
-            packed = torch.cat(waveforms).to(device)
-            features, cu_frames = self.front_end.packed(packed, cumulative(list(map(len, waveforms)), device))
-            if len(waveforms) == len(requests):
-                return features, cu_frames
-            extracted = iter(features.split((cu_frames[1:] - cu_frames[:-1]).tolist()))
-            parts = [next(extracted) if part is None else part for part in parts]
-        given = [part.to(device) for part in parts if part is not None]
-        return torch.cat(given), cumulative([part.shape[0] for part in given], device)
+    def _begin(self, admission: Admission, request: Request, length: int) -> None:
+        """Take an encoded request, of `length` positions, among those that are decoded."""
+        self.encoded_tokens += length
+        options = cast(GenerationOptions, request.options)
+        self._state.admit(list(admission.rows), options.decoder_start_token_id, options.num_beams > 1)
+        self._running[request.request_id] = Running(
+            request=request,
+            options=options,
+            rules=replace(options, max_length=0, seed=0),
+            rows=admission.rows,
+            self_pages=admission.self_pages,
+            cross_pages=admission.cross_pages,
+            cross_length=length,
+            born=self.decode_steps,
+        )
 
-    def _decode(self, batch: Batch, pending: Pending) -> None:
+    def _decode(self, pending: Pending) -> None:
         """One token for every running hypothesis."""
-        state = self._state
-        lengths = torch.minimum(state.length[batch.rows], batch.places)
-        places = lengths.long() - 1
-        state.origin[state.side, batch.rows, places] = batch.streams
-        pages = batch.self_tables.gather(1, (places // PAGE_SIZE)[:, None])[:, 0].long()
-        attention = PagedAttention(
-            self._cache,
-            cu_rows=batch.cu_rows,
-            lengths=lengths[batch.cu_rows[:-1].long()],
-            slots=pages * PAGE_SIZE + places % PAGE_SIZE,
-            self_tables=batch.self_tables,
-            origin=state.origin[state.side, batch.rows, : batch.longest],
-            cross_tables=batch.cross_tables,
-            cross_lengths=batch.cross_lengths,
-        )
-        tokens = state.tokens[state.side, batch.rows, places]
-        logits = self.model.decode(tokens.long(), places, attention)
-        # Before the choice, which notes who ends in this step.
-        ended = [state.request_done[one.rows[0]].clone() for one, _ in batch.keeping]
-        choices = [
-            select(group, logits[group.start : group.end], state, batch.longest) for group in batch.groups
-        ]
-        if batch.keeping:
-            scores = torch.cat([choice.scores for choice in choices])
-            for (running, rows), had_ended in zip(batch.keeping, ended, strict=True):
-                running.scores.append((had_ended, scores[rows].clone()))
-        state.advance(
-            batch.rows,
-            parents=torch.cat([choice.parents for choice in choices]),
-            tokens=torch.cat([choice.tokens for choice in choices]),
-            active=torch.cat([choice.active for choice in choices]),
-            longest=batch.longest,
-        )
-        batch.longest = min(batch.longest + 1, state.tokens.shape[2])
-        self.decoded_rows += len(tokens)
+        model, cache, state = cast(GenerativeModel, self.model), self._cache, self._state
+        self._each(lambda batch: decode_batch(model, cache, state, batch), self._batches)
+        state.turn()
         self.decode_steps += 1
-        if batch.streaming:
-            lengths = state.length[batch.streaming_rows]
-            newest = state.tokens[state.side, batch.streaming_rows, lengths.long() - 1]
-            pending.streams.append((batch.streaming, Arriving(torch.stack([lengths, newest], dim=1))))
+        for batch in self._batches:
+            self.decoded_rows += len(batch.rows)
+            if batch.streaming:
+                lengths = state.length[batch.streaming_rows]
+                newest = state.tokens[state.side, batch.streaming_rows, lengths.long() - 1]
+                pending.streams.append((batch.streaming, Arriving(torch.stack([lengths, newest], dim=1))))
+
+    def _each(self, function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
+        """`function` of every part, side by side where there is a crew."""
+        return list(map(function, parts)) if self._crew is None else self._crew.map(function, parts)
+
+    def _shares(self) -> list[list[Running]]:
+        """The running requests, a share for each of the crew."""
+        running = list(self._running.values())
+        if self._crew is None:
+            return [running]
+        return balanced(running, [_ROW_COST + one.cross_length for one in running], self._crew.size)
+
+    def _portions(self, arrivals: list[Arrival]) -> list[list[Arrival]]:
+        """What is to be encoded, in parts of which each has one core."""
+        if self._crew is None:
+            return [arrivals]
+        frames = [frames_of(request, self.front_end) for _, request in arrivals]
+        tokens = [self.model.encoder_length(count) for count in frames]
+        rounds = -(-sum(tokens) // (_PORTION * self._crew.size))
+        return balanced(arrivals, tokens, rounds * self._crew.size)
 
     def _is_current(self, running: Running) -> bool:
         """Whether a request still owns the rows that it was lent."""
@@ -321,31 +364,26 @@ def _hypothesis(tokens: list[int], score: float, rules: GenerationOptions) -> Hy
     return Hypothesis(tuple(tokens), score, FinishReason.STOP if stopped else FinishReason.LENGTH)
 
 
-def _demand(model: GenerativeModel, front_end: FrontEnd | None, request: Request) -> Demand:
+def _generates(model: GenerativeModel | OneShotModel) -> TypeGuard[GenerativeModel]:
+    return hasattr(model, "decode")
+
+
+def _demand(model: GenerativeModel | OneShotModel, front_end: FrontEnd | None, request: Request) -> Demand:
     """What a request can ever need.
 
     Raises:
-        ValueError: a waveform without a front end, or inputs too short or too long for the model.
+        ValueError: a request of a kind that the model does not answer, a waveform without a front end, or
+            inputs too short or too long for the model.
     """
-    if request.inputs.dim() == 0:
-        raise ValueError("inputs must be samples or features [frames, features], got a tensor of shape []")
-    size = request.inputs.shape[0]
-    if request.inputs.dim() == 1:
-        if front_end is None:
-            raise ValueError(
-                "this loop takes features [frames, features]; extract them from the waveform first"
-            )
-        frames = front_end.frame_count(size)
-        if frames == 0:
-            raise ValueError(
-                f"{size} samples are shorter than one frame of 25 ms; there is nothing to transcribe"
-            )
-    elif size == 0:
-        raise ValueError("features of no frames were given; there is nothing to transcribe")
-    else:
-        frames = size
     options = request.options
-    return Demand(model.encoder_length(frames), options.max_length - 1, options.hypotheses)
+    if options is None and not hasattr(model, "respond"):
+        raise ValueError(f"a {type(model).__name__} decodes token by token; give the request options")
+    if options is not None and not _generates(model):
+        raise ValueError(f"a {type(model).__name__} does not generate; give the request no options")
+    tokens = model.encoder_length(frames_of(request, front_end))
+    if options is None:
+        return Demand(tokens, decode_positions=0, hypotheses=0)
+    return Demand(tokens, options.max_length - 1, options.hypotheses)
 
 
 def _slots(pages: tuple[int, ...], length: int) -> Tensor:

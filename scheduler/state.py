@@ -72,4 +72,7 @@ class DecodeState:
         place = length.clamp(max=self.tokens.shape[2] - 1).long()
         self.tokens[there, rows, place] = torch.where(active, tokens.int(), self.tokens[there, rows, place])
         self.length[rows] = length + active.int()
-        self.side = there
+
+    def turn(self) -> None:
+        """From now on read the other side, once every running row has been written there."""
+        self.side = 1 - self.side

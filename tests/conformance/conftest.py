@@ -192,14 +192,15 @@ class Recorder:
         """The model's logits, with a copy for each request."""
         logits = self.model.decode(token_ids, positions, attention)
         assert self.runner is not None
-        assert self.runner._batch is not None
-        order = self.runner._batch.order
+        # One of several where the processor's cores share a step.
+        batches = self.runner._batches
+        (order,) = (batch.order for batch in batches if batch.cross_tables is attention.cross_tables)
         bounds = attention.cu_rows.tolist()
         assert bounds[-1] == logits.shape[0]
         for index, running in enumerate(order):
             rows = logits[bounds[index] : bounds[index + 1]].clone()
             self.logits.setdefault(running.request.request_id, []).append(rows)
-        self.most_requests = max(self.most_requests, len(order))
+        self.most_requests = max(self.most_requests, sum(len(batch.order) for batch in batches))
         return logits
 
 

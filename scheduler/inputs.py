@@ -1,0 +1,63 @@
+"""What requests bring, packed end to end: waveforms by way of the front end, features as they are."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..kernels.packing import cumulative
+from .request import Request
+
+
+class FrontEnd(Protocol):
+    """Turns waveforms into the model's features."""
+
+    def frame_count(self, samples: int) -> int: ...
+    def packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+def frames_of(request: Request, front_end: FrontEnd | None) -> int:
+    """Frames of features that a request brings, or that its waveform comes to.
+
+    Raises:
+        ValueError: a waveform without a front end, or nothing to transcribe.
+    """
+    if request.inputs.dim() == 0:
+        raise ValueError("inputs must be samples or features [frames, features], got a tensor of shape []")
+    size = request.inputs.shape[0]
+    if request.inputs.dim() > 1:
+        if size == 0:
+            raise ValueError("features of no frames were given; there is nothing to transcribe")
+        return size
+    if front_end is None:
+        raise ValueError("this loop takes features [frames, features]; extract them from the waveform first")
+    frames = front_end.frame_count(size)
+    if frames == 0:
+        raise ValueError(
+            f"{size} samples are shorter than one frame of 25 ms; there is nothing to transcribe"
+        )
+    return frames
+
+
+def pack_inputs(
+    requests: Sequence[Request], front_end: FrontEnd | None, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Packed features of all requests, those that brought waveforms and those that brought features.
+
+    Returns:
+        Features [frames, features] and cu_frames, int32 [requests + 1], on `device`.
+    """
+    parts: list[Tensor | None] = [
+        None if request.inputs.dim() == 1 else request.inputs for request in requests
+    ]
+    waveforms = [request.inputs for request in requests if request.inputs.dim() == 1]
+    if waveforms and front_end is not None:
+        packed = torch.cat(waveforms).to(device)
+        features, cu_frames = front_end.packed(packed, cumulative(list(map(len, waveforms)), device))
+        if len(waveforms) == len(requests):
+            return features, cu_frames
+        extracted = iter(features.split((cu_frames[1:] - cu_frames[:-1]).tolist()))
+        parts = [next(extracted) if part is None else part for part in parts]
+    given = [part.to(device) for part in parts if part is not None]
+    return torch.cat(given), cumulative([part.shape[0] for part in given], device)
