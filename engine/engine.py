@@ -1,7 +1,6 @@
 """The engine: recordings in from any thread, text out, one continuously batched loop behind."""
 
 import atexit
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,24 +11,19 @@ import numpy as np
 import torch
 
 from ..kernels.launch import compiled
-from ..models.auto import AutoModelForSpeechSeq2Seq, AutoProcessor
-from ..scheduler.pages import PAGE_SIZE
-from ..scheduler.request import GenerationOptions
+from ..models.auto import AutoModelForCTC, AutoModelForSpeechSeq2Seq, AutoProcessor
+from ..models.families import FAMILIES, family_of_fields
+from ..models.files import Checkpoint, open_checkpoint, read_json
 from .audio import AudioError, as_samples, load_audio
+from .ctc import CTC
+from .generation import Generation
+from .limits import longest_seconds
 from .openmp import release_team
 from .transcription import Handle, Transcription, in_order
 from .worker import Job, Prepared, Worker
 
 DIGITS = Path(__file__).parent.parent / "models" / "digits"  # the model that comes along
 READERS = 2  # threads that decode and resample; one keeps up with several thousand seconds of audio a second
-
-# The longest result where neither the call nor the checkpoint says: speech has about 3.4 tokens a second.
-TOKENS_PER_SECOND = 8
-TOKENS_TO_SPARE = 16
-
-# A cache that nobody sized holds a greedy request of this many seconds in each row.
-USUAL_SECONDS = 20.0
-LONGEST_EVER = 24 * 3600.0  # seconds; where a model's encoder has no limit of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +35,7 @@ class EngineStats:
         waiting: requests submitted and not there yet: to be read, or to be admitted.
         finished, failed, cancelled: requests that have ended, by how.
         pages_used, pages_total: of the cache of keys and values.
-        tokens_generated: of all requests and hypotheses.
+        tokens_generated: of all requests and hypotheses; none by a CTC model.
         audio_seconds: of the finished requests.
         busy_seconds: wall time during which there was something to do.
         tokens_per_second, rtfx: tokens, and seconds of audio, per busy second.
@@ -70,12 +64,13 @@ class Engine:
     A context manager; without `with`, call `close`. Its methods may be called from any thread.
 
     Args:
-        model: a checkpoint's name or folder, a loaded model, or None for the digits model that comes along,
-            which reads English digits and nothing else.
+        model: a checkpoint's name or folder, of a model that generates text or of a CTC model; a loaded
+            model; or None for the digits model that comes along, which reads English digits and nothing else.
         device: where to run; by default the GPU if there is one. A loaded model stays where it is.
         dtype: "float32" (default), "float16" or "bfloat16". A loaded model keeps its own.
         processor: of a loaded model; otherwise the checkpoint's is used.
-        num_rows: hypotheses (a request's beams, or one) decoded at once; by default 32, on a GPU 512.
+        num_rows: hypotheses (a request's beams, or one) decoded at once; by default 32, on a GPU 512. A CTC
+            model decodes none, and keeps no cache: it takes neither this nor num_pages.
         num_pages: pages of 16 positions in the cache of keys and values. By default enough for a 20 s
             recording in every row and for the longest recording with 5 beams; on a GPU at most half of its
             free memory.
@@ -96,20 +91,15 @@ class Engine:
     ) -> None:
         self.model, self.processor = _load(model, device, dtype, processor)
         self.sampling_rate: int = self.processor.feature_extractor.sampling_rate  # Hz
-        self.max_seconds = _longest(self.model, self.processor.feature_extractor)
-        if num_rows is None:
-            num_rows = 512 if self.model.device.type == "cuda" else 32
-        if num_pages is None:
-            num_pages = self._usual_pages(num_rows)
-        for name, number in (("num_rows", num_rows), ("num_pages", num_pages)):
-            if number < 1:
-                raise ValueError(f"{name} is {number}; it must be 1 or more")
-        loop = self.model.generation_loop(
-            self.processor.feature_extractor, num_pages=num_pages, num_rows=num_rows
+        self.max_seconds = longest_seconds(self.model, self.processor.feature_extractor)
+        self._kind = (
+            CTC(self.model, self.processor, num_rows, num_pages)
+            if hasattr(self.model, "respond")
+            else Generation(self.model, self.processor, self.max_seconds, num_rows, num_pages)
         )
-        self._ahead = 4 * num_rows
-        # Twice the rows: as many again are read while those are decoded.
-        self._worker = Worker(loop, readers=READERS, places=2 * num_rows)
+        self._worker = Worker(
+            self._kind.loop, readers=READERS, places=self._kind.places, seconds=self._kind.seconds
+        )
         self._compiled_before = compiled()
         release_team()  # what this thread needed to load the model
         # At exit Python stops daemon threads anywhere, in the middle of a step too.
@@ -135,14 +125,14 @@ class Engine:
             stream: whether iterating over the handle yields text as it is decoded, or all at the end.
             **options: of `generate`, by name. Where neither they nor the checkpoint set max_length or
                 max_new_tokens, a result has at most 16 tokens and 8 more per second of audio, within the
-                model's positions.
+                model's positions. A CTC model has none.
 
         Raises:
             ValueError: an option or language that there is not. What is wrong with the recording itself is
                 raised by `Handle.result`.
             RuntimeError: the engine is closed, or has stopped on an error.
         """
-        options = self._check_options(language, options)
+        options = self._kind.check(language, options)
         return self._submit(source, sampling_rate, priority, stream, options)
 
     def transcribe(
@@ -166,12 +156,12 @@ class Engine:
             raise ValueError(
                 f"transcribe takes several recordings: put the {type(sources).__name__} into a list"
             )
-        options = self._check_options(language, options)
+        options = self._kind.check(language, options)
         self._worker.check_open()
         return in_order(
             sources,
             lambda source: self._submit(source, sampling_rate, priority, False, options),
-            self._ahead,
+            2 * self._kind.places,
         )
 
     def stats(self) -> EngineStats:
@@ -211,13 +201,7 @@ class Engine:
     def _submit(
         self, source: Any, sampling_rate: int | None, priority: int, stream: bool, options: dict[str, Any]
     ) -> Handle:
-        tokenizer = self.processor.tokenizer
-        handle = Handle(
-            source,
-            decode=lambda token_ids: tokenizer.decode(list(token_ids), skip_special_tokens=True),
-            whole_words=tokenizer.clean_up_tokenization_spaces,
-            cancel=self._worker.cancel,
-        )
+        handle = Handle(source, self._kind.reader, self._worker.cancel)
         # A copy, because callers fill the same buffer again; its errors belong to the handle like a file's.
         audio: Any = source
         if not isinstance(source, str | os.PathLike):
@@ -238,48 +222,17 @@ class Engine:
             audio, self.sampling_rate, source_rate=sampling_rate, max_seconds=self.max_seconds
         )
         duration = len(samples) / self.sampling_rate
-        if self.processor.feature_extractor.frame_count(len(samples)) < 1:
-            name = os.fspath(audio) if isinstance(audio, str | os.PathLike) else f"array {audio.shape}"
+        name = os.fspath(audio) if isinstance(audio, str | os.PathLike) else f"array {audio.shape}"
+        frames = self.processor.feature_extractor.frame_count(len(samples))
+        if frames < 1:
             raise AudioError(
                 f"{name}: {1000 * duration:.1f} ms, shorter than one frame of 25 ms; leave it out"
             )
-        return Prepared(torch.from_numpy(samples), self._resolve(options, duration), duration)
-
-    def _resolve(self, options: dict[str, Any], duration: float) -> GenerationOptions:
-        """All generation options of a recording of `duration` seconds."""
-        usual = 1 + TOKENS_TO_SPARE + math.ceil(TOKENS_PER_SECOND * duration)
-        return self.model.resolve_options(default_max_length=min(usual, self.model.max_length), **options)
-
-    def _check_options(self, language: str | None, options: dict[str, Any]) -> dict[str, Any]:
-        """The call's options with its language among them; raises ValueError for what cannot be."""
-        if language is not None:
-            if options.get("forced_bos_token_id") is not None:
-                raise ValueError("language and forced_bos_token_id say the same thing; give one of them")
-            known = self.processor.tokenizer.lang_code_to_id
-            if language not in known:
-                there = ", ".join(sorted(known)) or "none: it has one language; leave it out"
-                raise ValueError(f"language {language!r} is not one of this checkpoint's ({there})")
-            options = {**options, "forced_bos_token_id": known[language]}
-        if self._resolve(options, USUAL_SECONDS).num_return_sequences != 1:
-            raise ValueError("num_return_sequences must be 1 here; model.generate returns several")
-        return options
-
-    def _usual_pages(self, num_rows: int) -> int:
-        """Pages of the cache where nobody says."""
-
-        def pages(seconds: float, hypotheses: int) -> int:
-            frames = self.processor.feature_extractor.frame_count(int(seconds * self.sampling_rate))
-            cross = math.ceil(self.model.encoder_length(frames) / PAGE_SIZE)
-            return cross + hypotheses * math.ceil(self._resolve({}, seconds).max_length / PAGE_SIZE)
-
-        longest = pages(self.max_seconds, 5)
-        wanted = max(longest, num_rows * pages(min(USUAL_SECONDS, self.max_seconds), 1))
-        if self.model.device.type == "cuda":
-            layers, heads, head_dim = self.model.cache_shape
-            page_bytes = 2 * layers * heads * head_dim * PAGE_SIZE * self.model.dtype.itemsize
-            free, _ = torch.cuda.mem_get_info(self.model.device)
-            wanted = min(wanted, max(free // 2 // page_bytes, 1))
-        return wanted
+        try:
+            self.model.encoder_length(frames)
+        except ValueError as error:
+            raise AudioError(f"{name}: {error}") from None
+        return Prepared(torch.from_numpy(samples), self._kind.resolve(options, duration), duration)
 
 
 def _load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any]:
@@ -288,9 +241,12 @@ def _load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any
         name = DIGITS if model is None else model
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        loaded = AutoModelForSpeechSeq2Seq.from_pretrained(name, device=device, dtype=dtype or torch.float32)
-        return loaded, processor or AutoProcessor.from_pretrained(name)
-    if not hasattr(model, "generation_loop"):
+        checkpoint, _ = open_checkpoint(name)
+        loaded = _class_of(checkpoint).from_pretrained(
+            checkpoint, device=device, dtype=dtype or torch.float32
+        )
+        return loaded, processor or AutoProcessor.from_pretrained(checkpoint)
+    if not hasattr(model, "generation_loop") and not hasattr(model, "respond"):
         raise ValueError(
             f"model is a {type(model).__name__}; give a checkpoint's name or folder, or a loaded model"
         )
@@ -303,19 +259,22 @@ def _load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any
     return model.eval(), processor
 
 
-def _longest(model: Any, feature_extractor: Any) -> float:
-    """Seconds of the longest recording that the encoder has positions for."""
+def _class_of(checkpoint: Checkpoint) -> Any:
+    """The auto class for a checkpoint: by what its configuration says it was saved as, else by its family.
 
-    def fits(samples: int) -> bool:
-        try:
-            model.encoder_length(max(feature_extractor.frame_count(samples), 1))
-        except ValueError:
-            return False
-        return True
-
-    rate = feature_extractor.sampling_rate
-    most, too_many = 0, int(LONGEST_EVER * rate)
-    while too_many - most > 1:
-        middle = (most + too_many) // 2
-        most, too_many = (middle, too_many) if fits(middle) else (most, middle)
-    return most / rate
+    Raises:
+        ValueError: a family that is not here, or an encoder that writes nothing down.
+    """
+    config = read_json(checkpoint.require("config.json"))
+    saved_as = [str(name) for name in config.get("architectures") or []]
+    if any(name.endswith("ForCTC") for name in saved_as):
+        return AutoModelForCTC
+    families = [family for family in FAMILIES if family.ctc or family.speech_seq2seq]
+    if family_of_fields(config, checkpoint.name, checkpoint.own_name, families).speech_seq2seq:
+        return AutoModelForSpeechSeq2Seq
+    if saved_as:
+        raise ValueError(
+            f"{checkpoint} is a {saved_as[0]}, which has no head to write anything down with; give a "
+            "checkpoint that was trained with one, such as a ForCTC"
+        )
+    return AutoModelForCTC

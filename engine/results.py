@@ -59,7 +59,7 @@ class Origin:
 def json_line(path: Path, result: Transcription, origin: Origin, ascii_only: bool = False) -> str:
     """A result or a failure as a JSON object."""
     failed = result.error is not None
-    record = {
+    record: dict[str, Any] = {
         "path": str(path),
         "text": None if failed else result.text,
         "token_ids": list(result.token_ids),
@@ -68,6 +68,11 @@ def json_line(path: Path, result: Transcription, origin: Origin, ascii_only: boo
         "score": result.score,
         "error": message_of(result.error) if result.error is not None else None,
     }
+    if result.words is not None:
+        record["words"] = [
+            {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
+            for word in result.words
+        ]
     return json.dumps(record | asdict(origin), ensure_ascii=ascii_only).translate(_JSON_ESCAPES)
 
 

@@ -2,13 +2,23 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..scheduler.request import FinishReason
 
-Decode = Callable[[tuple[int, ...]], str]  # token ids to text, without special tokens
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A word or a character of a transcription, and from when to when it is said, in seconds."""
+
+    text: str
+    start: float
+    end: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +26,17 @@ class Transcription:
     """What one recording became.
 
     Args:
-        text: without special tokens; empty where `error` is set.
-        token_ids: with the start token and the end token, as `generate` returns them.
-        finish_reason: "stop" at an end token, "length" at the longest length, "cancelled" or "error".
+        text: empty where `error` is set. Without special tokens, but for those that a CTC model says.
+        token_ids: with the start token and the end token, as `generate` returns them; CTC's without
+            repetitions and blanks.
+        finish_reason: "stop" at an end token, "length" at the longest length, "cancelled" or "error"; CTC
+            always ends with "stop".
         duration: seconds of audio; 0 where the recording could not be read.
-        score: beam search's sequence score, otherwise the tokens' mean log-probability; None without tokens.
+        score: beam search's sequence score, otherwise the tokens' mean log-probability, for CTC that of the
+            best path's frames; None without tokens.
         error: why there is no text.
+        words: of a model that knows when they are said (CTC), in order; None of others.
+        characters: likewise, spaces included.
         source: what was submitted.
     """
 
@@ -31,33 +46,68 @@ class Transcription:
     duration: float
     score: float | None = None
     error: Exception | None = None
+    words: tuple[Span, ...] | None = None
+    characters: tuple[Span, ...] | None = None
     source: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A transcription before its text is decoded, which is left to the thread that asks for it."""
+    """A transcription before it is read, which is left to the thread that asks for it.
+
+    `answer` is the model's to a one-shot request, see `Completion`.
+    """
 
     finish_reason: FinishReason
     token_ids: tuple[int, ...] = ()
     duration: float = 0.0
     score: float | None = None
     error: Exception | None = None
+    answer: "Mapping[str, Tensor] | None" = None
+
+
+class Reader(Protocol):
+    """Makes text of what a model says. Any thread may call it.
+
+    `whole_words` is whether more tokens may change the last word of a text.
+    """
+
+    @property
+    def whole_words(self) -> bool: ...
+    def text(self, token_ids: tuple[int, ...]) -> str: ...
+    def transcription(self, outcome: Outcome) -> Transcription: ...
+
+
+class TokenReader:
+    """Reads what a model generates.
+
+    Args:
+        decode: token ids to text, without special tokens.
+        whole_words: see `Reader`.
+    """
+
+    def __init__(self, decode: Callable[[tuple[int, ...]], str], whole_words: bool) -> None:
+        self.text = decode
+        self.whole_words = whole_words
+
+    def transcription(self, outcome: Outcome) -> Transcription:
+        """The transcription of an outcome without an error."""
+        token_ids = outcome.token_ids
+        return Transcription(
+            self.text(token_ids), token_ids, outcome.finish_reason, outcome.duration, outcome.score
+        )
 
 
 class Handle:
     """One submitted recording. All methods may be called from any thread.
 
     Iterating yields its text piece by piece as it is decoded, from the beginning each time; the pieces join
-    to `result().text`. Beam search knows its text only at the end and yields it in one piece.
+    to `result().text`. Beam search and CTC know their text only at the end and yield it in one piece.
     """
 
-    def __init__(
-        self, source: Any, decode: Decode, whole_words: bool, cancel: Callable[["Handle"], bool]
-    ) -> None:
+    def __init__(self, source: Any, reader: Reader, cancel: Callable[["Handle"], bool]) -> None:
         self.source = source
-        self._decode = decode
-        self._whole_words = whole_words
+        self._reader = reader
         self._cancel = cancel
         self._changed = threading.Condition()
         self._token_ids: tuple[int, ...] = ()
@@ -98,7 +148,7 @@ class Handle:
             if self.done():
                 break
             seen = len(token_ids)
-            text = _settled(self._decode(token_ids), self._whole_words)
+            text = _settled(self._reader.text(token_ids), self._reader.whole_words)
             if len(text) > len(yielded) and text.startswith(yielded):
                 piece, yielded = text[len(yielded) :], text
                 yield piece
@@ -126,10 +176,13 @@ class Handle:
     def _to_transcription(self) -> Transcription:
         end = self._outcome
         assert end is not None  # callers have waited for it
-        token_ids, error, text = end.token_ids or self._token_ids, end.error, ""
-        if error is None:
-            text = self._decode(token_ids)
-        return Transcription(text, token_ids, end.finish_reason, end.duration, end.score, error, self.source)
+        if not end.token_ids:  # a cancelled one has what it streamed
+            end = replace(end, token_ids=self._token_ids)
+        if end.error is None:
+            return replace(self._reader.transcription(end), source=self.source)
+        return Transcription(
+            "", end.token_ids, end.finish_reason, end.duration, end.score, end.error, source=self.source
+        )
 
 
 def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle], ahead: int) -> Iterator[Transcription]:

@@ -1,6 +1,7 @@
 """The threads of an engine: a few that read audio, and the one that alone touches the generation loop."""
 
 import heapq
+import math
 import threading
 import time
 from collections import deque
@@ -23,7 +24,7 @@ class Prepared:
     """A recording that has been read: what the loop needs of it, and its length in seconds."""
 
     inputs: "Tensor"
-    options: GenerationOptions
+    options: GenerationOptions | None  # None for a one-shot model
     duration: float
 
 
@@ -61,9 +62,12 @@ class Worker:
         loop: a fresh generation loop; from now on only this object's thread touches it.
         readers: threads that prepare recordings.
         places: recordings that may be read and not finished at a time; it bounds the memory that audio takes.
+        seconds: no more is read while those hold so many seconds of audio.
     """
 
-    def __init__(self, loop: "GenerationLoop", *, readers: int, places: int) -> None:
+    def __init__(
+        self, loop: "GenerationLoop", *, readers: int, places: int, seconds: float = math.inf
+    ) -> None:
         self._loop = loop
         self._loop_stats: LoopStats = loop.stats()
         self._in_loop: dict[int, Job] = {}  # the loop's thread alone touches it
@@ -76,6 +80,7 @@ class Worker:
         self._queue: list[tuple[int, int, Job]] = []  # heap: highest priority, then first come
         self._queued = 0  # ever
         self._free_places = places
+        self._free_seconds = seconds
         self._ready: deque[Job] = deque()
         self._to_cancel: deque[Job] = deque()
         self._counts = Counts()
@@ -165,6 +170,7 @@ class Worker:
                     self._finish(job, Outcome(FinishReason.CANCELLED, duration=prepared.duration))
                 else:
                     job.prepared, job.duration = prepared, prepared.duration
+                    self._free_seconds -= job.duration
                     self._ready.append(job)
                     self._running.notify()
 
@@ -174,7 +180,7 @@ class Worker:
             while True:
                 while self._queue and self._queue[0][2].handle not in self._jobs:
                     heapq.heappop(self._queue)  # cancelled in the queue
-                if self._queue and self._free_places:
+                if self._queue and self._free_places and self._free_seconds > 0:
                     job = heapq.heappop(self._queue)[2]
                     prepare, job.prepare = job.prepare, None
                     if prepare is None:
@@ -241,14 +247,15 @@ class Worker:
                 self._finish(job, Outcome(FinishReason.CANCELLED, duration=job.duration))
             return
         self._in_loop[job.request_id] = job
-        if job.stream:  # so that what a cancelled one has is the beginning of its token_ids
-            job.handle.add_tokens((prepared.options.decoder_start_token_id,))
+        options = prepared.options
+        if job.stream and options:  # so that what a cancelled one has is the beginning of its token_ids
+            job.handle.add_tokens((options.decoder_start_token_id,))
         try:
             self._loop.submit(
                 Request(
                     job.request_id,
                     prepared.inputs,
-                    prepared.options,
+                    options,
                     priority=job.priority,
                     stream=job.stream,
                 )
@@ -275,6 +282,7 @@ class Worker:
                 duration=job.duration,
                 score=best.score if best else None,
                 error=error,
+                answer=event.answer,
             ),
         )
 
@@ -296,9 +304,10 @@ class Worker:
             counts.busy_since = None
         if job.has_place:
             self._free_places += 1
+            self._free_seconds += job.duration  # 0 unless it has been read
         if self._closed:
             self._running.notify_all()
             self._reading.notify_all()
         elif job.has_place:
-            self._reading.notify()
+            self._reading.notify_all()
         job.handle.finish(outcome)

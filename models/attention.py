@@ -17,6 +17,11 @@ HeadMask = Tensor | Sequence[Tensor | None]
 class DecoderAttention(Protocol):
     """The attention layout a decoder is given; layers are numbered from 0."""
 
+    @property
+    def crosses(self) -> bool:
+        """Whether there is an encoder's output; without it layers leave their cross-attention out."""
+        ...
+
     def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attend to this call's and all earlier tokens; [tokens, heads, head_dim] in and out."""
         ...
@@ -104,17 +109,19 @@ class PackedAttention:
     Args:
         places: where the sequences' tokens lie in padded tensors.
         cross_key_values: keys and values of the encoder's tokens, [source tokens, heads, head_dim], a pair
-            a layer.
+            a layer; None where there is no encoder.
         past: keys and values of each sequence's earlier tokens, packed, a pair a layer.
+        causal: a token sees itself and those before it; else all of its sequence.
         head_mask, cross_head_mask: see `StackAttention`, as are dropout and record.
     """
 
     def __init__(
         self,
         places: Places,
-        cross_key_values: list[tuple[Tensor, Tensor]],
+        cross_key_values: list[tuple[Tensor, Tensor]] | None,
         past: list[tuple[Tensor, Tensor]] | None = None,
         *,
+        causal: bool = True,
         head_mask: Sequence[Tensor | None] | None = None,
         cross_head_mask: Sequence[Tensor | None] | None = None,
         dropout: float = 0.0,
@@ -123,7 +130,7 @@ class PackedAttention:
         target, source = cumulative(places.target.sum(1)), cumulative(places.source.sum(1))
         earlier, seen = cumulative(places.past.sum(1)), cumulative(places.seen.sum(1))
         self.own = StackAttention(
-            target, seen, causal=True, dropout=dropout, head_mask=head_mask, record=record
+            target, seen, causal=causal, dropout=dropout, head_mask=head_mask, record=record
         )
         self.cross = StackAttention(target, source, dropout=dropout, head_mask=cross_head_mask, record=record)
         self.cross_key_values = cross_key_values
@@ -131,6 +138,11 @@ class PackedAttention:
         self.order = interleaved(earlier, target) if past is not None else None
         # This call's keys and values, by layer: a skipped layer has none.
         self.key_values: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def crosses(self) -> bool:
+        """See `DecoderAttention`."""
+        return self.cross_key_values is not None
 
     def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """See `DecoderAttention`."""
@@ -143,6 +155,7 @@ class PackedAttention:
 
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
         """See `DecoderAttention`."""
+        assert self.cross_key_values is not None  # layers look at `crosses` first
         key, value = self.cross_key_values[layer]
         return self.cross(layer, query, key, value, scale)
 

@@ -2,64 +2,36 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .configuration import PretrainedConfig, read_config
+from .families import (
+    FAMILIES,
+    Family,
+    families_with,
+    family_of_checkpoint,
+    family_of_config,
+    family_of_fields,
+    family_of_model_type,
+)
 from .files import Checkpoint, open_checkpoint, read_json, single_file
-from .pretrained import PretrainedModel, refuse_other_frameworks
-from .speech_to_text import Speech2TextForConditionalGeneration
-from .speech_to_text_config import Speech2TextConfig
-from .speech_to_text_processing import Speech2TextFeatureExtractor, Speech2TextProcessor
-from .speech_to_text_tokenization import Speech2TextTokenizer
+from .pretrained import refuse_other_frameworks
 
 Name = str | os.PathLike[str] | Checkpoint
-
-
-@dataclass(frozen=True)
-class Family:
-    """The classes of one `model_type`; None where it has none of a kind.
-
-    Args:
-        config: its configuration, which names the `model_type`.
-        names: what a checkpoint's name holds where its configuration does not say the `model_type`.
-    """
-
-    config: type[PretrainedConfig]
-    names: tuple[str, ...]
-    speech_seq2seq: type[PretrainedModel] | None = None
-    feature_extractor: Any = None
-    tokenizer: Any = None
-    processor: Any = None
-
-    @property
-    def model_type(self) -> str:
-        """As in `config.json`."""
-        return self.config.model_type
-
-
-FAMILIES = (
-    Family(
-        Speech2TextConfig,
-        ("speech_to_text", "speech-to-text", "s2t"),
-        speech_seq2seq=Speech2TextForConditionalGeneration,
-        feature_extractor=Speech2TextFeatureExtractor,
-        tokenizer=Speech2TextTokenizer,
-        processor=Speech2TextProcessor,
-    ),
-)
-
 
 # Where files name the class of what they are for: its kind, the field, the files in transformers' order.
 _CLASS_FIELDS = {
     "feature_extractor": ("feature_extractor_type", ("processor_config.json", "preprocessor_config.json")),
-    "tokenizer": ("tokenizer_class", ("tokenizer_config.json",)),
+    "tokenizer": ("tokenizer_class", ("tokenizer_config.json", "config.json")),
     "processor": (
         "processor_class",
         ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"),
     ),
 }
+
+# Whose family decides, in a model made of two.
+_OWNERS = {"feature_extractor": "encoder", "tokenizer": "decoder"}
 
 
 class _Auto:
@@ -81,7 +53,7 @@ class AutoConfig(_Auto):
         Raises:
             ValueError: a family that is not here.
         """
-        return _by_model_type(model_type, FAMILIES, "AutoConfig").config(**fields)
+        return family_of_model_type(model_type, FAMILIES, "AutoConfig").load("config")(**fields)
 
     @classmethod
     def from_pretrained(cls, name_or_dir: Name, **kwargs: Any) -> Any:
@@ -93,25 +65,27 @@ class AutoConfig(_Auto):
         """
         if (file := single_file(name_or_dir)) is not None:
             _, rest = open_checkpoint(file.parent, **kwargs)
-            family = _of_fields(read_json(file), str(file), file.parent.resolve().name, FAMILIES)
-            return family.config.from_pretrained(file, **rest)
+            family = family_of_fields(read_json(file), str(file), file.parent.resolve().name, FAMILIES)
+            return family.load("config").from_pretrained(file, **rest)
         checkpoint, rest = open_checkpoint(name_or_dir, **kwargs)
-        return _of_checkpoint(checkpoint, FAMILIES).config.from_pretrained(checkpoint, **rest)
+        return family_of_checkpoint(checkpoint, FAMILIES).load("config").from_pretrained(checkpoint, **rest)
 
 
-class AutoModelForSpeechSeq2Seq(_Auto):
-    """The speech-to-text model of whatever family a checkpoint is."""
+class _AutoModel(_Auto):
+    """A model of one kind."""
 
     _ways = "from_pretrained(name_or_dir) or from_config(config)"
+    _kind: ClassVar[str]
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> Any:
         """A model with fresh weights; arguments as in `PretrainedModel.from_config`.
 
         Raises:
-            ValueError: the configuration of a family without a speech-to-text model here.
+            ValueError: the configuration of a family without such a model here.
         """
-        return _model(_of_config(config, _with("speech_seq2seq"), cls.__name__)).from_config(config, **kwargs)
+        family = family_of_config(config, families_with(cls._kind), cls.__name__)
+        return family.load(cls._kind).from_config(config, **kwargs)
 
     @classmethod
     def from_pretrained(
@@ -121,22 +95,34 @@ class AutoModelForSpeechSeq2Seq(_Auto):
 
         Raises:
             OSError: no such checkpoint, or the Hub does not answer.
-            ValueError: a family without a speech-to-text model here.
+            ValueError: a family without such a model here.
         """
         other = {name: kwargs[name] for name in ("from_tf", "from_flax") if name in kwargs}
         refuse_other_frameworks(**other)
-        families = _with("speech_seq2seq")
+        families = families_with(cls._kind)
         if isinstance(config, str | os.PathLike):
             fields, _ = read_config(config, **kwargs)
-            family = _of_fields(fields, str(config), os.path.basename(config), families)
+            family = family_of_fields(fields, str(config), os.path.basename(config), families)
         elif config is not None:
-            family = _of_config(config, families, cls.__name__)
+            family = family_of_config(config, families, cls.__name__)
         elif name_or_dir is None:
             raise ValueError("without a checkpoint's name, config and state_dict must be given")
         else:
             name_or_dir, kwargs = open_checkpoint(name_or_dir, **kwargs)
-            family = _of_checkpoint(name_or_dir, families)
-        return _model(family).from_pretrained(name_or_dir, *model_args, config=config, **kwargs)
+            family = family_of_checkpoint(name_or_dir, families)
+        return family.load(cls._kind).from_pretrained(name_or_dir, *model_args, config=config, **kwargs)
+
+
+class AutoModelForSpeechSeq2Seq(_AutoModel):
+    """The speech-to-text model of whatever family a checkpoint is."""
+
+    _kind = "speech_seq2seq"
+
+
+class AutoModelForCTC(_AutoModel):
+    """The CTC model of whatever family a checkpoint is."""
+
+    _kind = "ctc"
 
 
 class AutoFeatureExtractor(_Auto):
@@ -198,77 +184,40 @@ def _part(kind: str, name_or_dir: Name, config: Any, kwargs: dict[str, Any], *in
 
     Its files name its class; where they do not, the configuration decides, as for a model.
     """
-    families = _with(kind)
+    families = families_with(kind)
     source: Name = name_or_dir
     if single_file(name_or_dir) is None:
         source, kwargs = open_checkpoint(name_or_dir, **kwargs)
     if config is not None:
-        family = _of_config(config, families, kind)
+        own = getattr(config, _OWNERS[kind], config) if kind in _OWNERS else config
+        found = family_of_config(own, families, kind).load(kind)
     elif isinstance(source, Checkpoint):
-        family = _by_class_name(kind, source, families) or _of_checkpoint(source, families)
+        found = _by_class_name(kind, source, families) or _by_config(kind, source, families)
     else:
         file = Path(source).expanduser()
         folder = Checkpoint(os.fspath(file.parent), file.parent)
-        family = _by_class_name(kind, folder, families) or _of_checkpoint(folder, families)
-    return getattr(family, kind).from_pretrained(source, *inputs, **kwargs)
+        found = _by_class_name(kind, folder, families) or _by_config(kind, folder, families)
+    return found.from_pretrained(source, *inputs, **kwargs)
 
 
-def _by_class_name(kind: str, checkpoint: Checkpoint, families: Iterable[Family]) -> Family | None:
-    """The family whose class of this kind the checkpoint's files name."""
+def _by_class_name(kind: str, checkpoint: Checkpoint, families: Iterable[Family]) -> Any:
+    """The class of this kind that the checkpoint's files name; None where they name none that is here."""
     field, filenames = _CLASS_FIELDS[kind]
     for filename in filenames:
         path = checkpoint.find(filename)
         fields = {} if path is None else read_json(path)
         nested = fields.get(kind)  # where transformers 5 keeps a processor's feature extractor
         name = fields.get(field) or (nested.get(field) if isinstance(nested, dict) else None)
-        for family in families:
-            if isinstance(name, str) and name.removesuffix("Fast") == getattr(family, kind).__name__:
-                return family
+        if isinstance(name, str):
+            for family in families:
+                if (found := family.named(kind, name.removesuffix("Fast"))) is not None:
+                    return found
     return None
 
 
-def _of_checkpoint(checkpoint: Checkpoint, families: Iterable[Family]) -> Family:
+def _by_config(kind: str, checkpoint: Checkpoint, families: Iterable[Family]) -> Any:
+    """The class of this kind of the family that the checkpoint, or its encoder or decoder, is of."""
     fields = read_json(checkpoint.require("config.json"))
-    return _of_fields(fields, checkpoint.name, checkpoint.own_name, families)
-
-
-def _of_fields(fields: dict[str, Any], where: str, own_name: str, families: Iterable[Family]) -> Family:
-    """The family that a `config.json` is of; the checkpoint's name decides where it does not say."""
-    model_type = fields.get("model_type")
-    if isinstance(model_type, str):
-        note = "; its own code (auto_map) is not run" if "auto_map" in fields else ""
-        return _by_model_type(model_type, families, where, note)
-    for family in families:
-        if any(name in own_name.lower() for name in family.names):
-            return family
-    note = "; write one into its config.json, or call the class of its family"
-    return _by_model_type(model_type, families, where, note)
-
-
-def _by_model_type(model_type: Any, families: Iterable[Family], where: str, note: str = "") -> Family:
-    known = {family.model_type: family for family in families}
-    if model_type not in known:
-        raise ValueError(
-            f"{where} has model_type {model_type!r}; supported here: {', '.join(sorted(known))}{note}"
-        )
-    return known[model_type]
-
-
-def _of_config(config: Any, families: Iterable[Family], who: str) -> Family:
-    """The family of a configuration object, by its class or its `model_type`."""
-    given = getattr(config, "model_type", None)
-    for family in families:
-        if isinstance(config, family.config) or (isinstance(given, str) and given == family.model_type):
-            return family
-    known = ", ".join(family.config.__name__ for family in families)
-    raise ValueError(
-        f"{who} has nothing for a {type(config).__name__} (model_type {given!r}); supported here: {known}"
-    )
-
-
-def _with(kind: str) -> tuple[Family, ...]:
-    return tuple(family for family in FAMILIES if getattr(family, kind) is not None)
-
-
-def _model(family: Family) -> Any:
-    return family.speech_seq2seq
+    own = fields.get(_OWNERS[kind]) if kind in _OWNERS else None
+    fields = own if isinstance(own, dict) else fields
+    return family_of_fields(fields, checkpoint.name, checkpoint.own_name, families).load(kind)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 # Of a position table, which no checkpoint bounds; the largest in use have some millions.
 _MOST_ELEMENTS = 2**26
 _SHOWN = 8  # names in a message
+_DRAWS = {
+    *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_),
+    *(Tensor.normal_, Tensor.uniform_),
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,9 @@ class LoadingReport:
         unexpected: tensors of the checkpoint that the model has no place for.
         mismatched: tensors of another shape: name, the checkpoint's shape, the model's.
         untied: names that the configuration ties to another one and the checkpoint gives values of their own.
+        fresh: names that the checkpoint has no tensor for and need not have.
+        kept: names whose values are the model's own, whatever it was made with: missing, fresh, of another
+            shape, or read in training alone.
     """
 
     tensors: dict[str, Tensor]
@@ -42,11 +49,13 @@ class LoadingReport:
     unexpected: set[str] = field(default_factory=set)
     mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=set)
     untied: set[str] = field(default_factory=set)
+    fresh: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
 
     def to_dict(self) -> dict[str, Any]:
         """As transformers' `output_loading_info` returns it."""
         return {
-            "missing_keys": set(self.missing),
+            "missing_keys": self.missing | self.fresh,
             "unexpected_keys": set(self.unexpected),
             "mismatched_keys": set(self.mismatched),
             "error_msgs": [],
@@ -75,6 +84,11 @@ class LoadingReport:
             _warn(f"the weights in {where} leave what has another shape with fresh values: {_some(wrong)}")
         if left_out:
             _warn(f"the weights in {where} hold tensors that the model has no place for: {_some(left_out)}")
+        if self.fresh:
+            _warn(
+                f"the weights in {where} are of a model without cross-attention, adapter or head; these are "
+                f"fresh, train the model before you use what it says: {_some(sorted(self.fresh))}"
+            )
         if self.untied:
             _warn(
                 f"the weights in {where} give {_some(sorted(self.untied))} values of its own, "
@@ -93,11 +107,14 @@ def fit(tensors: Mapping[str, Tensor], model: "PretrainedModel") -> LoadingRepor
         model: whose names and shapes count.
     """
     wanted = model.state_dict()
-    given = _renamed(dict(tensors), wanted, model.base_prefix)
-    for name in model.computed_keys:
-        given.pop(name, None)
+    given = {model.own_key(name): tensor for name, tensor in tensors.items()}
+    given = _renamed(given, wanted, model.base_prefix)
+    for name, other in model.stand_in_keys.items():
+        if name not in given and other in given:
+            given[name] = given.pop(other)
+    given = {name: tensor for name, tensor in given.items() if name in wanted or not model.ignores(name)}
     untied: set[str] = set()
-    tied = {name: home for name, home in model.tied_weights.items() if _is_tied(model, name, home)}
+    tied = {name: home for name, home in model.ties().items() if _is_tied(model, name, home)}
     for name, home in tied.items():
         if name in given and home in given:
             # .bin files hold both, as one; else the checkpoint knows better than its configuration.
@@ -114,12 +131,22 @@ def fit(tensors: Mapping[str, Tensor], model: "PretrainedModel") -> LoadingRepor
         if given[name].shape != wanted[name].shape
     }
     wrong = {name for name, _, _ in mismatched}
+    missing = {name for name in wanted.keys() - given.keys() if name not in shared} - _only_trained(model)
+    groups: dict[str, set[str]] = {}
+    for name in wanted.keys() - shared:
+        groups.setdefault(model.may_be_fresh(name), set()).add(name)
+    groups.pop("", None)
+    # Some of a group alone are a damaged checkpoint.
+    fresh = {name for group in groups.values() if group <= missing for name in group}
+    loaded = {name: given[name] for name in given if name in wanted and name not in wrong}
     return LoadingReport(
-        tensors={name: given[name] for name in given if name in wanted and name not in wrong},
-        missing={name for name in wanted.keys() - given.keys() if name not in shared},
+        tensors=loaded,
+        missing=missing - fresh,
         unexpected=set(given.keys() - wanted.keys()),
         mismatched=mismatched,
         untied=untied,
+        fresh=fresh,
+        kept=wanted.keys() - loaded.keys() - shared,
     )
 
 
@@ -143,18 +170,22 @@ def save_state_dict(
         state_dict: written instead of the model's own.
     """
     state = dict(model.state_dict() if state_dict is None else state_dict)
-    for name, home in model.tied_weights.items():
+    for name, home in model.ties().items():
         if name in state and home in state and _same_memory(state[name], state[home]):
             del state[name]
     write_weights(state, folder, **options)
 
 
 @contextmanager
-def bounded(tensors: Mapping[str, Tensor]) -> Iterator[None]:
+def bounded(tensors: Mapping[str, Tensor], *, drawn: bool = True) -> Iterator[None]:
     """While a model is made for these tensors: absurd numbers in its configuration fail, not the machine.
 
     The model may have a few times what the checkpoint has, since it may lack some of it; `fit` says exactly.
     (A model on the meta device would say so before it is made, but costs over a second of imports.)
+
+    Args:
+        tensors: a checkpoint's.
+        drawn: False to leave fresh weights as the memory was: drawing them takes longer than to load them.
 
     Raises:
         ValueError: a configuration that describes no model, or one far from the checkpoint's size.
@@ -177,7 +208,7 @@ def bounded(tensors: Mapping[str, Tensor]) -> Iterator[None]:
 
     handle = register_module_parameter_registration_hook(counted)
     try:
-        with _SmallTables():
+        with _SmallTables(drawn):
             yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -187,12 +218,18 @@ def bounded(tensors: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 class _SmallTables(TorchFunctionMode):
-    """Refuses to compute a table of more than `_MOST_ELEMENTS`."""
+    """Refuses to compute a table of more than `_MOST_ELEMENTS`; draws weights, or does not."""
+
+    def __init__(self, drawn: bool) -> None:
+        super().__init__()
+        self._drawn = drawn
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """See torch.overrides."""
+        if func in _DRAWS and not self._drawn:
+            return args[0] if args else (kwargs or {})["tensor"]
         shapes = [value.shape for value in args if isinstance(value, Tensor) and value.dim()]
         largest = max([value for value in args if isinstance(value, int)], default=0)
         if len(shapes) > 1:
@@ -206,19 +243,31 @@ class _SmallTables(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _renamed(tensors: dict[str, Tensor], wanted: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
-    """The tensors by the names of a model that has the prefix, or has not, where the checkpoint differs."""
-    if not prefix:
-        return tensors
-    here = any(name.startswith(prefix) for name in wanted)
-    there = any(name.startswith(prefix) for name in tensors)
-    if there and not here:
-        return {
-            name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)
-        }
-    if here and not there:
-        return {name if name in wanted else prefix + name: tensor for name, tensor in tensors.items()}
+def _renamed(
+    tensors: dict[str, Tensor], wanted: Mapping[str, Any], prefixes: str | tuple[str, ...]
+) -> dict[str, Tensor]:
+    """The tensors by the names of a model that has a prefix, or has not, where the checkpoint differs."""
+    for prefix in (prefixes,) if isinstance(prefixes, str) else prefixes:
+        here = any(name.startswith(prefix) for name in wanted)
+        there = any(name.startswith(prefix) for name in tensors)
+        if prefix and there and not here:
+            return {
+                name.removeprefix(prefix): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(prefix)
+            }
+        if prefix and here and not there:
+            return {name if name in wanted else prefix + name: tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def _only_trained(model: nn.Module) -> set[str]:
+    """Names of what only training reads, so that a checkpoint may lack it: `training_keys` of any module."""
+    return {
+        f"{name}.{leaf}" if name else leaf
+        for name, module in model.named_modules()
+        for leaf in getattr(module, "training_keys", ())
+    }
 
 
 def _is_tied(model: nn.Module, name: str, home: str) -> bool:

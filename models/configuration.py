@@ -62,6 +62,10 @@ class PretrainedConfig(PushToHub):
         """The older name of `dtype`."""
         return self.dtype
 
+    def get_text_config(self, decoder: bool | None = None) -> "PretrainedConfig":
+        """The configuration that has the vocabulary: this one, or in one of several parts that part's."""
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Every field, with `model_type`, as in `config.json`."""
         return {**self.__dict__, "model_type": type(self).model_type}

@@ -122,3 +122,9 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} must hold a JSON object, it holds a {type(value).__name__}")
     return value
+
+
+def write_json(path: Path, content: dict[str, Any]) -> str:
+    """Write a JSON object; returns its path."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return str(path)

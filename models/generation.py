@@ -10,7 +10,7 @@ from ..scheduler.request import Completion, FinishReason, GenerationOptions, Req
 from .files import Checkpoint
 from .generation_config import GenerationConfig
 from .outputs import GenerateOutput
-from .padded import pack_features
+from .padded import one_input, pack_features
 
 if TYPE_CHECKING:
     from ..scheduler.loop import GenerationLoop
@@ -45,8 +45,12 @@ class GenerationMixin:
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
-        limit, vocabulary = self.max_length, self.config.vocab_size  # type: ignore[attr-defined]
+        limit, vocabulary = self.max_length, self.config.get_text_config().vocab_size  # type: ignore[attr-defined]
         return self.generation_config.resolve(options, limit, default_max_length, vocabulary)
+
+    def pack_inputs(self, inputs: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A padded batch of the model's inputs, packed, and its cu_seqlens."""
+        return pack_features(inputs, attention_mask)
 
     def generation_loop(
         self,
@@ -77,6 +81,7 @@ class GenerationMixin:
         inputs: Tensor | None = None,
         *,
         input_features: Tensor | None = None,
+        input_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         return_dict_in_generate: bool = False,
         output_scores: bool = False,
@@ -85,8 +90,9 @@ class GenerationMixin:
         """Decode a padded batch; each row's result is what it would be alone.
 
         Args:
-            inputs: features [batch, frames, features]; also by the name `input_features`.
-            attention_mask: [batch, frames], 1 for real frames; all by default.
+            inputs: features [batch, frames, features] or waveforms [batch, samples], as the model takes them;
+                also by the names `input_features` and `input_values`.
+            attention_mask: [batch, frames or samples], 1 for real ones; all by default.
             return_dict_in_generate: return a `GenerateOutput`.
             output_scores: put into it beam search's sequence scores, and for each step the processed scores
                 over the vocabulary [batch * hypotheses, vocabulary], -inf for a recording that has ended.
@@ -98,11 +104,13 @@ class GenerationMixin:
         Raises:
             ValueError: unsupported options, values out of range, recordings too long for the model.
         """
-        features = inputs if inputs is not None else input_features
-        if features is None:
-            raise ValueError("give the features to decode: generate(input_features, attention_mask=...)")
+        given = one_input(inputs, input_values, input_features)
+        if given is None:
+            raise ValueError(
+                "give the features to decode, or the waveforms: generate(inputs, attention_mask=...)"
+            )
         resolved = self.resolve_options(**options)
-        packed, cu_frames = pack_features(features.to(self.device), attention_mask)  # type: ignore[attr-defined]
+        packed, cu_frames = self.pack_inputs(given.to(self.device), attention_mask)  # type: ignore[attr-defined]
         recordings = packed.split((cu_frames[1:] - cu_frames[:-1]).tolist())
         keep_scores = return_dict_in_generate and output_scores
         requests = [

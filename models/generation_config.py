@@ -174,8 +174,9 @@ class GenerationConfig(PushToHub):
 
     @classmethod
     def from_model_config(cls, config: PretrainedConfig) -> "GenerationConfig":
-        """The generation options among a model's fields."""
-        fields = config.to_dict()
+        """The generation options among a model's fields, or else those of its decoder."""
+        given = {name: value for name, value in config.to_dict().items() if value is not None}
+        fields = {**config.get_text_config(decoder=True).to_dict(), **given}
         wanted = (_OPTIONS | _NEUTRAL.keys()) - {"output_attentions", "output_hidden_states", "use_cache"}
         return cls(**{name: fields[name] for name in sorted(wanted & fields.keys())})
 

@@ -60,6 +60,40 @@ class BaseModelOutputWithPastAndCrossAttentions(ModelOutput):
 
 
 @dataclass
+class CausalLMOutput(ModelOutput):
+    """loss (with labels; a scalar, or not reduced [batch]), logits [batch, tokens, vocabulary]."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
+    """last_hidden_state [batch, target, width], zero without a token; pooler_output [batch, width]."""
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    past_key_values: Any = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class CausalLMOutputWithCrossAttentions(ModelOutput):
+    """loss (a scalar, with labels), logits [batch, target, vocabulary], and what the decoder gave."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
 class Seq2SeqModelOutput(ModelOutput):
     """last_hidden_state [batch, target, d_model] of the decoder, and what the encoder gave."""
 

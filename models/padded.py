@@ -15,7 +15,7 @@ class Places:
     Args:
         past: tokens of earlier calls; no columns where this is the first.
         target: this call's.
-        source: the encoder's.
+        source: the encoder's; no columns where there is none.
     """
 
     past: Tensor
@@ -28,6 +28,21 @@ class Places:
         return torch.cat([self.past, self.target], dim=1)
 
 
+def one_input(
+    inputs: Tensor | None, input_values: Tensor | None, input_features: Tensor | None
+) -> Tensor | None:
+    """A model's input, under whichever name it came; None where it did not.
+
+    Raises:
+        ValueError: it came under several.
+    """
+    named = {"inputs": inputs, "input_values": input_values, "input_features": input_features}
+    given = {name: tensor for name, tensor in named.items() if tensor is not None}
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} are given at the same time; give one of them")
+    return next(iter(given.values()), None)
+
+
 def pack_features(input_features: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Padded features [batch, frames, features] to packed ones and their cu_seqlens.
 
@@ -38,16 +53,34 @@ def pack_features(input_features: Tensor, attention_mask: Tensor | None) -> tupl
         raise ValueError(
             f"input_features must be [batch, frames, features], got {list(input_features.shape)}"
         )
+    return _pack(input_features, attention_mask, f"input_features {list(input_features.shape)}", "frames")
+
+
+def pack_waveforms(input_values: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Padded waveforms [batch, samples] to packed ones [samples, 1] and their cu_seqlens.
+
+    Raises:
+        ValueError: not two-dimensional, a mask of another shape, or one with a row of no samples.
+    """
+    if input_values.dim() != 2:
+        raise ValueError(f"input_values must be [batch, samples], got {list(input_values.shape)}")
+    what = f"input_values {list(input_values.shape)}"
+    return _pack(input_values[..., None], attention_mask, what, "samples")
+
+
+def _pack(padded: Tensor, attention_mask: Tensor | None, what: str, unit: str) -> tuple[Tensor, Tensor]:
+    """[batch, time, width] to [rows, width] and their cu_seqlens."""
+    batch, width = padded.shape[:2]
     if attention_mask is None:
-        mask = torch.ones(input_features.shape[:2], dtype=torch.bool, device=input_features.device)
+        mask = torch.ones(batch, width, dtype=torch.bool, device=padded.device)
     else:
-        mask = attention_mask.to(input_features.device).bool()
-    if mask.shape != input_features.shape[:2]:
-        raise ValueError(f"attention_mask is {list(mask.shape)}, input_features {list(input_features.shape)}")
+        mask = attention_mask.to(padded.device).bool()
+    if mask.shape != (batch, width):
+        raise ValueError(f"attention_mask is {list(mask.shape)}, {what}")
     lengths = mask.sum(1)
     if lengths.numel() == 0 or int(lengths.min()) == 0:
-        raise ValueError("attention_mask has a row without frames; every recording needs at least one")
-    return pack(input_features, mask), cumulative(lengths)
+        raise ValueError(f"attention_mask has a row without {unit}; every recording needs at least one")
+    return pack(padded, mask), cumulative(lengths)
 
 
 def mask_of(lengths: list[int], width: int, device: torch.device) -> Tensor:

@@ -1,6 +1,7 @@
 """What every model shares: loading, saving, where it lies."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -26,8 +27,25 @@ class PretrainedModel(PushToHub, nn.Module):
     tied_weights: ClassVar[dict[str, str]] = {}
     # Buffers that old checkpoints hold and that are computed here.
     computed_keys: ClassVar[tuple[str, ...]] = ()
-    # What a checkpoint with a head puts before the names of the model without.
-    base_prefix: ClassVar[str] = "model."
+    # What a checkpoint with a head puts before the names of the model without; the first that fits.
+    base_prefix: ClassVar[str | tuple[str, ...]] = "model."
+    # How a checkpoint's names become the model's where they differ: (regular expression, replacement) for
+    # re.sub on the whole name, before base_prefix is looked for.
+    renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = ()
+    # Tensors of a checkpoint that the model has no use for, as is to be expected (another head, the encoder
+    # of a decoder): expressions searched for in names, after base_prefix is settled.
+    ignored_keys: ClassVar[tuple[str, ...]] = ()
+    # Tensors that may lie in a checkpoint by another name, read where there is none by their own: own name ->
+    # the other one, after base_prefix is settled.
+    stand_in_keys: ClassVar[dict[str, str]] = {}
+    # Tensors of the model that a checkpoint may lack, all those of one expression together, and that then are
+    # fresh, with a warning (the cross-attention of what was no decoder): expressions searched for in names.
+    fresh_keys: ClassVar[tuple[str, ...]] = ()
+    # Tensors that only training reads: a checkpoint may lack any of them, which then is fresh. Those of a
+    # model's parts count too.
+    training_keys: ClassVar[tuple[str, ...]] = ()
+    # What `forward` and `generate` call their input: waveforms or features.
+    main_input_name: ClassVar[str] = "input_values"
     # Files beside configuration and weights that the model reads, where there are any.
     side_files: ClassVar[tuple[str, ...]] = ()
     replaced_files: ClassVar[tuple[str, ...]] = (
@@ -49,6 +67,26 @@ class PretrainedModel(PushToHub, nn.Module):
     def dtype(self) -> torch.dtype:
         """The parameters' dtype."""
         return next(self.parameters()).dtype
+
+    # How the tensors of a checkpoint find their place; a model made of others asks them.
+
+    def ties(self) -> dict[str, str]:
+        """`tied_weights` of this model."""
+        return dict(self.tied_weights)
+
+    def own_key(self, name: str) -> str:
+        """What the model calls a checkpoint's tensor, but for `base_prefix`."""
+        for pattern, replacement in self.renamed_keys:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    def ignores(self, name: str) -> bool:
+        """Whether a checkpoint's tensor is none of the model's and nothing to warn of."""
+        return name in self.computed_keys or any(re.search(pattern, name) for pattern in self.ignored_keys)
+
+    def may_be_fresh(self, name: str) -> str:
+        """Which of `fresh_keys` lets a checkpoint do without this tensor of the model; "" for none."""
+        return next((pattern for pattern in self.fresh_keys if re.search(pattern, name)), "")
 
     def initialise(self) -> None:
         """Fresh weights as transformers draws them: normal with `init_std`, biases zero."""
@@ -113,7 +151,7 @@ class PretrainedModel(PushToHub, nn.Module):
         """Load a checkpoint that transformers or Tritone wrote, in evaluation mode.
 
         Tensors that the checkpoint lacks or that have another shape are errors; those that it has too many
-        are warned of.
+        are warned of, and so is cross-attention that is fresh because the checkpoint has none at all.
 
         Args:
             name_or_dir: a folder, or the id of a repository on the Hub; None with `config` and `state_dict`.
@@ -157,9 +195,13 @@ class PretrainedModel(PushToHub, nn.Module):
         for filename in cls.side_files:  # before the weights: a cache with weights then has them too
             checkpoint.find(filename)
         tensors = read_weights(checkpoint, use_safetensors) if state_dict is None else dict(state_dict)
-        with bounded(tensors):
+        with bounded(tensors, drawn=False):
             model = cls(own_config, *model_args)
         report = fit(tensors, model)
+        if report.kept:
+            with bounded(tensors):
+                model = cls(own_config, *model_args)
+            report = fit(tensors, model)
         where = checkpoint.name if state_dict is None else "state_dict"
         report.check(where, missing_allowed=output_loading_info, mismatched_allowed=ignore_mismatched_sizes)
         kind = as_dtype(wanted_dtype, own_config, tensors)

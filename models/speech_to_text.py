@@ -6,14 +6,13 @@ their encoder and decoder, which packs what it is given and unpacks what it retu
 
 from typing import Any, ClassVar, cast
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels.linear import linear
 from .attention import DecoderAttention, HeadMask
 from .configuration import PretrainedConfig
 from .generation import GenerationMixin
+from .labels import cross_entropy, shift_right
 from .outputs import (
     BaseModelOutput,
     BaseModelOutputWithPastAndCrossAttentions,
@@ -247,7 +246,7 @@ class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, Pret
     @property
     def max_length(self) -> int:
         """Tokens of the longest sequence, the start token counted."""
-        return self.model.decoder.embed_positions.limit
+        return self.model.decoder.positions.limit
 
     def encoder_length(self, frames: int) -> int:
         """Encoder tokens for so many frames.
@@ -273,9 +272,7 @@ class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, Pret
             positions: int [tokens], each token's place in its sequence, from 0.
             attention: the layout and cache to attend in.
         """
-        padding = self.config.pad_token_id
-        rows = torch.where(token_ids == padding, padding, positions + padding + 1)
-        return self._logits(self.model.decoder.packed(token_ids, rows, attention))
+        return self._logits(self.model.decoder.packed(token_ids, positions, attention))
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return linear(hidden, self.lm_head.weight, phase="decode")
@@ -303,33 +300,3 @@ class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, Pret
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         """Replace the map to the vocabulary."""
         self.lm_head = new_embeddings
-
-
-def shift_right(labels: Tensor, pad_token_id: int, start_token_id: int) -> Tensor:
-    """What a decoder reads to predict `labels`: the start token, then all but the last; -100 is padding.
-
-    Raises:
-        ValueError: labels that are not [batch, target].
-    """
-    if labels.dim() != 2:
-        raise ValueError(f"labels must be [batch, target], got {list(labels.shape)}")
-    start = labels.new_full((labels.shape[0], 1), start_token_id)
-    shifted = torch.cat([start, labels[:, :-1]], dim=1)
-    return shifted.masked_fill(shifted == -100, pad_token_id)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean over all labels [batch, target] that are not -100, as transformers weighs a batch.
-
-    Raises:
-        ValueError: as many labels as logits are needed, each a token of the vocabulary or -100.
-    """
-    if labels.shape != logits.shape[:2]:
-        raise ValueError(f"labels {list(labels.shape)} do not fit decoder inputs {list(logits.shape[:2])}")
-    real = labels[labels != -100]
-    if real.numel() and not 0 <= int(real.min()) <= int(real.max()) < logits.shape[2]:
-        raise ValueError(
-            f"labels go from {int(real.min())} to {int(real.max())}, and the model knows tokens 0 to "
-            f"{logits.shape[2] - 1}; -100 marks what is to be left out"
-        )
-    return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())

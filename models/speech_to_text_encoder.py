@@ -1,42 +1,48 @@
 """Speech2Text's encoder: frames to hidden states, padded as in transformers or packed."""
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels.embedding import add_positions
-from ..kernels.packing import cumulative, positions_within, unpack
+from ..kernels.packing import positions_within, unpack
 from .attention import HeadMask, StackAttention, head_masks
+from .configuration import PretrainedConfig
 from .outputs import BaseModelOutput, as_asked
 from .padded import mask_of, pack_features, pad_weights, unpack_all
+from .portions import in_portions
+from .pretrained import PretrainedModel
 from .speech_to_text_config import Speech2TextConfig
-from .speech_to_text_layers import (
-    Conv1dSubsampler,
-    EncoderLayer,
-    SinusoidalPositions,
-    embedding_scale,
-    run_layers,
-)
+from .speech_to_text_layers import Conv1dSubsampler, SinusoidalPositions
+from .transformer_layers import EncoderLayer, embedding_scale, run_layers
 
 # What a processor encodes at a time: the inner half of a layer, 2,048 numbers a token, then takes 8 MB.
 _CACHED_TOKENS = 1024
 
 
-class Speech2TextEncoder(nn.Module):
-    """Subsampler, positions and encoder layers."""
+class Speech2TextEncoder(PretrainedModel):
+    """Subsampler, positions and encoder layers.
+
+    Args:
+        config: sizes and constants; weights are fresh.
+    """
+
+    config_class: ClassVar[type[PretrainedConfig]] = Speech2TextConfig
+    base_prefix: ClassVar[str | tuple[str, ...]] = ("model.encoder.", "encoder.")
+    computed_keys: ClassVar[tuple[str, ...]] = ("embed_positions.weights",)
+    main_input_name: ClassVar[str] = "input_features"
 
     def __init__(self, config: Speech2TextConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.conv = Conv1dSubsampler(config)
         self.embed_positions = SinusoidalPositions(
             config.max_source_positions, config.d_model, config.pad_token_id
         )
         self.layers = nn.ModuleList(EncoderLayer(config, index) for index in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
+        self.initialise()
 
     def forward(
         self,
@@ -80,17 +86,11 @@ class Speech2TextEncoder(nn.Module):
     def packed(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
         """Packed frames [frames, features] to packed tokens [tokens, d_model] and their cu_seqlens."""
         if features.device.type != "cpu":
-            hidden, attention = self._run(features, cu_frames)
-            return hidden, attention.cu_query
+            return self._encoded(features, cu_frames)
         # An utterance's bits do not depend on the others, so that a processor may take a few at a time and
         # find one layer's output in its cache when the next one begins.
-        encoded, lengths = [], []
-        for begin, ends in _portions(cu_frames.tolist(), _CACHED_TOKENS * 2**self.config.num_conv_layers):
-            part = torch.tensor([begin, *ends], dtype=torch.int32)
-            hidden, attention = self._run(features[begin : ends[-1]], part - begin)
-            encoded.append(hidden)
-            lengths += attention.cu_query.diff().tolist()
-        return torch.cat(encoded), cumulative(lengths)
+        portion = _CACHED_TOKENS * 2**self.config.num_conv_layers
+        return in_portions(self._encoded, features, cu_frames, portion)
 
     def length(self, frames: int) -> int:
         """Encoder tokens for so many frames.
@@ -126,6 +126,10 @@ class Speech2TextEncoder(nn.Module):
             )
         return mask_of(lengths, width, attention_mask.device)
 
+    def _encoded(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, attention = self._run(features, cu_frames)
+        return hidden, attention.cu_query
+
     def _run(
         self, features: Tensor, cu_frames: Tensor, states: list[Tensor] | None = None, **options: Any
     ) -> tuple[Tensor, StackAttention]:
@@ -146,14 +150,3 @@ class Speech2TextEncoder(nn.Module):
             # padding token every frame looks like padding to it and gets the zero vector.
             return torch.zeros(total, dtype=torch.int64, device=cu_tokens.device)
         return positions_within(cu_tokens, total) + padding + 1
-
-
-def _portions(offsets: list[int], most: int) -> Iterator[tuple[int, list[int]]]:
-    """Consecutive sequences of at most `most` rows together, or one longer one: (begin, the end of each)."""
-    begin, ends = offsets[0], list[int]()
-    for end in offsets[1:]:
-        if ends and end - begin > most:
-            yield begin, ends
-            begin, ends = ends[-1], []
-        ends.append(end)
-    yield begin, ends

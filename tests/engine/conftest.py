@@ -33,6 +33,17 @@ def multilingual(tmp_path_factory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("multilingual"), lang_codes="mustc")
 
 
+@pytest.fixture(scope="session")
+def ctc_checkpoint(tmp_path_factory) -> Path:
+    """A CTC checkpoint of 20 ms a frame that says other things of other recordings."""
+    return write_ctc_checkpoint(tmp_path_factory.mktemp("ctc"))
+
+
+@pytest.fixture(scope="session")
+def lower_case_ctc_checkpoint(tmp_path_factory) -> Path:
+    return write_ctc_checkpoint(tmp_path_factory.mktemp("lower"), do_lower_case=True)
+
+
 @pytest.fixture
 def engine(checkpoint):
     with tritone.Engine(checkpoint, device="cpu", num_rows=8) as engine:
@@ -101,3 +112,33 @@ def write_vocabulary(folder: Path, languages: list[str]) -> int:
     tokens += [f"<lang:{language}>" for language in languages]
     (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
     return len(tokens)
+
+
+def write_ctc_checkpoint(folder: Path, **options: bool) -> Path:
+    """A folder with model, feature extractor and tokenizer; `options` are the tokenizer's."""
+    letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]
+    (folder / "letters.json").write_text(json.dumps({letter: index for index, letter in enumerate(letters)}))
+    tokenizer = tritone.Wav2Vec2CTCTokenizer(folder / "letters.json", **options)
+    tritone.Wav2Vec2Processor(tritone.Wav2Vec2FeatureExtractor(), tokenizer).save_pretrained(folder)
+    config = tritone.Wav2Vec2Config(
+        vocab_size=len(letters),
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=40,
+        conv_dim=(12, 16, 20),
+        conv_kernel=(12, 9, 4),
+        conv_stride=(10, 8, 4),
+        num_conv_pos_embeddings=9,
+        num_conv_pos_embedding_groups=3,
+    )
+    torch.manual_seed(0)
+    model = tritone.Wav2Vec2ForCTC(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.xavier_normal_(parameter, gain=1.5)
+        model.lm_head.weight.normal_(std=0.5)
+        model.lm_head.bias[:5] = torch.tensor([3.0, -99.0, -99.0, -99.0, 3.0])  # blanks, words, no <s>
+    model.save_pretrained(folder)
+    return folder

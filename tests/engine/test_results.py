@@ -3,11 +3,12 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tritone.engine.results import LineFormat, Origin, ResultsFile, json_line, text_line
-from tritone.engine.transcription import Transcription
+from tritone.engine.transcription import Span, Transcription
 from tritone.scheduler.request import FinishReason
 
 ORIGIN = Origin("digits", {"dtype": "float32"})
@@ -41,6 +42,17 @@ def write(path: Path, line_format: LineFormat = JSONL, results=None, **options) 
 
 def lines(path: Path) -> list[str]:
     return path.read_bytes().decode().split("\n")[:-1]
+
+
+def test_words_are_in_a_json_line_where_the_model_knows_when_they_were_said():
+    words = (Span("ONE", 0.1, 0.30000000000000004), Span("TWO", 0.5, 1.0))
+    found = json.loads(json_line(PATHS[0], replace(result("ONE TWO"), words=words), ORIGIN))
+    assert found["words"] == [
+        {"word": "ONE", "start": 0.1, "end": 0.3},
+        {"word": "TWO", "start": 0.5, "end": 1.0},
+    ]
+    assert json.loads(json_line(PATHS[0], replace(result(), words=()), ORIGIN))["words"] == []
+    assert "words" not in json.loads(json_line(PATHS[0], result("no times"), ORIGIN))
 
 
 @pytest.mark.parametrize("line_format", LineFormat)

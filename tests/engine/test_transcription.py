@@ -3,7 +3,7 @@
 import threading
 import time
 
-from tritone.engine.transcription import Handle, Outcome
+from tritone.engine.transcription import Handle, Outcome, TokenReader
 from tritone.scheduler.request import FinishReason
 
 SOON = 10  # seconds
@@ -11,7 +11,8 @@ SOON = 10  # seconds
 
 def pieces_of(tokens: list[str], decode, whole_words=False) -> tuple[list[str], str]:
     """What iteration yields where each token arrives alone, and the final text."""
-    handle = Handle(None, lambda ids: decode([tokens[i] for i in ids]), whole_words, lambda handle: False)
+    reader = TokenReader(lambda ids: decode([tokens[i] for i in ids]), whole_words)
+    handle = Handle(None, reader, lambda handle: False)
     found = []
     iterator = iter(handle)
 

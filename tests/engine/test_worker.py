@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from tritone.engine.transcription import Handle, in_order
+from tritone.engine.transcription import Handle, TokenReader, Transcription, in_order
 from tritone.engine.worker import Job, Prepared, Worker
 from tritone.scheduler.request import Completion, FinishReason, GenerationOptions, Hypothesis, Tokens
 
@@ -95,7 +95,7 @@ def spell(token_ids) -> str:
 
 
 def submit(worker, tokens=3, *, prepare=None, priority=0, stream=True) -> Handle:
-    handle = Handle(tokens, spell, False, worker.cancel)
+    handle = Handle(tokens, TokenReader(spell, False), worker.cancel)
     prepare = prepare or (lambda: Prepared(tokens, OPTIONS, duration=2.0))
     worker.submit(Job(handle, prepare, priority=priority, stream=stream))
     return handle
@@ -236,6 +236,57 @@ def test_no_more_is_read_ahead_than_there_are_places(worker, loop):
     for handle in handles:
         handle.result(SOON)
     assert len(read) == 20
+
+
+def test_no_more_is_read_ahead_than_so_many_seconds_of_audio(loop):
+    worker = Worker(loop, readers=1, places=100, seconds=5.0)
+    read = []
+    loop.go.clear()
+
+    def counted():
+        read.append(1)
+        return Prepared(1, OPTIONS, duration=2.0)
+
+    handles = [submit(worker, prepare=counted) for _ in range(20)]
+    assert loop.entered.wait(SOON)
+    time.sleep(0.05)
+    assert len(read) == 3  # the third began when a second was left
+    loop.go.set()
+    for handle in handles:
+        handle.result(SOON)
+    assert len(read) == 20
+    worker.close(cancel=False)
+
+
+def test_one_recording_may_be_longer_than_all_that_is_read_ahead(loop):
+    worker = Worker(loop, readers=2, places=4, seconds=5.0)
+    handles = [submit(worker, prepare=lambda: Prepared(2, OPTIONS, duration=60.0)) for _ in range(6)]
+    assert [handle.result(SOON).duration for handle in handles] == [60.0] * 6
+    worker.close(cancel=False)
+
+
+def test_a_one_shot_request_has_no_options_and_its_answer_comes_with_its_end(worker, loop):
+    class Reader(TokenReader):
+        def transcription(self, outcome):
+            return Transcription(outcome.answer["said"], (), outcome.finish_reason, outcome.duration)
+
+    def step():
+        (request_id,) = list(loop.requests)
+        request, _ = loop.requests.pop(request_id)
+        assert (request.options, request.inputs) == (None, 7)
+        return [Completion(request_id, (), FinishReason.STOP, answer={"said": "seven"})]
+
+    loop.step = step
+    handle = Handle("a.wav", Reader(spell, False), worker.cancel)
+    worker.submit(Job(handle, lambda: Prepared(7, None, duration=2.0), priority=0, stream=True))
+    assert list(handle) == ["seven"]
+    result = handle.result(SOON)
+    assert (result.text, result.finish_reason, result.duration, result.source) == (
+        "seven",
+        "stop",
+        2.0,
+        "a.wav",
+    )
 
 
 def test_a_higher_priority_is_read_first(loop):

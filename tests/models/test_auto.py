@@ -13,10 +13,12 @@ import transformers
 from tritone.models.auto import (
     AutoConfig,
     AutoFeatureExtractor,
+    AutoModelForCTC,
     AutoModelForSpeechSeq2Seq,
     AutoProcessor,
     AutoTokenizer,
 )
+from tritone.models.families import FAMILIES, family_of_fields
 from tritone.models.speech_to_text import Speech2TextForConditionalGeneration, Speech2TextModel
 from tritone.models.speech_to_text_config import Speech2TextConfig
 from tritone.models.speech_to_text_processing import Speech2TextFeatureExtractor, Speech2TextProcessor
@@ -38,7 +40,14 @@ SIZES = {
     "max_target_positions": 20,
     "input_feat_per_channel": 4,
 }
-ALL = [AutoConfig, AutoFeatureExtractor, AutoModelForSpeechSeq2Seq, AutoProcessor, AutoTokenizer]
+ALL = [
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModelForCTC,
+    AutoModelForSpeechSeq2Seq,
+    AutoProcessor,
+    AutoTokenizer,
+]
 
 
 @pytest.fixture
@@ -247,8 +256,8 @@ def test_a_configuration_is_loaded_made_and_told_what_was_not_for_it(folder):
     assert (config.dropout, unused) == (0.5, {"foo": False})
     assert AutoConfig.from_pretrained(folder / "config.json") == AutoConfig.from_pretrained(folder)
     assert AutoConfig.for_model("speech_to_text", d_model=8).d_model == 8
-    with pytest.raises(ValueError, match="AutoConfig has model_type 'bert'; supported here: speech_to_text"):
-        AutoConfig.for_model("bert")
+    with pytest.raises(ValueError, match="AutoConfig has model_type 'whisper'; supported here: bart, bert, "):
+        AutoConfig.for_model("whisper")
 
 
 def test_a_configuration_with_code_of_its_own_loads_as_what_it_says_it_is(folder):
@@ -282,7 +291,7 @@ def test_the_folders_around_a_checkpoint_do_not_decide(folder):
     edit(folder / "config.json", model_type=None)
     (folder.parent / "s2t").mkdir()
     moved = folder.rename(folder.parent / "s2t" / "checkpoint-500")
-    problem = "has model_type None; supported here: speech_to_text; write one into its config.json"
+    problem = "has model_type None; supported here: .*speech_to_text.*; write one into its config.json"
     with pytest.raises(ValueError, match=problem):
         AutoModelForSpeechSeq2Seq.from_pretrained(moved)
     assert type(Speech2TextForConditionalGeneration.from_pretrained(moved).config) is Speech2TextConfig
@@ -326,7 +335,7 @@ def test_a_configuration_decides_the_family_if_it_is_given(auto, processor, fold
     edit(folder / "config.json", model_type="whisper")
     for file in ("preprocessor_config.json", "tokenizer_config.json"):
         edit(folder / file, processor_class=None, tokenizer_class=None, feature_extractor_type=None)
-    with pytest.raises(ValueError, match="model_type 'whisper'; supported here: speech_to_text"):
+    with pytest.raises(ValueError, match=r"model_type 'whisper'; supported here: .*speech_to_text"):
         auto.from_pretrained(folder)
     assert auto.from_pretrained(folder, config=Speech2TextConfig()) is not None
 
@@ -339,13 +348,63 @@ def test_the_public_names_are_these_classes():
         assert getattr(tritone, auto.__name__) is auto
 
 
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
+def test_every_class_in_the_table_is_there_and_of_its_family(family):
+    assert family.load("config").model_type == family.model_type
+    for kind in ("speech_seq2seq", "speech_encoder", "text_decoder", "ctc"):
+        model = family.load(kind)
+        assert model is None or model.config_class is family.load("config"), kind
+    for kind in ("feature_extractor", "tokenizer", "processor"):
+        found = family.load(kind)
+        assert found is None or hasattr(found, "from_pretrained"), kind
+        assert found is None or family.named(kind, found.__name__) is found
+    for path in family.other_tokenizers:
+        assert hasattr(family.named("tokenizer", path.rpartition(".")[2]), "from_pretrained")
+
+
+def test_a_model_of_another_kind_is_refused_with_the_way_to_load_it(folder):
+    edit(folder / "config.json", model_type="wav2vec2")
+    with pytest.raises(
+        ValueError, match=r"has model_type 'wav2vec2'; .*for wav2vec2 there is AutoModelForCTC; "
+    ):
+        AutoModelForSpeechSeq2Seq.from_pretrained(folder)
+    edit(folder / "config.json", model_type="bert")
+    with pytest.raises(ValueError, match=r"for bert there is SpeechEncoderDecoderModel\..*, as decoder"):
+        AutoModelForCTC.from_pretrained(folder)
+
+
+def test_families_are_told_apart_by_the_longest_name_that_a_checkpoints_name_holds():
+    def found(name: str) -> str:
+        return family_of_fields({}, name, name, FAMILIES).model_type
+
+    assert found("s2t-small-librispeech-asr") == "speech_to_text"
+    assert found("my-speech_to_text_2-large") == "speech_to_text_2"
+    assert found("roberta-base") == "roberta"
+    assert found("mbart-large") == "mbart"
+    assert found("unispeech-sat-base") == "unispeech-sat"
+
+
+def test_a_family_is_imported_when_it_is_used(tmp_path):
+    code = (
+        "import sys, tritone; tritone.AutoModelForSpeechSeq2Seq\n"
+        "print([name for name in sys.modules if name.startswith('tritone.models.')\n"
+        "       and any(part in name for part in ('bert', 'wav2vec2', 'gpt2', 'bart', 'sew'))])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
+    assert (run.returncode, run.stdout) == (0, "[]\n"), run.stderr
+
+
 @pytest.mark.parametrize("auto", ALL)
 @pytest.mark.parametrize("model_type", ["whisper", None, 3])
 def test_a_family_that_is_not_here_is_refused_with_those_that_are(auto, model_type, folder):
     edit(folder / "config.json", model_type=None)
     fields = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**fields, "model_type": model_type}))
-    with pytest.raises(ValueError, match=f"model_type {model_type!r}; supported here: speech_to_text"):
+    with pytest.raises(
+        ValueError, match=f"model_type {model_type!r}; supported here: .*(speech_to_text|wav2vec2)"
+    ):
         auto.from_pretrained(folder)
 
 

@@ -1,0 +1,50 @@
+"""The public names of this package, and where each lies; no torch here, they are imported when first used."""
+
+from typing import TYPE_CHECKING
+
+HOMES = {
+    "AutoConfig": "auto",
+    "AutoFeatureExtractor": "auto",
+    "AutoModelForCTC": "auto",
+    "AutoModelForSpeechSeq2Seq": "auto",
+    "AutoProcessor": "auto",
+    "AutoTokenizer": "auto",
+    "GenerationConfig": "generation_config",
+    "Speech2Text2Processor": "wav2vec2_processing",
+    "Speech2TextConfig": "speech_to_text",
+    "Speech2TextFeatureExtractor": "speech_to_text_processing",
+    "Speech2TextForConditionalGeneration": "speech_to_text",
+    "Speech2TextModel": "speech_to_text",
+    "Speech2TextProcessor": "speech_to_text_processing",
+    "Speech2TextTokenizer": "speech_to_text_tokenization",
+    "SpeechProcessor": "processing",
+    "Wav2Vec2CTCTokenizer": "wav2vec2_tokenization",
+    "Wav2Vec2Config": "wav2vec2_config",
+    "Wav2Vec2FeatureExtractor": "wav2vec2_processing",
+    "Wav2Vec2ForCTC": "ctc",
+    "Wav2Vec2Model": "wav2vec2",
+    "Wav2Vec2Processor": "wav2vec2_processing",
+}
+
+if TYPE_CHECKING:
+    from .auto import AutoConfig as AutoConfig
+    from .auto import AutoFeatureExtractor as AutoFeatureExtractor
+    from .auto import AutoModelForCTC as AutoModelForCTC
+    from .auto import AutoModelForSpeechSeq2Seq as AutoModelForSpeechSeq2Seq
+    from .auto import AutoProcessor as AutoProcessor
+    from .auto import AutoTokenizer as AutoTokenizer
+    from .ctc import Wav2Vec2ForCTC as Wav2Vec2ForCTC
+    from .generation_config import GenerationConfig as GenerationConfig
+    from .processing import SpeechProcessor as SpeechProcessor
+    from .speech_to_text import Speech2TextConfig as Speech2TextConfig
+    from .speech_to_text import Speech2TextForConditionalGeneration as Speech2TextForConditionalGeneration
+    from .speech_to_text import Speech2TextModel as Speech2TextModel
+    from .speech_to_text_processing import Speech2TextFeatureExtractor as Speech2TextFeatureExtractor
+    from .speech_to_text_processing import Speech2TextProcessor as Speech2TextProcessor
+    from .speech_to_text_tokenization import Speech2TextTokenizer as Speech2TextTokenizer
+    from .wav2vec2 import Wav2Vec2Model as Wav2Vec2Model
+    from .wav2vec2_config import Wav2Vec2Config as Wav2Vec2Config
+    from .wav2vec2_processing import Speech2Text2Processor as Speech2Text2Processor
+    from .wav2vec2_processing import Wav2Vec2FeatureExtractor as Wav2Vec2FeatureExtractor
+    from .wav2vec2_processing import Wav2Vec2Processor as Wav2Vec2Processor
+    from .wav2vec2_tokenization import Wav2Vec2CTCTokenizer as Wav2Vec2CTCTokenizer

@@ -1,0 +1,80 @@
+"""A speech encoder with a text decoder in the engine, whose recordings no table of positions bounds."""
+
+import numpy as np
+import pytest
+import torch
+from tritone.engine.audio import AudioError
+from tritone.models.speech_encoder_decoder import SpeechEncoderDecoderModel
+from tritone.models.speech_encoder_decoder_config import SpeechEncoderDecoderConfig
+
+import tritone
+
+SOON = 60  # seconds
+TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "zero", "one", "two", "three", "##teen", "##ty"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder-decoder")
+    (folder / "vocab.txt").write_text("\n".join(TOKENS))
+    tritone.BertTokenizer(folder / "vocab.txt").save_pretrained(folder)
+    tritone.Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    encoder = tritone.Wav2Vec2Config(
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=40,
+        conv_dim=(12, 16, 20),
+        conv_kernel=(12, 9, 4),
+        conv_stride=(10, 8, 4),
+        num_conv_pos_embeddings=9,
+        num_conv_pos_embedding_groups=3,
+    )
+    decoder = tritone.BertConfig(
+        vocab_size=len(TOKENS),
+        hidden_size=20,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=30,
+        max_position_embeddings=40,
+    )
+    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 2, 0, 3
+    torch.manual_seed(4)
+    model = SpeechEncoderDecoderModel(config=config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.xavier_normal_(parameter, gain=2.0)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 7}])
+def test_each_of_twenty_at_once_has_the_tokens_that_generate_finds_for_it_alone(folder, waveforms, options):
+    options = {"max_new_tokens": 8, **options}
+    model = tritone.AutoModelForSpeechSeq2Seq.from_pretrained(folder)
+    processor = tritone.AutoProcessor.from_pretrained(folder)
+    with tritone.Engine(folder, device="cpu", num_rows=8) as engine:
+        results = list(engine.transcribe(waveforms, **options))
+    assert len({result.token_ids for result in results}) > 3  # or the weights would say nothing
+    for result, waveform in zip(results, waveforms, strict=True):
+        inputs = processor(waveform, sampling_rate=16_000, return_tensors="pt")
+        ids = tuple(model.generate(inputs.input_values, **options)[0].tolist())
+        assert result.token_ids == ids
+        assert result.text == processor.decode(ids, skip_special_tokens=True)
+        assert result.words is None
+
+
+def test_a_cache_that_nobody_sized_holds_the_longest_recording_that_memory_allows(
+    folder, waveforms, monkeypatch
+):
+    monkeypatch.setattr("tritone.engine.limits._memory", lambda device: 4 * 3 * (12 / 10) * 4 * 16_000 * 30)
+    with tritone.Engine(folder, device="cpu", num_rows=2) as engine:
+        assert engine.max_seconds == pytest.approx(30, abs=0.01)
+        longest = np.tile(waveforms[0], 99)[: int(engine.max_seconds * 16_000)]
+        assert len(engine.submit(longest, num_beams=2, max_new_tokens=4).result(SOON).token_ids) <= 5
+        with pytest.raises(AudioError, match=r"longer than 30\.0 s"):
+            engine.submit(np.tile(waveforms[0], 99)).result(SOON)
+        with pytest.raises(AudioError, match="300 samples is too short: this model needs 332 at least"):
+            engine.submit(waveforms[0][:300]).result(SOON)
