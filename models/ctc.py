@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..kernels.linear import linear
 from ..kernels.sampling import greedy
+from .hubert import HubertModel
 from .outputs import CausalLMOutput, as_asked
 from .pretrained import PretrainedModel
 from .wav2vec2 import Wav2Vec2Model
@@ -185,3 +186,9 @@ class Wav2Vec2ForCTC(CTCModel):
     """wav2vec 2.0 with a CTC head."""
 
     base_class = Wav2Vec2Model
+
+
+class HubertForCTC(CTCModel):
+    """HuBERT with a CTC head."""
+
+    base_class = HubertModel

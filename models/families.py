@@ -74,6 +74,16 @@ FAMILIES = (
         tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
         processor="wav2vec2_processing.Wav2Vec2Processor",
     ),
+    Family(
+        "hubert",
+        ("hubert",),
+        "hubert.HubertConfig",
+        speech_encoder="hubert.HubertModel",
+        ctc="ctc.HubertForCTC",
+        feature_extractor="wav2vec2_processing.Wav2Vec2FeatureExtractor",
+        tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
+        processor="wav2vec2_processing.Wav2Vec2Processor",
+    ),
 )
 
 

@@ -10,6 +10,9 @@ HOMES = {
     "AutoProcessor": "auto",
     "AutoTokenizer": "auto",
     "GenerationConfig": "generation_config",
+    "HubertConfig": "hubert",
+    "HubertForCTC": "ctc",
+    "HubertModel": "hubert",
     "Speech2Text2Processor": "wav2vec2_processing",
     "Speech2TextConfig": "speech_to_text",
     "Speech2TextFeatureExtractor": "speech_to_text_processing",
@@ -33,8 +36,11 @@ if TYPE_CHECKING:
     from .auto import AutoModelForSpeechSeq2Seq as AutoModelForSpeechSeq2Seq
     from .auto import AutoProcessor as AutoProcessor
     from .auto import AutoTokenizer as AutoTokenizer
+    from .ctc import HubertForCTC as HubertForCTC
     from .ctc import Wav2Vec2ForCTC as Wav2Vec2ForCTC
     from .generation_config import GenerationConfig as GenerationConfig
+    from .hubert import HubertConfig as HubertConfig
+    from .hubert import HubertModel as HubertModel
     from .processing import SpeechProcessor as SpeechProcessor
     from .speech_to_text import Speech2TextConfig as Speech2TextConfig
     from .speech_to_text import Speech2TextForConditionalGeneration as Speech2TextForConditionalGeneration
