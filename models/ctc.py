@@ -11,6 +11,8 @@ from ..kernels.sampling import greedy
 from .hubert import HubertModel
 from .outputs import CausalLMOutput, as_asked
 from .pretrained import PretrainedModel
+from .unispeech import UniSpeechModel
+from .unispeech_sat import UniSpeechSatModel
 from .wav2vec2 import Wav2Vec2Model
 from .wav2vec2_encoder import WaveformEncoder
 
@@ -192,3 +194,15 @@ class HubertForCTC(CTCModel):
     """HuBERT with a CTC head."""
 
     base_class = HubertModel
+
+
+class UniSpeechForCTC(CTCModel):
+    """UniSpeech with a CTC head."""
+
+    base_class = UniSpeechModel
+
+
+class UniSpeechSatForCTC(CTCModel):
+    """UniSpeech-SAT with a CTC head."""
+
+    base_class = UniSpeechSatModel

@@ -84,6 +84,26 @@ FAMILIES = (
         tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
         processor="wav2vec2_processing.Wav2Vec2Processor",
     ),
+    Family(
+        "unispeech",
+        ("unispeech",),
+        "unispeech.UniSpeechConfig",
+        speech_encoder="unispeech.UniSpeechModel",
+        ctc="ctc.UniSpeechForCTC",
+        feature_extractor="wav2vec2_processing.Wav2Vec2FeatureExtractor",
+        tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
+        processor="wav2vec2_processing.Wav2Vec2Processor",
+    ),
+    Family(
+        "unispeech-sat",
+        ("unispeech-sat", "unispeech_sat"),
+        "unispeech_sat.UniSpeechSatConfig",
+        speech_encoder="unispeech_sat.UniSpeechSatModel",
+        ctc="ctc.UniSpeechSatForCTC",
+        feature_extractor="wav2vec2_processing.Wav2Vec2FeatureExtractor",
+        tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
+        processor="wav2vec2_processing.Wav2Vec2Processor",
+    ),
 )
 
 

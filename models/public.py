@@ -21,6 +21,12 @@ HOMES = {
     "Speech2TextProcessor": "speech_to_text_processing",
     "Speech2TextTokenizer": "speech_to_text_tokenization",
     "SpeechProcessor": "processing",
+    "UniSpeechConfig": "unispeech",
+    "UniSpeechForCTC": "ctc",
+    "UniSpeechModel": "unispeech",
+    "UniSpeechSatConfig": "unispeech_sat",
+    "UniSpeechSatForCTC": "ctc",
+    "UniSpeechSatModel": "unispeech_sat",
     "Wav2Vec2CTCTokenizer": "wav2vec2_tokenization",
     "Wav2Vec2Config": "wav2vec2_config",
     "Wav2Vec2FeatureExtractor": "wav2vec2_processing",
@@ -37,6 +43,8 @@ if TYPE_CHECKING:
     from .auto import AutoProcessor as AutoProcessor
     from .auto import AutoTokenizer as AutoTokenizer
     from .ctc import HubertForCTC as HubertForCTC
+    from .ctc import UniSpeechForCTC as UniSpeechForCTC
+    from .ctc import UniSpeechSatForCTC as UniSpeechSatForCTC
     from .ctc import Wav2Vec2ForCTC as Wav2Vec2ForCTC
     from .generation_config import GenerationConfig as GenerationConfig
     from .hubert import HubertConfig as HubertConfig
@@ -48,6 +56,10 @@ if TYPE_CHECKING:
     from .speech_to_text_processing import Speech2TextFeatureExtractor as Speech2TextFeatureExtractor
     from .speech_to_text_processing import Speech2TextProcessor as Speech2TextProcessor
     from .speech_to_text_tokenization import Speech2TextTokenizer as Speech2TextTokenizer
+    from .unispeech import UniSpeechConfig as UniSpeechConfig
+    from .unispeech import UniSpeechModel as UniSpeechModel
+    from .unispeech_sat import UniSpeechSatConfig as UniSpeechSatConfig
+    from .unispeech_sat import UniSpeechSatModel as UniSpeechSatModel
     from .wav2vec2 import Wav2Vec2Model as Wav2Vec2Model
     from .wav2vec2_config import Wav2Vec2Config as Wav2Vec2Config
     from .wav2vec2_processing import Speech2Text2Processor as Speech2Text2Processor
