@@ -11,6 +11,7 @@ from ..kernels.sampling import greedy
 from .hubert import HubertModel
 from .outputs import CausalLMOutput, as_asked
 from .pretrained import PretrainedModel
+from .sew import SEWModel
 from .unispeech import UniSpeechModel
 from .unispeech_sat import UniSpeechSatModel
 from .wav2vec2 import Wav2Vec2Model
@@ -206,3 +207,9 @@ class UniSpeechSatForCTC(CTCModel):
     """UniSpeech-SAT with a CTC head."""
 
     base_class = UniSpeechSatModel
+
+
+class SEWForCTC(CTCModel):
+    """SEW with a CTC head."""
+
+    base_class = SEWModel

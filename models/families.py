@@ -104,6 +104,16 @@ FAMILIES = (
         tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
         processor="wav2vec2_processing.Wav2Vec2Processor",
     ),
+    Family(
+        "sew",
+        ("sew",),
+        "sew.SEWConfig",
+        speech_encoder="sew.SEWModel",
+        ctc="ctc.SEWForCTC",
+        feature_extractor="wav2vec2_processing.Wav2Vec2FeatureExtractor",
+        tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
+        processor="wav2vec2_processing.Wav2Vec2Processor",
+    ),
 )
 
 

@@ -13,6 +13,9 @@ HOMES = {
     "HubertConfig": "hubert",
     "HubertForCTC": "ctc",
     "HubertModel": "hubert",
+    "SEWConfig": "sew",
+    "SEWForCTC": "ctc",
+    "SEWModel": "sew",
     "Speech2Text2Processor": "wav2vec2_processing",
     "Speech2TextConfig": "speech_to_text",
     "Speech2TextFeatureExtractor": "speech_to_text_processing",
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from .auto import AutoProcessor as AutoProcessor
     from .auto import AutoTokenizer as AutoTokenizer
     from .ctc import HubertForCTC as HubertForCTC
+    from .ctc import SEWForCTC as SEWForCTC
     from .ctc import UniSpeechForCTC as UniSpeechForCTC
     from .ctc import UniSpeechSatForCTC as UniSpeechSatForCTC
     from .ctc import Wav2Vec2ForCTC as Wav2Vec2ForCTC
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
     from .hubert import HubertConfig as HubertConfig
     from .hubert import HubertModel as HubertModel
     from .processing import SpeechProcessor as SpeechProcessor
+    from .sew import SEWConfig as SEWConfig
+    from .sew import SEWModel as SEWModel
     from .speech_to_text import Speech2TextConfig as Speech2TextConfig
     from .speech_to_text import Speech2TextForConditionalGeneration as Speech2TextForConditionalGeneration
     from .speech_to_text import Speech2TextModel as Speech2TextModel
