@@ -65,6 +65,13 @@ FAMILIES = (
         processor="speech_to_text_processing.Speech2TextProcessor",
     ),
     Family(
+        "bert",
+        ("bert",),
+        "bert_config.BertConfig",
+        text_decoder="bert.BertLMHeadModel",
+        tokenizer="bert_tokenization.BertTokenizer",
+    ),
+    Family(
         "wav2vec2",
         ("wav2vec2",),
         "wav2vec2_config.Wav2Vec2Config",

@@ -9,6 +9,10 @@ HOMES = {
     "AutoModelForSpeechSeq2Seq": "auto",
     "AutoProcessor": "auto",
     "AutoTokenizer": "auto",
+    "BertConfig": "bert_config",
+    "BertLMHeadModel": "bert",
+    "BertModel": "bert",
+    "BertTokenizer": "bert_tokenization",
     "GenerationConfig": "generation_config",
     "HubertConfig": "hubert",
     "HubertForCTC": "ctc",
@@ -45,6 +49,10 @@ if TYPE_CHECKING:
     from .auto import AutoModelForSpeechSeq2Seq as AutoModelForSpeechSeq2Seq
     from .auto import AutoProcessor as AutoProcessor
     from .auto import AutoTokenizer as AutoTokenizer
+    from .bert import BertLMHeadModel as BertLMHeadModel
+    from .bert import BertModel as BertModel
+    from .bert_config import BertConfig as BertConfig
+    from .bert_tokenization import BertTokenizer as BertTokenizer
     from .ctc import HubertForCTC as HubertForCTC
     from .ctc import SEWForCTC as SEWForCTC
     from .ctc import UniSpeechForCTC as UniSpeechForCTC
