@@ -12,6 +12,7 @@ from .hubert import HubertModel
 from .outputs import CausalLMOutput, as_asked
 from .pretrained import PretrainedModel
 from .sew import SEWModel
+from .sew_d import SEWDModel
 from .unispeech import UniSpeechModel
 from .unispeech_sat import UniSpeechSatModel
 from .wav2vec2 import Wav2Vec2Model
@@ -213,3 +214,9 @@ class SEWForCTC(CTCModel):
     """SEW with a CTC head."""
 
     base_class = SEWModel
+
+
+class SEWDForCTC(CTCModel):
+    """SEW-D with a CTC head."""
+
+    base_class = SEWDModel

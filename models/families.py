@@ -121,6 +121,16 @@ FAMILIES = (
         tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
         processor="wav2vec2_processing.Wav2Vec2Processor",
     ),
+    Family(
+        "sew-d",
+        ("sew-d", "sew_d"),
+        "sew_d.SEWDConfig",
+        speech_encoder="sew_d.SEWDModel",
+        ctc="ctc.SEWDForCTC",
+        feature_extractor="wav2vec2_processing.Wav2Vec2FeatureExtractor",
+        tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
+        processor="wav2vec2_processing.Wav2Vec2Processor",
+    ),
 )
 
 

@@ -18,6 +18,9 @@ HOMES = {
     "HubertForCTC": "ctc",
     "HubertModel": "hubert",
     "SEWConfig": "sew",
+    "SEWDConfig": "sew_d",
+    "SEWDForCTC": "ctc",
+    "SEWDModel": "sew_d",
     "SEWForCTC": "ctc",
     "SEWModel": "sew",
     "Speech2Text2Processor": "wav2vec2_processing",
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from .bert_config import BertConfig as BertConfig
     from .bert_tokenization import BertTokenizer as BertTokenizer
     from .ctc import HubertForCTC as HubertForCTC
+    from .ctc import SEWDForCTC as SEWDForCTC
     from .ctc import SEWForCTC as SEWForCTC
     from .ctc import UniSpeechForCTC as UniSpeechForCTC
     from .ctc import UniSpeechSatForCTC as UniSpeechSatForCTC
@@ -64,6 +68,8 @@ if TYPE_CHECKING:
     from .processing import SpeechProcessor as SpeechProcessor
     from .sew import SEWConfig as SEWConfig
     from .sew import SEWModel as SEWModel
+    from .sew_d import SEWDConfig as SEWDConfig
+    from .sew_d import SEWDModel as SEWDModel
     from .speech_to_text import Speech2TextConfig as Speech2TextConfig
     from .speech_to_text import Speech2TextForConditionalGeneration as Speech2TextForConditionalGeneration
     from .speech_to_text import Speech2TextModel as Speech2TextModel
