@@ -72,6 +72,13 @@ FAMILIES = (
         tokenizer="bert_tokenization.BertTokenizer",
     ),
     Family(
+        "roberta",
+        ("roberta",),
+        "roberta_config.RobertaConfig",
+        text_decoder="roberta.RobertaForCausalLM",
+        tokenizer="roberta_tokenization.RobertaTokenizer",
+    ),
+    Family(
         "wav2vec2",
         ("wav2vec2",),
         "wav2vec2_config.Wav2Vec2Config",

@@ -17,6 +17,10 @@ HOMES = {
     "HubertConfig": "hubert",
     "HubertForCTC": "ctc",
     "HubertModel": "hubert",
+    "RobertaConfig": "roberta_config",
+    "RobertaForCausalLM": "roberta",
+    "RobertaModel": "roberta",
+    "RobertaTokenizer": "roberta_tokenization",
     "SEWConfig": "sew",
     "SEWDConfig": "sew_d",
     "SEWDForCTC": "ctc",
@@ -66,6 +70,10 @@ if TYPE_CHECKING:
     from .hubert import HubertConfig as HubertConfig
     from .hubert import HubertModel as HubertModel
     from .processing import SpeechProcessor as SpeechProcessor
+    from .roberta import RobertaForCausalLM as RobertaForCausalLM
+    from .roberta import RobertaModel as RobertaModel
+    from .roberta_config import RobertaConfig as RobertaConfig
+    from .roberta_tokenization import RobertaTokenizer as RobertaTokenizer
     from .sew import SEWConfig as SEWConfig
     from .sew import SEWModel as SEWModel
     from .sew_d import SEWDConfig as SEWDConfig
