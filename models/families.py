@@ -79,6 +79,13 @@ FAMILIES = (
         tokenizer="roberta_tokenization.RobertaTokenizer",
     ),
     Family(
+        "gpt2",
+        ("gpt2",),
+        "gpt2_config.GPT2Config",
+        text_decoder="gpt2.GPT2LMHeadModel",
+        tokenizer="gpt2_tokenization.GPT2Tokenizer",
+    ),
+    Family(
         "wav2vec2",
         ("wav2vec2",),
         "wav2vec2_config.Wav2Vec2Config",

@@ -13,6 +13,10 @@ HOMES = {
     "BertLMHeadModel": "bert",
     "BertModel": "bert",
     "BertTokenizer": "bert_tokenization",
+    "GPT2Config": "gpt2_config",
+    "GPT2LMHeadModel": "gpt2",
+    "GPT2Model": "gpt2",
+    "GPT2Tokenizer": "gpt2_tokenization",
     "GenerationConfig": "generation_config",
     "HubertConfig": "hubert",
     "HubertForCTC": "ctc",
@@ -67,6 +71,10 @@ if TYPE_CHECKING:
     from .ctc import UniSpeechSatForCTC as UniSpeechSatForCTC
     from .ctc import Wav2Vec2ForCTC as Wav2Vec2ForCTC
     from .generation_config import GenerationConfig as GenerationConfig
+    from .gpt2 import GPT2LMHeadModel as GPT2LMHeadModel
+    from .gpt2 import GPT2Model as GPT2Model
+    from .gpt2_config import GPT2Config as GPT2Config
+    from .gpt2_tokenization import GPT2Tokenizer as GPT2Tokenizer
     from .hubert import HubertConfig as HubertConfig
     from .hubert import HubertModel as HubertModel
     from .processing import SpeechProcessor as SpeechProcessor
