@@ -65,6 +65,13 @@ FAMILIES = (
         processor="speech_to_text_processing.Speech2TextProcessor",
     ),
     Family(
+        "bart",
+        ("bart",),
+        "bart_config.BartConfig",
+        text_decoder="bart.BartForCausalLM",
+        tokenizer="roberta_tokenization.BartTokenizer",
+    ),
+    Family(
         "bert",
         ("bert",),
         "bert_config.BertConfig",

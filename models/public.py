@@ -9,6 +9,9 @@ HOMES = {
     "AutoModelForSpeechSeq2Seq": "auto",
     "AutoProcessor": "auto",
     "AutoTokenizer": "auto",
+    "BartConfig": "bart_config",
+    "BartForCausalLM": "bart",
+    "BartTokenizer": "roberta_tokenization",
     "BertConfig": "bert_config",
     "BertLMHeadModel": "bert",
     "BertModel": "bert",
@@ -60,6 +63,8 @@ if TYPE_CHECKING:
     from .auto import AutoModelForSpeechSeq2Seq as AutoModelForSpeechSeq2Seq
     from .auto import AutoProcessor as AutoProcessor
     from .auto import AutoTokenizer as AutoTokenizer
+    from .bart import BartForCausalLM as BartForCausalLM
+    from .bart_config import BartConfig as BartConfig
     from .bert import BertLMHeadModel as BertLMHeadModel
     from .bert import BertModel as BertModel
     from .bert_config import BertConfig as BertConfig
@@ -81,6 +86,7 @@ if TYPE_CHECKING:
     from .roberta import RobertaForCausalLM as RobertaForCausalLM
     from .roberta import RobertaModel as RobertaModel
     from .roberta_config import RobertaConfig as RobertaConfig
+    from .roberta_tokenization import BartTokenizer as BartTokenizer
     from .roberta_tokenization import RobertaTokenizer as RobertaTokenizer
     from .sew import SEWConfig as SEWConfig
     from .sew import SEWModel as SEWModel
