@@ -72,6 +72,14 @@ FAMILIES = (
         tokenizer="roberta_tokenization.BartTokenizer",
     ),
     Family(
+        "mbart",
+        ("mbart",),
+        "mbart_config.MBartConfig",
+        text_decoder="mbart.MBartForCausalLM",
+        tokenizer="mbart_tokenization.MBartTokenizer",
+        other_tokenizers=("mbart_tokenization.MBart50Tokenizer",),
+    ),
+    Family(
         "bert",
         ("bert",),
         "bert_config.BertConfig",

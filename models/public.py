@@ -24,6 +24,10 @@ HOMES = {
     "HubertConfig": "hubert",
     "HubertForCTC": "ctc",
     "HubertModel": "hubert",
+    "MBart50Tokenizer": "mbart_tokenization",
+    "MBartConfig": "mbart_config",
+    "MBartForCausalLM": "mbart",
+    "MBartTokenizer": "mbart_tokenization",
     "RobertaConfig": "roberta_config",
     "RobertaForCausalLM": "roberta",
     "RobertaModel": "roberta",
@@ -82,6 +86,10 @@ if TYPE_CHECKING:
     from .gpt2_tokenization import GPT2Tokenizer as GPT2Tokenizer
     from .hubert import HubertConfig as HubertConfig
     from .hubert import HubertModel as HubertModel
+    from .mbart import MBartForCausalLM as MBartForCausalLM
+    from .mbart_config import MBartConfig as MBartConfig
+    from .mbart_tokenization import MBart50Tokenizer as MBart50Tokenizer
+    from .mbart_tokenization import MBartTokenizer as MBartTokenizer
     from .processing import SpeechProcessor as SpeechProcessor
     from .roberta import RobertaForCausalLM as RobertaForCausalLM
     from .roberta import RobertaModel as RobertaModel
