@@ -65,6 +65,14 @@ FAMILIES = (
         processor="speech_to_text_processing.Speech2TextProcessor",
     ),
     Family(
+        "speech_to_text_2",
+        ("speech_to_text_2", "speech-to-text-2"),
+        "speech_to_text_2_config.Speech2Text2Config",
+        text_decoder="speech_to_text_2.Speech2Text2ForCausalLM",
+        tokenizer="speech_to_text_2_tokenization.Speech2Text2Tokenizer",
+        processor="wav2vec2_processing.Speech2Text2Processor",
+    ),
+    Family(
         "bart",
         ("bart",),
         "bart_config.BartConfig",

@@ -38,7 +38,10 @@ HOMES = {
     "SEWDModel": "sew_d",
     "SEWForCTC": "ctc",
     "SEWModel": "sew",
+    "Speech2Text2Config": "speech_to_text_2_config",
+    "Speech2Text2ForCausalLM": "speech_to_text_2",
     "Speech2Text2Processor": "wav2vec2_processing",
+    "Speech2Text2Tokenizer": "speech_to_text_2_tokenization",
     "Speech2TextConfig": "speech_to_text",
     "Speech2TextFeatureExtractor": "speech_to_text_processing",
     "Speech2TextForConditionalGeneration": "speech_to_text",
@@ -103,6 +106,9 @@ if TYPE_CHECKING:
     from .speech_to_text import Speech2TextConfig as Speech2TextConfig
     from .speech_to_text import Speech2TextForConditionalGeneration as Speech2TextForConditionalGeneration
     from .speech_to_text import Speech2TextModel as Speech2TextModel
+    from .speech_to_text_2 import Speech2Text2ForCausalLM as Speech2Text2ForCausalLM
+    from .speech_to_text_2_config import Speech2Text2Config as Speech2Text2Config
+    from .speech_to_text_2_tokenization import Speech2Text2Tokenizer as Speech2Text2Tokenizer
     from .speech_to_text_processing import Speech2TextFeatureExtractor as Speech2TextFeatureExtractor
     from .speech_to_text_processing import Speech2TextProcessor as Speech2TextProcessor
     from .speech_to_text_tokenization import Speech2TextTokenizer as Speech2TextTokenizer
