@@ -109,6 +109,13 @@ FAMILIES = (
         tokenizer="gpt2_tokenization.GPT2Tokenizer",
     ),
     Family(
+        "speech-encoder-decoder",
+        ("speech-encoder-decoder", "speech_encoder_decoder"),
+        "speech_encoder_decoder_config.SpeechEncoderDecoderConfig",
+        speech_seq2seq="speech_encoder_decoder.SpeechEncoderDecoderModel",
+        processor="processing.SpeechProcessor",
+    ),
+    Family(
         "wav2vec2",
         ("wav2vec2",),
         "wav2vec2_config.Wav2Vec2Config",
@@ -183,7 +190,7 @@ def family_of_model_type(model_type: Any, families: Iterable[Family], where: str
         ValueError: there is none; with `where` the name comes from, those that there are, and `note`.
     """
     known = {family.model_type: family for family in families}
-    if model_type not in known:
+    if not isinstance(model_type, str) or model_type not in known:
         raise ValueError(
             f"{where} has model_type {model_type!r}; supported here: {', '.join(sorted(known))}"
             f"{_other_way(model_type)}{note}"

@@ -48,6 +48,8 @@ HOMES = {
     "Speech2TextModel": "speech_to_text",
     "Speech2TextProcessor": "speech_to_text_processing",
     "Speech2TextTokenizer": "speech_to_text_tokenization",
+    "SpeechEncoderDecoderConfig": "speech_encoder_decoder_config",
+    "SpeechEncoderDecoderModel": "speech_encoder_decoder",
     "SpeechProcessor": "processing",
     "UniSpeechConfig": "unispeech",
     "UniSpeechForCTC": "ctc",
@@ -103,6 +105,8 @@ if TYPE_CHECKING:
     from .sew import SEWModel as SEWModel
     from .sew_d import SEWDConfig as SEWDConfig
     from .sew_d import SEWDModel as SEWDModel
+    from .speech_encoder_decoder import SpeechEncoderDecoderModel as SpeechEncoderDecoderModel
+    from .speech_encoder_decoder_config import SpeechEncoderDecoderConfig as SpeechEncoderDecoderConfig
     from .speech_to_text import Speech2TextConfig as Speech2TextConfig
     from .speech_to_text import Speech2TextForConditionalGeneration as Speech2TextForConditionalGeneration
     from .speech_to_text import Speech2TextModel as Speech2TextModel

@@ -40,6 +40,7 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
         "encoder.embed_positions.weights",
         "decoder.embed_positions.weights",
     )
+    main_input_name: ClassVar[str] = "input_features"
 
     def __init__(self, config: Speech2TextConfig) -> None:
         super().__init__(config)
@@ -164,6 +165,7 @@ class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, Pret
     config_class: ClassVar[type[PretrainedConfig]] = Speech2TextConfig
     tied_weights: ClassVar[dict[str, str]] = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
     computed_keys: ClassVar[tuple[str, ...]] = tuple(f"model.{key}" for key in Speech2TextModel.computed_keys)
+    main_input_name: ClassVar[str] = "input_features"
 
     def __init__(self, config: Speech2TextConfig) -> None:
         super().__init__(config)

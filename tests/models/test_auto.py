@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -397,14 +398,13 @@ def test_a_family_is_imported_when_it_is_used(tmp_path):
 
 
 @pytest.mark.parametrize("auto", ALL)
-@pytest.mark.parametrize("model_type", ["whisper", None, 3])
+@pytest.mark.parametrize("model_type", ["whisper", None, 3, {"a": 1}], ids=str)
 def test_a_family_that_is_not_here_is_refused_with_those_that_are(auto, model_type, folder):
     edit(folder / "config.json", model_type=None)
     fields = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**fields, "model_type": model_type}))
-    with pytest.raises(
-        ValueError, match=f"model_type {model_type!r}; supported here: .*(speech_to_text|wav2vec2)"
-    ):
+    given = re.escape(repr(model_type))
+    with pytest.raises(ValueError, match=f"model_type {given}; supported here: .*(speech_to_text|wav2vec2)"):
         auto.from_pretrained(folder)
 
 
