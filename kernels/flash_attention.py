@@ -170,7 +170,7 @@ def flash_attention_cpu(
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
         if q0 == q1:
             continue
-        if not causal and min(q1 - q0, k1 - k0) >= _LONG and packs(torch.float32):
+        if not causal and min(q1 - q0, k1 - k0) >= _LONG and packs(query.dtype):
             _by_products(out[q0:q1], query[q0:q1], key[k0:k1], value[k0:k1], scale)
             continue
         square = q1 - q0 == k1 - k0 and window is None
@@ -191,9 +191,10 @@ _STEP = 32  # keys are rounded up to this: for every number of them oneDNN compi
 
 
 def _by_products(out: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> None:
-    """Attention of one sequence, by oneDNN's products in float32, into `out` [queries, heads, head_dim].
+    """Attention of one sequence, by oneDNN's products, into `out` [queries, heads, head_dim].
 
-    torch's fused attention leaves its products to MKL, and in bfloat16 is slower yet.
+    torch's fused attention leaves its products to MKL, and in bfloat16 is slower yet. In bfloat16 scores and
+    weights are rounded to it, as in transformers.
     """
     queries, keys, head_dim = query.shape[0], key.shape[0], query.shape[2]
     scale = head_dim**-0.5 if scale is None else scale
@@ -209,9 +210,9 @@ def _by_products(out: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: 
 
 
 def _padded(wide: Tensor, columns: int, rows: int) -> Tensor:
-    """float32 copy of `wide` [heads, rows, columns] with so many zeros behind each, contiguous."""
+    """Copy of `wide` [heads, rows, columns] with so many zeros behind each, contiguous."""
     heads, before, width = wide.shape
-    padded = wide.new_zeros(heads, before + rows, width + columns, dtype=torch.float32)
+    padded = wide.new_zeros(heads, before + rows, width + columns)
     padded[:, :before, :width] = wide
     return padded
 

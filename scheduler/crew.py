@@ -1,5 +1,6 @@
 """Threads that carry out the parts of a step side by side, each on one core."""
 
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,8 @@ class Crew:
 
     def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """`function(*arguments)` in one of the threads; waits for it."""
-        return self._pool.submit(function, *arguments).result()
+        with _short_turns:
+            return self._pool.submit(function, *arguments).result()
 
     def map(self, function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
         """`function` of every part, in inference mode; from within `run`, whose thread takes its share.
@@ -81,6 +83,36 @@ class _Work:
         if self._errors:
             raise self._errors[min(self._errors)]
         return self._results
+
+
+class _ShortTurns:
+    """While a crew is at work, threads that wait for Python's interpreter ask for it after 0.5 ms, not 5.
+
+    Between two operations a thread needs the interpreter for some microseconds, and where another keeps it
+    for longer, half a batch waits: steps took a tenth longer.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._at_work = 0
+        self._usual = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._at_work:
+                self._usual = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._usual, _TURN))
+            self._at_work += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._at_work -= 1
+            if not self._at_work:
+                sys.setswitchinterval(self._usual)
+
+
+_TURN = 5e-4  # seconds
+_short_turns = _ShortTurns()
 
 
 def _use_one_core() -> None:

@@ -1,5 +1,6 @@
 """The crew: parts of a step side by side, one core each."""
 
+import sys
 import threading
 
 import pytest
@@ -59,6 +60,13 @@ def test_the_first_part_that_fails_is_raised_once_all_have_stopped(crew: Crew):
     with pytest.raises(KeyError):
         crew.run(crew.map, fail, [0, 1, 2])
     assert crew.run(crew.map, lambda part: part, [7]) == [7]
+
+
+def test_threads_take_short_turns_while_crews_work_and_the_usual_ones_after(crew: Crew):
+    usual, other = sys.getswitchinterval(), Crew(2)
+    within = crew.run(lambda: (other.run(sys.getswitchinterval), sys.getswitchinterval()))
+    assert max(within) < usual
+    assert sys.getswitchinterval() == usual
 
 
 def test_a_processor_with_one_thread_and_a_gpu_have_no_crew(monkeypatch: pytest.MonkeyPatch):
