@@ -47,10 +47,19 @@ class Tritone:
             a generation loop, token ids out.
         requests: decoded at once.
         longest: the longest of them, in seconds and tokens; the cache is made for as many of it as fit.
+        without: of "graphs" and "overlap", what is switched off on a GPU.
     """
 
     def __init__(
-        self, model: Any, processor: Any, way: str, *, beams: int, requests: int, longest: Recording
+        self,
+        model: Any,
+        processor: Any,
+        way: str,
+        *,
+        beams: int,
+        requests: int,
+        longest: Recording,
+        without: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.front_end = processor.feature_extractor if way == "waveforms" else None
@@ -58,7 +67,7 @@ class Tritone:
         pages = requests * pages_of(model, longest, beams)
         if model.device.type == "cuda":
             pages = min(pages, fitting_pages(model))
-        sizes = {"num_rows": requests * beams, "num_pages": pages}
+        sizes = {"num_rows": requests * beams, "num_pages": pages, **dict.fromkeys(without, False)}
         self._engine = tritone.Engine(model, processor=processor, **sizes) if way == "waveforms" else None
         self._loop = None if self._engine else model.generation_loop(**sizes)
         self._next_id = 0

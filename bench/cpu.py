@@ -1,43 +1,78 @@
 """Waveforms to text on the CPU: Tritone beside transformers at its best batch size, in one run.
 
-    python bench/cpu.py [--threads 2] [--beams 1 5] [--dtype float32 bfloat16] [--repeats 3] [--json FILE]
+    python bench/cpu.py [--model speech2text | wav2vec2-ctc | speech-encoder-decoder] [--quick] [--threads 2]
+        [--beams 1 5] [--dtype float32 bfloat16] [--repeats 3] [--cost-of-invariance] [--json FILE]
 
-The default Speech2TextConfig (29.5 M parameters) with random weights, 32 recordings of 1.5 to 30 s, 3.4 new
-tokens a second of audio, fixed: the end token is suppressed. Both engines get float32 waveforms in memory and
-give text; feature extraction and detokenisation count. Tritone takes the recordings in the order given;
-transformers, in float32, gets them sorted by length, in padded batches of 1, 4, 8 and 16, and each batch runs
-until its longest member is done, as static batches do. Engines take turns, the median of the repeats counts.
+Published sizes with random weights. 32 recordings of 1.5 to 30 s; --quick takes 12 of 2 to 15 s, float32
+alone, warms up on the four shortest, and begins no further round that would not end within 200 s, so that it
+is done in under 4 minutes on two cores. Models that decode give 3.4 new tokens a second of audio, fixed: the
+end token is suppressed. All engines get float32 waveforms in memory and give text; feature extraction and
+detokenisation count. Tritone takes the recordings in the order given; transformers, in float32, gets them
+sorted by length, alone and in padded batches, each of which runs until its longest member is done, as static
+batches do. Engines take turns, the median of the repeats counts. How many texts are those that transformers
+gives each recording alone stands beside the speed.
 
-What Tritone's invariance costs is seen beside it, in rows that do without: products of as many rows as there
-are, and torch's sigmoid. It needs the `dev` extra.
+What Tritone's invariance costs is seen with --cost-of-invariance, in rows that do without: products of as
+many rows as there are, and torch's sigmoid. It needs the `dev` extra.
 """
 
 import argparse
 import json
-import math
-import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from unittest import mock
 
-import numpy as np
-import sentencepiece
 import torch
 import transformers
+from cpu_models import MODELS, BenchModel
+from machine import about_machine
 from tritone.kernels import linear, prepacked
+from workload import Recording, Recordings, audio_seconds
 
-import tritone
+Contestant = Callable[[Sequence[Recording]], list[str]]
 
-TOKENS_PER_SECOND = 3.4
-BATCH_SIZES = (1, 4, 8, 16)
-RATE = 16_000
+PEER = "transformers"
 SINGLE = "tritone, float32"
 VARIANT = ", without invariance"
-END = 2  # the end token, which neither engine may choose: lengths are fixed, and options the same for all
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is run.
+
+    Args:
+        shortest, longest: seconds of the recordings, between which there are `count`.
+        dtypes: of Tritone's models.
+        repeats: rounds that count, at most.
+        warm_up: recordings of the round that does not count, the shortest; all if there are fewer.
+        seconds: in which another round has to end.
+    """
+
+    shortest: float
+    longest: float
+    count: int
+    dtypes: tuple[str, ...]
+    repeats: int
+    warm_up: int
+    seconds: float
+
+
+FULL = Scale(1.5, 30, 32, ("float32", "bfloat16"), 3, 32, float("inf"))
+QUICK = Scale(2, 15, 12, ("float32",), 3, 4, 200)
+SMOKE = Scale(0.5, 2, 4, ("float32",), 1, 1, float("inf"))
+
+
+@dataclass(slots=True)
+class Timed:
+    """What one contestant took, and its texts."""
+
+    seconds: list[float] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
 
 
 def main() -> None:
@@ -45,187 +80,128 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    waveforms = make_waveforms()
-    seconds = sum(map(len, waveforms)) / RATE
-    print(
-        f"{platform.machine()}, {arguments.threads} threads, torch {torch.__version__}, "
-        f"transformers {transformers.__version__}; {len(waveforms)} recordings, {seconds:.0f} s of audio"
-    )
+    scale = SMOKE if arguments.smoke else QUICK if arguments.quick else FULL
+    recordings = Recordings().evenly(scale.shortest, scale.longest, scale.count)
+    model = MODELS[arguments.model](tiny=arguments.smoke)
+    about = about_machine(torch.device("cpu"))
+    print(f"{model.title}; {len(recordings)} recordings, {audio_seconds(recordings):.0f} s of audio")
+    print(", ".join([about["processor"], about["device"], *(f"{n} {about[n]}" for n in ("torch", PEER))]))
     results = {}
     with tempfile.TemporaryDirectory() as folder:
-        write_checkpoint(Path(folder))
+        model.write(Path(folder))
         for beams in arguments.beams:
-            runs = contestants(folder, waveforms, beams, arguments.dtype)
-            medians = take_turns(runs, arguments.repeats)
-            results[f"{beams} beams"] = report(medians, seconds, beams)
+            runs = contestants(
+                model,
+                Path(folder),
+                recordings,
+                beams,
+                arguments.dtype or scale.dtypes,
+                arguments.cost_of_invariance,
+            )
+            timed = take_turns(runs, recordings, scale, arguments.repeats or scale.repeats)
+            results[f"{beams} beams"] = report(timed, audio_seconds(recordings), beams)
     if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+        told = {"about": about, "model": model.title, "scale": asdict(scale), "results": results}
+        arguments.json.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--model", choices=MODELS, default="speech2text")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--beams", type=int, nargs="+", default=[1, 5])
-    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"], help="of Tritone's models")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    return parser.parse_args()
-
-
-def make_waveforms() -> list[np.ndarray]:
-    """32 recordings of 1.5 to 30 s in a fixed random order: noise with a slow envelope, as loud as speech."""
-    rng = np.random.default_rng(0)
-    durations = np.linspace(1.5, 30, 32)
-    rng.shuffle(durations)
-    waveforms = []
-    for duration in durations:
-        time_axis = np.arange(int(duration * RATE)) / RATE
-        envelope = 0.05 * (1.1 + np.sin(2 * math.pi * 3 * time_axis))
-        waveforms.append((envelope * rng.standard_normal(len(time_axis))).astype(np.float32))
-    return waveforms
-
-
-def write_checkpoint(folder: Path) -> None:
-    """A checkpoint with random weights and a vocabulary of 10,000 made-up words, as transformers saves it."""
-    torch.manual_seed(0)
-    model = transformers.Speech2TextForConditionalGeneration(transformers.Speech2TextConfig())
-    model.save_pretrained(folder)
-    rng = np.random.default_rng(0)
-    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
-    words = sorted({"".join(rng.choice(letters, rng.integers(3, 9))) for _ in range(12_000)})
-    (folder / "words.txt").write_text("\n".join(words))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "words.txt"),
-        model_prefix=str(folder / "sentencepiece.bpe"),
-        vocab_size=10_000,
-        model_type="unigram",
-        hard_vocab_limit=False,
-        minloglevel=2,
+    parser.add_argument("--beams", type=int, nargs="+", default=[1])
+    parser.add_argument(
+        "--dtype", nargs="+", help="of Tritone's models; float32 and, unless --quick, bfloat16"
     )
-    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.bpe.model"))
-    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
-    for index in range(pieces.get_piece_size()):
-        vocabulary.setdefault(pieces.id_to_piece(index), len(vocabulary))
-    for index in range(len(vocabulary), 10_000):
-        vocabulary[f"▁unused{index}"] = index
-    (folder / "vocab.json").write_text(json.dumps(dict(list(vocabulary.items())[:10_000])))
-    transformers.Speech2TextProcessor(
-        transformers.Speech2TextFeatureExtractor(),
-        transformers.Speech2TextTokenizer(
-            str(folder / "vocab.json"), str(folder / "sentencepiece.bpe.model")
-        ),
-    ).save_pretrained(folder)
-
-
-def new_tokens(waveform: np.ndarray) -> int:
-    return round(TOKENS_PER_SECOND * len(waveform) / RATE)
+    parser.add_argument("--repeats", type=int, help="rounds that count; 3 by default")
+    parser.add_argument("--cost-of-invariance", action="store_true", help="also time Tritone without it")
+    parser.add_argument("--quick", action="store_true", help="12 recordings, in under 4 minutes")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model and 4 recordings: does it run?")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    if not MODELS[arguments.model].searches and arguments.beams != [1]:
+        parser.error(f"{arguments.model} takes its best path and has no beams; leave --beams out")
+    return arguments
 
 
 def contestants(
-    folder: str, waveforms: list[np.ndarray], beams: int, dtypes: list[str]
-) -> dict[str, Callable[[], list[str]]]:
-    """Each engine as a function from nothing to the 32 texts; models are loaded here, outside the clock."""
-    runs: dict[str, Callable[[], list[str]]] = {}
-    own_processor = tritone.AutoProcessor.from_pretrained(folder)
+    model: BenchModel,
+    folder: Path,
+    recordings: Sequence[Recording],
+    beams: int,
+    dtypes: Sequence[str],
+    cost_of_invariance: bool,
+) -> dict[str, Contestant]:
+    """Each engine as a function from recordings to their texts; models are loaded here, outside the clock."""
+    runs: dict[str, Contestant] = {}
     for dtype in dtypes:
-        own = tritone.AutoModelForSpeechSeq2Seq.from_pretrained(folder, dtype=dtype)
-        # Room for all 32 recordings at once, as a server would have it.
-        engine = tritone.Engine(
-            own, processor=own_processor, num_rows=32 * beams, num_pages=1024 + 256 * beams
-        )
-        runs[f"tritone, {dtype}"] = partial(run_tritone, engine, waveforms, beams)
-        runs[f"tritone, {dtype}{VARIANT}"] = partial(run_variant, engine, waveforms, beams)
-    model = transformers.Speech2TextForConditionalGeneration.from_pretrained(folder).eval()
-    processor = transformers.Speech2TextProcessor.from_pretrained(folder)
-    for size in BATCH_SIZES:
-        runs[f"transformers, batch {size}"] = partial(
-            run_transformers, model, processor, waveforms, beams, size
-        )
+        engine = model.engine(folder, dtype, recordings, beams)
+        run = partial(model.transcribe, engine, beams=beams)
+        runs[f"tritone, {dtype}"] = run
+        if cost_of_invariance:
+            runs[f"tritone, {dtype}{VARIANT}"] = partial(without_invariance, run)
+    theirs = model.peer(folder)
+    for size in model.batch_sizes:
+        if size <= len(recordings):
+            runs[peer_name(size)] = partial(model.peer_texts, *theirs, beams=beams, size=size)
     return runs
 
 
-def run_variant(engine: tritone.Engine, waveforms: list[np.ndarray], beams: int) -> list[str]:
-    """As `run_tritone`, with operations whose bits depend on the batch in place of those that cost more."""
+def peer_name(size: int) -> str:
+    return f"{PEER}, batch {size}{', unpadded' if size == 1 else ''}"
+
+
+def without_invariance(run: Contestant, recordings: Sequence[Recording]) -> list[str]:
+    """A run with operations whose bits depend on the batch in place of those that cost more."""
     with (
         mock.patch.object(prepacked, "padded_rows", lambda rows: rows),
         mock.patch.object(linear, "gated", lambda values, gate: values * gate.sigmoid()),
     ):
-        return run_tritone(engine, waveforms, beams)
+        return run(recordings)
 
 
-def run_tritone(engine: tritone.Engine, waveforms: list[np.ndarray], beams: int) -> list[str]:
-    handles = [
-        engine.submit(
-            waveform,
-            num_beams=beams,
-            max_new_tokens=new_tokens(waveform),
-            suppress_tokens=[END],
-            stream=False,
-        )
-        for waveform in waveforms
-    ]
-    results = [handle.result() for handle in handles]
-    for waveform, result in zip(waveforms, results, strict=True):
-        if len(result.token_ids) != new_tokens(waveform) + 1:
-            raise RuntimeError(f"{len(result.token_ids)} tokens, wanted {new_tokens(waveform) + 1}")
-    return [result.text for result in results]
-
-
-@torch.inference_mode()
-def run_transformers(
-    model: transformers.Speech2TextForConditionalGeneration,
-    processor: transformers.Speech2TextProcessor,
-    waveforms: list[np.ndarray],
-    beams: int,
-    size: int,
-) -> list[str]:
-    order = sorted(range(len(waveforms)), key=lambda index: len(waveforms[index]))
-    texts = [""] * len(waveforms)
-    for start in range(0, len(order), size):
-        members = order[start : start + size]
-        batch = [waveforms[index] for index in members]
-        inputs = processor(batch, sampling_rate=RATE, padding=True, return_tensors="pt")
-        tokens = max(map(new_tokens, batch))
-        ids = model.generate(
-            inputs["input_features"],
-            attention_mask=inputs["attention_mask"],
-            num_beams=beams,
-            max_new_tokens=tokens,
-            suppress_tokens=[END],
-        )
-        for index, text in zip(members, processor.batch_decode(ids, skip_special_tokens=True), strict=True):
-            texts[index] = text
-    return texts
-
-
-def take_turns(runs: dict[str, Callable[[], list[str]]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, after a first round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
+def take_turns(
+    runs: dict[str, Contestant], recordings: Sequence[Recording], scale: Scale, repeats: int
+) -> dict[str, Timed]:
+    """What each took in every round, after one that does not count."""
+    begin = time.perf_counter()
+    for run in runs.values():
+        run(sorted(recordings, key=lambda recording: recording.seconds)[: scale.warm_up])
+    timed = {name: Timed() for name in runs}
+    for turn in range(repeats):
+        start = time.perf_counter()
         for name, run in runs.items():
-            begin = time.perf_counter()
-            run()
-            if turn:
-                seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            before = time.perf_counter()
+            timed[name].texts = run(recordings)
+            timed[name].seconds.append(time.perf_counter() - before)
+        now = time.perf_counter()
+        if turn + 1 < repeats and (now - begin) + (now - start) > scale.seconds:
+            print(f"{turn + 1} of {repeats} rounds: another would not end within {scale.seconds:.0f} s")
+            break
+    return timed
 
 
-def report(medians: dict[str, float], audio_seconds: float, beams: int) -> dict[str, float]:
-    rtfx = {name: audio_seconds / seconds for name, seconds in medians.items()}
-    print(f"\n{'greedy' if beams == 1 else f'{beams} beams'}: RTFx (seconds of audio a second)")
+def report(timed: dict[str, Timed], seconds: float, beams: int) -> dict[str, float]:
+    """Prints a table of seconds of audio a second, and what is best beside transformers' best."""
+    rtfx = {name: seconds / statistics.median(one.seconds) for name, one in timed.items()}
+    alone = timed[peer_name(1)].texts
+    rounds = len(timed[peer_name(1)].seconds)
+    title = f"{'greedy' if beams == 1 else f'{beams} beams'}, median of {rounds}"
+    print(f"\n{title:<42}{'RTFx':>8}    texts as {PEER} gives each alone")
     for name, value in rtfx.items():
-        print(f"  {name:<38}{value:8.1f}")
-    best = max((value, name) for name, value in rtfx.items() if name.startswith("transformers"))
+        same = sum(text == other for text, other in zip(timed[name].texts, alone, strict=True))
+        print(f"  {name:<40}{value:8.1f}    {same} of {len(alone)}")
+    best = max((value, name) for name, value in rtfx.items() if name.startswith(PEER))
+    batch = best[1].removeprefix(f"{PEER}, ")
     for name, value in rtfx.items():
-        if f"{name}{VARIANT}" not in rtfx:
+        if name.startswith(PEER) or name.endswith(VARIANT):
             continue
-        others = [f"{value / best[0]:.2f} times {best[1]}"]
-        if name != SINGLE and SINGLE in rtfx:
-            others.append(f"{value / rtfx[SINGLE]:.2f} times {SINGLE}")
-        cost = 100 * (rtfx[f"{name}{VARIANT}"] / value - 1)
-        print(f"  {name} is {' and '.join(others)}; invariance costs {cost:.1f} % of its time")
+        also = f"; {value / rtfx[SINGLE]:.2f} times {SINGLE}" if name != SINGLE and SINGLE in rtfx else ""
+        if f"{name}{VARIANT}" in rtfx:
+            also += f"; invariance costs {100 * (1 - value / rtfx[f'{name}{VARIANT}']):.1f} % of its time"
+        print(f"  {name} is {value / best[0]:.2f} times {PEER}' best ({batch}){also}")
     return rtfx
 
 

@@ -113,7 +113,8 @@ def running_loop(size: str, device: torch.device, sequences: int, beams: int) ->
         while sum(pages) > room:
             pages.pop()
     requests = len(pages)
-    loop = model.generation_loop(num_pages=sum(pages), num_rows=requests * beams)
+    # Without graphs, in which no operation has a name of its own.
+    loop = model.generation_loop(num_pages=sum(pages), num_rows=requests * beams, graphs=False)
     options = model.resolve_options(num_beams=beams, max_new_tokens=tokens, min_new_tokens=tokens)
     for number, recording in enumerate(recordings[:requests]):
         loop.submit(Request(number, recording.features, options))

@@ -43,7 +43,7 @@ if python3 -c 'import xdist' 2>/dev/null; then workers=(-n 8); fi
 tests=(tests/kernels tests/test_gpu.py)
 # The engine's own tests write checkpoints and read audio; a machine with a GPU may lack what that takes.
 if python3 -c 'import sentencepiece, soundfile, soxr' 2>/dev/null; then tests+=(tests/engine/test_compiled.py tests/engine/test_on_kernels.py); fi
-engine=165 # seconds that the three steps at the end shall have, if those before them leave so much
+engine=195 # seconds that the four steps at the end shall have, if those before them leave so much
 reserve=15 # of a step's limit, for what a benchmark does past its own --seconds
 
 step machine 30 bash -c machine
@@ -54,6 +54,7 @@ budget=$(($(left) - engine - 40))
 step kernels $((budget + 40)) python3 bench/kernels.py --output "$out" --seconds $((budget < 280 ? budget : 280))
 step decode 20 python3 bench/decode_profile.py --output "$out"
 step latency 35 python3 bench/latency.py --output "$out" --seconds 25
+step plain 40 python3 bench/throughput.py --output "$out/plain" --without graphs overlap --parts 1 --seconds 30
 step throughput "$(left)" python3 bench/throughput.py --output "$out" --seconds $(($(left) - reserve))
 echo "== done after $SECONDS s: $out, $( ((failed)) && echo 'something failed' || echo 'nothing failed')"
 exit "$failed"

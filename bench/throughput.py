@@ -15,6 +15,8 @@ arithmetic over the device's rate plus reads of the encoder's keys and values ov
 output folder go throughput.json, throughput.md, concurrency.png and length.png, anew after each part.
 
     python bench/throughput.py --quick     tiny model, few recordings: does it run?
+    python bench/throughput.py --without graphs overlap --parts 2 --output bench/results/plain
+                                           the first two parts, as plain as a GPU can be driven
 """
 
 import argparse
@@ -130,8 +132,8 @@ class Clock:
 class Stage:
     """Models and recordings on one device; a size is built when it is first asked for."""
 
-    def __init__(self, device: torch.device, scale: Scale, folder: Path) -> None:
-        self.device, self.scale = device, scale
+    def __init__(self, device: torch.device, scale: Scale, folder: Path, without: Sequence[str] = ()) -> None:
+        self.device, self.scale, self.without = device, scale, without
         self.dtype = torch.float16 if device.type == "cuda" else torch.float32
         self.recordings = Recordings()
         self._folder = folder
@@ -165,7 +167,15 @@ class Stage:
         scale = self.scale
         (one,) = self.recordings.lasting([longest or 35 * scale.stretch])
         processor = self.processor if way == "waveforms" else None
-        return Tritone(self.model(size), processor, way, beams=beams, requests=scale.requests, longest=one)
+        return Tritone(
+            self.model(size),
+            processor,
+            way,
+            beams=beams,
+            requests=scale.requests,
+            longest=one,
+            without=self.without,
+        )
 
 
 def main(given: list[str] | None = None) -> int:
@@ -176,14 +186,15 @@ def main(given: list[str] | None = None) -> int:
         torch.set_num_threads(arguments.threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     scale = QUICK if arguments.quick else GPU if device.type == "cuda" else CPU
-    clock = Clock(arguments.seconds, [weight for weight, _ in parts(scale)])
+    chosen = parts(scale)[: arguments.parts]
+    clock = Clock(arguments.seconds, [weight for weight, _ in chosen])
     peaks = peaks_of(device)
     findings = Findings(about(device, peaks, arguments.seconds), scale.sizes[0])
     print(headline(findings.about), flush=True)
     failed = False
     with tempfile.TemporaryDirectory() as folder:
-        stage = Stage(device, scale, Path(folder))
-        for _, part in parts(scale):
+        stage = Stage(device, scale, Path(folder), arguments.without)
+        for _, part in chosen:
             failed |= not carried_out(part, stage, peaks, findings, clock.next_share())
             write(findings, arguments.output)
     print("\n" + table(findings.rows))
@@ -203,6 +214,10 @@ def parse_arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="in which to end, about; 300, on the CPU 900")
     parser.add_argument("--output", type=Path, default=Path("bench/results/throughput"))
     parser.add_argument("--quick", action="store_true", help="a tiny model and few recordings")
+    parser.add_argument("--parts", type=int, help="only so many parts, what matters most first")
+    parser.add_argument(
+        "--without", nargs="*", choices=("graphs", "overlap"), default=(), help="of an engine on a GPU"
+    )
     arguments = parser.parse_args(given)
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no CUDA device; --device cpu runs on the processor")

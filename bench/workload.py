@@ -58,6 +58,12 @@ class Recordings:
         """One for each length, at most 120 s."""
         return [self._one(length) for length in seconds]
 
+    def evenly(self, shortest: float, longest: float, count: int) -> list[Recording]:
+        """`count` of lengths from `shortest` to `longest` at even distances, in a fixed random order."""
+        lengths = np.linspace(shortest, longest, count)
+        np.random.default_rng(0).shuffle(lengths)
+        return self.lasting(lengths.tolist())
+
     def like_librispeech(self, count: int, scale: float = 1.0) -> list[Recording]:
         """`count` of LibriSpeech's lengths, from 1.3 to 35 s with mean 12.3, times `scale`."""
         return self.lasting([scale * length for length in durations(count)])
@@ -105,10 +111,8 @@ def write_processor(folder: Path, vocabulary: int) -> None:
     """
     import sentencepiece
 
-    rng = np.random.default_rng(0)
-    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
-    words = ["".join(rng.choice(letters, rng.integers(3, 9))) for _ in range(2000)]
-    (folder / "words.txt").write_text("\n".join(words))
+    words = made_up_words(vocabulary)
+    (folder / "words.txt").write_text("\n".join(words[:2000]))
     sentencepiece.SentencePieceTrainer.train(
         input=str(folder / "words.txt"),
         model_prefix=str(folder / "sentencepiece.bpe"),
@@ -120,11 +124,22 @@ def write_processor(folder: Path, vocabulary: int) -> None:
     tokens = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
     for index in range(pieces.get_piece_size()):
         tokens.setdefault(pieces.id_to_piece(index), len(tokens))
-    while len(tokens) < vocabulary:
-        tokens.setdefault("▁" + "".join(rng.choice(letters, 7)), len(tokens))
+    for word in words:
+        if len(tokens) < vocabulary:
+            tokens.setdefault(f"▁{word}", len(tokens))
     (folder / "vocab.json").write_text(json.dumps(tokens))
     tokenizer = tritone.Speech2TextTokenizer(folder / "vocab.json", folder / "sentencepiece.bpe.model")
     tritone.Speech2TextProcessor(tritone.Speech2TextFeatureExtractor(), tokenizer).save_pretrained(folder)
+
+
+def made_up_words(count: int) -> list[str]:
+    """So many different words of 3 to 8 letters, in no order."""
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    words: dict[str, None] = {}
+    while len(words) < count:
+        words["".join(rng.choice(letters, rng.integers(3, 9)))] = None
+    return list(words)
 
 
 def audio_seconds(recordings: Sequence[Recording]) -> float:

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - the examples stand as they are documented
-"""The examples of transformers' Speech2Text documentation, with `tritone` instead of `transformers`.
+"""The examples of transformers' documentation of speech models, with `tritone` instead of `transformers`.
 
 Three things stand in for what a machine without a network lacks: checkpoints of the named shapes with random
 weights, under the documented names, in the working folder; a module `datasets` whose `load_dataset` gives a
@@ -31,6 +31,27 @@ SMALL = {
     "conv_channels": 64,
     "max_target_positions": 64,
 }
+ENCODER = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "conv_dim": (16, 16, 16),
+    "conv_kernel": (12, 9, 4),
+    "conv_stride": (10, 8, 4),
+    "num_conv_pos_embeddings": 9,
+    "num_conv_pos_embedding_groups": 2,
+}
+# As the published large encoders have it, whose batches need a mask.
+LARGE_ENCODER = {**ENCODER, "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+DECODER = {
+    "d_model": 24,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 40,
+    "tie_word_embeddings": False,  # or random weights would say the end token at once, after itself
+}
+WORDS = "mister quilter is the apostle of the middle classes and we are glad to welcome his gospel"
 
 
 def write_checkpoint(folder: Path, languages: tuple[str, ...] = ()) -> None:
@@ -66,6 +87,61 @@ def write_checkpoint(folder: Path, languages: tuple[str, ...] = ()) -> None:
     tritone.Speech2TextProcessor(tritone.Speech2TextFeatureExtractor(), tokenizer).save_pretrained(folder)
 
 
+def write_encoders(hub: Path) -> None:
+    """wav2vec 2.0 with a CTC head, and a HuBERT and a wav2vec 2.0 without one."""
+    torch.manual_seed(1)
+    ctc = tritone.Wav2Vec2ForCTC(tritone.Wav2Vec2Config(vocab_size=32, **ENCODER))
+    ctc.save_pretrained(hub / "facebook/wav2vec2-base-960h")
+    extractor = tritone.Wav2Vec2FeatureExtractor(return_attention_mask=False)
+    extractor.save_pretrained(hub / "facebook/wav2vec2-base-960h")
+    hubert = tritone.HubertModel(tritone.HubertConfig(**LARGE_ENCODER))
+    hubert.save_pretrained(hub / "facebook/hubert-large-ll60k")
+    large = tritone.Wav2Vec2Model(tritone.Wav2Vec2Config(**LARGE_ENCODER))
+    large.save_pretrained(hub / "facebook/wav2vec2-large-lv60")
+
+
+def write_decoders(hub: Path) -> None:
+    """BERT with its tokenizer, and BART, neither of which has attended to an encoder yet."""
+    folder = hub / "bert-base-uncased"
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS.split())]
+    config = tritone.BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=40,
+    )
+    tritone.BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    bart = tritone.BartForCausalLM(tritone.BartConfig(vocab_size=40, is_decoder=True, **DECODER))
+    bart.save_pretrained(hub / "facebook/bart-large")
+
+
+def write_speech_translation(folder: Path, decoder: str) -> None:
+    """wav2vec 2.0 with MBart and its tokenizer, or with BART and none, special tokens set as published."""
+    folder.mkdir(parents=True)
+    vocabulary = 40
+    if decoder == "MBart":
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([WORDS] * 20), model_writer=model, vocab_size=30, minloglevel=2
+        )
+        (folder / "sentencepiece.bpe.model").write_bytes(model.getvalue())
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "MBart50Tokenizer"}))
+        extractor = tritone.Wav2Vec2FeatureExtractor(return_attention_mask=True)
+        tokenizer = tritone.MBart50Tokenizer.from_pretrained(folder)
+        tritone.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
+        vocabulary = len(tokenizer)
+    config = tritone.SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
+        tritone.Wav2Vec2Config(**LARGE_ENCODER),
+        getattr(tritone, f"{decoder}Config")(vocab_size=vocabulary, **DECODER),
+        **({"decoder_start_token_id": 2, "pad_token_id": 1, "eos_token_id": 2} if decoder == "MBart" else {}),
+    )
+    torch.manual_seed(2)
+    tritone.SpeechEncoderDecoderModel(config).save_pretrained(folder)
+
+
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the checkpoints under their documented names."""
@@ -75,6 +151,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(folder / ASR, folder / "speech-to-text-model")
     (folder / "bert-base-cased").mkdir()
     (folder / "bert-base-cased" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    write_encoders(folder)
+    write_decoders(folder)
+    write_speech_translation(folder / "facebook/wav2vec2-xls-r-300m-en-to-15", "MBart")
+    write_speech_translation(folder / "patrickvonplaten/wav2vec2-2-bart-large", "Bart")
     return folder
 
 
@@ -84,7 +164,7 @@ def run(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     waveform, rate = soundfile.read(ROOT / "samples" / "two_digits_16k.wav", dtype="float32")
 
     def load_dataset(*_: str, **__: str) -> list[dict[str, Any]]:
-        return [{"audio": {"array": waveform, "sampling_rate": rate}}]
+        return [{"audio": {"array": waveform, "sampling_rate": rate}, "text": WORDS.upper()}]
 
     datasets = types.ModuleType("datasets")
     datasets.load_dataset = load_dataset  # type: ignore[attr-defined]
@@ -233,3 +313,206 @@ model = AutoModelForSpeechSeq2Seq.from_pretrained(
     './tf_model/speech_model_checkpoint.ckpt.index', from_tf=True, config=config
 )
 """)
+
+
+# A speech encoder with a text decoder.
+
+
+def test_an_encoder_with_a_decoder_from_configurations(run: Any) -> None:
+    names = run("""
+from tritone import BertConfig, Wav2Vec2Config, SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
+
+config_encoder = Wav2Vec2Config()
+config_decoder = BertConfig()
+
+config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(config_encoder, config_decoder)
+model = SpeechEncoderDecoderModel(config=config)
+""")
+    assert names["model"].decoder.get_decoder().has_cross_attention
+    assert names["model"].enc_to_dec_proj is None  # 768 numbers on both sides
+
+
+def test_an_encoder_with_a_decoder_from_a_checkpoint_each(run: Any) -> None:
+    with pytest.warns(UserWarning, match="crossattention"):  # which BERT's checkpoint has not
+        names = run("""
+from tritone import SpeechEncoderDecoderModel
+
+model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(
+    "facebook/hubert-large-ll60k", "bert-base-uncased"
+)
+""")
+    assert isinstance(names["model"].encoder, tritone.HubertModel)
+
+
+def test_speech_translation(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    names = run("""
+from tritone import Wav2Vec2Processor, SpeechEncoderDecoderModel
+from datasets import load_dataset
+import torch
+
+# load a fine-tuned speech translation model and corresponding processor
+model = SpeechEncoderDecoderModel.from_pretrained("facebook/wav2vec2-xls-r-300m-en-to-15")
+processor = Wav2Vec2Processor.from_pretrained("facebook/wav2vec2-xls-r-300m-en-to-15")
+
+# let's perform inference on a piece of English speech (which we'll translate to German)
+ds = load_dataset("hf-internal-testing/librispeech_asr_dummy", "clean", split="validation")
+input_values = processor(ds[0]["audio"]["array"], return_tensors="pt").input_values
+
+# autoregressively generate transcription (uses greedy decoding by default)
+generated_ids = model.generate(input_values)
+generated_text = processor.batch_decode(generated_ids, skip_special_tokens=True)[0]
+print(generated_text)
+""")
+    assert names["generated_ids"][0, 0] == 2
+    assert names["generated_ids"].shape[1] > 2
+    assert capsys.readouterr().out == names["generated_text"] + "\n"
+
+
+def test_training_an_encoder_and_a_decoder_that_have_not_met(run: Any) -> None:
+    names = run("""
+from tritone import AutoTokenizer, AutoFeatureExtractor, SpeechEncoderDecoderModel
+from datasets import load_dataset
+
+encoder_id = "facebook/wav2vec2-base-960h"  # acoustic model encoder
+decoder_id = "bert-base-uncased"  # text decoder
+
+feature_extractor = AutoFeatureExtractor.from_pretrained(encoder_id)
+tokenizer = AutoTokenizer.from_pretrained(decoder_id)
+# Combine pre-trained encoder and pre-trained decoder to form a Seq2Seq model
+model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(encoder_id, decoder_id)
+
+model.config.decoder_start_token_id = tokenizer.cls_token_id
+model.config.pad_token_id = tokenizer.pad_token_id
+
+# load an audio input and pre-process (normalise mean/std to 0/1)
+ds = load_dataset("hf-internal-testing/librispeech_asr_dummy", "clean", split="validation")
+input_values = feature_extractor(ds[0]["audio"]["array"], return_tensors="pt").input_values
+
+# load its corresponding transcription and tokenize to generate labels
+labels = tokenizer(ds[0]["text"], return_tensors="pt").input_ids
+
+# the forward function automatically creates the correct decoder_input_ids
+loss = model(input_values=input_values, labels=labels).loss
+loss.backward()
+""")
+    assert names["labels"].shape == (1, len(WORDS.split()) + 2)
+    assert 1 not in names["labels"]  # no word was unknown
+    assert names["loss"].isfinite()
+    assert names["model"].encoder.feature_projection.projection.weight.grad.any()
+
+
+def test_a_configuration_saved_and_loaded_with_its_model(run: Any, checkpoints: Path) -> None:
+    names = run("""
+from tritone import BertConfig, Wav2Vec2Config, SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
+
+# Initializing a Wav2Vec2 & BERT style configuration
+config_encoder = Wav2Vec2Config()
+config_decoder = BertConfig()
+
+config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(config_encoder, config_decoder)
+
+# Initializing a Wav2Vec2Bert model from a Wav2Vec2 & bert-base-uncased style configurations
+model = SpeechEncoderDecoderModel(config=config)
+
+# Accessing the model configuration
+config_encoder = model.config.encoder
+config_decoder = model.config.decoder
+# set decoder config to causal lm
+config_decoder.is_decoder = True
+config_decoder.add_cross_attention = True
+
+# Saving the model, including its configuration
+model.save_pretrained("my-model")
+saved = model
+
+# loading model and config from pretrained folder
+encoder_decoder_config = SpeechEncoderDecoderConfig.from_pretrained("my-model")
+model = SpeechEncoderDecoderModel.from_pretrained("my-model", config=encoder_decoder_config)
+""")
+    shutil.rmtree(checkpoints / "my-model")  # of the published sizes: 0.9 GB
+    assert names["model"] is not names["saved"]
+    kept = dict(names["saved"].named_parameters())
+    assert all(torch.equal(kept[name], value) for name, value in names["model"].named_parameters())
+
+
+def test_speech_translation_and_training_with_one_processor(run: Any) -> None:
+    names = run("""
+from tritone import SpeechEncoderDecoderModel, AutoProcessor
+from datasets import load_dataset
+import torch
+
+processor = AutoProcessor.from_pretrained("facebook/wav2vec2-xls-r-300m-en-to-15")
+model = SpeechEncoderDecoderModel.from_pretrained("facebook/wav2vec2-xls-r-300m-en-to-15")
+
+ds = load_dataset("hf-internal-testing/librispeech_asr_dummy", "clean", split="validation")
+
+input_values = processor(ds[0]["audio"]["array"], return_tensors="pt").input_values
+# Inference: Translate English speech to German
+generated = model.generate(input_values)
+decoded = processor.batch_decode(generated, skip_special_tokens=True)[0]
+decoded
+
+# Training: Train model on English transcription
+labels = processor(text=ds[0]["text"], return_tensors="pt").input_ids
+
+loss = model(input_values, labels=labels).loss
+loss.backward()
+""")
+    assert isinstance(names["decoded"], str)
+    assert names["loss"].isfinite()
+    assert names["model"].enc_to_dec_proj.weight.grad.any()
+
+
+def test_an_encoder_with_a_decoder_saved_and_loaded(run: Any) -> None:
+    names = run("""
+from tritone import SpeechEncoderDecoderModel
+
+# initialize a wav2vec2bert from a pretrained Wav2Vec2 and a pretrained BERT model.
+model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(
+    "facebook/wav2vec2-base-960h", "bert-base-uncased"
+)
+saved = model
+# saving model after fine-tuning
+model.save_pretrained("./wav2vec2bert")
+# load fine-tuned model
+model = SpeechEncoderDecoderModel.from_pretrained("./wav2vec2bert")
+""")
+    kept = dict(names["saved"].named_parameters())
+    assert all(torch.equal(kept[name], value) for name, value in names["model"].named_parameters())
+
+
+def test_what_the_flax_example_of_generation_does_the_pytorch_class_does(run: Any) -> None:
+    names = run("""
+import torch
+from tritone import SpeechEncoderDecoderModel
+
+# load a fine-tuned wav2vec2-2-bart model
+model = SpeechEncoderDecoderModel.from_pretrained("patrickvonplaten/wav2vec2-2-bart-large")
+
+inputs = torch.ones((2, 5000), dtype=torch.float32)
+
+# use bart's special bos, pad and eos tokens
+model.config.decoder_start_token_id = model.decoder.config.bos_token_id
+model.config.pad_token_id = model.decoder.config.pad_token_id
+model.config.eos_token_id = model.decoder.config.eos_token_id
+
+outputs = model.generate(inputs)
+""")
+    assert names["outputs"].shape[0] == 2
+    assert torch.equal(names["outputs"][0], names["outputs"][1])
+
+
+def test_what_the_flax_example_of_checkpoints_does_the_pytorch_class_does(run: Any) -> None:
+    names = run("""
+from tritone import SpeechEncoderDecoderModel
+
+# initialize a wav2vec2-2-bart from pretrained wav2vec2 and bart models.
+model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(
+    "facebook/wav2vec2-large-lv60", "facebook/bart-large"
+)
+# saving model after fine-tuning
+model.save_pretrained("./wav2vec2-2-bart-large")
+# load fine-tuned model
+model = SpeechEncoderDecoderModel.from_pretrained("./wav2vec2-2-bart-large")
+""")
+    assert isinstance(names["model"].decoder, tritone.BartForCausalLM)

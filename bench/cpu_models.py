@@ -1,0 +1,232 @@
+"""The models of bench/cpu.py: a checkpoint with random weights that both libraries read, and how each of the
+two makes text of recordings with it."""
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import transformers
+from contestants import check_lengths, sorted_batches
+from shapes import RATE
+from tritone.kernels.kv_cache import PAGE_SIZE
+from workload import Recording, build_model, made_up_words, write_processor
+
+import tritone
+
+# A wav2vec 2.0 that is small enough for a smoke run; the published size is the configuration's default.
+TINY_ENCODER: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_dim": (16,) * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+TINY_DECODER: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
+LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+class BenchModel(ABC):
+    """A model to be timed.
+
+    Args:
+        tiny: for smoke runs, instead of the published size.
+    """
+
+    title: ClassVar[str]
+    batch_sizes: ClassVar[tuple[int, ...]]  # of transformers
+    searches: ClassVar[bool]  # whether there are beams
+
+    def __init__(self, tiny: bool) -> None:
+        self.tiny = tiny
+
+    @abstractmethod
+    def write(self, folder: Path) -> None:
+        """A checkpoint, with all that both libraries need."""
+
+    @abstractmethod
+    def engine(self, folder: Path, dtype: str, recordings: Sequence[Recording], beams: int) -> tritone.Engine:
+        """With room for all recordings at once, as a server would have it."""
+
+    @abstractmethod
+    def transcribe(self, engine: tritone.Engine, recordings: Sequence[Recording], beams: int) -> list[str]:
+        """Tritone's texts of recordings that are submitted one after the other."""
+
+    @abstractmethod
+    def peer(self, folder: Path) -> tuple[Any, Any]:
+        """transformers' model and processor."""
+
+    @abstractmethod
+    def batch_texts(self, model: Any, processor: Any, batch: Sequence[Recording], beams: int) -> list[str]:
+        """transformers' texts of one padded batch."""
+
+    @torch.inference_mode()
+    def peer_texts(
+        self, model: Any, processor: Any, recordings: Sequence[Recording], beams: int, size: int
+    ) -> list[str]:
+        """transformers' texts in batches of `size` neighbours in length, in the order of the recordings."""
+        texts: dict[int, str] = {}
+        for batch in sorted_batches(recordings, size):
+            found = self.batch_texts(model, processor, batch, beams)
+            texts.update({id(one): text for one, text in zip(batch, found, strict=True)})
+        return [texts[id(one)] for one in recordings]
+
+
+class GenerativeBenchModel(BenchModel):
+    """A model that decodes token by token: as many tokens as speech of that length has, because the end token
+    is suppressed; all options are the same for all recordings otherwise."""
+
+    batch_sizes = (1, 4, 8)
+    searches = True
+    end_token: ClassVar[int]
+    tokens_a_second: ClassVar[int]  # of the encoder
+    input_name: ClassVar[str]
+
+    def engine(self, folder: Path, dtype: str, recordings: Sequence[Recording], beams: int) -> tritone.Engine:
+        model = tritone.AutoModelForSpeechSeq2Seq.from_pretrained(folder, dtype=dtype)
+        pages = sum(
+            math.ceil(one.seconds * self.tokens_a_second / PAGE_SIZE)
+            + beams * math.ceil((one.tokens + 1) / PAGE_SIZE)
+            for one in recordings
+        )
+        processor = tritone.AutoProcessor.from_pretrained(folder)
+        return tritone.Engine(model, processor=processor, num_rows=beams * len(recordings), num_pages=pages)
+
+    def transcribe(self, engine: tritone.Engine, recordings: Sequence[Recording], beams: int) -> list[str]:
+        handles = [
+            engine.submit(
+                one.waveform,
+                num_beams=beams,
+                max_new_tokens=one.tokens,
+                suppress_tokens=[self.end_token],
+                stream=False,
+            )
+            for one in recordings
+        ]
+        results = [handle.result() for handle in handles]
+        check_lengths([len(result.token_ids) - 1 for result in results], [one.tokens for one in recordings])
+        return [result.text for result in results]
+
+    def batch_texts(self, model: Any, processor: Any, batch: Sequence[Recording], beams: int) -> list[str]:
+        inputs = padded_inputs(processor, batch)
+        tokens = max(one.tokens for one in batch)
+        ids = model.generate(
+            inputs[self.input_name],
+            attention_mask=inputs.get("attention_mask"),
+            num_beams=beams,
+            max_new_tokens=tokens,
+            suppress_tokens=[self.end_token],
+        )
+        check_lengths([ids.shape[1] - 1], [tokens])
+        # What a row says beyond its own length is the batch's fault, not text.
+        own = [row[: one.tokens + 1] for row, one in zip(ids, batch, strict=True)]
+        return processor.batch_decode(own, skip_special_tokens=True)
+
+
+class Speech2Text(GenerativeBenchModel):
+    """The default Speech2TextConfig, and 10,000 made-up words."""
+
+    title = "Speech2Text small (29.5 M parameters)"
+    batch_sizes = (1, 4, 8, 16)
+    end_token = 2
+    tokens_a_second = 25
+    input_name = "input_features"
+
+    def write(self, folder: Path) -> None:
+        model = build_model("tiny" if self.tiny else "small", torch.device("cpu"), torch.float32)
+        model.save_pretrained(folder)
+        write_processor(folder, model.config.vocab_size)
+
+    def peer(self, folder: Path) -> tuple[Any, Any]:
+        model = transformers.Speech2TextForConditionalGeneration.from_pretrained(folder)
+        return model.eval(), transformers.Speech2TextProcessor.from_pretrained(folder)
+
+
+class SpeechEncoderDecoder(GenerativeBenchModel):
+    """wav2vec2-base as the encoder of bert-base, with cross-attention."""
+
+    title = "wav2vec2-base with bert-base as decoder (232 M parameters)"
+    end_token = SPECIAL.index("[SEP]")
+    tokens_a_second = 50
+    input_name = "input_values"
+
+    def write(self, folder: Path) -> None:
+        torch.manual_seed(0)
+        encoder = tritone.Wav2Vec2Config(**(TINY_ENCODER if self.tiny else {}))
+        decoder = tritone.BertConfig(**(TINY_DECODER if self.tiny else {}))
+        config = tritone.SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
+            encoder,
+            decoder,
+            decoder_start_token_id=SPECIAL.index("[CLS]"),
+            pad_token_id=SPECIAL.index("[PAD]"),
+            eos_token_id=self.end_token,
+        )
+        tritone.SpeechEncoderDecoderModel(config).save_pretrained(folder)
+        words = [*SPECIAL, *made_up_words(decoder.vocab_size - len(SPECIAL))]
+        (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+        write_waveform_processor(folder, tritone.BertTokenizer(folder / "vocab.txt"))
+
+    def peer(self, folder: Path) -> tuple[Any, Any]:
+        model = transformers.SpeechEncoderDecoderModel.from_pretrained(folder)
+        return model.eval(), transformers.Wav2Vec2Processor.from_pretrained(folder)
+
+
+class Wav2Vec2CTC(BenchModel):
+    """wav2vec2-base with a vocabulary of 32 letters, as facebook/wav2vec2-base-960h."""
+
+    title = "wav2vec2-base CTC (94.4 M parameters)"
+    batch_sizes = (1, 4, 8)
+    searches = False
+
+    def write(self, folder: Path) -> None:
+        torch.manual_seed(0)
+        config = tritone.Wav2Vec2Config(vocab_size=len(LETTERS), **(TINY_ENCODER if self.tiny else {}))
+        tritone.Wav2Vec2ForCTC(config).save_pretrained(folder)
+        (folder / "vocab.json").write_text(json.dumps({letter: i for i, letter in enumerate(LETTERS)}))
+        write_waveform_processor(folder, tritone.Wav2Vec2CTCTokenizer(folder / "vocab.json"))
+
+    def engine(self, folder: Path, dtype: str, recordings: Sequence[Recording], beams: int) -> tritone.Engine:
+        model = tritone.AutoModelForCTC.from_pretrained(folder, dtype=dtype)
+        return tritone.Engine(model, processor=tritone.AutoProcessor.from_pretrained(folder))
+
+    def transcribe(self, engine: tritone.Engine, recordings: Sequence[Recording], beams: int) -> list[str]:
+        handles = [engine.submit(one.waveform, stream=False) for one in recordings]
+        return [handle.result().text for handle in handles]
+
+    def peer(self, folder: Path) -> tuple[Any, Any]:
+        model = transformers.Wav2Vec2ForCTC.from_pretrained(folder)
+        return model.eval(), transformers.Wav2Vec2Processor.from_pretrained(folder)
+
+    def batch_texts(self, model: Any, processor: Any, batch: Sequence[Recording], beams: int) -> list[str]:
+        return processor.batch_decode(model(**padded_inputs(processor, batch)).logits.argmax(-1))
+
+
+MODELS: dict[str, type[BenchModel]] = {
+    "speech2text": Speech2Text,
+    "wav2vec2-ctc": Wav2Vec2CTC,
+    "speech-encoder-decoder": SpeechEncoderDecoder,
+}
+
+
+def write_waveform_processor(folder: Path, tokenizer: Any) -> None:
+    """As published beside wav2vec2-base: without an attention mask, which saves transformers some work."""
+    extractor = tritone.Wav2Vec2FeatureExtractor(return_attention_mask=False)
+    tritone.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
+
+
+def padded_inputs(processor: Any, batch: Sequence[Recording]) -> Any:
+    """What transformers' processor makes of a batch."""
+    waveforms = [one.waveform for one in batch]
+    return processor(waveforms, sampling_rate=RATE, padding=True, return_tensors="pt")
