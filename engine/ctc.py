@@ -9,9 +9,9 @@ from ..scheduler.loop import GenerationLoop
 from ..scheduler.runner import ModelRunner
 from .transcription import Outcome, Span, Transcription
 
-# Encoder positions a step. A GPU needs many to be busy; a CPU is busy with one recording, and the fewer are
-# encoded at once the sooner the first of them is there.
-BUDGET_ON_GPU, BUDGET_ON_CPU = 8192, 1024
+# Encoder positions a step, 160 s of audio: a GPU needs many to be busy, and the cores of a processor to have
+# about the same to do, of recordings of all lengths.
+BUDGET = 8192
 # Recordings, and seconds of audio, that are read ahead: a few steps of short ones, and 230 MB of long ones.
 PLACES_ON_GPU, PLACES_ON_CPU = 1024, 64
 SECONDS = 3600.0
@@ -26,14 +26,22 @@ class CTC:
     Args:
         model: see `OneShotModel`; its answer holds `token_ids` and `log_probabilities`, one a frame.
         processor: its feature extractor and tokenizer.
-        num_rows, num_pages: have to be None: nothing of a request outlives its step.
+        num_rows, num_pages, memory_fraction: have to be None: nothing of a request outlives its step.
 
     Raises:
         ValueError: a size for a cache that is not there.
     """
 
-    def __init__(self, model: Any, processor: Any, num_rows: int | None, num_pages: int | None) -> None:
-        for name, number in (("num_rows", num_rows), ("num_pages", num_pages)):
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        num_rows: int | None,
+        num_pages: int | None,
+        memory_fraction: float | None = None,
+    ) -> None:
+        sizes = {"num_rows": num_rows, "num_pages": num_pages, "memory_fraction": memory_fraction}
+        for name, number in sizes.items():
             if number is not None:
                 raise ValueError(
                     f"{name} is the size of a cache, and a {type(model).__name__} has none; leave it out"
@@ -41,7 +49,8 @@ class CTC:
         self._name = type(model).__name__
         on_gpu = model.device.type == "cuda"
         runner = ModelRunner(model, processor.feature_extractor)
-        self.loop = GenerationLoop(runner, BUDGET_ON_GPU if on_gpu else BUDGET_ON_CPU)
+        self.loop = GenerationLoop(runner, BUDGET)
+        self.ways = [None]
         self.places = PLACES_ON_GPU if on_gpu else PLACES_ON_CPU
         self.seconds = SECONDS
         rate = processor.feature_extractor.sampling_rate

@@ -20,6 +20,7 @@ from .generation import Generation
 from .limits import longest_seconds
 from .openmp import release_team
 from .transcription import Handle, Transcription, in_order
+from .warm_up import warm_up
 from .worker import Job, Prepared, Worker
 
 DIGITS = Path(__file__).parent.parent / "models" / "digits"  # the model that comes along
@@ -39,6 +40,7 @@ class EngineStats:
         audio_seconds: of the finished requests.
         busy_seconds: wall time during which there was something to do.
         tokens_per_second, rtfx: tokens, and seconds of audio, per busy second.
+        graphs: decode steps that have been recorded as CUDA graphs.
         compiled: kernels that Triton had to compile, or to read from its cache on disk, since the engine was
             ready. Each made a step wait. Counts the whole process, other engines in it too.
     """
@@ -55,6 +57,7 @@ class EngineStats:
     busy_seconds: float
     tokens_per_second: float
     rtfx: float
+    graphs: int
     compiled: int
 
 
@@ -72,8 +75,14 @@ class Engine:
         num_rows: hypotheses (a request's beams, or one) decoded at once; by default 32, on a GPU 512. A CTC
             model decodes none, and keeps no cache: it takes neither this nor num_pages.
         num_pages: pages of 16 positions in the cache of keys and values. By default enough for a 20 s
-            recording in every row and for the longest recording with 5 beams; on a GPU at most half of its
-            free memory.
+            recording in every row and for the longest recording with 5 beams; on a GPU as many as it has
+            room for, or as all rows can fill.
+        memory_fraction: of the memory that a GPU has free once the model is there: what the cache, the
+            largest batch that is encoded at once (which is measured) and decode steps may take together;
+            0.9 by default. In place of num_pages.
+        graphs: on a GPU, record decode steps as CUDA graphs the second time that they come up; False
+            launches their kernels one by one.
+        overlap: on a GPU, encode on a stream of its own beside decoding; False takes turns.
 
     Raises:
         FileNotFoundError, ValueError: a checkpoint or argument that cannot be used.
@@ -88,15 +97,29 @@ class Engine:
         processor: Any = None,
         num_rows: int | None = None,
         num_pages: int | None = None,
+        memory_fraction: float | None = None,
+        graphs: bool = True,
+        overlap: bool = True,
     ) -> None:
         self.model, self.processor = _load(model, device, dtype, processor)
         self.sampling_rate: int = self.processor.feature_extractor.sampling_rate  # Hz
         self.max_seconds = longest_seconds(self.model, self.processor.feature_extractor)
         self._kind = (
-            CTC(self.model, self.processor, num_rows, num_pages)
+            CTC(self.model, self.processor, num_rows, num_pages, memory_fraction)
             if hasattr(self.model, "respond")
-            else Generation(self.model, self.processor, self.max_seconds, num_rows, num_pages)
+            else Generation(
+                self.model,
+                self.processor,
+                self.max_seconds,
+                num_rows,
+                num_pages,
+                memory_fraction,
+                graphs=graphs,
+                overlap=overlap,
+            )
         )
+        if self.model.device.type == "cuda":
+            warm_up(self._kind.loop, self.processor.feature_extractor, self.max_seconds, self._kind.ways)
         self._worker = Worker(
             self._kind.loop, readers=READERS, places=self._kind.places, seconds=self._kind.seconds
         )
@@ -181,6 +204,7 @@ class Engine:
             busy_seconds=busy,
             tokens_per_second=loop.tokens_generated / busy if busy else 0.0,
             rtfx=counts.audio_seconds / busy if busy else 0.0,
+            graphs=loop.graphs,
             compiled=compiled() - self._compiled_before,
         )
 

@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
-import torch
-
 from ..scheduler.pages import PAGE_SIZE
 from ..scheduler.request import GenerationOptions
+from .memory import FRACTION, fitting_pages
 from .transcription import TokenReader
+from .warm_up import ways_of_decoding
 
 # The longest result where neither the call nor the checkpoint says: speech has about 3.4 tokens a second.
 TOKENS_PER_SECOND = 8
@@ -15,6 +15,8 @@ TOKENS_TO_SPARE = 16
 
 # A cache that nobody sized holds a greedy request of this many seconds in each row.
 USUAL_SECONDS = 20.0
+
+ENCODE_BUDGET = 4096  # encoder positions of a step
 
 
 class Generation:
@@ -24,26 +26,45 @@ class Generation:
         model: see `GenerativeModel`; with `resolve_options` and `generation_loop`.
         processor: its feature extractor and tokenizer.
         max_seconds: of audio that is taken at once.
-        num_rows, num_pages: see `Engine`.
+        num_rows, num_pages, memory_fraction, graphs, overlap: see `Engine`.
 
     Raises:
-        ValueError: a size below 1.
+        ValueError: a size below 1, a fraction that is none, or two sizes for one cache.
     """
 
     def __init__(
-        self, model: Any, processor: Any, max_seconds: float, num_rows: int | None, num_pages: int | None
+        self,
+        model: Any,
+        processor: Any,
+        max_seconds: float,
+        num_rows: int | None,
+        num_pages: int | None,
+        memory_fraction: float | None = None,
+        *,
+        graphs: bool = True,
+        overlap: bool = True,
     ) -> None:
         self._model = model
         self._feature_extractor, self._tokenizer = processor.feature_extractor, processor.tokenizer
         self._max_seconds = max_seconds
+        on_gpu = model.device.type == "cuda"
+        _check_fraction(memory_fraction, num_pages, on_gpu)
         if num_rows is None:
-            num_rows = 512 if model.device.type == "cuda" else 32
-        if num_pages is None:
-            num_pages = self._usual_pages(num_rows)
+            num_rows = 512 if on_gpu else 32
+        if num_pages is None and num_rows > 0:
+            num_pages = self._usual_pages(num_rows, memory_fraction or FRACTION)
         for name, number in (("num_rows", num_rows), ("num_pages", num_pages)):
-            if number < 1:
+            if number is not None and number < 1:
                 raise ValueError(f"{name} is {number}; it must be 1 or more")
-        self.loop = model.generation_loop(self._feature_extractor, num_pages=num_pages, num_rows=num_rows)
+        self.loop = model.generation_loop(
+            self._feature_extractor,
+            num_pages=num_pages,
+            num_rows=num_rows,
+            encode_budget=ENCODE_BUDGET,
+            graphs=graphs and on_gpu,
+            overlap=overlap and on_gpu,
+        )
+        self.ways = ways_of_decoding(self.resolve({}, USUAL_SECONDS), num_rows)
         # Twice the rows: as many again are read while those are decoded.
         self.places = 2 * num_rows
         self.seconds = math.inf  # of audio in those places; not bounded otherwise
@@ -74,20 +95,37 @@ class Generation:
         )
         return resolved
 
-    def _usual_pages(self, num_rows: int) -> int:
-        """Pages of the cache where nobody says."""
+    def _usual_pages(self, num_rows: int, fraction: float) -> int:
+        """Pages of the cache where nobody says: on a GPU what it has room for, within what rows can fill."""
         rate = self._feature_extractor.sampling_rate
 
-        def pages(seconds: float, hypotheses: int) -> int:
+        def pages(seconds: float, hypotheses: int, tokens: int | None = None) -> int:
             frames = self._feature_extractor.frame_count(int(seconds * rate))
             cross = math.ceil(self._model.encoder_length(frames) / PAGE_SIZE)
-            return cross + hypotheses * math.ceil(self.resolve({}, seconds).max_length / PAGE_SIZE)
+            tokens = tokens or self.resolve({}, seconds).max_length
+            return cross + hypotheses * math.ceil(tokens / PAGE_SIZE)
 
         longest = pages(self._max_seconds, 5)
-        wanted = max(longest, num_rows * pages(min(USUAL_SECONDS, self._max_seconds), 1))
-        if self._model.device.type == "cuda":
-            layers, heads, head_dim = self._model.cache_shape
-            page_bytes = 2 * layers * heads * head_dim * PAGE_SIZE * self._model.dtype.itemsize
-            free, _ = torch.cuda.mem_get_info(self._model.device)
-            wanted = min(wanted, max(free // 2 // page_bytes, 1))
-        return wanted
+        if self._model.device.type != "cuda":
+            return max(longest, num_rows * pages(min(USUAL_SECONDS, self._max_seconds), 1))
+        most = max(longest, num_rows * pages(self._max_seconds, 1, self._model.max_length))
+        fitting = fitting_pages(
+            self._model,
+            self._feature_extractor,
+            self._max_seconds,
+            rows=num_rows,
+            fraction=fraction,
+            budget=ENCODE_BUDGET,
+        )
+        return max(min(most, fitting), 1)
+
+
+def _check_fraction(fraction: float | None, num_pages: int | None, on_gpu: bool) -> None:
+    if fraction is None:
+        return
+    if not 0 < fraction <= 1:
+        raise ValueError(f"memory_fraction is {fraction}; it must be above 0 and at most 1")
+    if num_pages is not None:
+        raise ValueError("memory_fraction and num_pages both say how large the cache is; give one of them")
+    if not on_gpu:
+        raise ValueError("memory_fraction is of a GPU's memory; on the CPU give num_pages instead")

@@ -59,6 +59,7 @@ def apply_rules(
     max_lengths: Tensor,
     rules: TokenRules,
     *,
+    min_lengths: Tensor | None = None,
     normalise: bool = False,
 ) -> Tensor:
     """Scores after every rule; rows share the rules but not their lengths.
@@ -69,13 +70,15 @@ def apply_rules(
         lengths: int [rows], how many of them are there, at least 1.
         max_lengths: int [rows], where each row's request ends.
         rules: see `TokenRules`.
+        min_lengths: int [rows], each row's own `min_length`; that of the rules by default. Rules that have
+            none hold no end back.
         normalise: log-softmax before the first rule.
 
     Returns:
         float32 [rows, vocabulary].
     """
     run = choose(scores, tokens, lengths, reference=apply_rules_reference, triton=apply_rules_triton)
-    return run(scores, tokens, lengths, max_lengths, rules, normalise=normalise)
+    return run(scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalise=normalise)
 
 
 def apply_rules_reference(
@@ -85,6 +88,7 @@ def apply_rules_reference(
     max_lengths: Tensor,
     rules: TokenRules,
     *,
+    min_lengths: Tensor | None = None,
     normalise: bool = False,
 ) -> Tensor:
     """The specification, in plain torch: one rule after the other over all scores."""
@@ -98,7 +102,8 @@ def apply_rules_reference(
     for sequence in rules.banned_sequences:
         scores = ban_sequence(scores, tokens, lengths, sequence)
     if rules.min_length and rules.ends:
-        scores = _ban(scores, rules.ends, lengths < rules.min_length)
+        least = rules.min_length if min_lengths is None else min_lengths
+        scores = _ban(scores, rules.ends, lengths < least)
     if rules.forced_first is not None:
         scores = _force(scores, (rules.forced_first,), lengths == 1)
     if rules.forced_last:
@@ -187,12 +192,15 @@ def apply_rules_triton(
     max_lengths: Tensor,
     rules: TokenRules,
     *,
+    min_lengths: Tensor | None = None,
     normalise: bool = False,
 ) -> Tensor:
     """One launch: a pass over the vocabulary (two with log-softmax), then single tokens."""
     rows, vocabulary = scores.shape
     out = torch.empty(rows, vocabulary, dtype=torch.float32, device=scores.device)
     width = max(map(len, rules.banned_sequences), default=1)
+    if min_lengths is None:
+        min_lengths = lengths.new_full(lengths.shape, rules.min_length)
     case = rules_kernel.case(scores.device, scores.dtype, alignment(vocabulary))
     case.launch(
         (rows,),
@@ -200,6 +208,7 @@ def apply_rules_triton(
         ready(tokens.int()),
         ready(lengths.int()),
         ready(max_lengths.int()),
+        ready(min_lengths.int()),
         _table(rules, scores.device),
         out,
         vocabulary,
@@ -210,7 +219,7 @@ def apply_rules_triton(
         rules.ngram_size,
         len(rules.banned_sequences),
         width,
-        rules.min_length,
+        len(rules.ends) if rules.min_length else 0,
         len(rules.ends),
         int(rules.forced_first is not None),
         len(rules.forced_last),
@@ -243,6 +252,7 @@ def rules_kernel(
     tokens_ptr,  # [rows, longest]
     lengths_ptr,  # [rows]
     max_lengths_ptr,  # [rows]
+    min_lengths_ptr,  # [rows]
     table_ptr,  # see `_table`
     out_ptr,  # [rows, N]
     N: tl.int32,
@@ -253,7 +263,7 @@ def rules_kernel(
     ngram_size: tl.int32,  # 0 for any
     sequences: tl.int32,  # banned ones
     sequence_width: tl.int32,  # tokens of the longest
-    min_length: tl.int32,
+    held_back: tl.int32,  # ends where a row has too few tokens: all of them or 0
     ends: tl.int32,  # how many in the table, as all but the last of the following
     forced_first: tl.int32,
     forced_last: tl.int32,
@@ -300,7 +310,7 @@ def rules_kernel(
         # All the bans write the same, so they need no order among themselves.
         _ban_ngrams(to_ptr, history_ptr, length, ngram_size, N, LIST_BLOCK)
         _ban_sequences(to_ptr, history_ptr, length, sequences_ptr, sequences, sequence_width, N, LIST_BLOCK)
-        early = tl.where(length < min_length, ends, 0)
+        early = tl.where(length < tl.load(min_lengths_ptr + row), held_back, 0)
         _assign(to_ptr, ends_ptr, early, float("-inf"), N, LIST_BLOCK)
     tl.debug_barrier()
     _assign(to_ptr, suppressed_ptr, suppressed, float("-inf"), N, LIST_BLOCK)
@@ -374,7 +384,8 @@ def _declare() -> None:
                     kind,
                     architecture=architecture,
                     pointers=dict.fromkeys(
-                        ("tokens_ptr", "lengths_ptr", "max_lengths_ptr", "table_ptr"), torch.int32
+                        ("tokens_ptr", "lengths_ptr", "max_lengths_ptr", "min_lengths_ptr", "table_ptr"),
+                        torch.int32,
                     )
                     | {"scores_ptr": dtype, "out_ptr": torch.float32},
                     aligned=kind == "aligned",

@@ -60,6 +60,8 @@ class GenerationMixin:
         num_rows: int,
         encode_budget: int = 4096,
         ahead: int | None = None,
+        graphs: bool | None = None,
+        overlap: bool | None = None,
     ) -> "GenerationLoop":
         """A continuous-batching loop over this model.
 
@@ -69,11 +71,21 @@ class GenerationMixin:
             num_rows: hypotheses that can be decoded at once.
             encode_budget: encoder tokens admitted a step.
             ahead: steps launched before the results of the first are waited for; see `GenerationLoop`.
+            graphs: record decode steps as CUDA graphs; see `ModelRunner`. None is: on a GPU.
+            overlap: encode beside decoding; see `ModelRunner`. None is: on a GPU.
         """
         from ..scheduler.loop import GenerationLoop
         from ..scheduler.runner import ModelRunner
 
-        runner = ModelRunner(self, front_end, num_pages=num_pages, num_rows=num_rows)  # type: ignore[arg-type]
+        on_gpu = self.device.type == "cuda"  # type: ignore[attr-defined]
+        runner = ModelRunner(
+            self,  # type: ignore[arg-type]
+            front_end,
+            num_pages=num_pages,
+            num_rows=num_rows,
+            graphs=on_gpu if graphs is None else graphs,
+            overlap=on_gpu if overlap is None else overlap,
+        )
         return GenerationLoop(runner, encode_budget, ahead)
 
     def generate(

@@ -1,11 +1,13 @@
 """The running requests, laid out for one decode step after the other until one comes or goes."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from .inputs import uploaded
 from .request import GenerationOptions, Request
 from .selection import Group
 
@@ -17,7 +19,7 @@ class Running:
     Args:
         request: as submitted.
         options: its own.
-        rules: its options without what is its own (max_length, seed); equal rules make a group.
+        rules: `rules_of` its options; equal rules make a group.
         rows: of the state, one a hypothesis.
         self_pages: each hypothesis' pages, in the order of its positions.
         cross_pages: in the order of the encoder's positions.
@@ -40,6 +42,12 @@ class Running:
     streamed: int = 1
     scores: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     reported: bool = False
+
+
+def rules_of(options: GenerationOptions) -> GenerationOptions:
+    """Options without what each request of a group has of its own: max_length, seed, and how long min_length
+    is. Whether there is one stays: it takes a kernel that other requests do without."""
+    return replace(options, max_length=0, min_length=min(options.min_length, 1), seed=0)
 
 
 @dataclass(slots=True)
@@ -100,21 +108,19 @@ class Batch:
         streaming = [one for one in order if one.request.stream and one.rules.hypotheses == 1]
         return cls(
             order=order,
-            rows=torch.tensor(rows, device=device),
-            streams=torch.tensor(streams, dtype=torch.int32, device=device),
-            leaders=torch.tensor([one.rows[0] for one in order], device=device),
-            places=torch.tensor(
-                [one.options.max_length - 1 for one in order for _ in one.rows],
-                dtype=torch.int32,
-                device=device,
+            rows=_numbers(rows, torch.int64, device),
+            streams=_numbers(streams, torch.int32, device),
+            leaders=_numbers([one.rows[0] for one in order], torch.int64, device),
+            places=_numbers(
+                [one.options.max_length - 1 for one in order for _ in one.rows], torch.int32, device
             ),
-            cu_rows=torch.tensor(cu_rows, dtype=torch.int32, device=device),
+            cu_rows=_numbers(cu_rows, torch.int32, device),
             self_tables=_table([pages for one in order for pages in one.self_pages], device),
             cross_tables=_table([one.cross_pages for one in order], device),
-            cross_lengths=torch.tensor([one.cross_length for one in order], dtype=torch.int32, device=device),
+            cross_lengths=_numbers([one.cross_length for one in order], torch.int32, device),
             groups=_groups(by_rules, device),
             streaming=streaming,
-            streaming_rows=torch.tensor([one.rows[0] for one in streaming], dtype=torch.int64, device=device),
+            streaming_rows=_numbers([one.rows[0] for one in streaming], torch.int64, device),
             keeping=[
                 (one, slice(start, end))
                 for one, (start, end) in zip(order, pairwise(cu_rows), strict=True)
@@ -124,21 +130,26 @@ class Batch:
             longest=max(min(1 + decode_steps - one.born, one.options.max_length) for one in order),
         )
 
+    def step_on(self, most: int) -> None:
+        """All lengths may be one more from now on, up to `most`."""
+        self.longest = min(self.longest + 1, most)
+
 
 def _groups(by_rules: dict[GenerationOptions, list[Running]], device: torch.device) -> list[Group]:
     groups, start = [], 0
     for rules, members in by_rules.items():
         rows = [row for one in members for row in one.rows]
-        own = [(one.options.max_length, one.options.seed) for one in members for _ in one.rows]
+        own = [one.options for one in members for _ in one.rows]
         groups.append(
             Group(
                 options=rules,
                 start=start,
                 end=start + len(rows),
-                rows=torch.tensor(rows, device=device),
-                max_lengths=torch.tensor([length for length, _ in own], dtype=torch.int32, device=device),
-                seeds=torch.tensor([seed for _, seed in own], dtype=torch.int64, device=device),
-                streams=torch.tensor([s for one in members for s in range(len(one.rows))], device=device),
+                rows=_numbers(rows, torch.int64, device),
+                max_lengths=_numbers([options.max_length for options in own], torch.int32, device),
+                min_lengths=_numbers([options.min_length for options in own], torch.int32, device),
+                seeds=_numbers([options.seed for options in own], torch.int64, device),
+                streams=_numbers([s for one in members for s in range(len(one.rows))], torch.int64, device),
             )
         )
         start += len(rows)
@@ -148,6 +159,8 @@ def _groups(by_rules: dict[GenerationOptions, list[Running]], device: torch.devi
 def _table(pages: list[tuple[int, ...]], device: torch.device) -> Tensor:
     """Page numbers as one int32 table [rows, longest], padded with 0."""
     widest = max(map(len, pages))
-    return torch.tensor(
-        [[*row, *[0] * (widest - len(row))] for row in pages], dtype=torch.int32, device=device
-    )
+    return _numbers([[*row, *[0] * (widest - len(row))] for row in pages], torch.int32, device)
+
+
+def _numbers(values: Sequence[int] | list[list[int]], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return uploaded(torch.tensor(values, dtype=dtype), device)

@@ -91,3 +91,9 @@ class PagedAttention:
         """Attend to the request's encoder tokens."""
         where = self.cross_tables, self.cross_lengths, self.cu_rows
         return self.cache.attend(layer, query, *where, scale=scale)
+
+
+def slots_of(pages: tuple[int, ...], length: int) -> Tensor:
+    """The first `length` slots of these pages: int64 [length]."""
+    starts = torch.tensor(pages, dtype=torch.int64) * PAGE_SIZE
+    return (starts[:, None] + torch.arange(PAGE_SIZE)[None]).flatten()[:length]

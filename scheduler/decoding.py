@@ -21,7 +21,9 @@ class Decoder(Protocol):
 def decode_batch(model: Decoder, cache: PagedCache, state: DecodeState, batch: Batch) -> None:
     """Choose the next token of every row and write it to the other side of `state`, which does not turn yet.
 
-    Of the state and the cache it touches nothing but what belongs to the batch's requests.
+    Of the state and the cache it touches nothing but what belongs to the batch's requests. Nothing here waits
+    for the device, and but for `keeping` all that is launched depends on the batch's shapes, its `longest`,
+    its groups' options and the side of `state` alone: see `graphs`.
     """
     lengths = torch.minimum(state.length[batch.rows], batch.places)
     places = lengths.long() - 1
@@ -53,4 +55,3 @@ def decode_batch(model: Decoder, cache: PagedCache, state: DecodeState, batch: B
         active=torch.cat([choice.active for choice in choices]),
         longest=batch.longest,
     )
-    batch.longest = min(batch.longest + 1, state.tokens.shape[2])

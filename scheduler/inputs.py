@@ -10,6 +10,15 @@ from ..kernels.packing import cumulative
 from .request import Request
 
 
+def uploaded(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the device. A GPU fetches one of the host by itself, from pinned memory, in its turn: a
+    copy that was waited for would wait for all that was launched before."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    # torch lends pinned memory again only when the copies out of it are done.
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 class FrontEnd(Protocol):
     """Turns waveforms into the model's features."""
 
@@ -53,11 +62,23 @@ def pack_inputs(
     ]
     waveforms = [request.inputs for request in requests if request.inputs.dim() == 1]
     if waveforms and front_end is not None:
-        packed = torch.cat(waveforms).to(device)
+        packed = _joined(waveforms, device)
         features, cu_frames = front_end.packed(packed, cumulative(list(map(len, waveforms)), device))
         if len(waveforms) == len(requests):
             return features, cu_frames
         extracted = iter(features.split((cu_frames[1:] - cu_frames[:-1]).tolist()))
         parts = [next(extracted) if part is None else part for part in parts]
-    given = [part.to(device) for part in parts if part is not None]
-    return torch.cat(given), cumulative([part.shape[0] for part in given], device)
+    given = [part for part in parts if part is not None]
+    return _joined(given, device), cumulative([part.shape[0] for part in given], device)
+
+
+def _joined(parts: list[Tensor], device: torch.device) -> Tensor:
+    """Parts end to end on the device; from the host in one copy, out of pinned memory that they were joined
+    in."""
+    first = parts[0]
+    if device.type != "cuda" or any(part.is_cuda or part.dtype != first.dtype for part in parts):
+        return torch.cat([part.to(device) for part in parts])
+    size = sum(part.shape[0] for part in parts), *first.shape[1:]
+    pinned = torch.empty(size, dtype=first.dtype, pin_memory=True)
+    torch.cat(parts, out=pinned)
+    return pinned.to(device, non_blocking=True)

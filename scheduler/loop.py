@@ -2,6 +2,7 @@
 
 import logging
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .outcome import Outcome, Pending
@@ -27,6 +28,7 @@ class LoopStats:
     steps: int
     tokens_generated: int  # decoded rows, beams counted each
     encoded_tokens: int
+    graphs: int = 0  # decode steps recorded as CUDA graphs
 
 
 class GenerationLoop:
@@ -127,7 +129,26 @@ class GenerationLoop:
             steps=self._runner.steps,
             tokens_generated=self._runner.decoded_rows,
             encoded_tokens=self._runner.encoded_tokens,
+            graphs=self._runner.graphs,
         )
+
+    def warm_up(self, requests: Iterable[Request]) -> None:
+        """Carry out requests whose results nobody wants, one after the other, and count from 0 afterwards:
+        what the device has to get ready for the like of them is ready then.
+
+        Raises:
+            ValueError: what `submit` raises.
+            RuntimeError: one that failed; or a loop that has work, whose results would be lost.
+        """
+        if self.has_work:
+            raise RuntimeError("a loop is warmed up before there is work for it")
+        for request in requests:
+            self.submit(request)
+            while self.has_work:
+                for event in self.step():
+                    if isinstance(event, Completion) and event.error is not None:
+                        raise RuntimeError(f"warming up failed: {event.error!r}") from event.error
+        self._runner.count_anew()
 
     def _is_open(self, release: Release) -> bool:
         """Whether a release is news: what finished by itself was reported in the step that saw it finish."""

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .batch import Running
-from .request import FinishReason, Hypothesis
+from .request import FinishReason, GenerationOptions, Hypothesis
+from .state import DecodeState
 
 
 @dataclass(slots=True)
@@ -73,6 +74,45 @@ class Answers:
                 # A copy, so that who keeps an answer does not keep those of the whole batch.
                 answers[request_id][name] = rows.tensor()[start:end].clone()
         return answers
+
+
+def hypotheses_of(ended: list[Running], state: DecodeState, side: int) -> list[tuple[Hypothesis, ...]]:
+    """What requests that are over have come to, in the order of their rows.
+
+    Read beside the steps launched since: those write what is there already over rows that have ended.
+
+    Args:
+        ended: the requests.
+        state: which has not lent their rows to others since.
+        side: of its tables that the step wrote in which they were found to be over.
+    """
+    if not ended:
+        return []
+    device = state.tokens.device
+    rows = [row for running in ended for row in running.rows]
+    beams = [running.rules.num_beams > 1 for running in ended for _ in running.rows]
+    index, searched = torch.tensor(rows, device=device), torch.tensor(beams, device=device)
+    lengths = state.final_length[index].tolist()
+    scores = torch.where(searched, state.final_score[index], state.score[index]).tolist()
+    longest = max(lengths)
+    tokens = torch.where(
+        searched[:, None],
+        state.final_tokens[index, :longest],
+        state.tokens[side, index, :longest],
+    ).tolist()
+    found = zip(lengths, scores, tokens, beams, strict=True)
+    return [
+        tuple(
+            _hypothesis(row[:length], score if searched else score / (length - 1), running.rules)
+            for length, score, row, searched in islice(found, len(running.rows))
+        )
+        for running in ended
+    ]
+
+
+def _hypothesis(tokens: list[int], score: float, rules: GenerationOptions) -> Hypothesis:
+    stopped = bool(tokens) and tokens[-1] in rules.eos_token_ids
+    return Hypothesis(tuple(tokens), score, FinishReason.STOP if stopped else FinishReason.LENGTH)
 
 
 @dataclass(slots=True)

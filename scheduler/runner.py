@@ -2,21 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
-from itertools import islice
 from typing import Protocol, TypeGuard, cast
 
 import torch
 from torch import Tensor
 
 from ..kernels.kv_cache import PAGE_SIZE
-from .batch import Batch, Running
-from .cache import PagedAttention, PagedCache
+from .batch import Batch, Running, rules_of
+from .cache import PagedAttention, PagedCache, slots_of
 from .crew import Crew, Part, Result, balanced
 from .decoding import decode_batch
-from .inputs import FrontEnd, frames_of, pack_inputs
-from .outcome import Answers, Arriving, Outcome, Pending
-from .request import FinishReason, GenerationOptions, Hypothesis, Request
+from .graphs import DecodeGraphs, record_on
+from .inputs import FrontEnd, frames_of, pack_inputs, uploaded
+from .outcome import Answers, Arriving, Outcome, Pending, hypotheses_of
+from .overlap import Overlap
+from .request import FinishReason, GenerationOptions, Request
 from .scheduler import Admission, Demand, Step
 from .state import DecodeState
 
@@ -24,8 +24,8 @@ from .state import DecodeState
 _DEFAULT_CACHE_BYTES = 2 << 30
 _DEFAULT_ROWS = 256
 
-# Encoder positions that one core encodes at a time: a layer's inner half takes 8 MB of a small model's.
-_PORTION = 1024
+# Encoder positions that one core encodes at a time: a layer's inner half takes 4 MB of a small model's.
+_PORTION = 512
 # What a decode step costs a request beside its encoder positions, in encoder positions.
 _ROW_COST = 600
 
@@ -74,6 +74,9 @@ class ModelRunner:
         num_pages: pages of 16 rows in the cache; a one-shot model needs none.
         num_rows: hypotheses that can be decoded at once.
         max_length: tokens of the longest sequence; the model's own limit by default.
+        graphs: record decode steps as CUDA graphs, see `DecodeGraphs`. Off a GPU the same steps on the same
+            tensors, launched one by one.
+        overlap: encode beside decoding, see `Overlap`.
     """
 
     def __init__(
@@ -84,23 +87,30 @@ class ModelRunner:
         num_pages: int = 0,
         num_rows: int = 0,
         max_length: int | None = None,
+        graphs: bool = False,
+        overlap: bool = False,
     ) -> None:
         self.model = model
         self.front_end = front_end
         self.num_pages = num_pages
         self.num_rows = num_rows
-        self.steps = 0
-        self.decode_steps = 0
-        self.decoded_rows = 0
-        self.encoded_tokens = 0
+        self.count_anew()
         cache_shape, longest = (0, 0, 0), 0  # of a model that only answers
         if _generates(model):
             cache_shape, longest = model.cache_shape, max_length or model.max_length
-        self._cache = PagedCache(*cache_shape, num_pages, model.dtype, model.device)
-        self._state = DecodeState(num_rows, longest, model.device)
+        idle = int(graphs)  # a page and a row for requests that are not there
+        self._cache = PagedCache(*cache_shape, num_pages + idle, model.dtype, model.device)
+        self._state = DecodeState(num_rows + idle, longest, model.device)
         self._running: dict[int, Running] = {}
+        self._joining: list[tuple[Admission, Request, int]] = []  # encoded, with their lengths
         self._batches: list[Batch] = []
-        self._crew = Crew.for_device(model.device)
+        self._crew = Crew.for_device(model.device) if not graphs else None
+        self._overlap = Overlap(model.device) if overlap else None
+        self._graphs = (
+            DecodeGraphs(self._decode_batch, self._state, num_pages, record_on(model.device))
+            if graphs
+            else None
+        )
         # Results are read on a stream of their own, not in line behind the steps launched since.
         self._reader = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
@@ -120,6 +130,18 @@ class ModelRunner:
                 (request.options.max_length for request in requests if request.options), default=2
             ),
         )
+
+    @property
+    def graphs(self) -> int:
+        """Decode steps that have been recorded as CUDA graphs."""
+        return self._graphs.recorded if self._graphs else 0
+
+    def count_anew(self) -> None:
+        """Begin to count what is done; while nothing runs."""
+        self.steps = 0
+        self.decode_steps = 0
+        self.decoded_rows = 0
+        self.encoded_tokens = 0
 
     def demand(self, request: Request) -> Demand:
         """What a request can ever need.
@@ -157,12 +179,15 @@ class ModelRunner:
         for release in step.released:
             if self._running.pop(release.request_id, None) is not None:
                 self._batches = []
+            self._joining = [one for one in self._joining if one[0].request_id != release.request_id]
+        self._join()
         arrivals = [(admission, admitted[admission.request_id]) for admission in step.admitted]
         if decoding := [arrival for arrival in arrivals if arrival[0].rows]:
             self._admit(decoding, pending)
-            self._batches = []
         if one_shot := [arrival for arrival in arrivals if not arrival[0].rows]:
             self._admit(one_shot, pending)
+        if self._overlap is None or not self._running:
+            self._join()
         if self._running and not self._batches:
             self._batches = [
                 Batch.of(share, self.decode_steps, self.model.device) for share in self._shares()
@@ -197,7 +222,9 @@ class ModelRunner:
             for running, done in zip(pending.order, pending.done.values(), strict=True)
             if done and not running.reported and self._is_current(running)
         ]
-        for running, hypotheses in zip(ended, self._hypotheses(ended, pending.side), strict=True):
+        with torch.cuda.stream(self._reader) if self._reader else nullcontext():
+            found = hypotheses_of(ended, self._state, pending.side)
+        for running, hypotheses in zip(ended, found, strict=True):
             running.reported = True
             request_id = running.request.request_id
             outcome.hypotheses[request_id] = hypotheses
@@ -253,31 +280,44 @@ class ModelRunner:
         portions = self._portions(arrivals)
         for portion, lengths in zip(portions, self._each(self._encode_portion, portions), strict=True):
             for (admission, request), length in zip(portion, lengths, strict=True):
-                self._begin(admission, request, length)
+                self.encoded_tokens += length
+                self._joining.append((admission, request, length))
 
     def _encode_portion(self, arrivals: list[Arrival]) -> list[int]:
         """Encode recordings into their pages, and say how many encoder positions each has."""
-        model = cast(GenerativeModel, self.model)
-        packed = pack_inputs([request for _, request in arrivals], self.front_end, model.device)
-        encoded, cu_tokens = model.encode(*packed)
-        key_values = model.cross_key_values(encoded)
-        lengths = (cu_tokens[1:] - cu_tokens[:-1]).tolist()
+        model, overlap = cast(GenerativeModel, self.model), self._overlap
+        requests = [request for _, request in arrivals]
+        # Not from the encoder's cu_tokens, which would have to be waited for.
+        lengths = [model.encoder_length(frames_of(request, self.front_end)) for request in requests]
         slots = [
-            _slots(admission.cross_pages, length)
+            slots_of(admission.cross_pages, length)
             for (admission, _), length in zip(arrivals, lengths, strict=True)
         ]
-        self._cache.store_cross(key_values, torch.cat(slots).to(model.device))
+        with overlap.encoding([request.inputs for request in requests]) if overlap else nullcontext():
+            encoded, _ = model.encode(*pack_inputs(requests, self.front_end, model.device))
+            key_values = model.cross_key_values(encoded)
+            if overlap:
+                overlap.write_pages()
+            self._cache.store_cross(key_values, uploaded(torch.cat(slots), model.device))
         return lengths
+
+    def _join(self) -> None:
+        """Take what has been encoded among what is decoded."""
+        if self._joining:
+            if self._overlap:
+                self._overlap.join()
+            for encoded in self._joining:
+                self._begin(*encoded)
+            self._joining, self._batches = [], []
 
     def _begin(self, admission: Admission, request: Request, length: int) -> None:
         """Take an encoded request, of `length` positions, among those that are decoded."""
-        self.encoded_tokens += length
         options = cast(GenerationOptions, request.options)
         self._state.admit(list(admission.rows), options.decoder_start_token_id, options.num_beams > 1)
         self._running[request.request_id] = Running(
             request=request,
             options=options,
-            rules=replace(options, max_length=0, seed=0),
+            rules=rules_of(options),
             rows=admission.rows,
             self_pages=admission.self_pages,
             cross_pages=admission.cross_pages,
@@ -287,16 +327,20 @@ class ModelRunner:
 
     def _decode(self, pending: Pending) -> None:
         """One token for every running hypothesis."""
-        model, cache, state = cast(GenerativeModel, self.model), self._cache, self._state
-        self._each(lambda batch: decode_batch(model, cache, state, batch), self._batches)
+        state = self._state
+        self._each(self._graphs.decode if self._graphs else self._decode_batch, self._batches)
         state.turn()
         self.decode_steps += 1
         for batch in self._batches:
+            batch.step_on(state.tokens.shape[2])
             self.decoded_rows += len(batch.rows)
             if batch.streaming:
                 lengths = state.length[batch.streaming_rows]
                 newest = state.tokens[state.side, batch.streaming_rows, lengths.long() - 1]
                 pending.streams.append((batch.streaming, Arriving(torch.stack([lengths, newest], dim=1))))
+
+    def _decode_batch(self, batch: Batch) -> None:
+        decode_batch(cast(GenerativeModel, self.model), self._cache, self._state, batch)
 
     def _each(self, function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
         """`function` of every part, side by side where there is a crew."""
@@ -329,40 +373,6 @@ class ModelRunner:
             request_id = running.request.request_id
             outcome.tokens[request_id] = (*outcome.tokens.get(request_id, ()), token)
 
-    def _hypotheses(self, ended: list[Running], side: int) -> list[tuple[Hypothesis, ...]]:
-        """What requests that are over have come to, in the order of their rows.
-
-        Read beside the steps launched since: those write what is there already over rows that have ended.
-        """
-        if not ended:
-            return []
-        state, device = self._state, self.model.device
-        rows = [row for running in ended for row in running.rows]
-        beams = [running.rules.num_beams > 1 for running in ended for _ in running.rows]
-        with torch.cuda.stream(self._reader) if self._reader else nullcontext():
-            index, searched = torch.tensor(rows, device=device), torch.tensor(beams, device=device)
-            lengths = state.final_length[index].tolist()
-            scores = torch.where(searched, state.final_score[index], state.score[index]).tolist()
-            longest = max(lengths)
-            tokens = torch.where(
-                searched[:, None],
-                state.final_tokens[index, :longest],
-                state.tokens[side, index, :longest],
-            ).tolist()
-        found = zip(lengths, scores, tokens, beams, strict=True)
-        return [
-            tuple(
-                _hypothesis(row[:length], score if searched else score / (length - 1), running.rules)
-                for length, score, row, searched in islice(found, len(running.rows))
-            )
-            for running in ended
-        ]
-
-
-def _hypothesis(tokens: list[int], score: float, rules: GenerationOptions) -> Hypothesis:
-    stopped = bool(tokens) and tokens[-1] in rules.eos_token_ids
-    return Hypothesis(tuple(tokens), score, FinishReason.STOP if stopped else FinishReason.LENGTH)
-
 
 def _generates(model: GenerativeModel | OneShotModel) -> TypeGuard[GenerativeModel]:
     return hasattr(model, "decode")
@@ -384,9 +394,3 @@ def _demand(model: GenerativeModel | OneShotModel, front_end: FrontEnd | None, r
     if options is None:
         return Demand(tokens, decode_positions=0, hypotheses=0)
     return Demand(tokens, options.max_length - 1, options.hypotheses)
-
-
-def _slots(pages: tuple[int, ...], length: int) -> Tensor:
-    """The first `length` slots of these pages: int64 [length]."""
-    starts = torch.tensor(pages, dtype=torch.int64) * PAGE_SIZE
-    return (starts[:, None] + torch.arange(PAGE_SIZE)[None]).flatten()[:length]

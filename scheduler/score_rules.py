@@ -17,6 +17,7 @@ def process_scores(
     max_lengths: Tensor,
     options: GenerationOptions,
     *,
+    min_lengths: Tensor | None = None,
     normalise: bool = False,
 ) -> Tensor:
     """Scores after every rule of `options`; rows share the options but not their lengths.
@@ -29,6 +30,7 @@ def process_scores(
         lengths: int [rows], how many of them there are.
         max_lengths: int [rows], where each row's request ends.
         options: whose max_length and seed are not looked at.
+        min_lengths: int [rows], each row's own; by default the options', which have to have one if any has.
         normalise: log-softmax before the first rule.
 
     Returns:
@@ -36,7 +38,9 @@ def process_scores(
     """
     rules = token_rules(options)
     if not rules.idle:
-        scores = apply_rules(scores, tokens, lengths, max_lengths, rules, normalise=normalise)
+        scores = apply_rules(
+            scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalise=normalise
+        )
     elif normalise:
         scores = log_softmax(scores)
     if options.do_sample:

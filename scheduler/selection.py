@@ -23,10 +23,11 @@ class Group:
     """Requests of one batch that share their options.
 
     Args:
-        options: of all of them; max_length and seed are each request's own.
+        options: of all of them; max_length, min_length and seed are each request's own.
         start, end: which rows of the batch.
         rows: int64 [n * k], their rows in the state.
         max_lengths: int32 [n * k].
+        min_lengths: int32 [n * k].
         seeds: int64 [n * k].
         streams: int64 [n * k], a row's index among its request's hypotheses.
     """
@@ -36,6 +37,7 @@ class Group:
     end: int
     rows: Tensor
     max_lengths: Tensor
+    min_lengths: Tensor
     seeds: Tensor
     streams: Tensor
 
@@ -151,7 +153,15 @@ def _processed(
     if leaves_scores(group.options) and not normalise:
         return logits  # spares the copy of the histories
     tokens = state.tokens[state.side, group.rows, :longest]
-    return process_scores(logits, tokens, lengths, group.max_lengths, group.options, normalise=normalise)
+    return process_scores(
+        logits,
+        tokens,
+        lengths,
+        group.max_lengths,
+        group.options,
+        min_lengths=group.min_lengths,
+        normalise=normalise,
+    )
 
 
 def _keep_finished(

@@ -8,6 +8,8 @@ a row's new history may be another row's old one.
 import torch
 from torch import Tensor
 
+from .inputs import uploaded
+
 
 class DecodeState:
     """Tables for `num_rows` hypotheses of at most `max_length` tokens.
@@ -42,7 +44,7 @@ class DecodeState:
         In beam search only the first counts at first: the others start at -1e9, as in transformers, so that
         the first step does not choose the same token k times.
         """
-        index = torch.tensor(rows, device=self.tokens.device)
+        index = uploaded(torch.tensor(rows), self.tokens.device)
         self.tokens[self.side, index, 0] = start_token
         self.length[index] = 1
         self.score[index] = 0.0
@@ -53,6 +55,18 @@ class DecodeState:
         self.final_score[index] = -1e9
         self.final_done[index] = False
         self.request_done[index] = False
+
+    def make_idle(self, row: int) -> None:
+        """Let a row stand for a request that is over, for good: steps leave it as it is."""
+        self.tokens[:, row] = 0
+        self.origin[:, row] = 0
+        self.length[row] = 1
+        self.score[row] = 0.0
+        self.final_length[row] = 0
+        self.final_score[row] = -1e9
+        self.final_done[row] = False
+        self.done[row] = True
+        self.request_done[row] = True
 
     def advance(self, rows: Tensor, parents: Tensor, tokens: Tensor, active: Tensor, longest: int) -> None:
         """Write every row's history and new token to the other side.

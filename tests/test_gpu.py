@@ -1,11 +1,19 @@
 """The engine on a CUDA device; skipped where there is none."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tritone.engine import warm_up
 from tritone.kernels.packing import cumulative, spans
+from tritone.scheduler import runner
+from tritone.scheduler.graphs import record_on
+from tritone.scheduler.loop import GenerationLoop
+from tritone.scheduler.request import Completion, GenerationOptions, Request
 
 import tritone
 
@@ -29,7 +37,7 @@ def _files() -> None:
 @pytest.mark.parametrize("num_beams", [1, 4])
 def test_the_digits_model_reads_the_samples_on_the_gpu(dtype: str, num_beams: int) -> None:
     wanted = json.loads((SAMPLES / "transcripts.json").read_text())
-    with tritone.Engine(device="cuda", dtype=dtype) as engine:
+    with tritone.Engine(device="cuda", dtype=dtype, memory_fraction=0.1) as engine:
         results = engine.transcribe([SAMPLES / name for name in wanted], num_beams=num_beams)
         texts = [result.text for result in results]
     assert texts == list(wanted.values())
@@ -65,3 +73,128 @@ def test_hidden_states_are_the_same_to_the_bit_in_any_batch(dtype: str) -> None:
     for order in ([0, 1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1, 0], [3, 0, 5], [2, 2, 2]):
         for index, hidden in zip(order, encoded(order), strict=True):
             assert torch.equal(hidden, alone[index])
+
+
+SHORT = GenerationOptions(max_length=40, eos_token_ids=(2, 5, 7), no_repeat_ngram_size=2)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    torch.manual_seed(0)
+    config = tritone.Speech2TextConfig(
+        vocab_size=100, encoder_layers=2, decoder_layers=2, init_std=0.3, max_target_positions=64
+    )
+    return tritone.Speech2TextForConditionalGeneration(config).to(device="cuda", dtype=torch.float16).eval()
+
+
+def through(loop: GenerationLoop, options: GenerationOptions, *, waveforms: bool = False) -> list[Completion]:
+    """What 40 requests come to, of many lengths, that arrive three a step."""
+    generator = torch.Generator().manual_seed(1)
+    coming = []
+    for index in range(40):
+        frames = 20 + 71 * index % 900
+        inputs = torch.randn(160 * frames, generator=generator)
+        if not waveforms:
+            inputs = torch.randn(frames, 80, generator=generator).half()
+        limit = (9, 40, 17, 33)[index % 4]
+        coming.append(Request(index, inputs, replace(options, max_length=limit, min_length=1 + index % 7)))
+    found = {}
+    while coming or loop.has_work:
+        for request in coming[:3]:
+            loop.submit(request)
+        del coming[:3]
+        for event in loop.step():
+            assert isinstance(event, Completion)
+            assert event.error is None
+            found[event.request_id] = event
+    return [found[index] for index in range(40)]
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize("num_beams", [1, 5])
+@pytest.mark.parametrize(("graphs", "overlap"), [(True, False), (False, True), (True, True)])
+def test_recorded_steps_and_encoding_beside_them_give_what_plain_steps_give(
+    model, num_beams, ahead, graphs, overlap
+):
+    options = replace(SHORT, num_beams=num_beams)
+    sizes = {"num_pages": 4000, "num_rows": 160, "encode_budget": 300}
+    plain = model.generation_loop(**sizes, ahead=0, graphs=False, overlap=False)
+    wanted = through(plain, options)
+    assert len({len(one.hypotheses[0].token_ids) for one in wanted}) > 5
+    loop = model.generation_loop(**sizes, ahead=ahead, graphs=graphs, overlap=overlap)
+    assert through(loop, options) == wanted
+    assert through(loop, options) == wanted, "the second time nearly all is played back"
+    assert (loop.stats().graphs > 0) == graphs
+
+
+def test_what_is_recorded_goes_on_while_others_use_the_device(model):
+    """Rules between which a loop changes, each recorded; then played back in another order."""
+    sizes = {"num_pages": 4000, "num_rows": 160}
+    kinds = [SHORT, replace(SHORT, num_beams=5), replace(SHORT, repetition_penalty=1.3)]
+    plain = model.generation_loop(**sizes, graphs=False, overlap=False)
+    wanted = [through(plain, kind) for kind in kinds]
+    loop = model.generation_loop(**sizes)
+    for order in ([0, 1, 2], [2, 0, 1]):
+        for index in order:
+            assert through(loop, kinds[index]) == wanted[index]
+
+
+def test_waveforms_are_uploaded_from_pinned_memory_that_is_used_again(model):
+    front_end = tritone.Speech2TextFeatureExtractor()
+    sizes = {"num_pages": 4000, "num_rows": 160, "encode_budget": 100}
+    plain = model.generation_loop(front_end, **sizes, ahead=0, graphs=False, overlap=False)
+    wanted = through(plain, SHORT, waveforms=True)
+    loop = model.generation_loop(front_end, **sizes, ahead=4)
+    for _ in range(3):
+        assert through(loop, SHORT, waveforms=True) == wanted
+
+
+def test_a_step_that_cannot_be_recorded_is_carried_out_all_the_same(model, monkeypatch, caplog):
+    def waiting(device: torch.device) -> Callable[..., Any]:
+        record = record_on(device)
+
+        def failing(step: Callable[[], None]) -> Callable[[], None]:
+            def and_wait() -> None:
+                step()
+                torch.ones(1, device=device).item()
+
+            return record(and_wait)
+
+        return failing
+
+    sizes = {"num_pages": 4000, "num_rows": 160}
+    wanted = through(model.generation_loop(**sizes, graphs=False, overlap=False), SHORT)
+    monkeypatch.setattr(runner, "record_on", waiting)
+    loop = model.generation_loop(**sizes)
+    assert through(loop, SHORT) == wanted
+    assert loop.stats().graphs == 0
+    (record,) = (one for one in caplog.records if one.name.endswith("scheduler.graphs"))
+    assert "could not be recorded as a CUDA graph" in record.message
+
+
+def test_an_engine_compiles_nothing_once_it_is_ready_and_leaves_memory_free() -> None:
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info()
+    with tritone.Engine(device="cuda", dtype="float16", memory_fraction=0.1) as engine:
+        left, _ = torch.cuda.mem_get_info()
+        assert left > 0.85 * free
+        assert engine.stats().tokens_generated == 0, "what warms it up does not count"
+        for options in ({}, {"num_beams": 5}, {"do_sample": True, "top_k": 7, "seed": 1}):
+            for seconds in (0.5, 3.0, 31.0):
+                sounds = [warm_up.noise(int(16_000 * seconds)).numpy() for _ in range(9)]
+                results = list(engine.transcribe(sounds, max_new_tokens=30, **options))
+                assert [result.error for result in results] == [None] * 9
+        stats = engine.stats()
+        assert stats.compiled == 0
+        assert stats.graphs > 0
+
+
+def test_an_engine_does_without_graphs_where_it_is_told_to() -> None:
+    sounds = [warm_up.noise(16_000 * seconds).numpy() for seconds in (1, 2, 3, 9)]
+    tokens = []
+    for switches in ({}, {"graphs": False, "overlap": False}):
+        with tritone.Engine(device="cuda", memory_fraction=0.1, **switches) as engine:
+            tokens.append([result.token_ids for result in engine.transcribe(sounds)])
+            recorded = engine.stats().graphs
+    assert tokens[0] == tokens[1]
+    assert recorded == 0

@@ -163,3 +163,23 @@ def test_no_rules_leave_the_very_scores_and_no_rows_give_no_rows(kernels_on):
         assert not leaves_scores(options), name
         none = [tensor[:0] for tensor in given]
         assert process_scores(*none, options).shape == (0, 14)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_each_row_may_have_a_minimum_of_its_own(normalise, kernels_on):
+    generator = torch.Generator().manual_seed(5)
+    scores = torch.randn(6, 14, generator=generator).to(kernels_on)
+    tokens = torch.randint(0, 14, (6, 8), generator=generator).to(kernels_on)
+    lengths = torch.tensor([1, 3, 5, 5, 8, 8], dtype=torch.int32, device=kernels_on)
+    minima = torch.tensor([1, 4, 5, 6, 1, 9], dtype=torch.int32, device=kernels_on)
+    rules = TokenRules(min_length=1, ends=(2, 7), suppressed=(3,))
+    found = apply_rules(scores, tokens, lengths, lengths + 9, rules, min_lengths=minima, normalise=normalise)
+    assert found[:, 2].isinf().tolist() == [False, True, False, True, False, True]
+    for row, least in enumerate(minima.tolist()):
+        one = slice(row, row + 1)
+        own = TokenRules(min_length=least, ends=(2, 7), suppressed=(3,))
+        given = scores[one], tokens[one], lengths[one], lengths[one] + 9
+        assert torch.equal(found[one], apply_rules(*given, own, normalise=normalise))
+    none = TokenRules(ends=(2, 7), suppressed=(3,))
+    found = apply_rules(scores, tokens, lengths, lengths + 9, none, min_lengths=minima, normalise=normalise)
+    assert not found[:, 2].isinf().any(), "rules without a minimum hold nothing back"

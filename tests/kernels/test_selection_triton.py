@@ -59,6 +59,7 @@ def begun(options: GenerationOptions, device: str) -> tuple[DecodeState, Group]:
         end=3 * each,
         rows=rows.to(device),
         max_lengths=max_lengths.repeat_interleave(each).to(device),
+        min_lengths=torch.full((3 * each,), options.min_length, dtype=torch.int32, device=device),
         seeds=torch.tensor([5, 2**40, 5]).repeat_interleave(each).to(device),
         streams=torch.arange(each).repeat(3).to(device),
     )

@@ -106,12 +106,16 @@ HISTORIES = st.lists(
     ahead=st.integers(0, 5),
     pages=st.sampled_from([12, 40, 300]),
     rows=st.sampled_from([3, 5, 40]),
+    graphs=st.booleans(),
+    overlap=st.booleans(),
     order=st.permutations(range(COUNT)),
 )
 def test_random_histories_give_what_each_request_gives_alone(
-    model, alone, history, ahead, pages, rows, order
+    model, alone, history, ahead, pages, rows, graphs, overlap, order
 ):
-    loop = model.generation_loop(num_pages=pages, num_rows=rows, encode_budget=12, ahead=ahead)
+    loop = model.generation_loop(
+        num_pages=pages, num_rows=rows, encode_budget=12, ahead=ahead, graphs=graphs, overlap=overlap
+    )
     to_come, lives, cancelled = list(order), {}, set()
     seen = Seen({}, {})
     for what, index in history:

@@ -20,6 +20,7 @@ from transformers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
+from tritone.scheduler.batch import rules_of
 from tritone.scheduler.request import GenerationOptions
 from tritone.scheduler.score_rules import process_scores
 
@@ -142,3 +143,11 @@ def test_what_lies_behind_a_rows_length_is_never_read(name):
     behind = torch.arange(LONGEST)[None] >= lengths[:, None]
     second = process_scores(scores.clone(), tokens.masked_fill(behind, 3), lengths, max_lengths, options)
     assert torch.equal(first, second)
+
+
+def test_requests_that_differ_in_their_minimum_alone_are_one_group():
+    plain = GenerationOptions(max_length=9, eos_token_ids=(2,))
+    with_minimum = [replace(plain, min_length=least, max_length=8 + least, seed=least) for least in (1, 4, 7)]
+    assert len({rules_of(options) for options in with_minimum}) == 1
+    # A request without one spares itself the rules, alone and in company.
+    assert rules_of(plain) not in {rules_of(options) for options in with_minimum}
