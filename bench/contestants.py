@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tritone.engine.transcription import in_order
+from tritone.engine.handle import in_order
 from tritone.scheduler.pages import PAGE_SIZE
 from tritone.scheduler.request import Completion, Request
 from workload import RATE, Recording, audio_seconds, tokens_of
@@ -101,7 +101,7 @@ class Tritone:
                 raise result.error
             yield len(result.token_ids) - 1
 
-    def submit(self, recording: Recording, *, stream: bool) -> tritone.engine.transcription.Handle:
+    def submit(self, recording: Recording, *, stream: bool) -> tritone.engine.handle.Handle:
         """One waveform into the engine."""
         return self._engine.submit(recording.waveform, stream=stream, **self._options(recording))
 

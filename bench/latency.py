@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from contestants import Tritone
 from machine import about_machine
-from tritone.engine.transcription import Handle
+from tritone.engine.handle import Handle
 from workload import Recording, Recordings, build_model, write_processor
 
 import tritone

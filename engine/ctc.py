@@ -5,74 +5,50 @@ from itertools import groupby
 from typing import Any
 
 from ..models.generation_config import GenerationConfig
-from ..scheduler.loop import GenerationLoop
-from ..scheduler.runner import ModelRunner
-from .transcription import Outcome, Span, Transcription
-
-# Encoder positions a step, 160 s of audio: a GPU needs many to be busy, and the cores of a processor to have
-# about the same to do, of recordings of all lengths.
-BUDGET = 8192
-# Recordings, and seconds of audio, that are read ahead: a few steps of short ones, and 230 MB of long ones.
-PLACES_ON_GPU, PLACES_ON_CPU = 1024, 64
-SECONDS = 3600.0
+from .handle import Outcome
+from .inputs import Recordings
+from .one_shot import OneShot
+from .settings import Settings
+from .transcription import Span, Transcription, TranscriptionReader
 
 # Options of generation whose value says what CTC does anyway.
 _NEUTRAL = {"num_beams": 1, "do_sample": False, "num_return_sequences": 1}
 
 
-class CTC:
+class CTC(OneShot):
     """A CTC model in an engine.
 
     Args:
         model: see `OneShotModel`; its answer holds `token_ids` and `log_probabilities`, one a frame.
-        processor: its feature extractor and tokenizer.
-        num_rows, num_pages, memory_fraction: have to be None: nothing of a request outlives its step.
-
-    Raises:
-        ValueError: a size for a cache that is not there.
+        inputs: recordings.
+        tokenizer: its own.
+        settings: see `OneShot`.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        num_rows: int | None,
-        num_pages: int | None,
-        memory_fraction: float | None = None,
-    ) -> None:
-        sizes = {"num_rows": num_rows, "num_pages": num_pages, "memory_fraction": memory_fraction}
-        for name, number in sizes.items():
-            if number is not None:
-                raise ValueError(
-                    f"{name} is the size of a cache, and a {type(model).__name__} has none; leave it out"
-                )
-        self._name = type(model).__name__
-        on_gpu = model.device.type == "cuda"
-        runner = ModelRunner(model, processor.feature_extractor)
-        self.loop = GenerationLoop(runner, BUDGET)
-        self.ways = [None]
-        self.places = PLACES_ON_GPU if on_gpu else PLACES_ON_CPU
-        self.seconds = SECONDS
-        rate = processor.feature_extractor.sampling_rate
-        self.reader = CTCReader(processor.tokenizer, model.samples_per_token, rate)
+    verb = "transcribe"
+
+    def __init__(self, model: Any, inputs: Recordings, tokenizer: Any, settings: Settings) -> None:
+        super().__init__(model, inputs, settings)
+        self._reader = CTCReader(tokenizer, model.samples_per_token, inputs.sampling_rate)
 
     def check(self, language: str | None, options: dict[str, Any]) -> dict[str, Any]:
         """No options; raises ValueError for any that says something else than what CTC does anyway."""
         if language is not None:
-            raise ValueError(f"language {language!r}: a {self._name} writes down what is said; leave it out")
+            raise ValueError(f"language {language!r}: a {self.name} writes down what is said; leave it out")
         for name, value in GenerationConfig(**options).options.items():
             if name not in _NEUTRAL or value != _NEUTRAL[name]:
                 raise ValueError(
-                    f"{name}={value!r} is for models that decode token by token; a {self._name} takes its "
+                    f"{name}={value!r} is for models that decode token by token; a {self.name} takes its "
                     "best path, frame by frame; leave it out"
                 )
         return {}
 
-    def resolve(self, options: dict[str, Any], duration: float) -> None:
-        """None: the request is one-shot."""
+    def reader(self, options: dict[str, Any]) -> "CTCReader":
+        """What reads the answer to a request."""
+        return self._reader
 
 
-class CTCReader:
+class CTCReader(TranscriptionReader):
     """Reads the best path: repetitions are one token, blanks none.
 
     Args:
@@ -92,10 +68,10 @@ class CTCReader:
         """The text of tokens without repetitions and blanks."""
         return str(self._tokenizer.decode(list(token_ids), group_tokens=False))
 
-    def transcription(self, outcome: Outcome) -> Transcription:
+    def result(self, outcome: Outcome, source: Any) -> Transcription:
         """The transcription of an outcome without an error; empty where it was cancelled."""
         if outcome.answer is None:
-            return Transcription("", (), outcome.finish_reason, outcome.duration)
+            return Transcription("", (), outcome.finish_reason, outcome.duration, source=source)
         path = outcome.answer["token_ids"].tolist()
         log_probabilities = outcome.answer["log_probabilities"].tolist()
         # Special tokens are not skipped, or a letter would merge with its like beyond a blank.
@@ -108,6 +84,7 @@ class CTCReader:
             score=math.fsum(log_probabilities) / len(log_probabilities),
             words=self._spans(read.word_offsets, "word"),
             characters=self._spans(read.char_offsets, "char"),
+            source=source,
         )
 
     def _spans(self, offsets: list[dict[str, Any]], kind: str) -> tuple[Span, ...]:

@@ -5,7 +5,9 @@ from typing import Any
 
 from ..scheduler.pages import PAGE_SIZE
 from ..scheduler.request import GenerationOptions
+from .inputs import Recordings
 from .memory import FRACTION, fitting_pages
+from .settings import Settings
 from .transcription import TokenReader
 from .warm_up import ways_of_decoding
 
@@ -24,30 +26,25 @@ class Generation:
 
     Args:
         model: see `GenerativeModel`; with `resolve_options` and `generation_loop`.
-        processor: its feature extractor and tokenizer.
-        max_seconds: of audio that is taken at once.
-        num_rows, num_pages, memory_fraction, graphs, overlap: see `Engine`.
+        inputs: recordings.
+        tokenizer: its own.
+        settings: see `Engine`.
 
     Raises:
         ValueError: a size below 1, a fraction that is none, or two sizes for one cache.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        max_seconds: float,
-        num_rows: int | None,
-        num_pages: int | None,
-        memory_fraction: float | None = None,
-        *,
-        graphs: bool = True,
-        overlap: bool = True,
-    ) -> None:
+    verb = "transcribe"
+
+    def __init__(self, model: Any, inputs: Recordings, tokenizer: Any, settings: Settings) -> None:
+        self.name = type(model).__name__
+        self.inputs = inputs
         self._model = model
-        self._feature_extractor, self._tokenizer = processor.feature_extractor, processor.tokenizer
-        self._max_seconds = max_seconds
+        self._feature_extractor, self._tokenizer = inputs.front_end, tokenizer
+        self._max_seconds = inputs.max_seconds
         on_gpu = model.device.type == "cuda"
+        num_rows, num_pages = settings.num_rows, settings.num_pages
+        memory_fraction = settings.memory_fraction
         _check_fraction(memory_fraction, num_pages, on_gpu)
         if num_rows is None:
             num_rows = 512 if on_gpu else 32
@@ -61,14 +58,14 @@ class Generation:
             num_pages=num_pages,
             num_rows=num_rows,
             encode_budget=ENCODE_BUDGET,
-            graphs=graphs and on_gpu,
-            overlap=overlap and on_gpu,
+            graphs=settings.graphs and on_gpu,
+            overlap=settings.overlap and on_gpu,
         )
         self.ways = ways_of_decoding(self.resolve({}, USUAL_SECONDS), num_rows)
         # Twice the rows: as many again are read while those are decoded.
         self.places = 2 * num_rows
         self.seconds = math.inf  # of audio in those places; not bounded otherwise
-        self.reader = TokenReader(
+        self._reader = TokenReader(
             lambda token_ids: self._tokenizer.decode(list(token_ids), skip_special_tokens=True),
             self._tokenizer.clean_up_tokenization_spaces,
         )
@@ -86,6 +83,10 @@ class Generation:
         if self.resolve(options, USUAL_SECONDS).num_return_sequences != 1:
             raise ValueError("num_return_sequences must be 1 here; model.generate returns several")
         return options
+
+    def reader(self, options: dict[str, Any]) -> TokenReader:
+        """What reads the tokens of a request."""
+        return self._reader
 
     def resolve(self, options: dict[str, Any], duration: float) -> GenerationOptions:
         """All generation options of a recording of `duration` seconds."""

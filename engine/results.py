@@ -13,6 +13,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
+from .classification import Classification
 from .transcription import Transcription
 
 try:
@@ -22,15 +23,16 @@ except ImportError:  # not on Windows, where two runs may write one file
 
 LONGEST_LINE = 1 << 22  # bytes; what has more before its first line's end was not written here
 _HEADER = "# tritone "  # begins a text file: what its lines were made with
-_BEGINNINGS = {"jsonl": b'{"path": ', "text": _HEADER.encode()}
 # Whatever some reader takes for the end of a line: JSON escapes the first half by itself.
 _LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 _JSON_ESCAPES = str.maketrans({end: f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"})
-# In a text file each line is one recording, and its first tab ends the path. On Windows a path has no such
-# characters, and a backslash is a separator there.
-_PATH_ESCAPES = str.maketrans(
-    {special: repr(special)[1:-1] for special in "\\\t" + _LINE_ENDS} if os.sep == "/" else {}
-)
+# In a text file each line is one request, and its first tab ends the path or text. On Windows a path has no
+# such characters, and a backslash is a separator there.
+_ESCAPES = str.maketrans({special: repr(special)[1:-1] for special in "\\\t" + _LINE_ENDS})
+_PATH_ESCAPES = _ESCAPES if os.sep == "/" else {}
+
+Name = Path | str  # of what a result is of: a recording's path, or a text itself
+Line = Transcription | Classification
 
 
 class LineFormat(StrEnum):
@@ -42,7 +44,7 @@ class LineFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a result comes from beside its recording; one file's lines share it.
+    """What a result comes from beside its recording or text; one file's lines share it.
 
     Args:
         model: a checkpoint's folder, absolute, or its name.
@@ -56,19 +58,21 @@ class Origin:
         return ", ".join(f"{name} {value}" for name, value in ({"model": self.model} | self.options).items())
 
 
-def json_line(path: Path, result: Transcription, origin: Origin, ascii_only: bool = False) -> str:
+def json_line(name: Name, result: Line, origin: Origin, ascii_only: bool = False) -> str:
     """A result or a failure as a JSON object."""
-    failed = result.error is not None
-    record: dict[str, Any] = {
-        "path": str(path),
-        "text": None if failed else result.text,
-        "token_ids": list(result.token_ids),
-        "finish_reason": str(result.finish_reason),
-        "duration": round(result.duration, 3),
-        "score": result.score,
-        "error": message_of(result.error) if result.error is not None else None,
-    }
-    if result.words is not None:
+    record: dict[str, Any] = {_key(name): str(name)}
+    if isinstance(result, Transcription):
+        record["text"] = None if result.error is not None else result.text
+        record["token_ids"] = list(result.token_ids)
+    else:
+        record["labels"] = None if result.error is not None else [asdict(label) for label in result.labels]
+    record["finish_reason"] = str(result.finish_reason)
+    if isinstance(name, Path):
+        record["duration"] = round(result.duration, 3)
+    if isinstance(result, Transcription):
+        record["score"] = result.score
+    record["error"] = message_of(result.error) if result.error is not None else None
+    if isinstance(result, Transcription) and result.words is not None:
         record["words"] = [
             {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
             for word in result.words
@@ -76,13 +80,17 @@ def json_line(path: Path, result: Transcription, origin: Origin, ascii_only: boo
     return json.dumps(record | asdict(origin), ensure_ascii=ascii_only).translate(_JSON_ESCAPES)
 
 
-def text_line(path: Path | None, result: Transcription) -> str:
-    """A result as its path, a tab and its text, or as its text alone; always one line.
+def text_line(name: Name | None, result: Line) -> str:
+    """A result as its path or text, a tab and what was said, or as that alone; always one line.
 
-    A backslash, tab or line end within the path is written as Python writes it: \\\\, \\t, \\n.
+    Of a classification that is each label, a tab and its score, all with tabs between them. A backslash, tab
+    or line end within the path or text is written as Python writes it: \\\\, \\t, \\n.
     """
-    text = " ".join(result.text.split())
-    return text if path is None else f"{_shown(path)}\t{text}"
+    if isinstance(result, Transcription):
+        said = " ".join(result.text.split())
+    else:
+        said = "\t".join(f"{label.label.translate(_ESCAPES)}\t{label.score:.6f}" for label in result.labels)
+    return said if name is None else f"{_shown(name)}\t{said}"
 
 
 def message_of(error: Exception) -> str:
@@ -91,7 +99,7 @@ def message_of(error: Exception) -> str:
 
 
 class ResultsFile:
-    """A file of lines, one a recording, continued where it exists.
+    """A file of lines, one a recording or text, continued where it exists.
 
     A process may be killed at any moment: each line is handed to the system at once, a last line without its
     end is dropped by the next run, and whatever else is rewritten is rewritten beside the file and then moved
@@ -103,6 +111,7 @@ class ResultsFile:
             so itself.
         origin: what its lines are made with.
         overwrite: begin anew, whatever the file holds.
+        of_texts: whether its lines are of texts, not of recordings.
 
     Raises:
         ValueError: a file that something else wrote, that was made with another model or other options, or
@@ -111,13 +120,20 @@ class ResultsFile:
     """
 
     def __init__(
-        self, path: Path, line_format: LineFormat, origin: Origin, *, overwrite: bool = False
+        self,
+        path: Path,
+        line_format: LineFormat,
+        origin: Origin,
+        *,
+        overwrite: bool = False,
+        of_texts: bool = False,
     ) -> None:
         self._path = Path(os.path.realpath(path))  # a link stays one when its file is replaced
         self._format = line_format
         self._origin = origin
-        self._results: set[str] = set()  # names of recordings whose result is there
-        self._failures: set[str] = set()  # of recordings that failed in an earlier run
+        self._key = "text" if of_texts else "path"
+        self._results: set[str] = set()  # names of what has its result there
+        self._failures: set[str] = set()  # of what failed in an earlier run
         self._end = 0  # bytes of whole lines
         with contextlib.ExitStack() as resources:
             # Unbuffered: a line is there when `write` returns, and nothing is left over to fail in `close`.
@@ -131,37 +147,37 @@ class ResultsFile:
 
     @property
     def count(self) -> int:
-        """Recordings whose result is there already."""
+        """Recordings or texts whose result is there already."""
         return len(self._results)
 
-    def has(self, path: Path) -> bool:
-        """Whether a recording's result, not a failure, was there when the file was opened."""
-        return self._name(path) in self._results
+    def has(self, name: Name) -> bool:
+        """Whether its result, not a failure, was there when the file was opened."""
+        return self._name(name) in self._results
 
-    def failed(self, path: Path) -> bool:
-        """Whether a recording's failure was there when the file was opened."""
-        return self._name(path) in self._failures
+    def failed(self, name: Name) -> bool:
+        """Whether its failure was there when the file was opened."""
+        return self._name(name) in self._failures
 
-    def begin(self, paths: Iterable[Path]) -> None:
-        """Makes room for these recordings' lines: call it before `write`.
+    def begin(self, names: Iterable[Name]) -> None:
+        """Makes room for the lines of these: call it before `write`.
 
-        Drops a torn last line and these recordings' failures; or everything, to begin anew.
+        Drops a torn last line and their failures; or everything, to begin anew.
         """
         if not self._is_regular:
             return
-        if again := self._failures.intersection(map(self._name, paths)):
+        if again := self._failures.intersection(map(self._name, names)):
             self._take_out_failures(again)
         else:
             self._file.truncate(self._end)
         if self._format is LineFormat.TEXT and not self._end:
             self._append(_HEADER + json.dumps(asdict(self._origin), ensure_ascii=False))
 
-    def write(self, path: Path, result: Transcription) -> None:
-        """Adds a recording's line; a failure has none in a text file. Raises OSError, for a full disk say."""
+    def write(self, name: Name, result: Line) -> None:
+        """Adds a result's line; a failure has none in a text file. Raises OSError, for a full disk say."""
         if self._format is LineFormat.JSONL:
-            self._append(json_line(path, result, self._origin))
+            self._append(json_line(name, result, self._origin))
         elif result.error is None:
-            self._append(text_line(path, result))
+            self._append(text_line(name, result))
 
     def __enter__(self) -> Self:
         return self
@@ -176,9 +192,11 @@ class ResultsFile:
         """Takes note of what is there."""
         for number, line in enumerate(self._lines(), 1):
             if not line.endswith(b"\n"):
-                beginning = (
-                    _BEGINNINGS[self._format] if number == 1 or self._format is LineFormat.JSONL else b""
-                )
+                beginning = b""
+                if self._format is LineFormat.JSONL:
+                    beginning = f'{{"{self._key}": '.encode()
+                elif number == 1:
+                    beginning = _HEADER.encode()
                 torn = line.rstrip(b"\0")  # zeros are what a power failure may leave of a line
                 if len(line) >= LONGEST_LINE or torn[: len(beginning)] != beginning[: len(torn)]:
                     raise ValueError(_foreign(path, number, self._format))
@@ -199,13 +217,13 @@ class ResultsFile:
                 yield line
 
     def _parse(self, line: bytes, number: int, path: Path) -> tuple[str | None, Origin | None, bool]:
-        """A whole line's recording, what it was made with, and whether it is a failure."""
+        """A whole line's name, what it was made with, and whether it is a failure."""
         try:
             if self._format is LineFormat.JSONL:
                 record = json.loads(line)
-                name, failed = record["path"], record["error"] is not None
+                name, failed = record[self._key], record["error"] is not None
                 if not isinstance(name, str):
-                    raise ValueError("a path that is no text")
+                    raise ValueError("a name that is no text")
                 return name, Origin(record["model"], record["options"]), failed
             if number == 1:
                 if not line.startswith(_HEADER.encode()):
@@ -218,14 +236,14 @@ class ResultsFile:
         except (ValueError, TypeError, LookupError, RecursionError):
             raise ValueError(_foreign(path, number, self._format)) from None
 
-    def _name(self, path: Path) -> str:
-        """A recording's name as it is read back from the file."""
+    def _name(self, name: Name) -> str:
+        """A name as it is read back from the file."""
         if self._format is LineFormat.JSONL:
-            return str(path)
-        return _encoded(_shown(path)).decode()
+            return str(name)
+        return _encoded(_shown(name)).decode()
 
     def _take_out_failures(self, names: set[str]) -> None:
-        """Moves a copy without these recordings' into the file's place, and goes on with that."""
+        """Moves a copy without these lines into the file's place, and goes on with that."""
         beside = self._path.with_name(self._path.name + ".part")
         with contextlib.ExitStack() as resources:
             copy = resources.enter_context(beside.open("wb", buffering=0))
@@ -247,22 +265,22 @@ class ResultsFile:
 class StandardOutput:
     """Lines to standard output; a failure has none there as text."""
 
-    def __init__(self, line_format: LineFormat, origin: Origin, show_path: bool) -> None:
+    def __init__(self, line_format: LineFormat, origin: Origin, show_name: bool) -> None:
         self._format = line_format
         self._origin = origin
-        self._show_path = show_path  # in lines of text
+        self._show_name = show_name  # in lines of text
 
-    def begin(self, paths: Iterable[Path]) -> None:
+    def begin(self, names: Iterable[Name]) -> None:
         """As a file's; nothing is here to make room."""
 
-    def write(self, path: Path, result: Transcription) -> None:
-        """Prints a recording's line."""
+    def write(self, name: Name, result: Line) -> None:
+        """Prints a result's line."""
         encoding = sys.stdout.encoding or "utf-8"
         if self._format is LineFormat.JSONL:
             is_unicode = encoding.lower().replace("-", "") == "utf8"
-            line = json_line(path, result, self._origin, ascii_only=not is_unicode)
+            line = json_line(name, result, self._origin, ascii_only=not is_unicode)
         elif result.error is None:
-            line = text_line(path if self._show_path else None, result)
+            line = text_line(name if self._show_name else None, result)
         else:
             return
         print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
@@ -274,8 +292,12 @@ def _write(file: FileIO, data: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _shown(path: Path) -> str:
-    return str(path).translate(_PATH_ESCAPES)
+def _key(name: Name) -> str:
+    return "path" if isinstance(name, Path) else "text"
+
+
+def _shown(name: Name) -> str:
+    return str(name).translate(_PATH_ESCAPES if isinstance(name, Path) else _ESCAPES)
 
 
 def _encoded(line: str) -> bytes:

@@ -7,11 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..scheduler.request import Completion, Event, FinishReason, GenerationOptions, Request
+from .handle import Handle, Outcome
 from .openmp import release_team
-from .transcription import Handle, Outcome
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A recording that has been read: what the loop needs of it, and its length in seconds."""
+    """A recording or text that has been read: what the loop needs of it, and how many seconds it is."""
 
     inputs: "Tensor"
     options: GenerationOptions | None  # None for a one-shot model
@@ -32,7 +32,7 @@ class Prepared:
 class Job:
     """One recording on its way: queued (`prepare` set), being read, read (`prepared` set), in the loop."""
 
-    handle: Handle
+    handle: Handle[Any]
     prepare: Callable[[], Prepared] | None  # run by a reading thread; may hold audio, so dropped once taken
     priority: int
     stream: bool
@@ -76,7 +76,7 @@ class Worker:
         lock = threading.Lock()  # guards all below
         self._reading = threading.Condition(lock)
         self._running = threading.Condition(lock)
-        self._jobs: dict[Handle, Job] = {}  # all that have not ended
+        self._jobs: dict[Handle[Any], Job] = {}  # all that have not ended
         self._queue: list[tuple[int, int, Job]] = []  # heap: highest priority, then first come
         self._queued = 0  # ever
         self._free_places = places
@@ -106,7 +106,7 @@ class Worker:
             self._queued += 1
             self._reading.notify()
 
-    def cancel(self, handle: Handle) -> bool:
+    def cancel(self, handle: Handle[Any]) -> bool:
         """Asks for the end of a handle's job; False where it has ended."""
         with self._running:
             job = self._jobs.get(handle)

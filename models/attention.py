@@ -41,6 +41,7 @@ class StackAttention:
         head_mask: for each layer what the weights of its heads are multiplied by, see `head_masks`.
         record: keep each layer's weights in `weights`: [heads, queries, keys] for each sequence, after
             dropout and head mask, as transformers returns them. None otherwise.
+        windows: for each layer how many keys a causal query sees, None for all; None where no layer has any.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class StackAttention:
         dropout: float = 0.0,
         head_mask: Sequence[Tensor | None] | None = None,
         record: bool = False,
+        windows: Sequence[int | None] | None = None,
     ) -> None:
+        self.windows = windows
         self.cu_query = cu_query
         self.cu_key = cu_key
         self.causal = causal
@@ -62,24 +65,17 @@ class StackAttention:
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attend in one layer: query, key and value [tokens, heads, head_dim] to the query's shape."""
+        window = None if self.windows is None else self.windows[layer]
         if self.weights is None:
-            mixed = self._attend(query, key, value, scale)
+            mixed = self._attend(query, key, value, scale, window)
         else:
-            weights = attention_weights(
-                query,
-                key,
-                self.cu_query,
-                self.cu_key,
-                causal=self.causal,
-                scale=scale,
-                dropout=self.dropout,
-            )
+            weights = self._weigh(query, key, scale, window)
             # What is recorded must be what was used, and dropout draws anew each time. Without it the
             # output is made the usual way, so that asking for weights does not change a result's bits.
             mixed = (
                 weighted_values(weights, value, self.cu_key)
                 if self.dropout
-                else self._attend(query, key, value, scale)
+                else self._attend(query, key, value, scale, window)
             )
             self.weights.append(weights)
         mask = None if self.head_mask is None else self.head_mask[layer]
@@ -90,7 +86,19 @@ class StackAttention:
         # A head's output is linear in its weights, so the mask may follow the kernel.
         return mixed * mask.to(mixed)[:, None]
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def _weigh(self, query: Tensor, key: Tensor, scale: float, window: int | None) -> list[Tensor]:
+        return attention_weights(
+            query,
+            key,
+            self.cu_query,
+            self.cu_key,
+            causal=self.causal,
+            scale=scale,
+            window=window,
+            dropout=self.dropout,
+        )
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
         return flash_attention(
             query,
             key,
@@ -99,6 +107,7 @@ class StackAttention:
             self.cu_key,
             causal=self.causal,
             scale=scale,
+            window=window,
             dropout=self.dropout,
         )
 
@@ -112,7 +121,7 @@ class PackedAttention:
             a layer; None where there is no encoder.
         past: keys and values of each sequence's earlier tokens, packed, a pair a layer.
         causal: a token sees itself and those before it; else all of its sequence.
-        head_mask, cross_head_mask: see `StackAttention`, as are dropout and record.
+        head_mask, cross_head_mask: see `StackAttention`, as are dropout, record and windows.
     """
 
     def __init__(
@@ -126,11 +135,18 @@ class PackedAttention:
         cross_head_mask: Sequence[Tensor | None] | None = None,
         dropout: float = 0.0,
         record: bool = False,
+        windows: Sequence[int | None] | None = None,
     ) -> None:
         target, source = cumulative(places.target.sum(1)), cumulative(places.source.sum(1))
         earlier, seen = cumulative(places.past.sum(1)), cumulative(places.seen.sum(1))
         self.own = StackAttention(
-            target, seen, causal=causal, dropout=dropout, head_mask=head_mask, record=record
+            target,
+            seen,
+            causal=causal,
+            dropout=dropout,
+            head_mask=head_mask,
+            record=record,
+            windows=windows,
         )
         self.cross = StackAttention(target, source, dropout=dropout, head_mask=cross_head_mask, record=record)
         self.cross_key_values = cross_key_values
@@ -158,6 +174,35 @@ class PackedAttention:
         assert self.cross_key_values is not None  # layers look at `crosses` first
         key, value = self.cross_key_values[layer]
         return self.cross(layer, query, key, value, scale)
+
+
+class PackedSelfAttention:
+    """Self-attention over whole packed sequences with nothing before them and no encoder beside them.
+
+    Args:
+        cu_seqlens: int32 [n + 1].
+        causal: a token sees itself and those before it; else all of its sequence.
+        windows: see `StackAttention`.
+    """
+
+    crosses = False
+
+    def __init__(
+        self, cu_seqlens: Tensor, *, causal: bool, windows: Sequence[int | None] | None = None
+    ) -> None:
+        self.own = StackAttention(cu_seqlens, cu_seqlens, causal=causal, windows=windows)
+
+    def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """See `DecoderAttention`."""
+        return self.own(layer, query, key, value, scale)
+
+    def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
+        """Not to be called: there is nothing to attend to.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"layer {layer} attends to an encoder's output, and there is none")
 
 
 def interleaved(cu_first: Tensor, cu_second: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .configuration import PretrainedConfig, read_config
+from .conversion import foreign_checkpoint, foreign_framework
 from .families import (
     FAMILIES,
     Family,
@@ -16,7 +17,6 @@ from .families import (
     family_of_model_type,
 )
 from .files import Checkpoint, open_checkpoint, read_json, single_file
-from .pretrained import refuse_other_frameworks
 
 Name = str | os.PathLike[str] | Checkpoint
 
@@ -98,7 +98,7 @@ class _AutoModel(_Auto):
             ValueError: a family without such a model here.
         """
         other = {name: kwargs[name] for name in ("from_tf", "from_flax") if name in kwargs}
-        refuse_other_frameworks(**other)
+        name_or_dir = foreign_checkpoint(name_or_dir, foreign_framework(**other))
         families = families_with(cls._kind)
         if isinstance(config, str | os.PathLike):
             fields, _ = read_config(config, **kwargs)
@@ -123,6 +123,18 @@ class AutoModelForCTC(_AutoModel):
     """The CTC model of whatever family a checkpoint is."""
 
     _kind = "ctc"
+
+
+class AutoModelForAudioClassification(_AutoModel):
+    """The model of whatever family a checkpoint is that gives recordings labels."""
+
+    _kind = "audio_classification"
+
+
+class AutoModelForSequenceClassification(_AutoModel):
+    """The model of whatever family a checkpoint is that gives texts labels."""
+
+    _kind = "sequence_classification"
 
 
 class AutoFeatureExtractor(_Auto):

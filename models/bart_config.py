@@ -105,6 +105,7 @@ class BartConfig(BartLikeConfig):
     """BART's; see `BartLikeConfig`."""
 
     model_type: ClassVar[str] = "bart"
+    default_num_labels: ClassVar[int] = 3  # contradiction, neutral, entailment
 
     def __init__(self, *, decoder_start_token_id: int | None = 2, **kwargs: Any) -> None:
         super().__init__(decoder_start_token_id=decoder_start_token_id, **kwargs)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ..kernels.linear import linear
 from .bert_config import BertConfig, BertLikeConfig
-from .bert_layers import BertEmbeddings, BertEncoder, BertPooler
+from .bert_layers import BertEmbeddings, BertEncoder, BertPooler, check_token_types
 from .causal_lm import CausalLM
+from .classification import first_of_padded, labels_of
 from .configuration import PretrainedConfig
 from .outputs import (
     BaseModelOutputWithPoolingAndCrossAttentions,
@@ -20,6 +21,7 @@ from .outputs import (
 )
 from .parameters import ParametersMixin
 from .pretrained import PretrainedModel
+from .text_classifier import TextClassifier
 from .text_decoder import DecoderSizes, PositionRows, TextDecoder
 from .transformer_layers import normalise
 
@@ -42,9 +44,14 @@ class BertCheckpoint(PretrainedModel):
     )
     fresh_keys: ClassVar[tuple[str, ...]] = (
         r"\.crossattention\.",
-        r"^pooler\.",
+        r"^(\w+\.)?pooler\.",
         r"^(cls|lm_head)\.",
+        r"^classifier\.",
     )
+
+
+# Tensors that a classifier finds in checkpoints with another head; that its own is fresh is warned of anyway.
+OTHER_HEADS = (r"^(cls|lm_head)\.",)
 
 
 class BertModel(TextDecoder, ParametersMixin, BertCheckpoint):
@@ -114,9 +121,7 @@ class BertModel(TextDecoder, ParametersMixin, BertCheckpoint):
         hidden = output.last_hidden_state
         pooled = None
         if self.pooler is not None:
-            mask = torch.ones_like(hidden[:, :, 0]) if attention_mask is None else attention_mask
-            first = mask[:, -hidden.shape[1] :].to(hidden.device).bool().int().argmax(1)
-            pooled = self.pooler(hidden[torch.arange(len(first), device=hidden.device), first])
+            pooled = self.pooler(first_of_padded(hidden, attention_mask))
         with_pooled = BaseModelOutputWithPoolingAndCrossAttentions(
             last_hidden_state=hidden,
             pooler_output=pooled,
@@ -329,15 +334,34 @@ class BertLMHeadModel(BertCausalLM, BertCheckpoint):
         return self.bert
 
 
-def check_token_types(token_types: Tensor | None, count: int) -> None:
-    """Refuse token types that a model does not have.
+class BertForSequenceClassification(TextClassifier, BertCheckpoint):
+    """BERT with a map from its pooled first token to labels.
+
+    Args:
+        config: sizes and constants, with `num_labels`; weights are fresh.
 
     Raises:
-        ValueError: with those that there are.
+        ValueError: no labels.
     """
-    if token_types is not None and token_types.numel():
-        least, most = int(token_types.min()), int(token_types.max())
-        if not 0 <= least <= most < count:
-            raise ValueError(
-                f"token_type_ids go from {least} to {most}, and the model knows types 0 to {count - 1}"
-            )
+
+    base_name: ClassVar[str] = "bert"
+    ignored_keys: ClassVar[tuple[str, ...]] = (*BertCheckpoint.ignored_keys, *OTHER_HEADS)
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.dropout = nn.Dropout(classifier_dropout(config))
+        self.classifier = nn.Linear(config.hidden_size, labels_of(config))
+        self.initialise()
+
+    def classify(self, first: Tensor) -> Tensor:
+        """See `TextClassifier`."""
+        assert self.bert.pooler is not None
+        pooled = self.dropout(self.bert.pooler(first))
+        return linear(pooled, self.classifier.weight, self.classifier.bias)
+
+
+def classifier_dropout(config: BertLikeConfig) -> float:
+    """Dropout of a classifier's head: its own, or else that of hidden states."""
+    given = config.classifier_dropout
+    return config.hidden_dropout_prob if given is None else given

@@ -83,19 +83,7 @@ class BertLikeConfig(PretrainedConfig):
         self._check()
 
     def _check(self) -> None:
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"num_attention_heads {self.num_attention_heads} must divide hidden_size {self.hidden_size}"
-            )
-        if self.hidden_act not in ACTIVATIONS:
-            known = ", ".join(sorted(ACTIVATIONS))
-            raise ValueError(f"hidden_act {self.hidden_act!r} is not supported; one of {known}")
-        kind = getattr(self, "position_embedding_type", "absolute")
-        if kind not in (None, "absolute"):
-            raise ValueError(
-                f"position_embedding_type {kind!r} is not supported; only 'absolute' is, and the weights of "
-                "other checkpoints mean something else"
-            )
+        check_layers(self)
         check_cross_width(self, self.hidden_size)
 
 
@@ -106,6 +94,28 @@ class BertConfig(BertLikeConfig):
     """
 
     model_type: ClassVar[str] = "bert"
+
+
+def check_layers(config: PretrainedConfig) -> None:
+    """Refuse what BERT's layers cannot be.
+
+    Raises:
+        ValueError: heads that do not divide hidden_size, an unknown activation, or positions that are not
+            absolute.
+    """
+    if config.num_attention_heads < 1 or config.hidden_size % config.num_attention_heads:
+        raise ValueError(
+            f"num_attention_heads {config.num_attention_heads} must divide hidden_size {config.hidden_size}"
+        )
+    if config.hidden_act not in ACTIVATIONS:
+        known = ", ".join(sorted(ACTIVATIONS))
+        raise ValueError(f"hidden_act {config.hidden_act!r} is not supported; one of {known}")
+    kind = getattr(config, "position_embedding_type", "absolute")
+    if kind not in (None, "absolute"):
+        raise ValueError(
+            f"position_embedding_type {kind!r} is not supported; only 'absolute' is, and the weights of "
+            "other checkpoints mean something else"
+        )
 
 
 def check_cross_width(config: PretrainedConfig, width: int) -> None:

@@ -18,11 +18,14 @@ class BertEmbeddings(nn.Module):
     Args:
         config: sizes.
         position_padding: row of the position table that learns nothing.
+        width: of all tables; hidden_size by default.
     """
 
-    def __init__(self, config: BertLikeConfig, position_padding: int | None = None) -> None:
+    def __init__(
+        self, config: PretrainedConfig, position_padding: int | None = None, width: int | None = None
+    ) -> None:
         super().__init__()
-        width = config.hidden_size
+        width = config.hidden_size if width is None else width
         self.word_embeddings = nn.Embedding(config.vocab_size, width, config.pad_token_id)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width, position_padding)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
@@ -57,7 +60,7 @@ class BertProjections(nn.Module):
         key_phase: for keys and values: cross-attention makes them of a whole recording.
     """
 
-    def __init__(self, config: BertLikeConfig, phase: str, key_phase: str) -> None:
+    def __init__(self, config: PretrainedConfig, phase: str, key_phase: str) -> None:
         super().__init__()
         width = config.hidden_size
         self.heads = config.num_attention_heads
@@ -94,12 +97,8 @@ class BertOutput(nn.Module):
 
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
         """[tokens, inner] and [tokens, width] to [tokens, width]."""
-        weight, bias = self.dense.weight, self.dense.bias
-        if self.training and self.dropout:
-            out = residual + F.dropout(linear(inner, weight, bias, phase=self.phase), self.dropout)
-        else:
-            out = linear(inner, weight, bias, residual=residual, phase=self.phase)
-        return normalise(self.LayerNorm, out)
+        dropout = self.dropout if self.training else 0.0
+        return add_normalised(self.dense, self.LayerNorm, inner, residual, dropout, self.phase)
 
 
 class BertAttention(nn.Module):
@@ -177,6 +176,22 @@ class BertEncoder(nn.Module):
         self.layer = nn.ModuleList(BertLayer(config, index) for index in range(config.num_hidden_layers))
 
 
+def add_normalised(
+    dense: nn.Linear,
+    norm: nn.LayerNorm,
+    inner: Tensor,
+    residual: Tensor,
+    dropout: float = 0.0,
+    phase: str = "encode",
+) -> Tensor:
+    """`norm(residual + dropout(dense(inner)))`: [tokens, inner] and [tokens, width] to [tokens, width]."""
+    if dropout:
+        out = residual + F.dropout(linear(inner, dense.weight, dense.bias, phase=phase), dropout)
+    else:
+        out = linear(inner, dense.weight, dense.bias, residual=residual, phase=phase)
+    return normalise(norm, out)
+
+
 class BertPooler(nn.Module):
     """What a classifier reads: a map of each sequence's first token."""
 
@@ -187,3 +202,17 @@ class BertPooler(nn.Module):
     def forward(self, first: Tensor) -> Tensor:
         """First tokens [rows, width] to [rows, width]."""
         return linear(first, self.dense.weight, self.dense.bias, activation="tanh")
+
+
+def check_token_types(token_types: Tensor | None, count: int) -> None:
+    """Refuse token types that a model does not have.
+
+    Raises:
+        ValueError: with those that there are.
+    """
+    if token_types is not None and token_types.numel():
+        least, most = int(token_types.min()), int(token_types.max())
+        if not 0 <= least <= most < count:
+            raise ValueError(
+                f"token_type_ids go from {least} to {most}, and the model knows types 0 to {count - 1}"
+            )

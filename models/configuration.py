@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Self
 
 from .files import Checkpoint, open_checkpoint, read_json, single_file
 from .hub import PushToHub
+from .label_maps import LabelMaps
 
 # What a library writes about itself.
 _BOOKKEEPING = ("transformers_version", "_name_or_path", "_commit_hash", "_attn_implementation_autoset")
 
 
-class PretrainedConfig(PushToHub):
+class PretrainedConfig(LabelMaps, PushToHub):
     """What every model's configuration shares; a family adds its own fields as keyword arguments.
 
     Fields that a family does not know are kept and written back, as transformers does.
@@ -38,6 +39,7 @@ class PretrainedConfig(PushToHub):
         # Of the weights, by its name, such as "float16".
         self.dtype: str | None = None if dtype is None else str(dtype).removeprefix("torch.")
         kwargs.pop("model_type", None)
+        self.take_labels(kwargs)
         for name, value in kwargs.items():
             if name not in _BOOKKEEPING:
                 setattr(self, name, value)
@@ -68,7 +70,7 @@ class PretrainedConfig(PushToHub):
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, with `model_type`, as in `config.json`."""
-        return {**self.__dict__, "model_type": type(self).model_type}
+        return self.without_default_labels({**self.__dict__, "model_type": type(self).model_type})
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], **overrides: Any) -> Self:

@@ -1,6 +1,6 @@
 """CTC (Graves et al., 2006): a speech encoder with a map to the vocabulary, whose best path is its answer."""
 
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -8,18 +8,17 @@ from torch import Tensor, nn
 
 from ..kernels.linear import linear
 from ..kernels.sampling import greedy
+from .headed_encoder import HeadedEncoder
 from .hubert import HubertModel
 from .outputs import CausalLMOutput, as_asked
-from .pretrained import PretrainedModel
 from .sew import SEWModel
 from .sew_d import SEWDModel
 from .unispeech import UniSpeechModel
 from .unispeech_sat import UniSpeechSatModel
 from .wav2vec2 import Wav2Vec2Model
-from .wav2vec2_encoder import WaveformEncoder
 
 
-class CTCModel(PretrainedModel):
+class CTCModel(HeadedEncoder):
     """A waveform encoder with a CTC head; a family gives its `base_class`.
 
     Args:
@@ -29,35 +28,21 @@ class CTCModel(PretrainedModel):
         ValueError: a configuration without a vocabulary.
     """
 
-    base_class: ClassVar[type[WaveformEncoder]]
-    base_name: ClassVar[str]  # the attribute that it is, and its name in checkpoints
     # What is trained without labels has no head yet.
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^lm_head\.",)
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls.config_class = cls.base_class.config_class
-        cls.base_prefix = cls.base_class.base_prefix
-        cls.base_name = str(cls.base_prefix).removesuffix(".")
-
     def __init__(self, config: Any) -> None:
-        super().__init__(config)
         if config.vocab_size is None:
             raise ValueError(
                 f"a {type(self).__name__} tells tokens apart; set vocab_size in its configuration, it is None"
             )
-        setattr(self, self.base_name, self.base_class(config))
+        super().__init__(config)
         self.dropout = nn.Dropout(config.final_dropout)
         adapted = getattr(config, "add_adapter", False)
         width = config.output_hidden_size if adapted else config.hidden_size
         self.lm_head = nn.Linear(width, config.vocab_size)
         nn.init.normal_(self.lm_head.weight, std=config.initializer_range)
         nn.init.zeros_(self.lm_head.bias)
-
-    @property
-    def base(self) -> WaveformEncoder:
-        """The model without its head."""
-        return cast(WaveformEncoder, getattr(self, self.base_name))
 
     def forward(
         self,
@@ -99,14 +84,6 @@ class CTCModel(PretrainedModel):
 
     # What the generation loop drives: packed in, the best path out.
 
-    def encoder_length(self, samples: int) -> int:
-        """Tokens for so many samples.
-
-        Raises:
-            ValueError: too few for one.
-        """
-        return self.base.length(samples)
-
     @property
     def samples_per_token(self) -> int:
         """Samples from one token to the next."""
@@ -128,28 +105,6 @@ class CTCModel(PretrainedModel):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return linear(hidden, self.lm_head.weight, self.lm_head.bias)
-
-    # For training.
-
-    def freeze_feature_encoder(self) -> None:
-        """Let training leave the convolutions on the waveform as they are."""
-        self.base.freeze_feature_encoder()
-
-    def freeze_base_model(self) -> None:
-        """Let training change the head alone."""
-        self.base.requires_grad_(False)
-
-    def own_key(self, name: str) -> str:
-        """See `PretrainedModel`; the encoder's tensors are the encoder's affair."""
-        return self.base.own_key(name)
-
-    def ignores(self, name: str) -> bool:
-        """See `PretrainedModel`."""
-        return self.base.ignores(name.removeprefix(f"{self.base_name}."))
-
-    def may_be_fresh(self, name: str) -> str:
-        """See `PretrainedModel`."""
-        return super().may_be_fresh(name) or self.base.may_be_fresh(name.removeprefix(f"{self.base_name}."))
 
 
 def ctc_loss(logits: Tensor, labels: Tensor, lengths: list[int], config: Any) -> Tensor:

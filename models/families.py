@@ -21,6 +21,8 @@ class Family:
         speech_encoder: the model without a head, an encoder for `SpeechEncoderDecoderModel`.
         text_decoder: the causal language model, a decoder for `SpeechEncoderDecoderModel`.
         ctc: the encoder with a CTC head.
+        audio_classification: recordings to labels.
+        sequence_classification: texts to labels.
         feature_extractor, tokenizer, processor: what makes its inputs and reads its outputs.
         other_tokenizers: further classes that the tokenizer files of its checkpoints name.
     """
@@ -32,6 +34,8 @@ class Family:
     speech_encoder: str | None = None
     text_decoder: str | None = None
     ctc: str | None = None
+    audio_classification: str | None = None
+    sequence_classification: str | None = None
     feature_extractor: str | None = None
     tokenizer: str | None = None
     processor: str | None = None
@@ -77,6 +81,7 @@ FAMILIES = (
         ("bart",),
         "bart_config.BartConfig",
         text_decoder="bart.BartForCausalLM",
+        sequence_classification="bart.BartForSequenceClassification",
         tokenizer="roberta_tokenization.BartTokenizer",
     ),
     Family(
@@ -92,6 +97,7 @@ FAMILIES = (
         ("bert",),
         "bert_config.BertConfig",
         text_decoder="bert.BertLMHeadModel",
+        sequence_classification="bert.BertForSequenceClassification",
         tokenizer="bert_tokenization.BertTokenizer",
     ),
     Family(
@@ -99,14 +105,51 @@ FAMILIES = (
         ("roberta",),
         "roberta_config.RobertaConfig",
         text_decoder="roberta.RobertaForCausalLM",
+        sequence_classification="roberta.RobertaForSequenceClassification",
         tokenizer="roberta_tokenization.RobertaTokenizer",
+    ),
+    Family(
+        "distilbert",
+        ("distilbert",),
+        "distilbert_config.DistilBertConfig",
+        sequence_classification="distilbert.DistilBertForSequenceClassification",
+        tokenizer="distilbert_tokenization.DistilBertTokenizer",
+    ),
+    Family(
+        "albert",
+        ("albert",),
+        "albert_config.AlbertConfig",
+        sequence_classification="albert.AlbertForSequenceClassification",
+        tokenizer="albert_tokenization.AlbertTokenizer",
     ),
     Family(
         "gpt2",
         ("gpt2",),
         "gpt2_config.GPT2Config",
         text_decoder="gpt2.GPT2LMHeadModel",
+        sequence_classification="gpt2_classification.GPT2ForSequenceClassification",
         tokenizer="gpt2_tokenization.GPT2Tokenizer",
+    ),
+    Family(
+        "gpt_neo",
+        ("gpt_neo", "gpt-neo"),
+        "gpt_neo_config.GPTNeoConfig",
+        sequence_classification="gpt_neo.GPTNeoForSequenceClassification",
+        tokenizer="gpt2_tokenization.GPT2Tokenizer",
+    ),
+    Family(
+        "xlnet",
+        ("xlnet",),
+        "xlnet_config.XLNetConfig",
+        sequence_classification="xlnet.XLNetForSequenceClassification",
+        tokenizer="xlnet_tokenization.XLNetTokenizer",
+    ),
+    Family(
+        "t5",
+        ("t5",),
+        "t5_config.T5Config",
+        sequence_classification="t5.T5ForSequenceClassification",
+        tokenizer="t5_tokenization.T5Tokenizer",
     ),
     Family(
         "speech-encoder-decoder",
@@ -121,6 +164,7 @@ FAMILIES = (
         "wav2vec2_config.Wav2Vec2Config",
         speech_encoder="wav2vec2.Wav2Vec2Model",
         ctc="ctc.Wav2Vec2ForCTC",
+        audio_classification="audio_classification.Wav2Vec2ForSequenceClassification",
         feature_extractor="wav2vec2_processing.Wav2Vec2FeatureExtractor",
         tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
         processor="wav2vec2_processing.Wav2Vec2Processor",
@@ -131,6 +175,7 @@ FAMILIES = (
         "hubert.HubertConfig",
         speech_encoder="hubert.HubertModel",
         ctc="ctc.HubertForCTC",
+        audio_classification="audio_classification.HubertForSequenceClassification",
         feature_extractor="wav2vec2_processing.Wav2Vec2FeatureExtractor",
         tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
         processor="wav2vec2_processing.Wav2Vec2Processor",
@@ -141,6 +186,7 @@ FAMILIES = (
         "unispeech.UniSpeechConfig",
         speech_encoder="unispeech.UniSpeechModel",
         ctc="ctc.UniSpeechForCTC",
+        audio_classification="audio_classification.UniSpeechForSequenceClassification",
         feature_extractor="wav2vec2_processing.Wav2Vec2FeatureExtractor",
         tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
         processor="wav2vec2_processing.Wav2Vec2Processor",
@@ -151,6 +197,7 @@ FAMILIES = (
         "unispeech_sat.UniSpeechSatConfig",
         speech_encoder="unispeech_sat.UniSpeechSatModel",
         ctc="ctc.UniSpeechSatForCTC",
+        audio_classification="audio_classification.UniSpeechSatForSequenceClassification",
         feature_extractor="wav2vec2_processing.Wav2Vec2FeatureExtractor",
         tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
         processor="wav2vec2_processing.Wav2Vec2Processor",
@@ -161,6 +208,7 @@ FAMILIES = (
         "sew.SEWConfig",
         speech_encoder="sew.SEWModel",
         ctc="ctc.SEWForCTC",
+        audio_classification="audio_classification.SEWForSequenceClassification",
         feature_extractor="wav2vec2_processing.Wav2Vec2FeatureExtractor",
         tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
         processor="wav2vec2_processing.Wav2Vec2Processor",
@@ -171,6 +219,7 @@ FAMILIES = (
         "sew_d.SEWDConfig",
         speech_encoder="sew_d.SEWDModel",
         ctc="ctc.SEWDForCTC",
+        audio_classification="audio_classification.SEWDForSequenceClassification",
         feature_extractor="wav2vec2_processing.Wav2Vec2FeatureExtractor",
         tokenizer="wav2vec2_tokenization.Wav2Vec2CTCTokenizer",
         processor="wav2vec2_processing.Wav2Vec2Processor",
@@ -224,9 +273,11 @@ def family_of_fields(config: dict[str, Any], where: str, own_name: str, families
     if isinstance(model_type, str):
         note = "; its own code (auto_map) is not run" if "auto_map" in config else ""
         return family_of_model_type(model_type, families, where, note)
-    held = {name: family for family in families for name in family.names if name in own_name.lower()}
+    # Among all families, also those that will not do: "hubert" holds "bert", and is none for texts.
+    held = {name: family for family in FAMILIES for name in family.names if name in own_name.lower()}
     if held:
-        return held[max(held, key=len)]  # "speech_to_text_2" holds "speech_to_text" too
+        family = held[max(held, key=len)]  # "speech_to_text_2" holds "speech_to_text" too
+        return family_of_model_type(family.model_type, families, f"{where}, going by its name,")
     note = "; write one into its config.json, or call the class of its family"
     return family_of_model_type(model_type, families, where, note)
 
@@ -247,6 +298,8 @@ def _other_way(model_type: Any) -> str:
     ways = {
         "speech_seq2seq": "AutoModelForSpeechSeq2Seq",
         "ctc": "AutoModelForCTC",
+        "audio_classification": "AutoModelForAudioClassification",
+        "sequence_classification": "AutoModelForSequenceClassification",
         "speech_encoder": "SpeechEncoderDecoderModel.from_encoder_decoder_pretrained, as encoder",
         "text_decoder": "SpeechEncoderDecoderModel.from_encoder_decoder_pretrained, as decoder",
     }

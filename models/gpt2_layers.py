@@ -68,7 +68,8 @@ class GPT2Attention(nn.Module):
         """
         projected = self.c_attn(hidden)
         parts = projected.split(hidden.shape[1], dim=1)
-        return [part.reshape(hidden.shape[0], self.heads, -1).contiguous() for part in parts]
+        head_dim = hidden.shape[1] // self.heads  # said outright for a call of no tokens
+        return [part.reshape(hidden.shape[0], self.heads, head_dim).contiguous() for part in parts]
 
     def queries(self, hidden: Tensor) -> Tensor:
         """Cross-attention's, [tokens, width] to [tokens, heads, head_dim]."""

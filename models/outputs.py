@@ -123,6 +123,42 @@ class Seq2SeqLMOutput(ModelOutput):
 
 
 @dataclass
+class SequenceClassifierOutput(ModelOutput):
+    """loss (a scalar, with labels), logits [batch, labels], and what the model without its head gave."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class SequenceClassifierOutputWithPast(ModelOutput):
+    """loss (a scalar, with labels), logits [batch, labels], and what the decoder without its head gave."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class Seq2SeqSequenceClassifierOutput(ModelOutput):
+    """loss (a scalar, with labels), logits [batch, labels], and what decoder and encoder gave."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
 class GenerateOutput(ModelOutput):
     """sequences int64 [returned, longest], padded on the right; beam search's scores [returned]."""
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .checkpoint import bounded, fit, load, save_state_dict
 from .configuration import PretrainedConfig
+from .conversion import foreign_checkpoint, foreign_framework, read_foreign
 from .files import Checkpoint, open_checkpoint, refuse_remote_code, single_file
 from .hub import PushToHub
 from .weights import read_weights
@@ -44,6 +45,9 @@ class PretrainedModel(PushToHub, nn.Module):
     # Tensors that only training reads: a checkpoint may lack any of them, which then is fresh. Those of a
     # model's parts count too.
     training_keys: ClassVar[tuple[str, ...]] = ()
+    # Modules, by the last part of their names, whose outputs a float16 cannot hold: their weights are float32
+    # in a float16 model.
+    kept_in_float32: ClassVar[tuple[str, ...]] = ()
     # What `forward` and `generate` call their input: waveforms or features.
     main_input_name: ClassVar[str] = "input_values"
     # Files beside configuration and weights that the model reads, where there are any.
@@ -67,6 +71,15 @@ class PretrainedModel(PushToHub, nn.Module):
     def dtype(self) -> torch.dtype:
         """The parameters' dtype."""
         return next(self.parameters()).dtype
+
+    def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """This model, moved to a device and turned into a dtype, all but `kept_in_float32`."""
+        self.to(device=device, dtype=dtype)
+        if dtype == torch.float16:
+            for name, module in self.named_modules():
+                if name.rpartition(".")[2] in self.kept_in_float32:
+                    module.float()
+        return self
 
     # How the tensors of a checkpoint find their place; a model made of others asks them.
 
@@ -126,7 +139,7 @@ class PretrainedModel(PushToHub, nn.Module):
         refuse_remote_code(overrides)
         config = cls._configured(config, overrides)
         place, kind = as_device(device, None), as_dtype(_either(dtype, torch_dtype), config)
-        model = cls(config).to(device=place, dtype=kind)
+        model = cls(config).placed(place, kind)
         model.config.dtype = str(kind).removeprefix("torch.")
         return model
 
@@ -154,11 +167,13 @@ class PretrainedModel(PushToHub, nn.Module):
         are warned of, and so is cross-attention that is fresh because the checkpoint has none at all.
 
         Args:
-            name_or_dir: a folder, or the id of a repository on the Hub; None with `config` and `state_dict`.
+            name_or_dir: a folder, or the id of a repository on the Hub; None with `config` and `state_dict`;
+                with `from_tf` or `from_flax` a file of weights, too.
             *model_args: for the constructor, after the configuration.
             config: instead of the checkpoint's config.json: an object (copied), a file or a checkpoint.
             state_dict: instead of the checkpoint's weights.
-            from_tf, from_flax: not supported yet.
+            from_tf: read TensorFlow's weights, `tf_model.h5` or `model.ckpt.index`, and convert them.
+            from_flax: read Flax's, `flax_model.msgpack`.
             output_loading_info: return (model, report) with the report's missing_keys, unexpected_keys,
                 mismatched_keys and error_msgs. Missing tensors then are no error and keep fresh values.
             ignore_mismatched_sizes: let tensors of another shape keep fresh values.
@@ -172,12 +187,14 @@ class PretrainedModel(PushToHub, nn.Module):
                 to replace.
 
         Raises:
+            ImportError: `tf_model.h5` without h5py.
             OSError: no such checkpoint, no configuration or weights in it, or the Hub does not answer.
             TypeError: an argument that is neither one of these nor a field of the configuration.
             ValueError: tensors that are missing or of another shape, each named; a damaged file; a
                 configuration of another family; or something that is not supported.
         """
-        refuse_other_frameworks(from_tf=from_tf, from_flax=from_flax)
+        framework = foreign_framework(from_tf=from_tf, from_flax=from_flax)
+        name_or_dir = foreign_checkpoint(name_or_dir, framework)
         place, wanted_dtype = as_device(device, device_map), _either(dtype, torch_dtype)
         if wanted_dtype != "auto":
             as_dtype(wanted_dtype)
@@ -194,7 +211,12 @@ class PretrainedModel(PushToHub, nn.Module):
         own_config = cls._configured(source, overrides)
         for filename in cls.side_files:  # before the weights: a cache with weights then has them too
             checkpoint.find(filename)
-        tensors = read_weights(checkpoint, use_safetensors) if state_dict is None else dict(state_dict)
+        if state_dict is not None:
+            tensors = dict(state_dict)
+        elif framework is not None:
+            tensors = read_foreign(checkpoint, framework)
+        else:
+            tensors = read_weights(checkpoint, use_safetensors)
         with bounded(tensors, drawn=False):
             model = cls(own_config, *model_args)
         report = fit(tensors, model)
@@ -205,7 +227,7 @@ class PretrainedModel(PushToHub, nn.Module):
         where = checkpoint.name if state_dict is None else "state_dict"
         report.check(where, missing_allowed=output_loading_info, mismatched_allowed=ignore_mismatched_sizes)
         kind = as_dtype(wanted_dtype, own_config, tensors)
-        model = model.to(device=place, dtype=kind)
+        model.placed(place, kind)
         load(report, model)
         model.config.dtype = str(kind).removeprefix("torch.")
         model.read_generation_config(checkpoint)
@@ -254,19 +276,6 @@ class PretrainedModel(PushToHub, nn.Module):
             names, family = ", ".join(sorted(unused)), type(config).__name__
             raise TypeError(f"{names}: neither an argument here nor a field of {family}")
         return config
-
-
-def refuse_other_frameworks(*, from_tf: bool = False, from_flax: bool = False) -> None:
-    """Refuse checkpoints of TensorFlow and Flax.
-
-    Raises:
-        ValueError: with the remedy.
-    """
-    for name, given in (("from_tf", from_tf), ("from_flax", from_flax)):
-        if given:
-            raise ValueError(
-                f"{name}=True is not supported yet; convert the checkpoint to safetensors with transformers 4"
-            )
 
 
 def as_device(device: str | torch.device | None, device_map: Any) -> torch.device:

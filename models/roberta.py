@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.linear import linear
-from .bert import BertCausalLM, BertCheckpoint, BertModel
+from .bert import OTHER_HEADS, BertCausalLM, BertCheckpoint, BertModel, classifier_dropout
+from .classification import labels_of
 from .configuration import PretrainedConfig
 from .roberta_config import RobertaConfig
+from .text_classifier import TextClassifier
 from .transformer_layers import normalise
 
 
@@ -62,3 +64,38 @@ class RobertaForCausalLM(BertCausalLM, BertCheckpoint):
     def get_decoder(self) -> RobertaModel:
         """The model without its head, which takes padded tokens as in transformers."""
         return self.roberta
+
+
+class RobertaClassificationHead(nn.Module):
+    """Two linear maps with a tanh between them."""
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(classifier_dropout(config))
+        self.out_proj = nn.Linear(config.hidden_size, labels_of(config))
+
+    def forward(self, first: Tensor) -> Tensor:
+        """First tokens [texts, width] to logits [texts, labels]."""
+        dense, out = self.dense, self.out_proj
+        inner = linear(self.dropout(first), dense.weight, dense.bias, activation="tanh")
+        return linear(self.dropout(inner), out.weight, out.bias)
+
+
+class RobertaForSequenceClassification(TextClassifier, BertCheckpoint):
+    """RoBERTa with a head of two maps on its first token; see `BertForSequenceClassification`."""
+
+    config_class: ClassVar[type[PretrainedConfig]] = RobertaConfig
+    base_prefix: ClassVar[str | tuple[str, ...]] = "roberta."
+    base_name: ClassVar[str] = "roberta"
+    ignored_keys: ClassVar[tuple[str, ...]] = (*BertCheckpoint.ignored_keys, *OTHER_HEADS)
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__(config)
+        self.roberta = RobertaModel(config, add_pooling_layer=False)
+        self.classifier = RobertaClassificationHead(config)
+        self.initialise()
+
+    def classify(self, first: Tensor) -> Tensor:
+        """See `TextClassifier`."""
+        return self.classifier(first)

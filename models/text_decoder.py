@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels.embedding import add_positions, embedding
-from ..kernels.packing import pack, unpack
-from .attention import DecoderAttention, HeadMask, PackedAttention, head_masks
+from ..kernels.packing import pack, positions_within, unpack
+from .attention import DecoderAttention, HeadMask, PackedAttention, PackedSelfAttention, head_masks
 from .key_values import KeyValues, extend_key_values, is_cache, read_key_values
 from .outputs import BaseModelOutputWithPastAndCrossAttentions, as_asked
 from .padded import Places, as_mask, pack_heads, pad_weights, unpack_all
@@ -63,6 +63,17 @@ class PositionRows:
         """Rows [tokens] for packed tokens at places 0, 1, ... of their sequences."""
         rows = positions + self.first
         return rows if self.padding is None else torch.where(token_ids == self.padding, self.first - 1, rows)
+
+    def of_sequences(self, token_ids: Tensor, cu_seqlens: Tensor) -> Tensor:
+        """Rows [tokens] for packed whole sequences, of cu_seqlens int32 [n + 1]; how many is not checked."""
+        positions = positions_within(cu_seqlens, token_ids.shape[0])
+        if self.padding is None:
+            return positions + self.first
+        counted = token_ids != self.padding
+        order = counted.long().cumsum(0)
+        # What is counted before each sequence's own first token.
+        before = (order - counted.long())[torch.arange(len(order), device=order.device) - positions]
+        return (order - before) * counted + (self.first - 1)
 
     def of_call(self, given: Tensor, places: Places) -> Tensor:
         """Rows [tokens], packed, of token ids [batch, target] or of embeddings [batch, target, width].
@@ -126,6 +137,11 @@ class TextDecoder(nn.Module):
     def layer_stack(self) -> nn.ModuleList:
         """The layers, each a `DecoderLayer`, numbered from 0 in what they say to their attention."""
         raise NotImplementedError
+
+    @property
+    def windows(self) -> Sequence[int | None] | None:
+        """For each layer how many keys self-attention sees, None for all; None where none has a window."""
+        return None
 
     @property
     def final_norm(self) -> nn.LayerNorm | None:
@@ -240,6 +256,7 @@ class TextDecoder(nn.Module):
             cross_head_mask=head_masks(cross_attn_head_mask, *shape, "cross_attn_head_mask"),
             dropout=sizes.attention_dropout if self.training else 0.0,
             record=config.output_attentions if output_attentions is None else output_attentions,
+            windows=self.windows,
         )
         keep = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         states: list[Tensor] | None = [] if keep else None
@@ -264,6 +281,20 @@ class TextDecoder(nn.Module):
     def packed(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
         """Tokens [tokens] at places `positions` of their sequences, from 0, to [tokens, width]."""
         return self._run(self.embed(token_ids, self.positions.of_step(token_ids, positions)), attention)
+
+    def packed_sequences(
+        self, token_ids: Tensor, cu_seqlens: Tensor, token_types: Tensor | None = None
+    ) -> Tensor:
+        """Whole sequences of tokens [tokens], with cu_seqlens int32 [n + 1], to [tokens, width].
+
+        How many positions they need is for the caller to check.
+
+        Args:
+            token_types: int64 [tokens], handed to `embed`.
+        """
+        rows = self.positions.of_sequences(token_ids, cu_seqlens)
+        attention = PackedSelfAttention(cu_seqlens, causal=self.causal, windows=self.windows)
+        return self._run(self.embed(token_ids, rows, token_types), attention)
 
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each layer's cross-attention keys and values, [source tokens, heads, head_dim] each."""

@@ -1,6 +1,7 @@
 """What wav2vec 2.0 and its relatives share: from waveforms to hidden states, padded or packed."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -12,7 +13,7 @@ from .padded import mask_of, pad_weights, unpack_all
 from .portions import in_portions
 from .pretrained import PretrainedModel
 from .wav2vec2_config import SpeechEncoderConfig
-from .wav2vec2_layers import FeatureEncoder
+from .wav2vec2_layers import FeatureEncoder, LayerMixture
 from .wav2vec2_masking import drawn_spans
 from .wav2vec2_positions import WeightNormConvolution
 
@@ -32,7 +33,7 @@ class Wav2Vec2BaseModelOutput(ModelOutput):
 
 
 @dataclass
-class _Encoded:
+class Encoded:
     """Packed results of a batch.
 
     Args:
@@ -40,6 +41,7 @@ class _Encoded:
         extracted: [frames, conv_dim[-1]], with `cu_frames`.
         weights: see `StackAttention`; `cu_states` is theirs and the hidden states'.
         adapted: how many layers of an adapter ran.
+        mixed: the weighted sum of the hidden states, [tokens, hidden_size]; None where nobody asked for it.
     """
 
     hidden: Tensor
@@ -49,6 +51,7 @@ class _Encoded:
     weights: list[list[Tensor]] | None
     cu_states: Tensor
     adapted: int = 0
+    mixed: Tensor | None = None
 
 
 class WaveformEncoder(PretrainedModel):
@@ -137,13 +140,42 @@ class WaveformEncoder(PretrainedModel):
             ValueError: inputs that do not fit, a mask whose real samples do not come first, or a recording
                 that is too short.
         """
+        encoded, states, attentions = self.encode_padded(
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+        )
+        frames = self._frames(input_values.shape[1])
+        tokens = self.adapted_length(frames, encoded.adapted)
+        output = self.output(
+            unpack(encoded.hidden, _mask(encoded.cu_tokens, tokens)),
+            unpack(encoded.extracted, _mask(encoded.cu_frames, frames)),
+            states,
+            attentions,
+        )
+        return as_asked(output, return_dict, self.config)
+
+    def encode_padded(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        mask_time_indices: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        layer_weights: Tensor | None = None,
+    ) -> tuple[Encoded, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
+        """What `forward` returns but packed, with hidden states and attention weights, padded, if asked for.
+
+        Args:
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states: see
+                `forward`, which has the errors too.
+            layer_weights: [layers + 1], of the sum of hidden states; None for no sum.
+        """
         config = self.config
         samples, cu_samples = pack_waveforms(input_values, attention_mask)
         lengths = [self._frames(end - start) for start, end in spans(cu_samples)]
         frames = self._frames(input_values.shape[1])
-        frame_mask = mask_of(lengths, frames, samples.device)
         masked = None
         if mask_time_indices is not None:
+            frame_mask = mask_of(lengths, frames, samples.device)
             if mask_time_indices.shape != frame_mask.shape:
                 raise ValueError(
                     f"mask_time_indices must be {list(frame_mask.shape)}, got {list(mask_time_indices.shape)}"
@@ -152,16 +184,10 @@ class WaveformEncoder(PretrainedModel):
         record = config.output_attentions if output_attentions is None else output_attentions
         keep = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         states: list[Tensor] | None = [] if keep else None
-        encoded = self._run(samples, cu_samples, masked, states, bool(record))
+        encoded = self._run(samples, cu_samples, masked, states, bool(record), layer_weights)
         state_mask = _mask(encoded.cu_states, cast(Any, self.encoder).width(frames))
-        tokens = self.adapted_length(frames, encoded.adapted)
-        output = self.output(
-            unpack(encoded.hidden, _mask(encoded.cu_tokens, tokens)),
-            unpack(encoded.extracted, frame_mask),
-            unpack_all(states, state_mask),
-            pad_weights(encoded.weights, state_mask, state_mask),
-        )
-        return as_asked(output, return_dict, config)
+        attentions = pad_weights(encoded.weights, state_mask, state_mask)
+        return encoded, unpack_all(states, state_mask), attentions
 
     def output(
         self,
@@ -173,16 +199,22 @@ class WaveformEncoder(PretrainedModel):
         """What `forward` returns, of its padded parts."""
         return BaseModelOutput(last, states, attentions)
 
-    def packed(self, features: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
+    def packed(
+        self, features: Tensor, cu_samples: Tensor, layer_weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Packed waveforms [samples, 1] to packed tokens [tokens, width] and their cu_seqlens.
+
+        Args:
+            features: the waveforms, with `cu_samples`.
+            layer_weights: [layers + 1], for the sum of hidden states weighted so, in place of the output.
 
         Raises:
             ValueError: a recording that is too short.
         """
+        run = partial(self._hidden, layer_weights=layer_weights)
         if features.device.type != "cpu" or self.training:
-            return self._hidden(features, cu_samples)
-        ratio = self.config.inputs_to_logits_ratio
-        return in_portions(self._hidden, features, cu_samples, _CACHED_TOKENS * ratio)
+            return run(features, cu_samples)
+        return in_portions(run, features, cu_samples, _CACHED_TOKENS * self.config.inputs_to_logits_ratio)
 
     def length(self, samples: int) -> int:
         """Tokens for so many samples.
@@ -220,10 +252,14 @@ class WaveformEncoder(PretrainedModel):
             )
         return frames
 
-    def _hidden(self, samples: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
+    def _hidden(
+        self, samples: Tensor, cu_samples: Tensor, layer_weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         for start, end in spans(cu_samples):
             self._frames(end - start)
-        encoded = self._run(samples, cu_samples)
+        encoded = self._run(samples, cu_samples, layer_weights=layer_weights)
+        if encoded.mixed is not None:
+            return encoded.mixed, encoded.cu_states
         return encoded.hidden, encoded.cu_tokens
 
     def _run(
@@ -233,15 +269,19 @@ class WaveformEncoder(PretrainedModel):
         masked: Tensor | None = None,
         states: list[Tensor] | None = None,
         record: bool = False,
-    ) -> _Encoded:
+        layer_weights: Tensor | None = None,
+    ) -> Encoded:
         if samples.dim() != 2 or samples.shape[1] != 1:
             raise ValueError(f"packed waveforms must be [samples, 1], got {list(samples.shape)}")
         frames, cu_frames = self.feature_extractor(samples.to(self.dtype), cu_samples)
         hidden, extracted = self.project(frames)
         hidden = self._augmented(hidden, cu_frames, masked)
-        hidden, cu_states, weights = self.encoder(hidden, cu_frames, states, record)
+        mixture = None if layer_weights is None else LayerMixture(layer_weights, states)
+        kept = states if mixture is None else mixture
+        hidden, cu_states, weights = self.encoder(hidden, cu_frames, kept, record)
         hidden, cu_tokens, adapted = self.adapt(hidden, cu_frames)
-        return _Encoded(hidden, cu_tokens, extracted, cu_frames, weights, cu_states, adapted)
+        mixed = None if mixture is None else mixture.total
+        return Encoded(hidden, cu_tokens, extracted, cu_frames, weights, cu_states, adapted, mixed)
 
     def _augmented(self, hidden: Tensor, cu_frames: Tensor, masked: Tensor | None) -> Tensor:
         """SpecAugment: `masked` frames become the learned vector; in training drawn ones, and channels."""

@@ -233,6 +233,38 @@ class Encoder(nn.Module):
         return frames
 
 
+class LayerMixture(list[Tensor]):
+    """In place of a list of hidden states: their weighted sum, none of them kept.
+
+    Args:
+        weights: [layers + 1].
+        states: gets them all the same, if it is given.
+    """
+
+    def __init__(self, weights: Tensor, states: list[Tensor] | None = None) -> None:
+        super().__init__()
+        self.total: Tensor | None = None
+        self._weights = iter(weights)
+        self._states = states
+        self._last: Tensor | None = None
+
+    def append(self, state: Tensor) -> None:
+        """The next state."""
+        if self._states is not None:
+            self._states.append(state)
+        self._add(state)
+
+    def skip(self) -> None:
+        """A layer was skipped: what the next one reads is what this one read, and counts again."""
+        if self._last is not None:
+            self._add(self._last)
+
+    def _add(self, state: Tensor) -> None:
+        weighted = state * next(self._weights).to(state.dtype)
+        self.total = weighted if self.total is None else self.total + weighted
+        self._last = state
+
+
 def run_layers(
     layers: nn.ModuleList,
     hidden: Tensor,
@@ -252,6 +284,8 @@ def run_layers(
     for layer in layers:
         # No draw without layer drop, so that a seed gives dropout the same draws as in transformers.
         if layerdrop and torch.rand(()).item() < layerdrop:
+            if isinstance(states, LayerMixture):
+                states.skip()
             continue
         hidden = layer(hidden, attention)
         if states is not None:

@@ -9,17 +9,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .conversion import FLAX, TENSORFLOW, converted
 from .files import Checkpoint, read_json
 
 SAFETENSORS = "model.safetensors"
 BIN = "pytorch_model.bin"
 INDEX = ".index.json"  # behind the name of the file that is in shards
-# What other frameworks' checkpoints hold instead.
-_FOREIGN = ("tf_model.h5", "flax_model.msgpack", "model.ckpt.index")
+# What other frameworks' checkpoints hold instead, and the argument that reads it.
+_FOREIGN = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax", "model.ckpt.index": "from_tf"}
+_FOREIGN |= {"tf_model.h5.index.json": "from_tf", "flax_model.msgpack.index.json": "from_flax"}
+# Who wrote safetensors in names and layout of its own, as their metadata says it.
+_FRAMEWORKS = {"tf": TENSORFLOW, "flax": FLAX}
 _UNITS = {"B": 1}
 for _power, _letter in enumerate("KMGT", 1):
     _UNITS |= {f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
@@ -50,8 +54,8 @@ def read_weights(checkpoint: Checkpoint, use_safetensors: bool | None = None) ->
             return _load_shards(checkpoint, path, load)
     if foreign := next(filter(checkpoint.find, _FOREIGN), None):
         raise FileNotFoundError(
-            f"{checkpoint} has weights of another framework ({foreign}), which are not read; "
-            "convert them to safetensors with transformers"
+            f"{checkpoint} has weights of another framework ({foreign}); "
+            f"give {_FOREIGN[foreign]}=True to have them converted"
         )
     remedy = "save the model as safetensors"
     if len(loaders) == 1:
@@ -165,9 +169,12 @@ def _load_shards(
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as content:
+            framework = _FRAMEWORKS.get((content.metadata() or {}).get("format", ""))
+        tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); fetch it again") from None
+    return tensors if framework is None else converted(tensors, framework)
 
 
 def _load_bin(path: Path) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 import types
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -303,9 +304,26 @@ model = AutoModelForSpeechSeq2Seq.from_pretrained('speech-to-text-model', output
     assert not names["model"].training
 
 
-def test_a_tensorflow_checkpoint_is_refused_clearly_for_now(run: Any) -> None:
-    with pytest.raises((ValueError, NotImplementedError), match=r"(?i)tensorflow|from_tf"):
-        run("""
+def unpack_tensorflow(folder: Path, name: str, index: str, renamed: str) -> Path:
+    """Put a checkpoint that TensorFlow wrote where the examples have theirs; returns its config.json."""
+    (folder / "tf_model").mkdir()
+    with zipfile.ZipFile(ROOT / "tests" / "conformance" / "golden" / "tensorflow_checkpoints.zip") as archive:
+        archive.extract(f"{name}/config.json", folder)
+        for member in archive.namelist():
+            if member.startswith(f"{name}/{index}"):
+                target = member.removeprefix(f"{name}/{index}")
+                (folder / "tf_model" / f"{renamed}{target}").write_bytes(archive.read(member))
+    return folder / name / "config.json"
+
+
+def test_the_factory_with_a_tensorflow_checkpoint(run: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    config = unpack_tensorflow(
+        tmp_path, "speech_to_text", "index/speech_model_checkpoint", "speech_model_checkpoint"
+    )
+    shutil.copytree(config.parent, tmp_path / "speech-to-text-model")
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="not tied"):  # in TensorFlow the head has weights of its own
+        names = run("""
 from tritone import AutoConfig, AutoModelForSpeechSeq2Seq
 
 config = AutoConfig.from_pretrained('speech-to-text-model')
@@ -313,6 +331,40 @@ model = AutoModelForSpeechSeq2Seq.from_pretrained(
     './tf_model/speech_model_checkpoint.ckpt.index', from_tf=True, config=config
 )
 """)
+    assert type(names["model"]) is tritone.Speech2TextForConditionalGeneration
+
+
+@pytest.mark.parametrize(
+    ("factory", "name", "index", "cls"),
+    [
+        (
+            "AutoModelForSequenceClassification",
+            "bert",
+            "original/bert_model",
+            "BertForSequenceClassification",
+        ),
+        (
+            "AutoModelForAudioClassification",
+            "wav2vec2",
+            "index/wav2vec2",
+            "Wav2Vec2ForSequenceClassification",
+        ),
+    ],
+)
+def test_the_factories_of_classifiers_with_a_tensorflow_checkpoint(
+    factory: str, name: str, index: str, cls: str, run: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    config = unpack_tensorflow(tmp_path, name, index, "bert_tf_checkpoint")
+    shutil.copy(config, tmp_path / "tf_model" / "bert_tf_model_config.json")
+    monkeypatch.chdir(tmp_path)
+    names = run(f"""
+from tritone import AutoConfig, {factory}
+
+config = AutoConfig.from_pretrained('./tf_model/bert_tf_model_config.json')
+model = {factory}.from_pretrained('./tf_model/bert_tf_checkpoint.ckpt.index', from_tf=True, config=config)
+""")
+    assert type(names["model"]) is getattr(tritone, cls)
+    assert not names["model"].training
 
 
 # A speech encoder with a text decoder.

@@ -44,6 +44,18 @@ def lower_case_ctc_checkpoint(tmp_path_factory) -> Path:
     return write_ctc_checkpoint(tmp_path_factory.mktemp("lower"), do_lower_case=True)
 
 
+@pytest.fixture(scope="session")
+def audio_classifier(tmp_path_factory) -> Path:
+    """A classifier of recordings, 20 ms a frame, that says other things of other ones."""
+    return write_audio_classifier(tmp_path_factory.mktemp("audio-classifier"))
+
+
+@pytest.fixture(scope="session")
+def text_classifier(tmp_path_factory) -> Path:
+    """A classifier of texts of at most 24 tokens, for which it matters what is the second text of a pair."""
+    return write_text_classifier(tmp_path_factory.mktemp("text-classifier"))
+
+
 @pytest.fixture
 def engine(checkpoint):
     with tritone.Engine(checkpoint, device="cpu", num_rows=8) as engine:
@@ -140,5 +152,58 @@ def write_ctc_checkpoint(folder: Path, **options: bool) -> Path:
                 torch.nn.init.xavier_normal_(parameter, gain=1.5)
         model.lm_head.weight.normal_(std=0.5)
         model.lm_head.bias[:5] = torch.tensor([3.0, -99.0, -99.0, -99.0, 3.0])  # blanks, words, no <s>
+    model.save_pretrained(folder)
+    return folder
+
+
+def write_audio_classifier(folder: Path) -> Path:
+    """A folder with model and feature extractor; there is no tokenizer."""
+    config = tritone.HubertConfig(
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=40,
+        conv_dim=(12, 16, 20),
+        conv_kernel=(12, 9, 4),
+        conv_stride=(10, 8, 4),
+        num_conv_pos_embeddings=9,
+        num_conv_pos_embedding_groups=3,
+        use_weighted_layer_sum=True,
+        classifier_proj_size=12,
+        id2label=dict(enumerate(["calm", "happy", "sad", "angry", "tab\there", "other"])),
+    )
+    torch.manual_seed(0)
+    model = tritone.HubertForSequenceClassification(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.xavier_normal_(parameter, gain=1.5)
+        model.classifier.weight.normal_(std=3)
+    model.save_pretrained(folder)
+    tritone.Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+def write_text_classifier(folder: Path) -> Path:
+    """A folder with a BERT and its tokenizer."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split(), ",", ".", "##s", "##er"]
+    words += list("abcdefghijklmnopqrstuvwxyz")
+    (folder / "vocab.txt").write_text("\n".join(words))
+    tritone.BertTokenizer(folder / "vocab.txt").save_pretrained(folder)
+    config = tritone.BertConfig(
+        vocab_size=len(words),
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=36,
+        max_position_embeddings=24,
+        id2label={0: "no", 1: "yes", 2: "maybe"},
+    )
+    torch.manual_seed(0)
+    model = tritone.BertForSequenceClassification(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.4)
     model.save_pretrained(folder)
     return folder

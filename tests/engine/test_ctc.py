@@ -11,8 +11,8 @@ import pytest
 import soundfile
 import torch
 from tritone.engine.audio import AudioError
-from tritone.engine.ctc import BUDGET
 from tritone.engine.limits import longest_seconds
+from tritone.engine.one_shot import BUDGET
 
 import tritone
 

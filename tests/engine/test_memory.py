@@ -18,7 +18,7 @@ import sys
 import numpy as np
 import torch
 import tritone
-from tritone.engine.transcription import in_order
+from tritone.engine.handle import in_order
 
 folder, way, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)

@@ -3,7 +3,8 @@
 import threading
 import time
 
-from tritone.engine.transcription import Handle, Outcome, TokenReader
+from tritone.engine.handle import Handle, Outcome
+from tritone.engine.transcription import TokenReader
 from tritone.scheduler.request import FinishReason
 
 SOON = 10  # seconds

@@ -5,7 +5,8 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from tritone.engine.transcription import Handle, TokenReader, Transcription, in_order
+from tritone.engine.handle import Handle, in_order
+from tritone.engine.transcription import TokenReader, Transcription
 from tritone.engine.worker import Job, Prepared, Worker
 from tritone.scheduler.request import Completion, FinishReason, GenerationOptions, Hypothesis, Tokens
 
@@ -267,8 +268,9 @@ def test_one_recording_may_be_longer_than_all_that_is_read_ahead(loop):
 
 def test_a_one_shot_request_has_no_options_and_its_answer_comes_with_its_end(worker, loop):
     class Reader(TokenReader):
-        def transcription(self, outcome):
-            return Transcription(outcome.answer["said"], (), outcome.finish_reason, outcome.duration)
+        def result(self, outcome, source):
+            end = outcome
+            return Transcription(end.answer["said"], (), end.finish_reason, end.duration, source=source)
 
     def step():
         (request_id,) = list(loop.requests)

@@ -14,7 +14,9 @@ import transformers
 from tritone.models.auto import (
     AutoConfig,
     AutoFeatureExtractor,
+    AutoModelForAudioClassification,
     AutoModelForCTC,
+    AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
     AutoProcessor,
     AutoTokenizer,
@@ -44,11 +46,41 @@ SIZES = {
 ALL = [
     AutoConfig,
     AutoFeatureExtractor,
+    AutoModelForAudioClassification,
     AutoModelForCTC,
+    AutoModelForSequenceClassification,
     AutoModelForSpeechSeq2Seq,
     AutoProcessor,
     AutoTokenizer,
 ]
+
+# The two factories of classifiers, with a small configuration of one family each.
+AUDIO_SIZES = {
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "conv_dim": [4, 4],
+    "conv_kernel": [10, 8],
+    "conv_stride": [5, 4],
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 4,
+}
+TEXT_SIZES = {
+    "vocab_size": 30,
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 8,
+    "max_position_embeddings": 12,
+}
+CLASSIFIERS = [
+    (AutoModelForAudioClassification, "Hubert", AUDIO_SIZES),
+    (AutoModelForSequenceClassification, "Bert", TEXT_SIZES),
+]
+AUDIO_FAMILIES = ["Hubert", "SEW", "SEWD", "UniSpeech", "UniSpeechSat", "Wav2Vec2"]
+TEXT_FAMILIES = ["Albert", "Bart", "Bert", "DistilBert", "GPT2", "GPTNeo", "Roberta", "T5", "XLNet"]
 
 
 @pytest.fixture
@@ -170,18 +202,15 @@ def test_an_argument_that_there_is_not_is_named(auto, folder):
 
 @pytest.mark.parametrize("auto", [AutoModelForSpeechSeq2Seq, Speech2TextForConditionalGeneration])
 @pytest.mark.parametrize("framework", ["from_tf", "from_flax"])
-def test_checkpoints_of_other_frameworks_are_refused_with_the_remedy(auto, framework, folder):
-    problem = f"{framework}=True is not supported yet; convert the checkpoint to safetensors"
-    with pytest.raises(ValueError, match=problem):
+def test_another_frameworks_weights_have_to_be_there_and_to_be_asked_for(auto, framework, folder):
+    other = f"{framework}=True"
+    with pytest.raises(FileNotFoundError, match=f"has no weights of .*; leave {framework} out"):
         auto.from_pretrained(folder, **{framework: True})
-    with pytest.raises(ValueError, match=problem):
-        auto.from_pretrained(
-            "./tf_model/speech_model_checkpoint.ckpt.index", config=Speech2TextConfig(), **{framework: True}
-        )
-    (folder / "model.safetensors").rename(folder / "tf_model.h5")
-    with pytest.raises(
-        FileNotFoundError, match=r"weights of another framework \(tf_model\.h5\), which are not"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"ckpt\.index"):
+        auto.from_pretrained("./tf_model/model.ckpt.index", config=Speech2TextConfig(), from_tf=True)
+    file = "tf_model.h5" if framework == "from_tf" else "flax_model.msgpack"
+    (folder / "model.safetensors").rename(folder / file)
+    with pytest.raises(FileNotFoundError, match=rf"weights of another framework \({file}\); give {other}"):
         auto.from_pretrained(folder)
 
 
@@ -246,6 +275,92 @@ def test_a_configuration_of_another_family_is_refused_with_those_that_are_here(c
             Speech2TextForConditionalGeneration.from_pretrained(folder, config=config)
 
 
+# Classifiers
+
+
+@pytest.fixture(params=CLASSIFIERS, ids=lambda case: case[1])
+def classifier(request, tmp_path):
+    """A factory, its family's name, and a checkpoint that transformers wrote."""
+    auto, name, sizes = request.param
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**sizes, num_labels=3)
+    folder = tmp_path / "saved"
+    getattr(transformers, f"{name}ForSequenceClassification")(config).save_pretrained(folder)
+    return auto, name, folder
+
+
+@pytest.mark.parametrize(
+    ("auto", "name"),
+    [
+        *((AutoModelForAudioClassification, name) for name in AUDIO_FAMILIES),
+        *((AutoModelForSequenceClassification, name) for name in TEXT_FAMILIES),
+    ],
+)
+def test_each_family_of_the_seeds_has_its_classifier_of_the_same_name(auto, name):
+    config = getattr(transformers, f"{name}Config")
+    kind = "audio_classification" if name in AUDIO_FAMILIES else "sequence_classification"
+    families = {family.model_type: family for family in FAMILIES}
+    assert families[config.model_type].class_name(kind) == f"{name}ForSequenceClassification"
+    assert getattr(tritone, f"{name}ForSequenceClassification") is families[config.model_type].load(kind)
+
+
+def test_a_classifier_takes_every_argument_of_transformers(classifier, tmp_path):
+    auto, name, folder = classifier
+    model, report = auto.from_pretrained(
+        folder,
+        config=AutoConfig.from_pretrained(folder),
+        state_dict=None,
+        cache_dir=tmp_path / "cache",
+        from_tf=False,
+        from_flax=False,
+        force_download=True,
+        resume_download=True,
+        proxies={"http": "foo.bar:3128"},
+        output_loading_info=True,
+        local_files_only=True,
+        revision="main",
+        trust_remote_code=False,
+        output_attentions=True,
+    )
+    assert type(model).__name__ == f"{name}ForSequenceClassification"
+    assert not any(report.values())
+    assert not model.training
+    assert (model.config.output_attentions, model.config.num_labels) == (True, 3)
+    state = {key: torch.zeros_like(value) for key, value in model.state_dict().items()}
+    zeros = auto.from_pretrained(None, config=model.config, state_dict=state)
+    assert not any(parameter.abs().max() for parameter in zeros.parameters())
+    with pytest.raises(TypeError, match=r"num_beam: neither an argument here nor a field of"):
+        auto.from_pretrained(folder, num_beam=5)
+
+
+def test_a_fresh_classifier_is_made_from_either_librarys_configuration(classifier):
+    auto, name, folder = classifier
+    config = AutoConfig.from_pretrained(folder)
+    for given in (config, transformers.AutoConfig.from_pretrained(folder)):
+        model = auto.from_config(given, output_hidden_states=True)
+        assert type(model).__name__ == f"{name}ForSequenceClassification"
+        assert model.training
+        assert (model.config.output_hidden_states, model.classifier.out_features) == (True, 3)
+    assert not config.output_hidden_states
+    with pytest.raises(ValueError, match=r"has nothing for a Speech2TextConfig"):
+        auto.from_config(Speech2TextConfig(**SIZES))
+
+
+def test_a_classifiers_folder_name_decides_where_the_configuration_does_not_say(classifier):
+    auto, name, folder = classifier
+    edit(folder / "config.json", model_type=None)
+    named = folder.rename(folder.parent / f"my-{name.lower()}-base-cased")
+    assert type(auto.from_pretrained(named)).__name__ == f"{name}ForSequenceClassification"
+
+
+def test_a_name_that_holds_anothers_is_not_taken_for_it(classifier):
+    _, _, folder = classifier
+    edit(folder / "config.json", model_type=None)
+    named = folder.rename(folder.parent / "hubert-base")  # which holds "bert"
+    with pytest.raises(ValueError, match=r"going by its name, has model_type 'hubert'.*AudioClassification"):
+        AutoModelForSequenceClassification.from_pretrained(named)
+
+
 # Configurations
 
 
@@ -257,7 +372,9 @@ def test_a_configuration_is_loaded_made_and_told_what_was_not_for_it(folder):
     assert (config.dropout, unused) == (0.5, {"foo": False})
     assert AutoConfig.from_pretrained(folder / "config.json") == AutoConfig.from_pretrained(folder)
     assert AutoConfig.for_model("speech_to_text", d_model=8).d_model == 8
-    with pytest.raises(ValueError, match="AutoConfig has model_type 'whisper'; supported here: bart, bert, "):
+    with pytest.raises(
+        ValueError, match="AutoConfig has model_type 'whisper'; supported here: albert, bart, bert, "
+    ):
         AutoConfig.for_model("whisper")
 
 
@@ -352,7 +469,10 @@ def test_the_public_names_are_these_classes():
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.model_type)
 def test_every_class_in_the_table_is_there_and_of_its_family(family):
     assert family.load("config").model_type == family.model_type
-    for kind in ("speech_seq2seq", "speech_encoder", "text_decoder", "ctc"):
+    for kind in (
+        *("speech_seq2seq", "speech_encoder", "text_decoder", "ctc"),
+        *("audio_classification", "sequence_classification"),
+    ):
         model = family.load(kind)
         assert model is None or model.config_class is family.load("config"), kind
     for kind in ("feature_extractor", "tokenizer", "processor"):
@@ -370,7 +490,7 @@ def test_a_model_of_another_kind_is_refused_with_the_way_to_load_it(folder):
     ):
         AutoModelForSpeechSeq2Seq.from_pretrained(folder)
     edit(folder / "config.json", model_type="bert")
-    with pytest.raises(ValueError, match=r"for bert there is SpeechEncoderDecoderModel\..*, as decoder"):
+    with pytest.raises(ValueError, match=r"for bert there is .*; SpeechEncoderDecoderModel\..*, as decoder"):
         AutoModelForCTC.from_pretrained(folder)
 
 
@@ -404,7 +524,9 @@ def test_a_family_that_is_not_here_is_refused_with_those_that_are(auto, model_ty
     fields = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**fields, "model_type": model_type}))
     given = re.escape(repr(model_type))
-    with pytest.raises(ValueError, match=f"model_type {given}; supported here: .*(speech_to_text|wav2vec2)"):
+    with pytest.raises(
+        ValueError, match=f"model_type {given}; supported here: .*(speech_to_text|wav2vec2|bert)"
+    ):
         auto.from_pretrained(folder)
 
 

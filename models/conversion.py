@@ -1,0 +1,226 @@
+"""Checkpoints of TensorFlow and Flax, by the names and in the layout that PyTorch's have.
+
+What is converted follows from the names alone, as transformers 4 named variables in all three frameworks, so
+that it is the same for every family. Facts about the names come from its conversion in both directions.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .files import Checkpoint, read_json
+from .flax_msgpack import read_msgpack
+from .tensorflow_h5 import read_h5
+from .tensorflow_index import SUFFIX, read_index
+
+TENSORFLOW, FLAX = "TensorFlow", "Flax"
+_INDEX, _H5, _MSGPACK = "model.ckpt" + SUFFIX, "tf_model.h5", "flax_model.msgpack"
+_SHARDS = ".index.json"  # behind the name of the file that is in shards
+# What a folder may hold, in transformers' order.
+FILES = {
+    TENSORFLOW: (_INDEX, _H5, _H5 + _SHARDS),
+    FLAX: (_MSGPACK, _MSGPACK + _SHARDS),
+}
+_ARGUMENTS = {TENSORFLOW: "from_tf", FLAX: "from_flax"}
+
+# TensorFlow: what an optimiser keeps, and counters.
+_TRAINING = re.compile(r"(^|/)(adam_[mv]|Adam(_1)?|AdamWeightDecayOptimizer(_1)?|global_step)$")
+# How names look that Google's own BERT wrote, before transformers had TensorFlow classes.
+_ORIGINAL = re.compile(r"^(bert|cls)/.*|^output_(weights|bias)$")
+_ORIGINAL_LAYER = re.compile(r"/layer_(\d+)/")
+_ORIGINAL_NAMES = {
+    "output_weights": "classifier/weight",
+    "output_bias": "classifier/bias",
+    "cls/predictions/output_bias": "cls/predictions/bias",
+    "cls/seq_relationship/output_weights": "cls/seq_relationship/weight",
+    "cls/seq_relationship/output_bias": "cls/seq_relationship/bias",
+}
+_LEAVES = {
+    **{"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias"},
+    **{"moving_mean": "running_mean", "moving_variance": "running_var"},
+}
+_FLAX_LEAVES = {
+    **{"kernel": "weight", "embedding": "weight", "scale": "weight"},
+    **{"mean": "running_mean", "var": "running_var"},
+}
+
+
+class WeightsFile(Checkpoint):
+    """One file of weights that was named itself, with the files beside it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(os.fspath(path.parent), path.parent)
+        self.filename = path.name
+
+
+def foreign_framework(*, from_tf: bool = False, from_flax: bool = False) -> str | None:
+    """The framework that the weights are to come from; None for PyTorch.
+
+    Raises:
+        ValueError: two.
+    """
+    if from_tf and from_flax:
+        raise ValueError("from_tf and from_flax are both set; a checkpoint is of one framework")
+    return TENSORFLOW if from_tf else FLAX if from_flax else None
+
+
+def foreign_checkpoint(
+    name_or_dir: str | os.PathLike[str] | Checkpoint | None, framework: str | None
+) -> str | os.PathLike[str] | Checkpoint | None:
+    """The checkpoint that a file of another framework's weights stands for; anything else as it is.
+
+    Args:
+        name_or_dir: `model.ckpt.index`, the same without ".index", a .h5 or .msgpack, or what
+            `files.open_checkpoint` takes.
+        framework: of the weights, or None.
+
+    Raises:
+        FileNotFoundError: named as such a file, and not there.
+    """
+    if framework is None or name_or_dir is None or isinstance(name_or_dir, Checkpoint):
+        return name_or_dir
+    path = Path(name_or_dir).expanduser()
+    if path.is_dir():
+        return name_or_dir
+    for candidate in (path, path.with_name(path.name + SUFFIX)):
+        if candidate.is_file():
+            return WeightsFile(candidate)
+    endings = (SUFFIX, ".ckpt", ".h5") if framework == TENSORFLOW else (".msgpack",)
+    if path.name.endswith(endings):
+        raise FileNotFoundError(
+            f"no file {os.fspath(name_or_dir)!r} of {framework}'s weights; check the path"
+        )
+    return name_or_dir
+
+
+def read_foreign(checkpoint: Checkpoint, framework: str) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint of another framework, by PyTorch's names and in its layout.
+
+    Args:
+        checkpoint: its files.
+        framework: TENSORFLOW or FLAX.
+
+    Raises:
+        ImportError: h5py is wanted and not installed.
+        OSError: no such weights, or some of their files are missing.
+        ValueError: a file that is damaged, or of a kind that is not read.
+    """
+    names = FILES[framework]
+    if isinstance(checkpoint, WeightsFile):
+        names = (checkpoint.filename,)
+    name = next((name for name in names if checkpoint.find(name) is not None), None)
+    if name is None:
+        raise checkpoint.lacks(
+            f"weights of {framework}, none of {', '.join(names)}", f"leave {_ARGUMENTS[framework]} out"
+        )
+    if framework == FLAX:
+        return _flax(_read(checkpoint, name, read_msgpack))
+    if name.endswith(SUFFIX):
+        return _tensorflow(read_index(checkpoint, name))
+    if name.endswith(_SHARDS):
+        return _tensorflow(_below_a_model(_read(checkpoint, name, read_h5)))
+    tensors = _read(checkpoint, name, read_h5)
+    given: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        variable = key.partition("/")[2]  # behind its layer; what layers share is there several times
+        if variable in given and not torch.equal(given[variable], tensor):
+            raise ValueError(f"{checkpoint} has two values of {variable!r} in {name}; write it again")
+        given[variable] = tensor
+    return _tensorflow(given)
+
+
+def converted(tensors: dict[str, Tensor], framework: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file that another framework wrote, by PyTorch's names and in its layout.
+
+    Args:
+        tensors: by the names in the file.
+        framework: TENSORFLOW or FLAX.
+    """
+    if framework == FLAX:
+        return _flax({name.replace(".", "/"): tensor for name, tensor in tensors.items()})
+    return _tensorflow(_below_a_model(tensors))
+
+
+def _below_a_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """TensorFlow's names behind a model's, which shards and safetensors leave out but for a shared table."""
+    return {name if "model." in name else f"model/{name}": tensors[name] for name in tensors}
+
+
+def _read(checkpoint: Checkpoint, name: str, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of a file, or of all files that an index names."""
+    path = checkpoint.require(name)
+    if not name.endswith(_SHARDS):
+        return read(path)
+    homes = read_json(path).get("weight_map")
+    if not isinstance(homes, dict) or not all(isinstance(shard, str) for shard in homes.values()):
+        raise ValueError(f"{path} must hold weight_map, an object of file names; fetch it again")
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(set(homes.values())):
+        if not re.fullmatch(r"\w[\w.-]{0,254}", shard):  # longer ones no file system has
+            raise ValueError(f"{path} names a shard outside its folder: {shard[:255]!r}")
+        found = checkpoint.find(shard)
+        if found is None:
+            raise checkpoint.lacks(f"{shard}, which its index names", "fetch it again")
+        tensors |= read(found)
+    return tensors
+
+
+# Names and layout.
+
+
+def _tensorflow(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """TensorFlow's tensors as PyTorch has them."""
+    tensors = {name: tensor for name, tensor in tensors.items() if not _TRAINING.search(name)}
+    original = bool(tensors) and all(map(_ORIGINAL.match, tensors))
+    converted: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        levels = _original_levels(name) if original else _levels(name)
+        leaf = levels[-1]
+        if leaf == "kernel" and tensor.dim() <= 4:
+            tensor = _kernel(tensor)
+        elif leaf == "bias" and tensor.dim() == 2 and len(tensor) == 1:  # GPT-2's
+            tensor = tensor[0]
+        elif leaf == "weight_g":
+            tensor = tensor.reshape(1, 1, -1)
+        levels[-1] = _LEAVES.get(leaf, leaf)
+        converted[".".join(levels)] = tensor
+    return converted
+
+
+def _levels(name: str) -> list[str]:
+    """A variable's name as modules in modules, as transformers' TensorFlow classes wrote it."""
+    name = name.removesuffix(":0")
+    name = name.replace("_._", "/")  # lists of modules
+    levels = [level.rpartition("___")[2] for level in name.split("/") if level]  # other___name
+    return levels[1:] if len(levels) > 1 else levels or [name]  # the model itself
+
+
+def _original_levels(name: str) -> list[str]:
+    """The same for Google's own BERT."""
+    levels = _ORIGINAL_NAMES.get(name, _ORIGINAL_LAYER.sub(r"/layer/\1/", name)).split("/")
+    return [*levels, "weight"] if levels[-1].endswith("_embeddings") else levels
+
+
+def _flax(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Flax's tensors as PyTorch has them."""
+    if any(name.startswith("params/") for name in tensors):  # beside batch_stats, or alone
+        tensors = {name.partition("/")[2]: tensor for name, tensor in tensors.items()}
+    converted: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        *levels, leaf = name.split("/")
+        if leaf == "kernel" and tensor.dim() <= 4:
+            tensor = _kernel(tensor)
+        converted[".".join([*levels, _FLAX_LEAVES.get(leaf, leaf)])] = tensor
+    return converted
+
+
+def _kernel(tensor: Tensor) -> Tensor:
+    """A kernel [..., inputs, outputs] as PyTorch's weight [outputs, inputs, ...]."""
+    dimensions = tensor.dim()
+    if dimensions < 2:
+        return tensor
+    return tensor.permute(dimensions - 1, dimensions - 2, *range(dimensions - 2))

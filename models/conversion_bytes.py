@@ -1,0 +1,117 @@
+"""Tensors out of a file whose own tables say where they lie, and may lie about it."""
+
+import math
+import mmap
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+# No model has as many; what a file says beyond is not believed.
+MOST_TENSORS = 100_000
+MOST_NAME = 512  # characters
+_MOST_DIMENSIONS = 8
+
+DTYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "uint8": torch.uint8,
+    "int8": torch.int8,
+    "int16": torch.int16,
+    "int32": torch.int32,
+    "int64": torch.int64,
+    "bool": torch.bool,
+}
+
+
+class MappedFile:
+    """A file in memory as far as it is looked at, for a `with` statement.
+
+    The tensors out of it are copies and together never more than the file: tables that say otherwise, or that
+    give one place to several, are refused before anything is allocated.
+
+    Args:
+        path: exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+        self._left = self.size
+        self.data: mmap.mmap | bytes = b""
+
+    def __enter__(self) -> Self:
+        if self.size:
+            with self.path.open("rb") as file:
+                self.data = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_COPY)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.data = b""  # closed with the last view of it
+
+    def damaged(self, how: str) -> ValueError:
+        """The error for a file that is not what it should be."""
+        return ValueError(f"{self.path} is damaged ({how}); fetch it again")
+
+    def check_name(self, name: str, already: int) -> None:
+        """Refuse names longer than any and more tensors than any model has.
+
+        Raises:
+            ValueError: either.
+        """
+        if len(name) > MOST_NAME:
+            raise self.damaged(f"a tensor's name has over {MOST_NAME} characters: {name[:40]!r}...")
+        if already >= MOST_TENSORS:
+            raise self.damaged(f"it has over {MOST_TENSORS} tensors")
+
+    def tensor(
+        self, name: str, dtype: str, shape: tuple[int, ...], offset: int, size: int | None = None
+    ) -> Tensor:
+        """A copy of one tensor, row-major and little-endian in the file.
+
+        Args:
+            name: for errors.
+            dtype: a name of `DTYPES`.
+            shape: as the file says.
+            offset: bytes from the start of the file.
+            size: bytes, as the file says, if it does.
+
+        Raises:
+            ValueError: an unknown dtype, a shape that is none or does not fit `size`, a place outside the
+                file, or one that other tensors have already.
+        """
+        name = repr(name[:MOST_NAME])
+        if dtype not in DTYPES:
+            raise ValueError(
+                f"{self.path}: {name} has dtype {dtype[:40]!r}; tensors may be {', '.join(DTYPES)}"
+            )
+        if len(shape) > _MOST_DIMENSIONS:
+            raise self.damaged(f"{name} has {len(shape)} dimensions")
+        if any(length < 0 or length >= 1 << 63 for length in shape):
+            raise self.damaged(f"{name} has the shape {list(shape)}")
+        needed = math.prod(shape) * DTYPES[dtype].itemsize
+        if size is not None and size != needed:
+            raise self.damaged(f"{name} of shape {list(shape)} in {dtype} has {needed} bytes, not {size}")
+        if offset < 0 or offset + needed > self.size:
+            raise self.damaged(
+                f"{name} of shape {list(shape)} takes bytes {offset} to {offset + needed} of {self.size}"
+            )
+        self._left -= needed
+        if self._left < 0:
+            raise self.damaged(f"its tensors overlap, at {name}")
+        if not needed:
+            return self._empty(name, dtype, shape)
+        raw = torch.frombuffer(self.data, dtype=torch.uint8, count=needed, offset=offset)
+        copy = raw.clone()  # aligned, which places in these files are not
+        if dtype == "bool":
+            return copy.ne(0).reshape(shape)
+        return copy.view(DTYPES[dtype]).reshape(shape)
+
+    def _empty(self, name: str, dtype: str, shape: tuple[int, ...]) -> Tensor:
+        try:
+            return torch.empty(shape, dtype=DTYPES[dtype])
+        except RuntimeError:  # the other lengths are too large even for strides
+            raise self.damaged(f"{name} has the shape {list(shape)}") from None

@@ -1,0 +1,99 @@
+"""The labels of a classifier in its configuration: their names, numbers, and the kind of problem."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+# Far beyond any classifier, and little enough for a hostile configuration to cost nothing.
+_MOST_LABELS = 2**20
+
+
+class LabelMaps:
+    """Fields that every configuration has, as in transformers: `id2label`, `label2id`, `problem_type`.
+
+    How many labels there are, `num_labels`, is how many `id2label` names; setting it to another number makes
+    both maps anew. `label2id` stays None where `id2label` is given without it.
+    """
+
+    # How many labels there are where nobody says; these are not written.
+    default_num_labels: ClassVar[int] = 2
+    id2label: dict[int, str]
+    label2id: dict[str, int] | None
+    problem_type: str | None
+
+    def take_labels(self, fields: dict[str, Any]) -> None:
+        """Take these fields out of a constructor's.
+
+        Raises:
+            ValueError: maps that are none, a number of labels that cannot be, an unknown problem type, or one
+                that a single label does not go with.
+        """
+        names, numbers = fields.pop("id2label", None), fields.pop("label2id", None)
+        count, problem = fields.pop("num_labels", None), fields.pop("problem_type", None)
+        if problem not in (None, *PROBLEM_TYPES):
+            raise ValueError(
+                f"problem_type {problem!r} is not known; one of {', '.join(PROBLEM_TYPES)}, or None to go by "
+                "the labels"
+            )
+        if numbers is not None and not isinstance(numbers, Mapping):
+            raise ValueError(f"label2id must map names to numbers, it is a {type(numbers).__name__}")
+        if names is None:
+            self.id2label, self.label2id = {}, {}
+            self.num_labels = self.default_num_labels if count is None else count
+        else:
+            self.id2label, self.label2id = _numbered(names), None if numbers is None else dict(numbers)
+            if count is not None and count != len(self.id2label):
+                if self.id2label != default_labels(len(self.id2label)):
+                    warnings.warn(
+                        f"num_labels is {count}, and id2label names {len(self.id2label)}: there are {count} "
+                        "now, with other names",
+                        stacklevel=4,
+                    )
+                self.num_labels = count
+        if problem == "single_label_classification" and self.num_labels == 1:
+            raise ValueError(
+                f"problem_type {problem!r} needs several labels, and num_labels is 1; give 2 for yes and no, "
+                "or problem_type 'regression' for a number"
+            )
+        self.problem_type = problem
+
+    @property
+    def num_labels(self) -> int:
+        """How many labels a classifier tells apart; 1 for a number."""
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, count: int) -> None:
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MOST_LABELS:
+            raise ValueError(f"num_labels must be a number from 0 to {_MOST_LABELS}, got {count!r}")
+        if count != len(self.id2label):
+            self.id2label = default_labels(count)
+            self.label2id = {name: number for number, name in self.id2label.items()}
+
+    def without_default_labels(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Fields to be written, less the label maps where they say nothing."""
+        names = default_labels(self.default_num_labels)
+        defaults = {
+            "id2label": names,
+            "label2id": {name: number for number, name in names.items()},
+            "problem_type": None,
+        }
+        if any(fields.get(name) != value for name, value in defaults.items()):
+            return fields
+        return {name: value for name, value in fields.items() if name not in defaults}
+
+
+def default_labels(count: int) -> dict[int, str]:
+    """The names of labels that have none."""
+    return {number: f"LABEL_{number}" for number in range(count)}
+
+
+def _numbered(names: Any) -> dict[int, str]:
+    """Names by number, which JSON writes as text."""
+    try:
+        return {int(number): name for number, name in names.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(
+            f'id2label must map numbers to names, such as {{"0": "no", "1": "yes"}}; got {names!r:.200}'
+        ) from None
