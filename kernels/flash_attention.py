@@ -40,7 +40,7 @@ def flash_attention(
         causal: a query sees the keys up to its own place, both ends aligned.
         scale: multiplies the scores, positive; head_dim ** -0.5 by default (GPT-Neo and T5 use 1).
         window: with `causal`, a query sees only its last `window` keys (GPT-Neo's local layers).
-        relative: relative terms, for the families that have them.
+        relative: not here; the families that have relative terms have kernels of their own, see the error.
         dropout: of the attention weights, for training.
 
     Returns:
@@ -49,7 +49,7 @@ def flash_attention(
     Raises:
         ValueError: shapes or offsets that do not fit, a scale that is not positive, a window without
             `causal` or smaller than 1.
-        NotImplementedError: relative terms, which no family here uses yet.
+        NotImplementedError: relative terms; the message names the kernels that have them.
     """
     check_cu_seqlens(cu_query, query.shape[0], "cu_query")
     check_cu_seqlens(cu_key, key.shape[0], "cu_key")
@@ -62,7 +62,10 @@ def flash_attention(
             f"heads do not fit: query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"
         )
     if relative is not None:
-        raise NotImplementedError("relative terms come with the families that need them (T5, XLNet, SEW-D)")
+        raise NotImplementedError(
+            "relative terms have kernels of their own: use biased_attention (T5), relative_attention (XLNet) "
+            "or disentangled_attention (SEW-D), each in the file of its name"
+        )
     if window is not None and (not causal or window < 1):
         raise ValueError(
             f"window is the number of keys, at least 1, that a causal query sees; got {window} with "

@@ -182,6 +182,8 @@ def test_shapes_that_do_not_fit_are_refused(change, problem):
         flash_attention(**given)
 
 
-def test_relative_terms_are_refused_until_a_family_needs_them():
-    with pytest.raises(NotImplementedError, match="relative terms"):
+def test_relative_terms_are_refused_with_the_kernels_that_have_them():
+    with pytest.raises(
+        NotImplementedError, match=r"biased_attention.*relative_attention.*disentangled_attention"
+    ):
         flash_attention(*operands([2], [2], 1, 4), relative=object())
