@@ -13,8 +13,8 @@ from torch import Tensor
 from .derived import kept
 from .dispatch import choose
 from .distance_buckets import Buckets
-from .flash_attention import query_blocks, weighted_values
-from .launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from .flash_attention import declare_heads, query_blocks, weighted_values
+from .launch import kernel, ready
 from .packing import aligned, check_cu_seqlens, spans
 
 
@@ -321,27 +321,6 @@ def biased_attention_kernel(
 _WIDEST = 128  # of heads, as in flash_attention
 
 
-def _declare() -> None:
-    """By the width of heads alone, as in flash_attention; causal or not is a number."""
-    values = ("query_ptr", "key_ptr", "value_ptr", "out_ptr")
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for width in (16, 32, 64, _WIDEST):
-                for alignment in ("aligned", "any"):
-                    biased_attention_kernel.declare(
-                        width,
-                        dtype,
-                        alignment,
-                        architecture=architecture,
-                        pointers=dict.fromkeys(values, dtype)
-                        | {"bias_ptr": torch.float32, "blocks_ptr": torch.int32},
-                        aligned=alignment == "aligned",
-                        PRECISION=precision(dtype),
-                        BLOCK_D=width,
-                        **_blocks(architecture, width, dtype, alignment),
-                    )
-
-
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
     """Queries and keys of a step, warps and stages. Half of flash_attention's queries: each bias is read by
     an address of its own, and addresses take two registers a score."""
@@ -355,4 +334,9 @@ def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -
     return {"BLOCK_M": rows, "BLOCK_N": keys, "num_warps": 8, "num_stages": stages}
 
 
-_declare()
+declare_heads(
+    biased_attention_kernel,
+    ("query_ptr", "key_ptr", "value_ptr", "out_ptr"),
+    {"bias_ptr": torch.float32, "blocks_ptr": torch.int32},
+    _blocks,
+)

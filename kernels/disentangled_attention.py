@@ -9,8 +9,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .dispatch import choose
-from .flash_attention import query_blocks, weighted_values
-from .launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from .flash_attention import declare_heads, query_blocks, weighted_values
+from .launch import kernel, ready
 from .packing import aligned, check_cu_seqlens, spans
 
 
@@ -347,27 +347,6 @@ def disentangled_attention_kernel(
 _WIDEST = 128  # of heads, as in flash_attention
 
 
-def _declare() -> None:
-    """By the width of heads alone, as in flash_attention; which terms there are is a number."""
-    values = ("query_ptr", "key_ptr", "value_ptr", "position_query_ptr", "position_key_ptr", "out_ptr")
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for width in (16, 32, 64, _WIDEST):
-                for alignment in ("aligned", "any"):
-                    disentangled_attention_kernel.declare(
-                        width,
-                        dtype,
-                        alignment,
-                        architecture=architecture,
-                        pointers=dict.fromkeys(values, dtype)
-                        | {"rows_ptr": torch.int32, "blocks_ptr": torch.int32},
-                        aligned=alignment == "aligned",
-                        PRECISION=precision(dtype),
-                        BLOCK_D=width,
-                        **_blocks(architecture, width, dtype, alignment),
-                    )
-
-
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
     """Queries and keys of a step, warps and stages. Two products of each query and key of a step with as many
     rows again, and their diagonals, take the registers that larger blocks would need."""
@@ -382,4 +361,9 @@ def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -
     return {"BLOCK_M": side, "BLOCK_N": side, "WINDOW": 2 * side, "num_warps": warps, "num_stages": stages}
 
 
-_declare()
+declare_heads(
+    disentangled_attention_kernel,
+    ("query_ptr", "key_ptr", "value_ptr", "position_query_ptr", "position_key_ptr", "out_ptr"),
+    {"rows_ptr": torch.int32, "blocks_ptr": torch.int32},
+    _blocks,
+)

@@ -1,6 +1,7 @@
 """Attention over packed sequences: teacher-forced decoders, encoders and one-shot models."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .dispatch import choose
-from .launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from .launch import ARCHITECTURES, DTYPES, Kernel, kernel, precision, ready
 from .packing import aligned, check_cu_seqlens, spans
 from .prepacked import one_dnn, packs
 
@@ -396,23 +397,35 @@ _WIDEST = 128  # of heads: the accumulators of wider ones leave no room for bloc
 _EVERYTHING = 2**30  # a window that hides nothing
 
 
-def _declare() -> None:
-    """By the width of heads alone: causal or not, windowed or not are numbers, read once a block."""
+def declare_heads(
+    attention: Kernel,
+    values: tuple[str, ...],
+    others: dict[str, torch.dtype],
+    blocks: Callable[[str, int, torch.dtype, str], dict[str, int]],
+) -> None:
+    """The cases of an attention kernel: by the width of heads alone, for what it leaves out are numbers, read
+    once a block.
+
+    Args:
+        attention: with the constants PRECISION and BLOCK_D.
+        values: pointers of the inputs' dtype.
+        others: the other pointers.
+        blocks: the other constants, of an architecture, a width, a dtype and an alignment.
+    """
     for architecture in ARCHITECTURES:
         for dtype in DTYPES:
             for width in (16, 32, 64, _WIDEST):
                 for alignment in ("aligned", "any"):
-                    flash_attention_kernel.declare(
+                    attention.declare(
                         width,
                         dtype,
                         alignment,
                         architecture=architecture,
-                        pointers=dict.fromkeys(("query_ptr", "key_ptr", "value_ptr", "out_ptr"), dtype)
-                        | {"blocks_ptr": torch.int32},
+                        pointers=dict.fromkeys(values, dtype) | others,
                         aligned=alignment == "aligned",
                         PRECISION=precision(dtype),
                         BLOCK_D=width,
-                        **_blocks(architecture, width, dtype, alignment),
+                        **blocks(architecture, width, dtype, alignment),
                     )
 
 
@@ -430,4 +443,9 @@ def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -
     return {"BLOCK_M": rows, "BLOCK_N": keys, "num_warps": warps, "num_stages": stages}
 
 
-_declare()
+declare_heads(
+    flash_attention_kernel,
+    ("query_ptr", "key_ptr", "value_ptr", "out_ptr"),
+    {"blocks_ptr": torch.int32},
+    _blocks,
+)

@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .flash_attention import query_blocks
-from .launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from .flash_attention import declare_heads, query_blocks
+from .launch import kernel, ready
 
 
 def relative_attention_triton(
@@ -173,37 +173,6 @@ _WIDEST = 128  # of heads, as in flash_attention
 _EVERYTHING = 2**30  # a window that hides nothing
 
 
-def _declare() -> None:
-    """By the width of heads alone, as in flash_attention; which terms there are is a number."""
-    values = (
-        "query_ptr",
-        "key_ptr",
-        "value_ptr",
-        "position_key_ptr",
-        "content_bias_ptr",
-        "position_bias_ptr",
-        "segment_bias_ptr",
-        "segment_key_ptr",
-        "out_ptr",
-    )
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for width in (16, 32, 64, _WIDEST):
-                for alignment in ("aligned", "any"):
-                    relative_attention_kernel.declare(
-                        width,
-                        dtype,
-                        alignment,
-                        architecture=architecture,
-                        pointers=dict.fromkeys(values, dtype)
-                        | {"segments_ptr": torch.int32, "blocks_ptr": torch.int32},
-                        aligned=alignment == "aligned",
-                        PRECISION=precision(dtype),
-                        BLOCK_D=width,
-                        **_blocks(architecture, width, dtype, alignment),
-                    )
-
-
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
     """Queries and keys of a step, warps and stages, as in `disentangled_attention`: the product with as many
     rows again and its diagonals take the registers that larger blocks would need."""
@@ -219,4 +188,19 @@ def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -
     return {"BLOCK_M": side, "BLOCK_N": side, "WINDOW": 2 * side, "num_warps": warps, "num_stages": stages}
 
 
-_declare()
+declare_heads(
+    relative_attention_kernel,
+    (
+        "query_ptr",
+        "key_ptr",
+        "value_ptr",
+        "position_key_ptr",
+        "content_bias_ptr",
+        "position_bias_ptr",
+        "segment_bias_ptr",
+        "segment_key_ptr",
+        "out_ptr",
+    ),
+    {"segments_ptr": torch.int32, "blocks_ptr": torch.int32},
+    _blocks,
+)

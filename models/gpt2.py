@@ -36,7 +36,39 @@ class GPT2Checkpoint(PretrainedModel):
                 nn.init.normal_(module.c_proj.weight, std=std / (2 * self.config.n_layer) ** 0.5)
 
 
-class GPT2Model(TextDecoder, ParametersMixin, GPT2Checkpoint):
+class GPTStack(TextDecoder):
+    """The names that GPT-2 and GPT-Neo give their tables, layers and last norm."""
+
+    wte: nn.Embedding
+    wpe: nn.Embedding
+    h: nn.ModuleList
+    ln_f: nn.LayerNorm
+
+    @property
+    def layer_stack(self) -> nn.ModuleList:
+        """See `TextDecoder`."""
+        return self.h
+
+    @property
+    def final_norm(self) -> nn.LayerNorm:
+        """See `TextDecoder`."""
+        return self.ln_f
+
+    def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """See `TextDecoder`."""
+        embedded = embed_tokens(given, rows, self.wte, self.wpe.weight)
+        return embedded if token_types is None else embedded + self.wte(token_types)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The token embedding."""
+        return self.wte
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the token embedding."""
+        self.wte = value
+
+
+class GPT2Model(GPTStack, ParametersMixin, GPT2Checkpoint):
     """GPT-2 without a head.
 
     Args:
@@ -106,29 +138,6 @@ class GPT2Model(TextDecoder, ParametersMixin, GPT2Checkpoint):
     def positions(self) -> PositionRows:
         """See `TextDecoder`."""
         return PositionRows(0, self.config.n_positions)
-
-    @property
-    def layer_stack(self) -> nn.ModuleList:
-        """See `TextDecoder`."""
-        return self.h
-
-    @property
-    def final_norm(self) -> nn.LayerNorm:
-        """See `TextDecoder`."""
-        return self.ln_f
-
-    def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TextDecoder`."""
-        embedded = embed_tokens(given, rows, self.wte, self.wpe.weight)
-        return embedded if token_types is None else embedded + self.wte(token_types)
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The token embedding."""
-        return self.wte
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding."""
-        self.wte = value
 
 
 class GPT2LMHeadModel(CausalLM, GPT2Checkpoint):

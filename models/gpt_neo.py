@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from ..kernels.linear import linear
 from .attention import DecoderAttention
 from .configuration import PretrainedConfig
+from .gpt2 import GPTStack
 from .gpt2_classification import LastTokenClassifier
 from .gpt_neo_config import GPTNeoConfig
 from .outputs import BaseModelOutputWithPastAndCrossAttentions, as_asked
 from .parameters import ParametersMixin
 from .pretrained import PretrainedModel
-from .text_decoder import DecoderSizes, PositionRows, TextDecoder, embed_tokens
+from .text_decoder import DecoderSizes, PositionRows
 from .transformer_layers import normalise
 
 
@@ -113,7 +114,7 @@ def add(residual: Tensor, module: nn.Linear, hidden: Tensor, dropout: float) -> 
     return linear(hidden, module.weight, module.bias, residual=residual)
 
 
-class GPTNeoModel(TextDecoder, ParametersMixin, GPTNeoCheckpoint):
+class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
     """GPT-Neo without a head.
 
     Args:
@@ -190,29 +191,6 @@ class GPTNeoModel(TextDecoder, ParametersMixin, GPTNeoCheckpoint):
         """See `TextDecoder`."""
         size = self.config.window_size
         return [size if kind == "local" else None for kind in self.config.attention_layers]
-
-    @property
-    def layer_stack(self) -> nn.ModuleList:
-        """See `TextDecoder`."""
-        return self.h
-
-    @property
-    def final_norm(self) -> nn.LayerNorm:
-        """See `TextDecoder`."""
-        return self.ln_f
-
-    def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TextDecoder`."""
-        embedded = embed_tokens(given, rows, self.wte, self.wpe.weight)
-        return embedded if token_types is None else embedded + self.wte(token_types)
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The token embedding."""
-        return self.wte
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding."""
-        self.wte = value
 
 
 class GPTNeoForSequenceClassification(LastTokenClassifier, GPTNeoCheckpoint):
