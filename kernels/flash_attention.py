@@ -10,10 +10,10 @@ import triton.language as tl
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from .attention_products import LONG, attention_by_products, products_pay
 from .dispatch import choose
 from .launch import ARCHITECTURES, DTYPES, Kernel, kernel, precision, ready
 from .packing import aligned, check_cu_seqlens, spans
-from .prepacked import one_dnn, packs
 
 
 def flash_attention(
@@ -174,8 +174,8 @@ def flash_attention_cpu(
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
         if q0 == q1:
             continue
-        if not causal and min(q1 - q0, k1 - k0) >= _LONG and packs(query.dtype):
-            _by_products(out[q0:q1], query[q0:q1], key[k0:k1], value[k0:k1], scale)
+        if not causal and min(q1 - q0, k1 - k0) >= LONG and products_pay(query.dtype):
+            attention_by_products(out[q0:q1], query[q0:q1], key[k0:k1], value[k0:k1], scale)
             continue
         square = q1 - q0 == k1 - k0 and window is None
         out[q0:q1] = F.scaled_dot_product_attention(
@@ -187,38 +187,6 @@ def flash_attention_cpu(
             scale=scale,
         )[0].transpose(0, 1)
     return out
-
-
-_LONG = 64  # queries and keys from which on `_by_products` takes less time than torch's fused attention
-_QUERIES = 384  # of a block: with 1,000 keys its scores take 1.5 MB
-_STEP = 32  # keys are rounded up to this: for every number of them oneDNN compiles code
-
-
-def _by_products(out: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> None:
-    """Attention of one sequence, by oneDNN's products, into `out` [queries, heads, head_dim].
-
-    torch's fused attention leaves its products to MKL, and in bfloat16 is slower yet. In bfloat16 scores and
-    weights are rounded to it, as in transformers.
-    """
-    queries, keys, head_dim = query.shape[0], key.shape[0], query.shape[2]
-    scale = head_dim**-0.5 if scale is None else scale
-    wide_query = _padded(query.transpose(0, 1), 0, -queries % _STEP).mul_(scale)
-    wide_key = _padded(key.transpose(0, 1), 0, -keys % _STEP)
-    wide_value = _padded(value.permute(1, 2, 0), -keys % _STEP, 0)
-    for head in range(query.shape[1]):
-        for first in range(0, queries, _QUERIES):
-            scores = one_dnn(wide_query[head, first : first + _QUERIES], wide_key[head])
-            scores[:, keys:] = -math.inf
-            mixed = one_dnn(torch.softmax(scores, -1, out=scores), wide_value[head])
-            out[first : first + _QUERIES, head] = mixed[: queries - first]
-
-
-def _padded(wide: Tensor, columns: int, rows: int) -> Tensor:
-    """Copy of `wide` [heads, rows, columns] with so many zeros behind each, contiguous."""
-    heads, before, width = wide.shape
-    padded = wide.new_zeros(heads, before + rows, width + columns)
-    padded[:, :before, :width] = wide
-    return padded
 
 
 def _visible(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from .activation import ACTIVATIONS, activate, activated, code_of, gated
 from .dispatch import choose
 from .launch import ARCHITECTURES, DTYPES, kernel, precision, ready
-from .prepacked import LEAST, multiply, multiply_packed
+from .prepacked import multiply
 
 PHASES = ("encode", "decode")
 
@@ -37,8 +37,8 @@ def linear(
             sigmoid of the second.
         residual: [rows, N], added after the activation; with "glu" [rows, N / 2].
         limit: what the result is clamped to, -limit to limit.
-        phase: "encode" or "decode", for many rows or few. A GPU's sums may differ between the two in the
-            last bit, so whoever calls keeps to one.
+        phase: "encode" or "decode", for many rows or few. Sums may differ between the two in the last bit, so
+            whoever calls keeps to one.
 
     Returns:
         [rows, N], in hidden's dtype; with "glu" [rows, N / 2].
@@ -88,15 +88,8 @@ def linear_cpu(
     limit: float | None = None,
     phase: str = "encode",
 ) -> Tensor:
-    """The reference, its GEMM by weights laid out once, `prepacked`; in 16 outputs at least, so that a
-    row's sum keeps its order."""
-    outputs, single = weight.shape[0], None if activation == "glu" else activation
-    if outputs < LEAST:
-        weight = F.pad(weight, (0, 0, 0, LEAST - outputs))
-        bias = None if bias is None else F.pad(bias, (0, LEAST - outputs))
-        out = multiply_packed(hidden, weight, bias, single)[:, :outputs]
-    else:
-        out = multiply(hidden, weight, bias, single)
+    """The reference, its GEMM by weights laid out once, `prepacked`."""
+    out = multiply(hidden, weight, bias, None if activation == "glu" else activation, phase)
     if activation == "glu":
         out = gated(*out.chunk(2, dim=-1))
     out = out.contiguous() if residual is None else out.add_(residual).contiguous()

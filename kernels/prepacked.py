@@ -18,39 +18,58 @@ LEAST = 16
 # oneDNN compiles code for every number of rows and keeps the last 1,024: a few sizes keep memory flat, and
 # spare the 0.3 ms. Larger calls than this are cut up.
 _MOST = 1024
+# Intel's matrix tiles (AMX) multiply bfloat16, where oneDNN cuts a long sum depends on the number of rows.
+# So every product there has so many rows: 128 run at 0.9 of the speed of 1,024, and a decode step has few.
+_TILED_ROWS = {"encode": 128, "decode": 64}
 
 
-def multiply(hidden: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None = None) -> Tensor:
+def multiply(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    activation: str | None = None,
+    phase: str = "encode",
+) -> Tensor:
     """`activation(hidden @ weight.T + bias)`; a row's bits do not depend on the number of rows.
 
     Args:
         hidden: [rows, K].
-        weight: [N, K], N at least `LEAST`; kept laid out while it lives, see `kept`.
+        weight: [N, K]; kept laid out while it lives, see `kept`.
         bias: [N].
         activation: one of `ACTIVATIONS`.
+        phase: as in `linear`: bits may differ between the two.
 
     Returns:
         [rows, N], a fresh tensor or the first rows of one.
     """
-    packed = packed_weight(weight) if packs(weight.dtype) and hidden.dtype == weight.dtype else None
-    return multiply_packed(hidden, weight if packed is None else packed, bias, activation)
+    if packs(weight.dtype) and hidden.dtype == weight.dtype:
+        packed = kept(weight, layout)
+    else:
+        packed = _widened(weight)
+    outputs = weight.shape[0]
+    if outputs == packed.shape[0]:
+        return _multiply(hidden, packed, bias, activation, phase)
+    bias = None if bias is None else _widened(bias)
+    return _multiply(hidden, packed, bias, activation, phase)[:, :outputs]
 
 
-def multiply_packed(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None = None
+def _multiply(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, phase: str
 ) -> Tensor:
     """`multiply` with a weight that `layout` made."""
     rows, outputs = hidden.shape[0], weight.shape[0]
-    if rows > _MOST:
+    fixed = _TILED_ROWS[phase] if in_tiles(hidden.dtype) else None
+    most = fixed or _MOST
+    if rows > most:
         out = hidden.new_empty(rows, outputs)
-        for part, place in zip(hidden.split(_MOST), out.split(_MOST), strict=True):
-            place.copy_(multiply_packed(part, weight, bias, activation))
+        for part, place in zip(hidden.split(most), out.split(most), strict=True):
+            place.copy_(_multiply(part, weight, bias, activation, phase))
         return out
-    padded = padded_rows(rows)
+    padded = fixed or padded_rows(rows)
     if padded == rows:
         return _product(hidden, weight, bias, activation)
     whole = rows - rows % _STEP
-    if hidden.shape[1] <= outputs or not whole:
+    if fixed or hidden.shape[1] <= outputs or not whole:
         return _product(F.pad(hidden, (0, 0, 0, padded - rows)), weight, bias, activation)[:rows]
     # The inputs are what would take long to copy.
     rest = F.pad(hidden[whole:], (0, 0, 0, _STEP - rows + whole))
@@ -87,16 +106,15 @@ def one_dnn(
     return torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, name, [], algorithm)
 
 
-def packed_weight(weight: Tensor) -> Tensor:
-    """`layout(weight)`, kept while the weight lives and is not changed."""
-    return kept(weight, layout)
-
-
 def layout(weight: Tensor) -> Tensor:
-    """`weight` [N, K] as the processor reads it fastest; itself where there is no such layout."""
-    if not packs(weight.dtype):
-        return weight
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+    """`weight` [N, K] as the processor reads it fastest, with zeros for outputs up to `LEAST`."""
+    return torch.ops.mkldnn._reorder_linear_weight(_widened(weight.detach()).contiguous())
+
+
+def _widened(weight: Tensor) -> Tensor:
+    """`weight` [N, ...] with zeros up to `LEAST` outputs: of fewer, a row's sum does not keep its order."""
+    missing = LEAST - weight.shape[0]
+    return weight if missing <= 0 else F.pad(weight, (0, 0) * (weight.dim() - 1) + (0, missing))
 
 
 @cache
@@ -107,3 +125,9 @@ def packs(dtype: torch.dtype) -> bool:
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return dtype == torch.float32
+
+
+@cache
+def in_tiles(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies this type by the processor's matrix tiles."""
+    return dtype == torch.bfloat16 and packs(dtype) and torch.cpu._is_amx_tile_supported()

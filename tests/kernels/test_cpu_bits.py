@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from tritone.kernels.conv_subsample import conv_subsample, conv_subsample_reference
-from tritone.kernels.flash_attention import flash_attention
+from tritone.kernels.flash_attention import flash_attention, flash_attention_reference
 from tritone.kernels.kv_cache import PAGE_SIZE
 from tritone.kernels.linear import ACTIVATIONS, linear
 from tritone.kernels.packing import cumulative
 from tritone.kernels.paged_attention import paged_attention, paged_attention_reference
+from tritone.kernels.prepacked import packs
 
 DTYPES = [torch.float32, torch.bfloat16]
 LENGTHS = [1, 15, 16, 17, 63, 64, 65, 200, 384, 400, 777]
@@ -28,23 +29,29 @@ def noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(256, 2048), (2048, 256), (37, 101), (144, 30)], ids=str)
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_a_row_has_the_same_bits_in_a_call_of_any_number_of_rows(activation, shape, dtype):
-    width, outputs = shape
+@pytest.mark.parametrize(
+    "shape", [(256, 2048), (2048, 256), (768, 3072), (37, 101), (144, 30), (900, 2)], ids=str
+)
+@pytest.mark.parametrize("way", [("relu", "encode"), ("gelu", "encode"), (None, "decode")], ids=str)
+def test_a_row_has_the_same_bits_in_a_call_of_any_number_of_rows(way, shape, dtype):
+    (activation, phase), (width, outputs) = way, shape
     hidden, weight = noise(2100, width, dtype=dtype), noise(outputs, width, dtype=dtype)
-    whole = linear(hidden, weight, activation=activation)
-    for rows in (1, 2, 15, 17, 31, 33, 127, 129, 160, 161, 1023, 1024, 1025, 2049):
+    whole = linear(hidden, weight, activation=activation, phase=phase)
+    for rows in (1, 2, 15, 17, 31, 33, 48, 64, 127, 129, 160, 161, 512, 1023, 1024, 1025, 2049):
         for start in (0, 7):
             part = slice(start, start + rows)
-            own = linear(hidden[part].clone(), weight, activation=activation)
+            own = linear(hidden[part].clone(), weight, activation=activation, phase=phase)
             assert torch.equal(own, whole[part]), rows
 
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("heads", [(4, 64), (3, 11), (1, 33)], ids=str)
-def test_a_sequence_has_the_same_bits_alone_and_among_others(heads, dtype):
+@pytest.mark.parametrize("pay", [True, False], ids=["by products", "fused"])
+def test_a_sequence_has_the_same_bits_alone_and_among_others(pay, heads, dtype, monkeypatch):
+    if pay and not packs(dtype):
+        pytest.skip(f"oneDNN does not multiply {dtype} here")
+    monkeypatch.setattr("tritone.kernels.flash_attention.products_pay", lambda dtype: pay)
     tokens = sum(LENGTHS)
     query, key, value = (noise(tokens + extra, *heads, dtype=dtype)[:tokens] for extra in range(3))
     cu = cumulative(LENGTHS)
@@ -54,6 +61,10 @@ def test_a_sequence_has_the_same_bits_alone_and_among_others(heads, dtype):
         one = torch.tensor([0, end - start], dtype=torch.int32)
         alone = flash_attention(query[own].clone(), key[own].clone(), value[own].clone(), one, one)
         assert torch.equal(alone, together[own]), end - start
+    # Both ways, whichever of them this machine would take, are near the reference.
+    wanted = flash_attention_reference(query.float(), key.float(), value.float(), cu, cu)
+    close = 1e-5 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(together.float(), wanted, rtol=close, atol=close)
 
 
 class Pages:
