@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ FRAME_LENGTH = SAMPLING_RATE // 40  # samples
 BINS = 80
 FIRST_TOKEN = 4  # <s>, <pad>, </s> and <unk> come before the ten digits
 EOS = 2
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,23 @@ def training_batches(
     the steps; `strength`, 0 to 1, is how much there is of it at last.
     """
     rng = np.random.default_rng(seed)
-    ready: queue.Queue[Batch | Exception | None] = queue.Queue(maxsize=3)
+
+    def made() -> Iterator[Batch]:
+        for step in range(steps):
+            share = strength * (min(1.0, step / (0.4 * steps)) if ramp else 1.0)
+            yield make_batch([maker.draw(share) for _ in range(size)], rng, share)
+
+    return ahead(made())
+
+
+def ahead(batches: Iterator[T]) -> Iterator[T]:
+    """The same, up to three of them made in a thread while the caller works on one. Their errors come here."""
+    ready: queue.Queue[T | Exception | None] = queue.Queue(maxsize=3)
 
     def produce() -> None:
         try:
-            for step in range(steps):
-                share = strength * (min(1.0, step / (0.4 * steps)) if ramp else 1.0)
-                ready.put(make_batch([maker.draw(share) for _ in range(size)], rng, share))
+            for batch in batches:
+                ready.put(batch)
             ready.put(None)
         except Exception as error:
             ready.put(error)

@@ -192,6 +192,15 @@ class StringMaker:
             string = self._draw_joined()
         return Utterance(self._colour(string.waveform), string.digits, string.spans)
 
+    def draw_digit(self, strength: float = 1.0) -> Utterance:
+        """A single digit, changed as strings are, with up to 0.2 s of quiet on either side."""
+        rng, self._strength = self._rng, strength
+        digit = int(rng.integers(0, 10))
+        clip = _scaled(resample(self._draw_clip(self._draw_voice(), digit), self._draw_speed()))
+        pauses = (rng.uniform(0.0, 0.2, 2) * self._chance(0.7)).tolist()
+        string = join([clip], pauses, (digit,))
+        return Utterance(self._colour(string.waveform), string.digits, string.spans)
+
     def _chance(self, probability: float) -> bool:
         return bool(self._rng.random() < probability * self._strength)
 
@@ -203,8 +212,7 @@ class StringMaker:
 
     def _draw_joined(self) -> Utterance:
         rng = self._rng
-        pool = self._synthetic if self._synthetic and rng.random() < 0.25 else self._speakers
-        voice = pool[rng.integers(len(pool))]
+        voice = self._draw_voice()
         length = int(rng.integers(1, 9)) if rng.random() < 0.92 else int(rng.integers(9, 13))
         digits = tuple(int(d) for d in rng.integers(0, 10, length))
         if length > 1 and rng.random() < 0.1:  # the same digit twice is what a decoder loses count of
@@ -213,9 +221,7 @@ class StringMaker:
         speed, wobble = self._draw_speed(), 0.04 * self._strength
         clips = []
         for d in digits:
-            clip = resample(
-                voice[d][rng.integers(len(voice[d]))], speed * math.exp(rng.uniform(-wobble, wobble))
-            )
+            clip = resample(self._draw_clip(voice, d), speed * math.exp(rng.uniform(-wobble, wobble)))
             clips.append(clip * np.float32(10 ** (rng.uniform(-4, 4) / 20)))
         tight = self._chance(0.25)
         pauses = (
@@ -227,6 +233,13 @@ class StringMaker:
         fade = rng.random() < 0.5
         string = join([_faded(clip) for clip in clips] if fade else clips, pauses.tolist(), digits)
         return Utterance(_scaled(string.waveform), digits, string.spans)
+
+    def _draw_voice(self) -> Voice:
+        pool = self._synthetic if self._synthetic and self._rng.random() < 0.25 else self._speakers
+        return pool[self._rng.integers(len(pool))]
+
+    def _draw_clip(self, voice: Voice, digit: int) -> Clip:
+        return voice[digit][self._rng.integers(len(voice[digit]))]
 
     def _draw_speed(self) -> float:
         """The resampling factor, 1 in every fourth string so that unaltered recordings are seen too."""

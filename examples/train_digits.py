@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from digits_batches import EOS, FIRST_TOKEN, Batch, make_batch, training_batches
 from digits_data import WORDS, StringMaker, Utterance, espeak_voices, evaluation_strings, load_recordings
+from optimisation import averaged, first_average, schedule, update_average
 from torch import Tensor, nn
 from tritone.models.speech_to_text import Speech2TextConfig, Speech2TextForConditionalGeneration
 
@@ -137,7 +138,7 @@ def train(
         flush=True,
     )
     optimizer = torch.optim.AdamW(parameters, lr=arguments.peak, betas=(0.9, 0.98), weight_decay=0.02)
-    average = {name: value.detach().clone() for name, value in model.named_parameters()}
+    average = first_average(model)
     maker = StringMaker(speakers, synthetic, phrases, arguments.seed)
     history: list[dict[str, float]] = []
     began = time.monotonic()
@@ -173,16 +174,6 @@ def train(
         if step % 500 == 0 and step < arguments.steps:
             save(averaged(model, average), arguments.out)
     return averaged(model, average), history
-
-
-def schedule(step: int, steps: int) -> float:
-    """The share of the peak learning rate: a rise over the first tenth, then half a cosine."""
-    warm = max(1, steps // 10)
-    return (
-        step / warm
-        if step < warm
-        else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
-    )
 
 
 def all_losses(
@@ -234,22 +225,6 @@ def attention_loss(weights: Tensor, spans: Tensor) -> Tensor:
     known = spans[..., 1] > 0
     mass = (weights.mean(1) * places(spans, weights.shape[-1])).sum(-1)
     return -(mass[known] + 1e-4).log().mean()
-
-
-@torch.no_grad()
-def update_average(average: dict[str, Tensor], model: nn.Module, step: int) -> None:
-    """A running average of the weights over about 100 steps."""
-    for name, value in model.named_parameters():
-        average[name].lerp_(value, max(0.01, 1 / (step + 1)))
-
-
-def averaged(
-    model: Speech2TextForConditionalGeneration, average: dict[str, Tensor]
-) -> Speech2TextForConditionalGeneration:
-    """A copy of the model that holds the average, in evaluation mode."""
-    shipped = copy.deepcopy(model)
-    shipped.load_state_dict(average, strict=False)
-    return shipped.eval()
 
 
 def report(step: int, steps: int, recent: list[dict[str, float]], pace: float) -> None:
