@@ -6,18 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from tritone.engine.handle import in_order
 from tritone.scheduler.pages import PAGE_SIZE
 from tritone.scheduler.request import Completion, Request
-from workload import RATE, Recording, audio_seconds, tokens_of
+from workload import RATE, Recording, Text, audio_seconds, tokens_of
 
 import tritone
 
 WAYS = ("waveforms", "features")
+Item = TypeVar("Item", Recording, Text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,10 +250,15 @@ def check_lengths(found: list[int], wanted: list[int]) -> None:
         )
 
 
-def sorted_batches(recordings: Sequence[Recording], size: int) -> list[list[Recording]]:
+def sorted_batches(items: Sequence[Item], size: int) -> list[list[Item]]:
     """Batches of neighbours in length, all of `size` but the last."""
-    ordered = sorted(recordings, key=lambda recording: recording.seconds)
+    ordered = sorted(items, key=length_of)
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def length_of(item: Recording | Text) -> float:
+    """Seconds of a recording, tokens of a text."""
+    return item.seconds if isinstance(item, Recording) else item.tokens
 
 
 def spread(count: int) -> list[int]:

@@ -1,10 +1,11 @@
-"""The models of bench/cpu.py: a checkpoint with random weights that both libraries read, and how each of the
-two makes text of recordings with it."""
+"""The models of bench/cpu.py that make text of recordings: a checkpoint with random weights that both libraries
+read, and how each of the two runs it. Those that give labels are in cpu_classifiers.py."""
 
 import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ import transformers
 from contestants import check_lengths, sorted_batches
 from shapes import RATE
 from tritone.kernels.kv_cache import PAGE_SIZE
-from workload import Recording, build_model, made_up_words, write_processor
+from workload import Recording, Recordings, audio_seconds, build_model, made_up_words, write_processor
 
 import tritone
 
@@ -38,6 +39,30 @@ LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is run.
+
+    Args:
+        shortest, longest: seconds of the recordings, between which there are `count`.
+        tokens: of the shortest and the longest text, between which there are `texts`.
+        dtypes: of Tritone's models.
+        repeats: rounds that count, at most.
+        warm_up: recordings or texts of the round that does not count, the shortest; all if there are fewer.
+        seconds: in which another round has to end.
+    """
+
+    shortest: float
+    longest: float
+    count: int
+    tokens: tuple[int, int]
+    texts: int
+    dtypes: tuple[str, ...]
+    repeats: int
+    warm_up: int
+    seconds: float
+
+
 class BenchModel(ABC):
     """A model to be timed.
 
@@ -47,7 +72,8 @@ class BenchModel(ABC):
 
     title: ClassVar[str]
     batch_sizes: ClassVar[tuple[int, ...]]  # of transformers
-    searches: ClassVar[bool]  # whether there are beams
+    searches: ClassVar[bool] = False  # whether there are beams
+    unit: ClassVar[str] = "RTFx"  # of its speed: what `amount` counts, a second
 
     def __init__(self, tiny: bool) -> None:
         self.tiny = tiny
@@ -56,32 +82,48 @@ class BenchModel(ABC):
     def write(self, folder: Path) -> None:
         """A checkpoint, with all that both libraries need."""
 
-    @abstractmethod
-    def engine(self, folder: Path, dtype: str, recordings: Sequence[Recording], beams: int) -> tritone.Engine:
-        """With room for all recordings at once, as a server would have it."""
+    def items(self, scale: Scale) -> Sequence[Any]:
+        """What it is given: recordings, or texts."""
+        return Recordings().evenly(scale.shortest, scale.longest, scale.count)
+
+    def amount(self, items: Sequence[Any]) -> float:
+        """How much there is to do: seconds of audio."""
+        return audio_seconds(items)
+
+    def described(self, items: Sequence[Any]) -> str:
+        """Items in words."""
+        return f"{len(items)} recordings, {audio_seconds(items):.0f} s of audio"
 
     @abstractmethod
-    def transcribe(self, engine: tritone.Engine, recordings: Sequence[Recording], beams: int) -> list[str]:
-        """Tritone's texts of recordings that are submitted one after the other."""
+    def engine(self, folder: Path, dtype: str, items: Sequence[Any], beams: int) -> tritone.Engine:
+        """With room for all items at once, as a server would have it."""
+
+    @abstractmethod
+    def answers(self, engine: tritone.Engine, items: Sequence[Any], beams: int) -> list[Any]:
+        """What Tritone says of items that are submitted one after the other."""
 
     @abstractmethod
     def peer(self, folder: Path) -> tuple[Any, Any]:
         """transformers' model and processor."""
 
     @abstractmethod
-    def batch_texts(self, model: Any, processor: Any, batch: Sequence[Recording], beams: int) -> list[str]:
-        """transformers' texts of one padded batch."""
+    def batch_answers(self, model: Any, processor: Any, batch: Sequence[Any], beams: int) -> list[Any]:
+        """What transformers says of one padded batch."""
 
     @torch.inference_mode()
-    def peer_texts(
-        self, model: Any, processor: Any, recordings: Sequence[Recording], beams: int, size: int
-    ) -> list[str]:
-        """transformers' texts in batches of `size` neighbours in length, in the order of the recordings."""
-        texts: dict[int, str] = {}
-        for batch in sorted_batches(recordings, size):
-            found = self.batch_texts(model, processor, batch, beams)
-            texts.update({id(one): text for one, text in zip(batch, found, strict=True)})
-        return [texts[id(one)] for one in recordings]
+    def peer_answers(
+        self, model: Any, processor: Any, items: Sequence[Any], beams: int, size: int
+    ) -> list[Any]:
+        """What transformers says in batches of `size` neighbours in length, in the order of the items."""
+        answers: dict[int, Any] = {}
+        for batch in sorted_batches(items, size):
+            found = self.batch_answers(model, processor, batch, beams)
+            answers.update({id(one): answer for one, answer in zip(batch, found, strict=True)})
+        return [answers[id(one)] for one in items]
+
+    def same(self, one: Any, other: Any) -> bool:
+        """Whether two answers are the same: texts to the letter."""
+        return bool(one == other)
 
 
 class GenerativeBenchModel(BenchModel):
@@ -104,7 +146,7 @@ class GenerativeBenchModel(BenchModel):
         processor = tritone.AutoProcessor.from_pretrained(folder)
         return tritone.Engine(model, processor=processor, num_rows=beams * len(recordings), num_pages=pages)
 
-    def transcribe(self, engine: tritone.Engine, recordings: Sequence[Recording], beams: int) -> list[str]:
+    def answers(self, engine: tritone.Engine, recordings: Sequence[Recording], beams: int) -> list[str]:
         handles = [
             engine.submit(
                 one.waveform,
@@ -119,7 +161,7 @@ class GenerativeBenchModel(BenchModel):
         check_lengths([len(result.token_ids) - 1 for result in results], [one.tokens for one in recordings])
         return [result.text for result in results]
 
-    def batch_texts(self, model: Any, processor: Any, batch: Sequence[Recording], beams: int) -> list[str]:
+    def batch_answers(self, model: Any, processor: Any, batch: Sequence[Recording], beams: int) -> list[str]:
         inputs = padded_inputs(processor, batch)
         tokens = max(one.tokens for one in batch)
         ids = model.generate(
@@ -188,7 +230,6 @@ class Wav2Vec2CTC(BenchModel):
 
     title = "wav2vec2-base CTC (94.4 M parameters)"
     batch_sizes = (1, 4, 8)
-    searches = False
 
     def write(self, folder: Path) -> None:
         torch.manual_seed(0)
@@ -201,7 +242,7 @@ class Wav2Vec2CTC(BenchModel):
         model = tritone.AutoModelForCTC.from_pretrained(folder, dtype=dtype)
         return tritone.Engine(model, processor=tritone.AutoProcessor.from_pretrained(folder))
 
-    def transcribe(self, engine: tritone.Engine, recordings: Sequence[Recording], beams: int) -> list[str]:
+    def answers(self, engine: tritone.Engine, recordings: Sequence[Recording], beams: int) -> list[str]:
         handles = [engine.submit(one.waveform, stream=False) for one in recordings]
         return [handle.result().text for handle in handles]
 
@@ -209,15 +250,8 @@ class Wav2Vec2CTC(BenchModel):
         model = transformers.Wav2Vec2ForCTC.from_pretrained(folder)
         return model.eval(), transformers.Wav2Vec2Processor.from_pretrained(folder)
 
-    def batch_texts(self, model: Any, processor: Any, batch: Sequence[Recording], beams: int) -> list[str]:
+    def batch_answers(self, model: Any, processor: Any, batch: Sequence[Recording], beams: int) -> list[str]:
         return processor.batch_decode(model(**padded_inputs(processor, batch)).logits.argmax(-1))
-
-
-MODELS: dict[str, type[BenchModel]] = {
-    "speech2text": Speech2Text,
-    "wav2vec2-ctc": Wav2Vec2CTC,
-    "speech-encoder-decoder": SpeechEncoderDecoder,
-}
 
 
 def write_waveform_processor(folder: Path, tokenizer: Any) -> None:

@@ -44,6 +44,28 @@ class Recording:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One text as the engines get it.
+
+    Args:
+        text: made-up words, each a token.
+        tokens: with the two that a tokenizer puts around it.
+    """
+
+    text: str
+    tokens: int
+
+
+def made_up_texts(vocabulary: Sequence[str], shortest: int, longest: int, count: int) -> list[Text]:
+    """`count` texts of so many tokens, each longer than the one before by the same factor, as there are more
+    short texts than long ones, in a fixed random order."""
+    rng = np.random.default_rng(0)
+    lengths = np.geomspace(shortest, longest, count).round().astype(int)
+    rng.shuffle(lengths)
+    return [Text(" ".join(rng.choice(vocabulary, tokens - 2)), int(tokens)) for tokens in lengths]
+
+
 class Recordings:
     """Makes recordings: noise with a slow envelope, as loud as speech."""
 
