@@ -8,12 +8,13 @@ batch size, in one run.
 Published sizes with random weights. 32 recordings of 1.5 to 30 s, or 96 texts of 8 to 384 tokens; --quick
 takes 12 of 2 to 15 s, or 48 of 8 to 256, float32 alone, warms up on the four shortest, and begins no further
 round that would not end within 200 s, so that it is done in under 4 minutes on two cores. Models that decode
-give 3.4 new tokens a second of audio, fixed: the end token is suppressed. All engines get float32 waveforms in
-memory, or strings, and give text or labels with their scores; feature extraction, tokenisation and
+give 3.4 new tokens a second of audio, fixed: the end token is suppressed. All engines get float32 waveforms
+in memory, or strings, and give text or labels with their scores; feature extraction, tokenisation and
 detokenisation count. Tritone takes what there is in the order given; transformers, in float32, gets it
 sorted by length, alone and in padded batches, each of which runs until its longest member is done, as static
-batches do. Engines take turns, the median of the repeats counts. How many answers are those that transformers
-gives each recording or text alone stands beside the speed: texts to the letter, scores within 1e-4.
+batches do. Engines take turns, the median of the repeats counts. How many answers are those that
+transformers gives each recording or text alone stands beside the speed: texts to the letter, scores within
+1e-4.
 
 What Tritone's invariance costs is seen with --cost-of-invariance, in rows that do without: products of as
 many rows as there are, and torch's sigmoid. It needs the `dev` extra.

@@ -1,5 +1,5 @@
-"""The models of bench/cpu.py that give labels, of recordings and of texts. Their answers are the scores of all
-labels, in the labels' order."""
+"""The models of bench/cpu.py that give labels, of recordings and of texts. Their answers are the scores of
+all labels, in the labels' order."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""The models of bench/cpu.py that make text of recordings: a checkpoint with random weights that both libraries
-read, and how each of the two runs it. Those that give labels are in cpu_classifiers.py."""
+"""The models of bench/cpu.py that make text of recordings: a checkpoint with random weights that both
+libraries read, and how each of the two runs it. Those that give labels are in cpu_classifiers.py."""
 
 import json
 import math

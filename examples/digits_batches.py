@@ -74,7 +74,7 @@ def training_batches(
 
 
 def ahead(batches: Iterator[T]) -> Iterator[T]:
-    """The same, up to three of them made in a thread while the caller works on one. Their errors come here."""
+    """The same, up to three of them made in a thread while the caller works on one, errors and all."""
     ready: queue.Queue[T | Exception | None] = queue.Queue(maxsize=3)
 
     def produce() -> None:

@@ -3,11 +3,12 @@
     python examples/train_digit_classifier.py --data ../shared/data/fsdd --out models/digit_classifier
 
 `--data` holds train/ and test/ of the Free Spoken Digit Dataset (CC BY-SA 4.0,
-github.com/Jakobovski/free-spoken-digit-dataset), files named {digit}_{speaker}_{index}.wav. A small wav2vec 2.0
-with a classifier's head, from the waveform on and with the model's own loss. Recordings are varied as those of
-train_digits.py are, and a quarter of them are espeak-ng's, where it is installed. With `--leave-out SPEAKER` that
-speaker is kept out of the training and the model is measured on their recordings. `--evaluate FOLDER` measures a
-model without training. The last line printed is JSON; `confusion.png` and `losses.png` go to `--plots`.
+github.com/Jakobovski/free-spoken-digit-dataset), files named {digit}_{speaker}_{index}.wav. A small
+wav2vec 2.0 with a classifier's head, from the waveform on and with the model's own loss. Recordings are
+varied as those of train_digits.py are, and a quarter of them are espeak-ng's, where it is installed. With
+`--leave-out SPEAKER` that speaker is kept out of the training and the model is measured on their recordings.
+`--evaluate FOLDER` measures a model without training. The last line printed is JSON; `confusion.png` and
+`losses.png` go to `--plots`.
 
 Measuring is what a user does: an Engine, the files, the best label.
 """
