@@ -3,7 +3,7 @@ batch size, in one run.
 
     python bench/cpu.py [--model speech2text | wav2vec2-ctc | speech-encoder-decoder | audio-classification |
         text-classification] [--quick] [--threads 2] [--beams 1 5] [--dtype float32 bfloat16] [--repeats 3]
-        [--cost-of-invariance] [--json FILE]
+        [--as-they-come] [--peer-dtype float32 bfloat16] [--cost-of-invariance] [--json FILE]
 
 Published sizes with random weights. 32 recordings of 1.5 to 30 s, or 96 texts of 8 to 384 tokens; --quick
 takes 12 of 2 to 15 s, or 48 of 8 to 256, float32 alone, warms up on the four shortest, and begins no further
@@ -12,9 +12,10 @@ give 3.4 new tokens a second of audio, fixed: the end token is suppressed. All e
 in memory, or strings, and give text or labels with their scores; feature extraction, tokenisation and
 detokenisation count. Tritone takes what there is in the order given; transformers, in float32, gets it
 sorted by length, alone and in padded batches, each of which runs until its longest member is done, as static
-batches do. Engines take turns, the median of the repeats counts. How many answers are those that
-transformers gives each recording or text alone stands beside the speed: texts to the letter, scores within
-1e-4.
+batches do. Who serves a stream cannot sort it: --as-they-come gives transformers batches in the order given
+too. --peer-dtype times it in other types. Engines take turns, the median of the repeats counts. How many
+answers are those that transformers gives each recording or text alone, in float32, stands beside the speed:
+texts to the letter, scores within 1e-4, in bfloat16 0.01.
 
 What Tritone's invariance costs is seen with --cost-of-invariance, in rows that do without: products of as
 many rows as there are, and torch's sigmoid. It needs the `dev` extra.
@@ -45,6 +46,7 @@ Contestant = Callable[[Sequence[Any]], list[Any]]
 PEER = "transformers"
 SINGLE = "tritone, float32"
 VARIANT = ", without invariance"
+UNSORTED = ", as they come"
 
 
 FULL = Scale(1.5, 30, 32, (8, 384), 96, ("float32", "bfloat16"), 3, 32, float("inf"))
@@ -82,13 +84,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.write(Path(folder))
         for beams in arguments.beams:
-            runs = contestants(
+            runs = tritone_runs(
                 model,
                 Path(folder),
                 items,
                 beams,
                 arguments.dtype or scale.dtypes,
                 arguments.cost_of_invariance,
+            ) | peer_runs(
+                model, Path(folder), len(items), beams, arguments.peer_dtype, arguments.as_they_come
             )
             timed = take_turns(runs, items, scale, arguments.repeats or scale.repeats)
             results[f"{beams} beams"] = report(timed, model, model.amount(items), beams)
@@ -108,18 +112,24 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--dtype", nargs="+", help="of Tritone's models; float32 and, unless --quick, bfloat16"
     )
+    parser.add_argument("--peer-dtype", nargs="+", default=["float32"], help=f"of {PEER}' models; float32")
+    parser.add_argument(
+        "--as-they-come", action="store_true", help=f"also give {PEER} batches that are not sorted by length"
+    )
     parser.add_argument("--repeats", type=int, help="rounds that count; 3 by default")
     parser.add_argument("--cost-of-invariance", action="store_true", help="also time Tritone without it")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter, in under 4 minutes")
     parser.add_argument("--smoke", action="store_true", help="a tiny model and 4 items: does it run?")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if "float32" not in arguments.peer_dtype:
+        parser.error("--peer-dtype needs float32, which answers are compared with; add it")
     if not MODELS[arguments.model].searches and arguments.beams != [1]:
         parser.error(f"{arguments.model} has no beams; leave --beams out")
     return arguments
 
 
-def contestants(
+def tritone_runs(
     model: BenchModel,
     folder: Path,
     items: Sequence[Any],
@@ -127,7 +137,7 @@ def contestants(
     dtypes: Sequence[str],
     cost_of_invariance: bool,
 ) -> dict[str, Contestant]:
-    """Each engine as a function from items to answers; models are loaded here, outside the clock."""
+    """Tritone as functions from items to answers, by name; models are loaded here, outside the clock."""
     runs: dict[str, Contestant] = {}
     for dtype in dtypes:
         engine = model.engine(folder, dtype, items, beams)
@@ -135,15 +145,29 @@ def contestants(
         runs[f"tritone, {dtype}"] = run
         if cost_of_invariance:
             runs[f"tritone, {dtype}{VARIANT}"] = partial(without_invariance, run)
-    theirs = model.peer(folder)
-    for size in model.batch_sizes:
-        if size <= len(items):
-            runs[peer_name(size)] = partial(model.peer_answers, *theirs, beams=beams, size=size)
     return runs
 
 
-def peer_name(size: int) -> str:
-    return f"{PEER}, batch {size}{', unpadded' if size == 1 else ''}"
+def peer_runs(
+    model: BenchModel, folder: Path, count: int, beams: int, dtypes: Sequence[str], as_they_come: bool
+) -> dict[str, Contestant]:
+    """transformers likewise, in batches of all sizes up to `count`."""
+    runs: dict[str, Contestant] = {}
+    for dtype in dtypes:
+        theirs = model.peer(folder, dtype)
+        for size in model.batch_sizes:
+            if size > count:
+                continue
+            run = partial(model.peer_answers, *theirs, beams=beams, size=size)
+            runs[peer_name(size, dtype)] = run
+            if as_they_come and size > 1:
+                runs[peer_name(size, dtype) + UNSORTED] = partial(run, by_length=False)
+    return runs
+
+
+def peer_name(size: int, dtype: str = "float32") -> str:
+    kind = "" if dtype == "float32" else f", {dtype}"
+    return f"{PEER}{kind}, batch {size}{', unpadded' if size == 1 else ''}"
 
 
 def without_invariance(run: Contestant, items: Sequence[Any]) -> list[Any]:
@@ -183,20 +207,38 @@ def report(timed: dict[str, Timed], model: BenchModel, amount: float, beams: int
     rounds = len(timed[peer_name(1)].seconds)
     way = f"{beams} beams, " if beams > 1 else "greedy, " if model.searches else ""
     title = f"{way}median of {rounds}"
-    print(f"\n{title:<42}{model.unit:>8}    as {PEER} gives each alone")
+    print(f"\n{title:<50}{model.unit:>8}    as {PEER} gives each alone")
     for name, value in speeds.items():
-        same = sum(map(model.same, timed[name].answers, alone))
-        print(f"  {name:<40}{value:8.1f}    {same} of {len(alone)}")
-    best = max((value, name) for name, value in speeds.items() if name.startswith(PEER))
-    batch = best[1].removeprefix(f"{PEER}, ")
+        same = sum(
+            model.same(one, other, "bfloat16" in name)
+            for one, other in zip(timed[name].answers, alone, strict=True)
+        )
+        print(f"  {name:<48}{value:8.1f}    {same} of {len(alone)}")
+    peers = {name: value for name, value in speeds.items() if name.startswith(PEER)}
+    unsorted = {name: value for name, value in peers.items() if "batch 1," in name or UNSORTED in name}
     for name, value in speeds.items():
-        if name.startswith(PEER) or name.endswith(VARIANT):
+        if name in peers or name.endswith(VARIANT):
             continue
         also = f"; {value / speeds[SINGLE]:.2f} times {SINGLE}" if name != SINGLE and SINGLE in speeds else ""
         if f"{name}{VARIANT}" in speeds:
             also += f"; invariance costs {100 * (1 - value / speeds[f'{name}{VARIANT}']):.1f} % of its time"
-        print(f"  {name} is {value / best[0]:.2f} times {PEER}' best ({batch}){also}")
+        print(f"  {name} is {compared(value, peers)}{also}")
+        if any(UNSORTED in other for other in unsorted):
+            print(f"  {name} is {compared(value, unsorted)} where nothing is sorted")
     return speeds
+
+
+def compared(value: float, peers: dict[str, float]) -> str:
+    """A speed beside the best of the peers', by type where there are several."""
+    by_dtype: dict[str, list[tuple[float, str]]] = {}
+    for name, other in peers.items():
+        kind, _, batch = name.removeprefix(f"{PEER}, ").rpartition("batch ")
+        by_dtype.setdefault(kind.removesuffix(", "), []).append((other, f"batch {batch}"))
+    told = []
+    for kind, found in by_dtype.items():
+        best, batch = max(found)
+        told.append(f"{value / best:.2f} times {PEER}' best{f' in {kind}' if kind else ''} ({batch})")
+    return ", ".join(told)
 
 
 if __name__ == "__main__":

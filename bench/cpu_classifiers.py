@@ -12,7 +12,7 @@ from workload import Text, made_up_texts, made_up_words
 
 import tritone
 
-WITHIN = 1e-4  # in which scores are the same
+WITHIN, WITHIN_ROUNDED = 1e-4, 0.01  # in which scores are the same, in float32 and in bfloat16
 
 
 class Classification(BenchModel):
@@ -26,9 +26,10 @@ class Classification(BenchModel):
         """What an engine takes of an item."""
         raise NotImplementedError
 
-    def same(self, one: Any, other: Any) -> bool:
+    def same(self, one: Any, other: Any, rounded: bool) -> bool:
         """Whether all scores are the same."""
-        return max(abs(mine - yours) for mine, yours in zip(one, other, strict=True)) <= WITHIN
+        within = WITHIN_ROUNDED if rounded else WITHIN
+        return max(abs(mine - yours) for mine, yours in zip(one, other, strict=True)) <= within
 
     def _in_order(self, result: Any) -> list[float]:
         if result.error is not None:
@@ -58,12 +59,12 @@ class AudioClassification(Classification):
     def source(self, item: Any) -> Any:
         return item.waveform
 
-    def peer(self, folder: Path) -> tuple[Any, Any]:
-        model = transformers.Wav2Vec2ForSequenceClassification.from_pretrained(folder)
+    def peer(self, folder: Path, dtype: str) -> tuple[Any, Any]:
+        model = transformers.Wav2Vec2ForSequenceClassification.from_pretrained(folder, dtype=dtype)
         return model.eval(), transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder)
 
     def batch_answers(self, model: Any, processor: Any, batch: Sequence[Any], beams: int) -> list[Any]:
-        return model(**padded_inputs(processor, batch)).logits.softmax(-1).tolist()
+        return model(**padded_inputs(processor, batch, model.dtype)).logits.float().softmax(-1).tolist()
 
 
 class TextClassification(Classification):
@@ -98,8 +99,8 @@ class TextClassification(Classification):
     def source(self, item: Any) -> Any:
         return item.text
 
-    def peer(self, folder: Path) -> tuple[Any, Any]:
-        model = transformers.BertForSequenceClassification.from_pretrained(folder)
+    def peer(self, folder: Path, dtype: str) -> tuple[Any, Any]:
+        model = transformers.BertForSequenceClassification.from_pretrained(folder, dtype=dtype)
         return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
 
     def batch_answers(self, model: Any, processor: Any, batch: Sequence[Any], beams: int) -> list[Any]:
@@ -107,7 +108,7 @@ class TextClassification(Classification):
         tokens = int(inputs["attention_mask"].sum())
         if tokens != self.amount(batch):
             raise RuntimeError(f"transformers' tokenizer made {tokens} tokens of {self.amount(batch)}")
-        return model(**inputs).logits.softmax(-1).tolist()
+        return model(**inputs).logits.float().softmax(-1).tolist()
 
     def _words(self) -> list[str]:
         size = TINY_DECODER["vocab_size"] if self.tiny else tritone.BertConfig().vocab_size

@@ -103,7 +103,7 @@ class BenchModel(ABC):
         """What Tritone says of items that are submitted one after the other."""
 
     @abstractmethod
-    def peer(self, folder: Path) -> tuple[Any, Any]:
+    def peer(self, folder: Path, dtype: str) -> tuple[Any, Any]:
         """transformers' model and processor."""
 
     @abstractmethod
@@ -112,17 +112,25 @@ class BenchModel(ABC):
 
     @torch.inference_mode()
     def peer_answers(
-        self, model: Any, processor: Any, items: Sequence[Any], beams: int, size: int
+        self,
+        model: Any,
+        processor: Any,
+        items: Sequence[Any],
+        beams: int,
+        size: int,
+        by_length: bool = True,
     ) -> list[Any]:
-        """What transformers says in batches of `size` neighbours in length, in the order of the items."""
+        """What transformers says in batches of `size` neighbours in length, or of the order of the items, in
+        which the answers are."""
         answers: dict[int, Any] = {}
-        for batch in sorted_batches(items, size):
+        given = [items[start : start + size] for start in range(0, len(items), size)]
+        for batch in sorted_batches(items, size) if by_length else given:
             found = self.batch_answers(model, processor, batch, beams)
             answers.update({id(one): answer for one, answer in zip(batch, found, strict=True)})
         return [answers[id(one)] for one in items]
 
-    def same(self, one: Any, other: Any) -> bool:
-        """Whether two answers are the same: texts to the letter."""
+    def same(self, one: Any, other: Any, rounded: bool) -> bool:
+        """Whether two answers are the same: texts to the letter, `rounded` by bfloat16 or not."""
         return bool(one == other)
 
 
@@ -162,7 +170,7 @@ class GenerativeBenchModel(BenchModel):
         return [result.text for result in results]
 
     def batch_answers(self, model: Any, processor: Any, batch: Sequence[Recording], beams: int) -> list[str]:
-        inputs = padded_inputs(processor, batch)
+        inputs = padded_inputs(processor, batch, model.dtype)
         tokens = max(one.tokens for one in batch)
         ids = model.generate(
             inputs[self.input_name],
@@ -191,8 +199,8 @@ class Speech2Text(GenerativeBenchModel):
         model.save_pretrained(folder)
         write_processor(folder, model.config.vocab_size)
 
-    def peer(self, folder: Path) -> tuple[Any, Any]:
-        model = transformers.Speech2TextForConditionalGeneration.from_pretrained(folder)
+    def peer(self, folder: Path, dtype: str) -> tuple[Any, Any]:
+        model = transformers.Speech2TextForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         return model.eval(), transformers.Speech2TextProcessor.from_pretrained(folder)
 
 
@@ -220,8 +228,8 @@ class SpeechEncoderDecoder(GenerativeBenchModel):
         (folder / "vocab.txt").write_text("\n".join(words) + "\n")
         write_waveform_processor(folder, tritone.BertTokenizer(folder / "vocab.txt"))
 
-    def peer(self, folder: Path) -> tuple[Any, Any]:
-        model = transformers.SpeechEncoderDecoderModel.from_pretrained(folder)
+    def peer(self, folder: Path, dtype: str) -> tuple[Any, Any]:
+        model = transformers.SpeechEncoderDecoderModel.from_pretrained(folder, dtype=dtype)
         return model.eval(), transformers.Wav2Vec2Processor.from_pretrained(folder)
 
 
@@ -246,12 +254,12 @@ class Wav2Vec2CTC(BenchModel):
         handles = [engine.submit(one.waveform, stream=False) for one in recordings]
         return [handle.result().text for handle in handles]
 
-    def peer(self, folder: Path) -> tuple[Any, Any]:
-        model = transformers.Wav2Vec2ForCTC.from_pretrained(folder)
+    def peer(self, folder: Path, dtype: str) -> tuple[Any, Any]:
+        model = transformers.Wav2Vec2ForCTC.from_pretrained(folder, dtype=dtype)
         return model.eval(), transformers.Wav2Vec2Processor.from_pretrained(folder)
 
     def batch_answers(self, model: Any, processor: Any, batch: Sequence[Recording], beams: int) -> list[str]:
-        return processor.batch_decode(model(**padded_inputs(processor, batch)).logits.argmax(-1))
+        return processor.batch_decode(model(**padded_inputs(processor, batch, model.dtype)).logits.argmax(-1))
 
 
 def write_waveform_processor(folder: Path, tokenizer: Any) -> None:
@@ -260,7 +268,7 @@ def write_waveform_processor(folder: Path, tokenizer: Any) -> None:
     tritone.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
 
 
-def padded_inputs(processor: Any, batch: Sequence[Recording]) -> Any:
-    """What transformers' processor makes of a batch."""
+def padded_inputs(processor: Any, batch: Sequence[Recording], dtype: torch.dtype) -> Any:
+    """What transformers' processor makes of a batch, in the model's type."""
     waveforms = [one.waveform for one in batch]
-    return processor(waveforms, sampling_rate=RATE, padding=True, return_tensors="pt")
+    return processor(waveforms, sampling_rate=RATE, padding=True, return_tensors="pt").to(dtype)

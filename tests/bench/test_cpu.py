@@ -31,7 +31,16 @@ def cpu() -> Iterator[ModuleType]:
                 del sys.modules[name]
 
 
-@pytest.mark.parametrize("model", ["speech2text", "wav2vec2-ctc", "speech-encoder-decoder"])
+MODELS = [
+    "speech2text",
+    "wav2vec2-ctc",
+    "speech-encoder-decoder",
+    "audio-classification",
+    "text-classification",
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_every_model_is_timed_beside_transformers_and_says_what_it_says(model, tmp_path):
     command = [sys.executable, BENCH / "cpu.py", "--smoke", "--threads", 1, "--model", model]
     run = subprocess.run(
@@ -52,7 +61,7 @@ def test_every_model_is_timed_beside_transformers_and_says_what_it_says(model, t
     times = found[ours[0]] / max(found[name] for name in peers)
     best = max(peers, key=found.get).removeprefix("transformers, ")
     assert f"tritone, float32 is {times:.2f} times transformers' best ({best})" in run.stdout
-    lines = {line[2:42].strip(): line for line in run.stdout.splitlines() if line.endswith(" of 4")}
+    lines = {line[2:50].strip(): line for line in run.stdout.splitlines() if line.endswith(" of 4")}
     assert lines[ours[0]].endswith(" 4 of 4")
 
 
@@ -74,15 +83,88 @@ def test_no_round_begins_that_would_not_end_in_time(cpu, monkeypatch, capsys):
         return ["text"] * len(recordings)
 
     monkeypatch.setattr(cpu.time, "perf_counter", lambda: now)
-    recordings = cpu.Recordings().evenly(0.5, 1.5, 10)
-    scale = cpu.Scale(0.5, 1.5, 10, ("float32",), 3, 4, 30)
+    scale = cpu.Scale(0.5, 1.5, 10, (4, 8), 1, ("float32",), 3, 4, 30)
+    recordings = cpu.Wav2Vec2CTC(tiny=True).items(scale)
     (timed,) = cpu.take_turns({"one": run}, recordings, scale, 3).values()
     assert ran == [4, 10, 10]  # 34 seconds would have been the third
     assert timed.seconds == [10, 10]
     assert "2 of 3 rounds" in capsys.readouterr().out
 
 
+def test_batches_as_they_come_and_other_types_of_the_peer_are_told_apart(tmp_path):
+    command = [sys.executable, BENCH / "cpu.py", "--smoke", "--threads", 1, "--model", "text-classification"]
+    run = subprocess.run(
+        [*map(str, command), "--as-they-come", "--peer-dtype", "float32", "bfloat16", "--dtype", "bfloat16"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert run.returncode == 0, run.stderr
+    rows = [line[2:50].strip() for line in run.stdout.splitlines() if line.endswith(" of 4")]
+    assert rows == [
+        "tritone, bfloat16",
+        "transformers, batch 1, unpadded",
+        "transformers, batch 4",
+        "transformers, batch 4, as they come",
+        "transformers, bfloat16, batch 1, unpadded",
+        "transformers, bfloat16, batch 4",
+        "transformers, bfloat16, batch 4, as they come",
+    ]
+    assert "where nothing is sorted" in run.stdout
+    assert "best in bfloat16 (batch" in run.stdout
+
+
+def test_the_best_of_each_type_is_what_a_speed_is_compared_with(cpu):
+    peers = {
+        "transformers, batch 1, unpadded": 2.0,
+        "transformers, batch 4": 4.0,
+        "transformers, bfloat16, batch 1, unpadded": 5.0,
+        "transformers, bfloat16, batch 4": 1.0,
+    }
+    assert cpu.compared(10.0, peers) == (
+        "2.50 times transformers' best (batch 4), "
+        "2.00 times transformers' best in bfloat16 (batch 1, unpadded)"
+    )
+
+
+def test_a_peer_without_float32_is_refused(cpu, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cpu.py", "--peer-dtype", "bfloat16"])
+    with pytest.raises(SystemExit):
+        cpu.parse_arguments()
+    assert "--peer-dtype needs float32" in capsys.readouterr().err
+
+
+def test_a_batch_is_one_of_neighbours_in_length_or_in_the_order_given(cpu):
+    class Spoken(cpu.TextClassification):
+        def batch_answers(self, model, processor, batch, beams):
+            batches.append([item.tokens for item in batch])
+            return [item.text for item in batch]
+
+    batches: list[list[int]] = []
+    model = Spoken(tiny=True)
+    items = model.items(cpu.SMOKE)
+    tokens = [item.tokens for item in items]
+    for by_length in (True, False):
+        batches.clear()
+        found = model.peer_answers(None, None, items, 1, 2, by_length)
+        assert found == [item.text for item in items]
+        wanted = sorted(tokens) if by_length else tokens
+        assert batches == [wanted[:2], wanted[2:]]
+    assert tokens != sorted(tokens)
+
+
 def test_recordings_of_even_lengths_come_in_no_order(cpu):
-    found = [recording.seconds for recording in cpu.Recordings().evenly(2, 15, 12)]
+    found = [recording.seconds for recording in cpu.Wav2Vec2CTC(tiny=True).items(cpu.QUICK)]
     assert sorted(found) == pytest.approx([2 + 13 * index / 11 for index in range(12)], abs=1e-4)
     assert found != sorted(found)
+
+
+def test_texts_have_the_tokens_that_they_are_said_to_have(cpu, tmp_path):
+    model = cpu.TextClassification(tiny=True)
+    model.write(tmp_path)
+    tokenizer = cpu.transformers.AutoTokenizer.from_pretrained(tmp_path)
+    items = model.items(cpu.QUICK)
+    assert [len(tokenizer(item.text).input_ids) for item in items] == [item.tokens for item in items]
+    assert sorted(item.tokens for item in items)[::47] == [8, 256]
