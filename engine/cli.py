@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .bundled import DIGIT_CLASSIFIER
 from .classification import TOP_K, Classification
 from .command import Output, Setup, Task, find_recordings, find_texts, refuse, run
 from .results import LineFormat
@@ -100,7 +101,10 @@ def classify(
             help="Recordings, folders, globs; with --text texts. - reads lines of either from stdin.",
         ),
     ],
-    model: Annotated[str | None, typer.Option(help="Checkpoint of a classifier, a name or folder.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint of a classifier, a name or folder. Default: single English digits."),
+    ] = None,
     text: Annotated[bool, typer.Option("--text", help="Classify texts, not recordings.")] = False,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Each text is two, with a tab between them.")
@@ -123,8 +127,8 @@ def classify(
     file must have been made with the same model, dtype, --top-k, --pairs and --truncate.
     """
     where = Output(output, line_format, overwrite)
-    if model is None:
-        refuse("classify needs --model, the name or folder of a classifier; none comes along")
+    if model is None and text:
+        refuse("--text needs --model, the name or folder of a classifier of texts; none comes along")
     for name, given in (("--pairs", pairs), ("--truncate", truncate)):
         if given and not text:
             refuse(f"{name} is about texts; give --text too, or leave it out")
@@ -136,7 +140,8 @@ def classify(
     )
     items = find_texts(sources, pairs) if text else find_recordings(sources)
     several = len(items) > 1 or sources == ["-"] if text else _is_several(sources)
-    run(items, task, Setup(model, device, dtype, threads), options, where, several)
+    setup = Setup(model, device, dtype, threads, DIGIT_CLASSIFIER)
+    run(items, task, setup, options, where, several)
 
 
 def _classify(engine: Any, sources: list[Any], text: bool, top_k: int, truncate: bool) -> Any:

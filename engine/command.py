@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from .bundled import DIGITS, Bundled
 from .results import Line, LineFormat, Name, Origin, ResultsFile, StandardOutput, message_of
 
 if TYPE_CHECKING:
@@ -55,15 +56,17 @@ class Setup:
     """The engine that a command wants.
 
     Args:
-        model: a checkpoint's name or folder; None for the digits model.
+        model: a checkpoint's name or folder; None for the one that comes along.
         device, dtype: as `Engine` takes them.
         threads: for the model on a CPU; None to leave them.
+        along: the one that comes along for this command.
     """
 
     model: str | None
     device: str | None
     dtype: str
     threads: int | None
+    along: Bundled = DIGITS
 
     def origin(self, options: dict[str, Any]) -> Origin:
         """What results come from, with those of the options that say something."""
@@ -71,7 +74,7 @@ class Setup:
             name: value for name, value in (options | {"dtype": self.dtype}).items() if value is not None
         }
         if self.model is None:
-            return Origin("digits", given)
+            return Origin(self.along.name, given)
         folder = Path(self.model).expanduser()
         return Origin(str(folder.resolve()) if folder.is_dir() else self.model, given)
 
@@ -84,11 +87,12 @@ class Setup:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         if self.model is None:
-            note("no --model given: using the digits model that comes along, which knows English digits only")
+            note(f"no --model given: using {self.along.knows}")
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning  # type: ignore[assignment]
-                return resources.enter_context(Engine(self.model, device=self.device, dtype=self.dtype))
+                model = self.along.folder if self.model is None else self.model
+                return resources.enter_context(Engine(model, device=self.device, dtype=self.dtype))
         except (ValueError, OSError, RuntimeError) as error:
             refuse(str(error))
 

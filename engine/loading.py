@@ -1,7 +1,6 @@
 """Which model an engine is asked for: its class, its processor, and what drives it."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +16,12 @@ from ..models.auto import (
 )
 from ..models.families import FAMILIES, Family, family_of_fields
 from ..models.files import Checkpoint, open_checkpoint, read_json
+from .bundled import DIGITS
 from .classifier import Classifier
 from .ctc import CTC
 from .generation import Generation
 from .inputs import Recordings, Texts
 from .settings import Settings
-
-DIGITS = Path(__file__).parent.parent / "models" / "digits"  # the model that comes along
 
 # The kinds of model that an engine runs, as `Family` names them: how it is loaded, and what goes with it.
 _AUTO: dict[str, tuple[Any, Any]] = {
@@ -37,7 +35,7 @@ _AUTO: dict[str, tuple[Any, Any]] = {
 def load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any]:
     """A model, ready to run, and its processor; arguments and errors as of `Engine`."""
     if model is None or isinstance(model, str | os.PathLike):
-        name = DIGITS if model is None else model
+        name = DIGITS.folder if model is None else model
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         checkpoint, _ = open_checkpoint(name)

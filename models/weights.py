@@ -93,7 +93,12 @@ def write_weights(
         content = {key: tensors[key].detach().contiguous() for key in shard}
         part = folder / f"{shard_name}.part"  # renamed when whole: somebody may be reading the old one
         if safe_serialization:
+            part.touch()
+            mode = (
+                part.stat().st_mode
+            )  # what the user's umask leaves; safetensors 0.8 writes for the user alone
             save_file(content, part, metadata={"format": "pt"})
+            part.chmod(mode)
         else:
             torch.save(content, part)
         part.replace(folder / shard_name)

@@ -59,6 +59,18 @@ def labels(text_classifier):
         yield of
 
 
+# The classifier that comes along.
+
+
+def test_a_digit_is_recognised_with_no_option_at_all():
+    run = as_process(Path(__file__).parents[2] / "samples" / "one_digit_8k.wav")
+    assert run.returncode == 0
+    label, score, *others = run.stdout.rstrip("\n").split("\t")
+    assert (label, len(others)) == ("seven", 8)
+    assert float(score) > 0.9
+    assert "no --model given: using the classifier that comes along" in run.stderr
+
+
 # Recordings
 
 
@@ -223,7 +235,7 @@ def test_results_of_other_options_or_of_recordings_are_not_continued(
     ("arguments", "wrong"),
     [
         ([], "Missing argument"),
-        (["{folder}"], "classify needs --model, the name or folder of a classifier; none comes along"),
+        (["--text", "one"], "--text needs --model, the name or folder of a classifier of texts"),
         (["{folder}", "--model", "{audio}", "--pairs"], "--pairs is about texts; give --text too"),
         (["{folder}", "--model", "{audio}", "--truncate"], "--truncate is about texts"),
         (["{folder}", "--model", "{audio}", "--top-k", "0"], "top-k"),

@@ -428,6 +428,16 @@ def test_a_model_does_not_lie_on_several_devices(device_map, folder):
 # Saving
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+@pytest.mark.parametrize("safe", [True, False])
+def test_others_may_read_what_is_saved_where_the_umask_lets_them(safe, model, tmp_path):
+    model.save_pretrained(tmp_path, safe_serialization=safe, max_shard_size=100_000)
+    (tmp_path / "mine").touch()
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) > 3
+    assert set(modes.values()) == {modes["mine"]}
+
+
 def test_saving_again_leaves_no_weights_that_would_be_read_first(model, tmp_path):
     changed = Model.from_config(model.config).eval()
     steps = (
