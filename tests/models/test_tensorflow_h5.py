@@ -148,6 +148,7 @@ def test_an_h5_of_names_without_end_is_refused_before_they_are_listed(tmp_path):
         read(tmp_path, "TensorFlow")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits of memory")
 def test_the_table_of_an_h5_is_read_under_limits():
     """The script's own process has them; this one's stay as they are."""
     code = (
