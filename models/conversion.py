@@ -26,6 +26,11 @@ FILES = {
     FLAX: (_MSGPACK, _MSGPACK + _SHARDS),
 }
 _ARGUMENTS = {TENSORFLOW: "from_tf", FLAX: "from_flax"}
+# How files of weights end that are given themselves.
+_ENDINGS = {
+    TENSORFLOW: (SUFFIX, ".h5", ".hdf5", ".h5" + _SHARDS),
+    FLAX: (".msgpack", ".msgpack" + _SHARDS),
+}
 
 # TensorFlow: what an optimiser keeps, and counters.
 _TRAINING = re.compile(r"(^|/)(adam_[mv]|Adam(_1)?|AdamWeightDecayOptimizer(_1)?|global_step)$")
@@ -80,20 +85,27 @@ def foreign_checkpoint(
 
     Raises:
         FileNotFoundError: named as such a file, and not there.
+        ValueError: a file of another framework's weights, or of one's that was not asked for.
     """
-    if framework is None or name_or_dir is None or isinstance(name_or_dir, Checkpoint):
+    if name_or_dir is None or isinstance(name_or_dir, Checkpoint):
         return name_or_dir
     path = Path(name_or_dir).expanduser()
     if path.is_dir():
         return name_or_dir
     for candidate in (path, path.with_name(path.name + SUFFIX)):
         if candidate.is_file():
-            return WeightsFile(candidate)
-    endings = (SUFFIX, ".ckpt", ".h5") if framework == TENSORFLOW else (".msgpack",)
-    if path.name.endswith(endings):
-        raise FileNotFoundError(
-            f"no file {os.fspath(name_or_dir)!r} of {framework}'s weights; check the path"
-        )
+            for other, endings in _ENDINGS.items():
+                if other != framework and candidate.name.endswith(endings):
+                    instead = "" if framework is None else f" instead of {_ARGUMENTS[framework]}"
+                    raise ValueError(
+                        f"{candidate} holds weights of {other}; give {_ARGUMENTS[other]}=True{instead} "
+                        "to have them converted"
+                    )
+            if framework is not None:
+                return WeightsFile(candidate)
+    if framework is not None and path.name.endswith((".ckpt", *_ENDINGS[framework])):
+        remedy = "download it, with the files beside it" if "://" in str(name_or_dir) else "check the path"
+        raise FileNotFoundError(f"no file {os.fspath(name_or_dir)!r} of {framework}'s weights here; {remedy}")
     return name_or_dir
 
 
@@ -114,15 +126,18 @@ def read_foreign(checkpoint: Checkpoint, framework: str) -> dict[str, Tensor]:
         names = (checkpoint.filename,)
     name = next((name for name in names if checkpoint.find(name) is not None), None)
     if name is None:
-        raise checkpoint.lacks(
-            f"weights of {framework}, none of {', '.join(names)}", f"leave {_ARGUMENTS[framework]} out"
-        )
+        (other,) = FILES.keys() - {framework}
+        remedy = f"leave {_ARGUMENTS[framework]} out"
+        if any(map(checkpoint.has, FILES[other])):
+            remedy += f", or give {_ARGUMENTS[other]}=True instead"
+        raise checkpoint.lacks(f"weights of {framework}, none of {', '.join(names)}", remedy)
+    where = f"{name} of {checkpoint}"
     if framework == FLAX:
-        return _flax(_read(checkpoint, name, read_msgpack))
+        return _flax(_read(checkpoint, name, read_msgpack), where)
     if name.endswith(SUFFIX):
-        return _tensorflow(read_index(checkpoint, name))
+        return _tensorflow(read_index(checkpoint, name), where)
     if name.endswith(_SHARDS):
-        return _tensorflow(_below_a_model(_read(checkpoint, name, read_h5)))
+        return _tensorflow(_below_a_model(_read(checkpoint, name, read_h5)), where)
     tensors = _read(checkpoint, name, read_h5)
     given: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
@@ -130,19 +145,23 @@ def read_foreign(checkpoint: Checkpoint, framework: str) -> dict[str, Tensor]:
         if variable in given and not torch.equal(given[variable], tensor):
             raise ValueError(f"{checkpoint} has two values of {variable!r} in {name}; write it again")
         given[variable] = tensor
-    return _tensorflow(given)
+    return _tensorflow(given, where)
 
 
-def converted(tensors: dict[str, Tensor], framework: str) -> dict[str, Tensor]:
+def converted(tensors: dict[str, Tensor], framework: str, where: str) -> dict[str, Tensor]:
     """The tensors of a safetensors file that another framework wrote, by PyTorch's names and in its layout.
 
     Args:
         tensors: by the names in the file.
         framework: TENSORFLOW or FLAX.
+        where: they are from, for errors.
+
+    Raises:
+        ValueError: two tensors by the same name.
     """
     if framework == FLAX:
-        return _flax({name.replace(".", "/"): tensor for name, tensor in tensors.items()})
-    return _tensorflow(_below_a_model(tensors))
+        return _flax({name.replace(".", "/"): tensor for name, tensor in tensors.items()}, where)
+    return _tensorflow(_below_a_model(tensors), where)
 
 
 def _below_a_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -165,14 +184,24 @@ def _read(checkpoint: Checkpoint, name: str, read: Callable[[Path], dict[str, Te
         found = checkpoint.find(shard)
         if found is None:
             raise checkpoint.lacks(f"{shard}, which its index names", "fetch it again")
-        tensors |= read(found)
+        content = read(found)
+        if both := tensors.keys() & content.keys():
+            raise ValueError(f"{path} leads to several values of {min(both)!r}; fetch it again")
+        tensors |= content
     return tensors
 
 
 # Names and layout.
 
 
-def _tensorflow(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _put(name: str, tensor: Tensor, converted: dict[str, Tensor], where: str) -> None:
+    """Add a tensor, which may not be there already with another value: which one counts nobody could say."""
+    if name in converted and not torch.equal(converted[name], tensor):
+        raise ValueError(f"{where} has two values of what is {name!r} in PyTorch; write it again")
+    converted[name] = tensor
+
+
+def _tensorflow(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """TensorFlow's tensors as PyTorch has them."""
     tensors = {name: tensor for name, tensor in tensors.items() if not _TRAINING.search(name)}
     original = bool(tensors) and all(map(_ORIGINAL.match, tensors))
@@ -187,7 +216,7 @@ def _tensorflow(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif leaf == "weight_g":
             tensor = tensor.reshape(1, 1, -1)
         levels[-1] = _LEAVES.get(leaf, leaf)
-        converted[".".join(levels)] = tensor
+        _put(".".join(levels), tensor, converted, where)
     return converted
 
 
@@ -205,7 +234,7 @@ def _original_levels(name: str) -> list[str]:
     return [*levels, "weight"] if levels[-1].endswith("_embeddings") else levels
 
 
-def _flax(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _flax(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Flax's tensors as PyTorch has them."""
     if any(name.startswith("params/") for name in tensors):  # beside batch_stats, or alone
         tensors = {name.partition("/")[2]: tensor for name, tensor in tensors.items()}
@@ -214,7 +243,7 @@ def _flax(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         *levels, leaf = name.split("/")
         if leaf == "kernel" and tensor.dim() <= 4:
             tensor = _kernel(tensor)
-        converted[".".join([*levels, _FLAX_LEAVES.get(leaf, leaf)])] = tensor
+        _put(".".join([*levels, _FLAX_LEAVES.get(leaf, leaf)]), tensor, converted, where)
     return converted
 
 

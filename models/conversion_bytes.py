@@ -11,7 +11,7 @@ from torch import Tensor
 # No model has as many; what a file says beyond is not believed.
 MOST_TENSORS = 100_000
 MOST_NAME = 512  # characters
-_MOST_DIMENSIONS = 8
+MOST_DIMENSIONS = 8
 
 DTYPES = {
     "float16": torch.float16,
@@ -88,8 +88,8 @@ class MappedFile:
             raise ValueError(
                 f"{self.path}: {name} has dtype {dtype[:40]!r}; tensors may be {', '.join(DTYPES)}"
             )
-        if len(shape) > _MOST_DIMENSIONS:
-            raise self.damaged(f"{name} has {len(shape)} dimensions")
+        if len(shape) > MOST_DIMENSIONS:
+            raise self.damaged(f"{name} has over {MOST_DIMENSIONS} dimensions")
         if any(length < 0 or length >= 1 << 63 for length in shape):
             raise self.damaged(f"{name} has the shape {list(shape)}")
         needed = math.prod(shape) * DTYPES[dtype].itemsize

@@ -35,6 +35,10 @@ class Checkpoint:
         path = None if self.folder is None else self.folder / filename
         return path if path is not None and path.is_file() else None
 
+    def has(self, filename: str) -> bool:
+        """Whether the checkpoint has a file, without fetching it."""
+        return self.find(filename) is not None
+
     def require(self, filename: str) -> Path:
         """The path of a file.
 

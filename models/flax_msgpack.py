@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .conversion_bytes import MOST_NAME, MappedFile
+from .conversion_bytes import MOST_DIMENSIONS, MOST_NAME, MappedFile
 
 _MOST_DEPTH = 32  # of maps in maps; models have about ten
 _MOST_ENTRIES = 1_000_000  # of all maps together
@@ -84,10 +84,12 @@ class _Reader:
             )
         if depth >= _MOST_DEPTH:
             raise self.file.damaged(f"its maps are nested over {_MOST_DEPTH} deep")
-        for _ in range(count):
+        for number in range(count):
             key = self._key()
             if key == _CHUNKED:
-                self._read_chunked(prefix.removesuffix("/"), count)
+                if count != 3 or number:
+                    raise self.file.damaged(f"{prefix[:100]!r} is not in chunks alone")
+                self._read_chunked(prefix.removesuffix("/"))
                 return
             name = prefix + key
             self.file.check_name(name, len(self.tensors))
@@ -96,23 +98,21 @@ class _Reader:
                 continue
             value = self._value()
             if isinstance(value, _Array):
-                if name in self.tensors:
-                    raise self.file.damaged(f"it has {name!r} twice")
-                self.tensors[name] = self.file.tensor(name, *value)
+                self._keep(name, self.file.tensor(name, *value))
             elif value.kind != "an empty map":
                 raise self.file.damaged(f"{name!r} is no tensor but {value.kind}")
 
-    def _read_chunked(self, name: str, entries: int) -> None:
+    def _read_chunked(self, name: str) -> None:
         """Read the rest of a map that stands for one large tensor: its shape and its pieces, in order."""
-        self._value()
+        if self._byte() != _TRUE:
+            raise self.file.damaged(f"{name!r} is and is not in chunks")
         shape: tuple[int, ...] = ()
         pieces: list[Tensor] = []
-        for _ in range(entries - 1):
-            part = self._key()
-            if part not in ("shape", "chunks"):
-                raise self.file.damaged(f"{name!r} in chunks has {part[:40]!r}")
+        for part, most in (("shape", MOST_DIMENSIONS), ("chunks", _MOST_CHUNKS)):
+            if self._key() != part:
+                raise self.file.damaged(f"{name!r} in chunks has no {part} in its place")
             count = self._map_length(self._byte())
-            if count is None or count > _MOST_CHUNKS:
+            if count is None or count > most:
                 raise self.file.damaged(f"{name!r} in chunks has a wrong {part}")
             for number in range(count):
                 if self._key() != str(number):
@@ -124,10 +124,18 @@ class _Reader:
                     shape = (*shape, length)
                 else:
                     raise self.file.damaged(f"{name!r} in chunks has a wrong {part}")
+        if len({piece.dtype for piece in pieces}) > 1:
+            raise self.file.damaged(f"the chunks of {name!r} are of several dtypes")
         try:
-            self.tensors[name] = torch.cat(pieces).reshape(shape)
+            whole = torch.cat(pieces).reshape(shape)
         except (RuntimeError, TypeError, ValueError):
-            raise self.file.damaged(f"the chunks of {name!r} do not make up {list(shape)[:8]}") from None
+            raise self.file.damaged(f"the chunks of {name!r} do not make up {list(shape)}") from None
+        self._keep(name, whole)
+
+    def _keep(self, name: str, tensor: Tensor) -> None:
+        if name in self.tensors:
+            raise self.file.damaged(f"it has {name!r} twice")
+        self.tensors[name] = tensor
 
     def _value(self) -> _Array | _Other:
         """What is no map, or an empty one."""

@@ -78,6 +78,17 @@ class HubCheckpoint(Checkpoint):
                 self._found[filename] = self._find(filename)
         return self._found[filename]
 
+    def has(self, filename: str) -> bool:
+        """Whether the repository has a file, or where the Hub is not asked the cache, without fetching it.
+
+        Raises:
+            OSError: as `find`.
+        """
+        if filename in self._found:
+            return self._found[filename] is not None
+        with _proxies(self.proxies):
+            return self._has(filename)
+
     def lacks(self, what: str, remedy: str = "it is not a complete checkpoint") -> OSError:
         """The error for a file that the repository, or what the cache has of it, does not have."""
         if self.local_files_only:
@@ -122,6 +133,24 @@ class HubCheckpoint(Checkpoint):
             raise explained from error
         self._commit = path.parent.name  # the cache has a folder a commit
         return path
+
+    def _has(self, filename: str) -> bool:
+        from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+
+        known, path = self._cached(filename)
+        if known or self.local_files_only or self._unreachable is not None:
+            return path is not None
+        try:
+            url = hf_hub_url(self.name, filename, revision=self._commit or self.revision)
+            get_hf_file_metadata(url, token=self.token, timeout=_PATIENCE, library_name="tritone")
+        except errors.EntryNotFoundError:
+            return False
+        except Exception as error:
+            explained = self._explain(error, filename)
+            if explained is None:
+                raise
+            raise explained from error
+        return True
 
     def _ask(self, filename: str) -> None:
         """Find out whether the Hub answers: huggingface_hub would ask for 23 seconds, for each file."""

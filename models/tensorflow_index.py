@@ -3,7 +3,8 @@
 The index is a sorted table in LevelDB's format
 (https://github.com/google/leveldb/blob/main/doc/table_format.md) from the name of a tensor to a
 BundleEntryProto (tensorflow/core/protobuf/tensor_bundle.proto), which says in which file its bytes lie and
-where. Its blocks are checked against their checksums, the tensors against the bounds of their file.
+where. Its blocks and the tensors are checked against their checksums, and places against the bounds of their
+file.
 """
 
 from collections.abc import Iterator
@@ -12,12 +13,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .conversion_bytes import MOST_NAME, MOST_TENSORS, MappedFile
+from .conversion_bytes import MOST_DIMENSIONS, MOST_NAME, MOST_TENSORS, MappedFile
 from .files import Checkpoint
+from .tensorflow_crc import masked_crc
 from .tensorflow_snappy import decompress
 
 SUFFIX = ".index"
-_MOST_INDEX = 16 * 2**20  # bytes; a hundred thousand names with their places take about that
+_MOST_INDEX = 16 * 2**20  # bytes, unpacked too; a hundred thousand names with their places take about that
 _MOST_BLOCK = 2**20  # bytes that a block may unpack to; TensorFlow cuts them at 256 KiB
 _MOST_SHARDS = 10_000
 _FOOTER = 48
@@ -26,6 +28,7 @@ _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"  # in checkpoints that go by objects
 # tensorflow/core/framework/types.proto
 _DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64"}
 _DTYPES |= {10: "bool", 14: "bfloat16", 19: "float16"}
+_DTYPES |= {7: "string", 8: "complex64", 17: "uint16", 22: "uint32", 23: "uint64"}  # to be refused by name
 
 
 class _Entry(NamedTuple):
@@ -37,6 +40,7 @@ class _Entry(NamedTuple):
     shard: int
     offset: int
     size: int
+    crc: int | None  # of its bytes
 
 
 def read_index(checkpoint: Checkpoint, filename: str) -> dict[str, Tensor]:
@@ -68,7 +72,17 @@ def read_index(checkpoint: Checkpoint, filename: str) -> dict[str, Tensor]:
                     tensors[entry.name] = file.tensor(
                         entry.name, dtype, entry.shape, entry.offset, entry.size
                     )
+                    _check_bytes(file, entry)
     return tensors
+
+
+def _check_bytes(file: MappedFile, entry: _Entry) -> None:
+    """Refuse a tensor that is not what was written; its place is inside the file."""
+    if entry.crc is None:
+        return
+    with memoryview(file.data) as data, data[entry.offset : entry.offset + entry.size] as own:
+        if masked_crc(own) != entry.crc:
+            raise file.damaged(f"{entry.name!r} does not have its checksum")
 
 
 def _read_table(path: Path) -> tuple[int, list[_Entry]]:
@@ -88,14 +102,14 @@ def _read_table(path: Path) -> tuple[int, list[_Entry]]:
             name = key.decode()
             if name == _OBJECTS:
                 raise _Refused(
-                    f"{path} goes by objects, as tf.train.Checkpoint and save_weights without .h5 write it; "
+                    "it goes by objects, as tf.train.Checkpoint and save_weights without .h5 write it; "
                     "only those by names are read: write tf_model.h5 with save_pretrained"
                 )
             if len(entries) >= MOST_TENSORS:
                 raise ValueError(f"it has over {MOST_TENSORS} tensors")
             entries.append(_read_entry(name, value))
     except _Refused as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(f"{path} cannot be read: {error}") from None
     except (ValueError, IndexError) as error:
         raise _damaged(path, str(error) if type(error) is ValueError else "it ends too early") from None
     if shards is None:
@@ -124,12 +138,20 @@ def _rows(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     for part in range(4):
         handle[part], at = _varint(footer, at)
     last: bytes | None = None
-    for _, place in _block(data, handle[2], handle[3]):
+    end, unpacked = 0, 0
+    for _, place in _rows_of(_block(data, handle[2], handle[3])):
         offset, at = _varint(place, 0)
         size, _ = _varint(place, at)
+        if offset < end:  # or a small file could be gone through for hours
+            raise ValueError("its blocks overlap")
+        end = offset + size
+        block = _block(data, offset, size)
+        unpacked += len(block)
+        if unpacked > _MOST_INDEX:
+            raise ValueError(f"its blocks unpack to over {_MOST_INDEX} bytes")
         rows = 0
-        for key, value in _block(data, offset, size):
-            if last is not None and key <= last:  # the same block again, too
+        for key, value in _rows_of(block):
+            if last is not None and key <= last:
                 raise ValueError("its names are not in order")
             last, rows = key, rows + 1
             yield key, value
@@ -137,18 +159,23 @@ def _rows(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise ValueError("it has a block of nothing")
 
 
-def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """The rows of one block: each key without what the key before begins with too."""
+def _block(data: bytes, offset: int, size: int) -> bytes:
+    """One block, checked and unpacked."""
     if offset + size + 5 > len(data) - _FOOTER:
         raise ValueError(f"a block takes bytes {offset} to {offset + size} of {len(data)}")
     stored = int.from_bytes(data[offset + size + 1 : offset + size + 5], "little")
-    if _masked_crc(data[offset : offset + size + 1]) != stored:
+    if masked_crc(data[offset : offset + size + 1]) != stored:
         raise ValueError("a block does not have its checksum")
     block, kind = data[offset : offset + size], data[offset + size]
     if kind == 1:
-        block = decompress(block, _MOST_BLOCK)
-    elif kind != 0:
+        return decompress(block, _MOST_BLOCK)
+    if kind != 0:
         raise ValueError(f"a block is compressed in a way that is not known, {kind}")
+    return block
+
+
+def _rows_of(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The rows of one block: each key without what the key before begins with too."""
     restarts = int.from_bytes(block[-4:], "little")
     end = len(block) - 4 - 4 * restarts
     if end < 0:
@@ -179,27 +206,6 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a number has no end")
 
 
-def _crc_table() -> list[int]:
-    table = []
-    for number in range(256):
-        for _ in range(8):
-            number = number >> 1 ^ (0x82F63B78 if number & 1 else 0)
-        table.append(number)
-    return table
-
-
-_CRC = _crc_table()
-
-
-def _masked_crc(data: bytes) -> int:
-    """CRC-32C, rotated and moved as LevelDB stores it."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ _CRC[(crc ^ byte) & 255]
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
 # The messages in it.
 
 
@@ -219,9 +225,11 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
                 yield tag >> 3, data[at : at + length]
                 at += length
             case 1 | 5 as kind:
-                at += 8 if kind == 1 else 4
-                if at > len(data):
+                size = 8 if kind == 1 else 4
+                if at + size > len(data):
                     raise ValueError("a message ends too early")
+                yield tag >> 3, int.from_bytes(data[at : at + size], "little")
+                at += size
             case kind:
                 raise ValueError(f"a message has a field of kind {kind}")
 
@@ -246,7 +254,7 @@ def _read_header(data: bytes) -> int:
         if field == 1:
             shards = _number(value)
         elif field == 2 and value:
-            raise ValueError("its tensors are big-endian")
+            raise _Refused("its tensors are big-endian; write it again on another machine")
     if not 0 < shards <= _MOST_SHARDS:
         raise ValueError(f"it says that there are {shards} files of data")
     return shards
@@ -254,6 +262,7 @@ def _read_header(data: bytes) -> int:
 
 def _read_entry(name: str, data: bytes) -> _Entry:
     dtype = shard = offset = size = 0
+    crc: int | None = None
     shape: tuple[int, ...] = ()
     for field, value in _fields(data):
         match field:
@@ -267,9 +276,14 @@ def _read_entry(name: str, data: bytes) -> _Entry:
                 offset = _number(value)
             case 5:
                 size = _number(value)
+            case 6:
+                crc = _number(value)
             case 7:
-                raise ValueError(f"{name!r} is in slices, of a variable that was partitioned")
-    return _Entry(name, dtype, shape, shard, offset, size)
+                raise _Refused(
+                    f"{name!r} is in slices, of a variable that was partitioned; "
+                    "write it again without a partitioner"
+                )
+    return _Entry(name, dtype, shape, shard, offset, size, crc)
 
 
 def _read_shape(name: str, data: bytes) -> tuple[int, ...]:
@@ -278,6 +292,8 @@ def _read_shape(name: str, data: bytes) -> tuple[int, ...]:
         if field == 2:
             lengths = [_number(length) for part, length in _fields(_message(value)) if part == 1]
             shape.append(lengths[-1] if lengths else 0)
+            if len(shape) > MOST_DIMENSIONS:
+                raise ValueError(f"{name!r} has over {MOST_DIMENSIONS} dimensions")
         elif field == 3 and value:
             raise ValueError(f"{name!r} has a shape that is not known")
     return tuple(shape)

@@ -24,6 +24,9 @@ _FOREIGN = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax", "model.
 _FOREIGN |= {"tf_model.h5.index.json": "from_tf", "flax_model.msgpack.index.json": "from_flax"}
 # Who wrote safetensors in names and layout of its own, as their metadata says it.
 _FRAMEWORKS = {"tf": TENSORFLOW, "flax": FLAX}
+# Names that a .bin may give to one place, as it does to tied weights; a tensor may also be one number, as
+# often as it says. What is loaded is bounded by that many times the file.
+_MOST_NAMES = 8
 _UNITS = {"B": 1}
 for _power, _letter in enumerate("KMGT", 1):
     _UNITS |= {f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
@@ -52,7 +55,7 @@ def read_weights(checkpoint: Checkpoint, use_safetensors: bool | None = None) ->
             return load(path)
         if (path := checkpoint.find(name + INDEX)) is not None:
             return _load_shards(checkpoint, path, load)
-    if foreign := next(filter(checkpoint.find, _FOREIGN), None):
+    if foreign := next(filter(checkpoint.has, _FOREIGN), None):
         raise FileNotFoundError(
             f"{checkpoint} has weights of another framework ({foreign}); "
             f"give {_FOREIGN[foreign]}=True to have them converted"
@@ -168,18 +171,27 @@ def _load_shards(
         if path is None:
             raise checkpoint.lacks(f"{shard}, which its index names", "fetch it again")
         content = load(path)
-        tensors |= {name: content[name] for name in content if homes.get(name) == shard}
+        if load is _load_safetensors and _writer(path) is not None:  # the index has that framework's names
+            if both := tensors.keys() & content.keys():
+                raise ValueError(f"{index} leads to several values of {min(both)!r}; fetch it again")
+            tensors |= content
+        else:
+            tensors |= {name: content[name] for name in content if homes.get(name) == shard}
     return tensors
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        with safe_open(path, "pt") as content:
-            framework = _FRAMEWORKS.get((content.metadata() or {}).get("format", ""))
-        tensors = load_file(path)
+        framework, tensors = _writer(path), load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); fetch it again") from None
-    return tensors if framework is None else converted(tensors, framework)
+    return tensors if framework is None else converted(tensors, framework, str(path))
+
+
+def _writer(path: Path) -> str | None:
+    """The framework other than PyTorch that a safetensors file says it is from."""
+    with safe_open(path, "pt") as content:
+        return _FRAMEWORKS.get((content.metadata() or {}).get("format", ""))
 
 
 def _load_bin(path: Path) -> dict[str, Tensor]:
@@ -198,10 +210,29 @@ def _load_bin(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is damaged ({_first_line(error)}); fetch it again") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} must hold an object of tensors, it holds a {type(content).__name__}")
+    size, most = 0, _MOST_NAMES * path.stat().st_size
     for name, tensor in content.items():
-        if not (isinstance(name, str) and isinstance(tensor, Tensor) and tensor.layout is torch.strided):
-            raise ValueError(f"{path} must hold dense tensors by name; {name!r} is a {type(tensor).__name__}")
+        if not (isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)):
+            raise ValueError(f"{path} must hold dense tensors by name; {name!r} is a {_kind(tensor)}")
+        size += _size(tensor)
+        if size > most:
+            raise ValueError(
+                f"{path} is damaged (its tensors have over {most} bytes, at {name!r} of shape "
+                f"{list(tensor.shape)}, and it has {path.stat().st_size}); fetch it again"
+            )
     return {name: tensor.detach() for name, tensor in content.items()}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is numbers in memory, and not one of the kinds that a pickle can hold besides."""
+    dense = tensor.layout is torch.strided and not tensor.is_nested
+    return dense and tensor.device.type == "cpu" and not (tensor.is_quantized or tensor.is_complex())
+
+
+def _kind(value: object) -> str:
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or _is_plain(value):
+        return type(value).__name__
+    return f"nested {type(value).__name__}" if value.is_nested else f"{value.dtype} on {value.device.type}"
 
 
 def _is_stored_zip(path: Path) -> bool:

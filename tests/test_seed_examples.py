@@ -43,6 +43,13 @@ ENCODER = {
     "num_conv_pos_embeddings": 9,
     "num_conv_pos_embedding_groups": 2,
 }
+BERT = {
+    "vocab_size": 40,
+    "hidden_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
 # As the published large encoders have it, whose batches need a mask.
 LARGE_ENCODER = {**ENCODER, "feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
 DECODER = {
@@ -150,8 +157,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_checkpoint(folder / ASR)
     write_checkpoint(folder / TRANSLATION, ("pt", "fr", "ru", "nl", "ro", "it", "es", "de"))
     shutil.copytree(folder / ASR, folder / "speech-to-text-model")
-    (folder / "bert-base-cased").mkdir()
-    (folder / "bert-base-cased" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    torch.manual_seed(3)
+    tritone.BertLMHeadModel(tritone.BertConfig(**BERT)).save_pretrained(folder / "bert-base-cased")
     write_encoders(folder)
     write_decoders(folder)
     write_speech_translation(folder / "facebook/wav2vec2-xls-r-300m-en-to-15", "MBart")
@@ -365,6 +372,53 @@ model = {factory}.from_pretrained('./tf_model/bert_tf_checkpoint.ckpt.index', fr
 """)
     assert type(names["model"]) is getattr(tritone, cls)
     assert not names["model"].training
+
+
+def test_a_classifier_of_texts_from_a_configuration(run: Any) -> None:
+    names = run("""
+from tritone import AutoConfig, AutoModelForSequenceClassification
+
+# Download and load configuration
+config = AutoConfig.from_pretrained('bert-base-cased')
+model = AutoModelForSequenceClassification.from_config(config)
+""")
+    assert type(names["model"]) is tritone.BertForSequenceClassification
+
+
+def test_a_classifier_of_texts_from_a_checkpoint_with_a_field_overridden(run: Any) -> None:
+    with pytest.warns(UserWarning, match=r"these are fresh.*classifier\.weight"):
+        names = run("""
+from tritone import AutoModelForSequenceClassification
+
+# Load pretrained model
+model = AutoModelForSequenceClassification.from_pretrained('bert-base-cased')
+
+# Load with updated configuration
+model = AutoModelForSequenceClassification.from_pretrained('bert-base-cased', output_attentions=True)
+print(model.config.output_attentions)  # True
+""")
+    assert type(names["model"]) is tritone.BertForSequenceClassification
+    assert names["model"].config.output_attentions is True
+    assert not names["model"].training
+
+
+def test_a_bert_is_no_classifier_of_recordings(run: Any) -> None:
+    with pytest.raises(ValueError, match="AutoModelForAudioClassification has nothing for a BertConfig"):
+        run("""
+from tritone import AutoConfig, AutoModelForAudioClassification
+
+# Download configuration from huggingface.co and cache.
+config = AutoConfig.from_pretrained('bert-base-cased')
+model = AutoModelForAudioClassification.from_config(config)
+""")
+    for arguments in ("", ", output_attentions=True"):
+        with pytest.raises(ValueError, match=r"has model_type 'bert'; supported here: .*wav2vec2"):
+            run(f"""
+from tritone import AutoConfig, AutoModelForAudioClassification
+
+# Download model and configuration from huggingface.co and cache.
+model = AutoModelForAudioClassification.from_pretrained('bert-base-cased'{arguments})
+""")
 
 
 # A speech encoder with a text decoder.

@@ -144,12 +144,43 @@ def test_nothing_but_tensors_is_ever_unpickled(form, environment, folder, tmp_pa
         ({"state_dict": {"a": torch.zeros(2)}}, "'state_dict' is a dict"),
         ({3: torch.zeros(2)}, "must hold dense tensors by name; 3 is a Tensor"),
         ({"a": torch.eye(3).to_sparse()}, "must hold dense tensors"),
+        ({"a": torch.empty(3, device="meta")}, "'a' is a torch.float32 on meta"),
+        ({"a": torch.ones(3, dtype=torch.complex64)}, "'a' is a torch.complex64 on cpu"),
     ],
-    ids=["list", "tensor", "number", "nested", "number as name", "sparse"],
+    ids=["list", "tensor", "number", "nested", "number as name", "sparse", "no bytes", "complex"],
 )
 def test_a_pickle_of_something_else_is_refused(content, problem, folder):
     with pytest.raises(ValueError, match=problem):
         Model.from_pretrained(as_bin(folder, content))
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "the format before torch 1.6"])
+@pytest.mark.parametrize("form", ["one number", "many names"])
+def test_a_pickle_that_unpacks_to_far_more_than_it_has_is_refused_in_little_memory(form, zipped, folder):
+    """One number that is said to be a table of gigabytes, as the configuration has it; or one table often."""
+    config = json.loads((folder / "config.json").read_text())
+    state = state_of(folder)
+    if form == "one number":
+        config["vocab_size"] = 10**8
+        state[TABLE] = torch.zeros(1).expand(10**8, 8)
+    else:
+        config |= {"encoder_layers": 2000, "encoder_ffn_dim": 10_000}
+        matrix = torch.zeros(10_000, 8)
+        whole = {
+            "fc1.weight": matrix,
+            "fc1.bias": matrix[:, 0].contiguous(),
+            "fc2.weight": matrix.view(8, -1),
+        }
+        for name in [name for name in state if ".encoder.layers.0." in name]:
+            for number in range(2000):
+                leaf = name.partition("layers.0.")[2]
+                state[name.replace("layers.0.", f"layers.{number}.")] = whole.get(leaf, state[name])
+    (folder / "config.json").write_text(json.dumps(config))
+    as_bin(folder, state, _use_new_zipfile_serialization=zipped)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin is damaged \(its tensors have over \d+ bytes"):
+        Model.from_pretrained(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
 def test_a_compressed_pickle_is_refused_for_it_has_no_bound(folder):

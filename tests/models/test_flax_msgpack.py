@@ -34,6 +34,15 @@ def entry(value: bytes, key: str = "w") -> bytes:
     return b"\x81" + text(key) + value
 
 
+def chunked(shape: tuple[int, ...], *chunks: bytes) -> bytes:
+    """An array of over a gigabyte, as Flax writes it."""
+    lengths = b"".join(text(str(number)) + bytes([length]) for number, length in enumerate(shape))
+    pieces = b"".join(text(str(number)) + chunk for number, chunk in enumerate(chunks))
+    out = b"\x83" + text("__msgpack_chunked_array__") + b"\xc3"
+    out += text("shape") + bytes([0x80 | len(shape)]) + lengths
+    return out + text("chunks") + bytes([0x80 | len(chunks)]) + pieces
+
+
 FLAX = {
     "nothing": (b"", "ends too early"),
     "no map": (b"\x93\x01\x02\x03", "something else than tensors"),
@@ -57,33 +66,38 @@ FLAX = {
     "text for a tensor": (entry(text("hello")), "'w' is no tensor but text"),
     "a key that is no text": (b"\x81\x01" + array((1,), b"1234"), "a key is no text"),
     "something behind": (entry(array((1,), b"1234")) + b"\0" * 7, "7 bytes behind its end"),
-    "chunks of nothing": (
-        entry(
-            b"\x83"
-            + text("__msgpack_chunked_array__")
-            + b"\xc3"
-            + text("shape")
-            + b"\x80"
-            + text("chunks")
-            + b"\x80"
-        ),
-        r"chunks of 'w' do not make up \[\]",
-    ),
+    "chunks of nothing": (entry(chunked(())), r"chunks of 'w' do not make up \[\]"),
     "chunks that do not fit": (
-        entry(
-            b"\x83"
-            + text("__msgpack_chunked_array__")
-            + b"\xc3"
-            + text("shape")
-            + b"\x81"
-            + text("0")
-            + b"\x09"
-            + text("chunks")
-            + b"\x81"
-            + text("0")
-            + array((1,), b"1234")
-        ),
+        entry(chunked((9,), array((1,), b"1234"))),
         r"chunks of 'w' do not make up \[9\]",
+    ),
+    "chunks of several dtypes": (
+        entry(chunked((2,), array((1,), b"1234"), array((1,), b"12345678", "int64"))),
+        "chunks of 'w' are of several dtypes",
+    ),
+    "chunks of nine dimensions": (
+        entry(chunked((1,) * 9, array((1,), b"1234"))),
+        "'w' in chunks has a wrong shape",
+    ),
+    "chunks beside a tensor": (
+        entry(b"\x84" + text("a") + array((1,), b"1234") + chunked((1,), array((1,), b"1234"))[1:]),
+        "'w/' is not in chunks alone",
+    ),
+    "chunks that are none": (
+        entry(chunked((1,), array((1,), b"1234")).replace(b"\xc3", b"\xc2", 1)),
+        "'w' is and is not in chunks",
+    ),
+    "a tensor twice": (
+        b"\x82" + 2 * (text("w") + array((1,), b"1234")),
+        "it has 'w' twice",
+    ),
+    "a tensor twice, once in chunks": (
+        b"\x82" + text("w") + array((1,), b"1234") + text("w") + chunked((1,), array((1,), b"5678")),
+        "it has 'w' twice",
+    ),
+    "two names that are one in PyTorch": (
+        entry(b"\x82" + text("kernel") + array((1,), b"1234") + text("scale") + array((1,), b"5678")),
+        "two values of what is 'w.weight' in PyTorch",
     ),
 }
 
@@ -116,6 +130,15 @@ def test_a_shard_outside_the_folder_is_refused(framework, index, shard, tmp_path
     (folder / f"{index}.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
     with pytest.raises(ValueError, match="names a shard outside its folder"):
         read(folder, framework)
+
+
+def test_a_tensor_in_two_shards_with_two_values_is_refused(tmp_path):
+    for number in range(2):
+        (tmp_path / f"shard{number}").write_bytes(entry(array((1,), b"123%d" % number)))
+    shards = {"w": "shard0", "x": "shard1"}
+    (tmp_path / "flax_model.msgpack.index.json").write_text(json.dumps({"weight_map": shards}))
+    with pytest.raises(ValueError, match="leads to several values of 'w'"):
+        read(tmp_path, "Flax")
 
 
 def test_half_precision_integers_and_scalars_are_read_to_the_bit(tmp_path):

@@ -363,6 +363,20 @@ def test_pickled_weights_are_fetched_where_there_is_nothing_else(hub, files, fol
         load(use_safetensors=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "argument"), [("tf_model.h5", "from_tf"), ("flax_model.msgpack", "from_flax")]
+)
+def test_weights_of_another_framework_are_named_and_not_fetched_to_find_them(hub, files, name, argument):
+    del files["model.safetensors"]
+    hub.commit(NAME, files | {name: b"gigabytes"})
+    with pytest.raises(FileNotFoundError, match=rf"\({name}\); give {argument}=True"):
+        load()
+    assert name not in hub.fetched()
+    hub.stop()
+    with pytest.raises(FileNotFoundError, match=r"the cache has no weights"):
+        load(local_files_only=True)
+
+
 def test_a_repository_that_is_none_is_named_with_the_remedy(hub):
     with pytest.raises(FileNotFoundError) as error:
         load("somebody/nothing")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tritone.models import tensorflow_index
 from tritone.models.conversion import FLAX, TENSORFLOW, read_foreign
 from tritone.models.files import Checkpoint
@@ -253,6 +253,22 @@ def test_safetensors_of_another_framework_are_converted_unasked(framework, root)
     assert_gives_what_it_gave(model, folder)
 
 
+@pytest.mark.parametrize("framework", ARCHIVES)
+def test_safetensors_of_another_framework_may_be_in_shards(framework, root, tmp_path):
+    folder = root / framework / "distilbert" / "safetensors"
+    tensors = load_file(folder / "model.safetensors")
+    homes = {}
+    for number, names in enumerate((sorted(tensors)[::2], sorted(tensors)[1::2])):
+        shard = f"model-0000{number + 1}-of-00002.safetensors"
+        content = {name: tensors[name] for name in names}
+        save_file(content, tmp_path / shard, metadata={"format": {TENSORFLOW: "tf", FLAX: "flax"}[framework]})
+        homes |= {f"tf_distil_bert/{name}:0": shard for name in names}  # as there, unlike in the file
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": homes}))
+    shutil.copy(folder / "config.json", tmp_path)
+    model = tritone.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert_gives_what_it_gave(model, folder.parent)
+
+
 # How they are asked for.
 
 
@@ -308,6 +324,18 @@ def test_what_cannot_be_meant_is_refused_with_the_remedy(root, tmp_path):
         cls.from_pretrained(folder)
     with pytest.raises(FileNotFoundError, match=r"no file .*gone\.ckpt\.index"):
         cls.from_pretrained(tmp_path / "gone.ckpt.index", from_tf=True, config=cls.config_class())
+    with pytest.raises(
+        FileNotFoundError, match=r"none of .*; leave from_tf out, or give from_flax=True instead"
+    ):
+        cls.from_pretrained(folder, from_tf=True)
+    tensorflow = root / TENSORFLOW / "bert" / "tf_model.h5"
+    for given in (tensorflow, root / TENSORFLOW / "bert" / "index" / "model.ckpt"):
+        with pytest.raises(ValueError, match="holds weights of TensorFlow; give from_tf=True to have them"):
+            cls.from_pretrained(given)
+        with pytest.raises(ValueError, match="of TensorFlow; give from_tf=True instead of from_flax"):
+            cls.from_pretrained(given, from_flax=True)
+    with pytest.raises(FileNotFoundError, match=r"no file 'https://.*index'.*; download it"):
+        cls.from_pretrained("https://host/model.ckpt.index", from_tf=True, config=cls.config_class())
 
 
 def test_without_h5py_the_error_says_what_to_install(root, monkeypatch):

@@ -1,5 +1,8 @@
 """Hostile HDF5 files, made with h5py: a clear error each, and no file but the one that was named is read."""
 
+import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 from tritone.models.conversion import read_foreign
 from tritone.models.files import Checkpoint
+from tritone.models.tensorflow_h5 import _TABLE as SCRIPT
 
 h5py = pytest.importorskip("h5py")
 HUGE = 1 << 40
@@ -51,6 +55,14 @@ def h5_files() -> dict[str, tuple[Callable[[Any, Path], Any], str]]:
         "data in another file": (external_data, "does not lie in the file in one piece"),
         "data put together from other files": (virtual, "does not lie in the file in one piece"),
         "a group in itself": (cycle, "nested over 32 deep"),
+        "a group in several": (
+            lambda file, _: file.__setitem__("again", file.create_group("layer")),
+            "or one in several",
+        ),
+        "no data of another file": (
+            lambda file, folder: file.create_dataset("w", (0,), "f4", external=[("/etc/passwd", 0, 16)]),
+            "does not lie in the file in one piece",
+        ),
         "one tensor by many names": (many_names, "its tensors overlap"),
         "a terabyte that is not there": (
             lambda file, _: file.create_dataset("layer/w", (HUGE,), "f4"),
@@ -96,6 +108,57 @@ def test_a_hostile_h5_is_refused(name, tmp_path):
         make(file, folder)
     with pytest.raises(ValueError, match=problem):
         read(folder, "TensorFlow")
+
+
+def old_tree(folder: Path) -> tuple[bytearray, int]:
+    """A file of 400 groups, and where the root of the tree of their names is."""
+    with h5py.File(folder / "tf_model.h5", "w", libver="earliest") as file:
+        for number in range(400):
+            file.create_group(f"g{number:05d}")
+    content = bytearray((folder / "tf_model.h5").read_bytes())
+    root = next(at for at in range(len(content)) if content[at : at + 6] == b"TREE\0\1")
+    return content, root
+
+
+def test_an_h5_that_the_library_does_not_survive_is_refused(tmp_path):
+    content, root = old_tree(tmp_path)
+    content[root + 32 : root + 40] = struct.pack("<Q", root)  # a branch that leads to itself
+    (tmp_path / "tf_model.h5").write_bytes(content)
+    with pytest.raises(ValueError, match=r"tf_model\.h5 is damaged"):
+        read(tmp_path, "TensorFlow")
+
+
+def test_an_h5_of_names_without_end_is_refused_before_they_are_listed(tmp_path):
+    """A tree whose branches lead to the same leaves again and again: 13 million names in 325 KB."""
+    content, root = old_tree(tmp_path)
+    node, child = bytes(content[root:]), root
+    used = struct.unpack_from("<H", node, 6)[0]
+    first, last = node[24:32], node[24 + 16 * used : 32 + 16 * used]
+    for level in (2, 3, 4):
+        at = len(content)
+        content += b"TREE\0" + bytes([level]) + struct.pack("<H", 32) + b"\xff" * 16 + first
+        content += (struct.pack("<Q", child) + last) * 32 + bytes(24)
+        child = at
+    for at in range(root):
+        if content[at : at + 8] == struct.pack("<Q", root):
+            content[at : at + 8] = struct.pack("<Q", child)
+    content[40:48] = struct.pack("<Q", len(content))
+    (tmp_path / "tf_model.h5").write_bytes(content)
+    with pytest.raises(ValueError, match="it has over 200000 names"):
+        read(tmp_path, "TensorFlow")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits of memory")
+def test_the_table_of_an_h5_is_read_under_limits():
+    """The script's own process has them; this one's stay as they are."""
+    code = (
+        f"import runpy; script = runpy.run_path({str(SCRIPT)!r}); script['limit']();"
+        "import resource; print(resource.getrlimit(resource.RLIMIT_CPU)[0]);"
+        "print(len(bytes(1 << 31)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert 20 <= int(run.stdout) < 60
+    assert "MemoryError" in run.stderr
 
 
 def test_an_h5_that_ends_too_early_is_refused_wherever_it_ends(tmp_path):

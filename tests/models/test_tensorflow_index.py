@@ -1,15 +1,19 @@
 """Hostile indexes, made by hand: a clear error each, before anything is allocated."""
 
+import random
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tritone.models import tensorflow_index
 from tritone.models.conversion import read_foreign
 from tritone.models.files import Checkpoint
-from tritone.models.tensorflow_index import _masked_crc
+from tritone.models.tensorflow_crc import _of_few, masked_crc
 
 HUGE = 1 << 40
+GOLDEN = Path(__file__).parents[1] / "conformance" / "golden" / "tensorflow_checkpoints.zip"
 
 
 def read(folder: Path, framework: str) -> dict[str, Any]:
@@ -27,7 +31,7 @@ def varint(number: int) -> bytes:
 def block(rows: list[tuple[bytes, bytes]], kind: int = 0, content: bytes | None = None) -> bytes:
     data = b"".join(b"\0" + varint(len(key)) + varint(len(value)) + key + value for key, value in rows)
     data = data + struct.pack("<II", 0, 1) if content is None else content
-    return data + bytes([kind]) + struct.pack("<I", _masked_crc(data + bytes([kind])))
+    return data + bytes([kind]) + struct.pack("<I", masked_crc(data + bytes([kind])))
 
 
 def table(rows: list[tuple[bytes, bytes]], made: bytes | None = None) -> bytes:
@@ -74,8 +78,9 @@ def index_files() -> dict[str, tuple[bytes, str]]:
             "takes bytes 0 to 4398046511104 of 16",
         ),
         "a negative shape": (tensor(shape=(-2,)), "has the shape"),
-        "nine dimensions": (tensor(shape=(1,) * 9, size=4), "has 9 dimensions"),
-        "text": (tensor(dtype=7), 'has dtype "number 7 of TensorFlow\'s"'),
+        "nine dimensions": (tensor(shape=(1,) * 9, size=4), "has over 8 dimensions"),
+        "text": (tensor(dtype=7), "has dtype 'string'"),
+        "resources": (tensor(dtype=20), 'has dtype "number 20 of TensorFlow\'s"'),
         "another file of data": (tensor(shard=1), "names file 1 of 1"),
         "no files of data": (table([(b"", b"\x08\x00")]), "there are 0 files"),
         "a billion files of data": (table([(b"", b"\x08" + varint(10**9))]), "there are 1000000000 files"),
@@ -133,6 +138,63 @@ def test_an_index_made_by_hand_is_read_and_wants_its_data(tmp_path):
         "a.weight": [[1], [2]],
         "b": [3, 4],
     }
+
+
+def blocks(*made: tuple[bytes, int, int], data: bytes) -> bytes:
+    """An index of several blocks: last name, offset and size of each."""
+    places = block([(name, varint(offset) + varint(size)) for name, offset, size in made])
+    footer = varint(0) * 2 + varint(len(data)) + varint(len(places) - 5)
+    return data + places + footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
+
+
+def test_blocks_in_blocks_are_refused_or_a_small_file_would_be_gone_through_for_hours(tmp_path):
+    inner = block([(b"m/w", place())])
+    header = ONE[1] + b"\x7a" + varint(len(inner)) + inner  # in a field that is passed over
+    outer = block([(b"", header)])
+    made = blocks((b"", 0, len(outer) - 5), (b"x", outer.index(inner), len(inner) - 5), data=outer)
+    (tmp_path / "model.ckpt.index").write_bytes(made)
+    (tmp_path / "model.ckpt.data-00000-of-00001").write_bytes(bytes(16))
+    with pytest.raises(ValueError, match="its blocks overlap"):
+        read(tmp_path, "TensorFlow")
+
+
+def test_compressed_blocks_together_are_bounded(tmp_path, monkeypatch):
+    """A shape of hundreds of thousands of lengths takes little when compressed, and minutes to read."""
+    row = b"\0\1" + varint(2 * 9 + 2 * 300_000) + b"m" + b"\x12" + varint(600_000) + b"\x12\x00"
+    packed = varint(len(row) + 2 * 299_999 + 8) + bytes([len(row) - 1 << 2]) + row
+    packed += b"\xfe\x02\x00" * (599_998 // 64) + bytes([(599_998 % 64 - 1) << 2 | 2, 2, 0])
+    packed += bytes([7 << 2]) + struct.pack("<II", 0, 1)
+    first, second = block([ONE]), block([], 1, packed)
+    made = blocks((b"", 0, len(first) - 5), (b"m", len(first), len(second) - 5), data=first + second)
+    (tmp_path / "model.ckpt.index").write_bytes(made)
+    monkeypatch.setattr(tensorflow_index, "_MOST_INDEX", 300_000)
+    with pytest.raises(ValueError, match="its blocks unpack to over 300000 bytes"):
+        read(tmp_path, "TensorFlow")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2047, 2048, 2049, 10_000, 2**22 - 1, 2**22 + 3000])
+def test_checksums_of_many_bytes_are_those_of_one_after_the_other(size):
+    data = random.Random(size).randbytes(size)
+    crc = _of_few(data, 0xFFFFFFFF) ^ 0xFFFFFFFF
+    assert masked_crc(data) == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def test_the_checksum_is_crc_32c():
+    assert _of_few(b"123456789", 0xFFFFFFFF) ^ 0xFFFFFFFF == 0xE3069283
+
+
+def test_a_flipped_bit_of_a_tensor_is_found_in_what_tensorflow_wrote(tmp_path):
+    with zipfile.ZipFile(GOLDEN) as archive:
+        for name in archive.namelist():
+            if name.startswith("bert/index/model.ckpt"):
+                (tmp_path / name.rpartition("/")[2]).write_bytes(archive.read(name))
+    assert read(tmp_path, "TensorFlow")
+    shard = tmp_path / "model.ckpt.data-00001-of-00003"
+    content = bytearray(shard.read_bytes())
+    content[500] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match=r"data-00001-of-00003 is damaged \('tf_bert.*its checksum\)"):
+        read(tmp_path, "TensorFlow")
 
 
 def test_a_flipped_bit_of_an_index_is_found(tmp_path):
