@@ -1,5 +1,7 @@
 """Masked mean pooling: the mean of each packed sequence's rows."""
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -164,7 +166,7 @@ def _declare() -> None:
         for dtype in DTYPES:
             for alignment in ("aligned", "any"):
                 pointers = {"cu_seqlens_ptr": torch.int32, "sum_ptr": torch.float32}
-                shared = {
+                shared: dict[str, Any] = {
                     "architecture": architecture,
                     "aligned": alignment == "aligned",
                     "num_stages": 1,
