@@ -14,6 +14,7 @@ from tritone.kernels.embedding import add_positions, add_positions_reference
 from tritone.kernels.fbank import fbank, fbank_reference
 from tritone.kernels.flash_attention import flash_attention, flash_attention_reference
 from tritone.kernels.group_norm import group_norm, group_norm_reference
+from tritone.kernels.mean_pool import mean_pool, mean_pool_reference
 from tritone.kernels.normalised_conv import normalised_conv, normalised_conv_reference
 from tritone.kernels.packing import cumulative
 from tritone.kernels.positional_conv import positional_conv, positional_conv_reference
@@ -337,6 +338,31 @@ def positional(batch: Batch) -> Case:
     work = Work(2 * rows * size, HALF * (3 * rows * width + size))
     shape = f"{groups} groups, {taps} taps, {rows:,} tokens"
     return Case("positional_conv", batch.model.name, batch.size, shape, work, prepare)
+
+
+def pool(batch: Batch) -> Case:
+    """Behind the last layer of a classifier of recordings: each one's mean."""
+    width, lengths = batch.model.width, batch.tokens
+
+    def prepare(stage: Stage) -> Prepared:
+        # Around 1, or the mean would be mostly what rounding made of it.
+        hidden = [tensor.add_(1.0) for tensor in stage.random(sum(lengths), width)]
+        cu = cumulative(lengths, stage.device)
+        last = lengths[-1]
+        wanted = mean_pool_reference(hidden[0][-last:].double(), cumulative([last], stage.device))
+        many = [peers.padded(tensor, lengths) for tensor in hidden]
+        mask = peers.mask_of(lengths, stage.device)
+        return Prepared(
+            Contestant(lambda i: mean_pool(hidden[i], cu), lambda out: out[-1:]),
+            {"torch, padded": Contestant(lambda i: peers.pooled(many[i], mask), lambda out: out[-1:])},
+            wanted,
+            stage.error,
+        )
+
+    size = sum(lengths) * width
+    work = Work(size, HALF * (size + batch.size * width))
+    shape = f"{width} columns, {sum(lengths):,} tokens"
+    return Case("mean_pool", batch.model.name, batch.size, shape, work, prepare, graph=True)
 
 
 def _channels(batch: Batch) -> int:

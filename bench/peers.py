@@ -46,6 +46,12 @@ def normalised(features: Tensor, mask: Tensor) -> Tensor:
     return centred / (centred.square().sum(1, keepdim=True) / count).sqrt()
 
 
+def pooled(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The mean of each row's own tokens, of a padded batch [n, longest, width]: as transformers' classifiers
+    of recordings take it, which clear the padding where it is."""
+    return hidden.masked_fill_(~mask[:, :, None], 0.0).sum(1) / mask.sum(1, keepdim=True)
+
+
 def gather_pages(pool: Tensor, slots: Tensor) -> Tensor:
     """Rows of pages as SDPA takes them: [rows, heads, longest, head_dim] from int64 slots [rows, longest]."""
     return pool.flatten(0, 1)[slots].transpose(1, 2)

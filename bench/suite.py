@@ -11,6 +11,7 @@ from encoder_cases import (
     first_layer,
     flash,
     groups,
+    pool,
     positional,
     positions,
     waveform_layer,
@@ -53,6 +54,7 @@ def each_once(batch: Batch, wav2vec2: Batch) -> Iterator[Case]:
     yield first_layer(wav2vec2)
     yield waveform_layer(wav2vec2)
     yield positional(wav2vec2)
+    yield pool(wav2vec2)
     yield embed(model, batch.size)
     yield positions(batch)
     yield from choices(model, batch.size)
@@ -97,5 +99,7 @@ def _others() -> Iterator[Case]:
         yield first_layer(real(WAV2VEC2, count))
         yield waveform_layer(real(WAV2VEC2, count))
         yield positional(real(WAV2VEC2, count))
+    for count in (1, 32, 1024):  # few programs, and many
+        yield pool(real(WAV2VEC2, count))
     for count in (32, 512, 1024):
         yield from choices(SMALL, count)

@@ -44,7 +44,15 @@ def waveform_conv(
     if stride < 1:
         raise ValueError(f"stride must be at least 1, got {stride}")
     check_activation(activation)
-    run = choose(hidden, cu_tokens, weight, bias, reference=waveform_conv_reference, cpu=waveform_conv_cpu)
+    run = choose(
+        hidden,
+        cu_tokens,
+        weight,
+        bias,
+        reference=waveform_conv_reference,
+        cpu=waveform_conv_cpu,
+        triton=waveform_conv_triton,
+    )
     return run(hidden, cu_tokens, weight, bias, stride=stride, activation=activation)
 
 

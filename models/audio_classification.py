@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels.linear import linear
+from ..kernels.mean_pool import mean_pool
 from ..kernels.packing import cumulative
-from .classification import classification_loss, mean_rows
+from .classification import classification_loss
 from .headed_encoder import HeadedEncoder
 from .hubert import HubertModel
 from .outputs import SequenceClassifierOutput, as_asked
@@ -108,7 +109,7 @@ class AudioClassifier(HeadedEncoder):
 
     def _logits(self, hidden: Tensor, cu_tokens: Tensor) -> Tensor:
         # The mean of what is projected is the projection of the mean, which is one row a recording.
-        pooled = mean_rows(hidden, cu_tokens)
+        pooled = mean_pool(hidden, cu_tokens)
         pooled = linear(pooled, self.projector.weight, self.projector.bias)
         return linear(pooled, self.classifier.weight, self.classifier.bias)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..kernels.packing import aligned, positions_within, spans
+from ..kernels.packing import positions_within
 
 
 def classification_loss(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
@@ -100,21 +100,6 @@ def last_rows(hidden: Tensor, cu_seqlens: Tensor, counted: Tensor | None = None)
     )
     last = torch.zeros_like(starts).scatter_reduce_(0, owners, places, "amax")
     return hidden[starts + last]
-
-
-def mean_rows(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """The mean of each sequence's rows: [tokens, width] to [sequences, width], summed in float32.
-
-    What a sequence's mean is to the last bit depends on the sequence alone.
-    """
-    if hidden.device.type == "cpu":
-        rows = hidden.float()
-        means = [aligned(rows[start:end]).mean(0) for start, end in spans(cu_seqlens)]
-        pooled = torch.stack(means) if means else rows.new_zeros(0, hidden.shape[1])
-    else:
-        lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).long()
-        pooled = torch.segment_reduce(hidden.float(), "mean", lengths=lengths, axis=0, unsafe=True)
-    return pooled.to(hidden.dtype)
 
 
 def one_row_each(cu_seqlens: Tensor) -> Tensor:

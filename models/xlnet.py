@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ..kernels.activation import activate, activate_
 from ..kernels.linear import linear
+from ..kernels.mean_pool import mean_pool
 from ..kernels.packing import cumulative, pack, spans, unpack
-from .classification import classification_loss, first_rows, last_rows, mean_rows
+from .classification import classification_loss, first_rows, last_rows
 from .configuration import PretrainedConfig
 from .outputs import ModelOutput, as_asked
 from .padded import as_mask, pad_weights, unpack_all
@@ -297,7 +298,7 @@ class XLNetSequenceSummary(nn.Module):
 
     def forward(self, hidden: Tensor, cu_tokens: Tensor) -> Tensor:
         """Packed [tokens, d_model] to [texts, d_model]."""
-        pool = {"first": first_rows, "mean": mean_rows}.get(self.kind, last_rows)
+        pool = {"first": first_rows, "mean": mean_pool}.get(self.kind, last_rows)
         pooled = F.dropout(pool(hidden, cu_tokens), self.first_dropout, self.training)
         if self.summary is not None:
             pooled = linear(pooled, self.summary.weight, self.summary.bias, activation=self.activation)

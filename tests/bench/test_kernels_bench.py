@@ -99,6 +99,9 @@ def test_operations_and_bytes_are_counted_from_the_shapes(bench):
     assert convolution.operations == 2 * 75 * 5 * 512 * 512
     norm = cases["layer_norm", "2 x 256, with residual"]
     assert norm.bytes == 2 * 4 * 2 * 256  # two read, two written
+    pooled = cases["mean_pool", "768 columns, 98 tokens"]
+    assert pooled.operations == 98 * 768
+    assert pooled.bytes == 2 * (98 + 2) * 768
     features = cases["fbank", "real lengths"]
     assert features.bytes == 4 * (48_000 + (98 + 198) * 80)
     assert features.dense == (98 + 198) * (2 * 400 * 514 + 2 * 257 * 80)

@@ -51,6 +51,23 @@ def test_a_sample_is_transcribed_on_kernels_alone_with_the_same_text(options, ke
     assert set(cases) <= set(declared_cases())
 
 
+def test_a_recording_is_classified_on_kernels_alone_with_the_same_labels(
+    audio_classifier, waveforms, kernels_on, chosen, monkeypatch
+):
+    given = [waveform[:6000] for waveform in waveforms[:2]] + [waveforms[2][:3000]]
+    with recorded() as cases, tritone.Engine(audio_classifier, device=kernels_on) as engine:
+        results = list(engine.classify(given))
+    assert "mean_pool_triton" in chosen
+    assert [name for name in chosen if not name.endswith("_triton")] == []
+    assert set(cases) <= set(declared_cases())
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with tritone.Engine(audio_classifier, device="cpu") as engine:
+        wanted = list(engine.classify(given))
+    for result, other in zip(results, wanted, strict=True):
+        scores = {label.label: label.score for label in result.labels}
+        assert scores == pytest.approx({label.label: label.score for label in other.labels}, abs=1e-4)
+
+
 @pytest.mark.slow
 def test_recordings_together_and_alone_give_the_same_tokens_and_scores(kernels_on):
     files = [SAMPLES / name for name in ("two_digits_16k.wav", "three_digits_22k.flac")]

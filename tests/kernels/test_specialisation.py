@@ -83,7 +83,7 @@ for vocabulary in (1, 16, 10000, 14):
         candidates.top_candidates(scores, 1)
         warping.warp(scores, temperature=0.7, top_k=5, top_p=0.9)
 
-from tritone.kernels import group_norm, layer_norm, normalised_conv, positional_conv, waveform_conv
+from tritone.kernels import group_norm, layer_norm, mean_pool, normalised_conv, positional_conv, waveform_conv
 with torch.inference_mode():
     for dtype in (torch.float32, torch.float16):
         for channels in (1, 16, 10, 144):
@@ -104,6 +104,7 @@ with torch.inference_mode():
                     )
                 group_norm.group_norm(hidden, cu, channels, weight, weight, activation="gelu")
                 layer_norm.layer_norm(hidden, weight, weight, activation="gelu")
+                mean_pool.mean_pool(hidden, cu)
 
 print(len(seen), "cases asked for:", *sorted(seen), sep="\\n")
 print(*wrong, sep="\\n", file=sys.stderr)
@@ -120,3 +121,5 @@ def test_triton_would_specialise_each_launch_as_it_is_compiled_ahead_of_time(tmp
     assert "linear decode plain fp16 aligned" in done.stdout
     assert "window_product curved fp16 aligned wide" in done.stdout
     assert "waveform_filter fp32 any" in done.stdout
+    assert "mean_pool_pieces fp16 aligned" in done.stdout
+    assert "mean_pool fp32 any" in done.stdout

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from tritone.kernels.launch import recorded
 from tritone.kernels.normalised_conv import normalised_conv, normalised_conv_reference
 from tritone.kernels.packing import cumulative, spans
 from tritone.kernels.waveform_conv import waveform_conv, waveform_conv_reference
@@ -48,7 +49,9 @@ def test_the_kernel_equals_the_reference(size, activation, dtype, kernels_on):
     for lengths in LENGTHS:
         hidden, cu, weight, bias = operands(lengths, *shape, dtype, kernels_on)
         bias = bias if activation else None
-        out, cu_out = waveform_conv(hidden, cu, weight, bias, stride=stride, activation=activation)
+        with recorded() as cases:
+            out, cu_out = waveform_conv(hidden, cu, weight, bias, stride=stride, activation=activation)
+        assert bool(cases) == bool(len(out))
         wanted, cu_wanted = waveform_conv_reference(
             hidden.double(), cu, weight.double(), wide(bias), stride=stride, activation=activation
         )

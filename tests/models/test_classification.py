@@ -13,7 +13,6 @@ from tritone.models.classification import (
     first_of_padded,
     first_rows,
     last_rows,
-    mean_rows,
 )
 
 import tritone
@@ -185,20 +184,6 @@ def test_the_last_row_that_counts_is_found_and_without_one_the_first():
     counted = torch.tensor([1, 1, 0, 0, 0, 1, 0, 1, 0, 1, 1]).bool()
     found = last_rows(PACKED, cumulative(LENGTHS), counted)
     assert torch.equal(found, PACKED[[1, 3, 7, 10]])
-
-
-def test_a_mean_over_rows_is_the_same_bits_wherever_the_sequence_lies():
-    lengths = [50, 1, 333, 16, 15, 17, 128, 2]
-    parts = [torch.randn(length, 24) for length in lengths]
-    alone = [mean_rows(part, cumulative([len(part)])) for part in parts]
-    assert torch.equal(mean_rows(torch.cat(parts), cumulative(lengths)), torch.cat(alone))
-    assert torch.equal(mean_rows(torch.cat(parts[::-1]), cumulative(lengths[::-1])), torch.cat(alone[::-1]))
-    torch.testing.assert_close(torch.cat(alone), torch.stack([part.mean(0) for part in parts]))
-
-
-def test_a_mean_of_half_numbers_is_summed_in_single_ones():
-    rows = torch.full((5000, 2), 0.1, dtype=torch.float16)
-    assert torch.equal(mean_rows(rows, cumulative([5000])), rows[:1])
 
 
 def test_a_padded_row_s_first_token_is_found_on_either_side():

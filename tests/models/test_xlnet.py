@@ -258,16 +258,18 @@ def test_half_precision_is_near_single(dtype: torch.dtype) -> None:
     assert logits.dtype == torch.float32
 
 
-@pytest.mark.parametrize("attention", ["bi", "uni"])
+@pytest.mark.parametrize(("attention", "summary"), [("bi", "last"), ("uni", "mean")])
 @torch.no_grad()
 def test_the_kernels_give_what_the_processor_gives(
-    attention: str, kernels_on: str, monkeypatch: pytest.MonkeyPatch
+    attention: str, summary: str, kernels_on: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, lengths = classifier(attn_type=attention, clamp_len=7), [19, 1, 6]
+    model, lengths = classifier(attn_type=attention, summary_type=summary, clamp_len=7), [19, 1, 6]
     features = torch.stack([tokens(26), (torch.arange(26) % 5) // 2], 1)
     with recorded() as cases:
         given = model.to(kernels_on).respond(features.to(kernels_on), cumulative(lengths, kernels_on))
-    assert sum(case.kernel.name == "relative_attention_kernel" for case in cases) == 2
+    launched = [case.kernel.name for case in cases]
+    assert launched.count("relative_attention_kernel") == 2
+    assert launched.count("mean_pool_kernel") == (summary == "mean")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     wanted = model.cpu().respond(features, cumulative(lengths))
     torch.testing.assert_close(given["logits"][0].cpu(), wanted["logits"][0], atol=1e-4, rtol=0)
