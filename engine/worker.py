@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from ..scheduler.loop import GenerationLoop, LoopStats
 
 
+# Where the loop has nothing to do and more is on its way, its next step waits for it: as long as something
+# comes in so many seconds, and so many in all. A step with the first of many leaves all cores but one idle.
+_NEXT, _ALL = 0.002, 0.02
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A recording or text that has been read: what the loop needs of it, and how many seconds it is."""
@@ -81,6 +86,7 @@ class Worker:
         self._queued = 0  # ever
         self._free_places = places
         self._free_seconds = seconds
+        self._being_read = 0
         self._ready: deque[Job] = deque()
         self._to_cancel: deque[Job] = deque()
         self._counts = Counts()
@@ -162,6 +168,7 @@ class Worker:
             del taken, prepare  # the audio it may hold
             release_team()
             with self._running:
+                self._being_read -= 1
                 if job.handle not in self._jobs:
                     continue  # the engine has failed meanwhile
                 if prepared is None:
@@ -180,18 +187,23 @@ class Worker:
             while True:
                 while self._queue and self._queue[0][2].handle not in self._jobs:
                     heapq.heappop(self._queue)  # cancelled in the queue
-                if self._queue and self._free_places and self._free_seconds > 0:
+                if self._can_be_read:
                     job = heapq.heappop(self._queue)[2]
                     prepare, job.prepare = job.prepare, None
                     if prepare is None:
                         raise RuntimeError("a recording was taken twice; this is a bug in tritone")
                     job.has_place = True
                     self._free_places -= 1
+                    self._being_read += 1
                     return job, prepare
                 elif self._closed and not self._queue:
                     return None
                 else:
                     self._reading.wait()
+
+    @property
+    def _can_be_read(self) -> bool:
+        return bool(self._queue) and self._free_places > 0 and self._free_seconds > 0
 
     # The loop's thread.
 
@@ -220,6 +232,8 @@ class Worker:
             )
             if self._closed and not self._jobs:
                 return False
+            if not self._loop.has_work:
+                self._gather()
             ready, self._ready = self._ready, deque()
             to_cancel, self._to_cancel = self._to_cancel, deque()
             for job in ready:
@@ -237,6 +251,15 @@ class Worker:
             for event in events:
                 self._tell(event)
         return True
+
+    def _gather(self) -> None:
+        """Waits a little for what is about to be ready, with the lock held."""
+        end = time.monotonic() + _ALL
+        count = 0
+        while count < len(self._ready) and (self._being_read or self._can_be_read):
+            count = len(self._ready)
+            left = min(_NEXT, end - time.monotonic())
+            self._running.wait_for(lambda before=count: len(self._ready) > before, left)
 
     def _start(self, job: Job) -> None:
         prepared, job.prepared = job.prepared, None

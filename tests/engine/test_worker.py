@@ -131,6 +131,49 @@ def test_only_one_thread_touches_the_loop(worker, loop):
     assert loop.threads == {"tritone-loop"}
 
 
+def test_what_is_about_to_be_read_takes_part_in_the_first_step(loop, monkeypatch):
+    monkeypatch.setattr("tritone.engine.worker._NEXT", SOON)
+    monkeypatch.setattr("tritone.engine.worker._ALL", SOON)
+    worker = Worker(loop, readers=1, places=9)
+    read = threading.Semaphore(0)
+
+    def slowly():
+        assert read.acquire(timeout=SOON)
+        return Prepared(1, OPTIONS, duration=2.0)
+
+    loop.go.clear()
+    handles = [submit(worker, prepare=slowly) for _ in range(3)]
+    for _ in handles:
+        assert not loop.entered.is_set()
+        read.release()
+    assert loop.entered.wait(SOON)
+    assert len(loop.requests) == 3
+    loop.go.set()
+    for handle in handles:
+        handle.outcome(SOON)
+    assert loop.steps == 1
+    worker.close(cancel=True)
+
+
+@pytest.mark.parametrize(("following", "together"), [(0.001, 1.0), (1.0, 0.001)])
+def test_a_step_waits_for_no_recording_that_takes_long_to_read(loop, monkeypatch, following, together):
+    monkeypatch.setattr("tritone.engine.worker._NEXT", following)
+    monkeypatch.setattr("tritone.engine.worker._ALL", together)
+    worker = Worker(loop, readers=2, places=9)
+    read = threading.Event()
+
+    def slowly():
+        assert read.wait(SOON)
+        return Prepared(1, OPTIONS, duration=2.0)
+
+    last = submit(worker, prepare=slowly)
+    assert submit(worker, 1).outcome(SOON).finish_reason == "stop"
+    assert not last.done()
+    read.set()
+    assert last.outcome(SOON).finish_reason == "stop"
+    worker.close(cancel=True)
+
+
 def test_an_idle_worker_takes_no_steps(worker, loop):
     submit(worker, 2).result(SOON)
     steps = loop.steps
