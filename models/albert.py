@@ -16,6 +16,7 @@ from .parameters import ParametersMixin
 from .pretrained import PretrainedModel
 from .text_classifier import TextClassifier
 from .text_decoder import DecoderSizes, PositionRows, TextDecoder
+from .transformer_layers import rows_of
 
 
 class AlbertCheckpoint(PretrainedModel):
@@ -41,11 +42,14 @@ class AlbertAttention(BertProjections):
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention, index: int) -> Tensor:
-        """[tokens, width] to the same, in the given attention layout."""
+    def forward(
+        self, hidden: Tensor, attention: DecoderAttention, index: int, wanted: Tensor | None
+    ) -> Tensor:
+        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
         query, (key, value) = self.queries(hidden), self.key_values(hidden)
         mixed = attention.self_attention(index, query, key, value, self.scale)
         dropout = self.dropout if self.training else 0.0
+        mixed, hidden = rows_of(mixed, wanted), rows_of(hidden, wanted)
         return add_normalised(self.dense, self.LayerNorm, mixed.flatten(1), hidden, dropout)
 
 
@@ -63,9 +67,9 @@ class AlbertLayer(nn.Module):
         self.ffn = nn.Linear(config.hidden_size, config.intermediate_size)
         self.ffn_output = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
-        """[tokens, width] to the same, in the given attention layout."""
-        hidden = self.attention(hidden, attention, self.index)
+    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
+        hidden = self.attention(hidden, attention, self.index, wanted)
         inner = linear(hidden, self.ffn.weight, self.ffn.bias, activation=self.activation)
         return add_normalised(self.ffn_output, self.full_layer_layer_norm, inner, hidden)
 

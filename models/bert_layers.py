@@ -9,7 +9,7 @@ from ..kernels.linear import linear
 from .attention import DecoderAttention
 from .bert_config import BertLikeConfig
 from .configuration import PretrainedConfig
-from .transformer_layers import normalise
+from .transformer_layers import normalise, rows_of
 
 
 class BertEmbeddings(nn.Module):
@@ -143,11 +143,12 @@ class BertLayer(nn.Module):
         self.intermediate = BertIntermediate(config, phase)
         self.output = BertOutput(config, config.intermediate_size, phase)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
-        """[tokens, width] to the same, in the given attention layout."""
+    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
         own = self.attention.self
         query, (key, value) = own.queries(hidden), own.key_values(hidden)
         mixed = attention.self_attention(self.index, query, key, value, own.scale)
+        mixed, hidden = rows_of(mixed, wanted), rows_of(hidden, wanted)
         hidden = self.attention.output(mixed.flatten(1), hidden)
         if attention.crosses:
             cross = self.crossattention.self

@@ -83,23 +83,27 @@ def first_rows(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
 
 
 def last_rows(hidden: Tensor, cu_seqlens: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Each sequence's last row: [tokens, width] to [sequences, width].
+    """Each sequence's last row, see `last_places`: [tokens, width] to [sequences, width]."""
+    return hidden[last_places(cu_seqlens, counted)]
+
+
+def last_places(cu_seqlens: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Where each sequence's last row lies: int64 [sequences].
 
     Args:
-        hidden: [tokens, width].
         cu_seqlens: int32 [sequences + 1].
         counted: bool [tokens], rows that can be the last (those whose token is not the padding token). A
             sequence without any gives its first row, as in transformers. All by default.
     """
     starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
     if counted is None:
-        return hidden[ends - 1]
-    places = torch.where(counted, positions_within(cu_seqlens, hidden.shape[0]), 0)
+        return ends - 1
+    tokens = len(counted)
+    places = torch.where(counted, positions_within(cu_seqlens, tokens), 0)
     owners = torch.repeat_interleave(
-        torch.arange(len(starts), device=hidden.device), ends - starts, output_size=hidden.shape[0]
+        torch.arange(len(starts), device=counted.device), ends - starts, output_size=tokens
     )
-    last = torch.zeros_like(starts).scatter_reduce_(0, owners, places, "amax")
-    return hidden[starts + last]
+    return starts + torch.zeros_like(starts).scatter_reduce_(0, owners, places, "amax")
 
 
 def one_row_each(cu_seqlens: Tensor) -> Tensor:

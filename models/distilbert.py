@@ -17,7 +17,7 @@ from .parameters import ParametersMixin
 from .pretrained import PretrainedModel
 from .text_classifier import TextClassifier
 from .text_decoder import DecoderSizes, PositionRows, TextDecoder, embed_tokens
-from .transformer_layers import normalise
+from .transformer_layers import normalise, rows_of
 
 _EPS = 1e-12
 
@@ -86,14 +86,15 @@ class TransformerBlock(nn.Module):
         self.ffn = FFN(config)
         self.output_layer_norm = nn.LayerNorm(config.dim, _EPS)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
-        """[tokens, width] to the same, in the given attention layout."""
+    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
         own, ffn = self.attention, self.ffn
         query, key, value = (
             linear(hidden, part.weight, part.bias).view(hidden.shape[0], self.heads, -1)
             for part in (own.q_lin, own.k_lin, own.v_lin)
         )
         mixed = attention.self_attention(self.index, query, key, value, self.scale)
+        mixed, hidden = rows_of(mixed, wanted), rows_of(hidden, wanted)
         # Unlike BERT, without dropout behind the attention.
         hidden = add_normalised(own.out_lin, self.sa_layer_norm, mixed.flatten(1), hidden)
         inner = linear(hidden, ffn.lin1.weight, ffn.lin1.bias, activation=self.activation)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..kernels.linear import linear
 from ..kernels.packing import cumulative
-from .classification import classification_loss, last_rows
+from .classification import classification_loss, last_places
 from .gpt2 import GPT2Checkpoint, GPT2Model
 from .outputs import SequenceClassifierOutputWithPast, as_asked
 from .padded import as_mask
@@ -133,10 +133,10 @@ class LastTokenClassifier(ParametersMixin, PretrainedModel):
         """
         token_ids = features[:, 0].contiguous()
         token_types = features[:, 1].contiguous() if features.shape[1] > 1 else None
-        hidden = self.transformer.packed_sequences(token_ids, cu_tokens, token_types)
         padding = self.config.pad_token_id
-        counted = None if padding is None else token_ids != padding
-        logits = self._logits(last_rows(hidden, cu_tokens, counted)).float()
+        last = last_places(cu_tokens, None if padding is None else token_ids != padding)
+        hidden = self.transformer.packed_sequences(token_ids, cu_tokens, token_types, last)
+        logits = self._logits(hidden).float()
         return {"logits": (logits, cumulative([1] * len(logits), logits.device))}
 
     def _logits(self, rows: Tensor) -> Tensor:

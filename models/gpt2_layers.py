@@ -8,7 +8,7 @@ from ..kernels.derived import kept
 from ..kernels.linear import linear
 from .attention import DecoderAttention
 from .gpt2_config import GPT2Config
-from .transformer_layers import normalise
+from .transformer_layers import normalise, rows_of
 
 
 class Conv1D(nn.Module):
@@ -123,11 +123,11 @@ class GPT2Block(nn.Module):
             self.ln_cross_attn = nn.LayerNorm(width, eps)
         self.mlp = GPT2MLP(config, phase)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
-        """[tokens, width] to the same, in the given attention layout."""
+    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
         query, key, value = self.attn.split(normalise(self.ln_1, hidden))
         mixed = attention.self_attention(self.index, query, key, value, self.attn.scale)
-        hidden = self.attn.output(mixed, hidden)
+        hidden = self.attn.output(rows_of(mixed, wanted), rows_of(hidden, wanted))
         if attention.crosses:
             cross = self.crossattention
             query = cross.queries(normalise(self.ln_cross_attn, hidden))

@@ -16,7 +16,7 @@ from .outputs import BaseModelOutputWithPastAndCrossAttentions, as_asked
 from .parameters import ParametersMixin
 from .pretrained import PretrainedModel
 from .text_decoder import DecoderSizes, PositionRows
-from .transformer_layers import normalise
+from .transformer_layers import normalise, rows_of
 
 
 class GPTNeoCheckpoint(PretrainedModel):
@@ -99,11 +99,12 @@ class GPTNeoBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
         self.mlp = GPTNeoMLP(config)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
-        """[tokens, width] to the same, in the given attention layout."""
+    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
         own = self.attn.attention
         query, key, value = own.split(normalise(self.ln_1, hidden))
-        hidden = own.output(attention.self_attention(self.index, query, key, value, 1.0), hidden)
+        mixed = attention.self_attention(self.index, query, key, value, 1.0)
+        hidden = own.output(rows_of(mixed, wanted), rows_of(hidden, wanted))
         return self.mlp(normalise(self.ln_2, hidden), hidden)
 
 

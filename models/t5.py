@@ -13,7 +13,7 @@ from .t5_layers import BiasedAttention, T5Attention, T5Block, T5FeedForward, T5L
 from .text_decoder import DecoderSizes, PositionRows, TextDecoder, embed_tokens
 from .text_to_text import TextToTextModel
 from .text_to_text_classification import ClassificationHead, TextToTextClassifier
-from .transformer_layers import run_layers
+from .transformer_layers import rows_of, run_layers
 
 _EVERYWHERE = 2**31 - 1  # tokens of the longest text: biases go by distance, and there is one for any
 
@@ -61,7 +61,13 @@ class T5Stack(TextDecoder):
         nothing = self.embed_tokens.weight.new_zeros(1, self.config.d_model)
         return embed_tokens(given, torch.zeros_like(rows), self.embed_tokens, nothing)
 
-    def _run(self, embedded: Tensor, attention: Any, states: list[Tensor] | None = None) -> Tensor:
+    def _run(
+        self,
+        embedded: Tensor,
+        attention: Any,
+        states: list[Tensor] | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         dropout = self.config.dropout_rate
         if len(self.block):
             first: Any = self.block[0]
@@ -69,7 +75,7 @@ class T5Stack(TextDecoder):
             buckets = self.config.buckets(causal=self.causal)
             attention.own = BiasedAttention(attention.own, table, buckets)
         hidden = F.dropout(embedded, dropout, self.training)
-        hidden = run_layers(self.block, None, hidden, attention, 0.0, states)
+        hidden = rows_of(run_layers(self.block, None, hidden, attention, 0.0, states), wanted)
         hidden = F.dropout(self.final_layer_norm(hidden), dropout, self.training)
         if states is not None:
             states[-1] = hidden

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from .bert_layers import check_token_types
-from .classification import classification_loss, first_of_padded, first_rows, one_row_each
+from .classification import classification_loss, first_of_padded, one_row_each
 from .outputs import SequenceClassifierOutput, as_asked
 from .padded import as_mask
 from .parameters import ParametersMixin
@@ -124,8 +124,8 @@ class TextClassifier(ParametersMixin, PretrainedModel):
         types = features[:, 1] if columns == 2 else None
         if features.device.type == "cpu":  # a GPU would have to be waited for
             self._check(features[:, 0], types)
-        hidden = self.base.packed_sequences(features[:, 0], cu_tokens, types)
-        logits = self.classify(first_rows(hidden, cu_tokens)).float()
+        first = self.base.packed_sequences(features[:, 0], cu_tokens, types, cu_tokens[:-1].long())
+        logits = self.classify(first).float()
         return {"logits": (logits, one_row_each(cu_tokens))}
 
     def _check(self, token_ids: Tensor, types: Tensor | None) -> None:

@@ -283,7 +283,11 @@ class TextDecoder(nn.Module):
         return self._run(self.embed(token_ids, self.positions.of_step(token_ids, positions)), attention)
 
     def packed_sequences(
-        self, token_ids: Tensor, cu_seqlens: Tensor, token_types: Tensor | None = None
+        self,
+        token_ids: Tensor,
+        cu_seqlens: Tensor,
+        token_types: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Whole sequences of tokens [tokens], with cu_seqlens int32 [n + 1], to [tokens, width].
 
@@ -291,10 +295,11 @@ class TextDecoder(nn.Module):
 
         Args:
             token_types: int64 [tokens], handed to `embed`.
+            wanted: int64, the tokens whose hidden states are read, see `run_layers`; all by default.
         """
         rows = self.positions.of_sequences(token_ids, cu_seqlens)
         attention = PackedSelfAttention(cu_seqlens, causal=self.causal, windows=self.windows)
-        return self._run(self.embed(token_ids, rows, token_types), attention)
+        return self._run(self.embed(token_ids, rows, token_types), attention, wanted=wanted)
 
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each layer's cross-attention keys and values, [source tokens, heads, head_dim] each."""
@@ -302,11 +307,15 @@ class TextDecoder(nn.Module):
         return [layer.cross_key_value(encoded) for layer in layers]
 
     def _run(
-        self, embedded: Tensor, attention: DecoderAttention, states: list[Tensor] | None = None
+        self,
+        embedded: Tensor,
+        attention: DecoderAttention,
+        states: list[Tensor] | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         hidden = F.dropout(embedded, self.sizes.dropout, self.training)
         layerdrop = self.sizes.layerdrop if self.training else 0.0
-        return run_layers(self.layer_stack, self.final_norm, hidden, attention, layerdrop, states)
+        return run_layers(self.layer_stack, self.final_norm, hidden, attention, layerdrop, states, wanted)
 
     def _cross_of(
         self, encoded: Tensor | None, held: KeyValues | None, places: Places

@@ -166,6 +166,7 @@ def run_layers(
     attention: Any,
     layerdrop: float,
     states: list[Tensor] | None = None,
+    wanted: Tensor | None = None,
 ) -> Tensor:
     """A stack of layers and the normalisation after it, if any.
 
@@ -177,22 +178,34 @@ def run_layers(
         layerdrop: chance of skipping a layer (LayerDrop, arXiv 1909.11556); 0 outside training.
         states: gets the hidden states before the first layer and after each that ran; the last ones
             normalised where there is a norm, as transformers gives them.
+        wanted: int64, the rows that are read of the result, for layers that take such; all for None. In the
+            last layer the others are queries, keys and values, and what follows attention is left out for
+            them: two thirds of that layer.
     """
     if states is not None:
         states.append(hidden)
-    for layer in layers:
+    for place, layer in enumerate(layers):
         # No draw without layer drop, so that a seed gives dropout the same draws as in transformers.
         if layerdrop and torch.rand(()).item() < layerdrop:
             continue
-        hidden = layer(hidden, attention)
+        if wanted is not None and place == len(layers) - 1:
+            hidden, wanted = layer(hidden, attention, wanted), None
+        else:
+            hidden = layer(hidden, attention)
         if states is not None:
             states.append(hidden)
+    hidden = rows_of(hidden, wanted)  # no layer, or the last one dropped
     if norm is None:
         return hidden
     hidden = normalise(norm, hidden)
     if states is not None:
         states[-1] = hidden
     return hidden
+
+
+def rows_of(hidden: Tensor, wanted: Tensor | None) -> Tensor:
+    """The `wanted` rows; all of them for None."""
+    return hidden if wanted is None else hidden[wanted]
 
 
 def embedding_scale(config: PretrainedConfig) -> float:
