@@ -127,6 +127,10 @@ class LibraryTokenizer(Tokenizer):
             if second is not None:
                 second.truncate(of_second, direction=self.truncation_side)
             return
+        if not keep:  # both go, whichever was to be cut, as in the library
+            for one in filter(None, (first, second)):
+                one.truncate(0)
+            return
         target = first if cut == "only_first" else second
         if target is None or len(target) <= over:
             raise ValueError(
