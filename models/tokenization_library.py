@@ -42,7 +42,7 @@ class LibraryTokenizer(Tokenizer):
     """
 
     backend: tokenizers.Tokenizer
-    model: ClassVar[str]  # the library's name of it
+    model: str  # the library's name of it
 
     def __init__(self, *vocabulary: Any, **options: Any) -> None:
         for name, value in self._configure(options).items():
