@@ -140,11 +140,13 @@ class Engine:
                 model's positions. A CTC model has none; a classifier's are `classify`'s.
 
         Raises:
-            ValueError: an option or language that there is not. What is wrong with the recording or text
-                itself is raised by `Handle.result`.
+            ValueError: an option or language that there is not, a priority that is no whole number, or a
+                sampling rate of texts. What is wrong with the recording or text itself is raised by
+                `Handle.result`.
             RuntimeError: the engine is closed, or has stopped on an error.
         """
         options = self._kind.check(language, options)
+        self._check_way(sampling_rate, priority)
         return self._submit(source, sampling_rate, priority, stream, options)
 
     def transcribe(
@@ -242,12 +244,23 @@ class Engine:
         if verb != self._kind.verb:
             raise ValueError(f"a {self._kind.name} cannot {verb}; call {self._kind.verb}")
         options = self._kind.check(language, options)
+        self._check_way(sampling_rate, priority)
         self._worker.check_open()
         return in_order(
             sources,
             lambda source: self._submit(source, sampling_rate, priority, False, options),
             2 * self._kind.places,
         )
+
+    def _check_way(self, sampling_rate: int | None, priority: int) -> None:
+        """Refuse what says nothing of how a source is read, or of when its turn is."""
+        if sampling_rate is not None and self.sampling_rate is None:
+            raise ValueError(
+                f"sampling_rate {sampling_rate!r} is of recordings, and a {self._kind.name} takes texts; "
+                "leave it out"
+            )
+        if not isinstance(priority, int | np.integer):
+            raise ValueError(f"priority must be a whole number, a larger one goes first; got {priority!r}")
 
     def _submit(
         self, source: Any, sampling_rate: int | None, priority: int, stream: bool, options: dict[str, Any]

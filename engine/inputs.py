@@ -121,6 +121,12 @@ class Texts:
         columns = [encoded["input_ids"]]
         if self._takes_types and "token_type_ids" in encoded:
             columns.append(encoded["token_type_ids"])
+            kinds = getattr(self._model.config, "type_vocab_size", None)  # the others take any number
+            if kinds is not None and max(columns[1], default=0) >= kinds:  # which would stop a GPU for good
+                raise TextError(
+                    f"{shown}: token types go to {max(columns[1])}, and the model knows types 0 to "
+                    f"{kinds - 1}; give one text, not a pair, or the tokenizer that belongs to the model"
+                )
         count = len(columns[0])
         if not count:
             raise TextError(f"{shown}: comes to no tokens; leave it out")

@@ -56,12 +56,21 @@ def load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any]
 
 
 def driven(model: Any, processor: Any, settings: Settings) -> Generation | CTC | Classifier:
-    """A loaded model, with its inputs and its loop."""
+    """A loaded model, with its inputs and its loop.
+
+    Raises:
+        ValueError: a processor that does not go with the model, or settings of a cache that is not there.
+    """
     classifies = type(model).__name__.endswith("ForSequenceClassification")
+    if classifies and model.main_input_name == "input_ids":
+        if not hasattr(processor, "model_max_length"):
+            raise _wrong_processor(model, processor, "texts", "tokenizer")
+        return Classifier(model, Texts(model, processor), settings)
     # A classifier of recordings has no tokenizer, so that its feature extractor comes alone.
     feature_extractor = getattr(processor, "feature_extractor", processor)
-    if classifies and not hasattr(feature_extractor, "sampling_rate"):
-        return Classifier(model, Texts(model, processor), settings)
+    if not hasattr(feature_extractor, "frame_count") or not (classifies or hasattr(processor, "tokenizer")):
+        wanted = "feature extractor" if classifies else "processor"
+        raise _wrong_processor(model, processor, "recordings", wanted)
     inputs = Recordings(model, feature_extractor)
     if classifies:
         return Classifier(model, inputs, settings)
@@ -91,6 +100,13 @@ def _kind_of(checkpoint: Checkpoint) -> str:
             f"checkpoint that was trained with one, such as a {_headed(family)}"
         )
     return "ctc" if family.ctc else "sequence_classification"
+
+
+def _wrong_processor(model: Any, processor: Any, reads: str, wanted: str) -> ValueError:
+    return ValueError(
+        f"processor is a {type(processor).__name__}, and a {type(model).__name__} reads {reads}; give the "
+        f"{wanted} of its checkpoint"
+    )
 
 
 def _headed(family: Family) -> str:

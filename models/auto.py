@@ -1,7 +1,7 @@
 """Classes that find out from a checkpoint which family it is."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -204,16 +204,32 @@ def _part(kind: str, name_or_dir: Name, config: Any, kwargs: dict[str, Any], *in
         own = getattr(config, _OWNERS[kind], config) if kind in _OWNERS else config
         found = family_of_config(own, families, kind).load(kind)
     elif isinstance(source, Checkpoint):
-        found = _by_class_name(kind, source, families) or _by_config(kind, source, families)
+        found = _by_files(kind, source, families)
     else:
         file = Path(source).expanduser()
-        folder = Checkpoint(os.fspath(file.parent), file.parent)
-        found = _by_class_name(kind, folder, families) or _by_config(kind, folder, families)
+        found = _by_files(kind, Checkpoint(os.fspath(file.parent), file.parent), families)
     return found.from_pretrained(source, *inputs, **kwargs)
 
 
-def _by_class_name(kind: str, checkpoint: Checkpoint, families: Iterable[Family]) -> Any:
-    """The class of this kind that the checkpoint's files name; None where they name none that is here."""
+def _by_files(kind: str, checkpoint: Checkpoint, families: Iterable[Family]) -> Any:
+    """The class of this kind that the checkpoint's files name, or else that of its configuration's family.
+
+    A tokenizer whose class is nobody's is its tokenizer.json as it is, as in transformers.
+    """
+    names = list(_class_names(kind, checkpoint))
+    for name in names:
+        for family in families:
+            if (found := family.named(kind, name)) is not None:
+                return found
+    if kind == "tokenizer" and names and checkpoint.find("tokenizer.json") is not None:
+        from .tokenization_file import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    return _by_config(kind, checkpoint, families)
+
+
+def _class_names(kind: str, checkpoint: Checkpoint) -> Iterator[str]:
+    """The classes of this kind that the checkpoint's files name."""
     field, filenames = _CLASS_FIELDS[kind]
     for filename in filenames:
         path = checkpoint.find(filename)
@@ -221,10 +237,7 @@ def _by_class_name(kind: str, checkpoint: Checkpoint, families: Iterable[Family]
         nested = fields.get(kind)  # where transformers 5 keeps a processor's feature extractor
         name = fields.get(field) or (nested.get(field) if isinstance(nested, dict) else None)
         if isinstance(name, str):
-            for family in families:
-                if (found := family.named(kind, name.removesuffix("Fast"))) is not None:
-                    return found
-    return None
+            yield name.removesuffix("Fast")
 
 
 def _by_config(kind: str, checkpoint: Checkpoint, families: Iterable[Family]) -> Any:

@@ -1,6 +1,6 @@
 """What feature extractors and tokenizers return: rows of differing lengths, padded and stacked on request."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,3 +72,35 @@ def one_of(name: str, value: Any, accepted: tuple[Any, ...]) -> Any:
     if value not in accepted:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {value!r}")
     return value
+
+
+def as_list(token_ids: Any) -> Any:
+    """Token ids of a list, array or tensor as Python's numbers."""
+    return token_ids.tolist() if isinstance(token_ids, (torch.Tensor, np.ndarray)) else token_ids
+
+
+def is_batch(token_ids: Any) -> bool:
+    """Whether these are several sequences of token ids."""
+    return not isinstance(token_ids, int) and len(token_ids) > 0 and np.ndim(token_ids[0]) > 0
+
+
+def pairs(text: Any, text_pair: Any) -> Iterator[tuple[str, str | None]]:
+    """The texts of a batch, each with the second one of its pair, if it is one.
+
+    Raises:
+        ValueError: what is no text, or as many second texts as there are not first ones.
+    """
+    texts = text if isinstance(text, Sequence) and not isinstance(text, str) else [text]
+    if text_pair is None:
+        seconds: Sequence[Any] = [None] * len(texts)
+    else:
+        seconds = [text_pair] if isinstance(text_pair, str) else text_pair
+    if len(seconds) != len(texts):
+        raise ValueError(f"{len(texts)} texts and {len(seconds)} second ones; give as many of each")
+    for first, second in zip(texts, seconds, strict=True):
+        if isinstance(first, (tuple, list)) and len(first) == 2 and second is None:
+            first, second = first
+        for one in (first, second):
+            if not isinstance(one, str) and (one is not None or one is first):
+                raise ValueError(f"text must be a string, got {type(one).__name__}")
+        yield first, second

@@ -23,7 +23,7 @@ class BertTokenizer(WordPieceTokenizer):
         ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: for its name.
     """
 
-    model_input_names: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids", "attention_mask")
+    model_input_names: tuple[str, ...] = ("input_ids", "token_type_ids", "attention_mask")
     special_tokens: ClassVar[dict[str, Any]] = {
         "unk_token": "[UNK]",
         "sep_token": "[SEP]",

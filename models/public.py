@@ -46,6 +46,7 @@ HOMES = {
     "MBartConfig": "mbart_config",
     "MBartForCausalLM": "mbart",
     "MBartTokenizer": "mbart_tokenization",
+    "PreTrainedTokenizerFast": "tokenization_file",
     "RobertaConfig": "roberta_config",
     "RobertaForCausalLM": "roberta",
     "RobertaForSequenceClassification": "roberta",
@@ -178,6 +179,7 @@ if TYPE_CHECKING:
     from .t5 import T5Model as T5Model
     from .t5_config import T5Config as T5Config
     from .t5_tokenization import T5Tokenizer as T5Tokenizer
+    from .tokenization_file import PreTrainedTokenizerFast as PreTrainedTokenizerFast
     from .unispeech import UniSpeechConfig as UniSpeechConfig
     from .unispeech import UniSpeechModel as UniSpeechModel
     from .unispeech_sat import UniSpeechSatConfig as UniSpeechSatConfig

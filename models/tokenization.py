@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-import torch
 
-from .batches import BatchFeature, column, one_of, padded_length, stack
+from .batches import BatchFeature, as_list, column, is_batch, one_of, padded_length, pairs, stack
 from .files import Checkpoint, open_checkpoint, write_json
 from .hub import PushToHub
 from .tokenization_options import (
@@ -65,7 +64,7 @@ class Tokenizer(PushToHub, ABC):
     the files of its vocabulary, and how a text becomes a row and ids a text.
     """
 
-    model_input_names: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+    model_input_names: tuple[str, ...] = ("input_ids", "attention_mask")  # the family's, or a checkpoint's
     special_tokens: ClassVar[dict[str, Any]] = {}
     settings: ClassVar[dict[str, Any]] = {}
     neutral: ClassVar[frozenset[str]] = frozenset()  # options that other versions wrote, without effect
@@ -102,6 +101,10 @@ class Tokenizer(PushToHub, ABC):
         self.truncation_side = one_of("truncation_side", given.get("truncation_side", "right"), _SIDES)
         self.clean_up_tokenization_spaces = bool(given.get("clean_up_tokenization_spaces", False))
         self.processor_class: str | None = given.get("processor_class")
+        if (returned := given.get("model_input_names")) is not None:
+            if isinstance(returned, str) or not all(isinstance(name, str) for name in returned):
+                raise ValueError(f"model_input_names must be a list of names, got {returned!r}")
+            self.model_input_names = tuple(returned)
         self.lang_code_to_id = {}
 
         chosen = {name: options.get(name, default) for name, default in self.special_tokens.items()}
@@ -287,7 +290,7 @@ class Tokenizer(PushToHub, ABC):
 
         cut = truncation if isinstance(truncation, str) else "longest_first"
         single = isinstance(text, str) and return_tensors is None
-        rows = [self._row(*one, add_special_tokens, limit, cut) for one in _pairs(text, text_pair)]
+        rows = [self._row(*one, add_special_tokens, limit, cut) for one in pairs(text, text_pair)]
         columns = {"input_ids": [row.ids for row in rows]}
         if self._returns("token_type_ids", return_token_type_ids):
             columns["token_type_ids"] = [row.types for row in rows]
@@ -443,37 +446,12 @@ class Tokenizer(PushToHub, ABC):
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         options: dict[str, Any] = {name: self._named.get(name) for name in self.special_tokens}
-        options |= {name: getattr(self, name) for name in (*self.settings, *COMMON_OPTIONS[:-1])}
+        others = {name: getattr(self, name) for name in (*self.settings, *COMMON_OPTIONS[:-1])}
+        if self.model_input_names != type(self).model_input_names:
+            others["model_input_names"] = list(self.model_input_names)
+        options |= {name: value for name, value in others.items() if value is not None}
         added = sorted(self._added.items())
         options["added_tokens_decoder"] = {str(index): asdict(token) for index, token in added}
         options["tokenizer_class"] = type(self).__name__
         config = write_json(folder / CONFIG_FILE, options)
         return (config, *self._save_vocabulary(folder))
-
-
-def as_list(token_ids: Any) -> Any:
-    """Token ids of a list, array or tensor as Python's numbers."""
-    return token_ids.tolist() if isinstance(token_ids, (torch.Tensor, np.ndarray)) else token_ids
-
-
-def is_batch(token_ids: Any) -> bool:
-    """Whether these are several sequences of token ids."""
-    return not isinstance(token_ids, int) and len(token_ids) > 0 and np.ndim(token_ids[0]) > 0
-
-
-def _pairs(text: Any, text_pair: Any) -> Iterator[tuple[str, str | None]]:
-    """The texts of a batch, each with the second one of its pair, if it is one."""
-    texts = text if isinstance(text, Sequence) and not isinstance(text, str) else [text]
-    if text_pair is None:
-        seconds: Sequence[Any] = [None] * len(texts)
-    else:
-        seconds = [text_pair] if isinstance(text_pair, str) else text_pair
-    if len(seconds) != len(texts):
-        raise ValueError(f"{len(texts)} texts and {len(seconds)} second ones; give as many of each")
-    for first, second in zip(texts, seconds, strict=True):
-        if isinstance(first, (tuple, list)) and len(first) == 2 and second is None:
-            first, second = first
-        for one in (first, second):
-            if not isinstance(one, str) and (one is not None or one is first):
-                raise ValueError(f"text must be a string, got {type(one).__name__}")
-        yield first, second

@@ -42,7 +42,7 @@ class LibraryTokenizer(Tokenizer):
     """
 
     backend: tokenizers.Tokenizer
-    model: ClassVar[str]  # the library's name of it
+    model: str  # the library's name of it
 
     def __init__(self, *vocabulary: Any, **options: Any) -> None:
         for name, value in self._configure(options).items():
@@ -126,6 +126,10 @@ class LibraryTokenizer(Tokenizer):
             first.truncate(keep if second is None else of_first, direction=self.truncation_side)
             if second is not None:
                 second.truncate(of_second, direction=self.truncation_side)
+            return
+        if not keep:  # both go, whichever was to be cut, as in the library
+            for one in filter(None, (first, second)):
+                one.truncate(0)
             return
         target = first if cut == "only_first" else second
         if target is None or len(target) <= over:

@@ -16,12 +16,12 @@ COMMON_OPTIONS = (
     *("processor_class", "additional_special_tokens", "added_tokens_decoder"),
 )
 # What it takes besides: older and newer names.
-OTHER_OPTIONS = ("extra_special_tokens", "split_special_tokens", "max_len")
+OTHER_OPTIONS = ("extra_special_tokens", "split_special_tokens", "max_len", "model_input_names")
 # What transformers writes into tokenizer_config.json that says nothing about how text is split.
 NEUTRAL_OPTIONS = frozenset(
     {
         *("tokenizer_class", "name_or_path", "special_tokens_map_file", "tokenizer_file", "backend"),
-        *("model_input_names", "is_local", "local_files_only", "files_loaded", "transformers_version"),
+        *("is_local", "local_files_only", "files_loaded", "transformers_version"),
         *("auto_map", "chat_template", "verbose", "use_fast"),
     }
 )

@@ -6,9 +6,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
+from .batches import as_list, is_batch
 from .files import read_json, write_json
 from .outputs import ModelOutput
-from .tokenization import as_list, is_batch
 from .tokenization_options import AddedToken
 from .tokenization_python import VOCAB_FILE, PythonTokenizer, check_vocabulary
 

@@ -335,10 +335,9 @@ def test_the_model_without_a_head_reads_a_classifiers_checkpoint(name: str, tmp_
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", ["gpt2", "gpt-neo"])
-def test_a_text_is_read_where_transformers_reads_it(name: str, made: Any, request: Any) -> None:
+@pytest.mark.parametrize("models", ["gpt2", "gpt-neo"], indirect=True)
+def test_a_text_is_read_where_transformers_reads_it(models: Models) -> None:
     """At the rightmost token that is not the padding token, wherever that occurs, mask or no mask."""
-    models = made.get(name) or pytest.skip("the tests of this checkpoint did not run")
     tokens = models.tokens(12).repeat(4, 1)
     tokens[1, 9:] = 7
     tokens[2, [3, 11]] = 7
@@ -353,9 +352,8 @@ def test_a_text_is_read_where_transformers_reads_it(name: str, made: Any, reques
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", ["gpt2", "gpt-neo"])
-def test_a_text_may_come_in_two_calls(name: str, made: Any) -> None:
-    models = made.get(name) or pytest.skip("the tests of this checkpoint did not run")
+@pytest.mark.parametrize("models", ["gpt2", "gpt-neo"], indirect=True)
+def test_a_text_may_come_in_two_calls(models: Models) -> None:
     tokens = models.tokens(14)
     past = models.ours(tokens[:, :9]).past_key_values
     wanted = models.theirs(tokens[:, 9:], past_key_values=models.theirs(tokens[:, :9]).past_key_values)

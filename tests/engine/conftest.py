@@ -62,6 +62,20 @@ def engine(checkpoint):
         yield engine
 
 
+@pytest.fixture
+def audio(audio_classifier):
+    """An engine on the classifier of recordings."""
+    with tritone.Engine(audio_classifier, device="cpu") as engine:
+        yield engine
+
+
+@pytest.fixture
+def texts(text_classifier):
+    """An engine on the classifier of texts."""
+    with tritone.Engine(text_classifier, device="cpu") as engine:
+        yield engine
+
+
 @pytest.fixture(scope="session")
 def waveforms() -> list[np.ndarray]:
     """Twenty recordings of 0.3 to 2.5 s: sums of a few tones that come and go, in noise."""

@@ -33,18 +33,6 @@ TEXTS = [
 
 
 @pytest.fixture
-def audio(audio_classifier):
-    with tritone.Engine(audio_classifier, device="cpu") as engine:
-        yield engine
-
-
-@pytest.fixture
-def texts(text_classifier):
-    with tritone.Engine(text_classifier, device="cpu") as engine:
-        yield engine
-
-
-@pytest.fixture
 def edited(text_classifier, tmp_path):
     """A copy of the classifier of texts with fields of its configuration replaced."""
 
@@ -269,6 +257,23 @@ def test_no_step_encodes_more_than_its_budget_or_one_request(kind, request, wave
     assert len(steps) < len(sources)
 
 
+def test_threads_that_share_an_engine_each_get_their_own_in_order(texts):
+    alone = [texts.submit(text).result(SOON) for text in TEXTS]
+    found: dict[int, list] = {}
+
+    def ask(number: int) -> None:
+        mine = (TEXTS[(number + place) % len(TEXTS)] for place in range(90))
+        found[number] = list(texts.classify(mine, priority=number % 3 - 1))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SOON)
+    for number in range(6):
+        assert found[number] == [alone[(number + place) % len(TEXTS)] for place in range(90)]
+
+
 def test_an_endless_stream_is_read_a_bounded_number_ahead(texts):
     read = itertools.count()
     endless = (TEXTS[next(read) % len(TEXTS)] for _ in itertools.repeat(None))
@@ -334,6 +339,17 @@ def test_tokens_that_the_model_does_not_know_never_reach_it(texts, text_classifi
     assert "give the tokenizer that belongs to it" in str(bad.error)
 
 
+def test_token_types_that_the_model_does_not_know_never_reach_it(edited):
+    """On a GPU they would stop it for good."""
+    config = tritone.BertConfig.from_pretrained(edited(type_vocab_size=1))
+    model = tritone.BertForSequenceClassification(config)
+    with tritone.Engine(model, processor=tritone.AutoTokenizer.from_pretrained(edited())) as engine:
+        good, bad, also = engine.classify(["one", ("one", "two"), "two"])
+    assert (good.error, also.error) == (None, None)
+    assert isinstance(bad.error, TextError)
+    assert "'one': token types go to 1, and the model knows types 0 to 0; give one text" in str(bad.error)
+
+
 def test_logits_that_are_not_finite_are_an_error_with_the_remedy(text_classifier):
     loaded = tritone.AutoModelForSequenceClassification.from_pretrained(text_classifier)
     with torch.no_grad():
@@ -371,56 +387,6 @@ def test_stats_count_texts_and_no_seconds_of_them(texts):
 def test_iterating_over_a_handle_yields_the_best_label(texts):
     handle = texts.submit("one")
     assert list(handle) == [handle.result(SOON).labels[0].label]
-
-
-# Wrong calls
-
-
-@pytest.mark.parametrize(
-    ("options", "problem"),
-    [
-        ({"top_k": 0}, "top_k must be a number of labels, 1 or more, or None for all; got 0"),
-        ({"top_k": True}, "top_k must be a number"),
-        ({"top_k": 2.0}, "top_k must be a number"),
-        (
-            {"truncate": True},
-            "truncate=True is for texts; a HubertForSequenceClassification takes recordings",
-        ),
-        ({"truncate": 1}, "truncate must be True or False, got 1"),
-    ],
-)
-def test_bad_options_are_refused_by_name(audio, waveforms, options, problem):
-    with pytest.raises(ValueError, match=problem):
-        audio.submit(waveforms[0], **options)
-    with pytest.raises(ValueError, match=problem):
-        audio.classify(waveforms, **options)
-
-
-def test_options_of_generation_and_other_verbs_are_refused(audio, engine, ctc_checkpoint, waveforms):
-    with pytest.raises(ValueError, match=r"unknown option 'num_beams': a Hubert.* takes top_k, truncate"):
-        audio.submit(waveforms[0], num_beams=2)
-    with pytest.raises(ValueError, match=r"language 'fr': a Hubert.* gives labels; leave it out"):
-        audio.submit(waveforms[0], language="fr")
-    with pytest.raises(
-        ValueError, match="a HubertForSequenceClassification cannot transcribe; call classify"
-    ):
-        audio.transcribe(waveforms)
-    with pytest.raises(ValueError, match=r"a Speech2TextFor.* cannot classify; call transcribe"):
-        engine.classify(waveforms)
-    with (
-        tritone.Engine(ctc_checkpoint, device="cpu") as ctc,
-        pytest.raises(ValueError, match="cannot classify"),
-    ):
-        ctc.classify(waveforms)
-    with pytest.raises(ValueError, match="classify takes several sources: put the str into a list"):
-        audio.classify("a.wav")
-
-
-@pytest.mark.parametrize("name", ["num_rows", "num_pages"])
-def test_the_size_of_a_cache_that_is_not_there_is_refused(text_classifier, name):
-    problem = f"{name} is the size of a cache, and a BertForSequenceClassification has none"
-    with pytest.raises(ValueError, match=problem):
-        tritone.Engine(text_classifier, device="cpu", **{name: 8})
 
 
 # Which model it is

@@ -204,7 +204,32 @@ def test_one_text_of_a_pair_is_cut_as_in_transformers(both, cut):
     )
     assert dict(ours(*pair, **options)) == dict(theirs(*pair, **options))
     with pytest.raises(ValueError, match="longest_first"):
-        ours("The cat sat on a mat", "The cat sat on a mat", max_length=4, truncation=cut)
+        ours("The cat sat on a mat", "The cat sat on a mat", max_length=5, truncation=cut)
+
+
+@pytest.mark.parametrize("texts", [("one two",), ("one two", "cat"), ("one", "the cat sat")])
+def test_room_for_special_tokens_alone_leaves_nothing_of_the_texts_as_in_transformers(both, texts):
+    ours, theirs = both
+    around = len(theirs(*([""] for _ in texts)).input_ids[0])
+    for cut in ("longest_first", "only_first", "only_second")[: 1 + len(texts)]:
+        options = {"max_length": around, "truncation": cut, "return_special_tokens_mask": True}
+        if around:  # GPT-2 has none
+            found = dict(ours(*texts, **options))
+            assert found == dict(theirs(*texts, **options))
+            assert len(found["input_ids"]) == around
+
+
+def test_an_empty_second_text_is_one_alone_as_it_is_in_a_batch_of_transformers(both):
+    """There a single call takes it for none, so that a text's ids would depend on how they are asked for."""
+    ours, theirs = both
+    (wanted,) = theirs(["cat"], [""]).input_ids
+    assert ours("cat", "").input_ids == ours(["cat"], [""]).input_ids[0] == wanted
+
+
+@pytest.mark.parametrize("option", ["stride", "return_overflowing_tokens", "return_offsets_mapping"])
+def test_what_is_not_supported_is_refused_by_name(both, option):
+    with pytest.raises(TypeError, match=option):
+        both[0]("cat", **{option: 1})
 
 
 @pytest.mark.parametrize(
