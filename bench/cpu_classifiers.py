@@ -1,6 +1,7 @@
 """The models of bench/cpu.py that give labels, of recordings and of texts. Their answers are the scores of
 all labels, in the labels' order."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ class Classification(BenchModel):
         handles = [engine.submit(self.source(item), top_k=None, stream=False) for item in items]
         return [self._in_order(handle.result()) for handle in handles]
 
+    @abstractmethod
     def source(self, item: Any) -> Any:
         """What an engine takes of an item."""
-        raise NotImplementedError
 
     def same(self, one: Any, other: Any, rounded: bool) -> bool:
         """Whether all scores are the same."""

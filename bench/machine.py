@@ -21,9 +21,16 @@ def about_machine(device: torch.device) -> dict[str, Any]:
     return {
         "command": " ".join(["python", *sys.argv]),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else on_cpu,
-        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
         "transformers": version,
         "python": platform.python_version(),
         "units": "seconds; rtfx is seconds of audio a second",
     }
+
+
+def _processor() -> str:
+    """What the CPU is, as far as torch knows: versions before 2.12 do not."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    tiles = " with AMX" if known.get("amx_tile") else ""
+    return f"{known.get('cpu_name') or 'processor unknown'}{tiles} ({platform.machine()})"

@@ -40,11 +40,11 @@ MODELS = [
 ]
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_every_model_is_timed_beside_transformers_and_says_what_it_says(model, tmp_path):
-    command = [sys.executable, BENCH / "cpu.py", "--smoke", "--threads", 1, "--model", model]
+def smoke(model: str, *options: str) -> str:
+    """What a smoke run prints."""
+    command = [sys.executable, str(BENCH / "cpu.py"), "--smoke", "--threads", "1", "--model", model]
     run = subprocess.run(
-        [*map(str, command), "--json", str(tmp_path / "cpu.json"), "--cost-of-invariance"],
+        [*command, *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -52,6 +52,12 @@ def test_every_model_is_timed_beside_transformers_and_says_what_it_says(model, t
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_is_timed_beside_transformers_and_says_what_it_says(model, tmp_path):
+    printed = smoke(model, "--json", str(tmp_path / "cpu.json"), "--cost-of-invariance")
     told = json.loads((tmp_path / "cpu.json").read_text())
     assert told["about"]["command"].startswith("python")
     ours = ["tritone, float32", "tritone, float32, without invariance"]
@@ -60,8 +66,8 @@ def test_every_model_is_timed_beside_transformers_and_says_what_it_says(model, t
     assert list(found) == [*ours, *peers]
     times = found[ours[0]] / max(found[name] for name in peers)
     best = max(peers, key=found.get).removeprefix("transformers, ")
-    assert f"tritone, float32 is {times:.2f} times transformers' best ({best})" in run.stdout
-    lines = {line[2:50].strip(): line for line in run.stdout.splitlines() if line.endswith(" of 4")}
+    assert f"tritone, float32 is {times:.2f} times transformers' best ({best})" in printed
+    lines = {line[2:50].strip(): line for line in printed.splitlines() if line.endswith(" of 4")}
     assert lines[ours[0]].endswith(" 4 of 4")
 
 
@@ -91,18 +97,10 @@ def test_no_round_begins_that_would_not_end_in_time(cpu, monkeypatch, capsys):
     assert "2 of 3 rounds" in capsys.readouterr().out
 
 
-def test_batches_as_they_come_and_other_types_of_the_peer_are_told_apart(tmp_path):
-    command = [sys.executable, BENCH / "cpu.py", "--smoke", "--threads", 1, "--model", "text-classification"]
-    run = subprocess.run(
-        [*map(str, command), "--as-they-come", "--peer-dtype", "float32", "bfloat16", "--dtype", "bfloat16"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert run.returncode == 0, run.stderr
-    rows = [line[2:50].strip() for line in run.stdout.splitlines() if line.endswith(" of 4")]
+def test_batches_as_they_come_and_other_types_of_the_peer_are_told_apart():
+    options = ("--as-they-come", "--peer-dtype", "float32", "bfloat16", "--dtype", "bfloat16")
+    printed = smoke("text-classification", *options)
+    rows = [line[2:50].strip() for line in printed.splitlines() if line.endswith(" of 4")]
     assert rows == [
         "tritone, bfloat16",
         "transformers, batch 1, unpadded",
@@ -112,8 +110,8 @@ def test_batches_as_they_come_and_other_types_of_the_peer_are_told_apart(tmp_pat
         "transformers, bfloat16, batch 4",
         "transformers, bfloat16, batch 4, as they come",
     ]
-    assert "where nothing is sorted" in run.stdout
-    assert "best in bfloat16 (batch" in run.stdout
+    assert "where nothing is sorted" in printed
+    assert "best in bfloat16 (batch" in printed
 
 
 def test_the_best_of_each_type_is_what_a_speed_is_compared_with(cpu):
