@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from tritone.engine import memory
-from tritone.engine.loading import DIGITS
+from tritone.engine.bundled import DIGITS
 from tritone.engine.memory import decoding_bytes, encoding_bytes, pages_in
 from tritone.engine.warm_up import noise, warm_up, ways_of_decoding
 from tritone.scheduler.request import Completion, GenerationOptions, Request
@@ -18,7 +18,7 @@ GIB = 1 << 30
 
 @pytest.fixture(scope="module")
 def digits():
-    folder = DIGITS
+    folder = DIGITS.folder
     model = tritone.AutoModelForSpeechSeq2Seq.from_pretrained(folder).eval()
     return model, tritone.AutoProcessor.from_pretrained(folder).feature_extractor
 
