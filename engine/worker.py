@@ -256,10 +256,13 @@ class Worker:
         """Waits a little for what is about to be ready, with the lock held."""
         end = time.monotonic() + _ALL
         count = 0
-        while count < len(self._ready) and (self._being_read or self._can_be_read):
+
+        def more() -> bool:
+            return len(self._ready) > count
+
+        while more() and (self._being_read or self._can_be_read):
             count = len(self._ready)
-            left = min(_NEXT, end - time.monotonic())
-            self._running.wait_for(lambda before=count: len(self._ready) > before, left)
+            self._running.wait_for(more, min(_NEXT, end - time.monotonic()))
 
     def _start(self, job: Job) -> None:
         prepared, job.prepared = job.prepared, None

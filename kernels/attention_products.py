@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ def products_pay(dtype: torch.dtype) -> bool:
     a core of an Intel Xeon the fused one takes half the time, in float32 and bfloat16, from 64 keys to 1,024.
     """
     # torch before 2.12 does not say whose processor it is.
-    about = getattr(torch.cpu, "get_capabilities", dict)()
+    about: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return packs(dtype) and not str(about.get("cpu_name", "")).startswith("Intel")
 
 
