@@ -102,15 +102,18 @@ def positional_conv_reference(
     activation: str | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """The specification, in plain torch: one utterance after the other."""
+    """The specification, in plain torch: one utterance after the other, in float32 at least."""
     kernel = weight.shape[2]
+    # In bfloat16 torch 2.13's grouped convolution gives wrong numbers on processors with AMX.
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    weight, bias = weight.to(wide), None if bias is None else bias.to(wide)
     outputs = [hidden[:0]]
     for start, end in spans(cu_tokens):
         count = positional_length(end - start, kernel, stride)
         if count:
-            rows = hidden[start:end].T[None]
+            rows = hidden[start:end].T[None].to(wide)
             mixed = F.conv1d(rows, weight, bias, stride=stride, padding=kernel // 2, groups=groups)
-            outputs.append(mixed[0].T[:count])
+            outputs.append(mixed[0].T[:count].to(hidden.dtype))
     out = activate(torch.cat(outputs), activation)
     return out if residual is None else residual + out
 
