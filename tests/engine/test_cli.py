@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +196,11 @@ def test_lines_are_there_as_soon_as_they_are_known_and_an_interruption_keeps_the
     output = tmp_path / "out.jsonl"
     options = ["--model", str(checkpoint), "--output", str(output), "--num-beams", "5", "--threads", "1"]
     command = [sys.executable, "-m", "tritone", "transcribe", *paths, *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Who starts the tests in the background has them ignore the signal, and Python then keeps to that.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
+    )
     until = time.monotonic() + SOON
     while not (output.is_file() and output.read_text().count("\n") > 3) and time.monotonic() < until:
         time.sleep(0.02)
