@@ -68,6 +68,20 @@ def load_recordings(folder: Path, speakers: Sequence[str] | None = None) -> dict
     return voices
 
 
+def training_speakers(data: Path, leave_out: str | None) -> dict[str, Voice]:
+    """The recordings of train/, without those of a speaker who is left out.
+
+    Raises:
+        SystemExit: there is no such speaker.
+    """
+    speakers = load_recordings(data / "train")
+    if leave_out is not None:
+        if leave_out not in speakers:
+            raise SystemExit(f"no speaker {leave_out!r} in {data}; there are {', '.join(speakers)}")
+        del speakers[leave_out]
+    return speakers
+
+
 # --- espeak-ng ------------------------------------------------------------------------------------
 
 

@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from digits_batches import ahead
-from digits_data import SAMPLING_RATE, WORDS, StringMaker, espeak_voices, load_recordings
+from digits_data import SAMPLING_RATE, WORDS, StringMaker, espeak_voices, training_speakers
 from optimisation import averaged, first_average, schedule, update_average
+from plots import plotting
 from torch import Tensor, nn
 
 import tritone
@@ -126,13 +127,7 @@ def tune(weight: Tensor) -> None:
 
 def train(arguments: argparse.Namespace) -> tuple[tritone.Wav2Vec2ForSequenceClassification, list[float]]:
     """The model after `--steps` steps, in evaluation mode, and the loss of each step."""
-    speakers = load_recordings(arguments.data / "train")
-    if arguments.leave_out is not None:
-        if arguments.leave_out not in speakers:
-            raise SystemExit(
-                f"no speaker {arguments.leave_out!r} in {arguments.data}; there are {', '.join(speakers)}"
-            )
-        del speakers[arguments.leave_out]
+    speakers = training_speakers(arguments.data, arguments.leave_out)
     synthetic, _ = espeak_voices(arguments.voices, 0, arguments.seed)
     voices = f"{len(synthetic)} espeak-ng voices" if synthetic else "no espeak-ng voices"
     model = build_model().train()
@@ -295,19 +290,6 @@ def plot_losses(losses: list[float], folder: Path) -> None:
     figure.tight_layout()
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "losses.png", dpi=90)
-
-
-def plotting() -> object:
-    """matplotlib's pyplot without a window; None, and a line that says so, where it is missing."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("matplotlib is not installed (pip install 'tritone[train]'): no plots", flush=True)
-        return None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
 
 
 if __name__ == "__main__":

@@ -29,8 +29,17 @@ import sentencepiece
 import torch
 import torch.nn.functional as F
 from digits_batches import EOS, FIRST_TOKEN, Batch, make_batch, training_batches
-from digits_data import WORDS, StringMaker, Utterance, espeak_voices, evaluation_strings, load_recordings
+from digits_data import (
+    WORDS,
+    StringMaker,
+    Utterance,
+    espeak_voices,
+    evaluation_strings,
+    load_recordings,
+    training_speakers,
+)
 from optimisation import averaged, first_average, schedule, update_average
+from plots import plotting
 from torch import Tensor, nn
 from tritone.models.speech_to_text import Speech2TextConfig, Speech2TextForConditionalGeneration
 
@@ -106,13 +115,7 @@ def train(
     arguments: argparse.Namespace,
 ) -> tuple[Speech2TextForConditionalGeneration, list[dict[str, float]]]:
     """The model after `--steps` steps, in evaluation mode, and the losses of each step."""
-    speakers = load_recordings(arguments.data / "train")
-    if arguments.leave_out is not None:
-        if arguments.leave_out not in speakers:
-            raise SystemExit(
-                f"no speaker {arguments.leave_out!r} in {arguments.data}; there are {', '.join(speakers)}"
-            )
-        del speakers[arguments.leave_out]
+    speakers = training_speakers(arguments.data, arguments.leave_out)
     began = time.monotonic()
     synthetic, phrases = espeak_voices(arguments.voices, 4 * arguments.voices, arguments.seed)
     if synthetic:
@@ -236,15 +239,10 @@ def report(step: int, steps: int, recent: list[dict[str, float]], pace: float) -
 
 
 def plot(history: list[dict[str, float]], path: Path) -> None:
-    """Draw the losses, smoothed over 50 steps; says so where matplotlib is missing."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("matplotlib is not installed (pip install 'tritone[train]'): no plot of the losses", flush=True)
+    """Draw the losses, smoothed over 50 steps."""
+    pyplot = plotting()
+    if pyplot is None:
         return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     figure, axes = pyplot.subplots(figsize=(7, 4))
     window = min(50, len(history))
     for name in history[0]:
