@@ -15,6 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tritone.kernels", description=__doc__)
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="default: all of them")
     parser.add_argument("--kernel", help="only kernels with this in their name")
+    parser.add_argument("--sample", action="store_true", help="one case of each kernel and target")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args(arguments)
     targets = given.target or list(TARGETS)
@@ -23,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
         for case in declared_cases()
         if case.architecture in targets and (given.kernel or "") in case.kernel.name
     ]
+    if given.sample:
+        cases = list({(case.kernel.name, case.architecture): case for case in cases}.values())
     print(
         f"{'case':58} {'target':7} {'regs':>5} {'shared':>7} {'stack':>6} {'local':>6}  matrix unit, copies"
     )

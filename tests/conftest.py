@@ -1,4 +1,4 @@
-"""Where kernels run in the tests: on the GPU if there is one, in Triton's interpreter otherwise."""
+"""One process a core with one thread each, and where kernels run: a GPU, or Triton's interpreter."""
 
 import importlib
 import os
@@ -8,6 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # every core has a worker, so each, and what it starts, takes one
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 # Whether functions are interpreted is settled when they are defined, so the variable must be there before
 # triton is imported for the first time. It is taken away again so that the CPU paths stay what tests of CPU
@@ -33,6 +37,11 @@ if INTERPRETED:
         return TensorHandle(total + d.data, d.dtype.scalar)
 
     InterpreterBuilder.create_dot = create_dot
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Workers of `-n auto`: the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @pytest.fixture

@@ -38,14 +38,14 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_every_declared_case_compiles_for_four_targets_within_their_limits():
-    done = run("-m", "tritone.kernels")
+def test_a_case_of_every_kernel_compiles_for_four_targets_within_their_limits():
+    done = run("-m", "tritone.kernels", "--sample", "--jobs", "1")
     print(done.stdout)
     assert done.returncode == 0, done.stderr[-4000:]
     for architecture in ARCHITECTURES:
-        cases = [case for case in declared_cases() if case.architecture == architecture]
+        kernels = {case.kernel.name for case in declared_cases() if case.architecture == architecture}
         rows = re.findall(rf"^.* {architecture} +\d.*$", done.stdout, re.MULTILINE)
-        assert len(rows) == len(cases) > 0
+        assert len(rows) == len(kernels) > 0
 
 
 @pytest.mark.parametrize(("block", "status"), [(1024, 0), (16384, 1)])
