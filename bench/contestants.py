@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from tritone.engine.handle import in_order
-from tritone.scheduler.pages import PAGE_SIZE
-from tritone.scheduler.request import Completion, Request
 from workload import RATE, Recording, Text, audio_seconds, tokens_of
 
 import tritone
+from tritone.engine.handle import in_order
+from tritone.scheduler.block_allocator import PAGE_SIZE
+from tritone.scheduler.request import Completion, Request
 
 WAYS = ("waveforms", "features")
 Item = TypeVar("Item", Recording, Text)

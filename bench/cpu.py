@@ -39,7 +39,9 @@ from contestants import length_of
 from cpu_classifiers import AudioClassification, TextClassification
 from cpu_models import BenchModel, Scale, Speech2Text, SpeechEncoderDecoder, Wav2Vec2CTC
 from machine import about_machine
-from tritone.kernels import linear, prepacked
+
+from tritone.kernels.linear.gemm import cpu as prepacked
+from tritone.kernels.linear.gemm import gemm as linear
 
 Contestant = Callable[[Sequence[Any]], list[Any]]
 

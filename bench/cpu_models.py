@@ -13,10 +13,10 @@ import torch
 import transformers
 from contestants import check_lengths, sorted_batches
 from shapes import RATE
-from tritone.kernels.kv_cache import PAGE_SIZE
 from workload import Recording, Recordings, audio_seconds, build_model, made_up_words, write_processor
 
 import tritone
+from tritone.kernels.attention.kv_cache import PAGE_SIZE
 
 # A wav2vec 2.0 that is small enough for a smoke run; the published size is the configuration's default.
 TINY_ENCODER: dict[str, Any] = {

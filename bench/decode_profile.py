@@ -22,8 +22,9 @@ import torch
 from contestants import fitting_pages, pages_of
 from machine import about_machine
 from torch.profiler import ProfilerActivity, profile
-from tritone.scheduler.request import Request
 from workload import Recordings, build_model
+
+from tritone.scheduler.request import Request
 
 ROWS = 20  # of the table
 WARM = 5  # steps after the last admission, before those that are looked at

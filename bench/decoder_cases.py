@@ -10,19 +10,20 @@ from cases import HALF, Case, Contestant, Prepared, Stage
 from roofline import Work
 from shapes import Batch, Model
 from torch import Tensor
-from tritone.kernels.candidates import (
+
+from tritone.kernels.attention.kv_cache import PAGE_SIZE, store
+from tritone.kernels.attention.paged.reference import paged_attention, paged_attention_reference
+from tritone.kernels.embedding import embedding, embedding_reference
+from tritone.kernels.runtime.packing import cumulative
+from tritone.kernels.sampling.candidates import (
     draw_candidates,
     draw_candidates_reference,
     top_candidates,
     top_candidates_reference,
 )
-from tritone.kernels.embedding import embedding, embedding_reference
-from tritone.kernels.kv_cache import PAGE_SIZE, store
-from tritone.kernels.packing import cumulative
-from tritone.kernels.paged_attention import paged_attention, paged_attention_reference
-from tritone.kernels.sampling import categorical, categorical_reference, greedy, greedy_reference
-from tritone.kernels.softmax import log_softmax
-from tritone.kernels.warping import warp, warp_reference
+from tritone.kernels.sampling.draw import categorical, categorical_reference, greedy, greedy_reference
+from tritone.kernels.sampling.softmax import log_softmax
+from tritone.kernels.sampling.warping import warp, warp_reference
 
 
 def embed(model: Model, rows: int) -> Case:

@@ -9,17 +9,18 @@ from cases import HALF, Case, Contestant, Prepared, Stage
 from roofline import Work
 from shapes import Batch
 from torch import Tensor
-from tritone.kernels.conv_subsample import conv_subsample, conv_subsample_reference
+
+from tritone.kernels.attention.flash import flash_attention, flash_attention_reference
+from tritone.kernels.conv.normalized import normalised_conv, normalised_conv_reference
+from tritone.kernels.conv.positional import positional_conv, positional_conv_reference
+from tritone.kernels.conv.subsample import conv_subsample, conv_subsample_reference
+from tritone.kernels.conv.waveform import waveform_conv, waveform_conv_reference
 from tritone.kernels.embedding import add_positions, add_positions_reference
-from tritone.kernels.fbank import fbank, fbank_reference
-from tritone.kernels.flash_attention import flash_attention, flash_attention_reference
-from tritone.kernels.group_norm import group_norm, group_norm_reference
-from tritone.kernels.mean_pool import mean_pool, mean_pool_reference
-from tritone.kernels.normalised_conv import normalised_conv, normalised_conv_reference
-from tritone.kernels.packing import cumulative
-from tritone.kernels.positional_conv import positional_conv, positional_conv_reference
-from tritone.kernels.utterance_cmvn import utterance_cmvn, utterance_cmvn_reference
-from tritone.kernels.waveform_conv import waveform_conv, waveform_conv_reference
+from tritone.kernels.features.fbank import fbank, fbank_reference
+from tritone.kernels.norm.group_norm import group_norm, group_norm_reference
+from tritone.kernels.norm.utterance_cmvn import utterance_cmvn, utterance_cmvn_reference
+from tritone.kernels.pooling.mean_pool import mean_pool, mean_pool_reference
+from tritone.kernels.runtime.packing import cumulative
 
 MEL_BINS, CONV_KERNEL = 80, 5
 

@@ -44,7 +44,7 @@ tests=(tests/kernels tests/test_gpu.py)
 # The engine's own tests write checkpoints and read audio; a machine with a GPU may lack what that takes.
 if python3 -c 'import sentencepiece, soundfile, soxr' 2>/dev/null; then tests+=(tests/engine/test_compiled.py tests/engine/test_on_kernels.py); fi
 # The only test there that wants a GPU; the others are of the CPU.
-if python3 -c 'import transformers, soundfile, soxr' 2>/dev/null; then tests+=(tests/engine/test_classification.py::test_on_a_gpu_many_at_once_are_to_the_bit_what_each_is_alone); fi
+if python3 -c 'import transformers, soundfile, soxr' 2>/dev/null; then tests+=(tests/engine/tasks/test_classification.py::test_on_a_gpu_many_at_once_are_to_the_bit_what_each_is_alone); fi
 engine=195 # seconds that the four steps at the end shall have, if those before them leave so much
 reserve=15 # of a step's limit, for what a benchmark does past its own --seconds
 

@@ -31,10 +31,10 @@ import numpy as np
 import torch
 from contestants import Tritone
 from machine import about_machine
-from tritone.engine.handle import Handle
 from workload import Recording, Recordings, build_model, write_processor
 
 import tritone
+from tritone.engine.handle import Handle
 
 PERCENTILES = (50, 90, 99)
 LOADS = (0.5, 0.8)  # of what the engine can do

@@ -8,8 +8,9 @@ from cases import HALF, Case, Contestant, Prepared, Stage
 from roofline import Work
 from shapes import Model
 from torch import Tensor
-from tritone.kernels.layer_norm import layer_norm, layer_norm_reference, rms_norm, rms_norm_reference
-from tritone.kernels.linear import linear, linear_reference
+
+from tritone.kernels.linear.gemm import linear, linear_reference
+from tritone.kernels.norm.layer_norm import layer_norm, layer_norm_reference, rms_norm, rms_norm_reference
 
 
 def linears(model: Model, sequences: int, rows: int, phase: str) -> Iterator[Case]:

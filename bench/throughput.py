@@ -39,10 +39,10 @@ from machine import about_machine
 from roofline import Peaks
 from throughput_report import Findings, Peer, Row, decoding, headline, progress, table, write
 from timeline import Utilisation, spent_on
-from tritone.kernels.launch import compiled
 from workload import Recordings, audio_seconds, build_model, config_of, write_processor
 
 import tritone
+from tritone.kernels.runtime.launch import compiled
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from shapes import MEAN, RATE, durations
 from torch import Tensor
-from tritone.kernels.fbank import frame_count
 
 import tritone
+from tritone.kernels.features.fbank import frame_count
 
 TOKENS_PER_SECOND = 3.4
 BINS = 80

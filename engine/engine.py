@@ -9,15 +9,15 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from ..kernels.launch import compiled
+from ..kernels.runtime.launch import compiled
 from .classification import TOP_K, Classification
+from .config import Settings
+from .gpu.warm_up import warm_up
 from .handle import Handle, in_order
-from .inputs import Recordings
-from .loading import driven, load
 from .openmp import release_team
-from .settings import Settings
-from .transcription import Transcription
-from .warm_up import warm_up
+from .outputs import Transcription
+from .tasks.inputs import Recordings
+from .tasks.loading import driven, load
 from .worker import Job, Prepared, Worker
 
 READERS = 2  # threads that decode and resample; one keeps up with several thousand seconds of audio a second

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from digits_data import SAMPLING_RATE, StringMaker, Utterance
 from torch import Tensor
-from tritone.kernels.fbank import fbank
-from tritone.kernels.utterance_cmvn import utterance_cmvn
+
+from tritone.kernels.features.fbank import fbank
+from tritone.kernels.norm.utterance_cmvn import utterance_cmvn
 
 FRAME_SHIFT = SAMPLING_RATE // 100  # samples
 FRAME_LENGTH = SAMPLING_RATE // 40  # samples

@@ -41,7 +41,8 @@ from digits_data import (
 from optimisation import averaged, first_average, schedule, update_average
 from plots import plotting
 from torch import Tensor, nn
-from tritone.models.speech_to_text import Speech2TextConfig, Speech2TextForConditionalGeneration
+
+from tritone.models.speech_to_text.model import Speech2TextConfig, Speech2TextForConditionalGeneration
 
 VOCABULARY = ("<s>", "<pad>", "</s>", "<unk>", *(f"▁{word}" for word in WORDS))
 LOSSES = ("decoder", "ctc", "frames", "attention")

@@ -7,7 +7,7 @@ import argparse
 import os
 import sys
 
-from .compilation import TARGETS, Resources, compile_all, declared_cases
+from .runtime.compilation import TARGETS, Resources, compile_all, declared_cases
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .dispatch import choose
-from .launch import ARCHITECTURES, DTYPES, kernel, ready
+from .runtime.dispatch import choose
+from .runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
 
 
 def embedding(

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .configuration import PretrainedConfig, read_config
-from .conversion import foreign_checkpoint, foreign_framework
-from .families import (
+from .checkpoints.convert import foreign_checkpoint, foreign_framework
+from .checkpoints.files import Checkpoint, open_checkpoint, read_json, single_file
+from .core.config import PretrainedConfig, read_config
+from .registry import (
     FAMILIES,
     Family,
     families_with,
@@ -16,7 +17,6 @@ from .families import (
     family_of_fields,
     family_of_model_type,
 )
-from .files import Checkpoint, open_checkpoint, read_json, single_file
 
 Name = str | os.PathLike[str] | Checkpoint
 
@@ -222,7 +222,7 @@ def _by_files(kind: str, checkpoint: Checkpoint, families: Iterable[Family]) -> 
             if (found := family.named(kind, name)) is not None:
                 return found
     if kind == "tokenizer" and names and checkpoint.find("tokenizer.json") is not None:
-        from .tokenization_file import PreTrainedTokenizerFast
+        from .tokenizers.tokenizer_json import PreTrainedTokenizerFast
 
         return PreTrainedTokenizerFast
     return _by_config(kind, checkpoint, families)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .inputs import uploaded
 from .request import GenerationOptions, Request
-from .selection import Group
+from .sampling.select import Group
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..kernels.packing import cumulative
+from ..kernels.runtime.packing import cumulative
 from .request import Request
 
 

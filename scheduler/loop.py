@@ -5,10 +5,10 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .outcome import Outcome, Pending
 from .request import Completion, Event, Request, Tokens
 from .runner import ModelRunner
 from .scheduler import Release, Scheduler
+from .step_output import Outcome, Pending
 
 _log = logging.getLogger(__name__)
 

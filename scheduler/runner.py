@@ -7,18 +7,18 @@ from typing import Protocol, TypeGuard, cast
 import torch
 from torch import Tensor
 
-from ..kernels.kv_cache import PAGE_SIZE
+from ..kernels.attention.kv_cache import PAGE_SIZE
 from .batch import Batch, Running, rules_of
-from .cache import PagedAttention, PagedCache, slots_of
-from .crew import Crew, Part, Result, balanced
-from .decoding import decode_batch
-from .graphs import DecodeGraphs, record_on
+from .cache.paged_cache import PagedAttention, PagedCache, slots_of
+from .decode_step import decode_batch
+from .device.cpu_pool import Crew, Part, Result, balanced
+from .device.cuda_graphs import DecodeGraphs, record_on
+from .device.encode_stream import Overlap
 from .inputs import FrontEnd, frames_of, pack_inputs, uploaded
-from .outcome import Answers, Arriving, Outcome, Pending, hypotheses_of
-from .overlap import Overlap
 from .request import FinishReason, GenerationOptions, Request
 from .scheduler import Admission, Demand, Step
 from .state import DecodeState
+from .step_output import Answers, Arriving, Outcome, Pending, hypotheses_of
 
 # What a cache that nobody sized may take: enough for some thousand seconds of audio in a small model.
 _DEFAULT_CACHE_BYTES = 2 << 30

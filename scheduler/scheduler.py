@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-from .pages import PAGE_SIZE, PageAllocator
+from .block_allocator import PAGE_SIZE, PageAllocator
 from .request import FinishReason
 
 

@@ -20,9 +20,9 @@ INTERPRETED = not torch.cuda.is_available()
 if INTERPRETED:
     os.environ["TRITON_INTERPRET"] = "1"
     package = importlib.import_module("tritone.kernels")
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("__"):
-            importlib.import_module(f"{package.__name__}.{module.name}")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     del os.environ["TRITON_INTERPRET"]
 
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle

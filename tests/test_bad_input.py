@@ -2,13 +2,13 @@
 
 Each line of the list has its case here, through the command or the engine, as a user meets it. More:
 
-    recordings       tests/engine/test_audio.py (files and arrays), tests/engine/test_engine.py (their place
-                     in a job), tests/models/test_speech_to_text_processing.py (the processor's arguments)
-    silence          tests/kernels/test_utterance_cmvn.py (a constant bin), the processor's tests (features)
-    checkpoints      tests/models/test_checkpoint.py, test_configuration.py, test_auto.py, test_hub.py (every
+    recordings       tests/engine/audio/test_reader.py (files and arrays), tests/engine/test_engine.py (their place
+                     in a job), tests/models/speech_to_text/test_feature_extractor.py (the processor's arguments)
+    silence          tests/kernels/norm/test_utterance_cmvn.py (a constant bin), the processor's tests (features)
+    checkpoints      tests/models/core/test_loading.py, test_configuration.py, test_auto.py, test_hub.py (every
                      answer of a hub, and none)
     a request        tests/scheduler/test_scheduler.py (one that can never fit)
-    options          tests/models/test_generation_config.py (every one that is not supported, every range)
+    options          tests/models/core/test_generation_config.py (every one that is not supported, every range)
     mutated files    tests/test_fuzz.py
 """
 
@@ -27,10 +27,10 @@ import soundfile
 import torch
 import typer.testing
 from safetensors.torch import load_file, save_file
-from tritone.engine.audio import AudioError
-from tritone.engine.cli import app
 
 import tritone
+from tritone.engine.audio.reader import AudioError
+from tritone.engine.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "models" / "digits"

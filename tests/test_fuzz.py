@@ -156,7 +156,8 @@ def audio_files() -> list[bytes]:
 
 def read_audio(folder: Path, number: int, content: bytes) -> None:
     import numpy as np
-    from tritone.engine.audio import load_audio
+
+    from tritone.engine.audio.reader import load_audio
 
     path = audio_path(folder, number)
     path.write_bytes(content)
@@ -274,8 +275,9 @@ def read_checkpoint(folder: Path, files: dict[str, bytes]) -> None:
 
 def main(kind: str, folder: Path, only: str | None = None) -> None:
     import torch
-    from tritone.engine.audio import AudioError
-    from tritone.models.speech_to_text import Speech2TextForConditionalGeneration  # noqa: F401
+
+    from tritone.engine.audio.reader import AudioError
+    from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration  # noqa: F401
 
     faulthandler.enable()
     warnings.simplefilter("ignore")

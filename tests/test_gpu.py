@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from tritone.engine import warm_up
-from tritone.kernels.packing import cumulative, spans
-from tritone.scheduler import runner
-from tritone.scheduler.graphs import record_on
-from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import Completion, GenerationOptions, Request
 
 import tritone
+from tritone.engine.gpu import warm_up
+from tritone.kernels.runtime.packing import cumulative, spans
+from tritone.scheduler import runner
+from tritone.scheduler.device.cuda_graphs import record_on
+from tritone.scheduler.loop import GenerationLoop
+from tritone.scheduler.request import Completion, GenerationOptions, Request
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 

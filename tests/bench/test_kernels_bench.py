@@ -66,8 +66,8 @@ def test_recordings_are_as_long_as_librispeechs_and_the_same_each_time(bench, co
 
 
 def test_lengths_are_those_that_the_models_would_have(bench):
-    from tritone.kernels.conv_subsample import output_length
-    from tritone.kernels.fbank import frame_count
+    from tritone.kernels.conv.subsample import output_length
+    from tritone.kernels.features.fbank import frame_count
 
     shapes = bench["shapes"]
     batch = shapes.real(shapes.SMALL, 40)
@@ -259,8 +259,8 @@ def test_a_whole_run_with_invented_times(bench, peaks, kernels_on, tmp_path, mon
 
 
 def test_another_tile_computes_the_same_and_only_for_as_long_as_asked(bench, kernels_on):
-    from tritone.kernels.launch import recorded
-    from tritone.kernels.linear import linear
+    from tritone.kernels.linear.gemm import linear
+    from tritone.kernels.runtime.launch import recorded
 
     tiles = bench["tiles"]
     hidden, weight = torch.randn(37, 48, device=kernels_on), torch.randn(32, 48, device=kernels_on)

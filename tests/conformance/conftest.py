@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import Speech2TextConfig, Speech2TextForConditionalGeneration
 from transformers.utils import logging
+
+import tritone
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import Completion, Request
 from tritone.scheduler.runner import ModelRunner
-
-import tritone
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from tritone.models.speech_to_text import Speech2TextConfig, Speech2TextForConditionalGeneration
+
+from tritone.models.speech_to_text.model import Speech2TextConfig, Speech2TextForConditionalGeneration
 
 GOLDEN = Path(__file__).with_name("golden") / "head_masks.safetensors"
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 import transformers
 from torch import Tensor
-from tritone.kernels.packing import cumulative
-from tritone.models.families import families_with
+
+import tritone
+from tritone.kernels.runtime.packing import cumulative
+from tritone.models.registry import families_with
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import Completion, Request
 from tritone.scheduler.runner import ModelRunner
-
-import tritone
 
 TOLERANCE = 1e-4
 GPT2 = {"vocab_size": 61, "n_embd": 36, "n_layer": 2, "n_head": 3, "n_positions": 150}

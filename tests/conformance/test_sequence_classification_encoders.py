@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tritone.kernels.packing import cumulative
+
+import tritone
+from tritone.kernels.runtime.packing import cumulative
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import Request
 from tritone.scheduler.runner import ModelRunner
-
-import tritone
 
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 BERT = {

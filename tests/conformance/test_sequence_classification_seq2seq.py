@@ -10,9 +10,9 @@ import torch
 import transformers
 from torch import Tensor
 from transformers.models.t5.modeling_t5 import T5Attention
-from tritone.kernels.distance_buckets import Buckets
 
 import tritone
+from tritone.kernels.attention.distance_buckets import Buckets
 
 TOLERANCE = 1e-4
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {

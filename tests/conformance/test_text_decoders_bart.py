@@ -16,9 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
-from tritone.models.key_values import KeyValues
 
 import tritone
+from tritone.models.core.past_key_values import KeyValues
 
 TOLERANCE = 1e-4
 GOLDEN = Path(__file__).with_name("golden") / "speech_to_text_2.safetensors"

@@ -10,9 +10,9 @@ import torch
 import transformers
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
-from tritone.scheduler.request import GenerationOptions, Request
 
 import tritone
+from tritone.scheduler.request import GenerationOptions, Request
 
 TOLERANCE = 1e-4
 BERT = {

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 import triton
-from tritone.kernels import launch
 
 import tritone
+from tritone.kernels.runtime import launch
 
 
 def noise(count: int, seconds: float = 1.0) -> list[np.ndarray]:

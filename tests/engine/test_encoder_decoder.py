@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from tritone.engine.audio import AudioError
-from tritone.models.speech_encoder_decoder import SpeechEncoderDecoderModel
-from tritone.models.speech_encoder_decoder_config import SpeechEncoderDecoderConfig
 
 import tritone
+from tritone.engine.audio.reader import AudioError
+from tritone.models.speech_encoder_decoder.config import SpeechEncoderDecoderConfig
+from tritone.models.speech_encoder_decoder.model import SpeechEncoderDecoderModel
 
 SOON = 60  # seconds
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "zero", "one", "two", "three", "##teen", "##ty"]
@@ -69,7 +69,9 @@ def test_each_of_twenty_at_once_has_the_tokens_that_generate_finds_for_it_alone(
 def test_a_cache_that_nobody_sized_holds_the_longest_recording_that_memory_allows(
     folder, waveforms, monkeypatch
 ):
-    monkeypatch.setattr("tritone.engine.limits._memory", lambda device: 4 * 3 * (12 / 10) * 4 * 16_000 * 30)
+    monkeypatch.setattr(
+        "tritone.engine.audio.limits._memory", lambda device: 4 * 3 * (12 / 10) * 4 * 16_000 * 30
+    )
     with tritone.Engine(folder, device="cpu", num_rows=2) as engine:
         assert engine.max_seconds == pytest.approx(30, abs=0.01)
         longest = np.tile(waveforms[0], 99)[: int(engine.max_seconds * 16_000)]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tritone.engine.audio import AudioError
 
 import tritone
+from tritone.engine.audio.reader import AudioError
 
 SOON = 60  # seconds
 

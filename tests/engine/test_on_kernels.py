@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tritone.kernels.compilation import declared_cases
-from tritone.kernels.launch import ARCHITECTURES, recorded
 
 import tritone
+from tritone.kernels.runtime.compilation import declared_cases
+from tritone.kernels.runtime.launch import ARCHITECTURES, recorded
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 WANTED = json.loads((SAMPLES / "transcripts.json").read_text())
@@ -21,12 +21,12 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The name of every implementation that an operation's dispatch takes during the test."""
     names: list[str] = []
     package = importlib.import_module("tritone.kernels")
-    for found in pkgutil.iter_modules(package.__path__):
-        if found.name.startswith("__"):
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if found.name.endswith("__main__"):
             continue
-        module = importlib.import_module(f"tritone.kernels.{found.name}")
+        module = importlib.import_module(found.name)
         original = getattr(module, "choose", None)
-        if original is None or found.name == "dispatch":
+        if original is None or found.name.endswith(".dispatch"):
             continue
 
         def spy(*tensors, original=original, **implementations):

@@ -5,8 +5,9 @@ import time
 from dataclasses import dataclass
 
 import pytest
+
 from tritone.engine.handle import Handle, in_order
-from tritone.engine.transcription import TokenReader, Transcription
+from tritone.engine.outputs import TokenReader, Transcription
 from tritone.engine.worker import Job, Prepared, Worker
 from tritone.scheduler.request import Completion, FinishReason, GenerationOptions, Hypothesis, Tokens
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from tritone.kernels.embedding import add_positions, add_positions_reference, embedding, embedding_reference
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]

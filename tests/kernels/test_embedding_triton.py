@@ -2,13 +2,9 @@
 
 import pytest
 import torch
-from tritone.kernels.embedding import (
-    add_positions,
-    add_positions_reference,
-    embedding,
-    embedding_reference,
-)
-from tritone.kernels.launch import recorded
+
+from tritone.kernels.embedding import add_positions, add_positions_reference, embedding, embedding_reference
+from tritone.kernels.runtime.launch import recorded
 
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 WIDTHS = [1, 7, 144, 256, 300]

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+
+import tritone
 from tritone.models.auto import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -21,13 +23,14 @@ from tritone.models.auto import (
     AutoProcessor,
     AutoTokenizer,
 )
-from tritone.models.families import FAMILIES, family_of_fields
-from tritone.models.speech_to_text import Speech2TextForConditionalGeneration, Speech2TextModel
-from tritone.models.speech_to_text_config import Speech2TextConfig
-from tritone.models.speech_to_text_processing import Speech2TextFeatureExtractor, Speech2TextProcessor
-from tritone.models.speech_to_text_tokenization import Speech2TextTokenizer
-
-import tritone
+from tritone.models.registry import FAMILIES, family_of_fields
+from tritone.models.speech_to_text.config import Speech2TextConfig
+from tritone.models.speech_to_text.feature_extractor import (
+    Speech2TextFeatureExtractor,
+    Speech2TextProcessor,
+)
+from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration, Speech2TextModel
+from tritone.models.speech_to_text.tokenizer import Speech2TextTokenizer
 
 SIZES = {
     "vocab_size": 40,
@@ -259,7 +262,7 @@ def test_a_fresh_model_is_made_from_a_configuration():
             r"nothing for a BertConfig \(model_type 'bert'\); supported here: Speech2Text",
         ),
         (transformers.WhisperConfig(), "nothing for a WhisperConfig"),
-        (tritone.models.configuration.PretrainedConfig(), "nothing for a PretrainedConfig"),
+        (tritone.models.core.config.PretrainedConfig(), "nothing for a PretrainedConfig"),
         ({"model_type": "speech_to_text"}, "nothing for a dict"),
         (None, "nothing for a NoneType"),
     ],

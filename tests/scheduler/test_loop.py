@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from tritone.models.speech_to_text import Speech2TextForConditionalGeneration
-from tritone.models.speech_to_text_config import Speech2TextConfig
+
+from tritone.models.speech_to_text.config import Speech2TextConfig
+from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import Completion, FinishReason, GenerationOptions, Request, Tokens
 from tritone.scheduler.scheduler import CapacityError

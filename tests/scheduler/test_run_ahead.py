@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tritone.models.speech_to_text import Speech2TextForConditionalGeneration
-from tritone.models.speech_to_text_config import Speech2TextConfig
+
+from tritone.models.speech_to_text.config import Speech2TextConfig
+from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import Completion, FinishReason, GenerationOptions, Request, Tokens
 

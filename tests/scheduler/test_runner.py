@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from tritone.models.speech_to_text import Speech2TextForConditionalGeneration
-from tritone.models.speech_to_text_config import Speech2TextConfig
+
+from tritone.models.speech_to_text.config import Speech2TextConfig
+from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler import runner as runner_module
 from tritone.scheduler.request import FinishReason, GenerationOptions, Hypothesis, Request
 from tritone.scheduler.runner import ModelRunner

@@ -1,6 +1,7 @@
 """The scheduler's policy, case by case."""
 
 import pytest
+
 from tritone.scheduler.request import FinishReason
 from tritone.scheduler.scheduler import CapacityError, Demand, Release, Scheduler, Step
 

@@ -5,6 +5,7 @@ import time
 from itertools import count
 
 import pytest
+
 from tritone.scheduler.request import FinishReason
 from tritone.scheduler.scheduler import Demand, Release, Scheduler, Step
 

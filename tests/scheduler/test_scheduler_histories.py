@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tritone.scheduler.pages import PAGE_SIZE
+
+from tritone.scheduler.block_allocator import PAGE_SIZE
 from tritone.scheduler.request import FinishReason
 from tritone.scheduler.scheduler import CapacityError, Demand, Release, Scheduler, Step
 

@@ -1,0 +1,342 @@
+"""Attention whose scores have a learned bias for how far apart two tokens are: T5's (arXiv 1910.10683)."""
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..runtime.dispatch import choose
+from ..runtime.launch import kernel, ready
+from ..runtime.packing import aligned, check_cu_seqlens, spans
+from ..runtime.weight_cache import kept
+from .distance_buckets import Buckets
+from .flash import declare_heads, query_blocks, weighted_values
+
+
+def biased_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_query: Tensor,
+    cu_key: Tensor,
+    bias_table: Tensor,
+    buckets: Buckets,
+    *,
+    causal: bool = False,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+) -> Tensor:
+    """`softmax(query @ key.T * scale + bias) @ value`, each sequence on its own, in float32 inside.
+
+    The bias of a query and a key is the table's row for the bucket of their distance, a number a head. Both
+    ends are aligned: a sequence's last query has the place of its last key. A query that sees no key gets
+    zeros.
+
+    Args:
+        query: [query tokens, heads, head_dim], packed. On a GPU head_dim is at most 128.
+        key, value: [key tokens, heads, head_dim], packed.
+        cu_query, cu_key: int32 [n + 1] each; the same n sequences. Not to be changed in place, as for
+            `flash_attention`.
+        bias_table: [buckets, heads]. What is derived from it for a launch is kept, see `derived.kept`.
+        buckets: how distances find their rows in the table.
+        causal: a query sees the keys up to its own place.
+        scale: multiplies the products; T5 leaves them as they are.
+        dropout: of the attention weights, for training.
+
+    Returns:
+        [query tokens, heads, head_dim].
+
+    Raises:
+        ValueError: shapes or offsets that do not fit.
+    """
+    check_cu_seqlens(cu_query, query.shape[0], "cu_query")
+    check_cu_seqlens(cu_key, key.shape[0], "cu_key")
+    if cu_query.numel() != cu_key.numel():
+        raise ValueError(
+            f"queries of {cu_query.numel() - 1} sequences, but keys of {cu_key.numel() - 1}; give one of each"
+        )
+    if query.dim() != 3 or key.shape != value.shape or query.shape[1:] != key.shape[1:]:
+        raise ValueError(
+            f"heads do not fit: query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"
+        )
+    if list(bias_table.shape) != [buckets.count, query.shape[1]]:
+        raise ValueError(
+            f"bias_table must be {[buckets.count, query.shape[1]]}, a number a bucket and head, "
+            f"got {list(bias_table.shape)}"
+        )
+    given = (query, key, value, cu_query, cu_key, bias_table)
+    if dropout:
+        return biased_attention_reference(*given, buckets, causal=causal, scale=scale, dropout=dropout)
+    run = choose(
+        *given,
+        reference=biased_attention_reference,
+        cpu=biased_attention_cpu,
+        triton=biased_attention_triton,
+    )
+    return run(*given, buckets, causal=causal, scale=scale)
+
+
+def biased_weights(
+    query: Tensor,
+    key: Tensor,
+    cu_query: Tensor,
+    cu_key: Tensor,
+    bias_table: Tensor,
+    buckets: Buckets,
+    *,
+    causal: bool = False,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+) -> list[Tensor]:
+    """The attention weights of each sequence, [heads, queries, keys] in float32 at least: half of the
+    specification."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    rows, limit = buckets.rows(query.device), buckets.farthest
+    weights = []
+    for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
+        one, other = aligned(query[q0:q1]).to(wide), aligned(key[k0:k1]).to(wide)
+        place = torch.arange(q1 - q0, device=query.device) + (k1 - k0) - (q1 - q0)
+        distance = place[:, None] - torch.arange(k1 - k0, device=query.device)
+        bias = bias_table[rows[distance.clamp(-limit, limit) + limit]].permute(2, 0, 1).to(wide)
+        scores = torch.einsum("qhd,khd->hqk", one, other) * scale + bias
+        if causal:
+            # A finite number for a query that sees no key: its weights are 0, and its gradient too.
+            scores = scores.masked_fill(distance < 0, torch.finfo(wide).min)
+            weight = scores.softmax(-1).masked_fill(distance < 0, 0.0)
+        else:
+            weight = scores.softmax(-1)
+        weights.append(F.dropout(weight, dropout, dropout > 0))
+    return weights
+
+
+def biased_attention_reference(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_query: Tensor,
+    cu_key: Tensor,
+    bias_table: Tensor,
+    buckets: Buckets,
+    *,
+    causal: bool = False,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The specification, in plain torch: one sequence after the other."""
+    weights = biased_weights(
+        query,
+        key,
+        cu_query,
+        cu_key,
+        bias_table,
+        buckets,
+        causal=causal,
+        scale=scale,
+        dropout=dropout,
+    )
+    return weighted_values(weights, value, cu_key)
+
+
+def biased_attention_cpu(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_query: Tensor,
+    cu_key: Tensor,
+    bias_table: Tensor,
+    buckets: Buckets,
+    *,
+    causal: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
+    """One sequence after the other: the order of its sums then depends on its own length alone."""
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    by_distance = kept(bias_table, _maker(buckets, 1.0))
+    for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
+        blind = max(q1 - q0 - (k1 - k0), 0) if causal else q1 - q0 if k0 == k1 else 0
+        out[q0 : q0 + blind] = 0
+        q0 += blind
+        if q0 == q1:
+            continue
+        # With the last query first, a row of biases is the one before it moved by a place: all of them are
+        # views of one line, of a bias a distance, and no [queries, keys] tensor is made.
+        mixed = F.scaled_dot_product_attention(
+            query[q0:q1].flip(0).transpose(0, 1)[None],
+            aligned(key[k0:k1]).transpose(0, 1)[None],
+            aligned(value[k0:k1]).transpose(0, 1)[None],
+            attn_mask=_line(by_distance, q1 - q0, k1 - k0, causal).unfold(1, k1 - k0, 1)[None],
+            scale=scale,
+        )
+        out[q0:q1] = mixed[0].transpose(0, 1).flip(0)
+    return out
+
+
+def _line(by_distance: Tensor, queries: int, keys: int, causal: bool) -> Tensor:
+    """The biases of a sequence, from its last query and first key to its first query and last key:
+    [heads, queries + keys - 1]."""
+    limit = by_distance.shape[1] // 2
+    distance = keys - 1 - torch.arange(queries + keys - 1)
+    line = by_distance[:, distance.clamp(-limit, limit) + limit]
+    if causal:
+        line[:, keys:] = -math.inf
+    return line
+
+
+@cache
+def _maker(buckets: Buckets, factor: float) -> Callable[[Tensor], Tensor]:
+    """What makes of a table [buckets, heads] the biases by distance, [heads, 2 * farthest + 1] in float32 at
+    least, times a factor. The same function every time, which `kept` goes by."""
+
+    def make(table: Tensor) -> Tensor:
+        wide = table.detach().to(torch.promote_types(table.dtype, torch.float32)) * factor
+        return wide[buckets.rows(table.device)].t().contiguous()
+
+    return make
+
+
+def biased_attention_triton(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_query: Tensor,
+    cu_key: Tensor,
+    bias_table: Tensor,
+    buckets: Buckets,
+    *,
+    causal: bool = False,
+    scale: float = 1.0,
+) -> Tensor:
+    """One program for a block of queries and a head, as in `flash_attention_triton`."""
+    tokens, heads, head_dim = query.shape
+    if head_dim > _WIDEST:
+        raise ValueError(f"attention on a GPU takes heads of at most {_WIDEST}, got {head_dim}")
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    if not out.numel():
+        return out
+    case = biased_attention_kernel.case(
+        query.device,
+        max(16, triton.next_power_of_2(head_dim)),
+        query.dtype,
+        "aligned" if head_dim % 16 == 0 else "any",
+    )
+    blocks = query_blocks(cu_query, cu_key, tokens, case.constant("BLOCK_M"))
+    case.launch(
+        (blocks.shape[0] * heads,),
+        ready(query),
+        ready(key),
+        ready(value),
+        ready(kept(bias_table, _maker(buckets, math.log2(math.e)))),
+        blocks,
+        out,
+        heads,
+        head_dim,
+        buckets.farthest,
+        int(causal),
+        scale * math.log2(math.e),
+    )
+    return out
+
+
+@kernel(sizes=("head_dim",))
+def biased_attention_kernel(
+    query_ptr,  # [query tokens, heads, head_dim]
+    key_ptr,  # [key tokens, heads, head_dim]
+    value_ptr,  # [key tokens, heads, head_dim]
+    bias_ptr,  # float32 [heads, 2 * limit + 1], by distance, times log2(e)
+    blocks_ptr,  # int32 [blocks, 4], see `flash_attention.query_blocks`
+    out_ptr,  # [query tokens, heads, head_dim]
+    heads: tl.int32,
+    head_dim: tl.int32,
+    limit: tl.int32,  # the distance from which on all biases of a side are one
+    causal: tl.int32,  # 0 or 1
+    scale: tl.float32,  # times log2(e): powers of 2 are what the hardware has
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    block = blocks_ptr + tl.program_id(0) // heads * 4
+    head = tl.program_id(0) % heads
+    first, query_end = tl.load(block), tl.load(block + 1)
+    key_begin, keys = tl.load(block + 2), tl.load(block + 3) - tl.load(block + 2)
+    if first >= query_end:
+        return
+
+    m = tl.arange(0, BLOCK_M)
+    n = tl.arange(0, BLOCK_N)
+    d = tl.arange(0, BLOCK_D)
+    stride = heads * head_dim
+    far = stride.to(tl.int64)
+    places = m[:, None] * stride + d[None, :]
+    there = (first + m < query_end)[:, None] & (d < head_dim)[None, :]
+    query_rows = (first.to(tl.int64) * heads + head) * head_dim
+    key_rows = (key_begin.to(tl.int64) * heads + head) * head_dim
+    query = tl.load(query_ptr + query_rows + places, mask=there, other=0.0)
+
+    # Keys are counted from the sequence's first, and the block's first query stands at `diagonal`.
+    diagonal = first - query_end + keys
+    lag = m[:, None] - n[None, :]
+    middle = bias_ptr + head * (2 * limit + 1) + limit
+    nearest = (causal - 1) * 1073741824  # the least distance that is seen: 0, or less than there is
+    stop_at = keys - causal * tl.maximum(query_end - first - BLOCK_M, 0)
+
+    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    mixed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    for start in range(0, stop_at, BLOCK_N):
+        rows = key_rows + start * far
+        inside = (start + n < keys)[:, None] & (d < head_dim)[None, :]
+        key = tl.load(key_ptr + rows + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
+        step = diagonal - start
+        # The tile's distances go from step - (BLOCK_N - 1) to step + BLOCK_M - 1; their biases are read from
+        # the cache. Where all are beyond the limit there is one for the tile.
+        if (step - (BLOCK_N - 1) < limit) & (step + (BLOCK_M - 1) > -limit):
+            scores += tl.load(middle + tl.minimum(tl.maximum(step + lag, -limit), limit))
+        else:
+            scores += tl.load(middle + tl.where(step > 0, limit, -limit))
+        if start + BLOCK_N > keys - causal * (query_end - first - 1):
+            seen = (start + n < keys)[None, :] & (lag + step >= nearest)
+            scores = tl.where(seen, scores, float("-inf"))
+        raised = tl.maximum(highest, tl.max(scores, 1))
+        # Where nothing has been seen yet, -inf - -inf would be no number.
+        shift = tl.where(raised == float("-inf"), 0.0, raised)
+        weights = tl.exp2(scores - shift[:, None])
+        decay = tl.exp2(highest - shift)
+        total = total * decay + tl.sum(weights, 1)
+        mixed = mixed * decay[:, None]
+        value = tl.load(value_ptr + rows + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        mixed = tl.dot(weights.to(value.dtype), value, mixed, input_precision=PRECISION)
+        highest = raised
+
+    mixed = mixed / tl.where(total == 0.0, 1.0, total)[:, None]
+    tl.store(out_ptr + query_rows + places, mixed.to(out_ptr.dtype.element_ty), mask=there)
+
+
+_WIDEST = 128  # of heads, as in flash_attention
+
+
+def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
+    """Queries and keys of a step, warps and stages. Half of flash_attention's queries: each bias is read by
+    an address of its own, and addresses take two registers a score."""
+    if dtype == torch.float32:
+        rows, keys, stages = 32, 16, 2
+    elif alignment == "any":
+        rows, keys, stages = 64, 32, 2
+    else:
+        rows, keys, stages = 64, 32 if width > 64 else 64, 3
+    stages = 1 if architecture == "gfx942" else stages
+    return {"BLOCK_M": rows, "BLOCK_N": keys, "num_warps": 8, "num_stages": stages}
+
+
+declare_heads(
+    biased_attention_kernel,
+    ("query_ptr", "key_ptr", "value_ptr", "out_ptr"),
+    {"bias_ptr": torch.float32, "blocks_ptr": torch.int32},
+    _blocks,
+)

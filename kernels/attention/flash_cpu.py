@@ -1,0 +1,54 @@
+"""Attention of one long sequence on the CPU by oneDNN's products, where torch's fused attention is slower."""
+
+import math
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..linear.cpu import one_dnn, packs
+
+LONG = 64  # queries and keys from which on this can take less time than torch's fused attention
+_QUERIES = 384  # of a block: with 1,000 keys its scores take 1.5 MB
+_STEP = 32  # keys are rounded up to this: for every number of them oneDNN compiles code
+
+
+@cache
+def products_pay(dtype: torch.dtype) -> bool:
+    """Whether `attention_by_products` is the faster one here, for sequences that are `LONG`.
+
+    torch's fused attention leaves its products to MKL, which does without AVX-512 on AMD's processors. On
+    a core of an Intel Xeon the fused one takes half the time, in float32 and bfloat16, from 64 keys to 1,024.
+    """
+    # torch before 2.12 does not say whose processor it is.
+    about: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return packs(dtype) and not str(about.get("cpu_name", "")).startswith("Intel")
+
+
+def attention_by_products(
+    out: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float | None
+) -> None:
+    """`softmax(query @ key.T * scale) @ value` of one sequence into `out`, all [tokens, heads, head_dim].
+
+    In bfloat16 scores and weights are rounded to it, as in transformers.
+    """
+    queries, keys, head_dim = query.shape[0], key.shape[0], query.shape[2]
+    scale = head_dim**-0.5 if scale is None else scale
+    wide_query = _padded(query.transpose(0, 1), 0, -queries % _STEP).mul_(scale)
+    wide_key = _padded(key.transpose(0, 1), 0, -keys % _STEP)
+    wide_value = _padded(value.permute(1, 2, 0), -keys % _STEP, 0)
+    for head in range(query.shape[1]):
+        for first in range(0, queries, _QUERIES):
+            scores = one_dnn(wide_query[head, first : first + _QUERIES], wide_key[head])
+            scores[:, keys:] = -math.inf
+            mixed = one_dnn(torch.softmax(scores, -1, out=scores), wide_value[head])
+            out[first : first + _QUERIES, head] = mixed[: queries - first]
+
+
+def _padded(wide: Tensor, columns: int, rows: int) -> Tensor:
+    """Copy of `wide` [heads, rows, columns] with so many zeros behind each, contiguous."""
+    heads, before, width = wide.shape
+    padded = wide.new_zeros(heads, before + rows, width + columns)
+    padded[:, :before, :width] = wide
+    return padded

@@ -1,0 +1,138 @@
+"""Pages of keys and values: 16 rows each, written by a prefill or by one decode step."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..runtime.dispatch import choose
+from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+
+PAGE_SIZE = 16  # rows of a page
+
+
+def store(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor) -> None:
+    """Write rows into pages, in place.
+
+    Args:
+        keys, values: [pages, 16, heads, head_dim], contiguous: one layer's pool.
+        new_keys, new_values: [rows, heads, head_dim].
+        slots: int64 [rows], `page * 16 + row in the page`; no slot twice. One past the pool is an error on
+            the CPU; a kernel cannot raise, and leaves that row out.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit, or pools that cannot be written in place.
+    """
+    if (
+        keys.shape != values.shape
+        or new_keys.shape != new_values.shape
+        or new_keys.shape[1:] != keys.shape[2:]
+        or keys.shape[1] != PAGE_SIZE
+    ):
+        raise ValueError(
+            f"rows {list(new_keys.shape)} and {list(new_values.shape)} "
+            f"do not fit pages of {list(keys.shape[1:])}"
+        )
+    if slots.shape != new_keys.shape[:1]:
+        raise ValueError(f"{new_keys.shape[0]} rows need as many slots, got {list(slots.shape)}")
+    if len({tensor.dtype for tensor in (keys, values, new_keys, new_values)}) > 1:
+        raise ValueError(
+            f"rows of {new_keys.dtype} and {new_values.dtype} do not fit pages of {keys.dtype} and "
+            f"{values.dtype}; convert them with .to(dtype)"
+        )
+    check_pools(keys, values)
+    run = choose(keys, values, new_keys, new_values, slots, reference=store_reference, triton=store_triton)
+    run(keys, values, new_keys, new_values, slots)
+
+
+def check_pools(*pools: Tensor) -> None:
+    """Refuse pools that a kernel would have to copy first.
+
+    A page takes 16 rows of 2 bytes at least, so all pages, and layers of a cache, begin at a multiple of 32
+    bytes if the first one does. torch allocates that way.
+
+    Raises:
+        ValueError: not contiguous, or not at a multiple of 16 bytes.
+    """
+    for pool in pools:
+        if not pool.is_contiguous() or pool.data_ptr() % 16:
+            raise ValueError(
+                f"a pool must be contiguous and begin at a multiple of 16 bytes; this one, "
+                f"{list(pool.shape)}, has strides {pool.stride()} and begins {pool.data_ptr() % 16} bytes "
+                "past one: take a layer of a whole cache"
+            )
+
+
+def store_reference(
+    keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor
+) -> None:
+    """The specification, in plain torch."""
+    keys.view(-1, *keys.shape[2:])[slots] = new_keys
+    values.view(-1, *values.shape[2:])[slots] = new_values
+
+
+def store_triton(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor) -> None:
+    """One launch for keys and values."""
+    rows, width = new_keys.shape[0], keys.shape[2] * keys.shape[3]
+    case = store_kernel.case(keys.device, keys.dtype, "aligned" if width % 16 == 0 else "any")
+    blocks = triton.cdiv(rows, case.constant("BLOCK_M")), triton.cdiv(width, case.constant("BLOCK_N"))
+    case.launch(
+        blocks,
+        keys,
+        values,
+        ready(new_keys),
+        ready(new_values),
+        ready(slots),
+        rows,
+        keys.shape[0] * PAGE_SIZE,
+        width,
+    )
+
+
+@kernel(sizes=("width",))
+def store_kernel(
+    keys_ptr,  # [places, width], as values
+    values_ptr,
+    new_keys_ptr,  # [rows, width], as new values
+    new_values_ptr,
+    slots_ptr,  # int64 [rows]
+    rows: tl.int32,
+    places: tl.int32,  # pages * 16
+    width: tl.int32,  # heads * head_dim
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    slot = tl.load(slots_ptr + m, mask=m < rows, other=-1)
+    there = ((slot >= 0) & (slot < places))[:, None] & (n < width)[None, :]
+    source = m.to(tl.int64)[:, None] * width + n[None, :]
+    target = slot[:, None] * width + n[None, :]
+    key = tl.load(new_keys_ptr + source, mask=there)
+    value = tl.load(new_values_ptr + source, mask=there)
+    tl.store(keys_ptr + target, key, mask=there)
+    tl.store(values_ptr + target, value, mask=there)
+
+
+def _declare() -> None:
+    """Tiles in which a thread moves 16 bytes of keys and as many of values, for halves."""
+    for architecture in ARCHITECTURES:
+        for dtype in DTYPES:
+            for alignment in ("aligned", "any"):
+                store_kernel.declare(
+                    dtype,
+                    alignment,
+                    architecture=architecture,
+                    pointers={
+                        "slots_ptr": torch.int64,
+                        **dict.fromkeys(("keys_ptr", "values_ptr", "new_keys_ptr", "new_values_ptr"), dtype),
+                    },
+                    aligned=alignment == "aligned",
+                    BLOCK_M=4,
+                    BLOCK_N=256,
+                    num_warps=4,
+                    num_stages=1,
+                )
+
+
+_declare()

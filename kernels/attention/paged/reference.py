@@ -1,0 +1,101 @@
+"""One query step over paged keys and values.
+
+A request's hypotheses are consecutive query rows. Cross-attention pages belong to the request and all
+its rows read them. Self-attention pages belong to a hypothesis each, and `origin` says whose row stands
+for which position of which hypothesis: beams change their history by changing that table, never a page.
+"""
+
+import torch
+from torch import Tensor
+
+from ...runtime.dispatch import choose
+from ...runtime.packing import spans
+from ..kv_cache import PAGE_SIZE
+from .cpu import paged_attention_cpu
+from .triton import LARGEST_HEAD, paged_attention_triton
+
+
+def paged_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    block_tables: Tensor,
+    lengths: Tensor,
+    cu_rows: Tensor,
+    *,
+    scale: float,
+    origin: Tensor | None = None,
+) -> Tensor:
+    """`softmax(query @ key.T * scale) @ value` over each request's pages, in an order its length alone fixes.
+
+    Args:
+        query: [rows, heads, head_dim], the rows of a request next to each other.
+        keys, values: [pages, 16, heads, head_dim]: one layer's pool.
+        block_tables: int32. Without `origin` [requests, blocks]: the request's pages, all rows read them.
+            With `origin` [rows, blocks]: each hypothesis' own pages. Like `lengths` and `origin` not to be
+            changed in place: what is derived from them is kept while they live, for the layers that follow.
+        lengths: int32 [requests], positions to attend to, at least 1 and within the table (and `origin`).
+        cu_rows: int32 [requests + 1], which rows are a request's.
+        scale: multiplies the scores.
+        origin: int32 [rows, positions]: for each row and position, the hypothesis (0 to k - 1 within the
+            request) whose page holds it.
+
+    Returns:
+        [rows, heads, head_dim].
+
+    Raises:
+        ValueError: tables, keys or values that do not fit the query.
+    """
+    wanted = (PAGE_SIZE, *query.shape[1:])
+    if keys.shape != values.shape or keys.shape[1:] != wanted or query.dim() != 3:
+        raise ValueError(
+            f"keys {list(keys.shape)} and values {list(values.shape)} do not fit a query of "
+            f"{list(query.shape)}; both must be [pages, {', '.join(map(str, wanted))}]"
+        )
+    if not keys.dtype == values.dtype == query.dtype:
+        raise ValueError(
+            f"query, keys and values must have one dtype, got {query.dtype}, {keys.dtype} and {values.dtype}"
+        )
+    tables = query.shape[0] if origin is not None else lengths.shape[0]
+    if block_tables.shape[0] != tables:
+        raise ValueError(f"block_tables has {block_tables.shape[0]} rows, but there are {tables} to serve")
+    run = choose(
+        query,
+        keys,
+        values,
+        block_tables,
+        lengths,
+        cu_rows,
+        origin,
+        reference=paged_attention_reference,
+        cpu=paged_attention_cpu,
+        triton=paged_attention_triton if query.shape[2] <= LARGEST_HEAD else None,
+    )
+    return run(query, keys, values, block_tables, lengths, cu_rows, scale=scale, origin=origin)
+
+
+def paged_attention_reference(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    block_tables: Tensor,
+    lengths: Tensor,
+    cu_rows: Tensor,
+    *,
+    scale: float,
+    origin: Tensor | None = None,
+) -> Tensor:
+    """The specification, in plain torch: gather each row's own keys and values, then plain softmax."""
+    out = torch.empty_like(query)
+    for request, (start, end) in enumerate(spans(cu_rows)):
+        positions = torch.arange(int(lengths[request]), device=query.device)
+        for row in range(start, end):
+            if origin is None:
+                pages = block_tables[request, positions // PAGE_SIZE]
+            else:
+                pages = block_tables[start + origin[row, positions].long(), positions // PAGE_SIZE]
+            key = keys[pages.long(), positions % PAGE_SIZE].float()
+            value = values[pages.long(), positions % PAGE_SIZE].float()
+            weights = (torch.einsum("hd,thd->ht", query[row].float(), key) * scale).softmax(-1)
+            out[row] = torch.einsum("ht,thd->hd", weights, value).to(out.dtype)
+    return out

@@ -1,0 +1,291 @@
+"""The kernels of `paged_attention`: long contexts in splits, added up in their order."""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ...runtime.launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from ..kv_cache import PAGE_SIZE, check_pools
+
+# Positions that one program of the kernel goes through. A longer context is split into so many programs,
+# whose results a second kernel adds up in their order: 20 s of audio at 40 ms a position need only the first.
+SPLIT = 512
+_HEAD_DIMS = (64, 128)  # what the kernels' tiles hold of a head; smaller heads are masked, not read
+LARGEST_HEAD = _HEAD_DIMS[-1]
+
+
+def paged_attention_triton(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    block_tables: Tensor,
+    lengths: Tensor,
+    cu_rows: Tensor,
+    *,
+    scale: float,
+    origin: Tensor | None = None,
+) -> Tensor:
+    """A program for each request, head and split; a second launch where the table has room for two splits."""
+    (rows, heads, head_dim), requests = query.shape, lengths.shape[0]
+    check_pools(keys, values)
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    lengths, cu_rows, block_tables = ready(lengths), ready(cu_rows), ready(block_tables)
+    blocks = block_tables.shape[1]
+    # Room for every split that the table allows: the lengths are on the device, and nobody waits for them.
+    splits = -(-blocks * PAGE_SIZE // SPLIT)
+    partial = query.new_empty((splits if splits > 1 else 0, rows, heads, head_dim), dtype=torch.float32)
+    statistics = query.new_empty((*partial.shape[:3], 2), dtype=torch.float32)
+    case = paged_attention_kernel.case(
+        query.device,
+        next(size for size in _HEAD_DIMS if head_dim <= size),
+        query.dtype,
+        "aligned" if head_dim % 8 == 0 else "any",
+    )
+    case.launch(
+        (requests * heads, splits),
+        ready(query),
+        keys,
+        values,
+        block_tables,
+        lengths,
+        cu_rows,
+        block_tables if origin is None else ready(origin),
+        out,
+        partial,
+        statistics,
+        rows,
+        heads,
+        head_dim // case.constant("UNIT"),
+        blocks,
+        0 if origin is None else origin.shape[1],
+        int(origin is not None),
+        SPLIT,
+        scale * math.log2(math.e),
+    )
+    if splits > 1:
+        combine = combine_splits_kernel.case(query.device, query.dtype)
+        combine.launch(
+            (requests * heads, triton.cdiv(head_dim, combine.constant("BLOCK_D"))),
+            partial,
+            statistics,
+            lengths,
+            cu_rows,
+            out,
+            rows,
+            heads,
+            head_dim,
+            SPLIT,
+        )
+    return out
+
+
+@kernel()
+def paged_attention_kernel(
+    query_ptr,  # [rows, heads, head_dim]
+    keys_ptr,  # [pages, 16, heads, head_dim]
+    values_ptr,  # [pages, 16, heads, head_dim]
+    tables_ptr,  # int32 [requests, blocks], with own pages [rows, blocks]
+    lengths_ptr,  # int32 [requests]
+    cu_rows_ptr,  # int32 [requests + 1]
+    origin_ptr,  # int32 [rows, positions], with own pages only
+    out_ptr,  # [rows, heads, head_dim]
+    partial_ptr,  # float32 [splits, rows, heads, head_dim], as the next for requests of several splits
+    statistics_ptr,  # float32 [splits, rows, heads, 2]: largest score and sum of weights
+    rows: tl.int32,
+    heads: tl.int32,
+    units: tl.int32,  # head_dim / UNIT
+    blocks: tl.int32,
+    positions: tl.int32,
+    own: tl.int32,  # 1 where each row has pages of its own
+    split: tl.int32,
+    scale: tl.float32,  # times log2(e), for exp2
+    UNIT: tl.constexpr,  # 8 lets halves be read 16 bytes at a time
+    PRECISION: tl.constexpr,
+    PAGE: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    # Heads side by side: their parts of a page are, too.
+    request, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    length = tl.load(lengths_ptr + request)
+    first, last = tl.load(cu_rows_ptr + request), tl.load(cu_rows_ptr + request + 1)
+    begin = tl.program_id(1) * split
+    if begin >= length:
+        return
+    end = tl.minimum(begin + split, length)
+    holders, table = 1, request
+    if own != 0:
+        holders, table = last - first, first
+    tables = tables_ptr + table * blocks.to(tl.int64)
+
+    head_dim = units * UNIT
+    width = heads * head_dim
+    page_size = width.to(tl.int64) * PAGE
+    d = tl.arange(0, BLOCK_D)
+    inside = (d < head_dim)[None, :]
+    in_page = tl.arange(0, PAGE)[:, None] * width + head * head_dim + d[None, :]
+    steps = tl.cdiv(end - begin, PAGE) * holders
+    for row in range(first, last, BLOCK_M):
+        m = tl.arange(0, BLOCK_M)
+        rows_left = last - row
+        there = (m < rows_left)[:, None] & inside
+        before = row * width.to(tl.int64) + head * head_dim
+        places = m[:, None] * width + d[None, :]
+        query = tl.load(query_ptr + before + places, mask=there, other=0.0)
+        origins = origin_ptr + row * positions.to(tl.int64)
+        largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+        total = tl.zeros((BLOCK_M, PAGE), tl.float32)  # of each place in a page; summed up at the end
+        summed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+        # The next step's page is looked up a step ahead: the compiler keeps several pages on their way only
+        # where no address waits for another load of the same step.
+        start, holder = begin, 0
+        page = tl.load(tables + start // PAGE)
+        # Each block of positions as often as there are holders of it.
+        for _ in range(0, steps):
+            n = start + tl.arange(0, PAGE)
+            # What lies behind the length may be anything, so it is not even read.
+            written = n < end
+            before_page = page.to(tl.int64) * page_size
+            around = holder + 1 == holders
+            next_holder = tl.where(around, 0, holder + 1)
+            next_start = start + tl.where(around, PAGE, 0)
+            next_table = tables + next_holder * blocks.to(tl.int64)
+            page = tl.load(next_table + next_start // PAGE, mask=next_start < end, other=0)
+            read = written[:, None] & inside
+            key = tl.load(keys_ptr + before_page + in_page, mask=read, other=0.0)
+            value = tl.load(values_ptr + before_page + in_page, mask=read, other=0.0)
+            scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
+            named = tl.zeros((BLOCK_M, PAGE), tl.int32) + holder
+            if holders > 1:
+                named = tl.load(
+                    origins + (m[:, None] * positions + n[None, :]),
+                    mask=(m < rows_left)[:, None] & written[None, :],
+                    other=0,
+                )
+            scores = tl.where(written[None, :] & (named == holder), scores, float("-inf"))
+            new_largest = tl.maximum(largest, tl.max(scores, 1))
+            # A row that has seen nothing yet subtracts 0 from -inf, not -inf.
+            base = tl.where(new_largest == float("-inf"), 0.0, new_largest)
+            weights = tl.exp2(scores - base[:, None])
+            decay = tl.exp2(largest - base)[:, None]
+            total = total * decay + weights
+            summed = tl.dot(weights.to(value.dtype), value, summed * decay, input_precision=PRECISION)
+            largest, start, holder = new_largest, next_start, next_holder
+        sums = tl.sum(total, 1)
+        # A request's own length decides, never the table's width, or its bits would depend on the others.
+        if length <= split:
+            result = (summed / sums[:, None]).to(out_ptr.dtype.element_ty)
+            tl.store(out_ptr + before + places, result, mask=there)
+        else:
+            rows_before = tl.program_id(1).to(tl.int64) * rows
+            tl.store(partial_ptr + rows_before * width + before + places, summed, mask=there)
+            statistics = statistics_ptr + ((rows_before + row + m) * heads + head) * 2
+            tl.store(statistics, largest, mask=m < rows_left)
+            tl.store(statistics + 1, sums, mask=m < rows_left)
+
+
+@kernel()
+def combine_splits_kernel(
+    partial_ptr,  # float32 [splits, rows, heads, head_dim]: weighted sums of values
+    statistics_ptr,  # float32 [splits, rows, heads, 2]: largest score, which weights are relative to, and
+    # the weights' sum
+    lengths_ptr,  # int32 [requests]
+    cu_rows_ptr,  # int32 [requests + 1]
+    out_ptr,  # [rows, heads, head_dim]
+    rows: tl.int32,
+    heads: tl.int32,
+    head_dim: tl.int32,
+    split: tl.int32,
+    BLOCK_M: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    request, head = tl.program_id(0) // heads, tl.program_id(0) % heads
+    length = tl.load(lengths_ptr + request)
+    if length <= split:  # its one split has written the result
+        return
+    d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    last = tl.load(cu_rows_ptr + request + 1)
+    for row in range(tl.load(cu_rows_ptr + request), last, BLOCK_M):
+        m = row + tl.arange(0, BLOCK_M)
+        there = (m < last)[:, None] & (d < head_dim)[None, :]
+        largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+        total = tl.zeros((BLOCK_M,), tl.float32)
+        summed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+        for index in range(0, tl.cdiv(length, split)):
+            places = (index * rows.to(tl.int64) + m) * heads + head
+            split_largest = tl.load(statistics_ptr + places * 2, mask=m < last, other=0.0)
+            split_total = tl.load(statistics_ptr + places * 2 + 1, mask=m < last, other=1.0)
+            part = tl.load(partial_ptr + places[:, None] * head_dim + d[None, :], mask=there, other=0.0)
+            new_largest = tl.maximum(largest, split_largest)
+            base = tl.where(new_largest == float("-inf"), 0.0, new_largest)
+            decay, factor = tl.exp2(largest - base), tl.exp2(split_largest - base)
+            total = total * decay + split_total * factor
+            summed = summed * decay[:, None] + part * factor[:, None]
+            largest = new_largest
+        places = (m.to(tl.int64)[:, None] * heads + head) * head_dim + d[None, :]
+        tl.store(out_ptr + places, (summed / total[:, None]).to(out_ptr.dtype.element_ty), mask=there)
+
+
+def _declare() -> None:
+    for architecture in ARCHITECTURES:
+        for dtype in DTYPES:
+            for head_dim in _HEAD_DIMS:
+                for alignment in ("aligned", "any"):
+                    num_warps, num_stages = _compiler_options(architecture, head_dim, dtype, alignment)
+                    paged_attention_kernel.declare(
+                        head_dim,
+                        dtype,
+                        alignment,
+                        architecture=architecture,
+                        pointers={
+                            **dict.fromkeys(("query_ptr", "keys_ptr", "values_ptr", "out_ptr"), dtype),
+                            **dict.fromkeys(
+                                ("tables_ptr", "lengths_ptr", "cu_rows_ptr", "origin_ptr"), torch.int32
+                            ),
+                            **dict.fromkeys(("partial_ptr", "statistics_ptr"), torch.float32),
+                        },
+                        UNIT=8 if alignment == "aligned" else 1,
+                        PRECISION=precision(dtype),
+                        PAGE=PAGE_SIZE,
+                        BLOCK_M=16,
+                        BLOCK_D=head_dim,
+                        num_warps=num_warps,
+                        num_stages=num_stages,
+                    )
+            combine_splits_kernel.declare(
+                dtype,
+                architecture=architecture,
+                pointers={
+                    **dict.fromkeys(("partial_ptr", "statistics_ptr"), torch.float32),
+                    **dict.fromkeys(("lengths_ptr", "cu_rows_ptr"), torch.int32),
+                    "out_ptr": dtype,
+                },
+                BLOCK_M=16,
+                BLOCK_D=64,
+                num_warps=4,
+                num_stages=1,
+            )
+
+
+def _compiler_options(
+    architecture: str, head_dim: int, dtype: torch.dtype, alignment: str
+) -> tuple[int, int]:
+    """Warps and stages.
+
+    One warp goes through a page without waiting for another: with heads of 64 that takes about 250
+    instructions, a quarter of what one of an H200's multiprocessors can issue until 4.3 TB/s have brought
+    it the next page. Five stages keep 12 to 16 KiB on their way in each of the eight such programs that it
+    holds; 26 KiB in all would do at a latency of 0.8 microseconds. float32, whose products are not the
+    matrix unit's, and rows read a number at a time, with a register for each address, are spread over more
+    warps.
+    """
+    plain, half = alignment == "any", dtype != torch.float32
+    num_warps = (2 if plain else 1) * (head_dim // 64) if half else 8 if plain else 4
+    num_stages = 1 if plain else 2 if architecture == "gfx942" else 5 if half and head_dim == 64 else 4
+    return num_warps, num_stages
+
+
+_declare()

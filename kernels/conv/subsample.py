@@ -1,0 +1,243 @@
+"""Strided 1-D convolution with bias and gated linear unit, over packed utterances.
+
+Each utterance sees its own zero edges, so a neighbour in the batch never leaks into it.
+"""
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..linear.gemm import linear_cpu
+from ..runtime.dispatch import choose
+from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from ..runtime.packing import check_cu_seqlens, cumulative, positions_within, spans
+from ..runtime.weight_cache import kept
+
+
+def conv_subsample(
+    frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
+) -> tuple[Tensor, Tensor]:
+    """`glu(conv1d(frames) + bias)` with `kernel // 2` zeros on both sides of each utterance.
+
+    Args:
+        frames: [frames, C_in], packed.
+        cu_frames: int32 [n + 1].
+        weight: [2 * C_out, C_in, kernel].
+        bias: [2 * C_out], or None.
+        stride: frames from one output to the next.
+
+    Returns:
+        Packed outputs [frames', C_out] and their cu_seqlens [n + 1].
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    check_cu_seqlens(cu_frames, frames.shape[0], "cu_frames")
+    if frames.shape[1] != weight.shape[1] or weight.shape[0] % 2:
+        raise ValueError(
+            f"conv_subsample takes frames of {weight.shape[1]} channels and an even number of outputs, "
+            f"got {frames.shape[1]} channels and {weight.shape[0]} outputs"
+        )
+    run = choose(
+        frames,
+        cu_frames,
+        weight,
+        bias,
+        reference=conv_subsample_reference,
+        cpu=conv_subsample_cpu,
+        triton=conv_subsample_triton,
+    )
+    return run(frames, cu_frames, weight, bias, stride=stride)
+
+
+def output_length(length: int, kernel: int, stride: int) -> int:
+    """Outputs of the convolution for `length` inputs; none for an empty utterance."""
+    return (length + 2 * (kernel // 2) - kernel) // stride + 1 if length else 0
+
+
+def conv_subsample_reference(
+    frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
+) -> tuple[Tensor, Tensor]:
+    """The specification, in plain torch: one utterance after the other."""
+    kernel = weight.shape[2]
+    outputs = []
+    for start, end in spans(cu_frames):
+        if start == end:
+            outputs.append(frames.new_zeros(0, weight.shape[0] // 2))
+            continue
+        mixed = F.conv1d(frames[start:end].T[None], weight, bias, stride=stride, padding=kernel // 2)
+        outputs.append(F.glu(mixed[0], dim=0).T)
+    lengths = [out.shape[0] for out in outputs]
+    return torch.cat(outputs), cumulative(lengths, frames.device)
+
+
+def conv_subsample_cpu(
+    frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
+) -> tuple[Tensor, Tensor]:
+    """As one GEMM over the windows of all utterances; a row of zeros stands for what lies outside."""
+    kernel = weight.shape[2]
+    lengths = [end - start for start, end in spans(cu_frames)]
+    cu_out = cumulative([output_length(length, kernel, stride) for length in lengths])
+    total = int(cu_out[-1])
+    utterance = torch.repeat_interleave(torch.arange(len(lengths)), (cu_out[1:] - cu_out[:-1]).long())
+    first = positions_within(cu_out, total) * stride - kernel // 2
+    inside = first[:, None] + torch.arange(kernel)
+    starts, counts = cu_frames[:-1].long()[utterance, None], torch.tensor(lengths)[utterance, None]
+    zero_row = frames.shape[0]
+    rows = torch.where((inside >= 0) & (inside < counts), starts + inside, zero_row)
+    windows = F.pad(frames, (0, 0, 0, 1))[rows].view(total, kernel * weight.shape[1])
+    return linear_cpu(windows, kept(weight, _flat), bias, activation="glu"), cu_out
+
+
+def _flat(weight: Tensor) -> Tensor:
+    """A copy of `weight` [2 * C_out, C_in, taps] as a GEMM's, for windows that lie frame after frame."""
+    return weight.detach().transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(1)
+
+
+def conv_subsample_triton(
+    frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
+) -> tuple[Tensor, Tensor]:
+    """As one GEMM whose rows are read where they lie.
+
+    Frames follow one another in memory, and so do the taps of a window: an output's row of the GEMM is
+    kernel * C_in numbers from its first frame on, and rows overlap.
+    """
+    doubled, channels, taps = weight.shape
+    counts = [output_length(end - start, taps, stride) for start, end in spans(cu_frames)]
+    cu_out = cumulative(counts, frames.device)
+    outputs, rows = doubled // 2, sum(counts)
+    out = frames.new_empty(rows, outputs)
+    case = conv_subsample_kernel.case(
+        frames.device, frames.dtype, "aligned" if channels % 16 == 0 and outputs % 16 == 0 else "any"
+    )
+    tiles = triton.cdiv(rows, case.constant("BLOCK_M")) * triton.cdiv(outputs, case.constant("BLOCK_N"))
+    case.launch(
+        (tiles,),
+        ready(frames),
+        _windows(cu_frames, cu_out, rows, taps, stride),
+        kept(weight, _rearranged),
+        out if bias is None else ready(bias),
+        out,
+        rows,
+        outputs,
+        channels,
+        taps,
+        int(bias is not None),
+    )
+    return out, cu_out
+
+
+def _windows(cu_frames: Tensor, cu_out: Tensor, rows: int, taps: int, stride: int) -> Tensor:
+    """int32 [3, rows]: each output's first frame, which may lie before its utterance, and the utterance's
+    first frame and end. A table, since looking for an utterance takes as long as a short row's sums."""
+    numbers = torch.arange(cu_out.numel() - 1, device=cu_out.device)
+    utterance = torch.repeat_interleave(numbers, cu_out.diff(), output_size=rows)
+    place = torch.arange(rows, dtype=torch.int32, device=cu_out.device) - cu_out[utterance]
+    begin = cu_frames[utterance]
+    return torch.stack([begin + place * stride - taps // 2, begin, cu_frames[utterance + 1]])
+
+
+def _rearranged(weight: Tensor) -> Tensor:
+    """A copy of `weight` as the kernel reads it: [C_out, 2, kernel, C_in], a value and then its gate."""
+    doubled, channels, taps = weight.shape
+    pairs = weight.detach().view(2, doubled // 2, channels, taps).permute(1, 0, 3, 2)
+    return pairs.clone(memory_format=torch.contiguous_format)
+
+
+@kernel(sizes=("N", "channels"))
+def conv_subsample_kernel(
+    frames_ptr,  # [frames, channels]
+    windows_ptr,  # int32 [3, rows], see `_windows`
+    weight_ptr,  # [N, 2, taps, channels]: value, gate
+    bias_ptr,  # [2 * N]: values, then gates
+    out_ptr,  # [rows, N]
+    rows: tl.int32,
+    N: tl.int32,
+    channels: tl.int32,
+    taps: tl.int32,
+    has_bias: tl.int32,  # 0 or 1
+    PRECISION: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    # Neighbouring programs share weights and rows in the L2: GROUP row blocks go through all columns
+    # together.
+    row_blocks, column_blocks = tl.cdiv(rows, BLOCK_M), tl.cdiv(N, BLOCK_N)
+    in_group = GROUP * column_blocks
+    first_block = tl.program_id(0) // in_group * GROUP
+    group_size = tl.minimum(row_blocks - first_block, GROUP)
+    index = tl.program_id(0) % in_group
+    m = (first_block + index % group_size) * BLOCK_M + tl.arange(0, BLOCK_M)
+    first_column = (index // group_size) * BLOCK_N
+    pair = 2 * first_column + tl.arange(0, 2 * BLOCK_N)
+    k = tl.arange(0, BLOCK_K)
+    K = taps * channels
+
+    # Of a row's K numbers those from `low` to `high` are its own utterance's; the others are zeros.
+    first = tl.load(windows_ptr + m, mask=m < rows, other=0)
+    begin = tl.load(windows_ptr + rows.to(tl.int64) + m, mask=m < rows, other=0)
+    end = tl.load(windows_ptr + 2 * rows.to(tl.int64) + m, mask=m < rows, other=0)
+    low = (begin - first) * channels
+    high = tl.minimum(end - first, taps) * channels
+    frame_rows = frames_ptr + first.to(tl.int64)[:, None] * channels
+    weight_rows = weight_ptr + pair.to(tl.int64)[None, :] * K
+    both = tl.zeros((BLOCK_M, 2 * BLOCK_N), tl.float32)
+    for start in range(0, K, BLOCK_K):
+        place = start + k
+        inside = (place[None, :] >= low[:, None]) & (place[None, :] < high[:, None])
+        frames = tl.load(frame_rows + place[None, :], mask=inside, other=0.0)
+        there = (pair < 2 * N)[None, :] & (place < K)[:, None]
+        weight = tl.load(weight_rows + place[:, None], mask=there, other=0.0)
+        both = tl.dot(frames, weight, both, input_precision=PRECISION)
+
+    n = first_column + tl.arange(0, BLOCK_N)
+    values, gates = tl.split(tl.reshape(both, (BLOCK_M, BLOCK_N, 2)))
+    with_bias = n < N * has_bias
+    values += tl.load(bias_ptr + n, mask=with_bias, other=0.0).to(tl.float32)[None, :]
+    gates += tl.load(bias_ptr + N + n, mask=with_bias, other=0.0).to(tl.float32)[None, :]
+    places = m.to(tl.int64)[:, None] * N + n[None, :]
+    mixed = (values * tl.sigmoid(gates)).to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + places, mixed, mask=(m < rows)[:, None] & (n < N)[None, :])
+
+
+def _declare() -> None:
+    for architecture in ARCHITECTURES:
+        for dtype in DTYPES:
+            for alignment in ("aligned", "any"):
+                conv_subsample_kernel.declare(
+                    dtype,
+                    alignment,
+                    architecture=architecture,
+                    pointers=dict.fromkeys(("frames_ptr", "weight_ptr", "bias_ptr", "out_ptr"), dtype)
+                    | {"windows_ptr": torch.int32},
+                    aligned=alignment == "aligned",
+                    PRECISION=precision(dtype),
+                    GROUP=8,
+                    **_blocks(architecture, dtype, alignment),
+                )
+
+
+def _blocks(architecture: str, dtype: torch.dtype, alignment: str) -> dict[str, int]:
+    """Tile, warps and stages. The accumulator is twice as wide as the tile; rows that are not aligned take a
+    register for every number's address, and float32 twice of those."""
+    if alignment == "aligned" and dtype != torch.float32:
+        rows, outputs, inner, warps, stages = 128, 64, 64, 8, 3
+    else:
+        rows = 32 if alignment == "any" and dtype == torch.float32 else 64
+        outputs, inner, warps, stages = 32, 32, 4, 2
+    if architecture == "gfx942":
+        inner, stages = 32, 2
+    return {
+        "BLOCK_M": rows,
+        "BLOCK_N": outputs,
+        "BLOCK_K": inner,
+        "num_warps": warps,
+        "num_stages": stages,
+    }
+
+
+_declare()

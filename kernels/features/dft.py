@@ -1,0 +1,189 @@
+"""The filter bank's kernel: a discrete Fourier transform folded twice, on the matrix units."""
+
+import math
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..runtime.launch import ARCHITECTURES, kernel
+
+
+@kernel()
+def fbank_kernel(
+    waveforms_ptr,  # [samples]
+    cu_samples_ptr,  # [utterances + 1]
+    cu_frames_ptr,  # [utterances + 1]
+    window_ptr,  # [4 * K], zeros behind the frame
+    transform_ptr,  # [2 * K / LINES, K, 4, LINES], see `transform_pairs`
+    mel_ptr,  # [blocks of bins, 2 * K / LINES, LINES, 2, BLOCK_BINS], see fbank.py's `_mel_pairs`
+    out_ptr,  # [frames, bins]
+    utterances: tl.int32,
+    search_steps: tl.int32,  # halvings that bring the number of utterances to 1
+    frames: tl.int32,
+    length: tl.int32,  # of a frame in samples
+    shift: tl.int32,  # from one frame to the next, in samples
+    K: tl.int32,  # a quarter of the padded frame: 64 at 8 kHz, 128 at 16 kHz, 512 at 48 kHz
+    bins: tl.int32,
+    preemphasis: tl.float32,
+    mel_floor: tl.float32,
+    BLOCK_FRAMES: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    LINES: tl.constexpr,  # at a time, all even or all odd
+    BLOCK_BINS: tl.constexpr,
+):
+    # A line's power does not depend on where time 0 lies. Seen from the middle of the padded frame, the
+    # transform folds twice, as an FFT begins: what lies as far before the middle as behind it is added for
+    # the cosines and subtracted for the sines; then what lies as far from the quarters, with one sign for
+    # even lines and the other for odd ones. A third of the product is left of it, and of its tables.
+    frame = tl.program_id(0) * BLOCK_FRAMES + tl.arange(0, BLOCK_FRAMES)
+    inside = frame < frames
+    frame = tl.minimum(frame, frames - 1)
+    first = tl.zeros((BLOCK_FRAMES,), tl.int32)  # the utterance of each frame lies in first <= it < last
+    last = first + utterances
+    for _ in range(search_steps):
+        middle = (first + last) // 2
+        behind = tl.load(cu_frames_ptr + middle) <= frame
+        first = tl.where(behind, middle, first)
+        last = tl.where(behind, last, middle)
+    start = tl.load(cu_samples_ptr + first) + (frame - tl.load(cu_frames_ptr + first)) * shift
+
+    # The mean goes first: folded into the transform, an offset of the recording costs a digit. It is measured
+    # from the frame's first sample, so that a constant frame becomes exactly 0.
+    sample = tl.load(waveforms_ptr + start)
+    total = tl.zeros((BLOCK_FRAMES,), tl.float32)
+    highest = tl.full((BLOCK_FRAMES,), float("-inf"), tl.float32)
+    lowest = tl.full((BLOCK_FRAMES,), float("inf"), tl.float32)
+    for begin in range(0, length, 32):
+        place = begin + tl.arange(0, 32)
+        values = tl.load(waveforms_ptr + start[:, None] + tl.minimum(place, length - 1)[None, :])
+        total += tl.sum(tl.where((place < length)[None, :], values - sample[:, None], 0.0), axis=1)
+        highest = tl.maximum(highest, tl.max(values, axis=1))
+        lowest = tl.minimum(lowest, tl.min(values, axis=1))
+    mean = sample + total / length
+    # Pre-emphasis at most doubles a sample and four are added: below 2^16 float16 holds them.
+    scale, unscale = _powers_of_two(tl.maximum(highest - mean, mean - lowest), 11)
+
+    mel_power = tl.zeros((BLOCK_FRAMES, BLOCK_BINS), tl.float32)
+    line = tl.arange(0, LINES)
+    bin_ = tl.arange(0, BLOCK_BINS)
+    for block in range(0, 2 * K // LINES):  # even lines, odd lines, even lines
+        sign = 1.0 - 2.0 * (block % 2)
+        tables = transform_ptr + block * K * 4 * LINES
+        cosines = tl.zeros((BLOCK_FRAMES, LINES), tl.float32)
+        sines = tl.zeros((BLOCK_FRAMES, LINES), tl.float32)
+        for begin in range(0, K, BLOCK_K):
+            k = begin + tl.arange(0, BLOCK_K)
+            a = tl.zeros((BLOCK_FRAMES, BLOCK_K), tl.float32)
+            b = a
+            c = a
+            d = a
+            # Always so, but the compiler leaves reads in a branch as they are. Elsewhere it keeps rounds of
+            # them in shared memory: three times as much of it on sm_90, and more registers than there are.
+            if begin < K:
+                back = tl.minimum(k, 1)[None, :]  # pre-emphasis takes the first sample for the one before it
+                a = _emphasised(waveforms_ptr, start, k, back, mean, window_ptr, length, preemphasis)
+                b = _emphasised(waveforms_ptr, start, 2 * K - 1 - k, 1, mean, window_ptr, length, preemphasis)
+                c = _emphasised(waveforms_ptr, start, 2 * K + k, 1, mean, window_ptr, length, preemphasis)
+                d = _emphasised(waveforms_ptr, start, 4 * K - 1 - k, 1, mean, window_ptr, length, preemphasis)
+            added = ((c + b) + sign * (a + d)) * scale[:, None]
+            subtracted = ((c - b) + sign * (a - d)) * scale[:, None]
+            table = tables + k[:, None] * (4 * LINES) + line[None, :]
+            cosines += _product(added, table)
+            sines += _product(subtracted, table + 2 * LINES)
+        power = cosines * cosines + sines * sines
+        power_scale, power_unscale = _powers_of_two(tl.max(power, axis=1), 14)
+        mel = mel_ptr + (tl.program_id(1) * (2 * K // LINES) + block) * (2 * LINES * BLOCK_BINS)
+        mel += line[:, None] * (2 * BLOCK_BINS) + bin_[None, :]
+        mel_power += _product(power * power_scale[:, None], mel) * power_unscale[:, None]
+
+    # Both tables are 2^14 times what they stand for, the transform's in the power twice.
+    unscale *= 2.0**-21
+    mel_power = mel_power * unscale[:, None] * unscale[:, None]
+    bin_ += tl.program_id(1) * BLOCK_BINS
+    values = tl.log(tl.where(mel_power < mel_floor, mel_floor, mel_power))  # keeps NaN
+    places = out_ptr + frame.to(tl.int64)[:, None] * bins + bin_[None, :]
+    tl.store(places, values, mask=inside[:, None] & (bin_ < bins)[None, :])
+
+
+@triton.jit
+def _emphasised(waveforms_ptr, start, place, back, mean, window_ptr, length, preemphasis):
+    """Samples at these places of the frames without their mean, after pre-emphasis, times the window."""
+    # In the padding, where the window is 0, the last sample stands for all: the next could be no number.
+    own = waveforms_ptr + (start[:, None] + tl.minimum(place, length - 1)[None, :])
+    values = (tl.load(own) - mean[:, None]) - preemphasis * (tl.load(own - back) - mean[:, None])
+    return values * tl.load(window_ptr + place)[None, :]
+
+
+@triton.jit
+def _product(values, table):
+    """`values @ table` about as exact as in float32, but on the matrix units.
+
+    A float32 number is a sum of two float16 numbers within 2^-24 of itself (where its exponent allows, hence
+    the scales), and three of the four products of such sums matter: tf32x3 at twice its rate, and on AMD's
+    units too. In a table the lower halves stand behind the upper ones, row by row. Matrix units cut off what
+    they cannot hold instead of rounding, which adds up; so sums are short here, small terms first, and the
+    caller adds them up in float32.
+    """
+    high = values.to(tl.float16)
+    low = (values - high.to(tl.float32)).to(tl.float16)
+    table_high, table_low = tl.load(table), tl.load(table + table.shape[1])
+    product = tl.dot(low, table_high)
+    product = tl.dot(high, table_low, product)
+    return tl.dot(high, table_high, product)
+
+
+@triton.jit
+def _powers_of_two(peak, PLACES: tl.constexpr):
+    """What brings a number to 2^PLACES up to twice that, and what brings it back; exact, as powers of two."""
+    exponent = (peak.to(tl.int32, bitcast=True) >> 23) & 0xFF
+    exponent = tl.minimum(tl.maximum(exponent, 40), 254)  # 0, and what has no place between: infinity, NaN
+    scale = ((254 + PLACES - exponent) << 23).to(tl.float32, bitcast=True)
+    return scale, ((exponent - PLACES) << 23).to(tl.float32, bitcast=True)
+
+
+@lru_cache(maxsize=8)
+def transform_pairs(quarter: int, lines: int, device: torch.device) -> Tensor:
+    """Cosines and sines for `fbank_kernel`: float16 [2 * quarter / lines, quarter, 4, lines].
+
+    By blocks of lines, even and odd ones in turn; cosines, upper and lower halves, then sines. The line at
+    half the sampling rate is in no triangle and left out.
+    """
+    numbers = torch.arange(2 * quarter).reshape(-1, lines, 2).transpose(1, 2).reshape(-1, 1, lines)
+    places = torch.arange(quarter, dtype=torch.float64)[:, None] + 0.5
+    angles = places * numbers * (math.pi / (2 * quarter))
+    return torch.cat([half_pairs(angles.cos()), half_pairs(angles.sin())], dim=2).to(device)
+
+
+def half_pairs(numbers: Tensor) -> Tensor:
+    """2^14 times float64 numbers up to 1 as sums of two float16 numbers: [..., rows, 2, columns]."""
+    numbers = numbers * 2.0**14
+    high = numbers.half()
+    return torch.stack([high, (numbers - high.double()).half()], dim=-2)
+
+
+def _declare() -> None:
+    """One kernel for every rate, window and number of bins.
+
+    Tables come from the L2 once for each block of frames, which asks for large blocks. On sm_90 twice this
+    one, by 8 warps, needs a few bytes of stack under some versions of Triton.
+    """
+    pointers = dict.fromkeys(("waveforms_ptr", "window_ptr", "out_ptr"), torch.float32)
+    pointers |= dict.fromkeys(("cu_samples_ptr", "cu_frames_ptr"), torch.int32)
+    pointers |= dict.fromkeys(("transform_ptr", "mel_ptr"), torch.float16)
+    for architecture in ARCHITECTURES:
+        fbank_kernel.declare(
+            architecture=architecture,
+            pointers=pointers,
+            BLOCK_FRAMES=64,
+            BLOCK_K=32,
+            LINES=64,
+            BLOCK_BINS=128,
+            num_warps=4 if architecture == "sm_90" else 8,
+            num_stages=2,
+        )
+
+
+_declare()

@@ -1,0 +1,248 @@
+"""GEMM with bias, activation and residual."""
+
+import math
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..runtime.dispatch import choose
+from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from .activation import ACTIVATIONS, activate, activated, code_of, gated
+from .cpu import multiply
+
+PHASES = ("encode", "decode")
+
+
+def linear(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+    limit: float | None = None,
+    phase: str = "encode",
+) -> Tensor:
+    """`activation(hidden @ weight.T + bias) + residual`; a row's bits do not depend on the number of rows.
+
+    Args:
+        hidden: [rows, K].
+        weight: [N, K], as in `torch.nn.Linear`.
+        bias: [N].
+        activation: one of `ACTIVATIONS`, or "glu", which multiplies the first half of the outputs by the
+            sigmoid of the second.
+        residual: [rows, N], added after the activation; with "glu" [rows, N / 2].
+        limit: what the result is clamped to, -limit to limit.
+        phase: "encode" or "decode", for many rows or few. Sums may differ between the two in the last bit, so
+            whoever calls keeps to one.
+
+    Returns:
+        [rows, N], in hidden's dtype; with "glu" [rows, N / 2].
+
+    Raises:
+        ValueError: shapes that do not fit, or an unknown activation or phase.
+    """
+    if hidden.dim() != 2 or hidden.shape[1] != weight.shape[1]:
+        raise ValueError(f"linear takes [rows, {weight.shape[1]}], got {list(hidden.shape)}")
+    if activation not in (None, "glu", *ACTIVATIONS):
+        known = ", ".join(sorted([*ACTIVATIONS, "glu"]))
+        raise ValueError(f"unknown activation {activation!r}; one of {known}")
+    if phase not in PHASES:
+        raise ValueError(f"unknown phase {phase!r}; one of {', '.join(PHASES)}")
+    if activation == "glu" and weight.shape[0] % 2:
+        raise ValueError(f"glu halves the outputs; {weight.shape[0]} cannot be halved")
+    run = choose(
+        hidden, weight, bias, residual, reference=linear_reference, cpu=linear_cpu, triton=linear_triton
+    )
+    return run(hidden, weight, bias, activation=activation, residual=residual, limit=limit, phase=phase)
+
+
+def linear_reference(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+    limit: float | None = None,
+    phase: str = "encode",
+) -> Tensor:
+    """The specification, in plain torch."""
+    out = F.linear(hidden, weight, bias)
+    out = F.glu(out) if activation == "glu" else activate(out, activation)
+    out = out if residual is None else residual + out
+    return out if limit is None else out.clamp(-limit, limit)
+
+
+def linear_cpu(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+    limit: float | None = None,
+    phase: str = "encode",
+) -> Tensor:
+    """The reference, its GEMM by weights laid out once, `prepacked`."""
+    out = multiply(hidden, weight, bias, None if activation == "glu" else activation, phase)
+    if activation == "glu":
+        out = gated(*out.chunk(2, dim=-1))
+    out = out.contiguous() if residual is None else out.add_(residual).contiguous()
+    return out if limit is None else out.clamp_(-limit, limit)
+
+
+def linear_triton(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+    limit: float | None = None,
+    phase: str = "encode",
+) -> Tensor:
+    """One launch: the epilogue works on the accumulators, in float32."""
+    rows, width = hidden.shape
+    form = "plain" if activation in (None, "relu") else "glu" if activation == "glu" else "curved"
+    outputs = weight.shape[0] // 2 if form == "glu" else weight.shape[0]
+    out = hidden.new_empty(rows, outputs)
+    case = linear_kernel.case(
+        hidden.device,
+        phase,
+        form,
+        hidden.dtype,
+        "aligned" if width % 16 == 0 and outputs % 16 == 0 else "any",
+    )
+    tiles = triton.cdiv(rows, case.constant("BLOCK_M")) * triton.cdiv(outputs, case.constant("BLOCK_N"))
+    case.launch(
+        (tiles,),
+        ready(hidden),
+        ready(weight),
+        out if bias is None else ready(bias),
+        out if residual is None else ready(residual),
+        out,
+        rows,
+        outputs,
+        width,
+        int(bias is not None),
+        int(residual is not None),
+        0 if form == "glu" else code_of(activation),
+        0.0 if activation == "relu" else -math.inf,
+        math.inf if limit is None else limit,
+    )
+    return out
+
+
+@kernel(sizes=("N", "K"))
+def linear_kernel(
+    hidden_ptr,  # [rows, K]
+    weight_ptr,  # [N, K], with GLU [2 * N, K]: values, then gates
+    bias_ptr,  # [N] or [2 * N]
+    residual_ptr,  # [rows, N]
+    out_ptr,  # [rows, N]
+    rows: tl.int32,
+    N: tl.int32,
+    K: tl.int32,
+    has_bias: tl.int32,  # 0 or 1, as the next one
+    has_residual: tl.int32,
+    activation: tl.int32,  # its `code_of`, in the curved form
+    floor: tl.float32,  # in the plain form: 0 for ReLU, -inf for nothing
+    limit: tl.float32,
+    FORM: tl.constexpr,
+    PRECISION: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    # So that neighbours share weights and rows in the L2, GROUP row blocks go through all columns together.
+    row_blocks, column_blocks = tl.cdiv(rows, BLOCK_M), tl.cdiv(N, BLOCK_N)
+    in_group = GROUP * column_blocks
+    first_block = tl.program_id(0) // in_group * GROUP
+    group_size = tl.minimum(row_blocks - first_block, GROUP)
+    place = tl.program_id(0) % in_group
+    m = (first_block + place % group_size) * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = (place // group_size) * BLOCK_N + tl.arange(0, BLOCK_N)
+    k = tl.arange(0, BLOCK_K)
+
+    hidden_rows = hidden_ptr + m.to(tl.int64)[:, None] * K
+    weight_rows = weight_ptr + n.to(tl.int64)[None, :] * K
+    values = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    gates = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start in range(0, K, BLOCK_K):
+        inside = start + k < K
+        hidden = tl.load(
+            hidden_rows + (start + k)[None, :], mask=(m < rows)[:, None] & inside[None, :], other=0.0
+        )
+        columns = weight_rows + (start + k)[:, None]
+        there = (n < N)[None, :] & inside[:, None]
+        values = tl.dot(hidden, tl.load(columns, mask=there, other=0.0), values, input_precision=PRECISION)
+        if FORM == "glu":
+            gate = tl.load(columns + N.to(tl.int64) * K, mask=there, other=0.0)
+            gates = tl.dot(hidden, gate, gates, input_precision=PRECISION)
+
+    with_bias = n < N * has_bias
+    values += tl.load(bias_ptr + n, mask=with_bias, other=0.0).to(tl.float32)[None, :]
+    if FORM == "glu":
+        gates += tl.load(bias_ptr + N + n, mask=with_bias, other=0.0).to(tl.float32)[None, :]
+        values = values * tl.sigmoid(gates)
+    elif FORM == "curved":
+        values = activated(values, activation)
+    else:
+        values = tl.where(values < floor, floor, values)
+    places = m.to(tl.int64)[:, None] * N + n[None, :]
+    there = (m < rows)[:, None] & (n < N)[None, :]
+    with_residual = (m < rows * has_residual)[:, None] & (n < N)[None, :]
+    values += tl.load(residual_ptr + places, mask=with_residual, other=0.0).to(tl.float32)
+    values = tl.where(values > limit, limit, tl.where(values < -limit, -limit, values))  # keeps NaN
+    tl.store(out_ptr + places, values.to(out_ptr.dtype.element_ty), mask=there)
+
+
+def _declare() -> None:
+    """Encoding has rows enough for the largest tiles; a decode step has few, and small tiles spread them.
+
+    The plain form, with ReLU or nothing, stands apart because the registers of all other activations would
+    halve the number of programs that run side by side.
+    """
+    pointers = ("hidden_ptr", "weight_ptr", "bias_ptr", "residual_ptr", "out_ptr")
+    choices = product(ARCHITECTURES, PHASES, ("plain", "curved", "glu"), DTYPES, ("aligned", "any"))
+    for architecture, phase, form, dtype, alignment in choices:
+        linear_kernel.declare(
+            phase,
+            form,
+            dtype,
+            alignment,
+            architecture=architecture,
+            pointers=dict.fromkeys(pointers, dtype),
+            aligned=alignment == "aligned",
+            FORM=form,
+            PRECISION=precision(dtype),
+            GROUP=8,
+            **_blocks(architecture, dtype, form, phase, alignment),
+        )
+
+
+def _blocks(architecture: str, dtype: torch.dtype, form: str, phase: str, alignment: str) -> dict[str, int]:
+    """Tile, warps and stages. Two accumulators share the registers that one has, so GLU's tiles are half;
+    rows that are not aligned are read a number at a time, which takes a register for every address."""
+    small = phase == "decode" or dtype == torch.float32
+    rows, outputs, inner = (32, 64, 64) if small else (128, 64 if form == "glu" else 128, 64)
+    if dtype == torch.float32:
+        inner = 32
+    if alignment == "any":
+        rows, outputs, inner = min(rows, 64), 32 if form == "glu" else 64, 16 if form == "glu" else 32
+    return {
+        "BLOCK_M": rows,
+        "BLOCK_N": outputs,
+        "BLOCK_K": min(inner, 32) if architecture == "gfx942" else inner,
+        "num_warps": 8 if rows == 128 else 4,
+        "num_stages": 2 if architecture == "gfx942" else 3,
+    }
+
+
+_declare()

@@ -1,0 +1,165 @@
+"""Compiling declared cases with no GPU at hand, and what the machine code takes of one."""
+
+import importlib
+import pkgutil
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from .launch import KERNELS, Case
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+# Shared memory that a program may have, in bytes. sm_80's is that of the consumer cards it stands for.
+SHARED_LIMITS = {"sm_80": 99 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one compiled case takes.
+
+    Args:
+        label, architecture: of the case.
+        registers: of a thread.
+        shared: bytes of shared memory of a program.
+        stack, local: bytes of each thread that went to memory: what did not fit into registers.
+        matrix_unit: which instruction multiplies matrices, "" for none.
+        asynchronous: whether copies to shared memory run beside the arithmetic.
+    """
+
+    label: str
+    architecture: str
+    registers: int
+    shared: int
+    stack: int
+    local: int
+    matrix_unit: str
+    asynchronous: bool
+
+    @property
+    def complaint(self) -> str | None:
+        """Why this must not be shipped, if so."""
+        limit = SHARED_LIMITS[self.architecture]
+        if self.shared > limit:
+            return f"{self.shared} bytes of shared memory, and {self.architecture} has {limit}"
+        if self.architecture == "sm_90" and (self.stack or self.local):
+            return f"{self.stack} bytes of stack and {self.local} of local memory: registers ran out"
+        return None
+
+
+def declared_cases() -> list[Case]:
+    """Every case of every kernel in this package."""
+    package = importlib.import_module("tritone.kernels")
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    return [case for kernel in KERNELS for case in kernel.cases.values()]
+
+
+def compile_all(cases: Iterable[Case], jobs: int) -> Iterator[Resources]:
+    """Resources of these cases, in their order, compiled by `jobs` processes."""
+    places = {id(case): place for place, case in enumerate(declared_cases())}
+    chosen = [places[id(case)] for case in cases]
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(_compile_declared, chosen, chunksize=4)
+
+
+@cache
+def _numbered() -> list[Case]:
+    return declared_cases()
+
+
+def _compile_declared(place: int) -> Resources:
+    """In a worker: cases hold functions, which do not travel between processes, but their numbers do."""
+    return compile_case(_numbered()[place])
+
+
+def compile_case(case: Case) -> Resources:
+    """Compile as a launch on that architecture would.
+
+    Raises:
+        RuntimeError: in Triton's interpreter, whose functions cannot be compiled.
+    """
+    if triton.knobs.runtime.interpret:
+        raise RuntimeError(
+            "TRITON_INTERPRET=1 is set, and interpreted functions cannot be compiled; unset it"
+        )
+    function, signature, attributes = specialisation(case)
+    with triton.knobs.amd.scope():
+        triton.knobs.amd.use_buffer_ops = False  # as launch.py has it
+        compiled = triton.compile(
+            ASTSource(function, signature, dict(case.constants), attributes),
+            target=TARGETS[case.architecture],
+            options=case.options,
+        )
+    if case.architecture.startswith("gfx"):
+        return _of_amdgcn(case, compiled.asm["amdgcn"], compiled.metadata.shared)
+    return _of_cubin(case, compiled.asm["cubin"], compiled.asm["ptx"], compiled.metadata.shared)
+
+
+def specialisation(case: Case) -> tuple[Any, dict[str, str], dict[tuple[int], list[list[Any]]]]:
+    """What a launch of this case compiles: the function, its parameters' types, and what is known of them."""
+    function = case.kernel.aligned if case.aligned else case.kernel.plain
+    types = dict(case.types) | dict.fromkeys(dict(case.constants), "constexpr")
+    signature = {name: types[name] for name in function.arg_names}
+    known = {
+        (place,): [["tt.divisibility", 16]]
+        for place, name in enumerate(function.arg_names)
+        if name in case.multiples
+    }
+    return function, signature, known
+
+
+def _of_cubin(case: Case, cubin: bytes, ptx: str, shared: int) -> Resources:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+        listing = subprocess.run(
+            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    usage = {name: int(count) for name, count in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", listing)}
+    units = [unit for unit in ("tcgen05", "wgmma", "mma.sync") if re.search(rf"\b{unit}", ptx)]
+    return Resources(
+        case.label,
+        case.architecture,
+        registers=usage["REG"],
+        shared=shared,
+        stack=usage["STACK"],
+        local=usage["LOCAL"],
+        matrix_unit=units[0] if units else "",
+        asynchronous="cp.async" in ptx,
+    )
+
+
+def _of_amdgcn(case: Case, text: str, shared: int) -> Resources:
+    """Figures of the metadata at the end of the assembly; its registers count in two files."""
+
+    def figure(name: str) -> int:
+        found = re.search(rf"\.{name}:\s+(\d+)", text)
+        return int(found[1]) if found else 0
+
+    return Resources(
+        case.label,
+        case.architecture,
+        registers=figure("vgpr_count"),
+        shared=shared,
+        stack=figure("private_segment_fixed_size"),
+        local=4 * figure("vgpr_spill_count"),
+        matrix_unit="mfma" if "v_mfma" in text else "",
+        asynchronous=False,
+    )

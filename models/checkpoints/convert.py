@@ -1,0 +1,255 @@
+"""Checkpoints of TensorFlow and Flax, by the names and in the layout that PyTorch's have.
+
+What is converted follows from the names alone, as transformers 4 named variables in all three frameworks, so
+that it is the same for every family. Facts about the names come from its conversion in both directions.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .files import Checkpoint, read_json
+from .flax import read_msgpack
+from .keras_h5 import read_h5
+from .tensorflow import SUFFIX, read_index
+
+TENSORFLOW, FLAX = "TensorFlow", "Flax"
+_INDEX, _H5, _MSGPACK = "model.ckpt" + SUFFIX, "tf_model.h5", "flax_model.msgpack"
+_SHARDS = ".index.json"  # behind the name of the file that is in shards
+# What a folder may hold, in transformers' order.
+FILES = {
+    TENSORFLOW: (_INDEX, _H5, _H5 + _SHARDS),
+    FLAX: (_MSGPACK, _MSGPACK + _SHARDS),
+}
+_ARGUMENTS = {TENSORFLOW: "from_tf", FLAX: "from_flax"}
+# How files of weights end that are given themselves.
+_ENDINGS = {
+    TENSORFLOW: (SUFFIX, ".h5", ".hdf5", ".h5" + _SHARDS),
+    FLAX: (".msgpack", ".msgpack" + _SHARDS),
+}
+
+# TensorFlow: what an optimiser keeps, and counters.
+_TRAINING = re.compile(r"(^|/)(adam_[mv]|Adam(_1)?|AdamWeightDecayOptimizer(_1)?|global_step)$")
+# How names look that Google's own BERT wrote, before transformers had TensorFlow classes.
+_ORIGINAL = re.compile(r"^(bert|cls)/.*|^output_(weights|bias)$")
+_ORIGINAL_LAYER = re.compile(r"/layer_(\d+)/")
+_ORIGINAL_NAMES = {
+    "output_weights": "classifier/weight",
+    "output_bias": "classifier/bias",
+    "cls/predictions/output_bias": "cls/predictions/bias",
+    "cls/seq_relationship/output_weights": "cls/seq_relationship/weight",
+    "cls/seq_relationship/output_bias": "cls/seq_relationship/bias",
+}
+_LEAVES = {
+    **{"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias"},
+    **{"moving_mean": "running_mean", "moving_variance": "running_var"},
+}
+_FLAX_LEAVES = {
+    **{"kernel": "weight", "embedding": "weight", "scale": "weight"},
+    **{"mean": "running_mean", "var": "running_var"},
+}
+
+
+class WeightsFile(Checkpoint):
+    """One file of weights that was named itself, with the files beside it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(os.fspath(path.parent), path.parent)
+        self.filename = path.name
+
+
+def foreign_framework(*, from_tf: bool = False, from_flax: bool = False) -> str | None:
+    """The framework that the weights are to come from; None for PyTorch.
+
+    Raises:
+        ValueError: two.
+    """
+    if from_tf and from_flax:
+        raise ValueError("from_tf and from_flax are both set; a checkpoint is of one framework")
+    return TENSORFLOW if from_tf else FLAX if from_flax else None
+
+
+def foreign_checkpoint(
+    name_or_dir: str | os.PathLike[str] | Checkpoint | None, framework: str | None
+) -> str | os.PathLike[str] | Checkpoint | None:
+    """The checkpoint that a file of another framework's weights stands for; anything else as it is.
+
+    Args:
+        name_or_dir: `model.ckpt.index`, the same without ".index", a .h5 or .msgpack, or what
+            `files.open_checkpoint` takes.
+        framework: of the weights, or None.
+
+    Raises:
+        FileNotFoundError: named as such a file, and not there.
+        ValueError: a file of another framework's weights, or of one's that was not asked for.
+    """
+    if name_or_dir is None or isinstance(name_or_dir, Checkpoint):
+        return name_or_dir
+    path = Path(name_or_dir).expanduser()
+    if path.is_dir():
+        return name_or_dir
+    for candidate in (path, path.with_name(path.name + SUFFIX)):
+        if candidate.is_file():
+            for other, endings in _ENDINGS.items():
+                if other != framework and candidate.name.endswith(endings):
+                    instead = "" if framework is None else f" instead of {_ARGUMENTS[framework]}"
+                    raise ValueError(
+                        f"{candidate} holds weights of {other}; give {_ARGUMENTS[other]}=True{instead} "
+                        "to have them converted"
+                    )
+            if framework is not None:
+                return WeightsFile(candidate)
+    if framework is not None and path.name.endswith((".ckpt", *_ENDINGS[framework])):
+        remedy = "download it, with the files beside it" if "://" in str(name_or_dir) else "check the path"
+        raise FileNotFoundError(f"no file {os.fspath(name_or_dir)!r} of {framework}'s weights here; {remedy}")
+    return name_or_dir
+
+
+def read_foreign(checkpoint: Checkpoint, framework: str) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint of another framework, by PyTorch's names and in its layout.
+
+    Args:
+        checkpoint: its files.
+        framework: TENSORFLOW or FLAX.
+
+    Raises:
+        ImportError: h5py is wanted and not installed.
+        OSError: no such weights, or some of their files are missing.
+        ValueError: a file that is damaged, or of a kind that is not read.
+    """
+    names = FILES[framework]
+    if isinstance(checkpoint, WeightsFile):
+        names = (checkpoint.filename,)
+    name = next((name for name in names if checkpoint.find(name) is not None), None)
+    if name is None:
+        (other,) = FILES.keys() - {framework}
+        remedy = f"leave {_ARGUMENTS[framework]} out"
+        if any(map(checkpoint.has, FILES[other])):
+            remedy += f", or give {_ARGUMENTS[other]}=True instead"
+        raise checkpoint.lacks(f"weights of {framework}, none of {', '.join(names)}", remedy)
+    where = f"{name} of {checkpoint}"
+    if framework == FLAX:
+        return _flax(_read(checkpoint, name, read_msgpack), where)
+    if name.endswith(SUFFIX):
+        return _tensorflow(read_index(checkpoint, name), where)
+    if name.endswith(_SHARDS):
+        return _tensorflow(_below_a_model(_read(checkpoint, name, read_h5)), where)
+    tensors = _read(checkpoint, name, read_h5)
+    given: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        variable = key.partition("/")[2]  # behind its layer; what layers share is there several times
+        if variable in given and not torch.equal(given[variable], tensor):
+            raise ValueError(f"{checkpoint} has two values of {variable!r} in {name}; write it again")
+        given[variable] = tensor
+    return _tensorflow(given, where)
+
+
+def converted(tensors: dict[str, Tensor], framework: str, where: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file that another framework wrote, by PyTorch's names and in its layout.
+
+    Args:
+        tensors: by the names in the file.
+        framework: TENSORFLOW or FLAX.
+        where: they are from, for errors.
+
+    Raises:
+        ValueError: two tensors by the same name.
+    """
+    if framework == FLAX:
+        return _flax({name.replace(".", "/"): tensor for name, tensor in tensors.items()}, where)
+    return _tensorflow(_below_a_model(tensors), where)
+
+
+def _below_a_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """TensorFlow's names behind a model's, which shards and safetensors leave out but for a shared table."""
+    return {name if "model." in name else f"model/{name}": tensors[name] for name in tensors}
+
+
+def _read(checkpoint: Checkpoint, name: str, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of a file, or of all files that an index names."""
+    path = checkpoint.require(name)
+    if not name.endswith(_SHARDS):
+        return read(path)
+    homes = read_json(path).get("weight_map")
+    if not isinstance(homes, dict) or not all(isinstance(shard, str) for shard in homes.values()):
+        raise ValueError(f"{path} must hold weight_map, an object of file names; fetch it again")
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(set(homes.values())):
+        if not re.fullmatch(r"\w[\w.-]{0,254}", shard):  # longer ones no file system has
+            raise ValueError(f"{path} names a shard outside its folder: {shard[:255]!r}")
+        found = checkpoint.find(shard)
+        if found is None:
+            raise checkpoint.lacks(f"{shard}, which its index names", "fetch it again")
+        content = read(found)
+        if both := tensors.keys() & content.keys():
+            raise ValueError(f"{path} leads to several values of {min(both)!r}; fetch it again")
+        tensors |= content
+    return tensors
+
+
+# Names and layout.
+
+
+def _put(name: str, tensor: Tensor, converted: dict[str, Tensor], where: str) -> None:
+    """Add a tensor, which may not be there already with another value: which one counts nobody could say."""
+    if name in converted and not torch.equal(converted[name], tensor):
+        raise ValueError(f"{where} has two values of what is {name!r} in PyTorch; write it again")
+    converted[name] = tensor
+
+
+def _tensorflow(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """TensorFlow's tensors as PyTorch has them."""
+    tensors = {name: tensor for name, tensor in tensors.items() if not _TRAINING.search(name)}
+    original = bool(tensors) and all(map(_ORIGINAL.match, tensors))
+    converted: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        levels = _original_levels(name) if original else _levels(name)
+        leaf = levels[-1]
+        if leaf == "kernel" and tensor.dim() <= 4:
+            tensor = _kernel(tensor)
+        elif leaf == "bias" and tensor.dim() == 2 and len(tensor) == 1:  # GPT-2's
+            tensor = tensor[0]
+        elif leaf == "weight_g":
+            tensor = tensor.reshape(1, 1, -1)
+        levels[-1] = _LEAVES.get(leaf, leaf)
+        _put(".".join(levels), tensor, converted, where)
+    return converted
+
+
+def _levels(name: str) -> list[str]:
+    """A variable's name as modules in modules, as transformers' TensorFlow classes wrote it."""
+    name = name.removesuffix(":0")
+    name = name.replace("_._", "/")  # lists of modules
+    levels = [level.rpartition("___")[2] for level in name.split("/") if level]  # other___name
+    return levels[1:] if len(levels) > 1 else levels or [name]  # the model itself
+
+
+def _original_levels(name: str) -> list[str]:
+    """The same for Google's own BERT."""
+    levels = _ORIGINAL_NAMES.get(name, _ORIGINAL_LAYER.sub(r"/layer/\1/", name)).split("/")
+    return [*levels, "weight"] if levels[-1].endswith("_embeddings") else levels
+
+
+def _flax(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Flax's tensors as PyTorch has them."""
+    if any(name.startswith("params/") for name in tensors):  # beside batch_stats, or alone
+        tensors = {name.partition("/")[2]: tensor for name, tensor in tensors.items()}
+    converted: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        *levels, leaf = name.split("/")
+        if leaf == "kernel" and tensor.dim() <= 4:
+            tensor = _kernel(tensor)
+        _put(".".join([*levels, _FLAX_LEAVES.get(leaf, leaf)]), tensor, converted, where)
+    return converted
+
+
+def _kernel(tensor: Tensor) -> Tensor:
+    """A kernel [..., inputs, outputs] as PyTorch's weight [outputs, inputs, ...]."""
+    dimensions = tensor.dim()
+    if dimensions < 2:
+        return tensor
+    return tensor.permute(dimensions - 1, dimensions - 2, *range(dimensions - 2))

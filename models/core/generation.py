@@ -1,0 +1,183 @@
+"""`generate`: transformers' call on the continuous-batching loop."""
+
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...scheduler.request import Completion, FinishReason, GenerationOptions, Request
+from ..checkpoints.files import Checkpoint
+from .generation_config import GenerationConfig
+from .outputs import GenerateOutput
+from .padding import one_input, pack_features
+
+if TYPE_CHECKING:
+    from ...scheduler.loop import GenerationLoop
+    from ...scheduler.runner import FrontEnd
+
+
+class GenerationMixin:
+    """Gives a model with the generation contract (`encode`, `cross_key_values`, `decode`) its `generate`."""
+
+    generation_config: GenerationConfig
+    side_files: ClassVar[tuple[str, ...]] = ("generation_config.json",)
+
+    def adopt_generation_defaults(self) -> None:
+        """Take the generation options that lie in the model's own configuration."""
+        self.generation_config = GenerationConfig.from_model_config(self.config)  # type: ignore[attr-defined]
+
+    def read_generation_config(self, checkpoint: Checkpoint) -> None:
+        """Take the checkpoint's generation options."""
+        self.generation_config = GenerationConfig.from_pretrained(checkpoint, self.config)  # type: ignore[attr-defined]
+
+    def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
+        """Write config.json, generation_config.json and the weights, as transformers reads them.
+
+        `options` are those of `PretrainedModel.save_pretrained`.
+        """
+        super().save_pretrained(folder, **options)  # type: ignore[misc]
+        self.generation_config.save_pretrained(folder)
+
+    def resolve_options(self, *, default_max_length: int | None = None, **options: Any) -> GenerationOptions:
+        """One call's generation options, completed by the checkpoint's and transformers' defaults.
+
+        Raises:
+            ValueError: an unknown or unsupported option, or a value out of range.
+        """
+        limit, vocabulary = self.max_length, self.config.get_text_config().vocab_size  # type: ignore[attr-defined]
+        return self.generation_config.resolve(options, limit, default_max_length, vocabulary)
+
+    def pack_inputs(self, inputs: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A padded batch of the model's inputs, packed, and its cu_seqlens."""
+        return pack_features(inputs, attention_mask)
+
+    def generation_loop(
+        self,
+        front_end: "FrontEnd | None" = None,
+        *,
+        num_pages: int,
+        num_rows: int,
+        encode_budget: int = 4096,
+        ahead: int | None = None,
+        graphs: bool | None = None,
+        overlap: bool | None = None,
+    ) -> "GenerationLoop":
+        """A continuous-batching loop over this model.
+
+        Args:
+            front_end: turns packed waveforms into packed features; None where requests bring features.
+            num_pages: pages of 16 rows of keys and values in the cache.
+            num_rows: hypotheses that can be decoded at once.
+            encode_budget: encoder tokens admitted a step.
+            ahead: steps launched before the results of the first are waited for; see `GenerationLoop`.
+            graphs: record decode steps as CUDA graphs; see `ModelRunner`. None is: on a GPU.
+            overlap: encode beside decoding; see `ModelRunner`. None is: on a GPU.
+        """
+        from ...scheduler.loop import GenerationLoop
+        from ...scheduler.runner import ModelRunner
+
+        on_gpu = self.device.type == "cuda"  # type: ignore[attr-defined]
+        runner = ModelRunner(
+            self,  # type: ignore[arg-type]
+            front_end,
+            num_pages=num_pages,
+            num_rows=num_rows,
+            graphs=on_gpu if graphs is None else graphs,
+            overlap=on_gpu if overlap is None else overlap,
+        )
+        return GenerationLoop(runner, encode_budget, ahead)
+
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        *,
+        input_features: Tensor | None = None,
+        input_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        return_dict_in_generate: bool = False,
+        output_scores: bool = False,
+        **options: Any,
+    ) -> Tensor | GenerateOutput:
+        """Decode a padded batch; each row's result is what it would be alone.
+
+        Args:
+            inputs: features [batch, frames, features] or waveforms [batch, samples], as the model takes them;
+                also by the names `input_features` and `input_values`.
+            attention_mask: [batch, frames or samples], 1 for real ones; all by default.
+            return_dict_in_generate: return a `GenerateOutput`.
+            output_scores: put into it beam search's sequence scores, and for each step the processed scores
+                over the vocabulary [batch * hypotheses, vocabulary], -inf for a recording that has ended.
+            **options: transformers' arguments of `generate`, by name, and `seed`.
+
+        Returns:
+            int64 [batch * num_return_sequences, longest], padded on the right.
+
+        Raises:
+            ValueError: unsupported options, values out of range, recordings too long for the model.
+        """
+        given = one_input(inputs, input_values, input_features)
+        if given is None:
+            raise ValueError(
+                "give the features to decode, or the waveforms: generate(inputs, attention_mask=...)"
+            )
+        resolved = self.resolve_options(**options)
+        packed, cu_frames = self.pack_inputs(given.to(self.device), attention_mask)  # type: ignore[attr-defined]
+        recordings = packed.split((cu_frames[1:] - cu_frames[:-1]).tolist())
+        keep_scores = return_dict_in_generate and output_scores
+        requests = [
+            Request(index, recording, resolved, keep_scores=keep_scores)
+            for index, recording in enumerate(recordings)
+        ]
+        completions = self._run(requests)
+        hypotheses = [
+            hypothesis
+            for completion in completions
+            for hypothesis in completion.hypotheses[: resolved.num_return_sequences]
+        ]
+        sequences = _pad([list(hypothesis.token_ids) for hypothesis in hypotheses], resolved, self.device)  # type: ignore[attr-defined]
+        if not return_dict_in_generate:
+            return sequences
+        if not output_scores:
+            return GenerateOutput(sequences)
+        final = torch.tensor([hypothesis.score for hypothesis in hypotheses], device=sequences.device)
+        scores = _steps([completion.scores for completion in completions])
+        return GenerateOutput(sequences, final if resolved.num_beams > 1 else None, scores)
+
+    def _run(self, requests: list[Request]) -> list[Completion]:
+        from ...scheduler.loop import GenerationLoop
+        from ...scheduler.runner import ModelRunner
+
+        runner = ModelRunner.sized_for(self, requests)  # type: ignore[arg-type]
+        loop = GenerationLoop(runner)
+        for request in requests:
+            loop.submit(request)
+        completions: dict[int, Completion] = {}
+        while loop.has_work:
+            for event in loop.step():
+                if isinstance(event, Completion):
+                    completions[event.request_id] = event
+        for completion in completions.values():
+            if completion.finish_reason is FinishReason.ERROR and completion.error is not None:
+                raise completion.error
+        return [completions[request.request_id] for request in requests]
+
+
+def _steps(scores: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Each recording's scores, [hypotheses, vocabulary] a step, together; -inf once it has ended."""
+    longest = max(map(len, scores))
+    ended = [torch.full_like(own[0], float("-inf")) for own in scores]
+    return tuple(
+        torch.cat([own[step] if step < len(own) else none for own, none in zip(scores, ended, strict=True)])
+        for step in range(longest)
+    )
+
+
+def _pad(sequences: list[list[int]], options: GenerationOptions, device: torch.device) -> Tensor:
+    """Sequences as one tensor, filled up as transformers does."""
+    fill = options.pad_token_id
+    if options.num_beams > 1 and not fill and options.eos_token_ids:
+        fill = options.eos_token_ids[0]  # transformers writes `pad or eos`, and a pad of 0 counts as none
+    longest = max(map(len, sequences))
+    rows = [sequence + [fill] * (longest - len(sequence)) for sequence in sequences]
+    return torch.tensor(rows, dtype=torch.int64, device=device)

@@ -1,0 +1,288 @@
+"""The weights of a checkpoint and the model that they are for: what fits, what is missing, what is left."""
+
+import math
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
+
+from ..checkpoints.weights import write_weights
+
+if TYPE_CHECKING:
+    from .model import PretrainedModel
+
+# Of a position table, which no checkpoint bounds; the largest in use have some millions.
+_MOST_ELEMENTS = 2**26
+_SHOWN = 8  # names in a message
+_DRAWS = {
+    *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_),
+    *(Tensor.normal_, Tensor.uniform_),
+}
+
+
+@dataclass(frozen=True)
+class LoadingReport:
+    """Which tensors of a checkpoint go where in a model, and what does not come out even.
+
+    Args:
+        tensors: those that are loaded, by the model's names.
+        missing: names of the model that the checkpoint has no tensor for.
+        unexpected: tensors of the checkpoint that the model has no place for.
+        mismatched: tensors of another shape: name, the checkpoint's shape, the model's.
+        untied: names that the configuration ties to another one and the checkpoint gives values of their own.
+        fresh: names that the checkpoint has no tensor for and need not have.
+        kept: names whose values are the model's own, whatever it was made with: missing, fresh, of another
+            shape, or read in training alone.
+    """
+
+    tensors: dict[str, Tensor]
+    missing: set[str] = field(default_factory=set)
+    unexpected: set[str] = field(default_factory=set)
+    mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=set)
+    untied: set[str] = field(default_factory=set)
+    fresh: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers' `output_loading_info` returns it."""
+        return {
+            "missing_keys": self.missing | self.fresh,
+            "unexpected_keys": set(self.unexpected),
+            "mismatched_keys": set(self.mismatched),
+            "error_msgs": [],
+        }
+
+    def check(self, where: str, *, missing_allowed: bool = False, mismatched_allowed: bool = False) -> None:
+        """Refuse what would make another model of it, and warn of what is only left out.
+
+        Raises:
+            ValueError: tensors that are missing or of another shape, each named, unless they are allowed.
+        """
+        problems = [] if missing_allowed else [f"missing: {name}" for name in sorted(self.missing)]
+        wrong = [
+            f"wrong shape: {name} is {list(given)}, the configuration wants {list(wanted)}"
+            for name, given, wanted in sorted(self.mismatched)
+        ]
+        left_out = [f"unexpected: {name}" for name in sorted(self.unexpected)]
+        if not mismatched_allowed:
+            problems += wrong
+            wrong = []
+        if problems:
+            raise ValueError(
+                f"the weights in {where} do not fit its configuration: {_some(problems + left_out)}"
+            )
+        if wrong:
+            _warn(f"the weights in {where} leave what has another shape with fresh values: {_some(wrong)}")
+        if left_out:
+            _warn(f"the weights in {where} hold tensors that the model has no place for: {_some(left_out)}")
+        if self.fresh:
+            _warn(
+                f"the weights in {where} are of a model without cross-attention, adapter or head; these are "
+                f"fresh, train the model before you use what it says: {_some(sorted(self.fresh))}"
+            )
+        if self.untied:
+            _warn(
+                f"the weights in {where} give {_some(sorted(self.untied))} values of its own, "
+                "so it is not tied; set tie_word_embeddings=False in its configuration"
+            )
+
+
+def fit(tensors: Mapping[str, Tensor], model: "PretrainedModel") -> LoadingReport:
+    """Find each tensor's place in a model.
+
+    A checkpoint of a model with a head fits the one without, and the other way round; of tied tensors one is
+    enough; tables that old checkpoints hold and that are computed here are passed over.
+
+    Args:
+        tensors: a checkpoint's, by its names.
+        model: whose names and shapes count.
+    """
+    wanted = model.state_dict()
+    given = {model.own_key(name): tensor for name, tensor in tensors.items()}
+    given = _renamed(given, wanted, model.base_prefix)
+    for name, other in model.stand_in_keys.items():
+        if name not in given and other in given:
+            given[name] = given.pop(other)
+    given = {name: tensor for name, tensor in given.items() if name in wanted or not model.ignores(name)}
+    untied: set[str] = set()
+    tied = {name: home for name, home in model.ties().items() if _is_tied(model, name, home)}
+    for name, home in tied.items():
+        if name in given and home in given:
+            # .bin files hold both, as one; else the checkpoint knows better than its configuration.
+            if given[name].shape == given[home].shape and torch.equal(given[name], given[home]):
+                del given[name]
+            else:
+                untied.add(name)
+        elif name in given:
+            given[home] = given.pop(name)
+    shared = tied.keys() - untied
+    mismatched = {
+        (name, tuple(given[name].shape), tuple(wanted[name].shape))
+        for name in given.keys() & wanted.keys()
+        if given[name].shape != wanted[name].shape
+    }
+    wrong = {name for name, _, _ in mismatched}
+    missing = {name for name in wanted.keys() - given.keys() if name not in shared} - _only_trained(model)
+    groups: dict[str, set[str]] = {}
+    for name in wanted.keys() - shared:
+        groups.setdefault(model.may_be_fresh(name), set()).add(name)
+    groups.pop("", None)
+    # Some of a group alone are a damaged checkpoint.
+    fresh = {name for group in groups.values() if group <= missing for name in group}
+    loaded = {name: given[name] for name in given if name in wanted and name not in wrong}
+    return LoadingReport(
+        tensors=loaded,
+        missing=missing - fresh,
+        unexpected=set(given.keys() - wanted.keys()),
+        mismatched=mismatched,
+        untied=untied,
+        fresh=fresh,
+        kept=wanted.keys() - loaded.keys() - shared,
+    )
+
+
+def load(report: LoadingReport, model: "PretrainedModel") -> None:
+    """Copy the tensors of a report into the model that it was made for."""
+    for name in report.untied:
+        parent, _, leaf = name.rpartition(".")
+        own = model.get_parameter(name).detach().clone()
+        setattr(model.get_submodule(parent), leaf, nn.Parameter(own))
+    model.load_state_dict(report.tensors, strict=False)
+
+
+def save_state_dict(
+    model: "PretrainedModel", folder: Path, state_dict: Mapping[str, Tensor] | None = None, **options: Any
+) -> None:
+    """Write a model's tensors, tied ones once; `options` are those of `weights.write_weights`.
+
+    Args:
+        model: whose they are.
+        folder: exists.
+        state_dict: written instead of the model's own.
+    """
+    state = dict(model.state_dict() if state_dict is None else state_dict)
+    for name, home in model.ties().items():
+        if name in state and home in state and _same_memory(state[name], state[home]):
+            del state[name]
+    write_weights(state, folder, **options)
+
+
+@contextmanager
+def bounded(tensors: Mapping[str, Tensor], *, drawn: bool = True) -> Iterator[None]:
+    """While a model is made for these tensors: absurd numbers in its configuration fail, not the machine.
+
+    The model may have a few times what the checkpoint has, since it may lack some of it; `fit` says exactly.
+    (A model on the meta device would say so before it is made, but costs over a second of imports.)
+
+    Args:
+        tensors: a checkpoint's.
+        drawn: False to leave fresh weights as the memory was: drawing them takes longer than to load them.
+
+    Raises:
+        ValueError: a configuration that describes no model, or one far from the checkpoint's size.
+    """
+    most_parameters = 4 * len(tensors) + 1000
+    most_elements = 4 * sum(tensor.numel() for tensor in tensors.values()) + _MOST_ELEMENTS
+    parameters = elements = 0
+    here = threading.get_ident()
+
+    def counted(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal parameters, elements
+        if threading.get_ident() == here and parameter is not None:
+            parameters += 1
+            elements += parameter.numel()  # of memory that is reserved and not touched yet
+            if parameters > most_parameters or elements > most_elements:
+                raise ValueError(
+                    f"the configuration describes a model of over {parameters - 1} parameters with "
+                    f"{elements} numbers, its weights are {len(tensors)} tensors; correct its sizes"
+                )
+
+    handle = register_module_parameter_registration_hook(counted)
+    try:
+        with _SmallTables(drawn):
+            yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"the configuration describes no model: {reason}") from error
+    finally:
+        handle.remove()
+
+
+class _SmallTables(TorchFunctionMode):
+    """Refuses to compute a table of more than `_MOST_ELEMENTS`; draws weights, or does not."""
+
+    def __init__(self, drawn: bool) -> None:
+        super().__init__()
+        self._drawn = drawn
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """See torch.overrides."""
+        if func in _DRAWS and not self._drawn:
+            return args[0] if args else (kwargs or {})["tensor"]
+        shapes = [value.shape for value in args if isinstance(value, Tensor) and value.dim()]
+        largest = max([value for value in args if isinstance(value, int)], default=0)
+        if len(shapes) > 1:
+            broadcast = zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)
+            largest = max(largest, math.prod(map(max, broadcast)))
+        if largest > _MOST_ELEMENTS:
+            raise ValueError(
+                f"the configuration asks for a table of {largest} numbers, "
+                f"and {_MOST_ELEMENTS} are the most; correct its sizes"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+def _renamed(
+    tensors: dict[str, Tensor], wanted: Mapping[str, Any], prefixes: str | tuple[str, ...]
+) -> dict[str, Tensor]:
+    """The tensors by the names of a model that has a prefix, or has not, where the checkpoint differs."""
+    for prefix in (prefixes,) if isinstance(prefixes, str) else prefixes:
+        here = any(name.startswith(prefix) for name in wanted)
+        there = any(name.startswith(prefix) for name in tensors)
+        if prefix and there and not here:
+            return {
+                name.removeprefix(prefix): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(prefix)
+            }
+        if prefix and here and not there:
+            return {name if name in wanted else prefix + name: tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _only_trained(model: nn.Module) -> set[str]:
+    """Names of what only training reads, so that a checkpoint may lack it: `training_keys` of any module."""
+    return {
+        f"{name}.{leaf}" if name else leaf
+        for name, module in model.named_modules()
+        for leaf in getattr(module, "training_keys", ())
+    }
+
+
+def _is_tied(model: nn.Module, name: str, home: str) -> bool:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return name in parameters and parameters[name] is parameters.get(home)
+
+
+def _same_memory(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() and one.shape == other.shape
+
+
+def _some(problems: list[str]) -> str:
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return "; ".join(problems[:_SHOWN]) + more
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=4)

@@ -1,0 +1,192 @@
+"""What models return: fields by name, by index, or as a tuple, as in transformers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from .config import PretrainedConfig
+
+
+class ModelOutput:
+    """Base of the output dataclasses: fields that are None are left out of indexing and `to_tuple`."""
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The fields that are not None, in order."""
+        values = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+        return tuple(value for value in values if value is not None)
+
+    def __getitem__(self, key: int | slice | str) -> Any:
+        return getattr(self, key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.to_tuple())
+
+    def keys(self) -> list[str]:
+        """Names of the fields that are not None."""
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]  # type: ignore[arg-type]
+
+    def values(self) -> list[Any]:
+        """The fields that are not None."""
+        return list(self.to_tuple())
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Names and values of the fields that are not None."""
+        return list(zip(self.keys(), self.to_tuple(), strict=True))
+
+
+@dataclass
+class BaseModelOutput(ModelOutput):
+    """last_hidden_state [batch, tokens, d_model], zero where the input was padding."""
+
+    last_hidden_state: Tensor
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class BaseModelOutputWithPastAndCrossAttentions(ModelOutput):
+    """last_hidden_state [batch, target, d_model] of a decoder, zero where there is no token."""
+
+    last_hidden_state: Tensor
+    past_key_values: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class CausalLMOutput(ModelOutput):
+    """loss (with labels; a scalar, or not reduced [batch]), logits [batch, tokens, vocabulary]."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
+    """last_hidden_state [batch, target, width], zero without a token; pooler_output [batch, width]."""
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    past_key_values: Any = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class CausalLMOutputWithCrossAttentions(ModelOutput):
+    """loss (a scalar, with labels), logits [batch, target, vocabulary], and what the decoder gave."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class Seq2SeqModelOutput(ModelOutput):
+    """last_hidden_state [batch, target, d_model] of the decoder, and what the encoder gave."""
+
+    last_hidden_state: Tensor
+    past_key_values: Any = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class Seq2SeqLMOutput(ModelOutput):
+    """loss (a scalar, with labels), logits [batch, target, vocabulary], and what the encoder gave."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class SequenceClassifierOutput(ModelOutput):
+    """loss (a scalar, with labels), logits [batch, labels], and what the model without its head gave."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class SequenceClassifierOutputWithPast(ModelOutput):
+    """loss (a scalar, with labels), logits [batch, labels], and what the decoder without its head gave."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class Seq2SeqSequenceClassifierOutput(ModelOutput):
+    """loss (a scalar, with labels), logits [batch, labels], and what decoder and encoder gave."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any = None
+    decoder_hidden_states: tuple[Tensor, ...] | None = None
+    decoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class GenerateOutput(ModelOutput):
+    """sequences int64 [returned, longest], padded on the right; beam search's scores [returned]."""
+
+    sequences: Tensor
+    sequences_scores: Tensor | None = None
+    scores: tuple[Tensor, ...] | None = None
+
+
+def as_encoder_output(given: Any) -> BaseModelOutput:
+    """What an encoder gave, from a tuple of it or from an output object of either library.
+
+    Raises:
+        ValueError: no [batch, tokens, d_model] tensor in it.
+    """
+    if isinstance(given, tuple | list):
+        output = BaseModelOutput(*given[:3]) if given else None
+    else:
+        last = getattr(given, "last_hidden_state", None)
+        states, attentions = getattr(given, "hidden_states", None), getattr(given, "attentions", None)
+        output = BaseModelOutput(last, states, attentions) if isinstance(last, Tensor) else None
+    if output is None or not isinstance(output.last_hidden_state, Tensor) or output[0].dim() != 3:
+        raise ValueError(
+            "encoder_outputs must be what the encoder returned, or a tuple that starts with hidden states "
+            f"[batch, tokens, d_model]; got {type(given).__name__}"
+        )
+    return output
+
+
+def as_asked(output: ModelOutput, return_dict: bool | None, config: PretrainedConfig) -> Any:
+    """The output itself, or a tuple of it where the caller, or else the configuration, wants that."""
+    return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()

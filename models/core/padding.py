@@ -1,0 +1,138 @@
+"""The compatibility surface: padded tensors are packed where they enter and unpacked where they leave."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...kernels.runtime.packing import cumulative, pack, unpack
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the tokens of a decoder's call lie in padded tensors, bool [batch, time] each.
+
+    Args:
+        past: tokens of earlier calls; no columns where this is the first.
+        target: this call's.
+        source: the encoder's; no columns where there is none.
+    """
+
+    past: Tensor
+    target: Tensor
+    source: Tensor
+
+    @property
+    def seen(self) -> Tensor:
+        """Tokens of earlier calls and of this one."""
+        return torch.cat([self.past, self.target], dim=1)
+
+
+def one_input(
+    inputs: Tensor | None, input_values: Tensor | None, input_features: Tensor | None
+) -> Tensor | None:
+    """A model's input, under whichever name it came; None where it did not.
+
+    Raises:
+        ValueError: it came under several.
+    """
+    named = {"inputs": inputs, "input_values": input_values, "input_features": input_features}
+    given = {name: tensor for name, tensor in named.items() if tensor is not None}
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} are given at the same time; give one of them")
+    return next(iter(given.values()), None)
+
+
+def pack_features(input_features: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Padded features [batch, frames, features] to packed ones and their cu_seqlens.
+
+    Raises:
+        ValueError: not three-dimensional, a mask of another shape, or one with a row of no frames.
+    """
+    if input_features.dim() != 3:
+        raise ValueError(
+            f"input_features must be [batch, frames, features], got {list(input_features.shape)}"
+        )
+    return _pack(input_features, attention_mask, f"input_features {list(input_features.shape)}", "frames")
+
+
+def pack_waveforms(input_values: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Padded waveforms [batch, samples] to packed ones [samples, 1] and their cu_seqlens.
+
+    Raises:
+        ValueError: not two-dimensional, a mask of another shape, or one with a row of no samples.
+    """
+    if input_values.dim() != 2:
+        raise ValueError(f"input_values must be [batch, samples], got {list(input_values.shape)}")
+    what = f"input_values {list(input_values.shape)}"
+    return _pack(input_values[..., None], attention_mask, what, "samples")
+
+
+def _pack(padded: Tensor, attention_mask: Tensor | None, what: str, unit: str) -> tuple[Tensor, Tensor]:
+    """[batch, time, width] to [rows, width] and their cu_seqlens."""
+    batch, width = padded.shape[:2]
+    if attention_mask is None:
+        mask = torch.ones(batch, width, dtype=torch.bool, device=padded.device)
+    else:
+        mask = attention_mask.to(padded.device).bool()
+    if mask.shape != (batch, width):
+        raise ValueError(f"attention_mask is {list(mask.shape)}, {what}")
+    lengths = mask.sum(1)
+    if lengths.numel() == 0 or int(lengths.min()) == 0:
+        raise ValueError(f"attention_mask has a row without {unit}; every recording needs at least one")
+    return pack(padded, mask), cumulative(lengths)
+
+
+def mask_of(lengths: list[int], width: int, device: torch.device) -> Tensor:
+    """True for the first `lengths[i]` of row i: bool [rows, width]."""
+    return torch.arange(width, device=device)[None] < torch.tensor(lengths, device=device)[:, None]
+
+
+def as_mask(mask: Tensor | None, batch: int, width: int, device: torch.device, name: str) -> Tensor:
+    """A mask as bool [batch, width], all true where there is none.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if mask is None:
+        return torch.ones(batch, width, dtype=torch.bool, device=device)
+    if mask.shape != (batch, width):
+        raise ValueError(f"{name} must be {[batch, width]}, got {list(mask.shape)}")
+    return mask.to(device).bool()
+
+
+def unpack_all(packed: list[Tensor] | None, mask: Tensor) -> tuple[Tensor, ...] | None:
+    """Each of some packed tensors [tokens, ...] as [batch, time, ...], zero where `mask` is false."""
+    return None if packed is None else tuple(unpack(tensor, mask) for tensor in packed)
+
+
+def pack_heads(padded: Tensor, mask: Tensor) -> Tensor:
+    """[batch, heads, time, head_dim] where `mask` [batch, time] is true: [tokens, heads, head_dim]."""
+    return pack(padded.transpose(1, 2), mask)
+
+
+def unpack_heads(packed: Tensor, mask: Tensor) -> Tensor:
+    """The reverse of `pack_heads`, zero where `mask` is false."""
+    return unpack(packed, mask).transpose(1, 2)
+
+
+def pad_weights(
+    layers: list[list[Tensor]] | None, rows: Tensor, columns: Tensor
+) -> tuple[Tensor, ...] | None:
+    """Each layer's weights, [heads, queries, keys] a sequence, as [batch, heads, target, source].
+
+    Args:
+        layers: the weights of each sequence in each layer.
+        rows, columns: bool [batch, target] and [batch, source], where a sequence's tokens lie.
+    """
+    if layers is None:
+        return None
+    places = [(queries.nonzero(), keys.nonzero()[:, 0]) for queries, keys in zip(rows, columns, strict=True)]
+    padded = []
+    for weights in layers:
+        heads = weights[0].shape[0]
+        out = weights[0].new_zeros(len(weights), heads, rows.shape[1], columns.shape[1])
+        for row, (weight, (queries, keys)) in enumerate(zip(weights, places, strict=True)):
+            out[row][:, queries, keys] = weight
+        padded.append(out)
+    return tuple(padded)

@@ -1,0 +1,128 @@
+"""Keys and values that one call of a decoder leaves to the next, in transformers' form."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .padding import Places, unpack_heads
+
+
+class KeyValues(tuple[tuple[Tensor, ...], ...]):
+    """For each layer its self-attention's key and value, then its cross-attention's where it has any.
+
+    Each is [batch, heads, length, head_dim], zero where a row has no token.
+    """
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Decoder tokens that it holds, a padded row's padding counted."""
+        return self[layer_idx][0].shape[2] if self else 0
+
+    @property
+    def has_cross(self) -> bool:
+        """Whether it holds the cross-attention's too."""
+        return bool(self) and len(self[0]) == 4
+
+
+def read_key_values(past: Any, layers: int, *, with_cross: bool) -> KeyValues | None:
+    """What an earlier call left, whichever way it comes; None where there is nothing yet.
+
+    Args:
+        past: `KeyValues`, plain tuples of the same form, or a cache of transformers: `EncoderDecoderCache`,
+            or `DynamicCache` for the self-attention alone.
+        layers: of the decoder.
+        with_cross: whether cross-attention's keys and values must be among it.
+
+    Raises:
+        ValueError: another form.
+    """
+    if past is None or (isinstance(past, tuple) and not past):
+        return None
+    if is_cache(past):
+        length = past.get_seq_length()
+        if length == 0:
+            return None
+        past = _read_cache(past, length, layers)
+    elif not isinstance(past, tuple | list):
+        raise ValueError(
+            f"past_key_values must be what an earlier call returned, or an EncoderDecoderCache; "
+            f"got {type(past).__name__}"
+        )
+    sizes = [len(layer) if isinstance(layer, tuple | list) else 0 for layer in past]
+    if sizes != [4] * layers and (with_cross or sizes != [2] * layers):
+        form = "(key, value, cross key, cross value)" + ("" if with_cross else " or (key, value)")
+        raise ValueError(f"past_key_values must have {form} for each of the {layers} layers, got {sizes}")
+    for tensor in (tensor for layer in past for tensor in layer):
+        if not isinstance(tensor, Tensor) or tensor.dim() != 4:
+            what = list(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(
+                f"past_key_values must hold tensors [batch, heads, length, head_dim], got {what}"
+            )
+    return KeyValues(tuple(layer) for layer in past)
+
+
+def extend_key_values(
+    past: Any,
+    held: KeyValues | None,
+    own: Sequence[tuple[Tensor, Tensor]],
+    cross: Sequence[tuple[Tensor, Tensor]] | None,
+    places: Places,
+) -> Any:
+    """What the next call needs: what was held, and this call's own.
+
+    transformers' cache is extended where it lies, as callers that keep it expect, and returned. A
+    `DynamicCache` has no room for the encoder's keys: every call makes them anew.
+
+    Args:
+        past: what the caller gave.
+        held: what `read_key_values` read of it.
+        own: this call's keys and values, [target tokens, heads, head_dim], packed, a pair a layer.
+        cross: the encoder's, [source tokens, heads, head_dim], a pair a layer; None where there is none.
+        places: where they lie in padded tensors.
+    """
+    layers = []
+    for index, (key, value) in enumerate(own):
+        mine = unpack_heads(key, places.target), unpack_heads(value, places.target)
+        its: tuple[Tensor, ...] = ()
+        if held is not None and held.has_cross:
+            its = held[index][2:]
+        elif cross is not None:
+            its = unpack_heads(cross[index][0], places.source), unpack_heads(cross[index][1], places.source)
+        if _is_pair(past):
+            past.self_attention_cache.update(*mine, index)
+            if its and not past.is_updated.get(index):
+                past.cross_attention_cache.update(*its, index)
+                past.is_updated[index] = True
+        elif is_cache(past):
+            past.update(*mine, index)
+        elif held is not None:
+            mine = torch.cat([held[index][0], mine[0]], dim=2), torch.cat([held[index][1], mine[1]], dim=2)
+        layers.append((*mine, *its))
+    return past if is_cache(past) else KeyValues(layers)
+
+
+def is_cache(past: Any) -> bool:
+    """Whether this is a cache object of transformers, known by what it offers."""
+    return _is_pair(past) or all(hasattr(past, name) for name in ("layers", "update", "get_seq_length"))
+
+
+def _is_pair(past: Any) -> bool:
+    """Whether it is an `EncoderDecoderCache`."""
+    return hasattr(past, "self_attention_cache") and hasattr(past, "cross_attention_cache")
+
+
+def _read_cache(past: Any, length: int, layers: int) -> list[tuple[Tensor, ...]]:
+    """Each layer of transformers' cache, its first `length` tokens.
+
+    Of BART's configuration it is made with a layer for each of the encoder's; those behind stay empty.
+    """
+    own = past.self_attention_cache.layers if _is_pair(past) else past.layers
+    read: list[tuple[Tensor, ...]] = [
+        (layer.keys[:, :, :length], layer.values[:, :, :length]) for layer in own[:layers]
+    ]
+    cross = past.cross_attention_cache.layers[:layers] if _is_pair(past) else []
+    # Prepared and not filled where the calls before had no encoder.
+    if not cross or getattr(cross[0], "keys", None) is None or not cross[0].keys.numel():
+        return read
+    return [(*mine, its.keys, its.values) for mine, its in zip(read, cross, strict=True)]

@@ -1,0 +1,200 @@
+"""GPT-Neo: GPT-2 with layers that see a window of the text alone, and scores that are not scaled."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels.linear.gemm import linear
+from ..core.attention import DecoderAttention
+from ..core.config import PretrainedConfig
+from ..core.layers import normalise, rows_of
+from ..core.model import PretrainedModel
+from ..core.outputs import BaseModelOutputWithPastAndCrossAttentions, as_asked
+from ..core.parameters import ParametersMixin
+from ..core.stack import DecoderSizes, PositionRows
+from ..gpt2.classification import LastTokenClassifier
+from ..gpt2.model import GPTStack
+from .config import GPTNeoConfig
+
+
+class GPTNeoCheckpoint(PretrainedModel):
+    """How checkpoints of GPT-Neo name what they hold."""
+
+    config_class: ClassVar[type[PretrainedConfig]] = GPTNeoConfig
+    base_prefix: ClassVar[str | tuple[str, ...]] = "transformer."
+    # Masks that older checkpoints keep, and the heads of other tasks.
+    ignored_keys: ClassVar[tuple[str, ...]] = (
+        r"\.attn\.attention\.(bias|masked_bias)$",
+        r"^(lm_head|classifier|qa_outputs)\.",
+    )
+
+
+class GPTNeoSelfAttention(nn.Module):
+    """The projections of one attention; who attends to what is the caller's."""
+
+    def __init__(self, config: GPTNeoConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads = config.num_heads, width // config.num_heads
+        self.dropout = config.resid_dropout
+        self.k_proj = nn.Linear(width, width, bias=False)
+        self.v_proj = nn.Linear(width, width, bias=False)
+        self.q_proj = nn.Linear(width, width, bias=False)
+        self.out_proj = nn.Linear(width, width)
+
+    def split(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of [tokens, width]: [tokens, heads, head_dim] each."""
+        query, key, value = (
+            linear(hidden, projection.weight).view(len(hidden), *self.heads)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return query, key, value
+
+    def output(self, mixed: Tensor, residual: Tensor) -> Tensor:
+        """[tokens, heads, head_dim] and [tokens, width] to [tokens, width]."""
+        return add(residual, self.out_proj, mixed.flatten(1), self.dropout if self.training else 0.0)
+
+
+class GPTNeoAttention(nn.Module):
+    """The attention by the name that checkpoints give it."""
+
+    def __init__(self, config: GPTNeoConfig) -> None:
+        super().__init__()
+        self.attention = GPTNeoSelfAttention(config)
+
+
+class GPTNeoMLP(nn.Module):
+    """The second half of a layer."""
+
+    def __init__(self, config: GPTNeoConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        inner = 4 * width if config.intermediate_size is None else config.intermediate_size
+        self.activation = config.activation_function
+        self.dropout = config.resid_dropout
+        self.c_fc = nn.Linear(width, inner)
+        self.c_proj = nn.Linear(inner, width)
+
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        """[tokens, width] each to the same."""
+        inner = linear(hidden, self.c_fc.weight, self.c_fc.bias, activation=self.activation)
+        return add(residual, self.c_proj, inner, self.dropout if self.training else 0.0)
+
+
+class GPTNeoBlock(nn.Module):
+    """Self-attention, then feed-forward, each normalised first.
+
+    Args:
+        config: sizes.
+        index: of the layer.
+    """
+
+    def __init__(self, config: GPTNeoConfig, index: int) -> None:
+        super().__init__()
+        self.index = index
+        self.ln_1 = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
+        self.attn = GPTNeoAttention(config)
+        self.ln_2 = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
+        self.mlp = GPTNeoMLP(config)
+
+    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
+        own = self.attn.attention
+        query, key, value = own.split(normalise(self.ln_1, hidden))
+        mixed = attention.self_attention(self.index, query, key, value, 1.0)
+        hidden = own.output(rows_of(mixed, wanted), rows_of(hidden, wanted))
+        return self.mlp(normalise(self.ln_2, hidden), hidden)
+
+
+def add(residual: Tensor, module: nn.Linear, hidden: Tensor, dropout: float) -> Tensor:
+    """`residual + dropout(module(hidden))`."""
+    if dropout:
+        return residual + F.dropout(linear(hidden, module.weight, module.bias), dropout)
+    return linear(hidden, module.weight, module.bias, residual=residual)
+
+
+class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
+    """GPT-Neo without a head.
+
+    Args:
+        config: sizes and constants; weights are fresh.
+    """
+
+    has_cross_attention = False
+
+    def __init__(self, config: GPTNeoConfig) -> None:
+        super().__init__(config)
+        self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.wpe = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.h = nn.ModuleList(GPTNeoBlock(config, index) for index in range(config.num_layers))
+        self.ln_f = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
+        self.initialise()
+
+    def forward(  # type: ignore[override]  # its order of arguments is another one
+        self,
+        input_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPastAndCrossAttentions | tuple[Any, ...]:
+        """Hidden states of every given token; each row's are what they would be alone.
+
+        Args:
+            token_type_ids: int64 [batch, target], tokens whose vectors are added to those of the input.
+            position_ids: int64 [batch or 1, target], rows of the position table instead of counted ones.
+
+        The other arguments are `TextDecoder.forward`'s.
+
+        Raises:
+            ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
+        """
+        output = self.run_padded(
+            input_ids,
+            inputs_embeds,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+        )
+        output.cross_attentions = None  # not even an empty tuple, as in transformers
+        return as_asked(output, return_dict, self.config)
+
+    @property
+    def sizes(self) -> DecoderSizes:
+        """See `TextDecoder`."""
+        config = self.config
+        return DecoderSizes(
+            config.num_layers,
+            config.num_heads,
+            config.hidden_size,
+            config.embed_dropout,
+            config.attention_dropout,
+        )
+
+    @property
+    def positions(self) -> PositionRows:
+        """See `TextDecoder`."""
+        return PositionRows(0, self.config.max_position_embeddings)
+
+    @property
+    def windows(self) -> Sequence[int | None]:
+        """See `TextDecoder`."""
+        size = self.config.window_size
+        return [size if kind == "local" else None for kind in self.config.attention_layers]
+
+
+class GPTNeoForSequenceClassification(LastTokenClassifier, GPTNeoCheckpoint):
+    """GPT-Neo with a map of each text's last token to labels."""
+
+    base_class = GPTNeoModel

@@ -1,0 +1,274 @@
+"""What every feature extractor does: take recordings, refuse what is none, and pad what it makes of them."""
+
+import os
+import warnings
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...kernels.runtime.packing import cumulative
+from ..checkpoints.files import Checkpoint, open_checkpoint, read_json, single_file, write_json
+from ..checkpoints.hub import PushToHub
+from .batches import BatchFeature, column, one_of, padded_length, round_up, stack
+
+PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
+_NEUTRAL = {"return_attention_mask", "processor_class", "transformers_version", "name_or_path", "auto_map"}
+
+
+class FeatureExtractor(PushToHub, ABC):
+    """Mono recordings to a model's inputs. A family gives its settings, `packed`, and its frames.
+
+    `settings` are the names of the constructor's arguments, which the files hold as well; `fixed` are those
+    with one supported value.
+    """
+
+    model_input_names: tuple[str, str]
+    settings: ClassVar[tuple[str, ...]]
+    fixed: ClassVar[dict[str, Any]]
+    unit: ClassVar[str]  # what `max_length` counts: "frames" or "samples"
+
+    sampling_rate: int  # Hz
+    padding_value: float
+    return_attention_mask: bool
+    processor_class: str | None
+
+    @abstractmethod
+    def frame_count(self, samples: int) -> int:
+        """Rows of `packed` for a recording of so many samples; 0 where it is too short for one."""
+
+    @abstractmethod
+    def packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [rows, width] of packed waveforms, on their device, and their offsets int32 [n + 1]."""
+
+    @abstractmethod
+    def _samples(self, length: int) -> int:
+        """Samples that are kept for `length` units."""
+
+    @abstractmethod
+    def _shortest(self) -> tuple[int, str]:
+        """Samples that a recording must have, and what they are."""
+
+    def _check(self, kwargs: dict[str, Any]) -> None:
+        """Refuse what a constructor's `**kwargs` have beside neutral names and fixed values."""
+        for name, only in self.fixed.items():
+            if kwargs.get(name) not in (None, only):
+                raise ValueError(f"{name} {kwargs[name]!r} is not supported, only {only!r} is")
+        unknown = [name for name in kwargs if name not in self.fixed and name not in _NEUTRAL]
+        if unknown:
+            raise TypeError(f"there is no setting {unknown[0]!r}; there are {', '.join(self.settings)}")
+        self.processor_class = kwargs.get("processor_class")
+
+    def __call__(
+        self,
+        raw_speech: Any,
+        padding: bool | str = False,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str | None = None,
+        sampling_rate: int | None = None,
+        return_attention_mask: bool | None = None,
+    ) -> BatchFeature:
+        """Features of one recording or of several.
+
+        Truncation comes before the normalisation, padding after it, so each utterance is normalised over what
+        is kept of it, and gets the bits that it would get alone.
+
+        Args:
+            raw_speech: mono, -1 to 1: an array, tensor or list of numbers [samples], a batch of them
+                [batch, samples], or a list of them.
+            padding: True or "longest", "max_length", or False.
+            max_length: in frames or, for models of waveforms, in samples.
+            truncation: cut to `max_length` (rounded up to a multiple of `pad_to_multiple_of`).
+            pad_to_multiple_of: round the padded length up.
+            return_tensors: "pt", "np", or None for lists of arrays.
+            sampling_rate: Hz of `raw_speech`; checked against the extractor's.
+            return_attention_mask: False to leave out the mask, True for it even without padding.
+
+        Returns:
+            the features float32 [batch, length, ...] under the name that the model gives them, and
+            attention_mask int32 [batch, length], 1 where there is a feature.
+
+        Raises:
+            ValueError: another rate; not mono, empty, too short, integers, NaN or infinite; a bad option; or
+                tensors asked for of different lengths.
+        """
+        if sampling_rate is None:
+            message = f"no sampling_rate given; the audio is taken to be at {self.sampling_rate} Hz"
+            warnings.warn(message, stacklevel=2)
+        elif sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"audio at {sampling_rate} Hz for a feature extractor of {self.sampling_rate} Hz; resample it"
+            )
+        one_of("return_tensors", return_tensors, ("pt", "np", None))
+        if max_length is None and (truncation or padding == "max_length"):
+            raise ValueError(f"truncation=True and padding='max_length' need max_length, in {self.unit}")
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length must be at least 1 {self.unit.removesuffix('s')}, got {max_length}")
+
+        waveforms = [self._mono(waveform, i) for i, waveform in enumerate(_separate(raw_speech))]
+        if truncation and max_length is not None:
+            kept = self._samples(round_up(max_length, pad_to_multiple_of))
+            waveforms = [waveform[:kept] for waveform in waveforms]
+        cu_samples = cumulative([len(waveform) for waveform in waveforms])
+        with torch.no_grad():
+            packed, cu_rows = self.packed(torch.from_numpy(np.concatenate(waveforms)), cu_samples)
+        features = np.split(packed.numpy(), cu_rows[1:-1].tolist())
+
+        masked = self._masks(padding) if return_attention_mask is None else return_attention_mask
+        rows = [self._row(one) for one in features]
+        return self._batch(rows, padding, max_length, pad_to_multiple_of, masked, return_tensors)
+
+    def pad(
+        self,
+        processed_features: Any,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Features that were extracted one by one, as one batch; what a training loop's collator needs.
+
+        Args:
+            processed_features: what the extractor returned for one recording each, or a dict of lists; of it
+                only the features are read, the mask is made anew.
+            padding, max_length, pad_to_multiple_of, return_attention_mask, return_tensors: as in `__call__`.
+
+        Raises:
+            ValueError: no features, or an option's bad value.
+        """
+        name = self.model_input_names[0]
+        rows = column(processed_features, name)
+        one_of("return_tensors", return_tensors, ("pt", "np", None))
+        masked = self._masks(padding) if return_attention_mask is None else return_attention_mask
+        arrays = [np.asarray(row, dtype=np.float32) for row in rows]
+        return self._batch(arrays, padding, max_length, pad_to_multiple_of, masked, return_tensors)
+
+    def _batch(
+        self,
+        features: list[np.ndarray],
+        padding: bool | str,
+        max_length: int | None,
+        multiple: int | None,
+        masked: bool,
+        return_tensors: str | None,
+    ) -> BatchFeature:
+        lengths = [len(one) for one in features]
+        padded = padded_length(lengths, padding, max_length, multiple)
+        values, mask = self.model_input_names
+        batch = BatchFeature({values: [_pad(one, padded, self.padding_value) for one in features]})
+        if masked:
+            batch[mask] = [_pad(np.ones(count, dtype=np.int32), padded, 0) for count in lengths]
+        for name, rows in batch.items():
+            batch[name] = rows if return_tensors is None else stack(rows, return_tensors)
+        return batch
+
+    def _masks(self, padding: bool | str) -> bool:
+        """Whether there is a mask where the call does not say."""
+        return True
+
+    def _row(self, features: np.ndarray) -> np.ndarray:
+        """One utterance's part of `packed` as the model's `forward` takes it."""
+        return features
+
+    def _mono(self, waveform: Any, index: int) -> np.ndarray:
+        """One recording as float32 [samples], or an error that says which one is wrong and how."""
+        name = f"recording {index}"
+        waveform = _array(waveform, name)
+        if waveform.ndim != 1:
+            raise ValueError(
+                f"{name} has shape {waveform.shape}; give mono audio [samples], the average of its channels"
+            )
+        shortest, what = self._shortest()
+        if len(waveform) < shortest:
+            raise ValueError(
+                f"{name} has {len(waveform)} samples, less than {what}; "
+                "leave it out, or if these are channels, average them"
+            )
+        finite = np.isfinite(waveform)
+        if not finite.all():
+            bad = int(np.argmin(finite))
+            raise ValueError(f"{name} is {waveform[bad]} at sample {bad}; every sample must be finite")
+        return waveform
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings, as preprocessor_config.json holds them."""
+        settings = {name: getattr(self, name) for name in (*self.settings, "return_attention_mask")}
+        settings |= self.fixed
+        return settings | ({"processor_class": self.processor_class} if self.processor_class else {})
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any) -> Self:
+        """Load from a checkpoint (a folder or the id of a repository on the Hub) or its JSON file.
+
+        Reads preprocessor_config.json, or processor_config.json where it has the settings, as transformers 5
+        writes it. `kwargs` are `files.HUB_OPTIONS` and settings that go before the file's.
+        """
+        file = single_file(name_or_dir)
+        checkpoint, overrides = open_checkpoint(name_or_dir if file is None else file.parent, **kwargs)
+        nested = checkpoint.find(PROCESSOR_FILE) if file is None else None
+        if nested is not None and "feature_extractor" in read_json(nested):
+            file = nested
+        path = file or checkpoint.require(PREPROCESSOR_FILE)
+        settings = read_json(path)
+        settings = settings.get("feature_extractor", settings)
+        if not isinstance(settings, dict):
+            raise ValueError(f"{path} must hold the settings of feature_extractor, it holds {settings!r}")
+        known = {*cls.settings, *cls.fixed, *_NEUTRAL}
+        unknown = [name for name in settings if name not in known]
+        if unknown:
+            warnings.warn(f"{path} sets {', '.join(unknown)}, which Tritone does not use", stacklevel=2)
+        try:
+            return cls(**({name: settings[name] for name in settings if name in known} | overrides))
+        except (AttributeError, TypeError) as error:
+            if overrides:
+                raise  # theirs, as likely as the file's
+            raise ValueError(f"{path} has settings that make no feature extractor: {error}") from error
+
+    def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
+        """Write preprocessor_config.json, which transformers 4 and 5 load; returns the paths written."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        written = {folder / PREPROCESSOR_FILE: self.to_dict()}
+        nested = folder / PROCESSOR_FILE
+        if nested.is_file() and "feature_extractor" in (processor := read_json(nested)):
+            # or its old settings would go first
+            written[nested] = processor | {"feature_extractor": self.to_dict()}
+        return tuple(write_json(path, content) for path, content in written.items())
+
+
+def _separate(raw_speech: Any) -> list[Any]:
+    """The recordings of a batch; one recording makes a batch of one."""
+    if isinstance(raw_speech, (np.ndarray, Tensor)):
+        if raw_speech.ndim not in (1, 2):
+            raise ValueError(f"audio of shape {tuple(raw_speech.shape)}; give [samples] or [batch, samples]")
+        return [raw_speech] if raw_speech.ndim == 1 else list(raw_speech)
+    if not isinstance(raw_speech, (list, tuple)):
+        raise ValueError(f"audio must be an array, a tensor or a list, got {type(raw_speech).__name__}")
+    if not raw_speech:
+        raise ValueError("no audio: the list is empty")
+    return [raw_speech] if np.ndim(raw_speech[0]) == 0 else list(raw_speech)
+
+
+def _array(waveform: Any, name: str) -> np.ndarray:
+    """A recording as float32; integers only from lists of numbers, where they can be no PCM by accident."""
+    if isinstance(waveform, Tensor):
+        waveform = (waveform.detach().float() if waveform.is_floating_point() else waveform).cpu().numpy()
+    if isinstance(waveform, np.ndarray) and not np.issubdtype(waveform.dtype, np.floating):
+        raise ValueError(
+            f"{name} is {waveform.dtype}; give floats from -1 to 1 (16-bit samples divided by 32768)"
+        )
+    try:
+        return np.asarray(waveform, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is not a sequence of numbers") from None
+
+
+def _pad(row: np.ndarray, length: int, value: float) -> np.ndarray:
+    filler = np.full((max(0, length - len(row)), *row.shape[1:]), value, dtype=row.dtype)
+    return np.concatenate([row, filler])

@@ -1,0 +1,122 @@
+"""Processors: a feature extractor and a tokenizer in one."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from ..checkpoints.files import Checkpoint, open_checkpoint
+from ..checkpoints.hub import PushToHub
+from .batches import BatchFeature
+from .feature_extractor import FeatureExtractor
+
+
+class SpeechProcessor(PushToHub):
+    """A feature extractor and a tokenizer in one: audio to features, text to labels, token ids to text.
+
+    The two may be of different families, as in the repository of a SpeechEncoderDecoder model; each is then
+    what AutoFeatureExtractor and AutoTokenizer find there. Processors of one family name their classes.
+    """
+
+    feature_extractor_class: ClassVar[type[FeatureExtractor] | None] = None
+    tokenizer_class: ClassVar[Any] = None
+
+    def __init__(self, feature_extractor: Any, tokenizer: Any) -> None:
+        self.feature_extractor = feature_extractor
+        self.tokenizer = tokenizer
+        self._target_mode = False
+
+    @property
+    def model_input_names(self) -> tuple[str, ...]:
+        """What a call with audio and text returns."""
+        return (*self.feature_extractor.model_input_names, "labels")
+
+    def __call__(
+        self, audio: Any = None, text: Any = None, *, sampling_rate: int | None = None, **options: Any
+    ) -> BatchFeature:
+        """Features of `audio`, token ids of `text`, or features with the token ids of the text as `labels`.
+
+        `options` are those of the feature extractor or the tokenizer; of both, if there are both inputs.
+
+        Raises:
+            ValueError: if there is neither audio nor text.
+        """
+        if self._target_mode:
+            audio, text = None, audio if text is None else text
+        if audio is None and text is None:
+            raise ValueError("give audio, text or both")
+        if audio is None:
+            return self.tokenizer(text, **options)
+        features: BatchFeature = self.feature_extractor(audio, sampling_rate=sampling_rate, **options)
+        if text is not None:
+            features["labels"] = self.tokenizer(text, **options)["input_ids"]
+        return features
+
+    def pad(self, input_features: Any = None, labels: Any = None, **options: Any) -> Any:
+        """Features, labels or both that were made one by one, as one batch, in which labels are `labels`.
+
+        Labels alone come as the tokenizer's `pad` returns them. `options` are as in the parts' `pad`.
+
+        Raises:
+            ValueError: if there is neither.
+        """
+        if input_features is None and labels is None:
+            raise ValueError("give input_features, labels or both")
+        if input_features is None:
+            return self.tokenizer.pad(labels, **options)
+        batch = self.feature_extractor.pad(input_features, **options)
+        if labels is not None:
+            batch["labels"] = self.tokenizer.pad(labels, **options)["input_ids"]
+        return batch
+
+    @contextmanager
+    def as_target_processor(self) -> Iterator[None]:
+        """In this context the processor's arguments go to its tokenizer; `text=` is the newer way."""
+        self._target_mode = True
+        try:
+            yield
+        finally:
+            self._target_mode = False
+
+    def decode(self, *args: Any, **kwargs: Any) -> Any:
+        """The tokenizer's `decode`."""
+        return self.tokenizer.decode(*args, **kwargs)
+
+    def batch_decode(self, *args: Any, **kwargs: Any) -> Any:
+        """The tokenizer's `batch_decode`."""
+        return self.tokenizer.batch_decode(*args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any) -> Self:
+        """Load feature extractor and tokenizer from a folder or a repository on the Hub.
+
+        `kwargs` are `files.HUB_OPTIONS`, settings of the one and options of the other.
+        """
+        from ..auto import AutoFeatureExtractor, AutoTokenizer  # which need the processors
+        from ..registry import families_with
+
+        checkpoint, options = open_checkpoint(name_or_dir, **kwargs)
+        extractor = cls.feature_extractor_class
+        others = [family.load("feature_extractor") for family in families_with("feature_extractor")]
+        kinds = others if extractor is None else [extractor]
+        names = {name for kind in kinds for name in (*kind.settings, *kind.fixed)}
+        settings = {name: options.pop(name) for name in names if name in options}
+        return cls(
+            (extractor or AutoFeatureExtractor).from_pretrained(checkpoint, **settings),
+            (cls.tokenizer_class or AutoTokenizer).from_pretrained(checkpoint, **options),
+        )
+
+    def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
+        """Write a folder that `from_pretrained` loads, here and in transformers; returns the paths."""
+        parts = (self.feature_extractor, self.tokenizer)
+        for part in parts:
+            part.processor_class = self._saved_class()
+        return tuple(path for part in parts for path in part.save_pretrained(save_directory))
+
+    def _saved_class(self) -> str | None:
+        """The processor class that the files name, for transformers to load; None where it has none."""
+        if type(self) is not SpeechProcessor:
+            return type(self).__name__
+        name = type(self.feature_extractor).__name__
+        return "Wav2Vec2Processor" if name == "Wav2Vec2FeatureExtractor" else None  # of any tokenizer

@@ -1,0 +1,101 @@
+"""RoBERTa (arXiv 1907.11692): BERT with positions counted from the padding token's, and another head."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ...kernels.linear.gemm import linear
+from ..bert.model import OTHER_HEADS, BertCausalLM, BertCheckpoint, BertModel, classifier_dropout
+from ..core.classification import labels_of
+from ..core.config import PretrainedConfig
+from ..core.layers import normalise
+from ..core.text_classifier import TextClassifier
+from .config import RobertaConfig
+
+
+class RobertaModel(BertModel):
+    """RoBERTa without a head; see `BertModel`."""
+
+    config_class: ClassVar[type[PretrainedConfig]] = RobertaConfig
+    base_prefix: ClassVar[str | tuple[str, ...]] = "roberta."
+    counts_from_padding: ClassVar[bool] = True
+
+
+class RobertaLMHead(nn.Module):
+    """The map to the vocabulary. The bias goes by two names, its own and the decoder's."""
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[tokens, width] to [tokens, vocabulary]; the activation is gelu whatever the layers have."""
+        inner = linear(hidden, self.dense.weight, self.dense.bias, activation="gelu", phase="decode")
+        normed = normalise(self.layer_norm, inner)
+        return linear(normed, self.decoder.weight, self.decoder.bias, phase="decode")
+
+
+class RobertaForCausalLM(BertCausalLM, BertCheckpoint):
+    """RoBERTa with its map to the vocabulary; see `BertLMHeadModel`."""
+
+    config_class: ClassVar[type[PretrainedConfig]] = RobertaConfig
+    base_prefix: ClassVar[str | tuple[str, ...]] = "roberta."
+    tied_weights: ClassVar[dict[str, str]] = {
+        "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    }
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__(config)
+        self.roberta = RobertaModel(config, add_pooling_layer=False)
+        self.lm_head = RobertaLMHead(config)
+        self.initialise()
+        self.tie_weights()
+
+    @property
+    def head(self) -> Any:
+        """See `BertCausalLM`."""
+        return self.lm_head
+
+    def get_decoder(self) -> RobertaModel:
+        """The model without its head, which takes padded tokens as in transformers."""
+        return self.roberta
+
+
+class RobertaClassificationHead(nn.Module):
+    """Two linear maps with a tanh between them."""
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(classifier_dropout(config))
+        self.out_proj = nn.Linear(config.hidden_size, labels_of(config))
+
+    def forward(self, first: Tensor) -> Tensor:
+        """First tokens [texts, width] to logits [texts, labels]."""
+        dense, out = self.dense, self.out_proj
+        inner = linear(self.dropout(first), dense.weight, dense.bias, activation="tanh")
+        return linear(self.dropout(inner), out.weight, out.bias)
+
+
+class RobertaForSequenceClassification(TextClassifier, BertCheckpoint):
+    """RoBERTa with a head of two maps on its first token; see `BertForSequenceClassification`."""
+
+    config_class: ClassVar[type[PretrainedConfig]] = RobertaConfig
+    base_prefix: ClassVar[str | tuple[str, ...]] = "roberta."
+    base_name: ClassVar[str] = "roberta"
+    ignored_keys: ClassVar[tuple[str, ...]] = (*BertCheckpoint.ignored_keys, *OTHER_HEADS)
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__(config)
+        self.roberta = RobertaModel(config, add_pooling_layer=False)
+        self.classifier = RobertaClassificationHead(config)
+        self.initialise()
+
+    def classify(self, first: Tensor) -> Tensor:
+        """See `TextClassifier`."""
+        return self.classifier(first)

@@ -1,0 +1,382 @@
+"""SpeechEncoderDecoder (arXiv 2104.06678): any speech encoder with any text decoder that attends to it."""
+
+import os
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ...kernels.linear.gemm import linear
+from ...scheduler.request import GenerationOptions
+from ..core.attention import DecoderAttention
+from ..core.config import PretrainedConfig
+from ..core.generation import GenerationMixin
+from ..core.losses import cross_entropy, shift_right
+from ..core.model import PretrainedModel
+from ..core.outputs import ModelOutput, Seq2SeqLMOutput, as_encoder_output
+from ..core.padding import one_input, pack_features, pack_waveforms
+from ..core.parameters import ParametersMixin
+from .config import SpeechEncoderDecoderConfig
+from .parts import Name, check_parts, fresh_part, load_part, projection_width, share, standard_deviation
+
+# Special tokens that are the model's own configuration's where the generation defaults do not have them.
+_SPECIAL = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+
+
+class SpeechEncoderDecoderModel(GenerationMixin, ParametersMixin, PretrainedModel):
+    """A speech encoder, a text decoder that attends to it, and a projection where their widths differ.
+
+    Args:
+        config: of both, which are fresh where they are not given; by default that of the two given.
+        encoder: a speech model without a head.
+        decoder: a causal language model with cross-attention.
+
+    Raises:
+        ValueError: neither configuration nor both parts; a part that cannot be one; parts that do not fit
+            each other or the configuration.
+    """
+
+    config_class: ClassVar[type[PretrainedConfig]] = SpeechEncoderDecoderConfig
+    base_prefix: ClassVar[str | tuple[str, ...]] = ""
+
+    def __init__(
+        self,
+        config: SpeechEncoderDecoderConfig | None = None,
+        encoder: PretrainedModel | None = None,
+        decoder: PretrainedModel | None = None,
+    ) -> None:
+        if config is None:
+            if encoder is None or decoder is None:
+                raise ValueError("give a configuration, or both an encoder and a decoder")
+            config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
+        elif not isinstance(config, SpeechEncoderDecoderConfig):
+            raise ValueError(f"config is a {type(config).__name__}; give a SpeechEncoderDecoderConfig")
+        config.tie_word_embeddings = False  # between the two; the decoder ties its own
+        super().__init__(config)
+        self.encoder: Any = fresh_part("encoder", config) if encoder is None else encoder
+        self.decoder: Any = fresh_part("decoder", config) if decoder is None else decoder
+        check_parts(self.encoder, self.decoder, config)
+        share(config.encoder, self.encoder)
+        share(config.decoder, self.decoder)
+        self.encoder_output_dim, projected = projection_width(config)
+        self.enc_to_dec_proj: nn.Linear | None = None
+        if projected is not None:
+            self.enc_to_dec_proj = nn.Linear(
+                self.encoder_output_dim, projected, dtype=self.decoder.dtype, device=self.decoder.device
+            )
+            nn.init.normal_(self.enc_to_dec_proj.weight, std=standard_deviation(config.decoder))
+            nn.init.zeros_(self.enc_to_dec_proj.bias)
+        self.adopt_generation_defaults()
+
+    @classmethod
+    def from_encoder_decoder_pretrained(
+        cls,
+        encoder_pretrained_model_name_or_path: Name | None = None,
+        decoder_pretrained_model_name_or_path: Name | None = None,
+        *model_args: Any,
+        **kwargs: Any,
+    ) -> "SpeechEncoderDecoderModel":
+        """An encoder and a decoder from a checkpoint each, in evaluation mode.
+
+        Cross-attention that the decoder's checkpoint does not have is fresh, and warned of; so is the
+        projection between the two. A checkpoint with a head (CTC, pretraining) gives its base.
+
+        Args:
+            encoder_pretrained_model_name_or_path: a folder or the id of a repository on the Hub.
+            decoder_pretrained_model_name_or_path: the same.
+            *model_args: for the encoder's constructor, after its configuration.
+            **kwargs: with `encoder_` or `decoder_` before them arguments of that part's `from_pretrained`,
+                among them `encoder_config`, `encoder_dtype`, fields of its configuration, or `encoder_model`
+                for one that is there already; without, fields of the configuration of the whole.
+
+        Raises:
+            OSError: no such checkpoint, or the Hub does not answer.
+            TypeError: an argument that neither part knows.
+            ValueError: a checkpoint that is no speech encoder, or no text decoder, here; parts that do not
+                fit each other; weights that do not fit.
+        """
+        options: dict[str, dict[str, Any]] = {"encoder": {}, "decoder": {}}
+        for name in list(kwargs):
+            part, _, own = name.partition("_")
+            if part in options and own and name not in _SPECIAL:
+                options[part][own] = kwargs.pop(name)
+        encoder = load_part(
+            "encoder", encoder_pretrained_model_name_or_path, *model_args, **options["encoder"]
+        )
+        decoder = load_part("decoder", decoder_pretrained_model_name_or_path, **options["decoder"])
+        config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
+            encoder.config, decoder.config, **kwargs
+        )
+        return cls(config, encoder, decoder).eval()
+
+    def forward(
+        self,
+        inputs: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Any = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        input_values: Tensor | None = None,
+        input_features: Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqLMOutput | tuple[Any, ...]:
+        """Teacher-forced logits, and with labels the loss; each row's are what they would be alone.
+
+        Args:
+            inputs: waveforms [batch, samples] or features [batch, frames, features], as the encoder takes
+                them; also by the names `input_values` and `input_features`.
+            attention_mask: [batch, samples or frames], 1 for real ones, which come first; all by default.
+            decoder_input_ids: int64 [batch, target].
+            decoder_attention_mask: [batch, past + target], 1 for tokens that are there; all by default.
+            encoder_outputs: of an earlier call of the encoder, instead of running it; `attention_mask` still
+                says which of its tokens are real.
+            past_key_values: of an earlier call, or a cache of transformers, for the tokens before these. The
+                encoder need not run again then.
+            decoder_inputs_embeds: [batch, target, width] instead of decoder_input_ids.
+            labels: int64 [batch, target], -100 where nothing is to be predicted. Without decoder_input_ids
+                the decoder reads the labels shifted right.
+            use_cache: return `past_key_values`.
+            output_attentions, output_hidden_states: also return those of encoder and decoder.
+            return_dict: False for a plain tuple.
+            **kwargs: further arguments of the decoder, with `decoder_` before them, and of the encoder, with
+                `encoder_` or nothing before them.
+
+        `encoder_last_hidden_state` is returned in the decoder's width, projected, as in transformers.
+
+        Raises:
+            TypeError: an argument that neither part knows.
+            ValueError: inputs that are missing, do not fit or are not supported.
+        """
+        encoder_options, decoder_options = _split(kwargs)
+        asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        flags = {  # None leaves it to the configuration of each part
+            name: (getattr(self.config, name) or None) if flag is None else flag
+            for name, flag in asked.items()
+        }
+        given = one_input(inputs, input_values, input_features)
+        encoded: Any = None
+        if encoder_outputs is not None:
+            encoded = encoder_outputs
+            if not isinstance(encoded, ModelOutput):
+                encoded = as_encoder_output(encoder_outputs)
+        elif given is not None:
+            encoded = self.encoder(
+                given, attention_mask=attention_mask, return_dict=True, **flags, **encoder_options
+            )
+        elif past_key_values is None:
+            raise ValueError("give input_values (or input_features), or encoder_outputs")
+        hidden = None if encoded is None else self._project(encoded.last_hidden_state)
+        source_mask = None
+        if attention_mask is not None and hidden is not None:
+            source_mask = self.encoder.token_mask(attention_mask, hidden.shape[1])
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        decoded = self.decoder(
+            input_ids=decoder_input_ids,
+            attention_mask=decoder_attention_mask,
+            encoder_hidden_states=hidden,
+            encoder_attention_mask=source_mask,
+            inputs_embeds=decoder_inputs_embeds,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            return_dict=True,
+            **flags,
+            **decoder_options,
+        )
+        loss = None if labels is None else cross_entropy(decoded.logits, labels)
+        if not (self.config.return_dict if return_dict is None else return_dict):
+            first = () if loss is None else (loss,)
+            return (*first, *decoded.to_tuple(), *(() if encoded is None else encoded.to_tuple()))
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=decoded.logits,
+            past_key_values=decoded.past_key_values,
+            decoder_hidden_states=decoded.hidden_states,
+            decoder_attentions=decoded.attentions,
+            cross_attentions=decoded.cross_attentions,
+            encoder_last_hidden_state=hidden,
+            encoder_hidden_states=getattr(encoded, "hidden_states", None),
+            encoder_attentions=getattr(encoded, "attentions", None),
+        )
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        """What the decoder reads to predict `labels`: the start token, then all but the last.
+
+        Raises:
+            ValueError: the configuration has no decoder_start_token_id or pad_token_id.
+        """
+        tokens = []
+        for name in ("pad_token_id", "decoder_start_token_id"):
+            token = getattr(self.config, name, None)
+            if token is None:
+                own = getattr(self.config.decoder, name, None)
+                hint = "" if own is None else f" (the decoder's own is {own})"
+                raise ValueError(
+                    f"labels need config.{name}, which is not set; set model.config.{name}{hint}"
+                )
+            tokens.append(token)
+        return shift_right(labels, *tokens)
+
+    def freeze_feature_encoder(self) -> None:
+        """Stop training the part of the encoder that turns a waveform into features.
+
+        Raises:
+            ValueError: an encoder without such a part.
+        """
+        freeze = getattr(self.encoder, "freeze_feature_encoder", None)
+        if freeze is None:
+            raise ValueError(f"a {type(self.encoder).__name__} has no feature encoder to freeze")
+        freeze()
+
+    def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
+        """Write config.json, generation_config.json and the weights, as transformers reads them."""
+        for part in (self.config.encoder, self.config.decoder):
+            part.dtype = str(self.dtype).removeprefix("torch.")  # in which transformers makes it
+        super().save_pretrained(folder, **options)
+
+    # What the generation loop drives: packed in, packed out.
+
+    @property
+    def cache_shape(self) -> tuple[int, int, int]:
+        """Layers, heads and head_dim of the keys and values to keep."""
+        return self.decoder.cache_shape
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest sequence, the start token counted."""
+        return self.decoder.max_length
+
+    def encoder_length(self, frames: int) -> int:
+        """Encoder tokens for so many samples or frames.
+
+        Raises:
+            ValueError: more or fewer than the encoder takes.
+        """
+        return self.encoder.length(frames)
+
+    def encode(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Packed waveforms [samples, 1] or features [frames, features] to packed tokens [tokens, width].
+
+        Also returns the tokens' cu_seqlens.
+        """
+        hidden, cu_tokens = self.encoder.packed(features, cu_frames)
+        return self._project(hidden), cu_tokens
+
+    def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each decoder layer's cross-attention keys and values, [tokens, heads, head_dim] each."""
+        return self.decoder.cross_key_values(encoded)
+
+    def decode(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
+        """Logits [tokens, vocabulary] of the next token after each of `token_ids` [tokens].
+
+        Args:
+            token_ids: int [tokens].
+            positions: int [tokens], each token's place in its sequence, from 0.
+            attention: the layout and cache to attend in.
+        """
+        return self.decoder.decode(token_ids, positions, attention)
+
+    def pack_inputs(self, inputs: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A padded batch of what the encoder takes, packed, and its cu_seqlens."""
+        waveforms = self.encoder.main_input_name == "input_values"
+        pack: Callable[..., tuple[Tensor, Tensor]] = pack_waveforms if waveforms else pack_features
+        return pack(inputs, attention_mask)
+
+    def resolve_options(self, *, default_max_length: int | None = None, **options: Any) -> GenerationOptions:
+        """One call's generation options; see `GenerationMixin.resolve_options`.
+
+        Special tokens that are set in the model's configuration after it was made count as well.
+        """
+        for name in _SPECIAL:
+            token = getattr(self.config, name, None)
+            if token is not None and getattr(self.generation_config, name) is None:
+                options.setdefault(name, token)
+        return super().resolve_options(default_max_length=default_max_length, **options)
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        """Encoder output [..., width] in the decoder's width."""
+        projection = self.enc_to_dec_proj
+        if projection is None:
+            return hidden
+        rows = linear(hidden.flatten(0, -2), projection.weight, projection.bias, phase="encode")
+        return rows.unflatten(0, hidden.shape[:-1])
+
+    # Parts and parameters.
+
+    def get_encoder(self) -> Any:
+        """The speech encoder."""
+        return self.encoder
+
+    def get_decoder(self) -> Any:
+        """The text decoder, with its map to the vocabulary."""
+        return self.decoder
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The decoder's token embedding."""
+        return self.decoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the decoder's token embedding."""
+        self.decoder.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The decoder's map to the vocabulary."""
+        return self.decoder.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the decoder's map to the vocabulary."""
+        self.decoder.set_output_embeddings(new_embeddings)
+
+    def tie_weights(self) -> None:
+        """Make the decoder's output map its token embedding, where its configuration says so."""
+        self.decoder.tie_weights()
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Change how many tokens the decoder knows; see `ParametersMixin`. (transformers refuses.)"""
+        return self.decoder.resize_token_embeddings(*args, **kwargs)
+
+    def ties(self) -> dict[str, str]:
+        """See `PretrainedModel`."""
+        return {
+            f"{part}.{name}": f"{part}.{home}"
+            for part, model in self._parts().items()
+            for name, home in model.ties().items()
+        }
+
+    def own_key(self, name: str) -> str:
+        """See `PretrainedModel`."""
+        part, _, own = name.partition(".")
+        return f"{part}.{self._parts()[part].own_key(own)}" if part in self._parts() else name
+
+    def ignores(self, name: str) -> bool:
+        """See `PretrainedModel`."""
+        part, _, own = name.partition(".")
+        return part in self._parts() and self._parts()[part].ignores(own)
+
+    def may_be_fresh(self, name: str) -> str:
+        """See `PretrainedModel`."""
+        part, _, own = name.partition(".")
+        return self._parts()[part].may_be_fresh(own) if part in self._parts() else ""
+
+    def _parts(self) -> dict[str, PretrainedModel]:
+        return {"encoder": self.encoder, "decoder": self.decoder}
+
+
+def _split(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Further arguments of `forward`: the encoder's and the decoder's, by their own names."""
+    decoder = {
+        name.removeprefix("decoder_"): value for name, value in kwargs.items() if name.startswith("decoder_")
+    }
+    encoder = {
+        name.removeprefix("encoder_"): value
+        for name, value in kwargs.items()
+        if not name.startswith("decoder_")
+    }
+    return encoder, decoder

@@ -1,0 +1,145 @@
+"""The encoder and the decoder of a SpeechEncoderDecoder: made, loaded, and how they are joined."""
+
+import os
+import warnings
+from typing import Any
+
+from torch import nn
+
+from ..checkpoints.files import Checkpoint, open_checkpoint
+from ..core.config import PretrainedConfig
+from ..core.model import PretrainedModel
+from ..registry import families_with, family_of_checkpoint, family_of_config
+from .config import KINDS, SpeechEncoderDecoderConfig
+
+Name = str | os.PathLike[str] | Checkpoint
+
+
+def fresh_part(part: str, config: SpeechEncoderDecoderConfig) -> PretrainedModel:
+    """An encoder or decoder with fresh weights, which holds its part of the configuration.
+
+    Args:
+        part: "encoder" or "decoder".
+        config: of the whole.
+    """
+    own = getattr(config, part)
+    return family_of_config(own, families_with(KINDS[part]), part).load(KINDS[part])(own)
+
+
+def load_part(part: str, name_or_dir: Name | None, *model_args: Any, **options: Any) -> Any:
+    """An encoder or decoder from a checkpoint, in evaluation mode.
+
+    Args:
+        part: "encoder" or "decoder".
+        name_or_dir: a folder or the id of a repository on the Hub.
+        *model_args: for the constructor, after the configuration.
+        **options: of `PretrainedModel.from_pretrained`; or `model`, which is returned.
+
+    Raises:
+        OSError: no such checkpoint, or the Hub does not answer.
+        ValueError: neither a checkpoint nor a model; a checkpoint that is no such part; weights that do not
+            fit.
+    """
+    if (model := options.pop("model", None)) is not None:
+        return model
+    if name_or_dir is None:
+        raise ValueError(f"give the {part}: a checkpoint's name, or a model as {part}_model")
+    families = families_with(KINDS[part])
+    checkpoint, options = open_checkpoint(name_or_dir, **options)
+    config = options.pop("config", None)
+    if config is None:
+        family = family_of_checkpoint(checkpoint, families)
+        config = family.load("config").from_pretrained(checkpoint)
+        for name in ("is_decoder", "add_cross_attention"):
+            if part == "decoder" or getattr(config, name, False):
+                setattr(config, name, part == "decoder")
+    else:
+        family = family_of_config(config, families, f"{part}_config")
+    return family.load(KINDS[part]).from_pretrained(checkpoint, *model_args, config=config, **options)
+
+
+def check_parts(encoder: Any, decoder: Any, config: SpeechEncoderDecoderConfig) -> None:
+    """Refuse an encoder and a decoder that cannot work together, or not under this configuration.
+
+    Raises:
+        ValueError: which, and what would.
+    """
+    if not all(hasattr(encoder, name) for name in ("packed", "length", "token_mask")):
+        raise ValueError(
+            f"the encoder is a {type(encoder).__name__}; give a speech model without a head, "
+            "such as Wav2Vec2Model"
+        )
+    if not all(hasattr(decoder, name) for name in ("cross_key_values", "decode", "cache_shape")):
+        raise ValueError(
+            f"the decoder is a {type(decoder).__name__}, which cannot attend to an encoder; give a causal "
+            "language model, such as BertLMHeadModel"
+        )
+    if not decoder.get_decoder().has_cross_attention:
+        raise ValueError(
+            f"the decoder, a {type(decoder).__name__}, was made without cross-attention; set is_decoder=True "
+            "and add_cross_attention=True in its configuration before it is made, or let "
+            "SpeechEncoderDecoderConfig.from_encoder_decoder_configs do it"
+        )
+    rows, wanted = decoder.get_input_embeddings().weight.shape[0], config.decoder.vocab_size
+    if rows != wanted:
+        raise ValueError(
+            f"the decoder knows {rows} tokens, and config.decoder.vocab_size is {wanted}; give the "
+            "configuration that the decoder was made with"
+        )
+    if (encoder.dtype, encoder.device) != (decoder.dtype, decoder.device):
+        raise ValueError(
+            f"the encoder is {encoder.dtype} on {encoder.device}, the decoder {decoder.dtype} on "
+            f"{decoder.device}; load both with one dtype and device"
+        )
+    for name, part, own in (("encoder", encoder, config.encoder), ("decoder", decoder, config.decoder)):
+        if part.config is not own and part.config.to_dict() != own.to_dict():
+            warnings.warn(f"the {name}'s own configuration is replaced by config.{name}", stacklevel=3)
+
+
+def projection_width(config: SpeechEncoderDecoderConfig) -> tuple[int, int | None]:
+    """Width of the encoder's output, and what it is projected to; None where it stays as it is.
+
+    Raises:
+        ValueError: widths that do not meet, which transformers would find out in its first call.
+    """
+    encoder, decoder = config.encoder, config.decoder
+    given = encoder.hidden_size
+    announced = getattr(encoder, "output_hidden_size", None) or given
+    if getattr(encoder, "add_adapter", False):
+        given = announced
+    read = getattr(decoder, "cross_attention_hidden_size", None)
+    if read is not None and read != encoder.hidden_size:
+        raise ValueError(
+            f"the decoder's cross_attention_hidden_size is {read}, and the encoder's hidden_size is "
+            f"{encoder.hidden_size}; they must be equal"
+        )
+    if read is None and announced != decoder.hidden_size:
+        if given != encoder.hidden_size:
+            raise ValueError(
+                f"the encoder's adapter gives {given} numbers, and the projection to the decoder's "
+                f"{decoder.hidden_size} reads {encoder.hidden_size}; set the encoder's output_hidden_size to "
+                "one of these two"
+            )
+        return given, decoder.hidden_size
+    if (wanted := decoder.hidden_size if read is None else read) != given:
+        raise ValueError(
+            f"the encoder gives {given} numbers, and the decoder reads {wanted}; set the encoder's "
+            "output_hidden_size to its hidden_size, so that its output is projected"
+        )
+    return given, None
+
+
+def share(config: PretrainedConfig, part: nn.Module) -> None:
+    """Let a part read the configuration of the whole, so that what is changed there is changed in it."""
+    own = part.config
+    for module in part.modules():
+        if getattr(module, "config", None) is own:
+            module.config = config  # type: ignore[assignment]
+
+
+def standard_deviation(config: PretrainedConfig) -> float:
+    """Of fresh weights."""
+    for name in ("initializer_range", "init_std"):
+        if (value := getattr(config, name, None)) is not None:
+            return float(value)
+    return 0.02

@@ -1,0 +1,152 @@
+"""Speech2Text's encoder: frames to hidden states, padded as in transformers or packed."""
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels.embedding import add_positions
+from ...kernels.runtime.packing import positions_within, unpack
+from ..core.attention import HeadMask, StackAttention, head_masks
+from ..core.chunks import in_portions
+from ..core.config import PretrainedConfig
+from ..core.layers import EncoderLayer, embedding_scale, run_layers
+from ..core.model import PretrainedModel
+from ..core.outputs import BaseModelOutput, as_asked
+from ..core.padding import mask_of, pack_features, pad_weights, unpack_all
+from .config import Speech2TextConfig
+from .layers import Conv1dSubsampler, SinusoidalPositions
+
+# What a processor encodes at a time: the inner half of a layer, 2,048 numbers a token, then takes 8 MB.
+_CACHED_TOKENS = 1024
+
+
+class Speech2TextEncoder(PretrainedModel):
+    """Subsampler, positions and encoder layers.
+
+    Args:
+        config: sizes and constants; weights are fresh.
+    """
+
+    config_class: ClassVar[type[PretrainedConfig]] = Speech2TextConfig
+    base_prefix: ClassVar[str | tuple[str, ...]] = ("model.encoder.", "encoder.")
+    computed_keys: ClassVar[tuple[str, ...]] = ("embed_positions.weights",)
+    main_input_name: ClassVar[str] = "input_features"
+
+    def __init__(self, config: Speech2TextConfig) -> None:
+        super().__init__(config)
+        self.conv = Conv1dSubsampler(config)
+        self.embed_positions = SinusoidalPositions(
+            config.max_source_positions, config.d_model, config.pad_token_id
+        )
+        self.layers = nn.ModuleList(EncoderLayer(config, index) for index in range(config.encoder_layers))
+        self.layer_norm = nn.LayerNorm(config.d_model)
+        self.initialise()
+
+    def forward(
+        self,
+        input_features: Tensor,
+        attention_mask: Tensor | None = None,
+        head_mask: HeadMask | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutput | tuple[Any, ...]:
+        """Encode a padded batch; each row's result is what it would be alone.
+
+        Args:
+            input_features: [batch, frames, features].
+            attention_mask: [batch, frames], 1 for real frames; all of them by default.
+            head_mask: [layers, heads], what each head's attention weights are multiplied by.
+            output_attentions: also return attention weights, [batch, heads, tokens, tokens] for each layer.
+            output_hidden_states: also return the embedded frames and every layer's output, the last one
+                normalised: layers + 1 tensors [batch, tokens, d_model].
+            return_dict: False for a plain tuple.
+
+        Raises:
+            ValueError: inputs that do not fit, or a recording longer than the model's positions.
+        """
+        config = self.config
+        features, cu_frames = pack_features(input_features, attention_mask)
+        lengths = [self.length(frames) for frames in (cu_frames[1:] - cu_frames[:-1]).tolist()]
+        mask = mask_of(lengths, self.conv.length(input_features.shape[1]), features.device)
+        masks = head_masks(head_mask, config.encoder_layers, config.encoder_attention_heads, "head_mask")
+        record = config.output_attentions if output_attentions is None else output_attentions
+        keep = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        states: list[Tensor] | None = [] if keep else None
+        hidden, attention = self._run(features, cu_frames, states, head_mask=masks, record=record)
+        output = BaseModelOutput(
+            last_hidden_state=unpack(hidden, mask),
+            hidden_states=unpack_all(states, mask),
+            attentions=pad_weights(attention.weights, mask, mask),
+        )
+        return as_asked(output, return_dict, config)
+
+    def packed(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Packed frames [frames, features] to packed tokens [tokens, d_model] and their cu_seqlens."""
+        if features.device.type != "cpu":
+            return self._encoded(features, cu_frames)
+        # An utterance's bits do not depend on the others, so that a processor may take a few at a time and
+        # find one layer's output in its cache when the next one begins.
+        portion = _CACHED_TOKENS * 2**self.config.num_conv_layers
+        return in_portions(self._encoded, features, cu_frames, portion)
+
+    def length(self, frames: int) -> int:
+        """Encoder tokens for so many frames.
+
+        Raises:
+            ValueError: more than there are positions for, with both numbers.
+        """
+        limit = self.embed_positions.limit
+        tokens = self.conv.length(frames)
+        if tokens > limit:
+            raise ValueError(
+                f"{frames} frames are {tokens} encoder positions, and the model has {limit} "
+                f"(about {limit * 2**self.config.num_conv_layers / 100:.0f} s); split the recording"
+            )
+        return tokens
+
+    def token_mask(self, attention_mask: Tensor, width: int | None = None) -> Tensor:
+        """Where the tokens of masked frames lie in a padded output: bool [batch, width].
+
+        Args:
+            attention_mask: [batch, frames].
+            width: tokens of the padded output; those of all frames by default.
+
+        Raises:
+            ValueError: a row has more tokens than that.
+        """
+        lengths = [self.conv.length(frames) for frames in attention_mask.sum(1).tolist()]
+        width = self.conv.length(attention_mask.shape[1]) if width is None else width
+        if max(lengths, default=0) > width:
+            raise ValueError(
+                f"attention_mask {list(attention_mask.shape)} stands for {max(lengths)} encoder positions, "
+                f"and the encoder's output has {width}; give the mask that it was made with"
+            )
+        return mask_of(lengths, width, attention_mask.device)
+
+    def _encoded(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
+        hidden, attention = self._run(features, cu_frames)
+        return hidden, attention.cu_query
+
+    def _run(
+        self, features: Tensor, cu_frames: Tensor, states: list[Tensor] | None = None, **options: Any
+    ) -> tuple[Tensor, StackAttention]:
+        config = self.config
+        hidden, cu_tokens = self.conv(features.to(self.layer_norm.weight.dtype), cu_frames)
+        positions = self._positions(cu_tokens, hidden.shape[0])
+        hidden = add_positions(hidden, positions, self.embed_positions.weights, embedding_scale(config))
+        hidden = F.dropout(hidden, config.dropout, self.training)
+        dropout = config.attention_dropout if self.training else 0.0
+        attention = StackAttention(cu_tokens, cu_tokens, dropout=dropout, **options)
+        layerdrop = config.encoder_layerdrop if self.training else 0.0
+        return run_layers(self.layers, self.layer_norm, hidden, attention, layerdrop, states), attention
+
+    def _positions(self, cu_tokens: Tensor, total: int) -> Tensor:
+        padding = self.embed_positions.padding_idx
+        if padding == 0:
+            # transformers reads positions off a padding mask in which real frames are 0; with 0 as the
+            # padding token every frame looks like padding to it and gets the zero vector.
+            return torch.zeros(total, dtype=torch.int64, device=cu_tokens.device)
+        return positions_within(cu_tokens, total) + padding + 1

@@ -1,0 +1,123 @@
+"""The Speech2Text tokenizer: a SentencePiece model whose pieces get their ids from vocab.json."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sentencepiece import SentencePieceProcessor
+
+from ..checkpoints.files import Checkpoint
+from ..processors.batches import one_of
+from ..tokenizers.base import Ids
+from ..tokenizers.slow import VOCAB_FILE, PythonTokenizer, read_vocabulary
+
+LANGUAGES = {"mustc": ["pt", "fr", "ru", "nl", "ro", "it", "es", "de"]}
+
+_SPM_FILE = "sentencepiece.bpe.model"
+
+
+class Speech2TextTokenizer(PythonTokenizer):
+    """Text to token ids and back, as transformers' tokenizer of the same files.
+
+    Args:
+        vocab_file: JSON object from piece to id.
+        spm_file: SentencePiece model.
+        **options: bos_token, eos_token, pad_token, unk_token; do_upper_case: write decoded text in upper
+            case; do_lower_case: encode text in lower case (as transformers 4 does; 5.23 no longer does);
+            lang_codes: the name of a list of languages, of which only "mustc" is known; tgt_lang: one of
+            them, the first by default; sp_model_kwargs: arguments for SentencePieceProcessor, such as
+            enable_sampling, nbest_size, alpha; additional_special_tokens: more special tokens, with ids after
+            the vocabulary where it does not hold them; and what every `Tokenizer` takes.
+
+    Raises:
+        ValueError: for a broken file, an unknown language or an option's bad value; TypeError: for its name.
+    """
+
+    special_tokens: ClassVar[dict[str, Any]] = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+    }
+    settings: ClassVar[dict[str, Any]] = {
+        "do_upper_case": False,
+        "do_lower_case": False,
+        "tgt_lang": None,
+        "lang_codes": None,
+        "sp_model_kwargs": {},
+    }
+
+    def __init__(self, vocab_file: str | Path, spm_file: str | Path, **options: Any) -> None:
+        settings = self._configure(options)
+        self.lang_codes = one_of("lang_codes", settings["lang_codes"], (None, *LANGUAGES))
+        self.do_upper_case, self.do_lower_case = settings["do_upper_case"], settings["do_lower_case"]
+        self.encoder = read_vocabulary(vocab_file)
+        self.decoder = {index: token for token, index in self.encoder.items()}
+        self.sp_model_kwargs = dict(settings["sp_model_kwargs"])
+        self._spm_bytes = Path(spm_file).read_bytes()
+        try:
+            self.sp_model = SentencePieceProcessor(model_proto=self._spm_bytes, **self.sp_model_kwargs)
+        except RuntimeError as error:
+            raise ValueError(f"{spm_file} is not a SentencePiece model: {error}") from None
+
+        self.langs = LANGUAGES[self.lang_codes] if self.lang_codes else []
+        languages = [f"<lang:{language}>" for language in self.langs]
+        self._set_extra([*languages, *self.additional_special_tokens])
+        self._number_added_tokens(options.get("added_tokens_decoder") or {})
+
+        self.lang_code_to_id = {language: self._id(f"<lang:{language}>") for language in self.langs}
+        self.prefix_tokens: Ids = []
+        self._tgt_lang: str | None = None
+        if settings["tgt_lang"] or self.langs:
+            self.tgt_lang = settings["tgt_lang"] or self.langs[0]
+
+    @property
+    def tgt_lang(self) -> str | None:
+        """The target language, whose token begins every encoded text; None without `lang_codes`."""
+        return self._tgt_lang
+
+    @tgt_lang.setter
+    def tgt_lang(self, language: str) -> None:
+        if language not in self.lang_code_to_id:
+            known = ", ".join(self.langs) or "none, having no lang_codes"
+            raise ValueError(f"tgt_lang {language!r} is not a language of this tokenizer; it has {known}")
+        self._tgt_lang = language
+        self.prefix_tokens = [self.lang_code_to_id[language]]
+
+    def build_inputs_with_special_tokens(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
+        """The target language's token if there is one, the sequence (or both), EOS."""
+        return [*self.prefix_tokens, *token_ids_0, *(token_ids_1 or []), self.eos_token_id]
+
+    def _special_mask(self, token_ids_0: Ids, token_ids_1: Ids | None) -> Ids:
+        return [1] * len(self.prefix_tokens) + [0] * len([*token_ids_0, *(token_ids_1 or [])]) + [1]
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """Tokens joined to text, a space behind each special one; SentencePiece joins what lies between."""
+        special, text = set(self.all_special_tokens), ""
+        pieces: list[str] = []
+        for token in tokens:
+            if token in special:
+                text += self._join(pieces) + token + " "
+                pieces = []
+            else:
+                pieces.append(token)
+        return (text + self._join(pieces)).strip()
+
+    @classmethod
+    def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
+        return checkpoint.require(VOCAB_FILE), checkpoint.require(_SPM_FILE)
+
+    def save_vocabulary(
+        self, save_directory: str | Path, filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Write vocab.json and sentencepiece.bpe.model into a folder that exists; returns their paths."""
+        model = Path(save_directory) / (f"{filename_prefix}-" * bool(filename_prefix) + _SPM_FILE)
+        model.write_bytes(self._spm_bytes)
+        return (*super().save_vocabulary(save_directory, filename_prefix), str(model))
+
+    def _pieces(self, text: str) -> list[str]:
+        return self.sp_model.encode(text.lower() if self.do_lower_case else text, out_type=str)
+
+    def _join(self, pieces: list[str]) -> str:
+        text: str = self.sp_model.decode(pieces)
+        return text.upper() if self.do_upper_case else text

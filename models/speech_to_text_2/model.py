@@ -1,0 +1,34 @@
+"""Speech2Text2's decoder (arXiv 2104.06678): fixed positions, layers that normalise what they put out.
+
+transformers dropped it after 4.57; what it computes is the behaviour of 4.44, the last release that could
+build the model.
+"""
+
+from typing import ClassVar
+
+from ..core.config import PretrainedConfig
+from ..core.fairseq_decoder import FairseqCausalLM, FairseqDecoder
+from ..speech_to_text.layers import SinusoidalPositions
+from .config import Speech2Text2Config
+
+
+class Speech2Text2Decoder(FairseqDecoder):
+    """Positions that padding tokens do not count in; no norm but those of the layers."""
+
+    def __init__(self, config: Speech2Text2Config) -> None:
+        positions = SinusoidalPositions(config.max_target_positions, config.d_model, config.pad_token_id)
+        super().__init__(config, positions, norm_first=False)
+
+
+class Speech2Text2ForCausalLM(FairseqCausalLM):
+    """Speech2Text2's decoder with its map to the vocabulary.
+
+    Args:
+        config: sizes and constants; weights are fresh.
+    """
+
+    config_class: ClassVar[type[PretrainedConfig]] = Speech2Text2Config
+    computed_keys: ClassVar[tuple[str, ...]] = ("model.decoder.embed_positions.weights",)
+
+    def __init__(self, config: Speech2Text2Config) -> None:
+        super().__init__(config, Speech2Text2Decoder(config))

@@ -1,0 +1,124 @@
+"""Speech2Text2's tokenizer: byte-pair encoding of words, with @@ where a word goes on."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..checkpoints.files import MOST_JSON, Checkpoint
+from ..tokenizers.slow import VOCAB_FILE, PythonTokenizer, read_vocabulary
+
+_MERGES_FILE = "merges.txt"
+_GOES_ON, _ENDS = "@@", "</w>"  # as the vocabulary and as the merges write it
+
+
+class Speech2Text2Tokenizer(PythonTokenizer):
+    """Text to token ids and back, as transformers 4's tokenizer of the same files (transformers 5 has none).
+
+    Args:
+        vocab_file: JSON object from token to id.
+        merges_file: pairs of pieces, one a line, the first to merge first; without it token ids can be
+            decoded, and text not be encoded.
+        **options: bos_token, eos_token, pad_token, unk_token; do_lower_case: encode text in lower case; and
+            what every `Tokenizer` takes.
+
+    Raises:
+        ValueError: for a broken file, or an option's bad value; TypeError: for its name.
+    """
+
+    special_tokens: ClassVar[dict[str, Any]] = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+    }
+    settings: ClassVar[dict[str, Any]] = {"do_lower_case": False}
+    neutral = frozenset({"merges_file"})
+
+    def __init__(self, vocab_file: str | Path, merges_file: str | Path | None = None, **options: Any) -> None:
+        self.do_lower_case: bool = self._configure(options)["do_lower_case"]
+        self.encoder = read_vocabulary(vocab_file)
+        self.decoder = {index: token for token, index in self.encoder.items()}
+        self.merges = None if merges_file is None else _read_merges(Path(merges_file))
+        self._number_added_tokens(options.get("added_tokens_decoder") or {})
+
+    def _pieces(self, text: str) -> list[str]:
+        if self.merges is None:
+            raise ValueError(
+                f"this tokenizer has no {_MERGES_FILE}, so it decodes token ids and cannot encode text; "
+                "give the file with the vocabulary"
+            )
+        words = (text.lower() if self.do_lower_case else text).split()
+        return [piece for word in words for piece in _split_word(word, self.merges)]
+
+    def _text(self, token_ids: Any, skip_special_tokens: bool) -> str:
+        tokens = self.convert_ids_to_tokens([token_ids] if isinstance(token_ids, int) else token_ids)
+        # By their text: an id beyond the vocabulary is none of the special ones and reads as unknown.
+        skip = set(self.all_special_tokens) if skip_special_tokens else set()
+        return self.convert_tokens_to_string([token for token in tokens if token not in skip])
+
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """Tokens joined to text; those that were added stand apart."""
+        apart = set(self.added_tokens_encoder) - set(self.all_special_tokens)
+        apart |= {token for token in self.additional_special_tokens if token not in self.encoder}
+        texts: list[str] = []
+        joined: list[str] = []
+        for token in (*tokens, None):
+            if token is not None and token not in apart:
+                joined.append(token)
+                continue
+            text = " ".join(joined).replace(f"{_GOES_ON} ", "")
+            texts += [text] if joined and (text or token is None) else []
+            texts += [] if token is None else [token]
+            joined = []
+        return " ".join(texts)
+
+    @classmethod
+    def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
+        return checkpoint.require(VOCAB_FILE), checkpoint.find(_MERGES_FILE)
+
+    def save_vocabulary(
+        self, save_directory: str | Path, filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Write vocab.json and merges.txt into a folder that exists; returns their paths."""
+        written = super().save_vocabulary(save_directory, filename_prefix)
+        if self.merges is None:
+            return written
+        path = Path(save_directory) / (f"{filename_prefix}-" * bool(filename_prefix) + _MERGES_FILE)
+        path.write_text("".join(f"{' '.join(pair)}\n" for pair in self.merges), encoding="utf-8")
+        return (*written, str(path))
+
+
+def _split_word(word: str, merges: dict[tuple[str, ...], int]) -> list[str]:
+    """The pieces of one word: its letters, merged pair by pair, the pair of the lowest rank first."""
+    if len(word) == 1:
+        return [word]
+    pieces = [*word[:-1], word[-1] + _ENDS]
+    while len(pieces) > 1:
+        best = min(pairwise(pieces), key=lambda pair: merges.get(pair, len(merges)))
+        if best not in merges:
+            break
+        merged: list[str] = []
+        for piece in pieces:
+            if merged and (merged[-1], piece) == best:
+                merged[-1] += piece
+            else:
+                merged.append(piece)
+        pieces = merged
+    last = pieces.pop().removesuffix(_ENDS)
+    return [*(f"{piece}{_GOES_ON}" for piece in pieces), last]
+
+
+def _read_merges(path: Path) -> dict[tuple[str, ...], int]:
+    """Pairs of pieces with their ranks.
+
+    Raises:
+        ValueError: not text, or larger than `MOST_JSON`.
+    """
+    if path.stat().st_size > MOST_JSON:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than the {MOST_JSON} that are read")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text: {error}") from None
+    return {tuple(line.split()[:2]): rank for rank, line in enumerate(lines)}

@@ -1,0 +1,173 @@
+"""T5 (arXiv 1910.10683) and its version 1.1: an encoder and a decoder of text, and the classifier on them."""
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.config import PretrainedConfig
+from ..core.encoder_decoder import TextToTextModel
+from ..core.encoder_decoder_classifier import ClassificationHead, TextToTextClassifier
+from ..core.layers import rows_of, run_layers
+from ..core.model import PretrainedModel
+from ..core.stack import DecoderSizes, PositionRows, TextDecoder, embed_tokens
+from .config import T5Config
+from .layers import BiasedAttention, T5Attention, T5Block, T5FeedForward, T5LayerNorm
+
+_EVERYWHERE = 2**31 - 1  # tokens of the longest text: biases go by distance, and there is one for any
+
+
+class T5Stack(TextDecoder):
+    """T5's encoder or decoder.
+
+    Args:
+        config: sizes and constants.
+        decoder: with causal layers and cross-attention.
+    """
+
+    def __init__(self, config: T5Config, *, decoder: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.causal = self.has_cross_attention = decoder
+        self.argument_prefix = "decoder_" if decoder else ""
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        layers = config.num_decoder_layers if decoder else config.num_layers
+        self.block = nn.ModuleList(T5Block(config, index, decoder=decoder) for index in range(layers))
+        self.final_layer_norm = T5LayerNorm(config)
+
+    @property
+    def sizes(self) -> DecoderSizes:
+        """See `TextDecoder`."""
+        config, dropout = self.config, self.config.dropout_rate
+        return DecoderSizes(len(self.block), config.num_heads, config.d_model, dropout, dropout)
+
+    @property
+    def positions(self) -> PositionRows:
+        """See `TextDecoder`; nothing reads the rows."""
+        return PositionRows(0, _EVERYWHERE)
+
+    @property
+    def layer_stack(self) -> nn.ModuleList:
+        """See `TextDecoder`."""
+        return self.block
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The token embedding."""
+        return self.embed_tokens
+
+    def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """See `TextDecoder`; there are neither positions nor token types."""
+        nothing = self.embed_tokens.weight.new_zeros(1, self.config.d_model)
+        return embed_tokens(given, torch.zeros_like(rows), self.embed_tokens, nothing)
+
+    def _run(
+        self,
+        embedded: Tensor,
+        attention: Any,
+        states: list[Tensor] | None = None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        dropout = self.config.dropout_rate
+        if len(self.block):
+            first: Any = self.block[0]
+            table = first.layer[0].SelfAttention.relative_attention_bias.weight
+            buckets = self.config.buckets(causal=self.causal)
+            attention.own = BiasedAttention(attention.own, table, buckets)
+        hidden = F.dropout(embedded, dropout, self.training)
+        hidden = rows_of(run_layers(self.block, None, hidden, attention, 0.0, states), wanted)
+        hidden = F.dropout(self.final_layer_norm(hidden), dropout, self.training)
+        if states is not None:
+            states[-1] = hidden
+        return hidden
+
+
+class T5Checkpoint(PretrainedModel):
+    """How checkpoints of T5 name what they hold, and how fresh weights are drawn."""
+
+    config_class: ClassVar[type[PretrainedConfig]] = T5Config
+    kept_in_float32: ClassVar[tuple[str, ...]] = ("wo",)
+    main_input_name: ClassVar[str] = "input_ids"
+    ignored_keys: ClassVar[tuple[str, ...]] = (
+        r"^(transformer\.)?(lm_head|qa_outputs|classifier|classification_head)\.",
+        # Cross-attention has none; the first checkpoints hold a table that nothing reads.
+        r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
+    )
+
+    def initialise(self) -> None:
+        """Fresh weights as transformers draws them: the narrower a map's input the larger, since neither
+        scores nor embeddings are scaled."""
+        config = self.config
+        factor, width = config.initializer_factor, config.d_model**-0.5
+        for name, module in self.named_modules():
+            if isinstance(module, T5LayerNorm):
+                nn.init.constant_(module.weight, factor)
+            elif isinstance(module, T5Attention):
+                nn.init.normal_(module.q.weight, std=factor * width * config.d_kv**-0.5)
+                nn.init.normal_(module.k.weight, std=factor * width)
+                nn.init.normal_(module.v.weight, std=factor * width)
+                nn.init.normal_(module.o.weight, std=factor * (config.num_heads * config.d_kv) ** -0.5)
+            elif isinstance(module, T5FeedForward):
+                for which, weight in module.named_parameters():
+                    spread = config.d_ff**-0.5 if which.startswith("wo") else width
+                    nn.init.normal_(weight, std=factor * spread)
+            elif isinstance(module, ClassificationHead):
+                for linear in (module.dense, module.out_proj):
+                    nn.init.normal_(linear.weight, std=factor * width)
+                    nn.init.zeros_(linear.bias)
+            elif isinstance(module, nn.Embedding):
+                biases = name.endswith("relative_attention_bias")
+                nn.init.normal_(module.weight, std=factor * width if biases else factor)
+
+
+class T5Model(T5Checkpoint, TextToTextModel):
+    """T5 without a head.
+
+    Args:
+        config: sizes and constants; weights are fresh.
+    """
+
+    base_prefix: ClassVar[str | tuple[str, ...]] = "transformer."
+    tied_weights: ClassVar[dict[str, str]] = {
+        "encoder.embed_tokens.weight": "shared.weight",
+        "decoder.embed_tokens.weight": "shared.weight",
+    }
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__(config)
+        self.shared = nn.Embedding(config.vocab_size, config.d_model)
+        self.encoder = T5Stack(config, decoder=False)
+        self.decoder = T5Stack(config, decoder=True)
+        self.tie_weights()
+        self.initialise()
+
+    @property
+    def ties_tables(self) -> bool:
+        """See `TextToTextModel`. What the configuration says is about a map to the vocabulary."""
+        return True
+
+
+class T5ForSequenceClassification(T5Checkpoint, TextToTextClassifier):
+    """T5 with a head that reads the last end token.
+
+    Args:
+        config: sizes and constants; weights are fresh.
+    """
+
+    base_name: ClassVar[str] = "transformer"
+    base_prefix: ClassVar[str | tuple[str, ...]] = "transformer."
+    ignored_keys: ClassVar[tuple[str, ...]] = (
+        r"^(transformer\.)?(lm_head|qa_outputs|classifier)\.",
+        *T5Checkpoint.ignored_keys[1:],
+    )
+    tied_weights: ClassVar[dict[str, str]] = {
+        f"transformer.{name}": f"transformer.{home}" for name, home in T5Model.tied_weights.items()
+    }
+
+    def __init__(self, config: T5Config) -> None:
+        super().__init__(config)
+        self.transformer = T5Model(config)
+        self.classification_head = ClassificationHead(
+            config.d_model, config.num_labels, config.classifier_dropout
+        )
+        self.initialise()

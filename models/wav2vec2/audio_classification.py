@@ -1,0 +1,163 @@
+"""Classification of recordings: a speech encoder, the mean of what it gives, and a map to the labels."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ...kernels.linear.gemm import linear
+from ...kernels.pooling.mean_pool import mean_pool
+from ...kernels.runtime.packing import cumulative
+from ..core.classification import classification_loss
+from ..core.outputs import SequenceClassifierOutput, as_asked
+from ..hubert.model import HubertModel
+from ..sew.model import SEWModel
+from ..sew_d.model import SEWDModel
+from ..unispeech.model import UniSpeechModel
+from ..unispeech_sat.model import UniSpeechSatModel
+from .headed_encoder import HeadedEncoder
+from .model import Wav2Vec2Model
+
+
+class AudioClassifier(HeadedEncoder):
+    """A waveform encoder that gives a recording labels; a family gives its `base_class`.
+
+    With the configuration's `use_weighted_layer_sum` it reads a learned mixture of all layers, else the last
+    one's output. Where no `problem_type` is given, one label is regression; transformers, whose audio
+    classifiers know classes alone, then has a loss that is always 0.
+
+    Args:
+        config: sizes, labels and constants; weights are fresh.
+
+    Raises:
+        ValueError: a configuration with an adapter, or without labels.
+    """
+
+    # A pretrained encoder has no head yet.
+    fresh_keys: ClassVar[tuple[str, ...]] = (r"^(projector|classifier)\.", r"^layer_weights$")
+    config: Any
+
+    def __init__(self, config: Any) -> None:
+        if getattr(config, "add_adapter", False):
+            raise ValueError(
+                f"a {type(self).__name__} has no adapter, as in transformers; set add_adapter=False"
+            )
+        if config.num_labels < 1:
+            raise ValueError(f"a {type(self).__name__} gives labels; set num_labels, it is 0")
+        super().__init__(config)
+        self.layer_weights: nn.Parameter | None = None
+        if config.use_weighted_layer_sum:
+            states = config.num_hidden_layers + 1
+            self.layer_weights = nn.Parameter(torch.ones(states) / states)
+        self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
+        self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
+        for module in (self.projector, self.classifier):
+            nn.init.normal_(module.weight, std=config.initializer_range)
+            nn.init.zeros_(module.bias)
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: Tensor | None = None,
+    ) -> SequenceClassifierOutput | tuple[Any, ...]:
+        """Logits of a padded batch, each row's what they would be alone, and with labels the loss.
+
+        Args:
+            input_values: [batch, samples], as the feature extractor makes them.
+            attention_mask: [batch, samples], 1 for real samples, which may be padded on either side; all of
+                them by default.
+            output_attentions, output_hidden_states: also return those of the encoder, see its `forward`; of
+                an input padded on the left they are padded on the right.
+            return_dict: False for a plain tuple.
+            labels: as `classification_loss` takes them: int64 [batch] for classes.
+
+        Raises:
+            ValueError: inputs or labels that do not fit, or a recording that is too short.
+        """
+        if attention_mask is not None:
+            input_values, attention_mask = _left_aligned(input_values, attention_mask)
+        encoded, states, attentions = self.base.encode_padded(
+            input_values,
+            attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            layer_weights=self._mixing(),
+        )
+        if encoded.mixed is None:
+            logits = self._logits(encoded.hidden, encoded.cu_tokens)
+        else:
+            logits = self._logits(encoded.mixed, encoded.cu_states)
+        loss = None if labels is None else classification_loss(logits, labels, self.config)
+        return as_asked(SequenceClassifierOutput(loss, logits, states, attentions), return_dict, self.config)
+
+    def respond(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """The logits of packed waveforms [samples, 1], for `OneShotModel`.
+
+        Returns:
+            logits, float32 [recordings, labels], a row a recording, with their cu_seqlens.
+        """
+        logits = self._logits(*self.base.packed(features, cu_samples, self._mixing()))
+        return {"logits": (logits.float(), cumulative([1] * logits.shape[0], logits.device))}
+
+    def _mixing(self) -> Tensor | None:
+        """Each layer's weight in the mixture; None where the last one's output is read."""
+        return None if self.layer_weights is None else self.layer_weights.softmax(0)
+
+    def _logits(self, hidden: Tensor, cu_tokens: Tensor) -> Tensor:
+        # The mean of what is projected is the projection of the mean, which is one row a recording.
+        pooled = mean_pool(hidden, cu_tokens)
+        pooled = linear(pooled, self.projector.weight, self.projector.bias)
+        return linear(pooled, self.classifier.weight, self.classifier.bias)
+
+
+def _left_aligned(input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with the real samples of each row first, which the encoder asks for."""
+    if input_values.shape != attention_mask.shape or input_values.dim() != 2:
+        return input_values, attention_mask  # the encoder says what is wrong
+    mask = attention_mask.to(input_values.device).bool()
+    first = mask.int().argmax(1)
+    if not first.any():
+        return input_values, mask
+    width = mask.shape[1]
+    order = (torch.arange(width, device=mask.device)[None] + first[:, None]) % width
+    return input_values.gather(1, order), mask.gather(1, order)
+
+
+class Wav2Vec2ForSequenceClassification(AudioClassifier):
+    """wav2vec 2.0 with a classification head."""
+
+    base_class = Wav2Vec2Model
+
+
+class HubertForSequenceClassification(AudioClassifier):
+    """HuBERT with a classification head."""
+
+    base_class = HubertModel
+
+
+class UniSpeechForSequenceClassification(AudioClassifier):
+    """UniSpeech with a classification head."""
+
+    base_class = UniSpeechModel
+
+
+class UniSpeechSatForSequenceClassification(AudioClassifier):
+    """UniSpeech-SAT with a classification head."""
+
+    base_class = UniSpeechSatModel
+
+
+class SEWForSequenceClassification(AudioClassifier):
+    """SEW with a classification head."""
+
+    base_class = SEWModel
+
+
+class SEWDForSequenceClassification(AudioClassifier):
+    """SEW-D with a classification head."""
+
+    base_class = SEWDModel

@@ -1,0 +1,177 @@
+"""CTC (Graves et al., 2006): a speech encoder with a map to the vocabulary, whose best path is its answer."""
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels.linear.gemm import linear
+from ...kernels.sampling.draw import greedy
+from ..core.outputs import CausalLMOutput, as_asked
+from ..hubert.model import HubertModel
+from ..sew.model import SEWModel
+from ..sew_d.model import SEWDModel
+from ..unispeech.model import UniSpeechModel
+from ..unispeech_sat.model import UniSpeechSatModel
+from .headed_encoder import HeadedEncoder
+from .model import Wav2Vec2Model
+
+
+class CTCModel(HeadedEncoder):
+    """A waveform encoder with a CTC head; a family gives its `base_class`.
+
+    Args:
+        config: sizes and constants; weights are fresh.
+
+    Raises:
+        ValueError: a configuration without a vocabulary.
+    """
+
+    # What is trained without labels has no head yet.
+    fresh_keys: ClassVar[tuple[str, ...]] = (r"^lm_head\.",)
+
+    def __init__(self, config: Any) -> None:
+        if config.vocab_size is None:
+            raise ValueError(
+                f"a {type(self).__name__} tells tokens apart; set vocab_size in its configuration, it is None"
+            )
+        super().__init__(config)
+        self.dropout = nn.Dropout(config.final_dropout)
+        adapted = getattr(config, "add_adapter", False)
+        width = config.output_hidden_size if adapted else config.hidden_size
+        self.lm_head = nn.Linear(width, config.vocab_size)
+        nn.init.normal_(self.lm_head.weight, std=config.initializer_range)
+        nn.init.zeros_(self.lm_head.bias)
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: Tensor | None = None,
+    ) -> CausalLMOutput | tuple[Any, ...]:
+        """Logits of a padded batch, each row's what they would be alone, and with labels the loss.
+
+        Args:
+            input_values: [batch, samples], as the feature extractor makes them.
+            attention_mask: [batch, samples], 1 for real samples, which come first; all of them by default.
+            output_attentions, output_hidden_states: also return those of the encoder, see its `forward`.
+            return_dict: False for a plain tuple.
+            labels: int64 [batch, target]; negative numbers and the blank, `pad_token_id`, are left out.
+
+        Raises:
+            ValueError: inputs or labels that do not fit, or a recording that is too short.
+        """
+        inner = self.base(
+            input_values,
+            attention_mask=attention_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        hidden = self.dropout(inner.last_hidden_state)
+        logits = self._logits(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
+        loss = None
+        if labels is not None:
+            rows, width = input_values.shape
+            samples = [width] * rows if attention_mask is None else attention_mask.sum(1).tolist()
+            loss = ctc_loss(logits, labels, [self.base.length(count) for count in samples], self.config)
+        output = CausalLMOutput(loss, logits, inner.hidden_states, inner.attentions)
+        return as_asked(output, return_dict, self.config)
+
+    # What the generation loop drives: packed in, the best path out.
+
+    @property
+    def samples_per_token(self) -> int:
+        """Samples from one token to the next."""
+        config = self.config
+        if not getattr(config, "add_adapter", False):
+            return int(config.inputs_to_logits_ratio)
+        return int(config.inputs_to_logits_ratio * config.adapter_stride**config.num_adapter_layers)
+
+    def respond(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """The best path of packed waveforms [samples, 1], for `OneShotModel`.
+
+        Returns:
+            token_ids, int64 [tokens], the best token of each frame, and log_probabilities, float32 [tokens],
+            its logarithm of its probability; with the cu_seqlens of both.
+        """
+        hidden, cu_tokens = self.base.packed(features, cu_samples)
+        token_ids, log_probabilities = greedy(self._logits(hidden))
+        return {"token_ids": (token_ids, cu_tokens), "log_probabilities": (log_probabilities, cu_tokens)}
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return linear(hidden, self.lm_head.weight, self.lm_head.bias)
+
+
+def ctc_loss(logits: Tensor, labels: Tensor, lengths: list[int], config: Any) -> Tensor:
+    """The loss of logits [batch, tokens, vocabulary], reduced as the configuration says.
+
+    Args:
+        logits: of a padded batch.
+        labels: int [batch, target]; negative numbers and the blank are left out.
+        lengths: tokens of each row that are no padding.
+        config: with `pad_token_id`, the blank, `ctc_loss_reduction` and `ctc_zero_infinity`.
+
+    Raises:
+        ValueError: labels of another shape, or beyond the vocabulary.
+    """
+    labels = labels.to(logits.device)
+    if labels.dim() != 2 or labels.shape[0] != logits.shape[0]:
+        raise ValueError(f"labels must be [{logits.shape[0]}, target], got {list(labels.shape)}")
+    if labels.numel() and int(labels.max()) >= logits.shape[2]:
+        raise ValueError(
+            f"labels go to {int(labels.max())}, and the model tells tokens 0 to {logits.shape[2] - 1} apart; "
+            "-100 marks what is to be left out"
+        )
+    real = (labels >= 0) & (labels != config.pad_token_id)
+    log_probabilities = F.log_softmax(logits, dim=-1, dtype=torch.float32).transpose(0, 1)
+    with torch.backends.cudnn.flags(enabled=False):  # which takes other types and ignores zero_infinity
+        return F.ctc_loss(
+            log_probabilities,
+            labels[real],
+            torch.tensor(lengths, device=logits.device),
+            real.sum(1),
+            blank=config.pad_token_id,
+            reduction=config.ctc_loss_reduction,
+            zero_infinity=config.ctc_zero_infinity,
+        )
+
+
+class Wav2Vec2ForCTC(CTCModel):
+    """wav2vec 2.0 with a CTC head."""
+
+    base_class = Wav2Vec2Model
+
+
+class HubertForCTC(CTCModel):
+    """HuBERT with a CTC head."""
+
+    base_class = HubertModel
+
+
+class UniSpeechForCTC(CTCModel):
+    """UniSpeech with a CTC head."""
+
+    base_class = UniSpeechModel
+
+
+class UniSpeechSatForCTC(CTCModel):
+    """UniSpeech-SAT with a CTC head."""
+
+    base_class = UniSpeechSatModel
+
+
+class SEWForCTC(CTCModel):
+    """SEW with a CTC head."""
+
+    base_class = SEWModel
+
+
+class SEWDForCTC(CTCModel):
+    """SEW-D with a CTC head."""
+
+    base_class = SEWDModel

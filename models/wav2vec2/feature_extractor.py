@@ -1,0 +1,112 @@
+"""From waveforms to the inputs of wav2vec 2.0 and its relatives, and the processors around them."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from ...kernels.norm.waveform_norm import waveform_norm
+from ..processors.feature_extractor import FeatureExtractor
+from ..processors.processor import SpeechProcessor
+from ..speech_to_text_2.tokenizer import Speech2Text2Tokenizer
+
+
+class Wav2Vec2FeatureExtractor(FeatureExtractor):
+    """Mono recordings, each shifted and scaled to mean 0 and variance 1 over its own samples.
+
+    A mask comes with every padded batch, so that a model can tell the padding, unless the call says not to:
+    with the models whose convolutions were trained without one (feat_extract_norm "group") as well, where
+    transformers leaves it out and the padding changes what a recording gives.
+
+    Args:
+        feature_size: 1, the sample.
+        sampling_rate: Hz.
+        padding_value: what stands in padded samples.
+        do_normalize: normalise at all.
+        return_attention_mask: return a mask even where nothing is padded.
+        **kwargs: what transformers writes beside these: padding_side "right", the only value supported, and
+            names without effect.
+
+    Raises:
+        ValueError: for a value that is not supported.
+        TypeError: for a setting that does not exist.
+    """
+
+    model_input_names = ("input_values", "attention_mask")
+    settings = ("feature_size", "sampling_rate", "padding_value", "return_attention_mask", "do_normalize")
+    fixed: ClassVar[dict[str, Any]] = {
+        "padding_side": "right",
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+    }
+    unit = "samples"
+
+    def __init__(
+        self,
+        feature_size: int = 1,
+        sampling_rate: int = 16_000,
+        padding_value: float = 0.0,
+        return_attention_mask: bool = False,
+        do_normalize: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self._check(kwargs)
+        if feature_size != 1:
+            raise ValueError(
+                f"feature_size {feature_size!r} is not supported, only 1 is: a sample is a number"
+            )
+        if not isinstance(sampling_rate, int) or sampling_rate < 1:
+            raise ValueError(f"sampling_rate must be a whole number of Hz, got {sampling_rate!r}")
+        self.feature_size = feature_size
+        self.sampling_rate = sampling_rate
+        self.padding_value = padding_value
+        self.return_attention_mask = return_attention_mask
+        self.do_normalize = do_normalize
+
+    def frame_count(self, samples: int) -> int:
+        """Rows of `packed` for a recording of so many samples: each sample is one."""
+        return samples
+
+    def packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Packed waveforms as the models read them, on their device, without padding.
+
+        Args:
+            waveforms: float32 [samples], -1 to 1, utterances end to end at the extractor's rate.
+            cu_samples: int32 [n + 1].
+
+        Returns:
+            (values float32 [samples, 1], `cu_samples`).
+        """
+        if not waveforms.is_floating_point():
+            raise ValueError(f"waveforms must be floats from -1 to 1, got {waveforms.dtype}")
+        values = waveform_norm(waveforms, cu_samples) if self.do_normalize else waveforms
+        return values[:, None], cu_samples
+
+    def _masks(self, padding: bool | str) -> bool:
+        return self.return_attention_mask or padding not in (False, "do_not_pad")
+
+    def _row(self, features: np.ndarray) -> np.ndarray:
+        return features[:, 0]
+
+    def _samples(self, length: int) -> int:
+        return length
+
+    def _shortest(self) -> tuple[int, str]:
+        # The models know what their convolutions need; this catches [samples, channels] taken for a batch.
+        shortest = max(1, self.sampling_rate // 1_000)
+        return shortest, f"{shortest} (1 ms)"
+
+
+class Wav2Vec2Processor(SpeechProcessor):
+    """Feature extractor and tokenizer of wav2vec 2.0, HuBERT, UniSpeech, SEW and their kin.
+
+    The tokenizer is what the repository names: for CTC a `Wav2Vec2CTCTokenizer`.
+    """
+
+    feature_extractor_class = Wav2Vec2FeatureExtractor
+
+
+class Speech2Text2Processor(SpeechProcessor):
+    """Feature extractor of wav2vec 2.0 and tokenizer of Speech2Text2, for the models that join the two."""
+
+    feature_extractor_class = Wav2Vec2FeatureExtractor
+    tokenizer_class = Speech2Text2Tokenizer

@@ -1,0 +1,338 @@
+"""The parts of wav2vec 2.0 (arXiv 2006.11477), on packed tokens."""
+
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels.conv.normalized import normalised_conv
+from ...kernels.conv.subsample import conv_subsample, output_length
+from ...kernels.conv.waveform import valid_length, waveform_conv
+from ...kernels.linear.activation import check_activation
+from ...kernels.linear.gemm import linear
+from ...kernels.norm.group_norm import group_norm
+from ...kernels.norm.layer_norm import layer_norm
+from ..core.attention import StackAttention
+from ..core.chunks import in_portions
+from ..core.layers import Attention, normalise
+from .config import SpeechEncoderConfig, Wav2Vec2Config
+from .positions import PositionalConvolution
+
+# What a processor puts through the convolutions at a time: a second of 16 kHz is 6.5 MB behind the first one.
+_CACHED_SAMPLES = 16_000
+
+
+class FeatureEncoder(nn.Module):
+    """Convolutions from the waveform to frames, normalised by channel or by position."""
+
+    def __init__(self, config: SpeechEncoderConfig) -> None:
+        super().__init__()
+        self.conv_layers = nn.ModuleList(_ConvLayer(config, index) for index in range(len(config.conv_dim)))
+
+    def forward(self, samples: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Waveforms [samples, 1] to frames [frames, conv_dim[-1]], with their cu_seqlens."""
+        if samples.device.type != "cpu":
+            return self._run(samples, cu_samples)
+        return in_portions(self._run, samples, cu_samples, _CACHED_SAMPLES)
+
+    def length(self, samples: int) -> int:
+        """Frames for so many samples, 0 for too few."""
+        for layer in self.conv_layers:
+            conv = cast(_ConvLayer, layer).conv
+            samples = valid_length(samples, conv.kernel_size[0], conv.stride[0])
+        return samples
+
+    def needed(self, frames: int) -> int:
+        """The fewest samples that make so many frames."""
+        for layer in reversed(self.conv_layers):
+            conv = cast(_ConvLayer, layer).conv
+            frames = (frames - 1) * conv.stride[0] + conv.kernel_size[0]
+        return frames
+
+    def _run(self, hidden: Tensor, cu_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        for layer in self.conv_layers:
+            hidden, cu_tokens = layer(hidden, cu_tokens)
+        return hidden, cu_tokens
+
+
+class _ConvLayer(nn.Module):
+    """A convolution without padding, its normalisation where it has one, and the activation."""
+
+    def __init__(self, config: SpeechEncoderConfig, index: int) -> None:
+        super().__init__()
+        channels = config.conv_dim[index]
+        self.activation = config.feat_extract_activation
+        check_activation(self.activation)
+        self.conv = nn.Conv1d(
+            config.conv_dim[index - 1] if index else 1,
+            channels,
+            config.conv_kernel[index],
+            config.conv_stride[index],
+            bias=config.conv_bias,
+        )
+        self.layer_norm: nn.GroupNorm | nn.LayerNorm | None = None
+        if config.feat_extract_norm == "layer":
+            self.layer_norm = nn.LayerNorm(channels)
+        elif not index:
+            self.layer_norm = nn.GroupNorm(channels, channels)
+
+    def forward(self, hidden: Tensor, cu_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """[positions, channels] to fewer of the next width, with their cu_seqlens."""
+        conv, norm, name = self.conv, self.layer_norm, self.activation
+        weight, bias, stride = conv.weight, conv.bias, conv.stride[0]
+        if norm is None:
+            return waveform_conv(hidden, cu_tokens, weight, bias, stride=stride, activation=name)
+        scale, shift, eps = norm.weight, norm.bias, norm.eps
+        if isinstance(norm, nn.LayerNorm):
+            hidden, cu_tokens = waveform_conv(hidden, cu_tokens, weight, bias, stride=stride)
+            return layer_norm(hidden, scale, shift, eps, activation=name), cu_tokens
+        if bias is None:
+            return normalised_conv(
+                hidden, cu_tokens, weight, scale, shift, eps, stride=stride, activation=name
+            )
+        hidden, cu_tokens = waveform_conv(hidden, cu_tokens, weight, bias, stride=stride)
+        return group_norm(hidden, cu_tokens, conv.out_channels, scale, shift, eps, activation=name), cu_tokens
+
+
+class FeatureProjection(nn.Module):
+    """Frames to the transformer's width.
+
+    Args:
+        config: sizes.
+        normalised: whether frames are normalised first.
+    """
+
+    def __init__(self, config: SpeechEncoderConfig, normalised: bool = True) -> None:
+        super().__init__()
+        width = config.conv_dim[-1]
+        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if normalised else None
+        self.projection = nn.Linear(width, config.hidden_size)
+        self.dropout = config.feat_proj_dropout
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """[frames, conv_dim[-1]] to [frames, hidden_size], and what was projected."""
+        if self.layer_norm is not None:
+            frames = normalise(self.layer_norm, frames)
+        hidden = linear(frames, self.projection.weight, self.projection.bias)
+        return F.dropout(hidden, self.dropout, self.training), frames
+
+
+class EncoderAttention(Protocol):
+    """How the layers of an encoder attend; `StackAttention` is one."""
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """[tokens, heads, head_dim] in and out."""
+        ...
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention within each utterance, then feed-forward, each normalised first or last.
+
+    Args:
+        config: sizes and dropout.
+        index: from 0.
+        stable: normalise first ("stable layer norm").
+    """
+
+    def __init__(self, config: SpeechEncoderConfig, index: int, stable: bool) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.index = index
+        self.stable = stable
+        self.dropout = config.hidden_dropout
+        self.attention = Attention(width, config.num_attention_heads, "encode", "encode")
+        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.feed_forward = FeedForward(config)
+        self.final_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor, attention: EncoderAttention) -> Tensor:
+        """[tokens, hidden_size] to the same, in the given attention layout."""
+        own = self.attention
+        rows = normalise(self.layer_norm, hidden) if self.stable else hidden
+        mixed = attention(self.index, own.query(rows), *own.key_value(rows), own.scale)
+        hidden = added(own.out_proj, mixed.flatten(1), hidden, self.dropout if self.training else 0.0)
+        if self.stable:
+            return cast(Tensor, self.feed_forward(normalise(self.final_layer_norm, hidden), hidden))
+        hidden = normalise(self.layer_norm, hidden)
+        return normalise(self.final_layer_norm, self.feed_forward(hidden, hidden))
+
+
+class FeedForward(nn.Module):
+    """Two linear maps with an activation between them, added to a residual."""
+
+    def __init__(self, config: SpeechEncoderConfig) -> None:
+        super().__init__()
+        self.activation = config.hidden_act
+        check_activation(self.activation)
+        self.activation_dropout = config.activation_dropout
+        self.dropout = config.hidden_dropout
+        self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        """[tokens, hidden_size] each."""
+        first = self.intermediate_dense
+        inner = linear(hidden, first.weight, first.bias, activation=self.activation)
+        inner = F.dropout(inner, self.activation_dropout, self.training)
+        return added(self.output_dense, inner, residual, self.dropout if self.training else 0.0)
+
+
+def added(module: nn.Linear, hidden: Tensor, residual: Tensor, dropout: float) -> Tensor:
+    """`residual + dropout(module(hidden))`."""
+    if not dropout:
+        return linear(hidden, module.weight, module.bias, residual=residual)
+    return residual + F.dropout(linear(hidden, module.weight, module.bias), dropout)
+
+
+class Encoder(nn.Module):
+    """Positions, then the transformer.
+
+    Args:
+        config: sizes and dropout.
+        stable: normalise before attention and feed-forward, not after.
+        batch_norm: see `PositionalConvolution`.
+    """
+
+    def __init__(self, config: SpeechEncoderConfig, stable: bool, batch_norm: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.stable = stable
+        self.pos_conv_embed = PositionalConvolution(config, batch_norm=batch_norm)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layers = nn.ModuleList(
+            EncoderLayer(config, index, stable) for index in range(config.num_hidden_layers)
+        )
+
+    def forward(
+        self, hidden: Tensor, cu_frames: Tensor, states: list[Tensor] | None, record: bool
+    ) -> tuple[Tensor, Tensor, list[list[Tensor]] | None]:
+        """Frames [frames, hidden_size] to the same.
+
+        Args:
+            hidden: packed.
+            cu_frames: int32 [n + 1].
+            states: gets what the layers read and the output of each, not normalised.
+            record: keep attention weights.
+
+        Returns:
+            The output with `cu_frames`; the cu_seqlens of states and weights; the weights, see
+            `StackAttention`.
+        """
+        hidden = self.pos_conv_embed(hidden, cu_frames, residual=hidden)
+        if not self.stable:
+            hidden = normalise(self.layer_norm, hidden)
+        hidden = F.dropout(hidden, self.config.hidden_dropout, self.training)
+        hidden, weights = run_layers(self.layers, hidden, cu_frames, self.config, states, record)
+        if self.stable:
+            hidden = normalise(self.layer_norm, hidden)
+        return hidden, cu_frames, weights
+
+    def width(self, frames: int) -> int:
+        """Tokens of the hidden states and attention weights for so many frames."""
+        return frames
+
+
+class LayerMixture(list[Tensor]):
+    """In place of a list of hidden states: their weighted sum, none of them kept.
+
+    Args:
+        weights: [layers + 1].
+        states: gets them all the same, if it is given.
+    """
+
+    def __init__(self, weights: Tensor, states: list[Tensor] | None = None) -> None:
+        super().__init__()
+        self.total: Tensor | None = None
+        self._weights = iter(weights)
+        self._states = states
+        self._last: Tensor | None = None
+
+    def append(self, state: Tensor) -> None:
+        """The next state."""
+        if self._states is not None:
+            self._states.append(state)
+        self._add(state)
+
+    def skip(self) -> None:
+        """A layer was skipped: what the next one reads is what this one read, and counts again."""
+        if self._last is not None:
+            self._add(self._last)
+
+    def _add(self, state: Tensor) -> None:
+        weighted = state * next(self._weights).to(state.dtype)
+        self.total = weighted if self.total is None else self.total + weighted
+        self._last = state
+
+
+def run_layers(
+    layers: nn.ModuleList,
+    hidden: Tensor,
+    cu_tokens: Tensor,
+    config: SpeechEncoderConfig,
+    states: list[Tensor] | None,
+    record: bool,
+) -> tuple[Tensor, list[list[Tensor]] | None]:
+    """A stack of layers, some skipped in training; see `Encoder.forward`. Returns output and weights."""
+    training = layers.training
+    attention = StackAttention(
+        cu_tokens, cu_tokens, dropout=config.attention_dropout if training else 0.0, record=record
+    )
+    layerdrop = config.layerdrop if training else 0.0
+    if states is not None:
+        states.append(hidden)
+    for layer in layers:
+        # No draw without layer drop, so that a seed gives dropout the same draws as in transformers.
+        if layerdrop and torch.rand(()).item() < layerdrop:
+            if isinstance(states, LayerMixture):
+                states.skip()
+            continue
+        hidden = layer(hidden, attention)
+        if states is not None:
+            states.append(hidden)
+    return hidden, attention.weights
+
+
+class Adapter(nn.Module):
+    """Gated convolutions behind the encoder that shorten its output, for decoders on top of it."""
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__()
+        width = config.output_hidden_size
+        self.stride = config.adapter_stride
+        self.kernel = config.adapter_kernel_size
+        self.layerdrop = config.layerdrop
+        narrowed = width != config.hidden_size
+        self.proj = nn.Linear(config.hidden_size, width) if narrowed else None
+        self.proj_layer_norm = nn.LayerNorm(width) if narrowed else None
+        self.layers = nn.ModuleList(_AdapterLayer(config) for _ in range(config.num_adapter_layers))
+
+    def forward(self, hidden: Tensor, cu_tokens: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Tokens [tokens, hidden_size] to fewer, [tokens', output_hidden_size].
+
+        Returns:
+            The tokens, their cu_seqlens, and how many of the layers ran: in training some may be skipped.
+        """
+        if self.proj is not None and self.proj_layer_norm is not None:
+            hidden = normalise(self.proj_layer_norm, linear(hidden, self.proj.weight, self.proj.bias))
+        ran = 0
+        for layer in self.layers:
+            if self.training and self.layerdrop and torch.rand(()).item() <= self.layerdrop:
+                continue
+            conv = cast(_AdapterLayer, layer).conv
+            hidden, cu_tokens = conv_subsample(hidden, cu_tokens, conv.weight, conv.bias, stride=self.stride)
+            ran += 1
+        return hidden, cu_tokens, ran
+
+    def length(self, tokens: int, layers: int | None = None) -> int:
+        """Outputs for so many tokens, by so many of the layers; all by default."""
+        for _ in range(len(self.layers) if layers is None else layers):
+            tokens = output_length(tokens, self.kernel, self.stride)
+        return tokens
+
+
+class _AdapterLayer(nn.Module):
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__()
+        width = config.output_hidden_size
+        self.conv = nn.Conv1d(width, 2 * width, config.adapter_kernel_size, config.adapter_stride, padding=1)

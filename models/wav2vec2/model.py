@@ -1,0 +1,78 @@
+"""wav2vec 2.0 (arXiv 2006.11477): waveforms in, hidden states out."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ..core.config import PretrainedConfig
+from ..core.outputs import ModelOutput
+from .config import SpeechEncoderConfig, Wav2Vec2Config
+from .encoder import Wav2Vec2BaseModelOutput, WaveformEncoder
+from .layers import Adapter, Encoder, FeatureProjection
+
+__all__ = ["Wav2Vec2Config", "Wav2Vec2Model"]
+
+
+class Wav2Vec2Encoder(WaveformEncoder):
+    """What wav2vec 2.0 and the relatives with its parameter names have in common.
+
+    Args:
+        config: sizes and constants.
+        normalised: whether frames are normalised before they are projected.
+        batch_norm: see `wav2vec2_layers.PositionalConvolution`.
+    """
+
+    def __init__(
+        self, config: SpeechEncoderConfig, *, normalised: bool = True, batch_norm: bool = False
+    ) -> None:
+        super().__init__(config)
+        self.feature_projection = FeatureProjection(config, normalised)
+        self.encoder = Encoder(config, config.do_stable_layer_norm, batch_norm)
+
+    def project(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """See `WaveformEncoder`."""
+        hidden, normalised = self.feature_projection(frames)
+        return hidden, normalised
+
+    def output(
+        self,
+        last: Tensor,
+        extracted: Tensor,
+        states: tuple[Tensor, ...] | None,
+        attentions: tuple[Tensor, ...] | None,
+    ) -> ModelOutput:
+        """See `WaveformEncoder`."""
+        return Wav2Vec2BaseModelOutput(last, extracted, states, attentions)
+
+    def initialise(self) -> None:
+        """See `WaveformEncoder`; the projection as torch draws it."""
+        super().initialise()
+        projection = self.feature_projection.projection
+        bound = projection.in_features**-0.5
+        nn.init.uniform_(projection.weight, -bound, bound)
+        nn.init.uniform_(projection.bias, -bound, bound)
+
+
+class Wav2Vec2Model(Wav2Vec2Encoder):
+    """Convolutions on the waveform, a transformer, and adapters where the configuration says so."""
+
+    config_class: ClassVar[type[PretrainedConfig]] = Wav2Vec2Config
+    base_prefix: ClassVar[str] = "wav2vec2."
+    # Adapters are added to an encoder that was trained without, for a decoder on top of it.
+    fresh_keys: ClassVar[tuple[str, ...]] = (r"^adapter\.",)
+
+    def __init__(self, config: Wav2Vec2Config) -> None:
+        super().__init__(config)
+        self.adapter = Adapter(config) if config.add_adapter else None
+        self.initialise()
+
+    def adapt(self, hidden: Tensor, cu_tokens: Tensor) -> tuple[Tensor, Tensor, int]:
+        """See `WaveformEncoder`."""
+        if self.adapter is None:
+            return hidden, cu_tokens, 0
+        hidden, cu_tokens, ran = self.adapter(hidden, cu_tokens)
+        return hidden, cu_tokens, ran
+
+    def adapted_length(self, frames: int, layers: int | None = None) -> int:
+        """See `WaveformEncoder`."""
+        return frames if self.adapter is None else self.adapter.length(frames, layers)

@@ -1,0 +1,113 @@
+"""The convolution that tells wav2vec 2.0's transformer where its tokens are, and its weight."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ...kernels.conv.positional import positional_conv
+from .config import SpeechEncoderConfig
+
+
+class WeightNormConvolution(nn.Module):
+    """A grouped convolution's weight as direction and length (arXiv 1602.07868), a length for each tap.
+
+    The names are those of torch's parametrization, which checkpoints have had since torch 2.0; those before
+    it call them weight_g and weight_v. The effective weight is made once for as long as neither changes.
+    """
+
+    def __init__(self, width: int, kernel: int, groups: int) -> None:
+        super().__init__()
+        plain = nn.Conv1d(width, width, kernel, groups=groups)
+        length = plain.weight.detach().norm(dim=(0, 1), keepdim=True)
+        parts = nn.ParameterDict({"original0": length, "original1": plain.weight.detach()})
+        self.groups = groups
+        self.bias = cast(nn.Parameter, plain.bias)
+        self.parametrizations = nn.ModuleDict({"weight": parts})
+        self._made: tuple[object, Tensor] | None = None
+
+    def initialise(self) -> None:
+        """Fresh weights as transformers draws them."""
+        parts = cast(nn.ParameterDict, self.parametrizations["weight"])
+        width, _, kernel = parts["original1"].shape
+        nn.init.normal_(parts["original1"], std=2 * (kernel * width) ** -0.5)
+        with torch.no_grad():
+            parts["original0"].copy_(parts["original1"].norm(dim=(0, 1), keepdim=True))
+        nn.init.zeros_(self.bias)
+
+    @property
+    def weight(self) -> Tensor:
+        """[width, width / groups, kernel]."""
+        parts = cast(nn.ParameterDict, self.parametrizations["weight"])
+        length, direction = parts["original0"], parts["original1"]
+        if torch.is_grad_enabled() and (length.requires_grad or direction.requires_grad):
+            return _scaled(length, direction)
+        state = (*_state(length), *_state(direction))
+        made = self._made
+        if made is None or made[0] != state:
+            # Outside inference mode, since a later call may need a gradient through it.
+            with torch.inference_mode(False), torch.no_grad():
+                made = self._made = state, _scaled(length.detach(), direction.detach())
+        return made[1]
+
+    def __getstate__(self) -> dict[str, object]:
+        """Copies and pickles make their own effective weight."""
+        return {**cast(dict[str, object], super().__getstate__()), "_made": None}
+
+
+def _scaled(length: Tensor, direction: Tensor) -> Tensor:
+    wide = direction.to(torch.promote_types(direction.dtype, torch.float32))
+    norm = torch.linalg.vector_norm(wide, dim=(0, 1), keepdim=True)
+    return direction * (length / norm).to(direction.dtype)
+
+
+def _state(weight: Tensor) -> tuple[object, ...]:
+    """What tells whether a tensor has changed, as far as torch counts; see `kernels.derived.kept`."""
+    version = -1 if weight.is_inference() else weight._version
+    return weight.data_ptr(), weight.dtype, weight.device, version
+
+
+class PositionalConvolution(nn.Module):
+    """Tells tokens where they are by a wide convolution over their neighbours.
+
+    Args:
+        config: sizes.
+        stride: tokens from one output to the next.
+        batch_norm: normalise the channels first, instead of the convolution's weight (HuBERT's option).
+    """
+
+    def __init__(self, config: SpeechEncoderConfig, stride: int = 1, batch_norm: bool = False) -> None:
+        super().__init__()
+        width, kernel = config.hidden_size, config.num_conv_pos_embeddings
+        groups = config.num_conv_pos_embedding_groups
+        self.conv: WeightNormConvolution | nn.Conv1d
+        if batch_norm:
+            self.batch_norm: nn.BatchNorm1d | None = nn.BatchNorm1d(width)
+            self.conv = nn.Conv1d(width, width, kernel, groups=groups)
+        else:
+            self.batch_norm = None
+            self.conv = WeightNormConvolution(width, kernel, groups)
+        self.stride = stride
+        self.activation = config.feat_extract_activation
+
+    def forward(self, hidden: Tensor, cu_tokens: Tensor, residual: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same or, with a stride, to fewer; `residual` is added."""
+        if self.batch_norm is not None:
+            hidden = _batch_normalised(self.batch_norm, hidden)
+        return positional_conv(
+            hidden,
+            cu_tokens,
+            self.conv.weight,
+            self.conv.bias,
+            groups=self.conv.groups,
+            stride=self.stride,
+            activation=self.activation,
+            residual=residual,
+        )
+
+
+def _batch_normalised(norm: nn.BatchNorm1d, hidden: Tensor) -> Tensor:
+    if norm.training:
+        return cast(Tensor, norm(hidden))
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    return (hidden - mean) * ((variance + norm.eps).rsqrt() * norm.weight) + norm.bias

@@ -1,0 +1,176 @@
+"""XLNet's layers (arXiv 1906.08237): attention relative to how far apart tokens are, on packed tokens."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...kernels.attention.flash import weighted_values
+from ...kernels.attention.relative import relative_attention, relative_weights
+from ...kernels.linear.gemm import linear
+from ...kernels.runtime.weight_cache import kept
+from ..core.layers import normalise
+from ..core.parameter_cache import Remembered
+from .config import XLNetConfig
+
+_LONGEST = 1024  # distances whose keys are kept between calls; those of longer texts are made in each
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What all layers of one call share.
+
+    Args:
+        cu_tokens: int32 [n + 1].
+        limit: distances from -limit to limit have a row of position features.
+        segments: int32 [tokens], the token types; None without any.
+        positions: features of the distances, [2 * limit + 1, d_model], where something may learn from them;
+            None where each layer has its keys of them from before.
+        causal: a token sees those up to its own place.
+        window: of them, so many; None for all.
+        weights: gets each layer's attention weights of each sequence, [heads, queries, keys], after dropout.
+    """
+
+    cu_tokens: Tensor
+    limit: int
+    segments: Tensor | None
+    positions: Tensor | None
+    causal: bool
+    window: int | None
+    weights: list[list[Tensor]] | None
+
+
+class XLNetRelativeAttention(nn.Module):
+    """Attention whose scores also depend on distances and segments, and the normalisation behind it.
+
+    Its maps lie in checkpoints as [d_model, n_head, d_head].
+    """
+
+    def __init__(self, config: XLNetConfig) -> None:
+        super().__init__()
+        self.scale = config.d_head**-0.5
+        self.dropout = config.dropout
+        self.std = config.initializer_range
+        size = config.n_head, config.d_head
+        self.q, self.k, self.v, self.o, self.r = (
+            nn.Parameter(torch.empty(config.d_model, *size)) for _ in range(5)
+        )
+        self.r_r_bias, self.r_s_bias, self.r_w_bias = (nn.Parameter(torch.empty(size)) for _ in range(3))
+        self.seg_embed = nn.Parameter(torch.empty(2, *size))
+        self.layer_norm = nn.LayerNorm(config.d_model, config.layer_norm_eps)
+        # The farthest distance that there are keys for, and the keys.
+        self._kept = -1, Remembered()
+
+    def initialise(self) -> None:
+        """Fresh weights, all alike but for those of the normalisation."""
+        for parameter in self.parameters(recurse=False):
+            nn.init.normal_(parameter, std=self.std)
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """[tokens, d_model] to the same."""
+        query, key, value = (self._heads(hidden, weight) for weight in (self.q, self.k, self.v))
+        segmented = layout.segments is not None
+        terms = (
+            self._position_key(layout),
+            self.r_w_bias,
+            self.r_r_bias,
+            layout.segments,
+            self.r_s_bias if segmented else None,
+            self.seg_embed if segmented else None,
+        )
+        cu_tokens, dropout = layout.cu_tokens, self.dropout if self.training else 0.0
+        options = {"scale": self.scale, "causal": layout.causal, "window": layout.window, "dropout": dropout}
+        mixed = None
+        if layout.weights is not None:
+            weights = relative_weights(query, key, cu_tokens, *terms, **options)  # type: ignore[arg-type]
+            layout.weights.append(weights)
+            # As in `StackAttention`: what is recorded is what was used, and without dropout the output's bits
+            # do not depend on whether somebody asks for weights.
+            mixed = weighted_values(weights, value, cu_tokens) if dropout else None
+        if mixed is None:
+            mixed = relative_attention(query, key, value, cu_tokens, *terms, **options)  # type: ignore[arg-type]
+        wide, weight = mixed.flatten(1), self.o.flatten(1)
+        if not dropout:
+            return normalise(self.layer_norm, linear(wide, weight, residual=hidden))
+        return normalise(self.layer_norm, hidden + F.dropout(linear(wide, weight), dropout))
+
+    def _heads(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        """[rows, d_model] by a map [d_model, heads, head_dim]: [rows, heads, head_dim]."""
+        learning = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+        by_rows = weight.flatten(1).t() if learning else kept(weight, _transposed)
+        return linear(hidden, by_rows).view(len(hidden), *weight.shape[1:])
+
+    def _position_key(self, layout: Layout) -> Tensor:
+        """The keys of distances -limit to limit, [2 * limit + 1, heads, head_dim]."""
+        if layout.positions is not None:
+            return self._heads(layout.positions, self.r)
+        limit = layout.limit
+        if limit > _LONGEST:
+            return self._heads(position_features(limit, self.r), self.r)
+        far, table = self._kept  # both at once, since threads may share a model
+        if limit > far:
+            far, table = self._kept = max(16, 1 << (limit - 1).bit_length()), Remembered()
+        made = table(lambda: self._heads(position_features(far, self.r), self.r), [self.r])
+        return cast(Tensor, made)[far - limit : far + limit + 1]
+
+
+def _transposed(weight: Tensor) -> Tensor:
+    return weight.detach().flatten(1).t().contiguous()
+
+
+_ROWS = 64  # distances whose features are made at a time
+
+
+def position_features(limit: int, like: Tensor) -> Tensor:
+    """Sines and cosines of the distances -limit to limit, [2 * limit + 1, width].
+
+    A distance's bits do not depend on the limit: torch rounds what is left over behind the last whole vector
+    otherwise than the rest, so they are made in blocks that begin at the same distances and are all as large.
+
+    Args:
+        like: [width, ...], whose dtype and device the outcome has.
+    """
+    inverse = 1 / torch.pow(10000, torch.arange(0, like.shape[0], 2).float() / like.shape[0])
+    blocks = [
+        torch.arange(first, first + _ROWS).float()[:, None] * inverse for first in range(0, limit + 1, _ROWS)
+    ]
+    sines = torch.cat([block.sin() for block in blocks])[: limit + 1]
+    cosines = torch.cat([block.cos() for block in blocks])[: limit + 1]
+    ahead = torch.cat([-sines, cosines], 1)[1:].flip(0)
+    return torch.cat([ahead, torch.cat([sines, cosines], 1)]).to(like)
+
+
+class XLNetFeedForward(nn.Module):
+    """The second half of a layer, normalised last."""
+
+    def __init__(self, config: XLNetConfig) -> None:
+        super().__init__()
+        self.activation = config.ff_activation
+        self.dropout = config.dropout
+        self.layer_norm = nn.LayerNorm(config.d_model, config.layer_norm_eps)
+        self.layer_1 = nn.Linear(config.d_model, config.d_inner)
+        self.layer_2 = nn.Linear(config.d_inner, config.d_model)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[tokens, d_model] to the same."""
+        first, second = self.layer_1, self.layer_2
+        inner = linear(hidden, first.weight, first.bias, activation=self.activation)
+        if not self.training or not self.dropout:
+            return normalise(self.layer_norm, linear(inner, second.weight, second.bias, residual=hidden))
+        out = linear(F.dropout(inner, self.dropout), second.weight, second.bias)
+        return normalise(self.layer_norm, hidden + F.dropout(out, self.dropout))
+
+
+class XLNetLayer(nn.Module):
+    """Attention, then feed-forward."""
+
+    def __init__(self, config: XLNetConfig) -> None:
+        super().__init__()
+        self.rel_attn = XLNetRelativeAttention(config)
+        self.ff = XLNetFeedForward(config)
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """[tokens, d_model] to the same."""
+        return cast(Tensor, self.ff(self.rel_attn(hidden, layout)))

@@ -1,0 +1,82 @@
+"""What the generation options do to scores over the vocabulary, in transformers' order."""
+
+from functools import lru_cache
+
+from torch import Tensor
+
+from ...kernels.sampling.logits import TokenRules, apply_rules
+from ...kernels.sampling.softmax import log_softmax
+from ...kernels.sampling.warping import warp
+from ..request import GenerationOptions
+
+
+def process_scores(
+    scores: Tensor,
+    tokens: Tensor,
+    lengths: Tensor,
+    max_lengths: Tensor,
+    options: GenerationOptions,
+    *,
+    min_lengths: Tensor | None = None,
+    normalise: bool = False,
+) -> Tensor:
+    """Scores after every rule of `options`; rows share the options but not their lengths.
+
+    Greedy search and sampling give raw logits, beam search log-probabilities, as in transformers.
+
+    Args:
+        scores: [rows, vocabulary].
+        tokens: int [rows, longest], so far.
+        lengths: int [rows], how many of them there are.
+        max_lengths: int [rows], where each row's request ends.
+        options: whose max_length and seed are not looked at.
+        min_lengths: int [rows], each row's own; by default the options', which have to have one if any has.
+        normalise: log-softmax before the first rule.
+
+    Returns:
+        float32 [rows, vocabulary]; `scores` itself where there is nothing to do.
+    """
+    rules = token_rules(options)
+    if not rules.idle:
+        scores = apply_rules(
+            scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalise=normalise
+        )
+    elif normalise:
+        scores = log_softmax(scores)
+    if options.do_sample:
+        return warp(
+            scores,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            keep=1 if options.num_beams == 1 else max(2, len(options.eos_token_ids) + 1),
+            renormalise=options.renormalize_logits,
+        )
+    return log_softmax(scores) if options.renormalize_logits else scores
+
+
+def leaves_scores(options: GenerationOptions) -> bool:
+    """Whether `process_scores` has nothing to do."""
+    warped = options.temperature != 1.0 or options.top_k or options.top_p < 1.0
+    sampling = options.do_sample and warped
+    return token_rules(options).idle and not sampling and not options.renormalize_logits
+
+
+@lru_cache(maxsize=256)
+def token_rules(options: GenerationOptions) -> TokenRules:
+    """The options' rules about tokens; made once, since every step asks."""
+    ends = [(token,) for token in options.eos_token_ids]
+    return TokenRules(
+        repetition_penalty=options.repetition_penalty,
+        ngram_size=options.no_repeat_ngram_size,
+        banned_sequences=tuple(
+            word for word in options.bad_words_ids if word not in ends
+        ),  # transformers never bans the end
+        min_length=options.min_length,
+        ends=options.eos_token_ids,
+        forced_first=options.forced_bos_token_id,
+        forced_last=options.forced_eos_token_ids,
+        suppressed=options.suppress_tokens,
+        begin_suppressed=options.begin_suppress_tokens,
+        begin=1 if options.forced_bos_token_id is None else 2,
+    )

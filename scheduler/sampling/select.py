@@ -1,0 +1,250 @@
+"""The choice of the next tokens: greedy search, sampling and beam search as transformers defines them.
+
+Each works on a group: requests that share their options, their hypotheses next to each other.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...kernels.sampling.candidates import draw_candidates, top_candidates
+from ...kernels.sampling.draw import draw, greedy
+from ...kernels.sampling.softmax import log_softmax
+from ..request import GenerationOptions
+from ..state import DecodeState
+from .score_rules import leaves_scores, process_scores
+
+_UNREACHABLE = -1.0e9  # transformers' score of a hypothesis that must not be chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Requests of one batch that share their options.
+
+    Args:
+        options: of all of them; max_length, min_length and seed are each request's own.
+        start, end: which rows of the batch.
+        rows: int64 [n * k], their rows in the state.
+        max_lengths: int32 [n * k].
+        min_lengths: int32 [n * k].
+        seeds: int64 [n * k].
+        streams: int64 [n * k], a row's index among its request's hypotheses.
+    """
+
+    options: GenerationOptions
+    start: int
+    end: int
+    rows: Tensor
+    max_lengths: Tensor
+    min_lengths: Tensor
+    seeds: Tensor
+    streams: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What each row of a group goes on with.
+
+    Args:
+        parents: int64 [rows], the state's row whose history each one takes over.
+        tokens: int64 [rows].
+        active: bool [rows], false for requests that had ended before this step.
+        processed: [rows, vocabulary], after the rules of the options; not normalised yet if so stated.
+        normalise: whether log-softmax is still due. Without rules no kernel needs it in memory.
+    """
+
+    parents: Tensor
+    tokens: Tensor
+    active: Tensor
+    processed: Tensor
+    normalise: bool = False
+
+    @property
+    def scores(self) -> Tensor:
+        """float32 [rows, vocabulary], after the rules of the options."""
+        return log_softmax(self.processed) if self.normalise else self.processed.float()
+
+
+def select(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Choice:
+    """Choose the next tokens of a group and note in `state` what has ended.
+
+    Args:
+        logits: [rows, vocabulary].
+        longest: a bound of the group's lengths.
+    """
+    if group.options.num_beams > 1:
+        return _beam_search(group, logits, state, longest)
+    return _single(group, logits, state, longest)
+
+
+def _single(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Choice:
+    """Greedy search and sampling: every row for itself."""
+    options, rows = group.options, group.rows
+    lengths = state.length[rows]
+    scores = _processed(group, logits, state, longest, lengths)
+    if options.do_sample:
+        tokens, log_probability = draw(logits, scores, group.seeds, group.streams, lengths)
+    else:
+        tokens, log_probability = greedy(logits, None if scores is logits else scores)
+    ended = state.done[rows]
+    tokens = torch.where(ended, options.pad_token_id, tokens)
+    state.score[rows] += torch.where(ended, 0.0, log_probability)
+    stops = _is_end(tokens, options) & ~ended
+    ends = (stops | (lengths + 1 >= group.max_lengths)) & ~ended
+    state.final_length[rows] = torch.where(ends, lengths + 1, state.final_length[rows])
+    state.final_done[rows] |= stops
+    state.done[rows] = ended | ends
+    hypotheses = options.hypotheses
+    leaders = rows.view(-1, hypotheses)[:, 0]
+    was_done = state.request_done[leaders]
+    state.request_done[leaders] = state.done[rows].view(-1, hypotheses).all(-1)
+    return Choice(rows, tokens, _for_each(~was_done, hypotheses), scores)
+
+
+def _beam_search(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Choice:
+    """One step of transformers' beam search, each request as if it were alone in its batch."""
+    options, rows, beams = group.options, group.rows, group.options.num_beams
+    lengths = state.length[rows]
+    by_request = rows.view(-1, beams)
+    leaders = by_request[:, 0]
+    count = max(2, 1 + len(options.eos_token_ids)) * beams
+    # Without rules, log-softmax is part of the look for candidates.
+    normalise = leaves_scores(options) and not options.do_sample
+    scores = logits if normalise else _processed(group, logits, state, longest, lengths, normalise=True)
+    running, vocabulary = state.score[rows], logits.shape[1]
+    if options.do_sample:
+        drawing = (
+            group.seeds.view(-1, beams)[:, 0],
+            torch.zeros_like(leaders),
+            lengths.view(-1, beams)[:, 0],
+        )
+        values, indices = draw_candidates(scores, count, *drawing, running=running, beams=beams)
+    else:
+        values, indices = top_candidates(scores, count, running=running, beams=beams, normalise=normalise)
+    parents, tokens = by_request.gather(1, indices // vocabulary), indices % vocabulary
+
+    length = lengths.view(-1, beams)[:, :1]
+    max_length = group.max_lengths.view(-1, beams)[:, :1]
+    hits = _is_end(tokens, options) | (length + 1 >= max_length)
+    active = ~state.request_done[leaders]
+
+    going = values + hits.float() * _UNREACHABLE
+    new_scores, places = _best(going, beams)
+    new_parents, new_tokens = parents.gather(1, places), tokens.gather(1, places)
+
+    _keep_finished(group, state, active, values, parents, tokens, hits, longest)
+    state.score[rows] = torch.where(active[:, None], new_scores, state.score[by_request]).flatten()
+    over = _is_over(options, state, by_request, new_scores, length, max_length) | hits.all(-1)
+    state.request_done[leaders] |= over
+    return Choice(new_parents.flatten(), new_tokens.flatten(), _for_each(active, beams), scores, normalise)
+
+
+def _processed(
+    group: Group,
+    logits: Tensor,
+    state: DecodeState,
+    longest: int,
+    lengths: Tensor,
+    *,
+    normalise: bool = False,
+) -> Tensor:
+    """Scores after the rules of the group's options; `logits` themselves where there is nothing to do."""
+    if leaves_scores(group.options) and not normalise:
+        return logits  # spares the copy of the histories
+    tokens = state.tokens[state.side, group.rows, :longest]
+    return process_scores(
+        logits,
+        tokens,
+        lengths,
+        group.max_lengths,
+        group.options,
+        min_lengths=group.min_lengths,
+        normalise=normalise,
+    )
+
+
+def _keep_finished(
+    group: Group,
+    state: DecodeState,
+    active: Tensor,  # [requests]
+    values: Tensor,  # [requests, candidates]
+    parents: Tensor,  # [requests, candidates]
+    tokens: Tensor,  # [requests, candidates]
+    hits: Tensor,  # [requests, candidates]
+    longest: int,
+) -> None:
+    """Merge the candidates that have ended into each request's best ended hypotheses."""
+    options, beams = group.options, group.options.num_beams
+    rows = group.rows.view(-1, beams)
+    length = state.length[rows[:, :1]]
+    # Only the first k candidates may end a hypothesis; the others are there so that k can go on.
+    among_first = torch.arange(values.shape[1], device=values.device) < beams
+    finished = hits & among_first
+    penalty = (
+        length.double() ** options.length_penalty
+    ).float()  # the new token counted, the start token not
+    candidate_scores = values / penalty + (~finished).float() * _UNREACHABLE
+    merged_scores = torch.cat([state.final_score[rows], candidate_scores], 1)
+    merged_done = torch.cat([state.final_done[rows], finished], 1)
+    merged_length = torch.cat([state.final_length[rows], (length + 1).expand_as(tokens)], 1)
+    best_scores, places = _best(merged_scores, beams)
+    kept = places < beams
+    old_rows = rows.gather(1, places.clamp(max=beams - 1))
+    candidates = (places - beams).clamp(min=0)
+    histories = torch.where(
+        kept[:, :, None],
+        state.final_tokens[old_rows, : longest + 1],
+        _with_token(state, parents.gather(1, candidates), tokens.gather(1, candidates), length, longest),
+    )
+    # torch.where rather than a choice of rows: how many rows there are would have to be waited for.
+    going = active[:, None]
+    state.final_tokens[rows, : longest + 1] = torch.where(
+        going[:, :, None], histories, state.final_tokens[rows, : longest + 1]
+    )
+    state.final_score[rows] = torch.where(going, best_scores, state.final_score[rows])
+    state.final_done[rows] = torch.where(going, merged_done.gather(1, places), state.final_done[rows])
+    state.final_length[rows] = torch.where(going, merged_length.gather(1, places), state.final_length[rows])
+
+
+def _with_token(state: DecodeState, parents: Tensor, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
+    """Histories of `parents` [requests, n] with a token more at `length` [requests, 1]; longest + 1 wide."""
+    histories = state.tokens[state.side, parents, : longest + 1].clone()
+    place = length[:, :, None].expand(-1, parents.shape[1], 1).long()
+    place = place.clamp(max=histories.shape[2] - 1)  # a request that is over may stand at the very end
+    return histories.scatter_(2, place, tokens[:, :, None].int())
+
+
+def _is_over(
+    options: GenerationOptions,
+    state: DecodeState,
+    rows: Tensor,  # [requests, beams]
+    scores: Tensor,  # [requests, beams], of the open beams, best first
+    length: Tensor,  # [requests, 1], before the new token
+    max_length: Tensor,  # [requests, 1]
+) -> Tensor:
+    """Whether each request's open beams can no longer improve on its ended ones, as transformers guesses."""
+    finished, final = state.final_done[rows], state.final_score[rows]
+    hopeful = max_length - 1 if options.early_stopping == "never" and options.length_penalty > 0 else length
+    best_possible = scores[:, :1] / (hopeful.double() ** options.length_penalty).float()
+    worst_finished = torch.where(finished, final.amin(-1, keepdim=True), _UNREACHABLE)
+    over = ~(best_possible > worst_finished).any(-1)
+    return over | finished.all(-1) if options.early_stopping is True else over
+
+
+def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` best of each row with their places; equal ones in their order."""
+    values, places = scores.sort(dim=-1, descending=True, stable=True)
+    return values[:, :count], places[:, :count]
+
+
+def _for_each(of_requests: Tensor, hypotheses: int) -> Tensor:
+    """What is known of each request [requests], for all its rows [rows]."""
+    return of_requests[:, None].expand(-1, hypotheses).flatten()
+
+
+def _is_end(tokens: Tensor, options: GenerationOptions) -> Tensor:
+    ends = torch.zeros_like(tokens, dtype=torch.bool)
+    for token in options.eos_token_ids:
+        ends |= tokens == token
+    return ends

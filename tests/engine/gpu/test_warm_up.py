@@ -1,0 +1,133 @@
+"""What an engine does on a GPU before it is ready, as far as it shows without one."""
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+import tritone
+from tritone.engine.builtin_models import DIGITS
+from tritone.engine.gpu import memory
+from tritone.engine.gpu.memory import decoding_bytes, encoding_bytes, pages_in
+from tritone.engine.gpu.warm_up import noise, warm_up, ways_of_decoding
+from tritone.scheduler.request import Completion, GenerationOptions, Request
+
+GIB = 1 << 30
+
+
+@pytest.fixture(scope="module")
+def digits():
+    folder = DIGITS.folder
+    model = tritone.AutoModelForSpeechSeq2Seq.from_pretrained(folder).eval()
+    return model, tritone.AutoProcessor.from_pretrained(folder).feature_extractor
+
+
+def test_the_cache_gets_what_encoding_and_decoding_leave_of_a_fraction():
+    assert pages_in(100 * GIB, 0.9, GIB, encoding=20 * GIB, decoding=10 * GIB) == 60
+    assert pages_in(100 * GIB, 0.5, GIB, encoding=20 * GIB, decoding=10 * GIB) == 20
+
+
+def test_the_cache_gets_a_quarter_however_much_encoding_takes():
+    assert pages_in(100 * GIB, 0.8, GIB, encoding=1000 * GIB, decoding=0) == 20
+
+
+def test_decoding_takes_more_for_more_rows_and_a_larger_vocabulary():
+    usual = decoding_bytes(512, 10_000, 1024)
+    assert usual < decoding_bytes(1024, 10_000, 1024) < decoding_bytes(1024, 20_000, 1024)
+
+
+def test_what_encoding_takes_is_measured_on_a_whole_budget_and_on_the_longest(digits, monkeypatch):
+    model, front_end = digits
+    asked: list[list[int]] = []
+
+    def encoded(model, front_end, lengths):
+        asked.append(lengths)
+        return sum(lengths)
+
+    monkeypatch.setattr(memory, "_encoded", encoded)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GIB, GIB))
+    rate = front_end.sampling_rate
+    one = model.encoder_length(front_end.frame_count(20 * rate))
+    assert encoding_bytes(model, front_end, 20.0, budget=3 * one) == 3 * 20 * rate
+    assert asked.pop() == [20 * rate] * 3
+    assert encoding_bytes(model, front_end, 60.0, budget=one) == 60 * rate
+    assert asked.pop() == [60 * rate]
+    # A hundred times the budget is not tried, but reckoned.
+    found = encoding_bytes(model, front_end, 60.0, budget=10)
+    assert asked.pop() == [20 * rate]
+    assert found == pytest.approx(60 * rate, rel=0.01)
+
+
+def test_where_a_budget_does_not_fit_half_of_it_is_measured(digits, monkeypatch):
+    model, front_end = digits
+    sizes = []
+
+    def encoded(model, front_end, lengths):
+        sizes.append(len(lengths))
+        return None if len(lengths) > 2 else 100 * len(lengths)
+
+    monkeypatch.setattr(memory, "_encoded", encoded)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GIB, GIB))
+    one = model.encoder_length(front_end.frame_count(20 * front_end.sampling_rate))
+    assert encoding_bytes(model, front_end, 20.0, budget=8 * one) == 800
+    assert sizes == [8, 4, 2]
+    monkeypatch.setattr(memory, "_encoded", lambda *_: None)
+    assert encoding_bytes(model, front_end, 20.0, budget=8 * one) == GIB, "all that there is"
+
+
+def test_a_loop_that_has_been_warmed_up_counts_from_0_and_gives_what_a_fresh_one_gives(digits):
+    model, front_end = digits
+    options = model.resolve_options(max_length=12)
+    found = []
+    for warm in (False, True):
+        loop = model.generation_loop(front_end, num_pages=300, num_rows=6, graphs=True, overlap=True)
+        if warm:
+            warm_up(loop, front_end, 30.0, ways_of_decoding(options, 6))
+            assert not loop.has_work
+            stats = loop.stats()
+            assert (stats.steps, stats.tokens_generated, stats.encoded_tokens, stats.pages_used) == (0,) * 4
+            assert loop._runner._graphs._static, "buckets, too, were made"
+        loop.submit(Request(0, noise(16_000), options))
+        events = []
+        while loop.has_work:
+            events += loop.step()
+        found.append([event for event in events if isinstance(event, Completion)])
+    assert found[0] == found[1]
+
+
+def test_ways_of_decoding_stay_within_the_rows():
+    options = GenerationOptions(max_length=90, eos_token_ids=(2,))
+    for rows in (1, 2, 7):
+        ways = ways_of_decoding(options, rows)
+        assert max(way.hypotheses for way in ways) == min(rows, 5)
+        assert {way.do_sample for way in ways} == {False, True}
+        assert {bool(way.min_length) for way in ways} == {False, True}
+
+
+def test_a_warm_up_that_fails_is_a_warning_and_one_that_cannot_fit_nothing(digits, monkeypatch, caplog):
+    model, front_end = digits
+    options = replace(model.resolve_options(), max_length=6)
+    loop = model.generation_loop(front_end, num_pages=8, num_rows=1)
+    with caplog.at_level(logging.WARNING):
+        warm_up(loop, front_end, 60.0, [options])
+    assert not caplog.records
+    monkeypatch.setattr(type(model), "encode", lambda *_: 1 / 0)
+    with caplog.at_level(logging.WARNING):
+        warm_up(loop, front_end, 1.0, [options])
+    (record,) = caplog.records
+    assert "warming up failed" in record.message
+    assert "division by zero" in record.message
+
+
+@pytest.mark.parametrize("fraction", [0, -0.5, 1.1])
+def test_a_fraction_that_is_none_is_refused(fraction):
+    with pytest.raises(ValueError, match="it must be above 0 and at most 1"):
+        tritone.Engine(device="cpu", memory_fraction=fraction)
+
+
+def test_a_fraction_has_no_meaning_on_the_cpu_nor_beside_a_number_of_pages():
+    with pytest.raises(ValueError, match="on the CPU give num_pages instead"):
+        tritone.Engine(device="cpu", memory_fraction=0.5)
+    with pytest.raises(ValueError, match="give one of them"):
+        tritone.Engine(device="cpu", memory_fraction=0.5, num_pages=9)

@@ -1,0 +1,294 @@
+"""A CTC model in the engine and on the command line: each recording as alone, words and their times."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import tritone
+from tritone.engine.audio.limits import longest_seconds
+from tritone.engine.audio.reader import AudioError
+from tritone.engine.tasks.encoder_only import BUDGET
+
+SOON = 60  # seconds
+HOP, RATE = 320, 16_000
+
+
+@pytest.fixture(scope="module")
+def model(ctc_checkpoint):
+    return tritone.AutoModelForCTC.from_pretrained(ctc_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def processor(ctc_checkpoint):
+    return tritone.AutoProcessor.from_pretrained(ctc_checkpoint)
+
+
+@pytest.fixture
+def engine(ctc_checkpoint):
+    with tritone.Engine(ctc_checkpoint, device="cpu") as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def paths(model, processor, waveforms) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Each recording's best path by the model's own `forward`, with the log-probabilities."""
+    found = []
+    for waveform in waveforms:
+        inputs = processor(waveform, sampling_rate=RATE, return_tensors="pt")
+        with torch.inference_mode():
+            best = model(inputs.input_values).logits[0].log_softmax(-1).max(-1)
+        found.append((best.indices, best.values))
+    return found
+
+
+def test_text_is_the_best_path_of_each_recording_by_itself(engine, processor, waveforms, paths):
+    results = list(engine.transcribe(waveforms))
+    for result, (path, log_probabilities) in zip(results, paths, strict=True):
+        assert result.text == processor.decode(path)
+        assert result.finish_reason == "stop"
+        assert result.score == pytest.approx(log_probabilities.double().mean().item(), abs=1e-5)
+        merged = torch.unique_consecutive(path)
+        assert result.token_ids == tuple(merged[merged != 0].tolist())
+    assert len({result.text for result in results}) > 15  # or the weights would say nothing
+    assert sum(len(result.words) for result in results) > 30
+    assert [result.duration for result in results] == [len(waveform) / RATE for waveform in waveforms]
+
+
+def test_twenty_at_once_are_to_the_bit_what_each_is_alone(engine, waveforms):
+    alone = [engine.submit(waveform).result(SOON) for waveform in waveforms]
+    handles = [engine.submit(waveform, priority=index % 3) for index, waveform in enumerate(waveforms)]
+    assert [handle.result(SOON) for handle in handles] == alone
+    assert list(engine.transcribe(reversed(waveforms))) == alone[::-1]
+
+
+def test_words_and_characters_have_their_times_in_seconds(engine, processor, waveforms, paths):
+    for result, (path, _) in zip(engine.transcribe(waveforms), paths, strict=True):
+        read = processor.decode(path, output_char_offsets=True, output_word_offsets=True)
+        assert [word.text for word in result.words] == result.text.split()
+        assert "".join(character.text for character in result.characters).strip() == result.text
+        for spans, offsets in (
+            (result.words, read.word_offsets),
+            (result.characters, read.char_offsets),
+        ):
+            assert [(span.start, span.end) for span in spans] == [
+                (one["start_offset"] * HOP / RATE, one["end_offset"] * HOP / RATE) for one in offsets
+            ]
+            assert all(first.end <= second.start for first, second in pairwise(spans))
+            assert all(0 <= span.start < span.end <= result.duration for span in spans)
+
+
+def test_other_models_know_no_times(checkpoint, waveforms):
+    with tritone.Engine(checkpoint, device="cpu", num_rows=2) as generative:
+        result = generative.submit(waveforms[0]).result(SOON)
+    assert (result.words, result.characters) == (None, None)
+
+
+def test_a_tokenizer_in_lower_case_spells_words_so_as_well(lower_case_ctc_checkpoint, waveforms):
+    with tritone.Engine(lower_case_ctc_checkpoint, device="cpu") as lower:
+        result = lower.submit(waveforms[0]).result(SOON)
+    assert result.text == result.text.lower() != result.text.upper()
+    assert [word.text for word in result.words] == result.text.split()
+
+
+def test_iterating_over_a_handle_yields_the_text_in_one_piece(engine, waveforms):
+    handle = engine.submit(waveforms[2])
+    assert list(handle) == [handle.result(SOON).text]
+
+
+def test_what_is_too_short_for_one_frame_fails_alone_and_says_how_much_is_needed(engine, waveforms, tmp_path):
+    path = tmp_path / "click.wav"
+    soundfile.write(path, np.full(300, 0.1), RATE)
+    results = list(engine.transcribe([waveforms[0], path, np.full(331, 0.1), waveforms[1], "gone.wav"]))
+    assert [type(result.error) for result in results] == [
+        type(None),
+        AudioError,
+        AudioError,
+        type(None),
+        AudioError,
+    ]
+    assert str(results[1].error).startswith(f"{path}: a recording of 300 samples is too short")
+    assert "332 at least" in str(results[2].error)
+    assert engine.submit(np.full(332, 0.1)).result(SOON).duration == 332 / RATE
+
+
+def test_cancelled_among_others_it_has_no_text_and_the_others_theirs(engine, waveforms, processor, paths):
+    handles = [engine.submit(waveform) for waveform in waveforms * 3]
+    cancelled = [index for index in range(59, 0, -7) if handles[index].cancel()]
+    results = [handle.result(SOON) for handle in handles]
+    assert cancelled
+    for index, result in enumerate(results):
+        if index in cancelled and result.finish_reason == "cancelled":
+            assert (result.text, result.token_ids, result.words) == ("", (), None)
+        else:
+            assert result.text == processor.decode(paths[index % 20][0])
+    stats = engine.stats()
+    assert stats.finished + stats.cancelled == 60
+    assert (stats.running, stats.waiting, stats.failed) == (0, 0, 0)
+
+
+def test_stats_count_recordings_and_no_tokens(engine, waveforms):
+    results = list(engine.transcribe([*waveforms, "gone.wav"]))
+    stats = engine.stats()
+    assert (stats.finished, stats.failed, stats.pages_used, stats.pages_total) == (20, 1, 0, 0)
+    assert (stats.tokens_generated, stats.tokens_per_second) == (0, 0.0)
+    assert stats.audio_seconds == pytest.approx(sum(result.duration for result in results))
+    assert stats.rtfx == pytest.approx(stats.audio_seconds / stats.busy_seconds)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"num_beams": 2}, "num_beams=2 is for models that decode token by token; a Wav2Vec2ForCTC"),
+        ({"do_sample": True}, "do_sample=True"),
+        ({"max_new_tokens": 3}, "max_new_tokens=3"),
+        ({"nun_beams": 2}, "unknown generation option 'nun_beams'"),
+        ({"language": "fr"}, "language 'fr'.* leave it out"),
+    ],
+)
+def test_options_of_generation_are_refused_by_name(engine, waveforms, options, problem):
+    with pytest.raises(ValueError, match=problem):
+        engine.submit(waveforms[0], **options)
+    with pytest.raises(ValueError, match=problem):
+        engine.transcribe(waveforms, **options)
+
+
+def test_options_that_say_what_it_does_anyway_are_taken(engine, waveforms):
+    plain = engine.submit(waveforms[0]).result(SOON)
+    options = {"num_beams": 1, "do_sample": False, "max_new_tokens": None}
+    assert engine.submit(waveforms[0], **options).result(SOON) == plain
+
+
+@pytest.mark.parametrize("name", ["num_rows", "num_pages"])
+def test_the_size_of_a_cache_that_is_not_there_is_refused(ctc_checkpoint, name):
+    with pytest.raises(ValueError, match=f"{name} is the size of a cache, and a Wav2Vec2ForCTC has none"):
+        tritone.Engine(ctc_checkpoint, device="cpu", **{name: 8})
+
+
+def test_a_loaded_model_goes_as_well_as_its_name(model, processor, engine, waveforms):
+    wanted = engine.submit(waveforms[3]).result(SOON)
+    with tritone.Engine(model, processor=processor) as loaded:
+        assert loaded.submit(waveforms[3]).result(SOON) == wanted
+
+
+@pytest.mark.parametrize("architectures", [None, ["Wav2Vec2ForCTC"]])
+def test_a_family_of_ctc_models_alone_needs_no_architecture_to_be_known(
+    ctc_checkpoint, tmp_path, waveforms, architectures
+):
+    for file in ctc_checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": architectures}))
+    with tritone.Engine(tmp_path, device="cpu") as engine:
+        assert engine.submit(waveforms[0]).result(SOON).words
+
+
+def test_an_encoder_without_a_head_is_refused(model, tmp_path):
+    model.base.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"is a Wav2Vec2Model, which has no head .* such as a ForCTC"):
+        tritone.Engine(tmp_path)
+
+
+def test_no_step_encodes_more_than_its_budget_or_one_recording(engine, waveforms, monkeypatch):
+    steps = []
+    respond = engine.model.respond
+
+    def watched(features, cu_samples):
+        steps.append([engine.model.encoder_length(samples) for samples in cu_samples.diff().tolist()])
+        return respond(features, cu_samples)
+
+    monkeypatch.setattr(engine.model, "respond", watched)
+    together = np.concatenate(waveforms)
+    long = np.tile(together, BUDGET // engine.model.encoder_length(len(together)) + 1)
+    wanted = [len(waveform) for waveform in [*waveforms * 3, long]]
+    results = list(engine.transcribe([*waveforms * 3, long]))
+    assert [round(result.duration * RATE) for result in results] == wanted
+    assert sum(map(len, steps)) == 61
+    assert engine.model.encoder_length(len(long)) > BUDGET
+    assert all(sum(step) <= BUDGET or len(step) == 1 for step in steps)
+    assert len(steps) < 61
+
+
+def test_the_longest_recording_follows_the_memory_that_there_is(model, processor, monkeypatch):
+    extractor = processor.feature_extractor
+    # 12 channels every 10 samples, three times, in a quarter of the memory
+    memory = 4 * 3 * (12 / 10) * 4 * RATE * 90
+    monkeypatch.setattr("tritone.engine.audio.limits._memory", lambda device: memory)
+    assert longest_seconds(model, extractor) == pytest.approx(90, abs=0.01)
+    monkeypatch.setattr("tritone.engine.audio.limits._memory", lambda device: float("inf"))
+    assert longest_seconds(model, extractor) == pytest.approx(24 * 3600, abs=0.01)
+
+
+def test_a_recording_too_long_for_the_memory_is_refused_with_the_limit(
+    ctc_checkpoint, monkeypatch, waveforms
+):
+    monkeypatch.setattr(
+        "tritone.engine.audio.limits._memory", lambda device: 4 * 3 * (12 / 10) * 4 * RATE * 2
+    )
+    with tritone.Engine(ctc_checkpoint, device="cpu") as small:
+        results = list(small.transcribe(waveforms))
+    for result, waveform in zip(results, waveforms, strict=True):
+        if len(waveform) > small.max_seconds * RATE:
+            assert "longer than 2.0 s, the most that is taken at once; split it" in str(result.error)
+        else:
+            assert result.error is None
+    assert {result.error is None for result in results} == {True, False}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_on_a_gpu_twenty_at_once_are_to_the_bit_what_each_is_alone(ctc_checkpoint, waveforms, dtype):
+    with tritone.Engine(ctc_checkpoint, device="cuda", dtype=dtype) as engine:
+        alone = [engine.submit(waveform).result(SOON) for waveform in waveforms]
+        assert list(engine.transcribe(waveforms)) == alone
+        assert engine.stats().compiled == 0
+
+
+# The command.
+
+
+def tritone_command(*arguments) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tritone", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=environment)
+
+
+def test_the_command_writes_words_and_their_times(ctc_checkpoint, engine, tmp_path, waveforms):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for index, waveform in enumerate(waveforms[:4]):
+        soundfile.write(folder / f"{index}.wav", waveform, RATE, subtype="FLOAT")
+    soundfile.write(folder / "9.wav", np.zeros(99), RATE)
+    output = tmp_path / "out.jsonl"
+    run = tritone_command(
+        "transcribe", folder, "--model", ctc_checkpoint, "--output", output, "--device", "cpu", "--threads", 1
+    )
+    assert run.returncode == 1
+    assert f"{folder / '9.wav'}: a recording of 99 samples is too short" in run.stderr
+    *good, bad = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    wanted = [engine.submit(waveform).result(SOON) for waveform in waveforms[:4]]
+    assert [record["text"] for record in good] == [result.text for result in wanted]
+    assert [record["score"] for record in good] == [result.score for result in wanted]
+    for record, result in zip(good, wanted, strict=True):
+        assert record["words"] == [
+            {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
+            for word in result.words
+        ]
+        assert record["words"]
+    assert (bad["text"], bad["error"] is None) == (None, False)
+
+
+def test_the_command_refuses_beams_of_a_ctc_model(ctc_checkpoint, tmp_path, waveforms):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, waveforms[0], RATE)
+    run = tritone_command("transcribe", path, "--model", ctc_checkpoint, "--num-beams", 4)
+    assert run.returncode == 2
+    assert "num_beams=4 is for models that decode token by token" in run.stderr
+    assert "Traceback" not in run.stderr

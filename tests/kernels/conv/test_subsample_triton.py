@@ -1,0 +1,180 @@
+"""The convolution's kernel with its gate, over packed utterances, against torch in float64."""
+
+import gc
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tritone.kernels.conv import subsample as module
+from tritone.kernels.conv.subsample import (
+    conv_subsample,
+    conv_subsample_cpu,
+    conv_subsample_reference,
+    output_length,
+)
+from tritone.kernels.runtime import weight_cache as derived
+from tritone.kernels.runtime.packing import cumulative, spans
+from tritone.kernels.runtime.weight_cache import kept
+
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+# With stride 2 the blocks of 64 and 128 rows end inside an utterance, at its end and at its beginning.
+LENGTHS = [[1], [2], [3], [97], [5, 0, 7], [0, 9], [9, 0], [128, 1, 126, 3], [31, 2, 16, 1, 263]]
+# Channels in, channels out, kernel: aligned and not, more than a block of outputs, and of the sums.
+SIZES = [(1, 1, 3), (5, 3, 5), (7, 33, 1), (80, 36, 5), (80, 48, 5), (48, 80, 3), (3, 2, 4), (16, 16, 2)]
+
+
+def operands(
+    lengths: list[int], channels: int, outputs: int, kernel: int, dtype: torch.dtype, device: str
+) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(sum(lengths) * 1009 + channels)
+    frames = torch.randn(sum(lengths), channels, generator=generator)
+    weight = torch.randn(2 * outputs, channels, kernel, generator=generator) / (channels * kernel) ** 0.5
+    bias = torch.randn(2 * outputs, generator=generator)
+    given = [tensor.to(device, dtype) for tensor in (frames, weight, bias)]
+    return [given[0], cumulative(lengths, device), *given[1:]]
+
+
+def check(given: list[torch.Tensor | None], stride: int, run=conv_subsample) -> None:
+    """Every utterance equals torch's convolution of it alone, in float64."""
+    frames, cu_frames, weight, bias = given
+    out, cu_out = run(frames, cu_frames, weight, bias, stride=stride)
+    kernel, tolerance = weight.shape[2], TOLERANCE[frames.dtype]
+    assert out.dtype == frames.dtype
+    assert cu_out.dtype == torch.int32
+    assert out.shape == (int(cu_out[-1]), weight.shape[0] // 2)
+    for (start, end), (first, last) in zip(spans(cu_frames), spans(cu_out), strict=True):
+        assert last - first == output_length(end - start, kernel, stride)
+        if start < end:
+            wide = [None if tensor is None else tensor.double() for tensor in (weight, bias)]
+            mixed = F.conv1d(frames[start:end].double().T, *wide, stride=stride, padding=kernel // 2)
+            wanted = F.glu(mixed, dim=0).T
+            torch.testing.assert_close(out[first:last].double(), wanted, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_each_utterance_is_convolved_between_its_own_zeros(lengths, size, stride, dtype, kernels_on):
+    check(operands(lengths, *size, dtype, kernels_on), stride)
+
+
+@pytest.mark.parametrize("run", [conv_subsample_reference, conv_subsample_cpu])
+@pytest.mark.parametrize("stride", [1, 2, 3, 5])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 6])
+def test_the_other_implementations_take_even_kernels_too(kernel, stride, run):
+    given = operands([1, 2, 3, 0, 4, 5, 11, 12], 3, 2, kernel, torch.float32, "cpu")
+    check(given, stride, run)
+
+
+@pytest.mark.parametrize("size", [(5, 3, 4), (16, 32, 3)], ids=str)
+def test_a_convolution_without_bias(size, dtype, kernels_on):
+    *given, _ = operands([9, 4], *size, dtype, kernels_on)
+    check([*given, None], 2)
+
+
+def test_the_second_layer_takes_what_the_first_gives(dtype, kernels_on):
+    frames, cu_frames, weight, bias = operands([33, 0, 1, 70], 80, 32, 5, dtype, kernels_on)
+    middle, cu_middle = conv_subsample(frames, cu_frames, weight, bias)
+    assert cu_middle.tolist() == [0, 17, 17, 18, 53]
+    _, _, second, second_bias = operands([1], 32, 16, 5, dtype, kernels_on)
+    check([middle, cu_middle, second, second_bias], 2)
+
+
+@pytest.mark.parametrize("lengths", [[0], [0, 0]], ids=str)
+def test_utterances_of_no_frames_have_no_outputs(lengths, kernels_on):
+    out, cu_out = conv_subsample(*operands(lengths, 5, 3, 5, torch.float32, kernels_on))
+    assert out.shape == (0, 3)
+    assert cu_out.tolist() == [0] * (len(lengths) + 1)
+
+
+@pytest.mark.parametrize("size", [(16, 48, 5), (5, 3, 4), (7, 40, 1)], ids=str)
+def test_an_utterance_has_the_same_bits_alone_first_in_the_middle_and_last(size, dtype, kernels_on):
+    lengths = [1, 37, 2, 16, 0, 260]
+    frames, _, weight, bias = operands(lengths, *size, dtype, kernels_on)
+    pieces = frames.split(lengths)
+
+    def run(order: list[int]) -> list[torch.Tensor]:
+        cu_frames = cumulative([lengths[index] for index in order], kernels_on)
+        out, cu_out = conv_subsample(torch.cat([pieces[index] for index in order]), cu_frames, weight, bias)
+        return [out[start:end] for start, end in spans(cu_out)]
+
+    alone = [run([index])[0] for index in range(6)]
+    for order in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [2, 5, 0, 4, 1, 3], [3, 0]):
+        for index, out in zip(order, run(order), strict=True):
+            assert torch.equal(out, alone[index])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("size", [(16, 16, 5), (5, 3, 4)], ids=str)
+def test_neighbours_and_stale_memory_never_leak_in(size, bad, dtype, kernels_on):
+    frames, cu_frames, weight, bias = operands([3, 37, 5], *size, dtype, kernels_on)
+    clean, cu_out = conv_subsample(frames, cu_frames, weight, bias)
+    around = torch.full((45 + 64, size[0]), bad).to(frames)
+    around[32 + 3 : 32 + 40] = frames[3:40]
+    out, _ = conv_subsample(around[32:-32], cu_frames, weight, bias)
+    first, last = spans(cu_out)[1]
+    assert torch.equal(out[first:last], clean[first:last])
+    assert not bool(out[:first].isfinite().any())
+
+
+@pytest.mark.parametrize("size", [(16, 16, 5), (5, 3, 4)], ids=str)
+def test_a_frame_of_no_number_spoils_the_windows_that_hold_it_alone(size, dtype, kernels_on):
+    frames, cu_frames, weight, bias = operands([30], *size, dtype, kernels_on)
+    clean, _ = conv_subsample(frames, cu_frames, weight, bias, stride=1)
+    frames[15] = float("nan")
+    out, _ = conv_subsample(frames, cu_frames, weight, bias, stride=1)
+    spoiled = out.isnan().all(1)
+    before, after = size[2] - 1 - size[2] // 2, size[2] // 2
+    assert spoiled.nonzero().flatten().tolist() == [*range(15 - before, 15 + after + 1)]
+    assert torch.equal(out[~spoiled], clean[~spoiled])
+
+
+def test_gates_far_out_open_or_close_and_give_no_nan(dtype, kernels_on):
+    frames, cu_frames, weight, bias = operands([9], 5, 2, 3, dtype, kernels_on)
+    bias[2:] = torch.tensor([300.0, -300.0])
+    out, _ = conv_subsample(frames, cu_frames, weight, bias)
+    values = conv_subsample_reference(frames.cpu(), cu_frames.cpu(), weight.cpu(), bias.cpu())[0].to(out)
+    torch.testing.assert_close(out, values, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    assert not bool(out[:, 1].any())
+
+
+def both(weight: torch.Tensor, device: str) -> None:
+    """The kernel, with whatever it keeps of `weight`, and the reference give the same."""
+    frames, cu_frames, *_ = operands([9, 4], 5, 3, 3, torch.float32, device)
+    out, _ = conv_subsample(frames, cu_frames, weight, None)
+    wanted, _ = conv_subsample_reference(frames, cu_frames, weight, None)
+    torch.testing.assert_close(out, wanted.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_weight_is_rearranged_once_and_again_when_it_changes(kernels_on):
+    weight = torch.nn.Parameter(torch.randn(6, 5, 3, device=kernels_on))
+    with torch.no_grad():
+        both(weight, kernels_on)
+        first = kept(weight, module._rearranged)
+        assert kept(weight, module._rearranged) is first
+        weight.mul_(-2.0)
+        both(weight, kernels_on)
+        weight.data = torch.randn(6, 5, 3, device=kernels_on)  # as `module.to` does
+        both(weight, kernels_on)
+        assert kept(weight, module._rearranged) is not first
+    gc.collect()
+    before = len(derived._made)
+    del weight
+    gc.collect()
+    assert len(derived._made) == before - 1
+
+
+def test_weights_made_in_inference_mode_are_taken_too(kernels_on):
+    with torch.inference_mode():
+        weight = torch.randn(6, 5, 3, device=kernels_on)
+        both(weight, kernels_on)
+        assert kept(weight, module._rearranged) is kept(weight, module._rearranged)
+    with torch.no_grad():
+        both(weight, kernels_on)
+
+
+def test_a_weight_may_be_a_view_of_any_strides(kernels_on):
+    weight = torch.randn(3, 5, 12, device=kernels_on)[:, :, ::2].permute(2, 1, 0)
+    both(weight, kernels_on)

@@ -1,0 +1,209 @@
+"""The feature encoder's convolutions over packed utterances: reference and CPU path against torch in float64.
+
+`normalised_conv` is the first layer's, with its group norm.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tritone.kernels.conv.normalized import normalised_conv, normalised_conv_cpu, normalised_conv_reference
+from tritone.kernels.conv.waveform import valid_length, waveform_conv, waveform_conv_reference
+from tritone.kernels.runtime.packing import cumulative, spans
+
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+# Channels in, channels out, kernel, stride: wav2vec2's kinds and odd ones, a stride beyond the kernel.
+SIZES = [(1, 33, 10, 5), (1, 1, 1, 1), (48, 64, 3, 2), (5, 3, 2, 2), (7, 40, 2, 3), (512, 17, 3, 2)]
+LENGTHS = [[1], [9], [10], [97], [5, 0, 12], [0, 30], [30, 0], [128, 1, 2, 1300]]
+GENERATOR = torch.Generator()
+
+
+def noise(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, generator=GENERATOR.manual_seed(sum(shape))).to(dtype)
+
+
+def operands(lengths, channels, outputs, kernel, dtype=torch.float32):
+    """hidden, cu_tokens, weight, bias."""
+    weight = noise(outputs, channels, kernel) / (channels * kernel) ** 0.5
+    return [
+        noise(sum(lengths), channels, dtype=dtype),
+        cumulative(lengths),
+        weight.to(dtype),
+        noise(outputs, dtype=dtype),
+    ]
+
+
+def alone(hidden, weight, bias, stride):
+    """torch's convolution of one utterance, in float64."""
+    if hidden.shape[0] < weight.shape[2]:
+        return torch.zeros(0, weight.shape[0], dtype=torch.float64)
+    wide = [None if tensor is None else tensor.double() for tensor in (weight, bias)]
+    return F.conv1d(hidden.double().T[None], *wide, stride=stride)[0].T
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, *TOLERANCE], ids=str)
+@pytest.mark.parametrize("run", [waveform_conv, waveform_conv_reference])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_each_utterance_is_convolved_over_its_whole_windows(size, run, dtype):
+    *shape, stride = size
+    for lengths in LENGTHS:
+        hidden, cu, weight, bias = operands(lengths, *shape, dtype)
+        out, cu_out = run(hidden, cu, weight, bias, stride=stride, activation="gelu")
+        assert out.dtype == dtype
+        assert cu_out.dtype == torch.int32
+        counts = [valid_length(length, shape[2], stride) for length in lengths]
+        assert cu_out.tolist() == cumulative(counts).tolist()
+        parts = [alone(part, weight, bias, stride) for part in hidden.split(lengths)]
+        tolerance = TOLERANCE.get(dtype, 1e-12)
+        torch.testing.assert_close(
+            out.double(), F.gelu(torch.cat(parts)), rtol=tolerance, atol=tolerance, msg=str(lengths)
+        )
+
+
+def test_there_may_be_neither_bias_nor_activation():
+    hidden, cu, weight, _ = operands([40, 9], 6, 20, 3)
+    out, _ = waveform_conv(hidden, cu, weight, None, stride=2)
+    wanted = torch.cat([alone(part, weight, None, 2) for part in hidden.split([40, 9])])
+    torch.testing.assert_close(out.double(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_columns_of_a_wider_tensor_are_taken():
+    hidden, cu, weight, bias = operands([40, 9], 6, 20, 3)
+    wider = torch.cat([hidden, hidden * 7], 1)[:, :6]
+    out, wanted = (waveform_conv(rows, cu, weight, bias, stride=2)[0] for rows in (wider, hidden))
+    assert torch.equal(out, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_an_utterance_has_the_same_bits_alone_and_anywhere(size, threads, dtype):
+    *shape, stride = size
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        lengths = [37, 2100, 0, 5, 700, 1, 333, 64]
+        hidden, cu, weight, bias = operands(lengths, *shape, dtype)
+        norm = [noise(shape[1], dtype=dtype) for _ in range(2)]
+
+        def both(hidden, cu):
+            outs = [waveform_conv(hidden, cu, weight, bias, stride=stride, activation="gelu")]
+            if shape[0] == 1:
+                outs.append(normalised_conv(hidden, cu, weight, *norm, stride=stride, activation="gelu"))
+            return outs
+
+        together = both(hidden, cu)
+        pieces = hidden.split(lengths)
+        backwards = both(torch.cat(pieces[::-1]), cumulative(lengths[::-1]))
+        for index, piece in enumerate(pieces):
+            own = both(piece.clone(), cumulative([len(piece)]))
+            for (whole, cu_whole), (back, cu_back), (one, _) in zip(together, backwards, own, strict=True):
+                first, last = spans(cu_whole)[index]
+                assert torch.equal(one, whole[first:last])
+                first, last = spans(cu_back)[7 - index]
+                assert torch.equal(one, back[first:last])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_neighbours_of_no_number_never_leak_in():
+    hidden, cu, weight, bias = operands([30, 41, 20], 1, 24, 10)
+    clean = [
+        waveform_conv(hidden, cu, weight, bias, stride=5),
+        normalised_conv(hidden, cu, weight, bias, bias, stride=5),
+    ]
+    hidden[:30], hidden[71:] = float("nan"), float("inf")
+    dirty = [
+        waveform_conv(hidden, cu, weight, bias, stride=5),
+        normalised_conv(hidden, cu, weight, bias, bias, stride=5),
+    ]
+    for (out, cu_out), (wanted, _) in zip(dirty, clean, strict=True):
+        first, last = spans(cu_out)[1]
+        assert torch.equal(out[first:last], wanted[first:last])
+        assert bool(out[:first].isnan().all())
+
+
+def test_a_weight_that_changes_in_place_is_seen():
+    hidden, cu, weight, bias = operands([40], 16, 32, 3)
+    waveform_conv(hidden, cu, weight, bias, stride=2)
+    weight.mul_(2)
+    out, _ = waveform_conv(hidden, cu, weight, bias, stride=2)
+    torch.testing.assert_close(out.double(), alone(hidden, weight, bias, 2), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_are_those_of_the_specification():
+    hidden, cu, weight, bias = (
+        tensor.double().requires_grad_() if tensor.is_floating_point() else tensor
+        for tensor in operands([12, 7], 1, 4, 3)
+    )
+    assert torch.autograd.gradcheck(
+        lambda h, w, b: waveform_conv(h, cu, w, b, stride=2, activation="gelu")[0], (hidden, weight, bias)
+    )
+    assert torch.autograd.gradcheck(
+        lambda h, w, b: normalised_conv(h, cu, w, b, b, stride=2, activation="gelu")[0],
+        (hidden, weight, bias),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, *TOLERANCE], ids=str)
+@pytest.mark.parametrize("run", [normalised_conv, normalised_conv_cpu, normalised_conv_reference])
+@pytest.mark.parametrize("size", [(33, 10, 5), (5, 3, 4), (64, 1, 1)], ids=str)
+def test_the_first_layer_in_one_is_conv_group_norm_and_gelu(size, run, dtype):
+    outputs, kernel, stride = size
+    for lengths in LENGTHS:
+        waveforms, cu, weight, bias = operands(lengths, 1, outputs, kernel, dtype)
+        norm_weight = noise(outputs + 1, dtype=dtype)[1:]
+        out, cu_out = run(waveforms, cu, weight, norm_weight, bias, 1e-3, stride=stride, activation="gelu")
+        assert out.dtype == dtype
+        assert cu_out.tolist() == waveform_conv(waveforms, cu, weight, None, stride=stride)[1].tolist()
+        parts = []
+        for part in waveforms.split(lengths):
+            mixed = alone(part, weight, None, stride)
+            if len(mixed):
+                mixed = torch.group_norm(mixed.T[None], outputs, norm_weight.double(), bias.double(), 1e-3)[
+                    0
+                ].T
+            parts.append(F.gelu(mixed))
+        # Half types round between the operations.
+        tolerance = 3 * TOLERANCE[dtype] if dtype in TOLERANCE else 1e-9
+        torch.testing.assert_close(
+            out.double(), torch.cat(parts), rtol=tolerance, atol=tolerance, msg=str(lengths)
+        )
+
+
+def test_a_quiet_channel_beside_loud_low_frequencies_keeps_its_variance():
+    """A difference of neighbours hears almost nothing of a slow wave that is far from zero."""
+    time = torch.arange(16000.0, dtype=torch.float64)[:, None]
+    waveforms = 3.0 + torch.sin(time * 0.002) + 1e-4 * noise(16000, 1).double()
+    weight = torch.tensor([[[1.0, -1.0]], [[0.5, 0.5]]])
+    one, zero = torch.ones(2), torch.zeros(2)
+    cu = cumulative([16000])
+    wanted, _ = normalised_conv_reference(
+        waveforms, cu, weight.double(), one.double(), zero.double(), 0.0, stride=5
+    )
+    out, _ = normalised_conv(waveforms.float(), cu, weight, one, zero, 0.0, stride=5)
+    # In float32 the wave itself is known to 2e-7 of 3.
+    torch.testing.assert_close(out.double(), wanted, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(out.double().var(0, correction=0), torch.ones(2).double(), rtol=1e-4, atol=0)
+
+
+def test_silence_becomes_the_bias():
+    bias = noise(20)
+    out, _ = normalised_conv(torch.zeros(50, 1), cumulative([50]), noise(20, 1, 10), bias, bias, stride=5)
+    assert torch.equal(out, bias.expand(9, 20))
+
+
+def test_what_does_not_fit_is_refused_with_its_numbers():
+    hidden, cu, weight, bias = operands([20], 6, 8, 3)
+    with pytest.raises(ValueError, match=r"takes \[positions, 6\], got \[20, 5\]"):
+        waveform_conv(hidden[:, :5], cu, weight, bias, stride=2)
+    with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
+        waveform_conv(hidden, cu, weight, bias, stride=0)
+    with pytest.raises(ValueError, match="unknown activation 'golu'; one of gelu"):
+        waveform_conv(hidden, cu, weight, bias, stride=2, activation="golu")
+    with pytest.raises(ValueError, match="rise from 0 to the 20 packed rows"):
+        waveform_conv(hidden, cu - 1, weight, bias, stride=2)
+    with pytest.raises(ValueError, match=r"weights \[C_out, 1, kernel\], got \[20, 6\] and \[8, 6, 3\]"):
+        normalised_conv(hidden, cu, weight, bias, bias, stride=2)
+    with pytest.raises(ValueError, match=r"to 8 channels got a normalisation of \[7\] and \[8\]"):
+        normalised_conv(hidden[:, :1], cu, weight[:, :1], bias[1:], bias, stride=2)

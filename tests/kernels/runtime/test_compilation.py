@@ -1,0 +1,92 @@
+"""Ahead-of-time compilation of every declared case, in processes of their own: interpreted functions cannot
+be compiled, and those of this process are."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from tritone.kernels.runtime.compilation import SHARED_LIMITS, Resources, declared_cases
+from tritone.kernels.runtime.launch import ARCHITECTURES
+
+FITTING = Resources(
+    "linear", "sm_90", registers=168, shared=98_304, stack=0, local=0, matrix_unit="wgmma", asynchronous=True
+)
+
+HOARDING = """
+import sys
+import torch
+import triton.language as tl
+from tritone.kernels import __main__ as command, compilation
+from tritone.kernels.runtime.launch import Kernel
+
+def hoarding_kernel(values_ptr, BLOCK: tl.constexpr):
+    values = tl.load(values_ptr + tl.arange(0, BLOCK))
+    tl.store(values_ptr + tl.arange(0, BLOCK), values * tl.sum(values))  # holds all of them meanwhile
+
+kernel = Kernel(hoarding_kernel)
+pointers = {"values_ptr": torch.float32}
+kernel.declare(architecture="sm_90", pointers=pointers, num_warps=1, BLOCK=int(sys.argv[1]))
+sys.exit(command.main(["--kernel", "hoarding", "--jobs", "1"]))
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_a_case_of_every_kernel_compiles_for_four_targets_within_their_limits():
+    done = run("-m", "tritone.kernels", "--sample", "--jobs", "1")
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for architecture in ARCHITECTURES:
+        kernels = {case.kernel.name for case in declared_cases() if case.architecture == architecture}
+        rows = re.findall(rf"^.* {architecture} +\d.*$", done.stdout, re.MULTILINE)
+        assert len(rows) == len(kernels) > 0
+
+
+@pytest.mark.parametrize(("block", "status"), [(1024, 0), (16384, 1)])
+def test_the_command_fails_where_registers_run_out(block, status, tmp_path):
+    script = tmp_path / "hoarding.py"  # a file, since Triton reads a kernel's source
+    script.write_text(HOARDING)
+    done = run(str(script), str(block))
+    assert done.returncode == status, done.stderr
+    assert "1 cases of 1 kernels compiled" in done.stdout
+    assert ("registers ran out" in done.stderr) == bool(status)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({}, None),
+        ({"stack": 8}, "8 bytes of stack"),
+        ({"local": 16}, "16 of local memory"),
+        ({"shared": (227 << 10) + 1}, "232449 bytes of shared memory, and sm_90 has 232448"),
+        ({"architecture": "sm_80"}, None),
+        ({"architecture": "sm_80", "shared": 150_000}, "sm_80 has 101376"),
+        ({"architecture": "sm_100", "stack": 8}, None),
+    ],
+)
+def test_what_is_complained_of(change, complaint):
+    found = replace(FITTING, **change).complaint
+    assert found is None if complaint is None else complaint in str(found)
+
+
+def test_every_architecture_has_a_limit_and_a_target():
+    assert set(SHARED_LIMITS) == set(ARCHITECTURES)
+
+
+def test_an_interpreted_process_says_why_it_cannot_compile():
+    done = subprocess.run(
+        [sys.executable, "-m", "tritone.kernels", "--target", "sm_90", "--kernel", "linear", "--jobs", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+    )
+    assert done.returncode != 0
+    assert "unset it" in done.stderr

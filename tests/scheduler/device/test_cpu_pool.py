@@ -1,0 +1,90 @@
+"""The crew: parts of a step side by side, one core each."""
+
+import sys
+import threading
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tritone.scheduler.device.cpu_pool import Crew, balanced
+
+
+@pytest.fixture(scope="module")
+def crew() -> Crew:
+    return Crew(3)
+
+
+def test_results_come_in_the_order_of_the_parts(crew: Crew):
+    assert crew.run(crew.map, lambda part: part * part, list(range(20))) == [
+        part * part for part in range(20)
+    ]
+
+
+def test_parts_run_side_by_side(crew: Crew):
+    together = threading.Barrier(3, timeout=20)  # broken unless three wait at once
+    assert crew.run(crew.map, lambda part: together.wait() >= 0, [1, 2, 3]) == [True, True, True]
+
+
+def test_each_part_has_one_core_and_needs_no_gradient(crew: Crew):
+    def conditions(_: int) -> tuple[int, bool]:
+        return torch.get_num_threads(), torch.is_inference_mode_enabled()
+
+    before = torch.get_num_threads()
+    assert set(crew.run(crew.map, conditions, list(range(9)))) == {(1, True)}
+    assert torch.get_num_threads() == before
+
+
+def test_new_threads_of_the_user_keep_what_torch_was_set_to():
+    before = torch.get_num_threads()
+    torch.set_num_threads(5)
+    try:
+        Crew(2).run(int)
+        seen: list[int] = []
+        thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert seen == [5]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_first_part_that_fails_is_raised_once_all_have_stopped(crew: Crew):
+    running = threading.Semaphore(0)
+
+    def fail(part: int) -> None:
+        if part == 1:
+            raise KeyError(part)
+        running.release()
+
+    with pytest.raises(KeyError):
+        crew.run(crew.map, fail, [0, 1, 2])
+    assert crew.run(crew.map, lambda part: part, [7]) == [7]
+
+
+def test_threads_take_short_turns_while_crews_work_and_the_usual_ones_after(crew: Crew):
+    usual, other = sys.getswitchinterval(), Crew(2)
+    within = crew.run(lambda: (other.run(sys.getswitchinterval), sys.getswitchinterval()))
+    assert max(within) < usual
+    assert sys.getswitchinterval() == usual
+
+
+def test_a_processor_with_one_thread_and_a_gpu_have_no_crew(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert Crew.for_device(torch.device("cpu")) is None
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert Crew.for_device(torch.device("cuda")) is None
+    made = Crew.for_device(torch.device("cpu"))
+    assert made is not None
+    assert made.size == 4
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1), st.integers(1, 9))
+def test_balanced_shares_lose_nothing_and_differ_by_one_thing_at_most(costs: list[int], count: int):
+    shares = balanced(list(range(len(costs))), costs, count)
+    assert sorted(thing for share in shares for thing in share) == list(range(len(costs)))
+    assert len(shares) == min(count, len(costs))
+    assert all(share == sorted(share) and share for share in shares)
+    totals = [sum(costs[thing] for thing in share) for share in shares]
+    assert max(totals) - min(totals) <= max(costs)

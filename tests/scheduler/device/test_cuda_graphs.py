@@ -1,0 +1,321 @@
+"""Decode steps on tensors that keep their place: the same bits as plain steps, and nothing that a CUDA graph
+would not see. Recording on a GPU itself is in tests/test_gpu.py; here others stand in for it."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tritone.kernels.runtime.launch import Case
+from tritone.models.speech_to_text.config import Speech2TextConfig
+from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
+from tritone.scheduler import runner
+from tritone.scheduler.batch import Batch
+from tritone.scheduler.device import cuda_graphs as graphs
+from tritone.scheduler.device.cuda_graphs import Bucket
+from tritone.scheduler.loop import GenerationLoop
+from tritone.scheduler.request import Completion, GenerationOptions, Request
+
+FEATURES, COUNT = 5, 12
+# No token twice, or a model this small would say one until its limit: so ends come at all lengths.
+GREEDY = GenerationOptions(max_length=14, eos_token_ids=(2, 5, 7), no_repeat_ngram_size=1)
+BEAMS = replace(GREEDY, num_beams=3)
+
+
+@pytest.fixture(scope="module")
+def model() -> Speech2TextForConditionalGeneration:
+    torch.manual_seed(3)
+    config = Speech2TextConfig(
+        vocab_size=29,
+        d_model=8,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=8,
+        decoder_ffn_dim=8,
+        conv_channels=6,
+        max_source_positions=60,
+        max_target_positions=40,
+        input_feat_per_channel=FEATURES,
+        init_std=0.6,
+    )
+    return Speech2TextForConditionalGeneration(config).eval()
+
+
+def request(index: int, rules: GenerationOptions) -> Request:
+    """Of several lengths, limits and minima, which differ inside a group."""
+    features = torch.randn(
+        1 + 17 * (index % 5), FEATURES, generator=torch.Generator().manual_seed(100 + index)
+    )
+    options = replace(rules, max_length=(4, 14, 17, 18, 35)[index % 5], min_length=(1, 6, 3)[index % 3])
+    return Request(index, features, options)
+
+
+def finish(loop: GenerationLoop) -> dict[int, Completion]:
+    found = {}
+    while loop.has_work:
+        found |= {event.request_id: event for event in loop.step() if isinstance(event, Completion)}
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(model) -> dict[tuple[GenerationOptions, int], Completion]:
+    found = {}
+    for rules in (GREEDY, BEAMS):
+        for index in range(COUNT):
+            loop = model.generation_loop(num_pages=40, num_rows=3)
+            loop.submit(request(index, rules))
+            found[rules, index] = finish(loop)[index]
+    assert len({len(one.hypotheses[0].token_ids) for one in found.values()}) > 3
+    return found
+
+
+def recording(record: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let loops record by `record` on this device."""
+    monkeypatch.setattr(runner, "record_on", lambda device: record)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rules=st.sampled_from([GREEDY, BEAMS]),
+    history=st.lists(st.sampled_from(["submit", "submit", "nothing", "cancel"]), min_size=20, max_size=40),
+    ahead=st.integers(0, 3),
+    rows=st.sampled_from([3, 9, 40]),
+    recorded=st.booleans(),
+    overlap=st.booleans(),
+    order=st.permutations(range(COUNT)),
+)
+def test_batches_in_buckets_give_what_each_request_gives_alone(
+    model, alone, rules, history, ahead, rows, recorded, overlap, order
+):
+    with pytest.MonkeyPatch.context() as patch:
+        recording((lambda step: step) if recorded else None, patch)
+        loop = model.generation_loop(
+            num_pages=200, num_rows=rows, encode_budget=20, ahead=ahead, graphs=True, overlap=overlap
+        )
+    to_come, seen, cancelled = list(order), {}, set()
+    for what in history:
+        if what == "submit" and to_come:
+            loop.submit(request(to_come.pop(), rules))
+        elif what == "cancel" and to_come and loop.cancel(order[-1]):
+            cancelled.add(order[-1])
+        seen |= {event.request_id: event for event in loop.step()}
+    seen |= finish(loop)
+    assert loop._runner._graphs._static, "steps went through buckets"
+    for index, completion in seen.items():
+        if index not in cancelled:
+            assert completion == alone[rules, index]
+
+
+@pytest.mark.parametrize("rules", [GREEDY, BEAMS])
+def test_every_kept_table_has_the_bits_of_plain_steps_and_the_idle_row_stays(model, rules):
+    """All of the state and the cache, not only the results."""
+    runners = []
+    for bucketed in (False, True):
+        loop = model.generation_loop(num_pages=60, num_rows=15, graphs=bucketed)
+        for index in range(5):
+            loop.submit(request(index, rules))
+        for _ in range(9):
+            loop.step()
+        runners.append(loop._runner)
+    plain, bucketed = runners
+    lengths = plain._state.length
+    for name in ("length", "score", "done", "final_length", "final_score", "final_done", "request_done"):
+        assert torch.equal(getattr(bucketed._state, name)[:-1], getattr(plain._state, name)), name
+    for name in ("tokens", "origin"):
+        for row, length in enumerate(lengths.tolist()):
+            side = plain._state.side
+            found, wanted = (getattr(one._state, name)[side, row, :length] for one in (bucketed, plain))
+            assert torch.equal(found, wanted), name
+    assert torch.equal(bucketed._cache.keys[:, :-1], plain._cache.keys)
+    assert torch.equal(bucketed._cache.values[:, :-1], plain._cache.values)
+    state = bucketed._state
+    assert (int(state.length[-1]), float(state.score[-1]), bool(state.done[-1])) == (1, 0.0, True)
+    assert not state.tokens[:, -1].any()
+    assert not state.origin[:, -1].any()
+
+
+@pytest.mark.parametrize(
+    ("count", "rounded"), [(1, 1), (2, 2), (3, 4), (5, 6), (6, 6), (7, 8), (9, 12), (13, 16), (385, 512)]
+)
+def test_buckets_are_of_powers_of_two_and_three_quarters_of_them(count, rounded):
+    assert graphs._rounded(count) == rounded
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        [GREEDY, replace(GREEDY, repetition_penalty=1.3)],
+        [replace(GREEDY, do_sample=True)],
+        [replace(BEAMS, do_sample=True)],
+        "scores",
+    ],
+)
+def test_what_cannot_be_recorded_is_not_put_into_a_bucket(kinds, model):
+    loop = model.generation_loop(num_pages=60, num_rows=9, graphs=True)
+    if kinds == "scores":
+        loop.submit(replace(request(1, GREEDY), keep_scores=True))
+    else:
+        for index, rules in enumerate(kinds):
+            loop.submit(request(3 * index + 1, rules))
+    loop.step()
+    assert [Bucket.holding(batch) for batch in loop._runner._batches] == [None]
+    assert not loop._runner._graphs._static
+
+
+def test_a_step_is_recorded_the_second_time_and_played_back_from_then_on(model, alone, monkeypatch):
+    played = []
+
+    def record(step: Callable[[], None]) -> Callable[[], None]:
+        number = len(played)
+        played.append(0)
+
+        def play() -> None:
+            played[number] += 1
+            step()
+
+        return play
+
+    recording(record, monkeypatch)
+    loop = model.generation_loop(num_pages=60, num_rows=3, graphs=True)
+    loop.submit(request(4, GREEDY))
+    completion = finish(loop)[4]
+    steps = len(completion.hypotheses[0].token_ids) - 1
+    assert completion == alone[GREEDY, 4]
+    assert steps > 4
+    assert loop.stats().graphs == len(played) == 2, "one for each side of the state"
+    assert sum(played) == steps - 2
+
+
+def test_where_recording_fails_one_warning_is_given_and_results_are_the_same(
+    model, alone, monkeypatch, caplog
+):
+    tried = []
+
+    def record(step: Callable[[], None]) -> Callable[[], None]:
+        tried.append(step)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    recording(record, monkeypatch)
+    loop = model.generation_loop(num_pages=200, num_rows=12, graphs=True)
+    for index in range(COUNT):
+        loop.submit(request(index, GREEDY))
+    with caplog.at_level(logging.WARNING):
+        found = finish(loop)
+    assert found == {index: alone[GREEDY, index] for index in range(COUNT)}
+    assert len(tried) == 1
+    (record_,) = caplog.records
+    assert "could not be recorded as a CUDA graph" in record_.message
+    assert "not permitted when stream is capturing" in record_.message
+    assert loop.stats().graphs == 0
+
+
+def test_no_more_buckets_are_made_than_there_may_be(model, alone, monkeypatch):
+    monkeypatch.setattr(graphs, "_MOST", 2)
+    loop = model.generation_loop(num_pages=200, num_rows=12, graphs=True)
+    for index in range(COUNT):
+        loop.submit(request(index, GREEDY))
+    assert finish(loop) == {index: alone[GREEDY, index] for index in range(COUNT)}
+    assert len(loop._runner._graphs._static) == 1
+
+
+def test_a_bucket_keeps_no_recording_alive(model):
+    loop = model.generation_loop(num_pages=60, num_rows=3, graphs=True)
+    loop.submit(request(1, GREEDY))
+    finish(loop)
+    (static,) = loop._runner._graphs._static.values()
+    assert all(isinstance(part, Tensor | GenerationOptions | int | Batch) for part in vars(static).values())
+    assert static.batch.order == []
+
+
+class Tape(TorchDispatchMode):
+    """What a CUDA graph would keep of a step: every operation and launch with the very tensors and numbers
+    that it had. Playing it back writes results to where they were the first time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[tuple[Any, ...]] = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        name = function.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "pin_memory"):
+            raise RuntimeError(f"{name}: not permitted when stream is capturing")
+        out = function(*arguments, **(keywords or {}))
+        if not name.startswith(("empty", "new_empty")):  # memory, in a graph, is just there
+            self.entries.append((function, arguments, keywords or {}, out))
+        return out
+
+    def launched(self, case: Case, grid: tuple[int, ...], *arguments: Any) -> None:
+        self.entries.append((case, grid, arguments))
+        LAUNCH(case, grid, *arguments)
+
+    def play(self) -> None:
+        for first, *rest in self.entries:
+            if isinstance(first, Case):
+                LAUNCH(first, rest[0], *rest[1])
+                continue
+            arguments, keywords, out = rest
+            again = first(*arguments, **keywords)
+            for there, made in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                if isinstance(there, Tensor) and there.data_ptr() != made.data_ptr():
+                    there.copy_(made)
+
+
+LAUNCH = Case.launch
+
+
+def tape_recorder(kept: Callable[[], list[Tensor]]) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Recording that, like a CUDA graph's, changes nothing by itself."""
+
+    def record(step: Callable[[], None]) -> Callable[[], None]:
+        before = [tensor.clone() for tensor in kept()]
+        tape = Tape()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Case, "launch", lambda case, *rest: tape.launched(case, *rest))
+            with tape:
+                step()
+        for tensor, old in zip(kept(), before, strict=True):
+            tensor.copy_(old)
+        return tape.play
+
+    return record
+
+
+@pytest.mark.parametrize("rules", [GREEDY, replace(BEAMS, num_beams=2)])
+def test_a_step_on_kernels_is_played_back_from_a_tape(rules, model, kernels_on, monkeypatch):
+    """Whatever a host's number or a tensor's address would fix in a CUDA graph is fixed on the tape too."""
+    if kernels_on != "cpu":
+        pytest.skip("a GPU records for itself; see tests/test_gpu.py")
+    found = []
+    for recorder in (False, True):
+        loops: list[GenerationLoop] = []
+
+        def kept(loops: list[GenerationLoop] = loops) -> list[Tensor]:
+            own = loops[0]._runner
+            tables = [value for value in vars(own._state).values() if isinstance(value, Tensor)]
+            return [*tables, own._cache.keys, own._cache.values]
+
+        recording(tape_recorder(kept), monkeypatch)
+        loop = model.generation_loop(num_pages=60, num_rows=9, graphs=recorder)
+        loops.append(loop)
+        limits = (9, 7, 9)
+        for index, limit in enumerate(limits):
+            given = request(index, rules)
+            loop.submit(replace(given, options=replace(given.options, max_length=limit)))
+        results = {}
+        for _ in range(4):
+            results |= {event.request_id: event for event in loop.step()}
+        late = request(7, rules)  # into the bucket's place that was idle
+        loop.submit(replace(late, options=replace(late.options, max_length=6)))
+        found.append(results | finish(loop))
+    assert found[0] == found[1]
+    assert loop.stats().graphs > 1, "some on both sides of the state"
