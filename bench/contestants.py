@@ -251,7 +251,7 @@ def check_lengths(found: list[int], wanted: list[int]) -> None:
 
 
 def sorted_batches(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """Batches of neighbours in length, all of `size` but the last."""
+    """Batches of neighbors in length, all of `size` but the last."""
     ordered = sorted(items, key=length_of)
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 

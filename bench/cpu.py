@@ -9,8 +9,8 @@ Published sizes with random weights. 32 recordings of 1.5 to 30 s, or 96 texts o
 takes 12 of 2 to 15 s, or 48 of 8 to 256, float32 alone, and begins no further round that would not end within
 200 s, so that it is done in about 4 minutes on two cores. One round before them does not count. Models that
 decode give 3.4 new tokens a second of audio, fixed: the end token is suppressed. All engines get float32
-waveforms in memory, or strings, and give text or labels with their scores; feature extraction, tokenisation
-and detokenisation count. Tritone takes what there is in the order given; transformers, in float32, gets it
+waveforms in memory, or strings, and give text or labels with their scores; feature extraction, tokenization
+and detokenization count. Tritone takes what there is in the order given; transformers, in float32, gets it
 sorted by length, alone and in padded batches, each of which runs until its longest member is done, as static
 batches do. Who serves a stream cannot sort it: --as-they-come gives transformers batches in the order given
 too. --peer-dtype times it in other types. Engines take turns, the median of the repeats counts. How many

@@ -120,7 +120,7 @@ class BenchModel(ABC):
         size: int,
         by_length: bool = True,
     ) -> list[Any]:
-        """What transformers says in batches of `size` neighbours in length, or of the order of the items, in
+        """What transformers says in batches of `size` neighbors in length, or of the order of the items, in
         which the answers are."""
         answers: dict[int, Any] = {}
         given = [items[start : start + size] for start in range(0, len(items), size)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_COLOUR = "#20639b"
+_COLOR = "#20639b"
 
 
 def plot_concurrency(
@@ -20,14 +20,14 @@ def plot_concurrency(
     from matplotlib.ticker import LogLocator
 
     figure, axes = _axes(f"RTFx against concurrency: Speech2Text {size}, from waveforms, greedy", about)
-    axes.plot(*zip(*points, strict=True), "o-", color=_COLOUR, label="tritone")
+    axes.plot(*zip(*points, strict=True), "o-", color=_COLOR, label="tritone")
     axes.set(
         xscale="log", yscale="log", xlabel="requests in flight", ylabel="RTFx (seconds of audio a second)"
     )
     _mark(axes.xaxis, [flight for flight, _ in points])
     top, bottom = max(rtfx for _, rtfx in points), min(rtfx for _, rtfx in points)
     if peer is not None:
-        axes.axhline(peer, color="grey", ls="--", label="transformers, best batch size")
+        axes.axhline(peer, color="gray", ls="--", label="transformers, best batch size")
         top, bottom = max(top, peer), min(bottom, peer)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.yaxis.set_minor_formatter(lambda value, _: "")
@@ -49,7 +49,7 @@ def plot_lengths(points: Sequence[tuple[float, float]], size: str, about: dict[s
     """
     figure, axes = _axes(f"Cost against audio length: Speech2Text {size}, from waveforms, greedy", about)
     milliseconds = [(length, 1e3 * cost) for length, cost in points]
-    axes.plot(*zip(*milliseconds, strict=True), "o-", color=_COLOUR)
+    axes.plot(*zip(*milliseconds, strict=True), "o-", color=_COLOR)
     axes.set(xscale="log", xlabel="seconds of a recording", ylabel="ms of work for a second of audio")
     _mark(axes.xaxis, [length for length, _ in points])
     axes.set_ylim(0, 1.2 * max(cost for _, cost in milliseconds))

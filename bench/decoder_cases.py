@@ -90,8 +90,8 @@ def _paged(batch: Batch, lengths: list[int], beams: int, *, own: bool) -> Case:
         if origin is None:
             pages = block_tables[:, places // PAGE_SIZE]
         else:
-            leaders = torch.arange(rows, device=device)[:, None] // beams * beams
-            pages = block_tables[leaders + origin.long(), places // PAGE_SIZE]
+            first_slots = torch.arange(rows, device=device)[:, None] // beams * beams
+            pages = block_tables[first_slots + origin.long(), places // PAGE_SIZE]
         slots = pages.long() * PAGE_SIZE + places % PAGE_SIZE
         seen = (places[None] < counts.repeat_interleave(beams)[:, None])[:, None, None]
         dense = [[peers.gather_pages(pool, slots).contiguous() for pool in pools] for pools in (keys, values)]
@@ -242,13 +242,13 @@ def choices(model: Model, requests: int) -> Iterator[Case]:
             )
         else:
             wanted, _ = top_candidates_reference(
-                scores[0][last].double(), 2 * beams, normalise=True, **options
+                scores[0][last].double(), 2 * beams, normalize=True, **options
             )
 
         def ours(i: int) -> Tensor:
             if drawn:
                 return draw_candidates(scores[i], 2 * beams, *keys, running=running, beams=beams)[0]
-            return top_candidates(scores[i], 2 * beams, running=running, beams=beams, normalise=True)[0]
+            return top_candidates(scores[i], 2 * beams, running=running, beams=beams, normalize=True)[0]
 
         def peer(i: int) -> Tensor:
             if drawn:

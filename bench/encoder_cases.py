@@ -11,7 +11,7 @@ from shapes import Batch
 from torch import Tensor
 
 from tritone.kernels.attention.flash import flash_attention, flash_attention_reference
-from tritone.kernels.conv.normalized import normalised_conv, normalised_conv_reference
+from tritone.kernels.conv.normalized import normalized_conv, normalized_conv_reference
 from tritone.kernels.conv.positional import positional_conv, positional_conv_reference
 from tritone.kernels.conv.subsample import conv_subsample, conv_subsample_reference
 from tritone.kernels.conv.waveform import waveform_conv, waveform_conv_reference
@@ -77,7 +77,7 @@ def cmvn(batch: Batch) -> Case:
             Contestant(lambda i: utterance_cmvn(features[i], cu_frames), lambda out: out[-last:]),
             {
                 "torch, padded": Contestant(
-                    lambda i: peers.normalised(many[i], mask), lambda out: out[-1, :last]
+                    lambda i: peers.normalized(many[i], mask), lambda out: out[-1, :last]
                 )
             },
             wanted,
@@ -214,7 +214,7 @@ def first_layer(batch: Batch) -> Case:
         norm_weight, norm_bias = (stage.random(channels)[0] for _ in range(2))
         cu_samples = cumulative(batch.samples, stage.device)
         last = batch.samples[-1]
-        wanted, _ = normalised_conv_reference(
+        wanted, _ = normalized_conv_reference(
             waveforms[0][-last:].float(),
             cumulative([last], stage.device),
             weight.float(),
@@ -232,7 +232,7 @@ def first_layer(batch: Batch) -> Case:
 
         return Prepared(
             Contestant(
-                lambda i: normalised_conv(
+                lambda i: normalized_conv(
                     waveforms[i], cu_samples, weight, norm_weight, norm_bias, stride=5, activation="gelu"
                 )[0],
                 lambda out: out[-len(wanted) :],
@@ -249,7 +249,7 @@ def first_layer(batch: Batch) -> Case:
     size = sum(lengths) * channels
     work = Work((20 + 20) * size, HALF * (samples + size))
     shape = f"1 to {channels} channels, {samples:,} samples"
-    return Case("normalised_conv", batch.model.name, batch.size, shape, work, prepare)
+    return Case("normalized_conv", batch.model.name, batch.size, shape, work, prepare)
 
 
 def waveform_layer(batch: Batch) -> Case:

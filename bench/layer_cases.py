@@ -1,4 +1,4 @@
-"""What layers of encoder and decoder share: products and normalisation."""
+"""What layers of encoder and decoder share: products and normalization."""
 
 from collections.abc import Iterator
 

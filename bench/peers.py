@@ -37,13 +37,13 @@ def conv_glu(frames: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.glu(F.conv1d(frames, weight, bias, stride=2, padding=weight.shape[2] // 2), dim=1)
 
 
-def normalised(features: Tensor, mask: Tensor) -> Tensor:
-    """Mean and variance normalisation of a padded batch [n, longest, bins]."""
+def normalized(features: Tensor, mask: Tensor) -> Tensor:
+    """Mean and variance normalization of a padded batch [n, longest, bins]."""
     taken = mask[:, :, None]
     count = taken.sum(1, keepdim=True)
     mean = (features * taken).sum(1, keepdim=True) / count
-    centred = (features - mean) * taken
-    return centred / (centred.square().sum(1, keepdim=True) / count).sqrt()
+    centered = (features - mean) * taken
+    return centered / (centered.square().sum(1, keepdim=True) / count).sqrt()
 
 
 def pooled(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -37,10 +37,10 @@ def plot(points: list[Point], peaks: Peaks, file: Path) -> None:
     from matplotlib import pyplot
 
     figure, (roof, strip) = pyplot.subplots(1, 2, figsize=(17, 8), width_ratios=(2.2, 1))
-    colours, markers = pyplot.get_cmap("tab20"), "osD^vP*X"
+    colors, markers = pyplot.get_cmap("tab20"), "osD^vP*X"
     kernels = sorted({point.kernel for point in points})
     styles = {
-        kernel: {"color": colours(place % 20), "marker": markers[place % len(markers)]}
+        kernel: {"color": colors(place % 20), "marker": markers[place % len(markers)]}
         for place, kernel in enumerate(kernels)
     }
     counted = [point for point in points if point.work.operations]
@@ -126,7 +126,7 @@ def _name(axes: Any, named: list[Point], points: list[Point], peaks: Peaks) -> N
         if math.hypot(edge - x, middle - y) > 14:
             axes.plot(
                 *zip(*axes.transData.inverted().transform([(x, y), (edge, middle)]), strict=True),
-                color="grey",
+                color="gray",
                 lw=0.6,
                 zorder=2,
             )

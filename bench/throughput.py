@@ -16,7 +16,7 @@ output folder go throughput.json, throughput.md, concurrency.png and length.png,
 
     python bench/throughput.py --quick     tiny model, few recordings: does it run?
     python bench/throughput.py --without graphs overlap --parts 2 --output bench/results/plain
-                                           the first two parts, as plain as a GPU can be driven
+                                           the first two parts, as plain as a GPU can be make_task
 """
 
 import argparse
@@ -38,7 +38,7 @@ from limits import demand, peaks_of
 from machine import about_machine
 from roofline import Peaks
 from throughput_report import Findings, Peer, Row, decoding, headline, progress, table, write
-from timeline import Utilisation, spent_on
+from timeline import Utilization, spent_on
 from workload import Recordings, audio_seconds, build_model, config_of, write_processor
 
 import tritone
@@ -281,7 +281,7 @@ def compare(
         count = min(max(int(scale.pilot * (left / 3) / warm.seconds), scale.pilot), scale.most)
         recordings = stage.recordings.like_librispeech(count, scale.stretch)
         before = compiled()
-        with Utilisation(stage.device) as utilisation:
+        with Utilization(stage.device) as utilization:
             run = ours.run(recordings)
         new = compiled() - before
         spent = None
@@ -295,7 +295,7 @@ def compare(
             peaks
         )
     peers = time_peers(stage, findings, end, size=size, way=way, beams=beams)
-    row = Row(size, way, beams, run, limit, spent, utilisation.busy, new, tuple(peers))
+    row = Row(size, way, beams, run, limit, spent, utilization.busy, new, tuple(peers))
     findings.rows.append(row)
     print(progress(row), flush=True)
 

@@ -37,7 +37,7 @@ class Row:
         run: Tritone's, that counts.
         limit: RTFx that the device cannot exceed on these recordings.
         spent: where the time of a shorter run went; None where nobody could see.
-        utilisation: of the GPU while the run that counts went on, by nvidia-smi.
+        utilization: of the GPU while the run that counts went on, by nvidia-smi.
         compiled: kernels that were compiled during that run.
         peers: transformers.
     """
@@ -48,7 +48,7 @@ class Row:
     run: Run
     limit: float
     spent: Spent | None
-    utilisation: float | None
+    utilization: float | None
     compiled: int
     peers: tuple[Peer, ...]
 
@@ -75,7 +75,7 @@ class Row:
             "limit_rtfx": self.limit,
             "fraction_of_limit": self.run.rtfx / self.limit,
             "spent": asdict(self.spent) if self.spent else None,
-            "gpu_utilisation": self.utilisation,
+            "gpu_utilization": self.utilization,
             "compiled": self.compiled,
             "transformers": [asdict(peer) for peer in self.peers],
             "transformers_best_batch": best.size if best else None,
@@ -147,7 +147,7 @@ def busy(row: Row) -> str:
     by_profiler = row.spent.busy if row.spent else None
     found = [
         f"{100 * value:.0f} % ({source})"
-        for value, source in ((by_profiler, "profiler"), (row.utilisation, "nvidia-smi"))
+        for value, source in ((by_profiler, "profiler"), (row.utilization, "nvidia-smi"))
         if value is not None
     ]
     return ", ".join(found) or "not measured"

@@ -1,6 +1,6 @@
 """What a fixed tile costs: the same product with every tile of a list.
 
-A kernel here may not choose its tile by the number of rows, or a row's bits would depend on its neighbours.
+A kernel here may not choose its tile by the number of rows, or a row's bits would depend on its neighbors.
 Only a benchmark may see what such a choice would have given.
 """
 

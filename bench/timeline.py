@@ -159,8 +159,8 @@ def _encoding(model: Any, front_end: Any) -> list[tuple[Any, str]]:
     return [*own, (front_end, "packed")] if front_end is not None else own
 
 
-class Utilisation:
-    """Samples what nvidia-smi calls utilisation, the fraction of its last period in which a kernel ran, while
+class Utilization:
+    """Samples what nvidia-smi calls utilization, the fraction of its last period in which a kernel ran, while
     a `with` block runs. It costs the run nothing, and says nothing of runs shorter than a second or two."""
 
     def __init__(self, device: torch.device) -> None:
@@ -181,10 +181,10 @@ class Utilisation:
         if self._process is not None:
             self._process.terminate()
             lines, _errors = self._process.communicate()
-            self.busy = mean_utilisation(lines)
+            self.busy = mean_utilization(lines)
 
 
-def mean_utilisation(lines: str) -> float | None:
+def mean_utilization(lines: str) -> float | None:
     """Of nvidia-smi's samples in per cent, one a line; without the first two, which are of before. None
     where fewer than three others are left."""
     samples = [float(line) for line in lines.split() if line.replace(".", "").isdigit()][2:]

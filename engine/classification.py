@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..scheduler.request import FinishReason
-from .handle import Outcome
+from .handle import RequestOutput
 
 TOP_K = 5  # labels of a result where nobody says
 
@@ -56,7 +56,7 @@ class LabelReader:
         """Nothing: a classifier goes on by no tokens."""
         return ""
 
-    def result(self, outcome: Outcome, source: Any) -> Classification:
+    def result(self, outcome: RequestOutput, source: Any) -> Classification:
         """The classification of an outcome without an error; without labels where it was cancelled."""
         if outcome.answer is None:
             return Classification((), outcome.finish_reason, outcome.duration, source=source)
@@ -77,7 +77,7 @@ class LabelReader:
         labels = tuple(Label(name, numbers[one]) for name, one in zip(names, best, strict=False))
         return Classification(labels, outcome.finish_reason, outcome.duration, source=source)
 
-    def failure(self, outcome: Outcome, source: Any) -> Classification:
+    def failure(self, outcome: RequestOutput, source: Any) -> Classification:
         """A classification without labels."""
         return Classification((), outcome.finish_reason, outcome.duration, outcome.error, source)
 

@@ -17,7 +17,7 @@ from .handle import Handle, in_order
 from .openmp import release_team
 from .outputs import Transcription
 from .tasks.inputs import Recordings
-from .tasks.loading import driven, load
+from .tasks.loading import load, make_task
 from .worker import Job, Prepared, Worker
 
 READERS = 2  # threads that decode and resample; one keeps up with several thousand seconds of audio a second
@@ -101,7 +101,7 @@ class Engine:
     ) -> None:
         self.model, self.processor = load(model, device, dtype, processor)
         settings = Settings(num_rows, num_pages, memory_fraction, graphs, overlap)
-        self._kind = driven(self.model, self.processor, settings)
+        self._kind = make_task(self.model, self.processor, settings)
         self._inputs = self._kind.inputs
         self.sampling_rate = self._inputs.sampling_rate  # Hz; None where it takes texts, as the next
         self.max_seconds = self._inputs.max_seconds

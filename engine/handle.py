@@ -27,10 +27,10 @@ R = TypeVar("R", bound=Result)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RequestOutput:
     """A result before it is read, which is left to the thread that asks for it.
 
-    `answer` is the model's to a one-shot request, see `Completion`.
+    `answer` is the model's to a encoder-only request, see `Completion`.
     """
 
     finish_reason: FinishReason
@@ -52,10 +52,10 @@ class Reader(Protocol[R]):
     def text(self, token_ids: tuple[int, ...]) -> str:
         """The text of tokens that a request has gone on by."""
 
-    def result(self, outcome: Outcome, source: Any) -> R:
+    def result(self, outcome: RequestOutput, source: Any) -> R:
         """What an outcome without an error comes to; `source` is what was submitted."""
 
-    def failure(self, outcome: Outcome, source: Any) -> R:
+    def failure(self, outcome: RequestOutput, source: Any) -> R:
         """The same of one with an error."""
 
     def said(self, result: R) -> str:
@@ -76,7 +76,7 @@ class Handle(Generic[R]):
         self._cancel = cancel
         self._changed = threading.Condition()
         self._token_ids: tuple[int, ...] = ()
-        self._outcome: Outcome | None = None
+        self._outcome: RequestOutput | None = None
         self._result: R | None = None
 
     def result(self, timeout: float | None = None) -> R:
@@ -126,7 +126,7 @@ class Handle(Generic[R]):
             self._token_ids += token_ids
             self._changed.notify_all()
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, outcome: RequestOutput) -> None:
         """For the engine: the end. Only the first counts."""
         with self._changed:
             self._outcome = self._outcome or outcome

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..scheduler.request import FinishReason
-from .handle import Outcome
+from .handle import RequestOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Transcription:
 class TranscriptionReader:
     """What readers of transcriptions have in common; see `Reader`."""
 
-    def failure(self, outcome: Outcome, source: Any) -> Transcription:
+    def failure(self, outcome: RequestOutput, source: Any) -> Transcription:
         """A transcription without text."""
         end = outcome
         return Transcription(
@@ -74,7 +74,7 @@ class TokenReader(TranscriptionReader):
         self.text = decode
         self.whole_words = whole_words
 
-    def result(self, outcome: Outcome, source: Any) -> Transcription:
+    def result(self, outcome: RequestOutput, source: Any) -> Transcription:
         """The transcription of an outcome without an error."""
         return Transcription(
             self.text(outcome.token_ids),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..scheduler.request import Completion, Event, FinishReason, GenerationOptions, Request
-from .handle import Handle, Outcome
+from .handle import Handle, RequestOutput
 from .openmp import release_team
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Prepared:
     """A recording or text that has been read: what the loop needs of it, and how many seconds it is."""
 
     inputs: "Tensor"
-    options: GenerationOptions | None  # None for a one-shot model
+    options: GenerationOptions | None  # None for a encoder-only model
     duration: float
 
 
@@ -120,7 +120,7 @@ class Worker:
                 return False
             job.cancelled = True
             if job.prepare is not None:
-                self._finish(job, Outcome(FinishReason.CANCELLED))
+                self._finish(job, RequestOutput(FinishReason.CANCELLED))
             elif job.request_id is not None:
                 self._to_cancel.append(job)
                 self._running.notify()
@@ -172,9 +172,9 @@ class Worker:
                 if job.handle not in self._jobs:
                     continue  # the engine has failed meanwhile
                 if prepared is None:
-                    self._finish(job, Outcome(FinishReason.ERROR, error=error))
+                    self._finish(job, RequestOutput(FinishReason.ERROR, error=error))
                 elif job.cancelled:
-                    self._finish(job, Outcome(FinishReason.CANCELLED, duration=prepared.duration))
+                    self._finish(job, RequestOutput(FinishReason.CANCELLED, duration=prepared.duration))
                 else:
                     job.prepared, job.duration = prepared, prepared.duration
                     self._free_seconds -= job.duration
@@ -220,7 +220,7 @@ class Worker:
             with self._running:
                 self._failure, self._closed = error, True
                 for job in list(self._jobs.values()):
-                    self._finish(job, Outcome(FinishReason.ERROR, duration=job.duration, error=error))
+                    self._finish(job, RequestOutput(FinishReason.ERROR, duration=job.duration, error=error))
 
     def _turn(self) -> bool:
         """Hands the loop what has come, and takes one step; False when there is nothing more to come."""
@@ -270,7 +270,7 @@ class Worker:
             raise RuntimeError("a job came to the loop without its recording; this is a bug in tritone")
         if job.cancelled:
             with self._running:
-                self._finish(job, Outcome(FinishReason.CANCELLED, duration=job.duration))
+                self._finish(job, RequestOutput(FinishReason.CANCELLED, duration=job.duration))
             return
         self._in_loop[job.request_id] = job
         options = prepared.options
@@ -289,7 +289,7 @@ class Worker:
         except ValueError as error:  # this request's own fault: it can never fit, say
             del self._in_loop[job.request_id]
             with self._running:
-                self._finish(job, Outcome(FinishReason.ERROR, duration=job.duration, error=error))
+                self._finish(job, RequestOutput(FinishReason.ERROR, duration=job.duration, error=error))
 
     def _tell(self, event: Event) -> None:
         if not isinstance(event, Completion):
@@ -302,7 +302,7 @@ class Worker:
             error = RuntimeError("the loop ended this request without saying why; this is a bug in tritone")
         self._finish(
             job,
-            Outcome(
+            RequestOutput(
                 event.finish_reason,
                 token_ids=best.token_ids if best else (),
                 duration=job.duration,
@@ -312,7 +312,7 @@ class Worker:
             ),
         )
 
-    def _finish(self, job: Job, outcome: Outcome) -> None:
+    def _finish(self, job: Job, outcome: RequestOutput) -> None:
         """Ends a job, with the lock held."""
         del self._jobs[job.handle]
         job.prepare = None

@@ -127,8 +127,8 @@ def _warped(
 def _mel_warp(factor: float) -> Tensor:
     """[80, 80]: a product with it moves what was at a frequency to `factor` times that frequency."""
     low, high = (1127 * np.log1p(f / 700) for f in (20.0, SAMPLING_RATE / 2))
-    centres = 700 * np.expm1(np.linspace(low, high, BINS + 2)[1:-1] / 1127)  # Hz
-    source = np.interp(centres / factor, centres, np.arange(BINS))
+    centers = 700 * np.expm1(np.linspace(low, high, BINS + 2)[1:-1] / 1127)  # Hz
+    source = np.interp(centers / factor, centers, np.arange(BINS))
     below = np.minimum(source.astype(np.int64), BINS - 2)
     matrix = np.zeros((BINS, BINS), dtype=np.float32)
     matrix[below, np.arange(BINS)] = 1 - (source - below)

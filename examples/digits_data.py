@@ -193,7 +193,7 @@ class StringMaker:
         self._phrases = phrases
         self._strength = 1.0
         self._rng = np.random.default_rng(seed)
-        self._noises = [_coloured_noise(self._rng, slope) for slope in (0.0, 0.5, 1.0, 1.5)]
+        self._noises = [_colored_noise(self._rng, slope) for slope in (0.0, 0.5, 1.0, 1.5)]
 
     def draw(self, strength: float = 1.0) -> Utterance:
         """A string of the recordings, changed less often the lower `strength` is, from 0 to 1."""
@@ -204,7 +204,7 @@ class StringMaker:
             string = self._draw_phrase()
         else:
             string = self._draw_joined()
-        return Utterance(self._colour(string.waveform), string.digits, string.spans)
+        return Utterance(self._color(string.waveform), string.digits, string.spans)
 
     def draw_digit(self, strength: float = 1.0) -> Utterance:
         """A single digit, changed as strings are, with up to 0.2 s of quiet on either side."""
@@ -213,7 +213,7 @@ class StringMaker:
         clip = _scaled(resample(self._draw_clip(self._draw_voice(), digit), self._draw_speed()))
         pauses = (rng.uniform(0.0, 0.2, 2) * self._chance(0.7)).tolist()
         string = join([clip], pauses, (digit,))
-        return Utterance(self._colour(string.waveform), string.digits, string.spans)
+        return Utterance(self._color(string.waveform), string.digits, string.spans)
 
     def _chance(self, probability: float) -> bool:
         return bool(self._rng.random() < probability * self._strength)
@@ -259,7 +259,7 @@ class StringMaker:
         """The resampling factor, 1 in every fourth string so that unaltered recordings are seen too."""
         return math.exp(self._rng.uniform(-0.22, 0.22)) if self._chance(0.75) else 1.0
 
-    def _colour(self, waveform: np.ndarray) -> np.ndarray:
+    def _color(self, waveform: np.ndarray) -> np.ndarray:
         """What a room, a line and a microphone do: mirrored upper band, echo, low-pass, noise, level."""
         rng = self._rng
         if self._chance(0.15):
@@ -311,7 +311,7 @@ def _faded(clip: np.ndarray) -> np.ndarray:
     return clip * ramp
 
 
-def _coloured_noise(rng: np.random.Generator, slope: float, seconds: int = 40) -> np.ndarray:
+def _colored_noise(rng: np.random.Generator, slope: float, seconds: int = 40) -> np.ndarray:
     """Noise of RMS 1 whose power falls with frequency to the power of `slope` (0 white, 1 pink)."""
     spectrum = np.fft.rfft(rng.standard_normal(seconds * SAMPLING_RATE))
     spectrum *= np.maximum(np.arange(len(spectrum)), 20 * seconds) ** (-slope / 2)

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from digits_batches import ahead
 from digits_data import SAMPLING_RATE, WORDS, StringMaker, espeak_voices, training_speakers
-from optimisation import averaged, first_average, schedule, update_average
+from optimization import averaged, first_average, schedule, update_average
 from plots import plotting
 from torch import Tensor, nn
 

@@ -38,7 +38,7 @@ from digits_data import (
     load_recordings,
     training_speakers,
 )
-from optimisation import averaged, first_average, schedule, update_average
+from optimization import averaged, first_average, schedule, update_average
 from plots import plotting
 from torch import Tensor, nn
 
@@ -89,7 +89,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def build_model() -> Speech2TextForConditionalGeneration:
-    """1.85 million parameters, Xavier-initialised: transformers' 0.02 starts too flat for so few steps."""
+    """1.85 million parameters, Xavier-initialized: transformers' 0.02 starts too flat for so few steps."""
     config = Speech2TextConfig(
         vocab_size=len(VOCABULARY),
         d_model=144,

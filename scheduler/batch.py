@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .inputs import uploaded
 from .request import GenerationOptions, Request
-from .sampling.select import Group
+from .sampling.select import SamplingGroup
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class Batch:
         order: requests as they lie in the batch, groups together.
         rows: int64 [n], rows of the state.
         streams: int32 [n], a row's index among its request's hypotheses.
-        leaders: int64 [requests], each request's first row of the state.
+        first_slots: int64 [requests], each request's first row of the state.
         places: int32 [n], positions that a row has pages for. One that has ended and is not released yet
             stays on its last, so that it writes nowhere else.
         cu_rows: int32 [requests + 1], which rows of the batch are a request's.
@@ -75,13 +75,13 @@ class Batch:
     order: list[Running]
     rows: Tensor
     streams: Tensor
-    leaders: Tensor
+    first_slots: Tensor
     places: Tensor
     cu_rows: Tensor
     self_tables: Tensor
     cross_tables: Tensor
     cross_lengths: Tensor
-    groups: list[Group]
+    groups: list[SamplingGroup]
     streaming: list[Running]
     streaming_rows: Tensor
     keeping: list[tuple[Running, slice]]
@@ -110,7 +110,7 @@ class Batch:
             order=order,
             rows=_numbers(rows, torch.int64, device),
             streams=_numbers(streams, torch.int32, device),
-            leaders=_numbers([one.rows[0] for one in order], torch.int64, device),
+            first_slots=_numbers([one.rows[0] for one in order], torch.int64, device),
             places=_numbers(
                 [one.options.max_length - 1 for one in order for _ in one.rows], torch.int32, device
             ),
@@ -135,13 +135,13 @@ class Batch:
         self.longest = min(self.longest + 1, most)
 
 
-def _groups(by_rules: dict[GenerationOptions, list[Running]], device: torch.device) -> list[Group]:
+def _groups(by_rules: dict[GenerationOptions, list[Running]], device: torch.device) -> list[SamplingGroup]:
     groups, start = [], 0
     for rules, members in by_rules.items():
         rows = [row for one in members for row in one.rows]
         own = [one.options for one in members for _ in one.rows]
         groups.append(
-            Group(
+            SamplingGroup(
                 options=rules,
                 start=start,
                 end=start + len(rows),

@@ -9,7 +9,7 @@ class PageAllocator:
     """Owns the numbers 0 to `count` - 1; each is either free or taken.
 
     Free numbers are kept as runs, and the runs' lengths in a binary tree of maxima over their first numbers.
-    Finding the lowest run that is long enough, cutting it and joining it with its neighbours again all cost
+    Finding the lowest run that is long enough, cutting it and joining it with its neighbors again all cost
     O(log count), so a call costs O(numbers + runs touched x log count) however large or fragmented the pool.
     """
 
@@ -91,7 +91,7 @@ class PageAllocator:
         return range(start, middle)
 
     def _join(self, start: int, end: int) -> None:
-        """Makes start to end - 1 free, in one run with its free neighbours."""
+        """Makes start to end - 1 free, in one run with its free neighbors."""
         start = self._start_by_end.pop(start, start)
         if end < self.count and (length := self._longest[self._leaves + end]):
             self._set_length(end, 0)

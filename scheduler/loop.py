@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .request import Completion, Event, Request, Tokens
 from .runner import ModelRunner
 from .scheduler import Release, Scheduler
-from .step_output import Outcome, Pending
+from .step_output import Pending, StepOutput
 
 _log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class GenerationLoop:
         del self._requests[release.request_id]
         return Completion(release.request_id, (), release.reason)
 
-    def _completion(self, request_id: int, outcome: Outcome) -> Completion:
+    def _completion(self, request_id: int, outcome: StepOutput) -> Completion:
         del self._requests[request_id]
         return Completion(
             request_id,

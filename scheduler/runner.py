@@ -11,21 +11,21 @@ from ..kernels.attention.kv_cache import PAGE_SIZE
 from .batch import Batch, Running, rules_of
 from .cache.paged_cache import PagedAttention, PagedCache, slots_of
 from .decode_step import decode_batch
-from .device.cpu_pool import Crew, Part, Result, balanced
+from .device.cpu_pool import CpuWorkerPool, Part, Result, balanced
 from .device.cuda_graphs import DecodeGraphs, record_on
 from .device.encode_stream import Overlap
 from .inputs import FrontEnd, frames_of, pack_inputs, uploaded
 from .request import FinishReason, GenerationOptions, Request
 from .scheduler import Admission, Demand, Step
 from .state import DecodeState
-from .step_output import Answers, Arriving, Outcome, Pending, hypotheses_of
+from .step_output import EncoderOutputs, HostCopy, Pending, StepOutput, hypotheses_of
 
 # What a cache that nobody sized may take: enough for some thousand seconds of audio in a small model.
 _DEFAULT_CACHE_BYTES = 2 << 30
 _DEFAULT_ROWS = 256
 
 # Encoder positions that one core encodes at a time: a layer's inner half takes 4 MB of a small model's.
-_PORTION = 512
+MAX_CHUNK_TOKENS = 512
 # What a decode step costs a request beside its encoder positions, in encoder positions.
 _ROW_COST = 600
 
@@ -54,24 +54,24 @@ class GenerativeModel(Model, Protocol):
     def decode(self, token_ids: Tensor, positions: Tensor, attention: PagedAttention) -> Tensor: ...
 
 
-class OneShotModel(Model, Protocol):
+class EncoderOnlyModel(Model, Protocol):
     """A model that has its whole answer once it has encoded: CTC, classification.
 
-    `respond` maps packed features to tensors by name, each packed as the requests' rows end to end with the
+    `predict` maps packed features to tensors by name, each packed as the requests' rows end to end with the
     cu_rows int32 [requests + 1] that say whose they are: a class's scores are a row a request, CTC's tokens a
     row a frame. What it returns is copied to the host, so it should be no more than somebody asks for.
     """
 
-    def respond(self, features: Tensor, cu_frames: Tensor) -> Mapping[str, tuple[Tensor, Tensor]]: ...
+    def predict(self, features: Tensor, cu_frames: Tensor) -> Mapping[str, tuple[Tensor, Tensor]]: ...
 
 
 class ModelRunner:
     """Owns the tensors: the paged cache, the tables of hypotheses, and the batch that is being decoded.
 
     Args:
-        model: in evaluation mode; generative, one-shot, or both.
+        model: in evaluation mode; generative, encoder-only, or both.
         front_end: for requests that bring waveforms; None where they bring features.
-        num_pages: pages of 16 rows in the cache; a one-shot model needs none.
+        num_pages: pages of 16 rows in the cache; a encoder-only model needs none.
         num_rows: hypotheses that can be decoded at once.
         max_length: tokens of the longest sequence; the model's own limit by default.
         graphs: record decode steps as CUDA graphs, see `DecodeGraphs`. Off a GPU the same steps on the same
@@ -81,7 +81,7 @@ class ModelRunner:
 
     def __init__(
         self,
-        model: GenerativeModel | OneShotModel,
+        model: GenerativeModel | EncoderOnlyModel,
         front_end: FrontEnd | None = None,
         *,
         num_pages: int = 0,
@@ -104,7 +104,7 @@ class ModelRunner:
         self._running: dict[int, Running] = {}
         self._joining: list[tuple[Admission, Request, int]] = []  # encoded, with their lengths
         self._batches: list[Batch] = []
-        self._crew = Crew.for_device(model.device) if not graphs else None
+        self._cpu_pool = CpuWorkerPool.for_device(model.device) if not graphs else None
         self._overlap = Overlap(model.device) if overlap else None
         self._graphs = (
             DecodeGraphs(self._decode_batch, self._state, num_pages, record_on(model.device))
@@ -156,7 +156,7 @@ class ModelRunner:
             raise ValueError(f"max_length is {asked}, and this runner holds {limit} tokens; ask for fewer")
         return demand
 
-    def execute(self, step: Step, admitted: Mapping[int, Request]) -> Outcome:
+    def execute(self, step: Step, admitted: Mapping[int, Request]) -> StepOutput:
         """Carry out one step and wait for what it brings; see `launch`."""
         return self.collect(self.launch(step, admitted))
 
@@ -169,13 +169,13 @@ class ModelRunner:
             step: the plan.
             admitted: the requests that it admits, by id.
         """
-        if self._crew is None:
+        if self._cpu_pool is None:
             return self._launch(step, admitted)
-        return self._crew.run(self._launch, step, admitted)
+        return self._cpu_pool.run(self._launch, step, admitted)
 
     @torch.inference_mode()
     def _launch(self, step: Step, admitted: Mapping[int, Request]) -> Pending:
-        pending = Pending(Outcome())
+        pending = Pending(StepOutput())
         for release in step.released:
             if self._running.pop(release.request_id, None) is not None:
                 self._batches = []
@@ -184,8 +184,8 @@ class ModelRunner:
         arrivals = [(admission, admitted[admission.request_id]) for admission in step.admitted]
         if decoding := [arrival for arrival in arrivals if arrival[0].rows]:
             self._admit(decoding, pending)
-        if one_shot := [arrival for arrival in arrivals if not arrival[0].rows]:
-            self._admit(one_shot, pending)
+        if encoder_only := [arrival for arrival in arrivals if not arrival[0].rows]:
+            self._admit(encoder_only, pending)
         if self._overlap is None or not self._running:
             self._join()
         if self._running and not self._batches:
@@ -197,13 +197,13 @@ class ModelRunner:
                 self._decode(pending)
             pending.order = [running for batch in self._batches for running in batch.order]
             pending.side = self._state.side
-            leaders = torch.cat([batch.leaders for batch in self._batches])
-            pending.done = Arriving(self._state.request_done[leaders])
+            first_slots = torch.cat([batch.first_slots for batch in self._batches])
+            pending.done = HostCopy(self._state.request_done[first_slots])
         self.steps += 1
         return pending
 
     @torch.inference_mode()
-    def collect(self, pending: Pending) -> Outcome:
+    def collect(self, pending: Pending) -> StepOutput:
         """What a step brought, once it is there.
 
         Steps launched since may have released requests and lent their rows to others: of those nothing is
@@ -238,13 +238,13 @@ class ModelRunner:
         In halves where memory ran out, since they may do; else one by one.
 
         Args:
-            arrivals: all generative or all one-shot, at least one.
+            arrivals: all generative or all encoder-only, at least one.
         """
         try:
             if arrivals[0][0].rows:
                 self._encode(arrivals)
             else:
-                self._respond(arrivals, pending)
+                self._predict(arrivals, pending)
             return
         except Exception as error:
             if len(arrivals) == 1:
@@ -262,28 +262,28 @@ class ModelRunner:
         for start in range(0, len(arrivals), size):
             self._admit(arrivals[start : start + size], pending)
 
-    def _respond(self, arrivals: list[Arrival], pending: Pending) -> None:
-        """Answer one-shot requests, which end with that."""
-        model = cast(OneShotModel, self.model)
+    def _predict(self, arrivals: list[Arrival], pending: Pending) -> None:
+        """Answer encoder-only requests, which end with that."""
+        model = cast(EncoderOnlyModel, self.model)
 
-        def respond(portion: list[Arrival]) -> Answers:
-            requests = [request for _, request in portion]
-            packed = model.respond(*pack_inputs(requests, self.front_end, model.device))
-            return Answers([request.request_id for request in requests], packed)
+        def predict(chunk: list[Arrival]) -> EncoderOutputs:
+            requests = [request for _, request in chunk]
+            packed = model.predict(*pack_inputs(requests, self.front_end, model.device))
+            return EncoderOutputs([request.request_id for request in requests], packed)
 
-        pending.answers += self._each(respond, self._portions(arrivals))
+        pending.answers += self._each(predict, self._chunks(arrivals))
         for _, request in arrivals:
             pending.outcome.finished[request.request_id] = FinishReason.STOP
             self.encoded_tokens += model.encoder_length(frames_of(request, self.front_end))
 
     def _encode(self, arrivals: list[Arrival]) -> None:
-        portions = self._portions(arrivals)
-        for portion, lengths in zip(portions, self._each(self._encode_portion, portions), strict=True):
-            for (admission, request), length in zip(portion, lengths, strict=True):
+        chunks = self._chunks(arrivals)
+        for chunk, lengths in zip(chunks, self._each(self._encode_chunk, chunks), strict=True):
+            for (admission, request), length in zip(chunk, lengths, strict=True):
                 self.encoded_tokens += length
                 self._joining.append((admission, request, length))
 
-    def _encode_portion(self, arrivals: list[Arrival]) -> list[int]:
+    def _encode_chunk(self, arrivals: list[Arrival]) -> list[int]:
         """Encode recordings into their pages, and say how many encoder positions each has."""
         model, overlap = cast(GenerativeModel, self.model), self._overlap
         requests = [request for _, request in arrivals]
@@ -337,36 +337,36 @@ class ModelRunner:
             if batch.streaming:
                 lengths = state.length[batch.streaming_rows]
                 newest = state.tokens[state.side, batch.streaming_rows, lengths.long() - 1]
-                pending.streams.append((batch.streaming, Arriving(torch.stack([lengths, newest], dim=1))))
+                pending.streams.append((batch.streaming, HostCopy(torch.stack([lengths, newest], dim=1))))
 
     def _decode_batch(self, batch: Batch) -> None:
         decode_batch(cast(GenerativeModel, self.model), self._cache, self._state, batch)
 
     def _each(self, function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
-        """`function` of every part, side by side where there is a crew."""
-        return list(map(function, parts)) if self._crew is None else self._crew.map(function, parts)
+        """`function` of every part, side by side where there is a pool."""
+        return list(map(function, parts)) if self._cpu_pool is None else self._cpu_pool.map(function, parts)
 
     def _shares(self) -> list[list[Running]]:
-        """The running requests, a share for each of the crew."""
+        """The running requests, a share for each core of the pool."""
         running = list(self._running.values())
-        if self._crew is None:
+        if self._cpu_pool is None:
             return [running]
-        return balanced(running, [_ROW_COST + one.cross_length for one in running], self._crew.size)
+        return balanced(running, [_ROW_COST + one.cross_length for one in running], self._cpu_pool.size)
 
-    def _portions(self, arrivals: list[Arrival]) -> list[list[Arrival]]:
+    def _chunks(self, arrivals: list[Arrival]) -> list[list[Arrival]]:
         """What is to be encoded, in parts of which each has one core."""
-        if self._crew is None:
+        if self._cpu_pool is None:
             return [arrivals]
         frames = [frames_of(request, self.front_end) for _, request in arrivals]
         tokens = [self.model.encoder_length(count) for count in frames]
-        rounds = -(-sum(tokens) // (_PORTION * self._crew.size))
-        return balanced(arrivals, tokens, rounds * self._crew.size)
+        rounds = -(-sum(tokens) // (MAX_CHUNK_TOKENS * self._cpu_pool.size))
+        return balanced(arrivals, tokens, rounds * self._cpu_pool.size)
 
     def _is_current(self, running: Running) -> bool:
         """Whether a request still owns the rows that it was lent."""
         return self._running.get(running.request.request_id) is running
 
-    def _stream(self, running: Running, length: int, token: int, outcome: Outcome) -> None:
+    def _stream(self, running: Running, length: int, token: int, outcome: StepOutput) -> None:
         """Report the newest token of a request that streams, unless its sequence had ended before."""
         if length > running.streamed and self._is_current(running):
             running.streamed = length
@@ -374,11 +374,13 @@ class ModelRunner:
             outcome.tokens[request_id] = (*outcome.tokens.get(request_id, ()), token)
 
 
-def _generates(model: GenerativeModel | OneShotModel) -> TypeGuard[GenerativeModel]:
+def _generates(model: GenerativeModel | EncoderOnlyModel) -> TypeGuard[GenerativeModel]:
     return hasattr(model, "decode")
 
 
-def _demand(model: GenerativeModel | OneShotModel, front_end: FrontEnd | None, request: Request) -> Demand:
+def _demand(
+    model: GenerativeModel | EncoderOnlyModel, front_end: FrontEnd | None, request: Request
+) -> Demand:
     """What a request can ever need.
 
     Raises:
@@ -386,7 +388,7 @@ def _demand(model: GenerativeModel | OneShotModel, front_end: FrontEnd | None, r
             inputs too short or too long for the model.
     """
     options = request.options
-    if options is None and not hasattr(model, "respond"):
+    if options is None and not hasattr(model, "predict"):
         raise ValueError(f"a {type(model).__name__} decodes token by token; give the request options")
     if options is not None and not _generates(model):
         raise ValueError(f"a {type(model).__name__} does not generate; give the request no options")

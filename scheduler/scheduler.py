@@ -29,7 +29,7 @@ class Demand:
 
     encode_tokens: int  # encoder positions = rows of cross-attention keys and values
     decode_positions: int  # rows of self-attention keys and values that one hypothesis can write
-    hypotheses: int  # beams, or returned samples; 0 for a one-shot request, which only encodes
+    hypotheses: int  # beams, or returned samples; 0 for a encoder-only request, which only encodes
 
     def __post_init__(self) -> None:
         for name in ("encode_tokens", "decode_positions", "hypotheses"):
@@ -38,7 +38,7 @@ class Demand:
 
     @property
     def cross_pages(self) -> int:
-        """Pages that all hypotheses read; none for a one-shot request, whose encoding is not kept."""
+        """Pages that all hypotheses read; none for a encoder-only request, whose encoding is not kept."""
         return _pages(self.encode_tokens) if self.hypotheses else 0
 
     @property

@@ -14,7 +14,7 @@ from .state import DecodeState
 
 
 @dataclass(slots=True)
-class Outcome:
+class StepOutput:
     """What a step brought: who finished and why, with what, and the newest tokens of who streams."""
 
     finished: dict[int, FinishReason] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Outcome:
     answers: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
 
-class Arriving:
+class HostCopy:
     """A tensor on its way to the host, beside what the device does next.
 
     Args:
@@ -51,18 +51,18 @@ class Arriving:
         return self.tensor().tolist()
 
 
-class Answers:
-    """What a model says to one-shot requests that were encoded together, on its way to the host.
+class EncoderOutputs:
+    """What a model says to encoder-only requests that were encoded together, on its way to the host.
 
     Args:
         request_ids: in the order of the packed batch.
-        packed: see `OneShotModel`.
+        packed: see `EncoderOnlyModel`.
     """
 
     def __init__(self, request_ids: list[int], packed: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         self._request_ids = request_ids
         self._arriving = {
-            name: (Arriving(rows), Arriving(cu_rows)) for name, (rows, cu_rows) in packed.items()
+            name: (HostCopy(rows), HostCopy(cu_rows)) for name, (rows, cu_rows) in packed.items()
         }
 
     def values(self) -> dict[int, dict[str, Tensor]]:
@@ -123,16 +123,16 @@ class Pending:
         outcome: what is known already.
         order: the requests of its batch.
         side: of the state's tables that the step wrote.
-        answers: to the one-shot requests that it admitted.
+        answers: to the encoder-only requests that it admitted.
         done: bool [requests], which of them have ended; None where nothing ran.
         streams: for each decode step the requests that stream, their lengths and newest tokens.
         out_of_memory: whether what it admitted was too much to encode at once.
     """
 
-    outcome: Outcome
-    answers: list[Answers] = field(default_factory=list)
+    outcome: StepOutput
+    answers: list[EncoderOutputs] = field(default_factory=list)
     order: list[Running] = field(default_factory=list)
     side: int = 0
-    done: Arriving | None = None
-    streams: list[tuple[list[Running], Arriving]] = field(default_factory=list)
+    done: HostCopy | None = None
+    streams: list[tuple[list[Running], HostCopy]] = field(default_factory=list)
     out_of_memory: bool = False

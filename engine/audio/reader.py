@@ -1,7 +1,7 @@
 """Audio from the outside world: a file or an array in, one float32 channel at the model's rate out.
 
 Files are decoded by libsndfile (WAV, FLAC, OGG Vorbis, Opus, MP3, AIFF and more) and resampled by soxr.
-This module never imports torch: a tensor is recognised only where its owner has imported torch already.
+This module never imports torch: a tensor is recognized only where its owner has imported torch already.
 """
 
 import glob

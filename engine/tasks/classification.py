@@ -1,22 +1,22 @@
-"""How an engine drives a model that gives recordings or texts labels: one-shot requests."""
+"""How an engine drives a model that gives recordings or texts labels: encoder-only requests."""
 
 from typing import Any
 
 from ..classification import TOP_K, LabelReader
 from ..config import Settings
-from .encoder_only import OneShot
+from .encoder_only import EncoderOnlyTask
 from .inputs import Recordings, Texts
 
 _OPTIONS = {"top_k": TOP_K, "truncate": False}
 
 
-class Classifier(OneShot):
+class Classifier(EncoderOnlyTask):
     """A classifier in an engine.
 
     Args:
-        model: see `OneShotModel`; its answer holds `logits`, one row.
+        model: see `EncoderOnlyModel`; its answer holds `logits`, one row.
         inputs: recordings or texts.
-        settings: see `OneShot`.
+        settings: see `EncoderOnlyTask`.
     """
 
     verb = "classify"

@@ -1,4 +1,4 @@
-"""How an engine drives a CTC model: one-shot requests, and the best path of each as text with its times."""
+"""How an engine drives a CTC model: encoder-only requests, and the best path of each as text with its times."""
 
 import math
 from itertools import groupby
@@ -6,23 +6,23 @@ from typing import Any
 
 from ...models.core.generation_config import GenerationConfig
 from ..config import Settings
-from ..handle import Outcome
+from ..handle import RequestOutput
 from ..outputs import Span, Transcription, TranscriptionReader
-from .encoder_only import OneShot
+from .encoder_only import EncoderOnlyTask
 from .inputs import Recordings
 
 # Options of generation whose value says what CTC does anyway.
 _NEUTRAL = {"num_beams": 1, "do_sample": False, "num_return_sequences": 1}
 
 
-class CTC(OneShot):
+class CTC(EncoderOnlyTask):
     """A CTC model in an engine.
 
     Args:
-        model: see `OneShotModel`; its answer holds `token_ids` and `log_probabilities`, one a frame.
+        model: see `EncoderOnlyModel`; its answer holds `token_ids` and `log_probabilities`, one a frame.
         inputs: recordings.
         tokenizer: its own.
-        settings: see `OneShot`.
+        settings: see `EncoderOnlyTask`.
     """
 
     verb = "transcribe"
@@ -68,7 +68,7 @@ class CTCReader(TranscriptionReader):
         """The text of tokens without repetitions and blanks."""
         return str(self._tokenizer.decode(list(token_ids), group_tokens=False))
 
-    def result(self, outcome: Outcome, source: Any) -> Transcription:
+    def result(self, outcome: RequestOutput, source: Any) -> Transcription:
         """The transcription of an outcome without an error; empty where it was cancelled."""
         if outcome.answer is None:
             return Transcription("", (), outcome.finish_reason, outcome.duration, source=source)

@@ -16,11 +16,11 @@ SECONDS = 3600.0
 TEXT_PLACES = 1024  # texts likewise; a few hundred tokens each take no memory to speak of
 
 
-class OneShot:
-    """A one-shot model in an engine; what it answers is left to who builds on this.
+class EncoderOnlyTask:
+    """A encoder-only model in an engine; what it answers is left to who builds on this.
 
     Args:
-        model: see `OneShotModel`.
+        model: see `EncoderOnlyModel`.
         inputs: what it is given.
         settings: without sizes of a cache: nothing of a request outlives its step.
 
@@ -44,4 +44,4 @@ class OneShot:
         self.ways = [None]
 
     def resolve(self, options: dict[str, Any], duration: float) -> None:
-        """None: the request is one-shot."""
+        """None: the request is encoder-only."""

@@ -42,7 +42,7 @@ def load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any]
         auto, auto_processor = _AUTO[_kind_of(checkpoint)]
         loaded = auto.from_pretrained(checkpoint, device=device, dtype=dtype or torch.float32)
         return loaded, processor or auto_processor.from_pretrained(checkpoint)
-    if not hasattr(model, "generation_loop") and not hasattr(model, "respond"):
+    if not hasattr(model, "generation_loop") and not hasattr(model, "predict"):
         raise ValueError(
             f"model is a {type(model).__name__}; give a checkpoint's name or folder, or a loaded model"
         )
@@ -55,7 +55,7 @@ def load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any]
     return model.eval(), processor
 
 
-def driven(model: Any, processor: Any, settings: Settings) -> Generation | CTC | Classifier:
+def make_task(model: Any, processor: Any, settings: Settings) -> Generation | CTC | Classifier:
     """A loaded model, with its inputs and its loop.
 
     Raises:
@@ -74,7 +74,7 @@ def driven(model: Any, processor: Any, settings: Settings) -> Generation | CTC |
     inputs = Recordings(model, feature_extractor)
     if classifies:
         return Classifier(model, inputs, settings)
-    kind = CTC if hasattr(model, "respond") else Generation
+    kind = CTC if hasattr(model, "predict") else Generation
     return kind(model, inputs, processor.tokenizer, settings)
 
 

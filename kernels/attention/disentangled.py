@@ -199,7 +199,7 @@ def _scores(
 def _skewed(content: Tensor, table: Tensor, rows: Tensor, distances: Tensor) -> Tensor:
     """Products with the table's rows for `distances`, each row of them one place further than the last.
 
-    Distances from one token of a block to all others are neighbours, so that a product with the rows of all
+    Distances from one token of a block to all others are neighbors, so that a product with the rows of all
     distances of the block, read along its diagonals, needs no gathering.
 
     Args:

@@ -1,4 +1,4 @@
-"""Attention over packed sequences: teacher-forced decoders, encoders and one-shot models."""
+"""Attention over packed sequences: teacher-forced decoders, encoders and encoder-only models."""
 
 import math
 from collections.abc import Callable

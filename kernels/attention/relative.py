@@ -268,7 +268,7 @@ def _by_heads(tensor: Tensor) -> Tensor:
 def _add_positions(scores: Tensor, query: Tensor, table: Tensor) -> None:
     """Add the products of one sequence's queries with its positions to `scores` [heads, tokens, tokens].
 
-    The distances from one query to all keys are neighbours, and the next query's are one further: a product
+    The distances from one query to all keys are neighbors, and the next query's are one further: a product
     of a block of queries with the rows of all its distances is read along its diagonals.
 
     Args:

@@ -1,6 +1,6 @@
 """Convolution of a waveform, one channel, to many: what it writes is a hundred times what it reads.
 
-With the statistics over time of what it would give, from which the normalised outputs are written at once.
+With the statistics over time of what it would give, from which the normalized outputs are written at once.
 """
 
 from itertools import product
@@ -14,7 +14,7 @@ from ..linear.activation import activated, code_of
 from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
 from ..runtime.packing import cumulative, positions_within
 
-MOST_TAPS = 16  # of a convolution whose outputs are normalised
+MOST_TAPS = 16  # of a convolution whose outputs are normalized
 
 
 def waveform_filter(
@@ -27,9 +27,9 @@ def waveform_filter(
     stride: int,
     activation: str | None,
     scale: Tensor | None = None,
-    centre: Tensor | None = None,
+    center: Tensor | None = None,
 ) -> Tensor:
-    """`activation(conv1d(waveforms - centre) * scale + shift)` of each utterance, over whole windows.
+    """`activation(conv1d(waveforms - center) * scale + shift)` of each utterance, over whole windows.
 
     Args:
         waveforms: [samples], on a GPU.
@@ -39,7 +39,7 @@ def waveform_filter(
         shift: float32 [C_out], or with a scale [n, C_out].
         stride: samples from one output to the next.
         activation: one of `ACTIVATIONS`, or None.
-        scale, centre: float32 [n, C_out] and [n], or neither.
+        scale, center: float32 [n, C_out] and [n], or neither.
 
     Returns:
         [positions, C_out].
@@ -59,7 +59,7 @@ def waveform_filter(
         ready(taps),
         taps if scale is None else scale,
         taps if shift is None else ready(shift),
-        taps if centre is None else centre,
+        taps if center is None else center,
         out,
         outputs,
         kernel_size,
@@ -107,12 +107,12 @@ def waveform_filter_kernel(
     begin = tl.load(cu_out_ptr + utterance)
     rows = tl.load(cu_out_ptr + utterance + 1) - begin
     samples = waveforms_ptr + tl.load(cu_samples_ptr + utterance).to(tl.int64) + m * stride
-    centre = tl.load(centre_ptr + utterance * scaled) * scaled
+    center = tl.load(centre_ptr + utterance * scaled) * scaled
 
     # Ten products for every output: too few for matrix units to matter beside the writing of it.
     values = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for tap in range(0, taps):
-        sample = tl.load(samples + tap, mask=m < rows, other=0.0).to(tl.float32) - centre
+        sample = tl.load(samples + tap, mask=m < rows, other=0.0).to(tl.float32) - center
         weight = tl.load(taps_ptr + tap * N + n, mask=n < N, other=0.0)
         values += sample[:, None] * weight[None, :]
     own = utterance.to(tl.int64) * N * scaled + n
@@ -135,7 +135,7 @@ def filter_statistics(
     *,
     stride: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale and shift [n, C_out] and centre [n] with which `waveform_filter` gives what has mean 0 and
+    """Scale and shift [n, C_out] and center [n] with which `waveform_filter` gives what has mean 0 and
     variance 1 over each utterance's outputs, times `norm_weight` plus `norm_bias`; float32.
 
     Two launches, in float64: moments of pieces of each utterance's windows, and what follows from them.
@@ -147,7 +147,7 @@ def filter_statistics(
     """
     device, (kernel_size, outputs) = waveforms.device, taps.shape
     scale, shift = waveforms.new_empty(2, len(counts), outputs, dtype=torch.float32)
-    centre = waveforms.new_empty(len(counts), dtype=torch.float32)
+    center = waveforms.new_empty(len(counts), dtype=torch.float32)
     case = window_moments_kernel.case(device, waveforms.dtype)
     owner, place = pieces(counts, case.constant("SPAN"), device)
     span = case.constant("SPAN")
@@ -180,12 +180,12 @@ def filter_statistics(
         ready(norm_bias),
         scale,
         shift,
-        centre,
+        center,
         outputs,
         kernel_size,
         eps,
     )
-    return scale, shift, centre
+    return scale, shift, center
 
 
 @kernel()

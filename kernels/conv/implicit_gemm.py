@@ -99,7 +99,7 @@ def window_product_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    # So that neighbours share weights and rows in the L2, GROUP row blocks go through all columns together.
+    # So that neighbors share weights and rows in the L2, GROUP row blocks go through all columns together.
     row_blocks, column_blocks = tl.cdiv(rows, BLOCK_M), tl.cdiv(N, BLOCK_N)
     in_group = GROUP * column_blocks
     first_block = tl.program_id(0) // in_group * GROUP

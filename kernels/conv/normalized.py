@@ -1,8 +1,8 @@
-"""Convolution, normalisation over time and activation in one: the first layer of wav2vec2's feature encoder.
+"""Convolution, normalization over time and activation in one: the first layer of wav2vec2's feature encoder.
 
-The outputs are a hundred times as many numbers as the waveform. To normalise them afterwards is to write and
+The outputs are a hundred times as many numbers as the waveform. To normalize them afterwards is to write and
 read them again and again; but a channel's mean and variance follow from the windows' own mean and covariance,
-which are a few numbers, so outputs are written once, normalised.
+which are a few numbers, so outputs are written once, normalized.
 """
 
 import torch
@@ -26,7 +26,7 @@ from .waveform import (
 )
 
 
-def normalised_conv(
+def normalized_conv(
     waveforms: Tensor,
     cu_samples: Tensor,
     weight: Tensor,
@@ -45,7 +45,7 @@ def normalised_conv(
         waveforms: [samples, 1], utterances end to end.
         cu_samples: int32 [n + 1], where each utterance begins; first 0, last the number of samples.
         weight: [C_out, 1, kernel], as in `torch.nn.Conv1d`.
-        norm_weight, norm_bias: [C_out], of the normalisation.
+        norm_weight, norm_bias: [C_out], of the normalization.
         eps: added to the variance.
         stride: samples from one output to the next.
         activation: one of `ACTIVATIONS`.
@@ -59,12 +59,12 @@ def normalised_conv(
     check_cu_seqlens(cu_samples, waveforms.shape[0], "cu_samples")
     if waveforms.dim() != 2 or waveforms.shape[1] != 1 or weight.shape[1] != 1:
         raise ValueError(
-            "normalised_conv takes waveforms [samples, 1] and weights [C_out, 1, kernel], got "
+            "normalized_conv takes waveforms [samples, 1] and weights [C_out, 1, kernel], got "
             f"{list(waveforms.shape)} and {list(weight.shape)}"
         )
     if norm_weight.shape != weight.shape[:1] or norm_bias.shape != weight.shape[:1]:
         raise ValueError(
-            f"normalised_conv to {weight.shape[0]} channels got a normalisation of "
+            f"normalized_conv to {weight.shape[0]} channels got a normalization of "
             f"{list(norm_weight.shape)} and {list(norm_bias.shape)}"
         )
     if stride < 1:
@@ -76,16 +76,16 @@ def normalised_conv(
         weight,
         norm_weight,
         norm_bias,
-        reference=normalised_conv_reference,
-        cpu=normalised_conv_cpu,
-        triton=normalised_conv_triton,
+        reference=normalized_conv_reference,
+        cpu=normalized_conv_cpu,
+        triton=normalized_conv_triton,
     )
     return run(
         waveforms, cu_samples, weight, norm_weight, norm_bias, eps, stride=stride, activation=activation
     )
 
 
-def normalised_conv_reference(
+def normalized_conv_reference(
     waveforms: Tensor,
     cu_samples: Tensor,
     weight: Tensor,
@@ -104,7 +104,7 @@ def normalised_conv_reference(
     return out, cu_out
 
 
-def normalised_conv_cpu(
+def normalized_conv_cpu(
     waveforms: Tensor,
     cu_samples: Tensor,
     weight: Tensor,
@@ -126,9 +126,9 @@ def normalised_conv_cpu(
         if not place.shape[0]:
             continue
         # From their middle, so that samples far from zero lose nothing in float32.
-        centred = utterance - utterance.mean()
-        scaled, shift = _statistics(windows(centred, kernel, stride), flat, norm_weight, norm_bias, eps)
-        rows = windows(centred.to(wide), kernel, stride)
+        centered = utterance - utterance.mean()
+        scaled, shift = _statistics(windows(centered, kernel, stride), flat, norm_weight, norm_bias, eps)
+        rows = windows(centered.to(wide), kernel, stride)
         scaled, shift = scaled.to(wide), shift.to(wide)
         for some, there in zip(rows.split(ROWS), place.split(ROWS), strict=True):
             there.copy_(linear_cpu(some, scaled, shift, activation=activation))
@@ -138,7 +138,7 @@ def normalised_conv_cpu(
 def _statistics(
     rows: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Weights and bias of the normalised convolution. In float64: a channel that listens to high frequencies
+    """Weights and bias of the normalized convolution. In float64: a channel that listens to high frequencies
     has a variance that is a small difference of large sums."""
     means = rows.mean(0)
     deviations = rows - means
@@ -148,7 +148,7 @@ def _statistics(
     return scaled, norm_bias - scaled @ means
 
 
-def normalised_conv_triton(
+def normalized_conv_triton(
     waveforms: Tensor,
     cu_samples: Tensor,
     weight: Tensor,
@@ -167,7 +167,7 @@ def normalised_conv_triton(
         return out, cu_out
     counts = [valid_length(end - start, kernel, stride) for start, end in spans(cu_samples)]
     taps, samples = kept(weight, by_tap), waveforms.reshape(-1)
-    scale, shift, centre = filter_statistics(
+    scale, shift, center = filter_statistics(
         samples, cu_samples, counts, taps, norm_weight.float(), norm_bias.float(), eps, stride=stride
     )
     out = waveform_filter(
@@ -179,6 +179,6 @@ def normalised_conv_triton(
         stride=stride,
         activation=activation,
         scale=scale,
-        centre=centre,
+        center=center,
     )
     return out, cumulative(counts, waveforms.device)

@@ -1,6 +1,6 @@
 """Strided 1-D convolution with bias and gated linear unit, over packed utterances.
 
-Each utterance sees its own zero edges, so a neighbour in the batch never leaks into it.
+Each utterance sees its own zero edges, so a neighbor in the batch never leaks into it.
 """
 
 import torch
@@ -164,7 +164,7 @@ def conv_subsample_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    # Neighbouring programs share weights and rows in the L2: GROUP row blocks go through all columns
+    # Neighboring programs share weights and rows in the L2: GROUP row blocks go through all columns
     # together.
     row_blocks, column_blocks = tl.cdiv(rows, BLOCK_M), tl.cdiv(N, BLOCK_N)
     in_group = GROUP * column_blocks

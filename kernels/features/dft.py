@@ -84,10 +84,10 @@ def fbank_kernel(
             # them in shared memory: three times as much of it on sm_90, and more registers than there are.
             if begin < K:
                 back = tl.minimum(k, 1)[None, :]  # pre-emphasis takes the first sample for the one before it
-                a = _emphasised(waveforms_ptr, start, k, back, mean, window_ptr, length, preemphasis)
-                b = _emphasised(waveforms_ptr, start, 2 * K - 1 - k, 1, mean, window_ptr, length, preemphasis)
-                c = _emphasised(waveforms_ptr, start, 2 * K + k, 1, mean, window_ptr, length, preemphasis)
-                d = _emphasised(waveforms_ptr, start, 4 * K - 1 - k, 1, mean, window_ptr, length, preemphasis)
+                a = _emphasized(waveforms_ptr, start, k, back, mean, window_ptr, length, preemphasis)
+                b = _emphasized(waveforms_ptr, start, 2 * K - 1 - k, 1, mean, window_ptr, length, preemphasis)
+                c = _emphasized(waveforms_ptr, start, 2 * K + k, 1, mean, window_ptr, length, preemphasis)
+                d = _emphasized(waveforms_ptr, start, 4 * K - 1 - k, 1, mean, window_ptr, length, preemphasis)
             added = ((c + b) + sign * (a + d)) * scale[:, None]
             subtracted = ((c - b) + sign * (a - d)) * scale[:, None]
             table = tables + k[:, None] * (4 * LINES) + line[None, :]
@@ -109,7 +109,7 @@ def fbank_kernel(
 
 
 @triton.jit
-def _emphasised(waveforms_ptr, start, place, back, mean, window_ptr, length, preemphasis):
+def _emphasized(waveforms_ptr, start, place, back, mean, window_ptr, length, preemphasis):
     """Samples at these places of the frames without their mean, after pre-emphasis, times the window."""
     # In the padding, where the window is 0, the last sample stands for all: the next could be no number.
     own = waveforms_ptr + (start[:, None] + tl.minimum(place, length - 1)[None, :])

@@ -262,11 +262,11 @@ def _mel_matrix(
 ) -> Tensor:
     """Triangles [padded_length / 2 + 1, bins], straight and equally spaced in mel, computed in float64."""
     edges = torch.linspace(_mel(low), _mel(sampling_rate / 2), bins + 2, dtype=torch.float64)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    left, center, right = edges[:-2], edges[1:-1], edges[2:]
     frequencies = torch.arange(padded_length // 2 + 1, dtype=torch.float64) * (sampling_rate / padded_length)
     mels = 1127.0 * torch.log1p(frequencies / 700.0)[:, None]
-    rising = (mels - left) / (centre - left)
-    falling = (right - mels) / (right - centre)
+    rising = (mels - left) / (center - left)
+    falling = (right - mels) / (right - center)
     return torch.minimum(rising, falling).clamp(min=0.0).to(device=device, dtype=dtype).contiguous()
 
 

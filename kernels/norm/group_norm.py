@@ -1,4 +1,4 @@
-"""Group normalisation over packed utterances, each over its own time steps (wav2vec2's first layer)."""
+"""Group normalization over packed utterances, each over its own time steps (wav2vec2's first layer)."""
 
 import torch
 import triton
@@ -111,7 +111,7 @@ def group_norm_triton(
 ) -> Tensor:
     """Three launches: statistics of pieces of 1,024 steps, those of utterances made of them, the result.
 
-    An utterance's pieces begin at its own first step, so their sums do not depend on its neighbours.
+    An utterance's pieces begin at its own first step, so their sums do not depend on its neighbors.
     """
     (tokens, channels), utterances = hidden.shape, cu_tokens.numel() - 1
     out = torch.empty_like(hidden, memory_format=torch.contiguous_format)

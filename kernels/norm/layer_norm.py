@@ -1,4 +1,4 @@
-"""Layer normalisation and RMS normalisation over the last dimension, with a fused residual."""
+"""Layer normalization and RMS normalization over the last dimension, with a fused residual."""
 
 from typing import overload
 
@@ -150,17 +150,17 @@ def layer_norm_triton(
     activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """One launch; the mean first, then the squared deviations from it, in float32."""
-    return _normalised(hidden, weight, bias, eps, residual, activation)
+    return _normalized(hidden, weight, bias, eps, residual, activation)
 
 
 def rms_norm_triton(
     hidden: Tensor, weight: Tensor, eps: float = 1e-6, *, residual: Tensor | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The same kernel, with a mean of 0 and no bias."""
-    return _normalised(hidden, weight, None, eps, residual)
+    return _normalized(hidden, weight, None, eps, residual)
 
 
-def _normalised(
+def _normalized(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -206,7 +206,7 @@ def layer_norm_kernel(
     rows: tl.int32,
     N: tl.int32,
     has_residual: tl.int32,  # 0 or 1; without it nothing is written to total
-    centred: tl.int32,  # 1 for layer norm; 0 for RMS norm, which has neither mean nor bias
+    centered: tl.int32,  # 1 for layer norm; 0 for RMS norm, which has neither mean nor bias
     activation: tl.int32,  # its `code_of`
     eps: tl.float32,
     ROWS: tl.constexpr,
@@ -225,7 +225,7 @@ def layer_norm_kernel(
             inside = (start + n < N)[None, :]
             there, also = (m < rows)[:, None] & inside, added[:, None] & inside
             partial += summed(hidden_ptr, residual_ptr, offsets + start, there, also).to(tl.float32)
-        mean = tl.where(centred == 1, tl.sum(partial, 1) / N, 0.0)
+        mean = tl.where(centered == 1, tl.sum(partial, 1) / N, 0.0)
         partial = tl.zeros((ROWS, BLOCK), tl.float32)
         for start in range(0, N, BLOCK):
             inside = (start + n < N)[None, :]
@@ -239,7 +239,7 @@ def layer_norm_kernel(
             there, also = (m < rows)[:, None] & inside, added[:, None] & inside
             row = summed(hidden_ptr, residual_ptr, offsets + start, there, also)
             weight = tl.load(weight_ptr + start + n, mask=start + n < N, other=0.0).to(tl.float32)
-            bias = tl.load(bias_ptr + start + n, mask=start + n < N * centred, other=0.0).to(tl.float32)
+            bias = tl.load(bias_ptr + start + n, mask=start + n < N * centered, other=0.0).to(tl.float32)
             out = (row.to(tl.float32) - mean[:, None]) * scale[:, None] * weight[None, :] + bias[None, :]
             out = activated(out, activation)
             tl.store(out_ptr + offsets + start, out.to(out_ptr.dtype.element_ty), mask=there)
@@ -250,18 +250,18 @@ def layer_norm_kernel(
         row = summed(hidden_ptr, residual_ptr, offsets, there, also)
         tl.store(total_ptr + offsets, row, mask=also)
         wide = row.to(tl.float32)
-        mean = tl.where(centred == 1, tl.sum(wide, 1) / N, 0.0)
+        mean = tl.where(centered == 1, tl.sum(wide, 1) / N, 0.0)
         deviation = tl.where(inside, wide - mean[:, None], 0.0)
         scale = tl.rsqrt(tl.sum(deviation * deviation, 1) / N + eps)
         weight = tl.load(weight_ptr + n, mask=n < N, other=0.0).to(tl.float32)
-        bias = tl.load(bias_ptr + n, mask=n < N * centred, other=0.0).to(tl.float32)
+        bias = tl.load(bias_ptr + n, mask=n < N * centered, other=0.0).to(tl.float32)
         out = activated(deviation * scale[:, None] * weight[None, :] + bias[None, :], activation)
         tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=there)
 
 
 @triton.jit
 def summed(hidden_ptr, residual_ptr, offsets, there, added):
-    """hidden + residual, rounded to their type as torch's sum is: what is normalised is what is handed on.
+    """hidden + residual, rounded to their type as torch's sum is: what is normalized is what is handed on.
     0 where there is neither."""
     hidden = tl.load(hidden_ptr + offsets, mask=there, other=0.0).to(tl.float32)
     residual = tl.load(residual_ptr + offsets, mask=added, other=0.0).to(tl.float32)

@@ -1,4 +1,4 @@
-"""Mean and variance normalisation of each utterance's features."""
+"""Mean and variance normalization of each utterance's features."""
 
 import torch
 import triton
@@ -135,8 +135,8 @@ def utterance_cmvn_kernel(
         there = (begin + frame < frames)[:, None] & here
         places = utterance[None, :] + (begin + frame).to(tl.int64)[:, None] * bins
         values = tl.load(features_ptr + places, mask=there, other=0.0)
-        centred = values - first[None, :] - mean[None, :]
-        values = tl.where(normalize_means > 0, centred, values)
+        centered = values - first[None, :] - mean[None, :]
+        values = tl.where(normalize_means > 0, centered, values)
         tl.store(out_ptr + places, values / deviation[None, :], mask=there)
 
 

@@ -1,4 +1,4 @@
-"""Mean and variance normalisation of each utterance's samples."""
+"""Mean and variance normalization of each utterance's samples."""
 
 import torch
 import triton.language as tl

@@ -102,7 +102,7 @@ def mean_pool_pieces_kernel(
     SPAN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    # Blocks of columns first, so that neighbours in time read neighbours in memory.
+    # Blocks of columns first, so that neighbors in time read neighbors in memory.
     column_blocks = tl.cdiv(width, BLOCK)
     place = tl.program_id(0) // column_blocks
     c = tl.program_id(0) % column_blocks * BLOCK + tl.arange(0, BLOCK)
@@ -120,7 +120,7 @@ def mean_pool_pieces_kernel(
     rows = length - done  # 0 or less in a place that is left over
 
     # The whole piece and no loop, so that its loads are under way together. It begins at so many rows of its
-    # own sequence: which rows are added up, and in which order, no neighbour can change.
+    # own sequence: which rows are added up, and in which order, no neighbor can change.
     t = tl.arange(0, SPAN)
     offsets = (start + done).to(tl.int64) * width + t[:, None] * width + c[None, :]
     there = (t < rows)[:, None] & (c < width)[None, :]

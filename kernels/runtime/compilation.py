@@ -98,7 +98,7 @@ def compile_case(case: Case) -> Resources:
         raise RuntimeError(
             "TRITON_INTERPRET=1 is set, and interpreted functions cannot be compiled; unset it"
         )
-    function, signature, attributes = specialisation(case)
+    function, signature, attributes = specialization(case)
     with triton.knobs.amd.scope():
         triton.knobs.amd.use_buffer_ops = False  # as launch.py has it
         compiled = triton.compile(
@@ -111,7 +111,7 @@ def compile_case(case: Case) -> Resources:
     return _of_cubin(case, compiled.asm["cubin"], compiled.asm["ptx"], compiled.metadata.shared)
 
 
-def specialisation(case: Case) -> tuple[Any, dict[str, str], dict[tuple[int], list[list[Any]]]]:
+def specialization(case: Case) -> tuple[Any, dict[str, str], dict[tuple[int], list[list[Any]]]]:
     """What a launch of this case compiles: the function, its parameters' types, and what is known of them."""
     function = case.kernel.aligned if case.aligned else case.kernel.plain
     types = dict(case.types) | dict.fromkeys(dict(case.constants), "constexpr")

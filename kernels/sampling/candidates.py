@@ -18,7 +18,7 @@ def top_candidates(
     *,
     running: Tensor | None = None,
     beams: int = 1,
-    normalise: bool = False,
+    normalize: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The `count` largest of each request, in descending order; equal ones by the lowest index.
 
@@ -27,7 +27,7 @@ def top_candidates(
         count: how many, at most beams * n.
         running: float32 [requests * beams], what is added to each row.
         beams: rows of a request, next to each other.
-        normalise: log-softmax before anything is added.
+        normalize: log-softmax before anything is added.
 
     Returns:
         values float32 [requests, count] and indices int64 [requests, count], of beam * n + place in the row.
@@ -37,7 +37,7 @@ def top_candidates(
     """
     _check(scores, count, beams)
     run = choose(scores, running, reference=top_candidates_reference, triton=top_candidates_triton)
-    return run(scores, count, running=running, beams=beams, normalise=normalise)
+    return run(scores, count, running=running, beams=beams, normalize=normalize)
 
 
 def draw_candidates(
@@ -81,13 +81,13 @@ def top_candidates_reference(
     *,
     running: Tensor | None = None,
     beams: int = 1,
-    normalise: bool = False,
+    normalize: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The specification, in plain torch.
 
     torch.topk promises no order among equal values, so a tie at the border is settled by a stable sort.
     """
-    scores = log_softmax_reference(scores) if normalise else scores
+    scores = log_softmax_reference(scores) if normalize else scores
     scores = _by_request(scores, running, beams)
     values, indices = scores.topk(count, dim=-1)
     border = values[:, -1:]
@@ -131,7 +131,7 @@ def top_candidates_triton(
     *,
     running: Tensor | None = None,
     beams: int = 1,
-    normalise: bool = False,
+    normalize: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Two launches: what can be among the best of each row, then their ranks in each request."""
     (rows, width), device = scores.shape, scores.device
@@ -153,7 +153,7 @@ def top_candidates_triton(
         count,
         slots,
         int(running is not None),
-        int(normalise),
+        int(normalize),
     )
     ranking_kernel.case(device).launch((rows,), winners, found, values, indices, beams, count, slots)
     return values, indices
@@ -202,7 +202,7 @@ def winners_kernel(
     count: tl.int32,
     slots: tl.int32,
     has_running: tl.int32,  # 0 or 1, as the next one
-    normalise: tl.int32,
+    normalize: tl.int32,
     BLOCK: tl.constexpr,
 ):
     """Everything of a row that can be among the `count` best, and little besides.
@@ -221,8 +221,8 @@ def winners_kernel(
         lane_keys = tl.maximum(lane_keys, tl.where(n < N, order_key(values), LOWEST_KEY))
         peaks, sums = with_values(peaks, sums, values)
     peak, spread = total_sums(peaks, sums)
-    peak = tl.where(normalise > 0, peak, 0.0)
-    spread = tl.where(normalise > 0, spread, 0.0)
+    peak = tl.where(normalize > 0, peak, 0.0)
+    spread = tl.where(normalize > 0, spread, 0.0)
     running = tl.load(running_ptr + row, mask=has_running > 0, other=0.0)
 
     bound = tl.full((), LOWEST_KEY, tl.int32)  # where there are fewer lanes than candidates

@@ -60,7 +60,7 @@ def apply_rules(
     rules: TokenRules,
     *,
     min_lengths: Tensor | None = None,
-    normalise: bool = False,
+    normalize: bool = False,
 ) -> Tensor:
     """Scores after every rule; rows share the rules but not their lengths.
 
@@ -72,13 +72,13 @@ def apply_rules(
         rules: see `TokenRules`.
         min_lengths: int [rows], each row's own `min_length`; that of the rules by default. Rules that have
             none hold no end back.
-        normalise: log-softmax before the first rule.
+        normalize: log-softmax before the first rule.
 
     Returns:
         float32 [rows, vocabulary].
     """
     run = choose(scores, tokens, lengths, reference=apply_rules_reference, triton=apply_rules_triton)
-    return run(scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalise=normalise)
+    return run(scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalize=normalize)
 
 
 def apply_rules_reference(
@@ -89,14 +89,14 @@ def apply_rules_reference(
     rules: TokenRules,
     *,
     min_lengths: Tensor | None = None,
-    normalise: bool = False,
+    normalize: bool = False,
 ) -> Tensor:
     """The specification, in plain torch: one rule after the other over all scores."""
     scores = scores if scores.dtype == torch.float64 else scores.float()
-    if normalise:
+    if normalize:
         scores = log_softmax_reference(scores)
     if rules.repetition_penalty != 1.0:
-        scores = penalise_repetition(scores, tokens, lengths, rules.repetition_penalty)
+        scores = penalize_repetition(scores, tokens, lengths, rules.repetition_penalty)
     if rules.ngram_size:
         scores = ban_repeated_ngrams(scores, tokens, lengths, rules.ngram_size)
     for sequence in rules.banned_sequences:
@@ -115,7 +115,7 @@ def apply_rules_reference(
     return scores
 
 
-def penalise_repetition(scores: Tensor, tokens: Tensor, lengths: Tensor, penalty: float) -> Tensor:
+def penalize_repetition(scores: Tensor, tokens: Tensor, lengths: Tensor, penalty: float) -> Tensor:
     """Scores of tokens already there, divided by `penalty` where positive and multiplied where negative.
 
     Args:
@@ -193,7 +193,7 @@ def apply_rules_triton(
     rules: TokenRules,
     *,
     min_lengths: Tensor | None = None,
-    normalise: bool = False,
+    normalize: bool = False,
 ) -> Tensor:
     """One launch: a pass over the vocabulary (two with log-softmax), then single tokens."""
     rows, vocabulary = scores.shape
@@ -213,7 +213,7 @@ def apply_rules_triton(
         out,
         vocabulary,
         tokens.shape[1],
-        int(normalise),
+        int(normalize),
         rules.repetition_penalty,
         int(rules.repetition_penalty != 1.0),
         rules.ngram_size,
@@ -257,9 +257,9 @@ def rules_kernel(
     out_ptr,  # [rows, N]
     N: tl.int32,
     longest: tl.int32,
-    normalise: tl.int32,  # 0 or 1
+    normalize: tl.int32,  # 0 or 1
     penalty: tl.float32,
-    penalised: tl.int32,  # 0 or 1: whether there is a penalty
+    penalized: tl.int32,  # 0 or 1: whether there is a penalty
     ngram_size: tl.int32,  # 0 for any
     sequences: tl.int32,  # banned ones
     sequence_width: tl.int32,  # tokens of the longest
@@ -298,14 +298,14 @@ def rules_kernel(
             _assign(to_ptr, table_ptr, first_forced, 0.0, N, LIST_BLOCK)
     else:
         peak, spread = 0.0, 0.0
-        if normalise > 0:
+        if normalize > 0:
             peak, spread = row_sums(in_ptr, N, BLOCK)
         for start in range(0, N, BLOCK):
             n = start + tl.arange(0, BLOCK)
             values = tl.load(in_ptr + n, mask=n < N).to(tl.float32)
             tl.store(to_ptr + n, values - peak - spread, mask=n < N)
         tl.debug_barrier()  # from here on other threads write what one has written above
-        _penalise(in_ptr, to_ptr, history_ptr, length * penalised, peak, spread, penalty, N, LIST_BLOCK)
+        _penalize(in_ptr, to_ptr, history_ptr, length * penalized, peak, spread, penalty, N, LIST_BLOCK)
         tl.debug_barrier()
         # All the bans write the same, so they need no order among themselves.
         _ban_ngrams(to_ptr, history_ptr, length, ngram_size, N, LIST_BLOCK)
@@ -333,7 +333,7 @@ def _write(to_ptr, token, value, N):
 
 
 @triton.jit
-def _penalise(in_ptr, to_ptr, history_ptr, count, peak, spread, penalty, N, BLOCK: tl.constexpr):
+def _penalize(in_ptr, to_ptr, history_ptr, count, peak, spread, penalty, N, BLOCK: tl.constexpr):
     """The penalty for the first `count` tokens of the history, for each distinct one once: the old score
     comes from the input, so that a token found twice is written the same twice."""
     for start in range(0, count, BLOCK):

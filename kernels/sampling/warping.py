@@ -29,7 +29,7 @@ def warp(
     top_k: int = 0,
     top_p: float = 1.0,
     keep: int = 1,
-    renormalise: bool = False,
+    renormalize: bool = False,
 ) -> Tensor:
     """Temperature, then top-k, then top-p, as transformers orders them, then log-softmax.
 
@@ -40,15 +40,15 @@ def warp(
         top_p: the least likely tokens that together have at most 1 - top_p become -inf, of equally likely
             ones the first; 1 keeps all.
         keep: tokens that always stay.
-        renormalise: whether the result is log-probabilities.
+        renormalize: whether the result is log-probabilities.
 
     Returns:
         float32 [rows, vocabulary]; `scores` itself where there is nothing to do.
     """
     if temperature == 1.0 and not top_k and top_p >= 1.0:
-        return log_softmax(scores) if renormalise else scores
+        return log_softmax(scores) if renormalize else scores
     run = choose(scores, reference=warp_reference, triton=warp_triton)
-    return run(scores, temperature=temperature, top_k=top_k, top_p=top_p, keep=keep, renormalise=renormalise)
+    return run(scores, temperature=temperature, top_k=top_k, top_p=top_p, keep=keep, renormalize=renormalize)
 
 
 def warp_reference(
@@ -58,7 +58,7 @@ def warp_reference(
     top_k: int = 0,
     top_p: float = 1.0,
     keep: int = 1,
-    renormalise: bool = False,
+    renormalize: bool = False,
 ) -> Tensor:
     """The specification, in plain torch."""
     scores = scores if scores.dtype == torch.float64 else scores.float()
@@ -72,7 +72,7 @@ def warp_reference(
         removed = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
         removed[:, -keep:] = False
         scores = scores.masked_fill(removed.scatter(-1, order, removed), float("-inf"))
-    return log_softmax_reference(scores) if renormalise else scores
+    return log_softmax_reference(scores) if renormalize else scores
 
 
 def warp_triton(
@@ -82,7 +82,7 @@ def warp_triton(
     top_k: int = 0,
     top_p: float = 1.0,
     keep: int = 1,
-    renormalise: bool = False,
+    renormalize: bool = False,
 ) -> Tensor:
     """One launch. What stays is all above one score and the last of those equal to it, so that score is
     searched for, by counting or adding up what lies below a guess; a row stays in the cache meanwhile."""
@@ -98,7 +98,7 @@ def warp_triton(
         min(max(top_k, keep), vocabulary) if top_k else 0,
         1 - top_p if top_p < 1.0 else -math.inf,
         min(keep, vocabulary),
-        int(renormalise),
+        int(renormalize),
     )
     return out
 
@@ -112,7 +112,7 @@ def warp_kernel(
     top_k: tl.int32,  # 0 for all
     removable: tl.float32,  # 1 - top_p, or -inf
     keep: tl.int32,
-    renormalise: tl.int32,  # 0 or 1
+    renormalize: tl.int32,  # 0 or 1
     BLOCK: tl.constexpr,
 ):
     base = tl.program_id(0).to(tl.int64) * N
@@ -148,7 +148,7 @@ def warp_kernel(
         tl.store(row_ptr + n, values, mask=n < N)
         peaks, sums = with_values(peaks, sums, values)
         seen += tl.sum(equal, axis=0)
-    if renormalise > 0:
+    if renormalize > 0:
         peak, spread = total_sums(peaks, sums)
         tl.debug_barrier()
         for start in range(0, N, BLOCK):

@@ -23,7 +23,7 @@ class AlbertConfig(PretrainedConfig):
         max_position_embeddings: rows of the position table.
         type_vocab_size: rows of the token type table.
         initializer_range: standard deviation of fresh weights.
-        layer_norm_eps: added to the variance by every normalisation.
+        layer_norm_eps: added to the variance by every normalization.
         classifier_dropout_prob: of a classifier's head, in training.
         tie_word_embeddings: for heads that are not here.
 

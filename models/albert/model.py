@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
-from ..bert.layers import BertEmbeddings, BertProjections, add_normalised, check_token_types
+from ..bert.layers import BertEmbeddings, BertProjections, add_normalized, check_token_types
 from ..core.attention import DecoderAttention
 from ..core.classification import first_of_padded, labels_of
 from ..core.config import PretrainedConfig
@@ -14,7 +14,7 @@ from ..core.layers import rows_of
 from ..core.model import PretrainedModel
 from ..core.outputs import BaseModelOutputWithPoolingAndCrossAttentions, as_asked
 from ..core.parameters import ParametersMixin
-from ..core.stack import DecoderSizes, PositionRows, TextDecoder
+from ..core.stack import DecoderSizes, PositionIndexer, TransformerStack
 from ..core.text_classifier import TextClassifier
 from .config import AlbertConfig
 
@@ -50,11 +50,11 @@ class AlbertAttention(BertProjections):
         mixed = attention.self_attention(index, query, key, value, self.scale)
         dropout = self.dropout if self.training else 0.0
         mixed, hidden = rows_of(mixed, wanted), rows_of(hidden, wanted)
-        return add_normalised(self.dense, self.LayerNorm, mixed.flatten(1), hidden, dropout)
+        return add_normalized(self.dense, self.LayerNorm, mixed.flatten(1), hidden, dropout)
 
 
 class AlbertLayer(nn.Module):
-    """Self-attention, then feed-forward, each normalised after."""
+    """Self-attention, then feed-forward, each normalized after."""
 
     # Attention layouts number layers to keep keys and values by, which an encoder does not read.
     index = 0
@@ -71,7 +71,7 @@ class AlbertLayer(nn.Module):
         """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
         hidden = self.attention(hidden, attention, self.index, wanted)
         inner = linear(hidden, self.ffn.weight, self.ffn.bias, activation=self.activation)
-        return add_normalised(self.ffn_output, self.full_layer_layer_norm, inner, hidden)
+        return add_normalized(self.ffn_output, self.full_layer_layer_norm, inner, hidden)
 
 
 class AlbertLayerGroup(nn.Module):
@@ -93,7 +93,7 @@ class AlbertTransformer(nn.Module):
         )
 
 
-class AlbertModel(TextDecoder, ParametersMixin, AlbertCheckpoint):
+class AlbertModel(TransformerStack, ParametersMixin, AlbertCheckpoint):
     """ALBERT without a head; every token sees all of its text.
 
     Args:
@@ -109,7 +109,7 @@ class AlbertModel(TextDecoder, ParametersMixin, AlbertCheckpoint):
         self.embeddings = BertEmbeddings(config, width=config.embedding_size)
         self.encoder = AlbertTransformer(config)
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
-        self.initialise()
+        self.initialize()
 
     def forward(  # type: ignore[override]  # its order of arguments is another one
         self,
@@ -151,7 +151,7 @@ class AlbertModel(TextDecoder, ParametersMixin, AlbertCheckpoint):
 
     @property
     def sizes(self) -> DecoderSizes:
-        """See `TextDecoder`; the width is that of what is embedded."""
+        """See `TransformerStack`; the width is that of what is embedded."""
         config = self.config
         return DecoderSizes(
             config.num_hidden_layers * config.inner_group_num,
@@ -161,13 +161,13 @@ class AlbertModel(TextDecoder, ParametersMixin, AlbertCheckpoint):
         )
 
     @property
-    def positions(self) -> PositionRows:
-        """See `TextDecoder`."""
-        return PositionRows(0, self.config.max_position_embeddings)
+    def positions(self) -> PositionIndexer:
+        """See `TransformerStack`."""
+        return PositionIndexer(0, self.config.max_position_embeddings)
 
     @property
     def layer_stack(self) -> nn.ModuleList:
-        """See `TextDecoder`; the same layers come again and again."""
+        """See `TransformerStack`; the same layers come again and again."""
         count, groups = self.config.num_hidden_layers, self.encoder.albert_layer_groups
         # In transformers' arithmetic, which decides where the layers do not divide among the groups.
         chosen = [groups[int(place / (count / len(groups)))] for place in range(count)]
@@ -176,7 +176,7 @@ class AlbertModel(TextDecoder, ParametersMixin, AlbertCheckpoint):
         )
 
     def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TextDecoder`; dropout, which elsewhere follows, comes before the map to the layers' width."""
+        """See `TransformerStack`; dropout, which elsewhere follows, comes before the map to the layers' width."""
         narrow = self.embeddings(given, rows, token_types)
         narrow = F.dropout(narrow, self.config.hidden_dropout_prob, self.training)
         widen = self.encoder.embedding_hidden_mapping_in
@@ -213,7 +213,7 @@ class AlbertForSequenceClassification(TextClassifier, AlbertCheckpoint):
         self.albert = AlbertModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, labels_of(config))
-        self.initialise()
+        self.initialize()
 
     def classify(self, first: Tensor) -> Tensor:
         """See `TextClassifier`."""

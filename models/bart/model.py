@@ -1,4 +1,4 @@
-"""BART (arXiv 1910.13461): learned positions, layers that normalise what they put out."""
+"""BART (arXiv 1910.13461): learned positions, layers that normalize what they put out."""
 
 from typing import Any, ClassVar
 
@@ -8,8 +8,8 @@ from ..core.config import PretrainedConfig
 from ..core.encoder_decoder import TextToTextModel
 from ..core.encoder_decoder_classifier import ClassificationHead, TextToTextClassifier
 from ..core.fairseq_decoder import FairseqCausalLM, FairseqDecoder
-from ..core.layers import EncoderLayer, embedding_scale, normalise
-from ..core.stack import DecoderSizes, PositionRows, TextDecoder, embed_tokens
+from ..core.layers import EncoderLayer, embedding_scale, normalize
+from ..core.stack import DecoderSizes, PositionIndexer, TransformerStack, embed_tokens
 from .config import BartConfig, BartLikeConfig
 
 
@@ -30,13 +30,13 @@ class LearnedPositions(nn.Embedding):
         return self.weight
 
     @property
-    def rows(self) -> PositionRows:
-        """See `TextDecoder.positions`."""
-        return PositionRows(first=2, limit=self.num_embeddings - 2)
+    def rows(self) -> PositionIndexer:
+        """See `TransformerStack.positions`."""
+        return PositionIndexer(first=2, limit=self.num_embeddings - 2)
 
 
 class BartDecoder(FairseqDecoder):
-    """What is embedded is normalised; so is what every part of a layer puts out, and nothing after that."""
+    """What is embedded is normalized; so is what every part of a layer puts out, and nothing after that."""
 
     def __init__(self, config: BartLikeConfig, *, norm_first: bool = False) -> None:
         positions = LearnedPositions(config.max_position_embeddings, config.d_model)
@@ -56,7 +56,7 @@ class BartForCausalLM(FairseqCausalLM):
         super().__init__(config, BartDecoder(config))
 
 
-class BartEncoder(TextDecoder):
+class BartEncoder(TransformerStack):
     """As the decoder, but that tokens see all of their text, and nothing else.
 
     Args:
@@ -78,7 +78,7 @@ class BartEncoder(TextDecoder):
 
     @property
     def sizes(self) -> DecoderSizes:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         config = self.config
         return DecoderSizes(
             config.encoder_layers,
@@ -90,13 +90,13 @@ class BartEncoder(TextDecoder):
         )
 
     @property
-    def positions(self) -> PositionRows:
-        """See `TextDecoder`."""
+    def positions(self) -> PositionIndexer:
+        """See `TransformerStack`."""
         return self.embed_positions.rows
 
     @property
     def layer_stack(self) -> nn.ModuleList:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         return self.layers
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -104,10 +104,10 @@ class BartEncoder(TextDecoder):
         return self.embed_tokens
 
     def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TextDecoder`; there are no token types."""
+        """See `TransformerStack`; there are no token types."""
         scale = embedding_scale(self.config)
         embedded = embed_tokens(given, rows, self.embed_tokens, self.embed_positions.table, scale)
-        return normalise(self.layernorm_embedding, embedded)
+        return normalize(self.layernorm_embedding, embedded)
 
 
 class BartEncoderLayer(EncoderLayer):
@@ -144,7 +144,7 @@ class BartModel(TextToTextModel):
         self.decoder = BartDecoder(config)
         self.decoder.argument_prefix = "decoder_"
         self.tie_weights()
-        self.initialise()
+        self.initialize()
 
 
 class BartForSequenceClassification(TextToTextClassifier):
@@ -170,4 +170,4 @@ class BartForSequenceClassification(TextToTextClassifier):
         self.classification_head = ClassificationHead(
             config.d_model, config.num_labels, config.classifier_dropout
         )
-        self.initialise()
+        self.initialize()

@@ -20,7 +20,7 @@ class BertLikeConfig(PretrainedConfig):
         max_position_embeddings: rows of the position table.
         type_vocab_size: rows of the token type table.
         initializer_range: standard deviation of fresh weights.
-        layer_norm_eps: added to the variance by every normalisation.
+        layer_norm_eps: added to the variance by every normalization.
         use_cache: whether a decoder's forward returns keys and values.
         classifier_dropout: of a classifier's head; hidden_dropout_prob where it is None.
         is_decoder: each token sees those before it alone. Otherwise each sees all.

@@ -8,12 +8,12 @@ from ...kernels.embedding import add_positions, embedding
 from ...kernels.linear.gemm import linear
 from ..core.attention import DecoderAttention
 from ..core.config import PretrainedConfig
-from ..core.layers import normalise, rows_of
+from ..core.layers import normalize, rows_of
 from .config import BertLikeConfig
 
 
 class BertEmbeddings(nn.Module):
-    """Tokens, their types and positions, added and normalised.
+    """Tokens, their types and positions, added and normalized.
 
     Args:
         config: sizes.
@@ -48,7 +48,7 @@ class BertEmbeddings(nn.Module):
         else:
             hidden = embedding(given, rows, table, positions, 1.0)
         types = self.token_type_embeddings.weight
-        return normalise(self.LayerNorm, hidden + (types[0] if token_types is None else types[token_types]))
+        return normalize(self.LayerNorm, hidden + (types[0] if token_types is None else types[token_types]))
 
 
 class BertProjections(nn.Module):
@@ -86,7 +86,7 @@ class BertProjections(nn.Module):
 
 
 class BertOutput(nn.Module):
-    """What ends both halves of a layer: a linear map, the residual, the normalisation of their sum."""
+    """What ends both halves of a layer: a linear map, the residual, the normalization of their sum."""
 
     def __init__(self, config: BertLikeConfig, inner: int, phase: str) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class BertOutput(nn.Module):
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
         """[tokens, inner] and [tokens, width] to [tokens, width]."""
         dropout = self.dropout if self.training else 0.0
-        return add_normalised(self.dense, self.LayerNorm, inner, residual, dropout, self.phase)
+        return add_normalized(self.dense, self.LayerNorm, inner, residual, dropout, self.phase)
 
 
 class BertAttention(nn.Module):
@@ -131,7 +131,7 @@ class BertIntermediate(nn.Module):
 
 
 class BertLayer(nn.Module):
-    """Self-attention, cross-attention where there is an encoder, feed-forward, each normalised after."""
+    """Self-attention, cross-attention where there is an encoder, feed-forward, each normalized after."""
 
     def __init__(self, config: BertLikeConfig, index: int) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class BertEncoder(nn.Module):
         self.layer = nn.ModuleList(BertLayer(config, index) for index in range(config.num_hidden_layers))
 
 
-def add_normalised(
+def add_normalized(
     dense: nn.Linear,
     norm: nn.LayerNorm,
     inner: Tensor,
@@ -190,7 +190,7 @@ def add_normalised(
         out = residual + F.dropout(linear(inner, dense.weight, dense.bias, phase=phase), dropout)
     else:
         out = linear(inner, dense.weight, dense.bias, residual=residual, phase=phase)
-    return normalise(norm, out)
+    return normalize(norm, out)
 
 
 class BertPooler(nn.Module):

@@ -12,7 +12,7 @@ from ...kernels.linear.gemm import linear
 from ..core.causal_lm import CausalLM
 from ..core.classification import first_of_padded, labels_of
 from ..core.config import PretrainedConfig
-from ..core.layers import normalise
+from ..core.layers import normalize
 from ..core.model import PretrainedModel
 from ..core.outputs import (
     BaseModelOutputWithPoolingAndCrossAttentions,
@@ -20,7 +20,7 @@ from ..core.outputs import (
     as_asked,
 )
 from ..core.parameters import ParametersMixin
-from ..core.stack import DecoderSizes, PositionRows, TextDecoder
+from ..core.stack import DecoderSizes, PositionIndexer, TransformerStack
 from ..core.text_classifier import TextClassifier
 from .config import BertConfig, BertLikeConfig
 from .layers import BertEmbeddings, BertEncoder, BertPooler, check_token_types
@@ -54,7 +54,7 @@ class BertCheckpoint(PretrainedModel):
 OTHER_HEADS = (r"^(cls|lm_head)\.",)
 
 
-class BertModel(TextDecoder, ParametersMixin, BertCheckpoint):
+class BertModel(TransformerStack, ParametersMixin, BertCheckpoint):
     """BERT without a head. With `is_decoder` its tokens see those before them alone.
 
     Args:
@@ -76,7 +76,7 @@ class BertModel(TextDecoder, ParametersMixin, BertCheckpoint):
         self.embeddings = BertEmbeddings(config, config.pad_token_id if self.counts_from_padding else None)
         self.encoder = BertEncoder(config)
         self.pooler = BertPooler(config) if add_pooling_layer else None
-        self.initialise()
+        self.initialize()
 
     def forward(  # type: ignore[override]  # its order of arguments is another one
         self,
@@ -99,7 +99,7 @@ class BertModel(TextDecoder, ParametersMixin, BertCheckpoint):
             token_type_ids: int64 [batch, target]; 0 by default.
             position_ids: int64 [batch or 1, target], rows of the position table instead of counted ones.
 
-        The other arguments are `TextDecoder.forward`'s.
+        The other arguments are `TransformerStack.forward`'s.
 
         Raises:
             ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
@@ -134,7 +134,7 @@ class BertModel(TextDecoder, ParametersMixin, BertCheckpoint):
 
     @property
     def sizes(self) -> DecoderSizes:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         config = self.config
         return DecoderSizes(
             config.num_hidden_layers,
@@ -145,20 +145,20 @@ class BertModel(TextDecoder, ParametersMixin, BertCheckpoint):
         )
 
     @property
-    def positions(self) -> PositionRows:
-        """See `TextDecoder`."""
+    def positions(self) -> PositionIndexer:
+        """See `TransformerStack`."""
         rows, padding = self.config.max_position_embeddings, self.config.pad_token_id
         if self.counts_from_padding:
-            return PositionRows(padding + 1, rows - padding - 1, padding)
-        return PositionRows(0, rows)
+            return PositionIndexer(padding + 1, rows - padding - 1, padding)
+        return PositionIndexer(0, rows)
 
     @property
     def layer_stack(self) -> nn.ModuleList:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         return self.encoder.layer
 
     def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         return self.embeddings(given, rows, token_types)
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -183,7 +183,7 @@ class BertPredictionHeadTransform(nn.Module):
         """[tokens, width] to the same."""
         weight, bias = self.dense.weight, self.dense.bias
         inner = linear(hidden, weight, bias, activation=self.activation, phase="decode")
-        return normalise(self.LayerNorm, inner)
+        return normalize(self.LayerNorm, inner)
 
 
 class BertLMPredictionHead(nn.Module):
@@ -321,7 +321,7 @@ class BertLMHeadModel(BertCausalLM, BertCheckpoint):
         super().__init__(config)
         self.bert = BertModel(config, add_pooling_layer=False)
         self.cls = BertOnlyMLMHead(config)
-        self.initialise()
+        self.initialize()
         self.tie_weights()
 
     @property
@@ -352,7 +352,7 @@ class BertForSequenceClassification(TextClassifier, BertCheckpoint):
         self.bert = BertModel(config)
         self.dropout = nn.Dropout(classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, labels_of(config))
-        self.initialise()
+        self.initialize()
 
     def classify(self, first: Tensor) -> Tensor:
         """See `TextClassifier`."""

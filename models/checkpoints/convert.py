@@ -32,7 +32,7 @@ _ENDINGS = {
     FLAX: (".msgpack", ".msgpack" + _SHARDS),
 }
 
-# TensorFlow: what an optimiser keeps, and counters.
+# TensorFlow: what an optimizer keeps, and counters.
 _TRAINING = re.compile(r"(^|/)(adam_[mv]|Adam(_1)?|AdamWeightDecayOptimizer(_1)?|global_step)$")
 # How names look that Google's own BERT wrote, before transformers had TensorFlow classes.
 _ORIGINAL = re.compile(r"^(bert|cls)/.*|^output_(weights|bias)$")

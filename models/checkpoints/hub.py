@@ -242,7 +242,7 @@ class PushToHub:
         """Save into a repository on the Hub, which is made if need be.
 
         Args:
-            repo_id: its id; without an organisation, in the account of the token.
+            repo_id: its id; without an organization, in the account of the token.
             commit_message, commit_description: of the commit.
             private: whether a repository that is made is private.
             token: of an account that may write; by default the one that `hf auth login` stored.

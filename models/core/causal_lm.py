@@ -10,7 +10,7 @@ from .losses import cross_entropy, shift_left
 from .model import PretrainedModel
 from .outputs import BaseModelOutputWithPastAndCrossAttentions, CausalLMOutputWithCrossAttentions, as_asked
 from .parameters import ParametersMixin
-from .stack import TextDecoder
+from .stack import TransformerStack
 
 
 class CausalLM(ParametersMixin, PretrainedModel):
@@ -25,7 +25,7 @@ class CausalLM(ParametersMixin, PretrainedModel):
     # caller has shifted them (BART and its kin).
     shifts_labels: ClassVar[bool] = True
 
-    def get_decoder(self) -> TextDecoder:
+    def get_decoder(self) -> TransformerStack:
         """The decoder, which takes padded tokens as in transformers."""
         raise NotImplementedError
 
@@ -52,9 +52,9 @@ class CausalLM(ParametersMixin, PretrainedModel):
         return_dict: bool | None = None,
         logits_to_keep: int = 0,
     ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
-        """Logits after every given token, and with labels the loss; see `TextDecoder.forward`.
+        """Logits after every given token, and with labels the loss; see `TransformerStack.forward`.
 
-        The order is that of BART and Speech2Text2; families with another one call `TextDecoder.run_padded`
+        The order is that of BART and Speech2Text2; families with another one call `TransformerStack.run_padded`
         and `finish` themselves.
 
         Args:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ...kernels.runtime.packing import check_cu_seqlens, cumulative
 
 
-def in_portions(
+def in_chunks(
     run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], rows: Tensor, cu_rows: Tensor, most: int
 ) -> tuple[Tensor, Tensor]:
     """`run(rows, cu_rows)`, a few sequences at a time, where no sequence's result depends on the others.
@@ -24,7 +24,7 @@ def in_portions(
     """
     check_cu_seqlens(cu_rows, rows.shape[0], "cu_seqlens")
     results, lengths = [], list[int]()
-    for begin, ends in portions(cu_rows.tolist(), most):
+    for begin, ends in chunks(cu_rows.tolist(), most):
         part = torch.tensor([begin, *ends], dtype=torch.int32)
         result, cu_result = run(rows[begin : ends[-1] if ends else begin], part - begin)
         results.append(result)
@@ -32,7 +32,7 @@ def in_portions(
     return (results[0] if len(results) == 1 else torch.cat(results)), cumulative(lengths)
 
 
-def portions(offsets: list[int], most: int) -> Iterator[tuple[int, list[int]]]:
+def chunks(offsets: list[int], most: int) -> Iterator[tuple[int, list[int]]]:
     """Consecutive sequences of at most `most` rows together, or one longer one: (begin, the end of each)."""
     begin, ends = offsets[0], list[int]()
     for end in offsets[1:]:

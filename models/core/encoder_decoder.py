@@ -11,7 +11,7 @@ from .model import PretrainedModel
 from .outputs import BaseModelOutput, Seq2SeqModelOutput, as_asked, as_encoder_output
 from .padding import as_mask
 from .parameters import ParametersMixin
-from .stack import TextDecoder
+from .stack import TransformerStack
 
 
 class TeacherForcedAttention(PackedSelfAttention):
@@ -49,8 +49,8 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
     # Whether the decoder reads the input, a place later, where it is given nothing of its own.
     reads_input: ClassVar[bool] = False
     shared: nn.Embedding
-    encoder: TextDecoder
-    decoder: TextDecoder
+    encoder: TransformerStack
+    decoder: TransformerStack
 
     @property
     def ties_tables(self) -> bool:
@@ -85,7 +85,7 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
             inputs_embeds, decoder_inputs_embeds: [batch, tokens, width] instead of token ids, scaled already.
             use_cache: return `past_key_values` for a next call.
             output_attentions: also return attention weights, [batch, heads, target, source] for each layer.
-            output_hidden_states: also return what is embedded and each layer's output, the last normalised
+            output_hidden_states: also return what is embedded and each layer's output, the last normalized
                 where there is a norm behind the layers.
             return_dict: False for a plain tuple.
 
@@ -174,11 +174,11 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
         shifted[mask] = self.one_later(input_ids[mask], first[mask])
         return shifted
 
-    def get_encoder(self) -> TextDecoder:
+    def get_encoder(self) -> TransformerStack:
         """The encoder, which takes padded tokens as in transformers."""
         return self.encoder
 
-    def get_decoder(self) -> TextDecoder:
+    def get_decoder(self) -> TransformerStack:
         """The decoder, which takes padded tokens as in transformers."""
         return self.decoder
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
-from .chunks import in_portions
+from .chunks import in_chunks
 from .classification import classification_loss, last_rows, one_row_each
 from .encoder_decoder import TextToTextModel
 from .model import PretrainedModel
@@ -145,7 +145,7 @@ class TextToTextClassifier(ParametersMixin, PretrainedModel):
         )
         return as_asked(output, return_dict, self.config)
 
-    # One-shot requests: packed in, a row of logits a text out.
+    # Encoder-only requests: packed in, a row of logits a text out.
 
     def encoder_length(self, tokens: int) -> int:
         """Encoder tokens for so many tokens: the same.
@@ -161,8 +161,8 @@ class TextToTextClassifier(ParametersMixin, PretrainedModel):
             )
         return tokens
 
-    def respond(self, features: Tensor, cu_tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Logits of packed texts, for `OneShotModel`.
+    def predict(self, features: Tensor, cu_tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Logits of packed texts, for `EncoderOnlyModel`.
 
         Args:
             features: int64 [tokens, 1].
@@ -179,7 +179,7 @@ class TextToTextClassifier(ParametersMixin, PretrainedModel):
             raise ValueError(f"token ids must be [tokens, 1], got {list(features.shape)}")
         if features.device.type == "cpu":
             self._check(features)
-            logits, cu_rows = in_portions(self._logits, features, cu_tokens, _CACHED_TOKENS)
+            logits, cu_rows = in_chunks(self._logits, features, cu_tokens, _CACHED_TOKENS)
         else:
             logits, cu_rows = self._logits(features, cu_tokens)
         return {"logits": (logits, cu_rows)}

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from .causal_lm import CausalLM
 from .config import PretrainedConfig
-from .layers import DecoderLayer, embedding_scale, normalise
-from .stack import DecoderSizes, PositionRows, TextDecoder, embed_tokens
+from .layers import DecoderLayer, embedding_scale, normalize
+from .stack import DecoderSizes, PositionIndexer, TransformerStack, embed_tokens
 
 
 class Positions(Protocol):
@@ -19,19 +19,19 @@ class Positions(Protocol):
         ...
 
     @property
-    def rows(self) -> PositionRows:
+    def rows(self) -> PositionIndexer:
         """Which of them a decoder's tokens read."""
         ...
 
 
-class FairseqDecoder(TextDecoder):
+class FairseqDecoder(TransformerStack):
     """Token embedding, positions and layers.
 
     Args:
         config: sizes, by the names of `BartConfig`.
         positions: a module that is a `Positions`.
-        norm_first: whether layers normalise their parts' input, and the last one's output is normalised too.
-        embedding_norm: whether what is embedded is normalised.
+        norm_first: whether layers normalize their parts' input, and the last one's output is normalized too.
+        embedding_norm: whether what is embedded is normalized.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class FairseqDecoder(TextDecoder):
 
     @property
     def sizes(self) -> DecoderSizes:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         config = self.config
         return DecoderSizes(
             config.decoder_layers,
@@ -69,18 +69,18 @@ class FairseqDecoder(TextDecoder):
         )
 
     @property
-    def positions(self) -> PositionRows:
-        """See `TextDecoder`."""
+    def positions(self) -> PositionIndexer:
+        """See `TransformerStack`."""
         return self._position_table.rows
 
     @property
     def layer_stack(self) -> nn.ModuleList:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         return self.layers
 
     @property
     def final_norm(self) -> nn.LayerNorm | None:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         return self.layer_norm if self.norms_last else None
 
     @property
@@ -92,10 +92,10 @@ class FairseqDecoder(TextDecoder):
         return self.embed_tokens
 
     def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TextDecoder`; there are no token types."""
+        """See `TransformerStack`; there are no token types."""
         table, scale = self._position_table.table, embedding_scale(self.config)
         embedded = embed_tokens(given, rows, self.embed_tokens, table, scale)
-        return normalise(self.layernorm_embedding, embedded) if self.norms_embedding else embedded
+        return normalize(self.layernorm_embedding, embedded) if self.norms_embedding else embedded
 
 
 class FairseqCausalLM(CausalLM):
@@ -121,7 +121,7 @@ class FairseqCausalLM(CausalLM):
         super().__init__(config)
         self.model = _DecoderHalf(decoder)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        self.initialise()
+        self.initialize()
         self.tie_weights()
 
     def get_decoder(self) -> FairseqDecoder:

@@ -61,7 +61,7 @@ class Layer(nn.Module):
         config: `d_model`, `activation_function` and the dropouts.
         ffn_dim: the feed-forward half's inner width.
         phase: of `linear`.
-        norm_first: whether each part's input is normalised; else its output, together with the residual.
+        norm_first: whether each part's input is normalized; else its output, together with the residual.
 
     Raises:
         ValueError: an unknown activation.
@@ -81,11 +81,11 @@ class Layer(nn.Module):
 
     def before(self, norm: nn.LayerNorm, hidden: Tensor) -> Tensor:
         """What a part of the layer reads."""
-        return normalise(norm, hidden) if self.norm_first else hidden
+        return normalize(norm, hidden) if self.norm_first else hidden
 
     def after(self, norm: nn.LayerNorm, hidden: Tensor) -> Tensor:
         """What a part of the layer, residual included, hands on."""
-        return hidden if self.norm_first else normalise(norm, hidden)
+        return hidden if self.norm_first else normalize(norm, hidden)
 
     def add(self, residual: Tensor, module: nn.Linear, hidden: Tensor, limit: float | None = None) -> Tensor:
         """`residual + dropout(module(hidden))`, clamped to `limit` where there is one."""
@@ -154,8 +154,8 @@ class DecoderLayer(Layer):
         return self.encoder_attn.key_value(encoded)
 
 
-def normalise(module: nn.LayerNorm, hidden: Tensor) -> Tensor:
-    """Layer normalisation with a module's weights."""
+def normalize(module: nn.LayerNorm, hidden: Tensor) -> Tensor:
+    """Layer normalization with a module's weights."""
     return layer_norm(hidden, module.weight, module.bias, module.eps)
 
 
@@ -168,7 +168,7 @@ def run_layers(
     states: list[Tensor] | None = None,
     wanted: Tensor | None = None,
 ) -> Tensor:
-    """A stack of layers and the normalisation after it, if any.
+    """A stack of layers and the normalization after it, if any.
 
     Args:
         layers: encoder or decoder layers.
@@ -177,7 +177,7 @@ def run_layers(
         attention: the layout that the layers attend in.
         layerdrop: chance of skipping a layer (LayerDrop, arXiv 1909.11556); 0 outside training.
         states: gets the hidden states before the first layer and after each that ran; the last ones
-            normalised where there is a norm, as transformers gives them.
+            normalized where there is a norm, as transformers gives them.
         wanted: int64, the rows that are read of the result, for layers that take such; all for None. In the
             last layer the others are queries, keys and values, and what follows attention is left out for
             them: two thirds of that layer.
@@ -197,7 +197,7 @@ def run_layers(
     hidden = rows_of(hidden, wanted)  # no layer, or the last one dropped
     if norm is None:
         return hidden
-    hidden = normalise(norm, hidden)
+    hidden = normalize(norm, hidden)
     if states is not None:
         states[-1] = hidden
     return hidden

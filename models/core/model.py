@@ -101,7 +101,7 @@ class PretrainedModel(PushToHub, nn.Module):
         """Which of `fresh_keys` lets a checkpoint do without this tensor of the model; "" for none."""
         return next((pattern for pattern in self.fresh_keys if re.search(pattern, name)), "")
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Fresh weights as transformers draws them: normal with `init_std`, biases zero."""
         std = self.config.init_std
         for module in self.modules():

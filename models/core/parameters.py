@@ -102,6 +102,6 @@ def _resize(parameter: Tensor, rows: int, std: float | None) -> None:
         added[:] = old.float().mean(0).to(old.dtype)
     else:
         added.normal_(std=std)
-    # The parameter stays the same object, so that what is tied stays tied and an optimiser keeps it.
+    # The parameter stays the same object, so that what is tied stays tied and an optimizer keeps it.
     parameter.data = torch.cat([old[:rows], added])
     parameter.grad = None

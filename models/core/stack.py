@@ -1,6 +1,6 @@
 """What every text decoder shares: padded tensors, masks and caches outside, packed tokens inside.
 
-A family derives from `TextDecoder` and says in five places what is its own: how large it is (`sizes`), which
+A family derives from `TransformerStack` and says in five places what is its own: how large it is (`sizes`), which
 row of its position table a token reads (`positions`), how tokens are embedded (`embed`), its layers
 (`layer_stack`) and the norm behind them (`final_norm`). A map to the vocabulary is `causal_lm.CausalLM`'s.
 """
@@ -44,7 +44,7 @@ class DecoderSizes:
 
 
 @dataclass(frozen=True)
-class PositionRows:
+class PositionIndexer:
     """Which row of its position table each token of a sequence reads.
 
     Args:
@@ -106,7 +106,7 @@ class DecoderLayer(Protocol):
         ...
 
 
-class TextDecoder(nn.Module):
+class TransformerStack(nn.Module):
     """A stack of layers over tokens, with cross-attention to an encoder's output where there is one.
 
     The first three attributes are a class's or an object's; the properties and `embed` are a family's to
@@ -129,7 +129,7 @@ class TextDecoder(nn.Module):
         raise NotImplementedError
 
     @property
-    def positions(self) -> PositionRows:
+    def positions(self) -> PositionIndexer:
         """How tokens find their rows in the position table."""
         raise NotImplementedError
 
@@ -145,7 +145,7 @@ class TextDecoder(nn.Module):
 
     @property
     def final_norm(self) -> nn.LayerNorm | None:
-        """Of the last layer's output; None where layers normalise their own."""
+        """Of the last layer's output; None where layers normalize their own."""
         return None
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -195,7 +195,7 @@ class TextDecoder(nn.Module):
                 of the token embedding, times sqrt(width) where the model scales. None counts as padding.
             use_cache: return `past_key_values` for a next call.
             output_attentions: also return attention weights, [batch, heads, target, source] for each layer.
-            output_hidden_states: also return what is embedded and each layer's output, the last normalised
+            output_hidden_states: also return what is embedded and each layer's output, the last normalized
                 where there is a norm behind the layers.
             return_dict: False for a plain tuple.
 

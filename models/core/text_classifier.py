@@ -10,7 +10,7 @@ from .model import PretrainedModel
 from .outputs import SequenceClassifierOutput, as_asked
 from .padding import as_mask
 from .parameters import ParametersMixin
-from .stack import TextDecoder
+from .stack import TransformerStack
 
 
 class TextClassifier(ParametersMixin, PretrainedModel):
@@ -25,9 +25,9 @@ class TextClassifier(ParametersMixin, PretrainedModel):
     has_token_types: ClassVar[bool] = True
 
     @property
-    def base(self) -> TextDecoder:
+    def base(self) -> TransformerStack:
         """The model without its head."""
-        return cast(TextDecoder, getattr(self, self.base_name))
+        return cast(TransformerStack, getattr(self, self.base_name))
 
     def classify(self, first: Tensor) -> Tensor:
         """First tokens' hidden states [texts, width] to logits [texts, labels]."""
@@ -59,7 +59,7 @@ class TextClassifier(ParametersMixin, PretrainedModel):
             position_ids: int64 [batch or 1, tokens], rows of the position table instead of counted ones.
             inputs_embeds: [batch, tokens, width] of the token embedding, instead of input_ids.
             labels: see `classification.classification_loss`.
-            output_attentions, output_hidden_states, return_dict: see `TextDecoder.forward`.
+            output_attentions, output_hidden_states, return_dict: see `TransformerStack.forward`.
 
         Raises:
             ValueError: inputs or labels that do not fit, more tokens than there are positions, or a row
@@ -104,8 +104,8 @@ class TextClassifier(ParametersMixin, PretrainedModel):
             )
         return tokens
 
-    def respond(self, features: Tensor, cu_tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """The logits of packed texts, for `OneShotModel`.
+    def predict(self, features: Tensor, cu_tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """The logits of packed texts, for `EncoderOnlyModel`.
 
         Args:
             features: int64 [tokens, 1], token ids; with their types [tokens, 2] where the family knows types.

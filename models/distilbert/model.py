@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
-from ..bert.layers import add_normalised
+from ..bert.layers import add_normalized
 from ..core.attention import DecoderAttention
 from ..core.classification import labels_of
 from ..core.config import PretrainedConfig
-from ..core.layers import normalise, rows_of
+from ..core.layers import normalize, rows_of
 from ..core.model import PretrainedModel
 from ..core.outputs import BaseModelOutput, SequenceClassifierOutput, as_asked
 from ..core.parameters import ParametersMixin
-from ..core.stack import DecoderSizes, PositionRows, TextDecoder, embed_tokens
+from ..core.stack import DecoderSizes, PositionIndexer, TransformerStack, embed_tokens
 from ..core.text_classifier import TextClassifier
 from .config import DistilBertConfig
 
@@ -37,7 +37,7 @@ class DistilBertCheckpoint(PretrainedModel):
 
 
 class Embeddings(nn.Module):
-    """Tokens and positions, added and normalised."""
+    """Tokens and positions, added and normalized."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Embeddings(nn.Module):
     def forward(self, given: Tensor, rows: Tensor) -> Tensor:
         """[tokens, width] of token ids [tokens], or of their vectors, at rows of the position table."""
         embedded = embed_tokens(given, rows, self.word_embeddings, self.position_embeddings.weight)
-        return normalise(self.LayerNorm, embedded)
+        return normalize(self.LayerNorm, embedded)
 
 
 class DistilBertSelfAttention(nn.Module):
@@ -72,7 +72,7 @@ class FFN(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, then feed-forward, each normalised after."""
+    """Self-attention, then feed-forward, each normalized after."""
 
     def __init__(self, config: DistilBertConfig, index: int) -> None:
         super().__init__()
@@ -96,10 +96,10 @@ class TransformerBlock(nn.Module):
         mixed = attention.self_attention(self.index, query, key, value, self.scale)
         mixed, hidden = rows_of(mixed, wanted), rows_of(hidden, wanted)
         # Unlike BERT, without dropout behind the attention.
-        hidden = add_normalised(own.out_lin, self.sa_layer_norm, mixed.flatten(1), hidden)
+        hidden = add_normalized(own.out_lin, self.sa_layer_norm, mixed.flatten(1), hidden)
         inner = linear(hidden, ffn.lin1.weight, ffn.lin1.bias, activation=self.activation)
         dropout = self.dropout if self.training else 0.0
-        return add_normalised(ffn.lin2, self.output_layer_norm, inner, hidden, dropout)
+        return add_normalized(ffn.lin2, self.output_layer_norm, inner, hidden, dropout)
 
 
 class Transformer(nn.Module):
@@ -110,7 +110,7 @@ class Transformer(nn.Module):
         self.layer = nn.ModuleList(TransformerBlock(config, index) for index in range(config.n_layers))
 
 
-class DistilBertModel(TextDecoder, ParametersMixin, DistilBertCheckpoint):
+class DistilBertModel(TransformerStack, ParametersMixin, DistilBertCheckpoint):
     """DistilBERT without a head; every token sees all of its text.
 
     Args:
@@ -124,11 +124,11 @@ class DistilBertModel(TextDecoder, ParametersMixin, DistilBertCheckpoint):
         super().__init__(config)
         self.embeddings = Embeddings(config)
         self.transformer = Transformer(config)
-        self.initialise()
+        self.initialize()
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """See `PretrainedModel`; the position table may be sines and cosines."""
-        super().initialise()
+        super().initialize()
         if self.config.sinusoidal_pos_embds:
             table = self.embeddings.position_embeddings.weight
             with torch.no_grad():
@@ -164,24 +164,24 @@ class DistilBertModel(TextDecoder, ParametersMixin, DistilBertCheckpoint):
 
     @property
     def sizes(self) -> DecoderSizes:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         config = self.config
         return DecoderSizes(
             config.n_layers, config.n_heads, config.dim, config.dropout, config.attention_dropout
         )
 
     @property
-    def positions(self) -> PositionRows:
-        """See `TextDecoder`."""
-        return PositionRows(0, self.config.max_position_embeddings)
+    def positions(self) -> PositionIndexer:
+        """See `TransformerStack`."""
+        return PositionIndexer(0, self.config.max_position_embeddings)
 
     @property
     def layer_stack(self) -> nn.ModuleList:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         return self.transformer.layer
 
     def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TextDecoder`; there are no types."""
+        """See `TransformerStack`; there are no types."""
         return self.embeddings(given, rows)
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -211,8 +211,8 @@ class DistilBertForSequenceClassification(TextClassifier, DistilBertCheckpoint):
         self.distilbert = DistilBertModel(config)
         self.pre_classifier = nn.Linear(config.dim, config.dim)
         self.classifier = nn.Linear(config.dim, labels_of(config))
-        self.initialise()
-        self.distilbert.initialise()
+        self.initialize()
+        self.distilbert.initialize()
 
     def forward(  # type: ignore[override]  # its order of arguments is another one
         self,

@@ -12,7 +12,7 @@ from ..core.model import PretrainedModel
 from ..core.outputs import SequenceClassifierOutputWithPast, as_asked
 from ..core.padding import as_mask
 from ..core.parameters import ParametersMixin
-from ..core.stack import TextDecoder
+from ..core.stack import TransformerStack
 from .model import GPT2Checkpoint, GPT2Model
 
 
@@ -25,7 +25,7 @@ class LastTokenClassifier(ParametersMixin, PretrainedModel):
         config: sizes and constants; weights are fresh.
     """
 
-    base_class: ClassVar[type[TextDecoder]]
+    base_class: ClassVar[type[TransformerStack]]
     main_input_name: ClassVar[str] = "input_ids"
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^score\.",)
 
@@ -33,7 +33,7 @@ class LastTokenClassifier(ParametersMixin, PretrainedModel):
         super().__init__(config)
         self.transformer = self.base_class(config)
         self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
-        self.initialise()
+        self.initialize()
 
     def forward(
         self,
@@ -59,7 +59,7 @@ class LastTokenClassifier(ParametersMixin, PretrainedModel):
             position_ids: int64 [batch or 1, target], rows of the position table instead of counted ones.
             labels: [batch] or [batch, labels], see `classification_loss`.
 
-        The other arguments are `TextDecoder.forward`'s.
+        The other arguments are `TransformerStack.forward`'s.
 
         Raises:
             ValueError: inputs or labels that do not fit, more tokens than there are positions, a row without
@@ -121,8 +121,8 @@ class LastTokenClassifier(ParametersMixin, PretrainedModel):
             )
         return tokens
 
-    def respond(self, features: Tensor, cu_tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """The logits of packed texts, for `OneShotModel`.
+    def predict(self, features: Tensor, cu_tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """The logits of packed texts, for `EncoderOnlyModel`.
 
         Args:
             features: int64 [tokens, 1], or [tokens, 2] with token types.

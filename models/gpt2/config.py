@@ -19,7 +19,7 @@ class GPT2Config(PretrainedConfig):
         n_inner: width between a layer's two linear maps; 4 * n_embd where it is None.
         activation_function: one of `kernels.linear.ACTIVATIONS`.
         resid_pdrop, embd_pdrop, attn_pdrop: dropout in training.
-        layer_norm_epsilon: added to the variance by every normalisation.
+        layer_norm_epsilon: added to the variance by every normalization.
         initializer_range: standard deviation of fresh weights.
         summary_type, summary_use_proj, summary_activation, summary_proj_to_labels, summary_first_dropout: of
             transformers' GPT2DoubleHeadsModel; kept.

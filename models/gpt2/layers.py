@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ...kernels.linear.gemm import linear
 from ...kernels.runtime.weight_cache import kept
 from ..core.attention import DecoderAttention
-from ..core.layers import normalise, rows_of
+from ..core.layers import normalize, rows_of
 from .config import GPT2Config
 
 
@@ -103,7 +103,7 @@ class GPT2MLP(nn.Module):
 
 
 class GPT2Block(nn.Module):
-    """Self-attention, cross-attention where there is an encoder, feed-forward, each normalised first.
+    """Self-attention, cross-attention where there is an encoder, feed-forward, each normalized first.
 
     Args:
         config: sizes.
@@ -125,14 +125,14 @@ class GPT2Block(nn.Module):
 
     def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
         """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
-        query, key, value = self.attn.split(normalise(self.ln_1, hidden))
+        query, key, value = self.attn.split(normalize(self.ln_1, hidden))
         mixed = attention.self_attention(self.index, query, key, value, self.attn.scale)
         hidden = self.attn.output(rows_of(mixed, wanted), rows_of(hidden, wanted))
         if attention.crosses:
             cross = self.crossattention
-            query = cross.queries(normalise(self.ln_cross_attn, hidden))
+            query = cross.queries(normalize(self.ln_cross_attn, hidden))
             hidden = cross.output(attention.cross_attention(self.index, query, cross.scale), hidden)
-        return self.mlp(normalise(self.ln_2, hidden), hidden)
+        return self.mlp(normalize(self.ln_2, hidden), hidden)
 
     def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-attention's keys and values of encoder tokens: [tokens, heads, head_dim] each."""

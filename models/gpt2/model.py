@@ -13,7 +13,7 @@ from ..core.outputs import (
     as_asked,
 )
 from ..core.parameters import ParametersMixin
-from ..core.stack import DecoderSizes, PositionRows, TextDecoder, embed_tokens
+from ..core.stack import DecoderSizes, PositionIndexer, TransformerStack, embed_tokens
 from .config import GPT2Config
 from .layers import GPT2MLP, Conv1D, GPT2Attention, GPT2Block
 
@@ -27,9 +27,9 @@ class GPT2Checkpoint(PretrainedModel):
     ignored_keys: ClassVar[tuple[str, ...]] = (r"\.(attn|crossattention)\.(bias|masked_bias)$",)
     fresh_keys: ClassVar[tuple[str, ...]] = (r"\.(crossattention|ln_cross_attn)\.",)
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Fresh weights; those whose outputs are summed up over the layers are the smaller for it."""
-        super().initialise()
+        super().initialize()
         std = self.config.init_std
         for module in self.modules():
             if isinstance(module, Conv1D):
@@ -40,7 +40,7 @@ class GPT2Checkpoint(PretrainedModel):
                 nn.init.normal_(module.c_proj.weight, std=std / (2 * self.config.n_layer) ** 0.5)
 
 
-class GPTStack(TextDecoder):
+class GPTStack(TransformerStack):
     """The names that GPT-2 and GPT-Neo give their tables, layers and last norm."""
 
     wte: nn.Embedding
@@ -50,16 +50,16 @@ class GPTStack(TextDecoder):
 
     @property
     def layer_stack(self) -> nn.ModuleList:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         return self.h
 
     @property
     def final_norm(self) -> nn.LayerNorm:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         return self.ln_f
 
     def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         embedded = embed_tokens(given, rows, self.wte, self.wpe.weight)
         return embedded if token_types is None else embedded + self.wte(token_types)
 
@@ -87,7 +87,7 @@ class GPT2Model(GPTStack, ParametersMixin, GPT2Checkpoint):
         self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.h = nn.ModuleList(GPT2Block(config, index, phase) for index in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
-        self.initialise()
+        self.initialize()
 
     def forward(  # type: ignore[override]  # its order of arguments is another one
         self,
@@ -110,7 +110,7 @@ class GPT2Model(GPTStack, ParametersMixin, GPT2Checkpoint):
             token_type_ids: int64 [batch, target], tokens whose vectors are added to those of the input.
             position_ids: int64 [batch or 1, target], rows of the position table instead of counted ones.
 
-        The other arguments are `TextDecoder.forward`'s.
+        The other arguments are `TransformerStack.forward`'s.
 
         Raises:
             ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
@@ -132,16 +132,16 @@ class GPT2Model(GPTStack, ParametersMixin, GPT2Checkpoint):
 
     @property
     def sizes(self) -> DecoderSizes:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         config = self.config
         return DecoderSizes(
             config.n_layer, config.n_head, config.n_embd, config.embd_pdrop, config.attn_pdrop
         )
 
     @property
-    def positions(self) -> PositionRows:
-        """See `TextDecoder`."""
-        return PositionRows(0, self.config.n_positions)
+    def positions(self) -> PositionIndexer:
+        """See `TransformerStack`."""
+        return PositionIndexer(0, self.config.n_positions)
 
 
 class GPT2LMHeadModel(CausalLM, GPT2Checkpoint):
@@ -158,7 +158,7 @@ class GPT2LMHeadModel(CausalLM, GPT2Checkpoint):
         super().__init__(config)
         self.transformer = GPT2Model(config, "decode")
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
-        self.initialise()
+        self.initialize()
         self.tie_weights()
 
     def forward(  # type: ignore[override]  # its order of arguments is another one

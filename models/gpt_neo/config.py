@@ -25,7 +25,7 @@ class GPTNeoConfig(PretrainedConfig):
         activation_function: one of `kernels.linear.ACTIVATIONS`.
         resid_dropout, embed_dropout, attention_dropout: in training.
         classifier_dropout: of transformers' GPTNeoForTokenClassification; kept.
-        layer_norm_epsilon: added to the variance by every normalisation.
+        layer_norm_epsilon: added to the variance by every normalization.
         initializer_range: standard deviation of fresh weights.
         use_cache: whether forward returns keys and values.
         tie_word_embeddings: of its language model; kept.

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from ...kernels.linear.gemm import linear
 from ..core.attention import DecoderAttention
 from ..core.config import PretrainedConfig
-from ..core.layers import normalise, rows_of
+from ..core.layers import normalize, rows_of
 from ..core.model import PretrainedModel
 from ..core.outputs import BaseModelOutputWithPastAndCrossAttentions, as_asked
 from ..core.parameters import ParametersMixin
-from ..core.stack import DecoderSizes, PositionRows
+from ..core.stack import DecoderSizes, PositionIndexer
 from ..gpt2.classification import LastTokenClassifier
 from ..gpt2.model import GPTStack
 from .config import GPTNeoConfig
@@ -84,7 +84,7 @@ class GPTNeoMLP(nn.Module):
 
 
 class GPTNeoBlock(nn.Module):
-    """Self-attention, then feed-forward, each normalised first.
+    """Self-attention, then feed-forward, each normalized first.
 
     Args:
         config: sizes.
@@ -102,10 +102,10 @@ class GPTNeoBlock(nn.Module):
     def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
         """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
         own = self.attn.attention
-        query, key, value = own.split(normalise(self.ln_1, hidden))
+        query, key, value = own.split(normalize(self.ln_1, hidden))
         mixed = attention.self_attention(self.index, query, key, value, 1.0)
         hidden = own.output(rows_of(mixed, wanted), rows_of(hidden, wanted))
-        return self.mlp(normalise(self.ln_2, hidden), hidden)
+        return self.mlp(normalize(self.ln_2, hidden), hidden)
 
 
 def add(residual: Tensor, module: nn.Linear, hidden: Tensor, dropout: float) -> Tensor:
@@ -130,7 +130,7 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
         self.wpe = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.h = nn.ModuleList(GPTNeoBlock(config, index) for index in range(config.num_layers))
         self.ln_f = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
-        self.initialise()
+        self.initialize()
 
     def forward(  # type: ignore[override]  # its order of arguments is another one
         self,
@@ -151,7 +151,7 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
             token_type_ids: int64 [batch, target], tokens whose vectors are added to those of the input.
             position_ids: int64 [batch or 1, target], rows of the position table instead of counted ones.
 
-        The other arguments are `TextDecoder.forward`'s.
+        The other arguments are `TransformerStack.forward`'s.
 
         Raises:
             ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
@@ -172,7 +172,7 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
 
     @property
     def sizes(self) -> DecoderSizes:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         config = self.config
         return DecoderSizes(
             config.num_layers,
@@ -183,13 +183,13 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
         )
 
     @property
-    def positions(self) -> PositionRows:
-        """See `TextDecoder`."""
-        return PositionRows(0, self.config.max_position_embeddings)
+    def positions(self) -> PositionIndexer:
+        """See `TransformerStack`."""
+        return PositionIndexer(0, self.config.max_position_embeddings)
 
     @property
     def windows(self) -> Sequence[int | None]:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         size = self.config.window_size
         return [size if kind == "local" else None for kind in self.config.attention_layers]
 

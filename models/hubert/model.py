@@ -14,9 +14,9 @@ class HubertConfig(SpeechEncoderConfig):
     """Sizes and constants of a HuBERT model; the defaults are facebook/hubert-base-ls960's.
 
     Args:
-        do_stable_layer_norm: normalise before attention and feed-forward, not after.
-        feat_proj_layer_norm: whether frames are normalised before they are projected.
-        conv_pos_batch_norm: batch normalisation before the positional convolution, not weight norm in it.
+        do_stable_layer_norm: normalize before attention and feed-forward, not after.
+        feat_proj_layer_norm: whether frames are normalized before they are projected.
+        conv_pos_batch_norm: batch normalization before the positional convolution, not weight norm in it.
         **kwargs: see `SpeechEncoderConfig`.
     """
 
@@ -44,9 +44,9 @@ class HubertModel(Wav2Vec2Encoder):
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__(
-            config, normalised=config.feat_proj_layer_norm, batch_norm=config.conv_pos_batch_norm
+            config, normalized=config.feat_proj_layer_norm, batch_norm=config.conv_pos_batch_norm
         )
-        self.initialise()
+        self.initialize()
 
     def output(
         self,

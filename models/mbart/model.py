@@ -1,4 +1,4 @@
-"""MBart's decoder (arXiv 2001.08210): BART's, but normalising what layers read, and their last output."""
+"""MBart's decoder (arXiv 2001.08210): BART's, but normalizing what layers read, and their last output."""
 
 from typing import ClassVar
 

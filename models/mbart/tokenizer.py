@@ -32,7 +32,7 @@ class MBartTokenizer(UnigramTokenizer):
 
     Args:
         vocab: pieces with their scores, in the order of their ids.
-        charsmap: compiled rules of normalisation; transformers 5 uses none here, so neither does this.
+        charsmap: compiled rules of normalization; transformers 5 uses none here, so neither does this.
         **options: bos_token, eos_token, sep_token, cls_token, unk_token, pad_token, mask_token; src_lang: the
             language of texts ("en_XX" by default); tgt_lang: that of `text_target`; and what every
             `Tokenizer` takes.
@@ -63,7 +63,7 @@ class MBartTokenizer(UnigramTokenizer):
         return backend
 
     def _split(self, backend: tokenizers.Tokenizer, charsmap: bytes | None) -> None:
-        """Set how a text is normalised and split into words."""
+        """Set how a text is normalized and split into words."""
         words = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=True)
         backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), words])
 

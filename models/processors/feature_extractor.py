@@ -75,7 +75,7 @@ class FeatureExtractor(PushToHub, ABC):
     ) -> BatchFeature:
         """Features of one recording or of several.
 
-        Truncation comes before the normalisation, padding after it, so each utterance is normalised over what
+        Truncation comes before the normalization, padding after it, so each utterance is normalized over what
         is kept of it, and gets the bits that it would get alone.
 
         Args:

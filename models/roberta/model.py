@@ -9,7 +9,7 @@ from ...kernels.linear.gemm import linear
 from ..bert.model import OTHER_HEADS, BertCausalLM, BertCheckpoint, BertModel, classifier_dropout
 from ..core.classification import labels_of
 from ..core.config import PretrainedConfig
-from ..core.layers import normalise
+from ..core.layers import normalize
 from ..core.text_classifier import TextClassifier
 from .config import RobertaConfig
 
@@ -35,7 +35,7 @@ class RobertaLMHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """[tokens, width] to [tokens, vocabulary]; the activation is gelu whatever the layers have."""
         inner = linear(hidden, self.dense.weight, self.dense.bias, activation="gelu", phase="decode")
-        normed = normalise(self.layer_norm, inner)
+        normed = normalize(self.layer_norm, inner)
         return linear(normed, self.decoder.weight, self.decoder.bias, phase="decode")
 
 
@@ -53,7 +53,7 @@ class RobertaForCausalLM(BertCausalLM, BertCheckpoint):
         super().__init__(config)
         self.roberta = RobertaModel(config, add_pooling_layer=False)
         self.lm_head = RobertaLMHead(config)
-        self.initialise()
+        self.initialize()
         self.tie_weights()
 
     @property
@@ -94,7 +94,7 @@ class RobertaForSequenceClassification(TextClassifier, BertCheckpoint):
         super().__init__(config)
         self.roberta = RobertaModel(config, add_pooling_layer=False)
         self.classifier = RobertaClassificationHead(config)
-        self.initialise()
+        self.initialize()
 
     def classify(self, first: Tensor) -> Tensor:
         """See `TextClassifier`."""

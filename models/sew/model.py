@@ -11,7 +11,7 @@ from ...kernels.conv.positional import positional_length
 from ...kernels.linear.gemm import linear
 from ...kernels.runtime.packing import cumulative, spans
 from ..core.config import PretrainedConfig
-from ..core.layers import normalise
+from ..core.layers import normalize
 from ..wav2vec2.config import SpeechEncoderConfig
 from ..wav2vec2.encoder import WaveformEncoder
 from ..wav2vec2.layers import EncoderLayer, PositionalConvolution, run_layers
@@ -119,7 +119,7 @@ class _Upsampling(nn.Module):
 
 
 class SEWEncoder(Squeeze):
-    """Wav2vec 2.0's layers, normalised last, on the tokens."""
+    """Wav2vec 2.0's layers, normalized last, on the tokens."""
 
     def __init__(self, config: SEWConfig) -> None:
         super().__init__(config)
@@ -133,7 +133,7 @@ class SEWEncoder(Squeeze):
     ) -> tuple[Tensor, Tensor, list[list[Tensor]] | None]:
         """See `wav2vec2_layers.Encoder`."""
         hidden, cu_tokens = self.squeezed(hidden, cu_frames)
-        hidden = normalise(self.layer_norm, hidden)
+        hidden = normalize(self.layer_norm, hidden)
         hidden = F.dropout(hidden, self.config.hidden_dropout, self.training)
         hidden, weights = run_layers(self.layers, hidden, cu_tokens, self.config, states, record)
         return self.unsqueezed(hidden, cu_tokens, cu_frames), cu_tokens, weights
@@ -144,7 +144,7 @@ class SqueezedEncoder(WaveformEncoder):
 
     Args:
         config: sizes and constants.
-        eps: of the normalisation of the frames.
+        eps: of the normalization of the frames.
     """
 
     def __init__(self, config: SqueezedConfig, eps: float) -> None:
@@ -162,7 +162,7 @@ class SqueezedEncoder(WaveformEncoder):
 
     def project(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """See `WaveformEncoder`."""
-        frames = normalise(self.layer_norm, frames)
+        frames = normalize(self.layer_norm, frames)
         hidden, projection = frames, self.feature_projection
         if projection is not None:
             hidden = linear(frames, projection.weight, projection.bias)
@@ -178,4 +178,4 @@ class SEWModel(SqueezedEncoder):
     def __init__(self, config: SEWConfig) -> None:
         super().__init__(config, config.layer_norm_eps)
         self.encoder = SEWEncoder(config)
-        self.initialise()
+        self.initialize()

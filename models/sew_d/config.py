@@ -23,8 +23,8 @@ class SEWDConfig(SqueezedConfig):
         share_att_key: attention uses the projections of its queries and keys for relative positions too.
         relative_attention: whether scores depend on relative positions at all.
         pos_att_type: which of their terms do, of "p2c" (position to content) and "c2p" (content to position).
-        norm_rel_ebd: "layer_norm" normalises the relative positions, "none" does not.
-        feature_layer_norm_eps: of the normalisation of the frames; `layer_norm_eps` is the transformer's.
+        norm_rel_ebd: "layer_norm" normalizes the relative positions, "none" does not.
+        feature_layer_norm_eps: of the normalization of the frames; `layer_norm_eps` is the transformer's.
         **kwargs: see `SqueezedConfig`.
 
     Raises:
@@ -72,8 +72,8 @@ class SEWDConfig(SqueezedConfig):
         return self.position_buckets if self.position_buckets > 0 else self.farthest
 
     @property
-    def normalised_positions(self) -> bool:
-        """Whether the relative positions are normalised."""
+    def normalized_positions(self) -> bool:
+        """Whether the relative positions are normalized."""
         return "layer_norm" in self._norms
 
     @property

@@ -15,7 +15,7 @@ from ...kernels.linear.activation import activate, check_activation
 from ...kernels.linear.gemm import linear
 from ...kernels.norm.layer_norm import layer_norm
 from ..bert.layers import BertIntermediate
-from ..core.layers import normalise
+from ..core.layers import normalize
 from ..core.parameter_cache import Remembered
 from ..wav2vec2.layers import added
 from .config import SEWDConfig
@@ -24,9 +24,9 @@ Weights = list[list[Tensor]]  # of each layer, of each sequence: [heads, queries
 
 
 class RelativePositions(nn.Module):
-    """The table of relative positions that all layers share, and its normalisation.
+    """The table of relative positions that all layers share, and its normalization.
 
-    Without `relative_attention` there is no table; checkpoints have a normalisation all the same.
+    Without `relative_attention` there is no table; checkpoints have a normalization all the same.
 
     Raises:
         ValueError: position buckets that cannot be divided.
@@ -40,7 +40,7 @@ class RelativePositions(nn.Module):
             self.rows(torch.device("cpu"))
             self.rel_embeddings = nn.Embedding(2 * config.span, config.hidden_size)
         self.LayerNorm: nn.LayerNorm | None = None
-        if config.normalised_positions:
+        if config.normalized_positions:
             self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def rows(self, device: torch.device) -> Tensor:
@@ -52,7 +52,7 @@ class RelativePositions(nn.Module):
         if self.rel_embeddings is None:
             return None
         table = self.rel_embeddings.weight
-        return table if self.LayerNorm is None else normalise(self.LayerNorm, table)
+        return table if self.LayerNorm is None else normalize(self.LayerNorm, table)
 
     def own_parameters(self) -> list[Tensor]:
         """What `embedded` is made of."""
@@ -154,7 +154,7 @@ class DisentangledSelfAttention(nn.Module):
 
 
 class _Output(nn.Module):
-    """What ends both halves of a layer: a linear map, the residual, the normalisation of their sum."""
+    """What ends both halves of a layer: a linear map, the residual, the normalization of their sum."""
 
     def __init__(self, config: SEWDConfig, inner: int) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class _Output(nn.Module):
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
         """[tokens, inner] and [tokens, hidden_size] to [tokens, hidden_size]."""
         dropout = self.dropout if self.training else 0.0
-        return normalise(self.LayerNorm, added(self.dense, inner, residual, dropout))
+        return normalize(self.LayerNorm, added(self.dense, inner, residual, dropout))
 
 
 class _Attention(nn.Module):
@@ -176,7 +176,7 @@ class _Attention(nn.Module):
 
 
 class SEWDLayer(nn.Module):
-    """Self-attention within each utterance, then feed-forward, each normalised last."""
+    """Self-attention within each utterance, then feed-forward, each normalized last."""
 
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__()

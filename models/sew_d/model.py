@@ -37,11 +37,11 @@ class SEWDModel(SqueezedEncoder):
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__(config, config.feature_layer_norm_eps)
         self.encoder = SEWDEncoder(config)
-        self.initialise()
+        self.initialize()
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """See `WaveformEncoder`; the table of relative positions too."""
-        super().initialise()
+        super().initialize()
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)

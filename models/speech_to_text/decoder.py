@@ -6,7 +6,7 @@ from .layers import SinusoidalPositions
 
 
 class Speech2TextDecoder(FairseqDecoder):
-    """Fixed positions, which padding tokens do not count in; layers that normalise what they read."""
+    """Fixed positions, which padding tokens do not count in; layers that normalize what they read."""
 
     needs_encoder = True
     argument_prefix = "decoder_"

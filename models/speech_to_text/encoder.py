@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...kernels.embedding import add_positions
 from ...kernels.runtime.packing import positions_within, unpack
 from ..core.attention import HeadMask, StackAttention, head_masks
-from ..core.chunks import in_portions
+from ..core.chunks import in_chunks
 from ..core.config import PretrainedConfig
 from ..core.layers import EncoderLayer, embedding_scale, run_layers
 from ..core.model import PretrainedModel
@@ -42,7 +42,7 @@ class Speech2TextEncoder(PretrainedModel):
         )
         self.layers = nn.ModuleList(EncoderLayer(config, index) for index in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(config.d_model)
-        self.initialise()
+        self.initialize()
 
     def forward(
         self,
@@ -61,7 +61,7 @@ class Speech2TextEncoder(PretrainedModel):
             head_mask: [layers, heads], what each head's attention weights are multiplied by.
             output_attentions: also return attention weights, [batch, heads, tokens, tokens] for each layer.
             output_hidden_states: also return the embedded frames and every layer's output, the last one
-                normalised: layers + 1 tensors [batch, tokens, d_model].
+                normalized: layers + 1 tensors [batch, tokens, d_model].
             return_dict: False for a plain tuple.
 
         Raises:
@@ -89,8 +89,8 @@ class Speech2TextEncoder(PretrainedModel):
             return self._encoded(features, cu_frames)
         # An utterance's bits do not depend on the others, so that a processor may take a few at a time and
         # find one layer's output in its cache when the next one begins.
-        portion = _CACHED_TOKENS * 2**self.config.num_conv_layers
-        return in_portions(self._encoded, features, cu_frames, portion)
+        chunk = _CACHED_TOKENS * 2**self.config.num_conv_layers
+        return in_chunks(self._encoded, features, cu_frames, chunk)
 
     def length(self, frames: int) -> int:
         """Encoder tokens for so many frames.

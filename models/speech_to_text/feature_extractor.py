@@ -15,14 +15,14 @@ _KALDI_SCALE = 2.0**15  # Kaldi's filter bank was made for 16-bit integers
 
 
 class Speech2TextFeatureExtractor(FeatureExtractor):
-    """Log-mel features of mono recordings, normalised over each utterance.
+    """Log-mel features of mono recordings, normalized over each utterance.
 
     Args:
         feature_size: kept for transformers; `num_mel_bins` alone decides.
         sampling_rate: Hz, 8,000 to 48,000.
         num_mel_bins: features of a frame.
         padding_value: what stands in padded frames.
-        do_ceptral_normalize: normalise at all (transformers' spelling).
+        do_ceptral_normalize: normalize at all (transformers' spelling).
         normalize_means: to mean 0 over the utterance.
         normalize_vars: to standard deviation 1 over the utterance.
         **kwargs: what transformers writes beside these: padding_side "right" and dither 0, the only values

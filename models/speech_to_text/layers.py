@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.conv.subsample import conv_subsample, output_length
-from ..core.stack import PositionRows
+from ..core.stack import PositionIndexer
 from .config import Speech2TextConfig
 
 
@@ -77,6 +77,6 @@ class SinusoidalPositions(nn.Module):
         return self.weights.shape[0] - 1 - self.padding_idx
 
     @property
-    def rows(self) -> PositionRows:
+    def rows(self) -> PositionIndexer:
         """A decoder's rows of the table, which padding tokens do not count in."""
-        return PositionRows(self.padding_idx + 1, self.limit, self.padding_idx)
+        return PositionIndexer(self.padding_idx + 1, self.limit, self.padding_idx)

@@ -46,7 +46,7 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
         super().__init__(config)
         self.encoder = Speech2TextEncoder(config)
         self.decoder = Speech2TextDecoder(config)
-        self.initialise()
+        self.initialize()
 
     def forward(
         self,
@@ -83,7 +83,7 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
             use_cache: return `past_key_values`: for each layer keys and values of its self-attention, then of
                 its cross-attention, [batch, heads, length, head_dim].
             output_attentions: also return attention weights, [batch, heads, target, source] for each layer.
-            output_hidden_states: also return what is embedded and each layer's output, the last normalised.
+            output_hidden_states: also return what is embedded and each layer's output, the last normalized.
             return_dict: False for a plain tuple.
 
         The last four are the configuration's where they are left out.
@@ -171,7 +171,7 @@ class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, Pret
         super().__init__(config)
         self.model = Speech2TextModel(config)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
-        self.initialise()
+        self.initialize()
         self.tie_weights()
         self.adopt_generation_defaults()
 

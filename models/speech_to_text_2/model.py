@@ -1,6 +1,6 @@
-"""Speech2Text2's decoder (arXiv 2104.06678): fixed positions, layers that normalise what they put out.
+"""Speech2Text2's decoder (arXiv 2104.06678): fixed positions, layers that normalize what they put out.
 
-transformers dropped it after 4.57; what it computes is the behaviour of 4.44, the last release that could
+transformers dropped it after 4.57; what it computes is the behavior of 4.44, the last release that could
 build the model.
 """
 

@@ -11,14 +11,14 @@ from ..core.encoder_decoder import TextToTextModel
 from ..core.encoder_decoder_classifier import ClassificationHead, TextToTextClassifier
 from ..core.layers import rows_of, run_layers
 from ..core.model import PretrainedModel
-from ..core.stack import DecoderSizes, PositionRows, TextDecoder, embed_tokens
+from ..core.stack import DecoderSizes, PositionIndexer, TransformerStack, embed_tokens
 from .config import T5Config
 from .layers import BiasedAttention, T5Attention, T5Block, T5FeedForward, T5LayerNorm
 
 _EVERYWHERE = 2**31 - 1  # tokens of the longest text: biases go by distance, and there is one for any
 
 
-class T5Stack(TextDecoder):
+class T5Stack(TransformerStack):
     """T5's encoder or decoder.
 
     Args:
@@ -38,18 +38,18 @@ class T5Stack(TextDecoder):
 
     @property
     def sizes(self) -> DecoderSizes:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         config, dropout = self.config, self.config.dropout_rate
         return DecoderSizes(len(self.block), config.num_heads, config.d_model, dropout, dropout)
 
     @property
-    def positions(self) -> PositionRows:
-        """See `TextDecoder`; nothing reads the rows."""
-        return PositionRows(0, _EVERYWHERE)
+    def positions(self) -> PositionIndexer:
+        """See `TransformerStack`; nothing reads the rows."""
+        return PositionIndexer(0, _EVERYWHERE)
 
     @property
     def layer_stack(self) -> nn.ModuleList:
-        """See `TextDecoder`."""
+        """See `TransformerStack`."""
         return self.block
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -57,7 +57,7 @@ class T5Stack(TextDecoder):
         return self.embed_tokens
 
     def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TextDecoder`; there are neither positions nor token types."""
+        """See `TransformerStack`; there are neither positions nor token types."""
         nothing = self.embed_tokens.weight.new_zeros(1, self.config.d_model)
         return embed_tokens(given, torch.zeros_like(rows), self.embed_tokens, nothing)
 
@@ -94,7 +94,7 @@ class T5Checkpoint(PretrainedModel):
         r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
     )
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Fresh weights as transformers draws them: the narrower a map's input the larger, since neither
         scores nor embeddings are scaled."""
         config = self.config
@@ -139,7 +139,7 @@ class T5Model(T5Checkpoint, TextToTextModel):
         self.encoder = T5Stack(config, decoder=False)
         self.decoder = T5Stack(config, decoder=True)
         self.tie_weights()
-        self.initialise()
+        self.initialize()
 
     @property
     def ties_tables(self) -> bool:
@@ -170,4 +170,4 @@ class T5ForSequenceClassification(T5Checkpoint, TextToTextClassifier):
         self.classification_head = ClassificationHead(
             config.d_model, config.num_labels, config.classifier_dropout
         )
-        self.initialise()
+        self.initialize()

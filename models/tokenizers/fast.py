@@ -267,7 +267,7 @@ class UnigramTokenizer(LibraryTokenizer):
 
     @classmethod
     def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
-        """Pieces with their scores in the order of their ids, and the compiled rules of normalisation."""
+        """Pieces with their scores in the order of their ids, and the compiled rules of normalization."""
         if (found := cls._library_file(checkpoint)) is None:
             if (path := checkpoint.find(cls.model_file)) is None:
                 raise checkpoint.lacks(f"tokenizer.json, nor {cls.model_file}")
@@ -340,7 +340,7 @@ def _shares(first: int, second: int, keep: int) -> tuple[int, int]:
 
 
 def _charsmap(normalizer: Any) -> bytes | None:
-    """The compiled rules of normalisation in the "normalizer" of a tokenizer.json."""
+    """The compiled rules of normalization in the "normalizer" of a tokenizer.json."""
     steps = (normalizer or {}).get("normalizers", [normalizer]) if isinstance(normalizer, dict) else []
     for step in steps:
         if step.get("type") == "Precompiled" and step.get("precompiled_charsmap"):

@@ -29,7 +29,7 @@ class SentencePieceTokenizer(UnigramTokenizer):
 
     Args:
         vocab: pieces with their scores, in the order of their ids.
-        charsmap: compiled rules of normalisation.
+        charsmap: compiled rules of normalization.
         defined: what else the model's own file says; None without it.
         processor: the "post_processor" of a tokenizer.json, for families that ask it.
         **options: special tokens, the family's settings, and what every `Tokenizer` takes.
@@ -79,7 +79,7 @@ class SentencePieceTokenizer(UnigramTokenizer):
         raise NotImplementedError
 
     def _rules(self, charsmap: bytes | None) -> Any:
-        """How a text is normalised; None for not at all."""
+        """How a text is normalized; None for not at all."""
         raise NotImplementedError
 
     def _completed(self, pieces: Pieces) -> Pieces:
@@ -107,7 +107,7 @@ class SentencePieceTokenizer(UnigramTokenizer):
 
 
 def plain_rules(charsmap: bytes | None, *, accents: bool, lower: bool) -> Any:
-    """ALBERT's and XLNet's normalisation: one kind of quotation marks, no accents, perhaps lower case.
+    """ALBERT's and XLNet's normalization: one kind of quotation marks, no accents, perhaps lower case.
 
     Args:
         charsmap: compiled rules, applied last.

@@ -1,4 +1,4 @@
-"""What a SentencePiece model's file holds: its pieces with their scores, and how it normalises text."""
+"""What a SentencePiece model's file holds: its pieces with their scores, and how it normalizes text."""
 
 import struct
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ class SentencePieceModel:
         pieces: each with its score (a log-probability of a unigram model), in the order of their ids.
         kinds: of each piece: 1 normal, 2 unknown, 3 control, 4 defined by the user, 5 unused, 6 a byte.
         unknown_id: the unknown piece's id.
-        charsmap: compiled rules of normalisation; None where there are none.
+        charsmap: compiled rules of normalization; None where there are none.
     """
 
     pieces: tuple[tuple[str, float], ...]

@@ -128,7 +128,7 @@ class PythonTokenizer(Tokenizer):
                 continue
             token = self.added_tokens_decoder[self.added_tokens_encoder[part]]
             before, behind = parts[i - 1] if i > 0 else "", parts[i + 1] if i < last else ""
-            # Its neighbour may be an added token too, of which a space is nothing but the delimiter of words.
+            # Its neighbor may be an added token too, of which a space is nothing but the delimiter of words.
             if token.rstrip and behind:
                 parts[i + 1] = behind.lstrip()
             if token.lstrip and before:

@@ -14,7 +14,7 @@ from .options import NAMED_TOKENS
 class PreTrainedTokenizerFast(LibraryTokenizer):
     """Text to token ids and back, as transformers' class of this name (in version 5 TokenizersBackend).
 
-    The file says how text is normalised, split and joined, and what stands around it; the options say which
+    The file says how text is normalized, split and joined, and what stands around it; the options say which
     of its tokens have a role, such as to pad with.
 
     Args:

@@ -11,7 +11,7 @@ class UniSpeechConfig(SpeechEncoderConfig):
     """Sizes and constants of a UniSpeech model; the defaults are microsoft/unispeech-large-1500h-cv's.
 
     Args:
-        do_stable_layer_norm: normalise before attention and feed-forward, not after.
+        do_stable_layer_norm: normalize before attention and feed-forward, not after.
         feat_quantizer_dropout, num_codevectors_per_group, num_codevector_groups, codevector_dim,
             proj_codevector_dim, contrastive_logits_temperature, num_negatives, diversity_loss_weight,
             num_ctc_classes, replace_prob: of pretraining.
@@ -59,4 +59,4 @@ class UniSpeechModel(Wav2Vec2Encoder):
 
     def __init__(self, config: UniSpeechConfig) -> None:
         super().__init__(config)
-        self.initialise()
+        self.initialize()

@@ -14,7 +14,7 @@ class UniSpeechSatConfig(SpeechEncoderConfig):
     """Sizes and constants of a UniSpeech-SAT model; the defaults are microsoft/unispeech-sat-base's.
 
     Args:
-        do_stable_layer_norm: normalise before attention and feed-forward, not after.
+        do_stable_layer_norm: normalize before attention and feed-forward, not after.
         feat_quantizer_dropout, num_codevectors_per_group, num_codevector_groups, codevector_dim,
             proj_codevector_dim, contrastive_logits_temperature, num_negatives, diversity_loss_weight,
             num_clusters: of pretraining.
@@ -71,4 +71,4 @@ class UniSpeechSatModel(Wav2Vec2Encoder):
         super().__init__(config)
         if self.masked_spec_embed is None:  # here the vector is there whether or not anything is masked
             self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size).uniform_())
-        self.initialise()
+        self.initialize()

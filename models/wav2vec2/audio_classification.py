@@ -94,8 +94,8 @@ class AudioClassifier(HeadedEncoder):
         loss = None if labels is None else classification_loss(logits, labels, self.config)
         return as_asked(SequenceClassifierOutput(loss, logits, states, attentions), return_dict, self.config)
 
-    def respond(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """The logits of packed waveforms [samples, 1], for `OneShotModel`.
+    def predict(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """The logits of packed waveforms [samples, 1], for `EncoderOnlyModel`.
 
         Returns:
             logits, float32 [recordings, labels], a row a recording, with their cu_seqlens.

@@ -20,7 +20,7 @@ class SpeechEncoderConfig(PretrainedConfig):
         layerdrop: chance of skipping a layer in training.
         initializer_range: standard deviation of fresh weights.
         layer_norm_eps: of the transformer and the feature projection.
-        feat_extract_norm: "group" normalises the first convolution's channels over an utterance, "layer" each
+        feat_extract_norm: "group" normalizes the first convolution's channels over an utterance, "layer" each
             position after every convolution.
         feat_extract_activation: of the convolutions.
         conv_dim, conv_stride, conv_kernel: channels, stride and kernel size of each convolution.
@@ -149,7 +149,7 @@ class Wav2Vec2Config(SpeechEncoderConfig):
     """Sizes and constants of a wav2vec 2.0 model; the defaults are facebook/wav2vec2-base-960h's.
 
     Args:
-        do_stable_layer_norm: normalise before attention and feed-forward, not after.
+        do_stable_layer_norm: normalize before attention and feed-forward, not after.
         feat_quantizer_dropout, num_codevectors_per_group, num_codevector_groups, codevector_dim,
             proj_codevector_dim, contrastive_logits_temperature, num_negatives, diversity_loss_weight: of
             pretraining.

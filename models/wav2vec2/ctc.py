@@ -92,8 +92,8 @@ class CTCModel(HeadedEncoder):
             return int(config.inputs_to_logits_ratio)
         return int(config.inputs_to_logits_ratio * config.adapter_stride**config.num_adapter_layers)
 
-    def respond(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """The best path of packed waveforms [samples, 1], for `OneShotModel`.
+    def predict(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """The best path of packed waveforms [samples, 1], for `EncoderOnlyModel`.
 
         Returns:
             token_ids, int64 [tokens], the best token of each frame, and log_probabilities, float32 [tokens],

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.runtime.packing import cumulative, pack, spans, unpack
-from ..core.chunks import in_portions
+from ..core.chunks import in_chunks
 from ..core.model import PretrainedModel
 from ..core.outputs import BaseModelOutput, ModelOutput, as_asked
 from ..core.padding import mask_of, pad_weights, unpack_all
@@ -24,7 +24,7 @@ _CACHED_TOKENS = 512
 @dataclass
 class Wav2Vec2BaseModelOutput(ModelOutput):
     """last_hidden_state [batch, tokens, hidden_size] and extract_features [batch, frames, conv_dim[-1]], what
-    the convolutions gave, normalised; zero where the input was padding."""
+    the convolutions gave, normalized; zero where the input was padding."""
 
     last_hidden_state: Tensor
     extract_features: Tensor | None = None
@@ -97,7 +97,7 @@ class WaveformEncoder(PretrainedModel):
         """Frames of the shortest recording."""
         return 1
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Fresh weights as transformers draws them."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -109,7 +109,7 @@ class WaveformEncoder(PretrainedModel):
                     bound = (module.groups / (module.in_channels * module.kernel_size[0])) ** 0.5
                     nn.init.uniform_(module.bias, -bound, bound)
             elif isinstance(module, WeightNormConvolution):
-                module.initialise()
+                module.initialize()
 
     def freeze_feature_encoder(self) -> None:
         """Let training leave the convolutions on the waveform as they are."""
@@ -133,7 +133,7 @@ class WaveformEncoder(PretrainedModel):
                 training or not. Without effect where the configuration's apply_spec_augment is False.
             output_attentions: also return attention weights, [batch, heads, tokens, tokens] for each layer.
             output_hidden_states: also return what the first layer reads and each layer's output, layers + 1
-                tensors [batch, tokens, hidden_size], before any last normalisation.
+                tensors [batch, tokens, hidden_size], before any last normalization.
             return_dict: False for a plain tuple.
 
         Raises:
@@ -214,7 +214,7 @@ class WaveformEncoder(PretrainedModel):
         run = partial(self._hidden, layer_weights=layer_weights)
         if features.device.type != "cpu" or self.training:
             return run(features, cu_samples)
-        return in_portions(run, features, cu_samples, _CACHED_TOKENS * self.config.inputs_to_logits_ratio)
+        return in_chunks(run, features, cu_samples, _CACHED_TOKENS * self.config.inputs_to_logits_ratio)
 
     def length(self, samples: int) -> int:
         """Tokens for so many samples.

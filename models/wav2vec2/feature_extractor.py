@@ -22,7 +22,7 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
         feature_size: 1, the sample.
         sampling_rate: Hz.
         padding_value: what stands in padded samples.
-        do_normalize: normalise at all.
+        do_normalize: normalize at all.
         return_attention_mask: return a mask even where nothing is padded.
         **kwargs: what transformers writes beside these: padding_side "right", the only value supported, and
             names without effect.

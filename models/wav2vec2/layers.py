@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.conv.normalized import normalised_conv
+from ...kernels.conv.normalized import normalized_conv
 from ...kernels.conv.subsample import conv_subsample, output_length
 from ...kernels.conv.waveform import valid_length, waveform_conv
 from ...kernels.linear.activation import check_activation
@@ -14,8 +14,8 @@ from ...kernels.linear.gemm import linear
 from ...kernels.norm.group_norm import group_norm
 from ...kernels.norm.layer_norm import layer_norm
 from ..core.attention import StackAttention
-from ..core.chunks import in_portions
-from ..core.layers import Attention, normalise
+from ..core.chunks import in_chunks
+from ..core.layers import Attention, normalize
 from .config import SpeechEncoderConfig, Wav2Vec2Config
 from .positions import PositionalConvolution
 
@@ -24,7 +24,7 @@ _CACHED_SAMPLES = 16_000
 
 
 class FeatureEncoder(nn.Module):
-    """Convolutions from the waveform to frames, normalised by channel or by position."""
+    """Convolutions from the waveform to frames, normalized by channel or by position."""
 
     def __init__(self, config: SpeechEncoderConfig) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class FeatureEncoder(nn.Module):
         """Waveforms [samples, 1] to frames [frames, conv_dim[-1]], with their cu_seqlens."""
         if samples.device.type != "cpu":
             return self._run(samples, cu_samples)
-        return in_portions(self._run, samples, cu_samples, _CACHED_SAMPLES)
+        return in_chunks(self._run, samples, cu_samples, _CACHED_SAMPLES)
 
     def length(self, samples: int) -> int:
         """Frames for so many samples, 0 for too few."""
@@ -57,7 +57,7 @@ class FeatureEncoder(nn.Module):
 
 
 class _ConvLayer(nn.Module):
-    """A convolution without padding, its normalisation where it has one, and the activation."""
+    """A convolution without padding, its normalization where it has one, and the activation."""
 
     def __init__(self, config: SpeechEncoderConfig, index: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _ConvLayer(nn.Module):
             hidden, cu_tokens = waveform_conv(hidden, cu_tokens, weight, bias, stride=stride)
             return layer_norm(hidden, scale, shift, eps, activation=name), cu_tokens
         if bias is None:
-            return normalised_conv(
+            return normalized_conv(
                 hidden, cu_tokens, weight, scale, shift, eps, stride=stride, activation=name
             )
         hidden, cu_tokens = waveform_conv(hidden, cu_tokens, weight, bias, stride=stride)
@@ -100,20 +100,20 @@ class FeatureProjection(nn.Module):
 
     Args:
         config: sizes.
-        normalised: whether frames are normalised first.
+        normalized: whether frames are normalized first.
     """
 
-    def __init__(self, config: SpeechEncoderConfig, normalised: bool = True) -> None:
+    def __init__(self, config: SpeechEncoderConfig, normalized: bool = True) -> None:
         super().__init__()
         width = config.conv_dim[-1]
-        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if normalised else None
+        self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if normalized else None
         self.projection = nn.Linear(width, config.hidden_size)
         self.dropout = config.feat_proj_dropout
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """[frames, conv_dim[-1]] to [frames, hidden_size], and what was projected."""
         if self.layer_norm is not None:
-            frames = normalise(self.layer_norm, frames)
+            frames = normalize(self.layer_norm, frames)
         hidden = linear(frames, self.projection.weight, self.projection.bias)
         return F.dropout(hidden, self.dropout, self.training), frames
 
@@ -127,12 +127,12 @@ class EncoderAttention(Protocol):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention within each utterance, then feed-forward, each normalised first or last.
+    """Self-attention within each utterance, then feed-forward, each normalized first or last.
 
     Args:
         config: sizes and dropout.
         index: from 0.
-        stable: normalise first ("stable layer norm").
+        stable: normalize first ("stable layer norm").
     """
 
     def __init__(self, config: SpeechEncoderConfig, index: int, stable: bool) -> None:
@@ -149,13 +149,13 @@ class EncoderLayer(nn.Module):
     def forward(self, hidden: Tensor, attention: EncoderAttention) -> Tensor:
         """[tokens, hidden_size] to the same, in the given attention layout."""
         own = self.attention
-        rows = normalise(self.layer_norm, hidden) if self.stable else hidden
+        rows = normalize(self.layer_norm, hidden) if self.stable else hidden
         mixed = attention(self.index, own.query(rows), *own.key_value(rows), own.scale)
         hidden = added(own.out_proj, mixed.flatten(1), hidden, self.dropout if self.training else 0.0)
         if self.stable:
-            return cast(Tensor, self.feed_forward(normalise(self.final_layer_norm, hidden), hidden))
-        hidden = normalise(self.layer_norm, hidden)
-        return normalise(self.final_layer_norm, self.feed_forward(hidden, hidden))
+            return cast(Tensor, self.feed_forward(normalize(self.final_layer_norm, hidden), hidden))
+        hidden = normalize(self.layer_norm, hidden)
+        return normalize(self.final_layer_norm, self.feed_forward(hidden, hidden))
 
 
 class FeedForward(nn.Module):
@@ -190,7 +190,7 @@ class Encoder(nn.Module):
 
     Args:
         config: sizes and dropout.
-        stable: normalise before attention and feed-forward, not after.
+        stable: normalize before attention and feed-forward, not after.
         batch_norm: see `PositionalConvolution`.
     """
 
@@ -212,7 +212,7 @@ class Encoder(nn.Module):
         Args:
             hidden: packed.
             cu_frames: int32 [n + 1].
-            states: gets what the layers read and the output of each, not normalised.
+            states: gets what the layers read and the output of each, not normalized.
             record: keep attention weights.
 
         Returns:
@@ -221,11 +221,11 @@ class Encoder(nn.Module):
         """
         hidden = self.pos_conv_embed(hidden, cu_frames, residual=hidden)
         if not self.stable:
-            hidden = normalise(self.layer_norm, hidden)
+            hidden = normalize(self.layer_norm, hidden)
         hidden = F.dropout(hidden, self.config.hidden_dropout, self.training)
         hidden, weights = run_layers(self.layers, hidden, cu_frames, self.config, states, record)
         if self.stable:
-            hidden = normalise(self.layer_norm, hidden)
+            hidden = normalize(self.layer_norm, hidden)
         return hidden, cu_frames, weights
 
     def width(self, frames: int) -> int:
@@ -314,7 +314,7 @@ class Adapter(nn.Module):
             The tokens, their cu_seqlens, and how many of the layers ran: in training some may be skipped.
         """
         if self.proj is not None and self.proj_layer_norm is not None:
-            hidden = normalise(self.proj_layer_norm, linear(hidden, self.proj.weight, self.proj.bias))
+            hidden = normalize(self.proj_layer_norm, linear(hidden, self.proj.weight, self.proj.bias))
         ran = 0
         for layer in self.layers:
             if self.training and self.layerdrop and torch.rand(()).item() <= self.layerdrop:

@@ -18,21 +18,21 @@ class Wav2Vec2Encoder(WaveformEncoder):
 
     Args:
         config: sizes and constants.
-        normalised: whether frames are normalised before they are projected.
+        normalized: whether frames are normalized before they are projected.
         batch_norm: see `wav2vec2_layers.PositionalConvolution`.
     """
 
     def __init__(
-        self, config: SpeechEncoderConfig, *, normalised: bool = True, batch_norm: bool = False
+        self, config: SpeechEncoderConfig, *, normalized: bool = True, batch_norm: bool = False
     ) -> None:
         super().__init__(config)
-        self.feature_projection = FeatureProjection(config, normalised)
+        self.feature_projection = FeatureProjection(config, normalized)
         self.encoder = Encoder(config, config.do_stable_layer_norm, batch_norm)
 
     def project(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """See `WaveformEncoder`."""
-        hidden, normalised = self.feature_projection(frames)
-        return hidden, normalised
+        hidden, normalized = self.feature_projection(frames)
+        return hidden, normalized
 
     def output(
         self,
@@ -44,9 +44,9 @@ class Wav2Vec2Encoder(WaveformEncoder):
         """See `WaveformEncoder`."""
         return Wav2Vec2BaseModelOutput(last, extracted, states, attentions)
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """See `WaveformEncoder`; the projection as torch draws it."""
-        super().initialise()
+        super().initialize()
         projection = self.feature_projection.projection
         bound = projection.in_features**-0.5
         nn.init.uniform_(projection.weight, -bound, bound)
@@ -64,7 +64,7 @@ class Wav2Vec2Model(Wav2Vec2Encoder):
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
         self.adapter = Adapter(config) if config.add_adapter else None
-        self.initialise()
+        self.initialize()
 
     def adapt(self, hidden: Tensor, cu_tokens: Tensor) -> tuple[Tensor, Tensor, int]:
         """See `WaveformEncoder`."""

@@ -26,7 +26,7 @@ class WeightNormConvolution(nn.Module):
         self.parametrizations = nn.ModuleDict({"weight": parts})
         self._made: tuple[object, Tensor] | None = None
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Fresh weights as transformers draws them."""
         parts = cast(nn.ParameterDict, self.parametrizations["weight"])
         width, _, kernel = parts["original1"].shape
@@ -68,12 +68,12 @@ def _state(weight: Tensor) -> tuple[object, ...]:
 
 
 class PositionalConvolution(nn.Module):
-    """Tells tokens where they are by a wide convolution over their neighbours.
+    """Tells tokens where they are by a wide convolution over their neighbors.
 
     Args:
         config: sizes.
         stride: tokens from one output to the next.
-        batch_norm: normalise the channels first, instead of the convolution's weight (HuBERT's option).
+        batch_norm: normalize the channels first, instead of the convolution's weight (HuBERT's option).
     """
 
     def __init__(self, config: SpeechEncoderConfig, stride: int = 1, batch_norm: bool = False) -> None:
@@ -93,7 +93,7 @@ class PositionalConvolution(nn.Module):
     def forward(self, hidden: Tensor, cu_tokens: Tensor, residual: Tensor | None = None) -> Tensor:
         """[tokens, width] to the same or, with a stride, to fewer; `residual` is added."""
         if self.batch_norm is not None:
-            hidden = _batch_normalised(self.batch_norm, hidden)
+            hidden = _batch_normalized(self.batch_norm, hidden)
         return positional_conv(
             hidden,
             cu_tokens,
@@ -106,7 +106,7 @@ class PositionalConvolution(nn.Module):
         )
 
 
-def _batch_normalised(norm: nn.BatchNorm1d, hidden: Tensor) -> Tensor:
+def _batch_normalized(norm: nn.BatchNorm1d, hidden: Tensor) -> Tensor:
     if norm.training:
         return cast(Tensor, norm(hidden))
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)

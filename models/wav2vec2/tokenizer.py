@@ -152,7 +152,7 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
     ) -> Any:
         """The text of a model's ids, one a frame.
 
-        Equal neighbours are one, and blanks (`pad_token`) are left out.
+        Equal neighbors are one, and blanks (`pad_token`) are left out.
 
         Args:
             token_ids: [frames] in a list, array or tensor, one id, or a batch of them [batch, frames].

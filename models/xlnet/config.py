@@ -21,7 +21,7 @@ class XLNetConfig(PretrainedConfig):
         ff_activation: one of `kernels.linear.ACTIVATIONS`.
         attn_type: "bi", each token sees all of its text, or "uni", each sees those up to its own place.
         initializer_range: standard deviation of fresh weights.
-        layer_norm_eps: added to the variance by every normalisation.
+        layer_norm_eps: added to the variance by every normalization.
         dropout: in training.
         mem_len: tokens at the end whose hidden states forward returns as `mems`; all for None and 0.
         reuse_len: tokens at the beginning that alone count for `mems`; all for None and 0.

@@ -11,7 +11,7 @@ from ...kernels.attention.flash import weighted_values
 from ...kernels.attention.relative import relative_attention, relative_weights
 from ...kernels.linear.gemm import linear
 from ...kernels.runtime.weight_cache import kept
-from ..core.layers import normalise
+from ..core.layers import normalize
 from ..core.parameter_cache import Remembered
 from .config import XLNetConfig
 
@@ -43,7 +43,7 @@ class Layout:
 
 
 class XLNetRelativeAttention(nn.Module):
-    """Attention whose scores also depend on distances and segments, and the normalisation behind it.
+    """Attention whose scores also depend on distances and segments, and the normalization behind it.
 
     Its maps lie in checkpoints as [d_model, n_head, d_head].
     """
@@ -63,8 +63,8 @@ class XLNetRelativeAttention(nn.Module):
         # The farthest distance that there are keys for, and the keys.
         self._kept = -1, Remembered()
 
-    def initialise(self) -> None:
-        """Fresh weights, all alike but for those of the normalisation."""
+    def initialize(self) -> None:
+        """Fresh weights, all alike but for those of the normalization."""
         for parameter in self.parameters(recurse=False):
             nn.init.normal_(parameter, std=self.std)
 
@@ -93,8 +93,8 @@ class XLNetRelativeAttention(nn.Module):
             mixed = relative_attention(query, key, value, cu_tokens, *terms, **options)  # type: ignore[arg-type]
         wide, weight = mixed.flatten(1), self.o.flatten(1)
         if not dropout:
-            return normalise(self.layer_norm, linear(wide, weight, residual=hidden))
-        return normalise(self.layer_norm, hidden + F.dropout(linear(wide, weight), dropout))
+            return normalize(self.layer_norm, linear(wide, weight, residual=hidden))
+        return normalize(self.layer_norm, hidden + F.dropout(linear(wide, weight), dropout))
 
     def _heads(self, hidden: Tensor, weight: Tensor) -> Tensor:
         """[rows, d_model] by a map [d_model, heads, head_dim]: [rows, heads, head_dim]."""
@@ -143,7 +143,7 @@ def position_features(limit: int, like: Tensor) -> Tensor:
 
 
 class XLNetFeedForward(nn.Module):
-    """The second half of a layer, normalised last."""
+    """The second half of a layer, normalized last."""
 
     def __init__(self, config: XLNetConfig) -> None:
         super().__init__()
@@ -158,9 +158,9 @@ class XLNetFeedForward(nn.Module):
         first, second = self.layer_1, self.layer_2
         inner = linear(hidden, first.weight, first.bias, activation=self.activation)
         if not self.training or not self.dropout:
-            return normalise(self.layer_norm, linear(inner, second.weight, second.bias, residual=hidden))
+            return normalize(self.layer_norm, linear(inner, second.weight, second.bias, residual=hidden))
         out = linear(F.dropout(inner, self.dropout), second.weight, second.bias)
-        return normalise(self.layer_norm, hidden + F.dropout(out, self.dropout))
+        return normalize(self.layer_norm, hidden + F.dropout(out, self.dropout))
 
 
 class XLNetLayer(nn.Module):

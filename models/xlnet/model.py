@@ -55,12 +55,12 @@ class XLNetCheckpoint(PretrainedModel):
         r"^(sequence_summary|logits_proj)\.",
     )
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Fresh weights as transformers draws them."""
-        super().initialise()
+        super().initialize()
         for module in self.modules():
             if isinstance(module, XLNetRelativeAttention):
-                module.initialise()
+                module.initialize()
             elif isinstance(module, XLNetModel):
                 nn.init.normal_(module.mask_emb, std=self.config.init_std)
 
@@ -88,7 +88,7 @@ class XLNetModel(XLNetCheckpoint, ParametersMixin):
         self.word_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.mask_emb = nn.Parameter(torch.empty(1, 1, config.d_model))
         self.layer = nn.ModuleList(XLNetLayer(config) for _ in range(config.n_layer))
-        self.initialise()
+        self.initialize()
 
     def forward(
         self,
@@ -324,7 +324,7 @@ class XLNetForSequenceClassification(XLNetCheckpoint, ParametersMixin):
         self.transformer = XLNetModel(config)
         self.sequence_summary = XLNetSequenceSummary(config)
         self.logits_proj = nn.Linear(config.d_model, config.num_labels)
-        self.initialise()
+        self.initialize()
 
     def forward(
         self,
@@ -389,8 +389,8 @@ class XLNetForSequenceClassification(XLNetCheckpoint, ParametersMixin):
             raise ValueError("a text without tokens cannot be classified; give at least one")
         return tokens
 
-    def respond(self, features: Tensor, cu_tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """The logits of packed texts, for `OneShotModel`.
+    def predict(self, features: Tensor, cu_tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """The logits of packed texts, for `EncoderOnlyModel`.
 
         Args:
             features: int64 [tokens, 1], or [tokens, 2] with token types.

@@ -14,7 +14,7 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
-class Crew:
+class CpuWorkerPool:
     """A few threads whose operations use one core each, however little there is to do: what one core sums in
     an order, several might sum in another.
 
@@ -28,10 +28,10 @@ class Crew:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._pool = ThreadPoolExecutor(size, "tritone-crew", initializer=_use_one_core)
+        self._pool = ThreadPoolExecutor(size, "tritone-cpu", initializer=_use_one_core)
 
     @classmethod
-    def for_device(cls, device: torch.device) -> "Crew | None":
+    def for_device(cls, device: torch.device) -> "CpuWorkerPool | None":
         """One with as many threads as torch uses in an operation; None where that is one, or on a GPU.
 
         None in Triton's interpreter too, which runs one kernel at a time.
@@ -86,7 +86,7 @@ class _Work:
 
 
 class _ShortTurns:
-    """While a crew is at work, threads that wait for Python's interpreter ask for it after 0.5 ms, not 5.
+    """While a pool is at work, threads that wait for Python's interpreter ask for it after 0.5 ms, not 5.
 
     Between two operations a thread needs the interpreter for some microseconds, and where another keeps it
     for longer, half a batch waits: steps took a tenth longer.

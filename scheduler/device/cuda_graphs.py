@@ -18,7 +18,7 @@ from torch import Tensor
 from ...kernels.attention.kv_cache import PAGE_SIZE
 from ..batch import Batch
 from ..request import GenerationOptions
-from ..sampling.select import Group
+from ..sampling.select import SamplingGroup
 from ..state import DecodeState
 
 _log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class StaticBatch:
         """A batch of new views: on the CPU paged attention keeps what it derives from a table by the tensor,
         not by what is in it."""
         rows = self._rows[:]
-        group = Group(
+        group = SamplingGroup(
             options=self._rules,
             start=0,
             end=len(rows),
@@ -140,7 +140,7 @@ class StaticBatch:
             order=[],
             rows=rows,
             streams=self._streams[:],
-            leaders=rows[:0],
+            first_slots=rows[:0],
             places=self._places[:],
             cu_rows=self._cu_rows[:],
             self_tables=self._self_tables[:],

@@ -18,7 +18,7 @@ def process_scores(
     options: GenerationOptions,
     *,
     min_lengths: Tensor | None = None,
-    normalise: bool = False,
+    normalize: bool = False,
 ) -> Tensor:
     """Scores after every rule of `options`; rows share the options but not their lengths.
 
@@ -31,7 +31,7 @@ def process_scores(
         max_lengths: int [rows], where each row's request ends.
         options: whose max_length and seed are not looked at.
         min_lengths: int [rows], each row's own; by default the options', which have to have one if any has.
-        normalise: log-softmax before the first rule.
+        normalize: log-softmax before the first rule.
 
     Returns:
         float32 [rows, vocabulary]; `scores` itself where there is nothing to do.
@@ -39,9 +39,9 @@ def process_scores(
     rules = token_rules(options)
     if not rules.idle:
         scores = apply_rules(
-            scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalise=normalise
+            scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalize=normalize
         )
-    elif normalise:
+    elif normalize:
         scores = log_softmax(scores)
     if options.do_sample:
         return warp(
@@ -50,7 +50,7 @@ def process_scores(
             top_k=options.top_k,
             top_p=options.top_p,
             keep=1 if options.num_beams == 1 else max(2, len(options.eos_token_ids) + 1),
-            renormalise=options.renormalize_logits,
+            renormalize=options.renormalize_logits,
         )
     return log_softmax(scores) if options.renormalize_logits else scores
 

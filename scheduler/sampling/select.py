@@ -19,7 +19,7 @@ _UNREACHABLE = -1.0e9  # transformers' score of a hypothesis that must not be ch
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class SamplingGroup:
     """Requests of one batch that share their options.
 
     Args:
@@ -43,30 +43,30 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class NextTokens:
     """What each row of a group goes on with.
 
     Args:
         parents: int64 [rows], the state's row whose history each one takes over.
         tokens: int64 [rows].
         active: bool [rows], false for requests that had ended before this step.
-        processed: [rows, vocabulary], after the rules of the options; not normalised yet if so stated.
-        normalise: whether log-softmax is still due. Without rules no kernel needs it in memory.
+        processed: [rows, vocabulary], after the rules of the options; not normalized yet if so stated.
+        normalize: whether log-softmax is still due. Without rules no kernel needs it in memory.
     """
 
     parents: Tensor
     tokens: Tensor
     active: Tensor
     processed: Tensor
-    normalise: bool = False
+    normalize: bool = False
 
     @property
     def scores(self) -> Tensor:
         """float32 [rows, vocabulary], after the rules of the options."""
-        return log_softmax(self.processed) if self.normalise else self.processed.float()
+        return log_softmax(self.processed) if self.normalize else self.processed.float()
 
 
-def select(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Choice:
+def select(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
     """Choose the next tokens of a group and note in `state` what has ended.
 
     Args:
@@ -78,7 +78,7 @@ def select(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Ch
     return _single(group, logits, state, longest)
 
 
-def _single(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Choice:
+def _single(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
     """Greedy search and sampling: every row for itself."""
     options, rows = group.options, group.rows
     lengths = state.length[rows]
@@ -96,38 +96,38 @@ def _single(group: Group, logits: Tensor, state: DecodeState, longest: int) -> C
     state.final_done[rows] |= stops
     state.done[rows] = ended | ends
     hypotheses = options.hypotheses
-    leaders = rows.view(-1, hypotheses)[:, 0]
-    was_done = state.request_done[leaders]
-    state.request_done[leaders] = state.done[rows].view(-1, hypotheses).all(-1)
-    return Choice(rows, tokens, _for_each(~was_done, hypotheses), scores)
+    first_slots = rows.view(-1, hypotheses)[:, 0]
+    was_done = state.request_done[first_slots]
+    state.request_done[first_slots] = state.done[rows].view(-1, hypotheses).all(-1)
+    return NextTokens(rows, tokens, _for_each(~was_done, hypotheses), scores)
 
 
-def _beam_search(group: Group, logits: Tensor, state: DecodeState, longest: int) -> Choice:
+def _beam_search(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
     """One step of transformers' beam search, each request as if it were alone in its batch."""
     options, rows, beams = group.options, group.rows, group.options.num_beams
     lengths = state.length[rows]
     by_request = rows.view(-1, beams)
-    leaders = by_request[:, 0]
+    first_slots = by_request[:, 0]
     count = max(2, 1 + len(options.eos_token_ids)) * beams
     # Without rules, log-softmax is part of the look for candidates.
-    normalise = leaves_scores(options) and not options.do_sample
-    scores = logits if normalise else _processed(group, logits, state, longest, lengths, normalise=True)
+    normalize = leaves_scores(options) and not options.do_sample
+    scores = logits if normalize else _processed(group, logits, state, longest, lengths, normalize=True)
     running, vocabulary = state.score[rows], logits.shape[1]
     if options.do_sample:
         drawing = (
             group.seeds.view(-1, beams)[:, 0],
-            torch.zeros_like(leaders),
+            torch.zeros_like(first_slots),
             lengths.view(-1, beams)[:, 0],
         )
         values, indices = draw_candidates(scores, count, *drawing, running=running, beams=beams)
     else:
-        values, indices = top_candidates(scores, count, running=running, beams=beams, normalise=normalise)
+        values, indices = top_candidates(scores, count, running=running, beams=beams, normalize=normalize)
     parents, tokens = by_request.gather(1, indices // vocabulary), indices % vocabulary
 
     length = lengths.view(-1, beams)[:, :1]
     max_length = group.max_lengths.view(-1, beams)[:, :1]
     hits = _is_end(tokens, options) | (length + 1 >= max_length)
-    active = ~state.request_done[leaders]
+    active = ~state.request_done[first_slots]
 
     going = values + hits.float() * _UNREACHABLE
     new_scores, places = _best(going, beams)
@@ -136,21 +136,23 @@ def _beam_search(group: Group, logits: Tensor, state: DecodeState, longest: int)
     _keep_finished(group, state, active, values, parents, tokens, hits, longest)
     state.score[rows] = torch.where(active[:, None], new_scores, state.score[by_request]).flatten()
     over = _is_over(options, state, by_request, new_scores, length, max_length) | hits.all(-1)
-    state.request_done[leaders] |= over
-    return Choice(new_parents.flatten(), new_tokens.flatten(), _for_each(active, beams), scores, normalise)
+    state.request_done[first_slots] |= over
+    return NextTokens(
+        new_parents.flatten(), new_tokens.flatten(), _for_each(active, beams), scores, normalize
+    )
 
 
 def _processed(
-    group: Group,
+    group: SamplingGroup,
     logits: Tensor,
     state: DecodeState,
     longest: int,
     lengths: Tensor,
     *,
-    normalise: bool = False,
+    normalize: bool = False,
 ) -> Tensor:
     """Scores after the rules of the group's options; `logits` themselves where there is nothing to do."""
-    if leaves_scores(group.options) and not normalise:
+    if leaves_scores(group.options) and not normalize:
         return logits  # spares the copy of the histories
     tokens = state.tokens[state.side, group.rows, :longest]
     return process_scores(
@@ -160,12 +162,12 @@ def _processed(
         group.max_lengths,
         group.options,
         min_lengths=group.min_lengths,
-        normalise=normalise,
+        normalize=normalize,
     )
 
 
 def _keep_finished(
-    group: Group,
+    group: SamplingGroup,
     state: DecodeState,
     active: Tensor,  # [requests]
     values: Tensor,  # [requests, candidates]

@@ -134,7 +134,7 @@ def test_a_peer_without_float32_is_refused(cpu, monkeypatch, capsys):
     assert "--peer-dtype needs float32" in capsys.readouterr().err
 
 
-def test_a_batch_is_one_of_neighbours_in_length_or_in_the_order_given(cpu):
+def test_a_batch_is_one_of_neighbors_in_length_or_in_the_order_given(cpu):
     class Spoken(cpu.TextClassification):
         def batch_answers(self, model, processor, batch, beams):
             batches.append([item.tokens for item in batch])

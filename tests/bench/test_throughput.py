@@ -76,7 +76,7 @@ def test_throughput_times_every_way_beside_transformers_and_draws_both_plots(tmp
         assert row["rtfx"] == pytest.approx(row["audio"] / row["seconds"])
         assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
         assert 0 < row["fraction_of_limit"] < 1
-        assert row["gpu_utilisation"] is row["spent"]["busy"] is None
+        assert row["gpu_utilization"] is row["spent"]["busy"] is None
         assert row["compiled"] == 0
         parts = row["spent"]
         assert parts["encode"] + parts["decode"] + parts["host"] == pytest.approx(parts["wall"])
@@ -248,8 +248,8 @@ def test_calls_are_timed_on_the_object_alone_and_a_model_nobody_calls_gives_noth
     assert bench["timeline"].spent_on(lambda: Model().encode(), model, front_end) is None
 
 
-def test_utilisation_is_the_mean_without_what_was_before(bench):
-    mean = bench["timeline"].mean_utilisation
+def test_utilization_is_the_mean_without_what_was_before(bench):
+    mean = bench["timeline"].mean_utilization
     assert mean("0\n10\n80\n90\n100\n") == pytest.approx(0.9)
     assert mean("0\n0\n90\n90\n") is None
     assert mean("[N/A]\n" * 9) is None

@@ -33,7 +33,7 @@ class Spec:
     end_gain: float = 3.0
 
 
-# Sizes that a padded or vectorised kernel would like to be rounder than they are.
+# Sizes that a padded or vectorized kernel would like to be rounder than they are.
 SPECS: dict[str, Spec] = {
     "two-convs": Spec(
         {
@@ -340,7 +340,7 @@ def pair_of(checkpoint: Callable[[str], Path], load: Callable[[Path], Pair]) -> 
 
 @pytest.fixture
 def pair(request: pytest.FixtureRequest, pair_of: Callable[[str], Pair]) -> Pair:
-    """Each checkpoint of the parity tests in turn, or those that a test names by indirect parametrisation."""
+    """Each checkpoint of the parity tests in turn, or those that a test names by indirect parametrization."""
     return pair_of(request.param)
 
 

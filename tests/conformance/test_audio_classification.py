@@ -120,7 +120,7 @@ def test_a_packed_batch_is_what_transformers_says_of_each_alone(case, waveforms)
     packed = torch.cat([values[0] for values in waveforms])[:, None]
     ends = torch.tensor([0, *LENGTHS]).cumsum(0).int()
     with torch.inference_mode():
-        logits, _ = case.ours.respond(packed, ends)["logits"]
+        logits, _ = case.ours.predict(packed, ends)["logits"]
         for found, values in zip(logits, waveforms, strict=True):
             torch.testing.assert_close(found, case.theirs(values).logits[0], atol=1e-4, rtol=0)
 

@@ -112,13 +112,13 @@ def test_steps_of_training_lower_the_loss_as_in_transformers(
     losses = []
     for model in (ours, theirs):
         model.train()
-        optimiser = torch.optim.SGD(model.parameters(), lr=0.003)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.003)
         losses.append([])
         for _ in range(5):
             loss = model(given, labels=labels).loss
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             losses[-1].append(loss.item())
     mine, wanted = losses
     assert mine == pytest.approx(wanted, abs=1e-4)
@@ -135,11 +135,11 @@ def test_some_steps_with_dropout_lower_the_loss_too(family: str, tmp_path: Path)
         before = float(ours(given, labels=labels).loss)
     torch.manual_seed(0)
     ours.train()
-    optimiser = torch.optim.Adam(ours.parameters(), lr=2e-3)
+    optimizer = torch.optim.Adam(ours.parameters(), lr=2e-3)
     for _ in range(12):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         ours(given, labels=labels).loss.backward()
-        optimiser.step()
+        optimizer.step()
     with torch.no_grad():
         assert float(ours.eval()(given, labels=labels).loss) < before
 

@@ -119,7 +119,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "length_penalty": 0.5,
         "max_length": 14,
     },
-    "renormalised all": {
+    "renormalized all": {
         "renormalize_logits": True,
         "no_repeat_ngram_size": 3,
         "repetition_penalty": 1.1,

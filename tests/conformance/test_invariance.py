@@ -22,7 +22,7 @@ DURATIONS = [0.3 * (20 / 0.3) ** (index / (COUNT - 1)) for index in range(COUNT)
 # Checkpoint and number of threads.
 SCENES = [("middle", 1), ("middle", 2), ("two-convs", 2), ("odd-width-pad-5", 1)]
 
-# One after the other, so that neighbours differ; each recording keeps its own wherever it runs.
+# One after the other, so that neighbors differ; each recording keeps its own wherever it runs.
 MODES: list[dict[str, Any]] = [
     {},
     {"num_beams": 4, "length_penalty": 0.5},

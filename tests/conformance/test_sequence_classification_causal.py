@@ -213,11 +213,11 @@ def test_a_packed_text_answers_as_transformers_does(models: Models) -> None:
         features = torch.stack([models.tokens(count)[0], models.types(count)[0]], 1)
         cu_tokens = cumulative([count])
         wanted = models.theirs(models.tokens(count), token_type_ids=models.types(count)).logits
-        logits, cu_rows = models.ours.respond(features, cu_tokens)["logits"]
+        logits, cu_rows = models.ours.predict(features, cu_tokens)["logits"]
         close(logits, wanted)
         assert cu_rows.tolist() == [0, 1]
         close(
-            models.ours.respond(features[:, :1], cu_tokens)["logits"][0],
+            models.ours.predict(features[:, :1], cu_tokens)["logits"][0],
             models.theirs(models.tokens(count)).logits,
         )
 
@@ -262,7 +262,7 @@ def packed(models: Models, lengths: list[int], typed: bool) -> list[Tensor]:
     columns = [torch.cat([models.tokens(count)[0] for count in lengths])]
     if typed:
         columns.append(torch.cat([models.types(count)[0] for count in lengths]))
-    logits, cu_rows = models.ours.respond(torch.stack(columns, 1), cumulative(lengths))["logits"]
+    logits, cu_rows = models.ours.predict(torch.stack(columns, 1), cumulative(lengths))["logits"]
     assert logits.dtype == torch.float32
     assert cu_rows.tolist() == list(range(len(lengths) + 1))
     return list(logits)
@@ -296,7 +296,7 @@ def test_padding_on_either_side_changes_no_bit(models: Models, side: str) -> Non
         assert torch.equal(output.logits[row], alone.logits[0])
         assert torch.equal(output.hidden_states[-1][row, there], alone.hidden_states[-1][0])
         assert torch.equal(output.attentions[0][row][:, there][:, :, there], alone.attentions[0][0])
-        logits = models.ours.respond(
+        logits = models.ours.predict(
             torch.stack([models.tokens(count)[0], models.types(count)[0]], 1), cumulative([count])
         )["logits"][0]
         assert torch.equal(logits, alone.logits)
@@ -344,7 +344,7 @@ def test_a_text_is_read_where_transformers_reads_it(models: Models) -> None:
     tokens[3] = 7
     for row in tokens:
         close(models.ours(row[None]).logits, models.theirs(row[None]).logits)
-        logits, _ = models.ours.respond(row[:, None], cumulative([12]))["logits"]
+        logits, _ = models.ours.predict(row[:, None], cumulative([12]))["logits"]
         close(logits, models.theirs(row[None]).logits)
     close(models.ours(tokens).logits, models.theirs(tokens).logits)
     embedded = models.theirs.get_input_embeddings()(tokens)
@@ -377,7 +377,7 @@ def test_requests_in_a_loop_get_the_bits_that_they_get_alone(models: Models) -> 
             assert event.answer is not None
             answers[event.request_id] = event.answer["logits"]
     for index, text in enumerate(texts):
-        alone = models.ours.respond(text, cumulative([len(text)]))["logits"][0]
+        alone = models.ours.predict(text, cumulative([len(text)]))["logits"][0]
         assert torch.equal(answers[index], alone)
 
 

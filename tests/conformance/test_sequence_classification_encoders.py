@@ -173,7 +173,7 @@ def test_a_padding_token_that_counts_is_read_as_in_transformers(models):
     logits = models.own(ids).logits
     close(logits, models.peer(ids).logits)
     both = torch.cat([models.tokens(3), ids[0], ids[0]])[:, None]
-    packed, _ = models.own.respond(both, cumulative([3, 9, 9]))["logits"]
+    packed, _ = models.own.predict(both, cumulative([3, 9, 9]))["logits"]
     assert torch.equal(packed[1:2], logits)
     assert torch.equal(packed[2:], logits)
 
@@ -223,10 +223,10 @@ def test_packed_texts_have_the_same_bits_in_any_company(models):
         for length in LENGTHS
     ]
     assert texts[0].shape[1] == 1 + types
-    alone = [models.own.respond(text, cumulative([len(text)]))["logits"][0] for text in texts]
+    alone = [models.own.predict(text, cumulative([len(text)]))["logits"][0] for text in texts]
     for order in ([*range(8)], [*range(8)][::-1], [3, 0, 5, 1, 7, 2, 6, 4]):
         features = torch.cat([texts[i] for i in order])
-        logits, rows = models.own.respond(features, cumulative([LENGTHS[i] for i in order]))["logits"]
+        logits, rows = models.own.predict(features, cumulative([LENGTHS[i] for i in order]))["logits"]
         assert rows.tolist() == list(range(9))
         assert torch.equal(logits, torch.cat([alone[i] for i in order]))
     given = {"token_type_ids": texts[5][None, :, 1]} if types else {}
@@ -385,12 +385,12 @@ def test_what_does_not_fit_is_refused_with_numbers(models):
         own(models.tokens(2, 3), attention_mask=torch.tensor([[1, 1, 1], [0, 0, 0]]))
     most = own.config.vocab_size - 1
     with pytest.raises(ValueError, match=f"from 3 to 999, and the model knows tokens 0 to {most}"):
-        own.respond(torch.tensor([[3], [999]]), cumulative([2]))
+        own.predict(torch.tensor([[3], [999]]), cumulative([2]))
     with pytest.raises(ValueError, match=r"token ids must be \[tokens, 1\].*got \[2, 3\]"):
-        own.respond(torch.zeros(2, 3, dtype=torch.int64), cumulative([2]))
+        own.predict(torch.zeros(2, 3, dtype=torch.int64), cumulative([2]))
     if own.has_token_types:
         with pytest.raises(ValueError, match="token_type_ids go from 0 to 9"):
-            own.respond(torch.tensor([[8, 0], [8, 9]]), cumulative([2]))
+            own.predict(torch.tensor([[8, 0], [8, 9]]), cumulative([2]))
         with pytest.raises(ValueError, match="token_type_ids go from 0 to 9"):
             own(torch.tensor([[8, 8]]), token_type_ids=torch.tensor([[0, 9]]))
 

@@ -178,7 +178,7 @@ def test_logits_are_transformers(both: Pair, length: int) -> None:
     logits = both.ours(ids).logits
     assert float(logits.std()) > 1e-3
     close(logits, both.theirs(ids).logits)
-    packed, cu_rows = both.ours.respond(ids[0, :, None], torch.tensor([0, length], dtype=torch.int32))[
+    packed, cu_rows = both.ours.predict(ids[0, :, None], torch.tensor([0, length], dtype=torch.int32))[
         "logits"
     ]
     assert cu_rows.tolist() == [0, 1]
@@ -281,7 +281,7 @@ def test_a_packed_text_has_the_bits_it_has_alone(both: Pair) -> None:
     def run(order: list[int]) -> Tensor:
         counts = torch.tensor([0, *(len(texts[index]) for index in order)])
         packed = torch.cat([texts[index] for index in order])
-        logits, cu_rows = both.ours.respond(packed, counts.cumsum(0).int())["logits"]
+        logits, cu_rows = both.ours.predict(packed, counts.cumsum(0).int())["logits"]
         assert cu_rows.tolist() == list(range(len(order) + 1))
         return logits
 

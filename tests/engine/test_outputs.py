@@ -3,7 +3,7 @@
 import threading
 import time
 
-from tritone.engine.handle import Handle, Outcome
+from tritone.engine.handle import Handle, RequestOutput
 from tritone.engine.outputs import TokenReader
 from tritone.scheduler.request import FinishReason
 
@@ -25,7 +25,7 @@ def pieces_of(tokens: list[str], decode, whole_words=False) -> tuple[list[str], 
     for index in range(len(tokens)):
         handle.add_tokens((index,))
         time.sleep(0.002)
-    handle.finish(Outcome(FinishReason.STOP, tuple(range(len(tokens)))))
+    handle.finish(RequestOutput(FinishReason.STOP, tuple(range(len(tokens)))))
     thread.join(SOON)
     return found, handle.result().text
 

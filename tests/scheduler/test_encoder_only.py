@@ -1,4 +1,4 @@
-"""One-shot requests: answered in the step that encodes them, among requests that are decoded."""
+"""Encoder-only requests: answered in the step that encodes them, among requests that are decoded."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ COUNT, LIVES = 12, 3
 class Answering(Speech2TextForConditionalGeneration):
     """A model of both kinds, as one that transcribes and also names the language would be."""
 
-    def respond(self, features: Tensor, cu_frames: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    def predict(self, features: Tensor, cu_frames: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         encoded, cu_tokens = self.encode(features, cu_frames)
         pooled = torch.stack([encoded[start:end].mean(0) for start, end in spans(cu_tokens)])
         each = cumulative([1] * len(pooled))
@@ -41,7 +41,7 @@ class OnlyAnswers:
             raise ValueError(f"{frames} frames; at most 50")
         return frames
 
-    def respond(self, features: Tensor, cu_frames: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    def predict(self, features: Tensor, cu_frames: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         return {"doubled": (2 * features, cu_frames)}
 
 
@@ -95,7 +95,7 @@ def drain(loop: GenerationLoop, completions: dict[int, Completion] | None = None
 
 
 def same(one: Completion, other: Completion) -> bool:
-    """Answers are tensors, which `==` would not compare as a whole."""
+    """EncoderOutputs are tensors, which `==` would not compare as a whole."""
     if replace(one, answer=None) != replace(other, answer=None):
         return False
     if one.answer is None or other.answer is None:
@@ -120,7 +120,7 @@ def test_an_answer_is_what_the_model_says_to_the_recording_alone(model, alone):
     for index in (0, 2, 4, 6):
         inputs = request(index).inputs
         with torch.inference_mode():
-            wanted = model.respond(inputs, cumulative([len(inputs)]))
+            wanted = model.predict(inputs, cumulative([len(inputs)]))
         completion = alone[index, 0]
         assert (completion.hypotheses, completion.finish_reason) == ((), FinishReason.STOP)
         assert completion.answer.keys() == wanted.keys()
@@ -230,7 +230,7 @@ def test_an_id_used_again_while_its_first_answer_is_on_its_way_is_another_reques
     assert loop.step() == []
     assert loop.cancel(0)
     assert Completion(0, (), FinishReason.CANCELLED) in loop.step()
-    loop.submit(request(0, 2))  # one-shot as well
+    loop.submit(request(0, 2))  # encoder-only as well
     completions = drain(loop)
     assert same(completions[0], alone[0, 2])
     assert same(completions[1], alone[1, 0])
@@ -264,15 +264,15 @@ def test_one_that_cannot_be_encoded_fails_alone_with_its_error(model, alone):
 
 def test_memory_that_runs_out_halves_what_is_answered_at_once(model, alone, monkeypatch, caplog):
     sizes = []
-    respond = model.respond
+    predict = model.predict
 
     def short_of_memory(features, cu_frames):
         sizes.append(features.shape[0])
         if features.shape[0] > 60:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return respond(features, cu_frames)
+        return predict(features, cu_frames)
 
-    monkeypatch.setattr(model, "respond", short_of_memory)
+    monkeypatch.setattr(model, "predict", short_of_memory)
     loop = loop_of(model, num_rows=30, num_pages=300, encode_budget=120)
     for index in range(COUNT):
         loop.submit(request(index))

@@ -20,7 +20,7 @@ def test_a_demand_counts_pages_of_16_positions_shared_for_cross_and_per_hypothes
     assert Demand(16, 16, 1).pages == 2
     assert Demand(17, 17, 1).pages == 4
     assert Demand(0, 0, 3).pages == 0
-    assert Demand(300, 33, 0).pages == 0, "a one-shot request keeps nothing"
+    assert Demand(300, 33, 0).pages == 0, "a encoder-only request keeps nothing"
 
 
 @pytest.mark.parametrize("name", ["encode_tokens", "decode_positions", "hypotheses"])

@@ -205,7 +205,7 @@ def make_tensorflow(
 
 
 def original_bert(model: Any) -> dict[str, tf.Variable]:
-    """The variables by the names of github.com/google-research/bert, with what its optimiser keeps."""
+    """The variables by the names of github.com/google-research/bert, with what its optimizer keeps."""
     variables = {"global_step": tf.Variable(7, dtype=tf.int64)}
     for variable in model.weights:
         name = variable.name.removesuffix(":0").partition("/")[2].replace("_._", "_")

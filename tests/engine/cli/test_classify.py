@@ -62,7 +62,7 @@ def labels(text_classifier):
 # The classifier that comes along.
 
 
-def test_a_digit_is_recognised_with_no_option_at_all():
+def test_a_digit_is_recognized_with_no_option_at_all():
     run = as_process(Path(__file__).parents[3] / "samples" / "one_digit_8k.wav")
     assert run.returncode == 0
     label, score, *others = run.stdout.rstrip("\n").split("\t")

@@ -226,30 +226,30 @@ def test_one_stream_mixes_transcription_and_classification_on_three_models(
                 assert result == alone[engine][number]
         assert list(found.values()) == [8, 40, 18]
         # And from two threads, each with results in order.
-        said, labelled = [], []
+        said, labeled = [], []
         threads = [
             threading.Thread(target=lambda: said.extend(digits.transcribe(recordings))),
-            threading.Thread(target=lambda: labelled.extend(audio.classify(waveforms))),
+            threading.Thread(target=lambda: labeled.extend(audio.classify(waveforms))),
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(SOON)
     assert [result.text for result in said] == [wanted[path.name] for path in recordings]
-    assert labelled == alone[audio]
+    assert labeled == alone[audio]
 
 
 @pytest.mark.parametrize("kind", ["audio", "texts"])
 def test_no_step_encodes_more_than_its_budget_or_one_request(kind, request, waveforms, monkeypatch):
     engine = request.getfixturevalue(kind)
     steps = []
-    respond = engine.model.respond
+    predict = engine.model.predict
 
     def watched(features, cu):
         steps.append([engine.model.encoder_length(length) for length in cu.diff().tolist()])
-        return respond(features, cu)
+        return predict(features, cu)
 
-    monkeypatch.setattr(engine.model, "respond", watched)
+    monkeypatch.setattr(engine.model, "predict", watched)
     sources = [*waveforms * 2, np.tile(np.concatenate(waveforms), 2)] if kind == "audio" else TEXTS * 60
     assert all(result.error is None for result in engine.classify(sources))
     assert sum(map(len, steps)) == len(sources)

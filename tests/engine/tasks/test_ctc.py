@@ -197,13 +197,13 @@ def test_an_encoder_without_a_head_is_refused(model, tmp_path):
 
 def test_no_step_encodes_more_than_its_budget_or_one_recording(engine, waveforms, monkeypatch):
     steps = []
-    respond = engine.model.respond
+    predict = engine.model.predict
 
     def watched(features, cu_samples):
         steps.append([engine.model.encoder_length(samples) for samples in cu_samples.diff().tolist()])
-        return respond(features, cu_samples)
+        return predict(features, cu_samples)
 
-    monkeypatch.setattr(engine.model, "respond", watched)
+    monkeypatch.setattr(engine.model, "predict", watched)
     together = np.concatenate(waveforms)
     long = np.tile(together, BUDGET // engine.model.encoder_length(len(together)) + 1)
     wanted = [len(waveform) for waveform in [*waveforms * 3, long]]

@@ -89,7 +89,7 @@ def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last(size, c
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("width", [16, 5])
-def test_neighbours_and_stale_memory_never_leak_in(width, bad, dtype, kernels_on):
+def test_neighbors_and_stale_memory_never_leak_in(width, bad, dtype, kernels_on):
     *packed, cu, _, table, buckets = operands([3, 37, 20], 2, width, dtype, kernels_on)
     rest = cu, cu, table, buckets
     clean = biased_attention(*packed, *rest, scale=0.2)

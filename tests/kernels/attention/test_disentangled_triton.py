@@ -122,7 +122,7 @@ def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last(size, d
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("width", [16, 5])
-def test_neighbours_and_stale_memory_never_leak_in(width, bad, dtype, kernels_on):
+def test_neighbors_and_stale_memory_never_leak_in(width, bad, dtype, kernels_on):
     lengths = [3, 37, 20]
     *packed, cu_tokens, position_query, position_key, rows = operands(
         lengths, 2, width, (4, 9), dtype, kernels_on

@@ -134,7 +134,7 @@ def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last(size, o
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("options", [{}, {"causal": True}], ids=str)
 @pytest.mark.parametrize("width", [16, 5])
-def test_neighbours_and_stale_memory_never_leak_in(width, options, bad, dtype, kernels_on):
+def test_neighbors_and_stale_memory_never_leak_in(width, options, bad, dtype, kernels_on):
     lengths = [3, 37, 66]
     *packed, cu_query, cu_key = operands(lengths, lengths, 2, width, dtype, kernels_on)
     clean = flash_attention(*packed, cu_query, cu_key, **options)

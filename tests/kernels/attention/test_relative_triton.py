@@ -121,7 +121,7 @@ def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last(size, s
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("width", [16, 5])
-def test_neighbours_and_stale_memory_never_leak_in(width, bad, causal, dtype, kernels_on):
+def test_neighbors_and_stale_memory_never_leak_in(width, bad, causal, dtype, kernels_on):
     lengths = [3, 37, 20]
     *packed, cu_tokens, table, content, position, segments, segment_bias, segment_key = operands(
         lengths, 2, width, 40, dtype, kernels_on
@@ -135,7 +135,7 @@ def test_neighbours_and_stale_memory_never_leak_in(width, bad, causal, dtype, ke
     around = [torch.full((tensor.shape[0] + 64, 2, width), bad).to(tensor) for tensor in packed]
     for place, tensor in zip(around, packed, strict=True):
         place[32:-32] = tensor
-    # Rows of distances that the middle sequence does not read, and the segments of its neighbours.
+    # Rows of distances that the middle sequence does not read, and the segments of its neighbors.
     table = table.clone()
     table[:4], table[-4:] = bad, bad
     others = segments.clone()

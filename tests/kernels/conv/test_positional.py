@@ -96,7 +96,7 @@ def test_an_utterance_has_the_same_bits_alone_and_anywhere(size, threads, dtype)
         torch.set_num_threads(before)
 
 
-def test_neighbours_of_no_number_never_leak_in():
+def test_neighbors_of_no_number_never_leak_in():
     size = (48, 4, 16, 1)
     hidden, cu, weight, bias, _ = operands([20, 41, 7], size)
     clean = positional_conv(hidden, cu, weight, bias, groups=4)

@@ -83,7 +83,7 @@ def test_an_utterance_has_the_same_bits_alone_first_in_the_middle_and_last(size,
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_neighbours_and_stale_memory_never_leak_in(bad, dtype, kernels_on):
+def test_neighbors_and_stale_memory_never_leak_in(bad, dtype, kernels_on):
     hidden, cu, weight, bias, _ = operands([12, 40, 13], (32, 2, 16, 1), dtype, kernels_on)
     clean = positional_conv(hidden, cu, weight, bias, groups=2)
     around = torch.full((65 + 64, 32), bad).to(hidden)

@@ -108,7 +108,7 @@ def test_an_utterance_has_the_same_bits_alone_first_in_the_middle_and_last(size,
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("size", [(16, 16, 5), (5, 3, 4)], ids=str)
-def test_neighbours_and_stale_memory_never_leak_in(size, bad, dtype, kernels_on):
+def test_neighbors_and_stale_memory_never_leak_in(size, bad, dtype, kernels_on):
     frames, cu_frames, weight, bias = operands([3, 37, 5], *size, dtype, kernels_on)
     clean, cu_out = conv_subsample(frames, cu_frames, weight, bias)
     around = torch.full((45 + 64, size[0]), bad).to(frames)

@@ -1,13 +1,13 @@
 """The feature encoder's convolutions over packed utterances: reference and CPU path against torch in float64.
 
-`normalised_conv` is the first layer's, with its group norm.
+`normalized_conv` is the first layer's, with its group norm.
 """
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from tritone.kernels.conv.normalized import normalised_conv, normalised_conv_cpu, normalised_conv_reference
+from tritone.kernels.conv.normalized import normalized_conv, normalized_conv_cpu, normalized_conv_reference
 from tritone.kernels.conv.waveform import valid_length, waveform_conv, waveform_conv_reference
 from tritone.kernels.runtime.packing import cumulative, spans
 
@@ -89,7 +89,7 @@ def test_an_utterance_has_the_same_bits_alone_and_anywhere(size, threads, dtype)
         def both(hidden, cu):
             outs = [waveform_conv(hidden, cu, weight, bias, stride=stride, activation="gelu")]
             if shape[0] == 1:
-                outs.append(normalised_conv(hidden, cu, weight, *norm, stride=stride, activation="gelu"))
+                outs.append(normalized_conv(hidden, cu, weight, *norm, stride=stride, activation="gelu"))
             return outs
 
         together = both(hidden, cu)
@@ -106,16 +106,16 @@ def test_an_utterance_has_the_same_bits_alone_and_anywhere(size, threads, dtype)
         torch.set_num_threads(before)
 
 
-def test_neighbours_of_no_number_never_leak_in():
+def test_neighbors_of_no_number_never_leak_in():
     hidden, cu, weight, bias = operands([30, 41, 20], 1, 24, 10)
     clean = [
         waveform_conv(hidden, cu, weight, bias, stride=5),
-        normalised_conv(hidden, cu, weight, bias, bias, stride=5),
+        normalized_conv(hidden, cu, weight, bias, bias, stride=5),
     ]
     hidden[:30], hidden[71:] = float("nan"), float("inf")
     dirty = [
         waveform_conv(hidden, cu, weight, bias, stride=5),
-        normalised_conv(hidden, cu, weight, bias, bias, stride=5),
+        normalized_conv(hidden, cu, weight, bias, bias, stride=5),
     ]
     for (out, cu_out), (wanted, _) in zip(dirty, clean, strict=True):
         first, last = spans(cu_out)[1]
@@ -140,13 +140,13 @@ def test_gradients_are_those_of_the_specification():
         lambda h, w, b: waveform_conv(h, cu, w, b, stride=2, activation="gelu")[0], (hidden, weight, bias)
     )
     assert torch.autograd.gradcheck(
-        lambda h, w, b: normalised_conv(h, cu, w, b, b, stride=2, activation="gelu")[0],
+        lambda h, w, b: normalized_conv(h, cu, w, b, b, stride=2, activation="gelu")[0],
         (hidden, weight, bias),
     )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, *TOLERANCE], ids=str)
-@pytest.mark.parametrize("run", [normalised_conv, normalised_conv_cpu, normalised_conv_reference])
+@pytest.mark.parametrize("run", [normalized_conv, normalized_conv_cpu, normalized_conv_reference])
 @pytest.mark.parametrize("size", [(33, 10, 5), (5, 3, 4), (64, 1, 1)], ids=str)
 def test_the_first_layer_in_one_is_conv_group_norm_and_gelu(size, run, dtype):
     outputs, kernel, stride = size
@@ -172,16 +172,16 @@ def test_the_first_layer_in_one_is_conv_group_norm_and_gelu(size, run, dtype):
 
 
 def test_a_quiet_channel_beside_loud_low_frequencies_keeps_its_variance():
-    """A difference of neighbours hears almost nothing of a slow wave that is far from zero."""
+    """A difference of neighbors hears almost nothing of a slow wave that is far from zero."""
     time = torch.arange(16000.0, dtype=torch.float64)[:, None]
     waveforms = 3.0 + torch.sin(time * 0.002) + 1e-4 * noise(16000, 1).double()
     weight = torch.tensor([[[1.0, -1.0]], [[0.5, 0.5]]])
     one, zero = torch.ones(2), torch.zeros(2)
     cu = cumulative([16000])
-    wanted, _ = normalised_conv_reference(
+    wanted, _ = normalized_conv_reference(
         waveforms, cu, weight.double(), one.double(), zero.double(), 0.0, stride=5
     )
-    out, _ = normalised_conv(waveforms.float(), cu, weight, one, zero, 0.0, stride=5)
+    out, _ = normalized_conv(waveforms.float(), cu, weight, one, zero, 0.0, stride=5)
     # In float32 the wave itself is known to 2e-7 of 3.
     torch.testing.assert_close(out.double(), wanted, rtol=1e-2, atol=1e-2)
     torch.testing.assert_close(out.double().var(0, correction=0), torch.ones(2).double(), rtol=1e-4, atol=0)
@@ -189,7 +189,7 @@ def test_a_quiet_channel_beside_loud_low_frequencies_keeps_its_variance():
 
 def test_silence_becomes_the_bias():
     bias = noise(20)
-    out, _ = normalised_conv(torch.zeros(50, 1), cumulative([50]), noise(20, 1, 10), bias, bias, stride=5)
+    out, _ = normalized_conv(torch.zeros(50, 1), cumulative([50]), noise(20, 1, 10), bias, bias, stride=5)
     assert torch.equal(out, bias.expand(9, 20))
 
 
@@ -204,6 +204,6 @@ def test_what_does_not_fit_is_refused_with_its_numbers():
     with pytest.raises(ValueError, match="rise from 0 to the 20 packed rows"):
         waveform_conv(hidden, cu - 1, weight, bias, stride=2)
     with pytest.raises(ValueError, match=r"weights \[C_out, 1, kernel\], got \[20, 6\] and \[8, 6, 3\]"):
-        normalised_conv(hidden, cu, weight, bias, bias, stride=2)
-    with pytest.raises(ValueError, match=r"to 8 channels got a normalisation of \[7\] and \[8\]"):
-        normalised_conv(hidden[:, :1], cu, weight[:, :1], bias[1:], bias, stride=2)
+        normalized_conv(hidden, cu, weight, bias, bias, stride=2)
+    with pytest.raises(ValueError, match=r"to 8 channels got a normalization of \[7\] and \[8\]"):
+        normalized_conv(hidden[:, :1], cu, weight[:, :1], bias[1:], bias, stride=2)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tritone.kernels.conv.normalized import normalised_conv, normalised_conv_reference
+from tritone.kernels.conv.normalized import normalized_conv, normalized_conv_reference
 from tritone.kernels.conv.waveform import waveform_conv, waveform_conv_reference
 from tritone.kernels.runtime.launch import recorded
 from tritone.kernels.runtime.packing import cumulative, spans
@@ -68,8 +68,8 @@ def test_the_first_layer_in_one_equals_its_operations(size, dtype, kernels_on):
     for lengths in [*LENGTHS, [2100 * stride + kernel, 40]] if outputs in (33, 16) else LENGTHS:
         hidden, cu, weight, bias = operands(lengths, 1, outputs, kernel, dtype, kernels_on)
         norm = weight[:, 0, 0].clone(), bias
-        out, cu_out = normalised_conv(hidden, cu, weight, *norm, 1e-3, stride=stride, activation="gelu")
-        wanted, cu_wanted = normalised_conv_reference(
+        out, cu_out = normalized_conv(hidden, cu, weight, *norm, 1e-3, stride=stride, activation="gelu")
+        wanted, cu_wanted = normalized_conv_reference(
             hidden.double(), cu, weight.double(), *map(wide, norm), 1e-3, stride=stride, activation="gelu"
         )
         assert out.dtype == dtype
@@ -88,8 +88,8 @@ def test_a_quiet_channel_beside_loud_low_frequencies_keeps_its_variance(offset, 
     weight = torch.tensor([[[1.0, -1.0]], [[0.5, 0.5]]], device=kernels_on)
     one, zero = torch.ones(2, device=kernels_on), torch.zeros(2, device=kernels_on)
     given = waveforms, cumulative([6000], kernels_on), weight
-    out, _ = normalised_conv(*given, one, zero, 1e-20, stride=5)
-    wanted, _ = normalised_conv_reference(
+    out, _ = normalized_conv(*given, one, zero, 1e-20, stride=5)
+    wanted, _ = normalized_conv_reference(
         waveforms.double(), given[1], weight.double(), one.double(), zero.double(), 1e-20, stride=5
     )
     close(out, wanted, 1e-3)
@@ -97,7 +97,7 @@ def test_a_quiet_channel_beside_loud_low_frequencies_keeps_its_variance(offset, 
 
 def test_silence_becomes_the_bias(dtype, kernels_on):
     hidden, cu, weight, bias = operands([60, 11], 1, 20, 10, dtype, kernels_on)
-    out, _ = normalised_conv(torch.full_like(hidden, 3.0), cu, weight, bias, bias, stride=5)
+    out, _ = normalized_conv(torch.full_like(hidden, 3.0), cu, weight, bias, bias, stride=5)
     assert torch.equal(out, bias.expand(12, 20))
 
 
@@ -114,7 +114,7 @@ def test_an_utterance_has_the_same_bits_alone_first_in_the_middle_and_last(size,
         out, cu_out = waveform_conv(rows, cu, weight, bias, stride=stride, activation="gelu")
         outs = [out[start:end] for start, end in spans(cu_out)]
         if shape[0] == 1:
-            out, _ = normalised_conv(rows, cu, weight, bias, bias, stride=stride)
+            out, _ = normalized_conv(rows, cu, weight, bias, bias, stride=stride)
             outs = [torch.stack([a, out[s:e]]) for a, (s, e) in zip(outs, spans(cu_out), strict=True)]
         return outs
 
@@ -126,13 +126,13 @@ def test_an_utterance_has_the_same_bits_alone_first_in_the_middle_and_last(size,
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("channels", [1, 5, 16])
-def test_neighbours_and_stale_memory_never_leak_in(channels, bad, dtype, kernels_on):
+def test_neighbors_and_stale_memory_never_leak_in(channels, bad, dtype, kernels_on):
     hidden, cu, weight, bias = operands([12, 57, 13], channels, 32, 4, dtype, kernels_on)
     around = torch.full((82 + 64, channels), bad).to(hidden)
     around[32 + 12 : 32 + 69] = hidden[12:69]
     runs = [waveform_conv(rows, cu, weight, bias, stride=2) for rows in (hidden, around[32:-32])]
     if channels == 1:
-        runs += [normalised_conv(rows, cu, weight, bias, bias, stride=2) for rows in (hidden, around[32:-32])]
+        runs += [normalized_conv(rows, cu, weight, bias, bias, stride=2) for rows in (hidden, around[32:-32])]
     for (clean, cu_out), (out, _) in zip(runs[::2], runs[1::2], strict=True):
         first, last = spans(cu_out)[1]
         assert torch.equal(out[first:last], clean[first:last])
@@ -147,7 +147,7 @@ def test_no_utterances_and_short_ones_give_nothing(kernels_on):
             assert out.shape == (0, 3)
             assert cu_out.tolist() == [0] * (len(lengths) + 1)
             if channels == 1:
-                assert normalised_conv(hidden, cu, weight, bias, bias, stride=2)[0].shape == (0, 3)
+                assert normalized_conv(hidden, cu, weight, bias, bias, stride=2)[0].shape == (0, 3)
 
 
 def test_the_kernel_is_torchs_convolution(dtype, kernels_on):

@@ -86,8 +86,8 @@ def test_an_utterance_has_the_same_bits_alone_and_anywhere(channels, groups, dty
     hidden, cu_tokens, weight, bias = operands(lengths, channels, dtype, kernels_on)
     hidden[-1100:] = hidden[37:1137]
     alone = group_norm(hidden[37:1137].clone(), cumulative([1100], kernels_on), groups, weight, bias)
-    for neighbours in (hidden, hidden.clone()):
-        out = group_norm(neighbours, cu_tokens, groups, weight, bias)
+    for neighbors in (hidden, hidden.clone()):
+        out = group_norm(neighbors, cu_tokens, groups, weight, bias)
         assert torch.equal(out[37:1137], alone)
         assert torch.equal(out[-1100:], alone)
         hidden[:37], hidden[1137:1142] = float("nan"), float("inf")

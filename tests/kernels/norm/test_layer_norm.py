@@ -1,4 +1,4 @@
-"""Layer normalisation, row by row."""
+"""Layer normalization, row by row."""
 
 import pytest
 import torch
@@ -22,9 +22,9 @@ def operands(rows: int, width: int, dtype: torch.dtype = torch.float32) -> tuple
 def test_each_row_has_its_own_mean_and_population_variance_taken_out(shape, dtype):
     hidden, weight, bias = operands(*shape, dtype)
     exact = hidden.double()
-    centred = exact - exact.mean(-1, keepdim=True)
+    centered = exact - exact.mean(-1, keepdim=True)
     wanted = (
-        centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight.double() + bias.double()
+        centered / (centered.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight.double() + bias.double()
     )
     for run in (layer_norm, layer_norm_reference):
         out = run(hidden, weight, bias)

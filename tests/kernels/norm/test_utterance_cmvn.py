@@ -1,4 +1,4 @@
-"""Utterance normalisation against transformers, on bins without variance, and on what it refuses."""
+"""Utterance normalization against transformers, on bins without variance, and on what it refuses."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_the_numbers_are_those_of_transformers(means, variances):
         torch.testing.assert_close(ours[start:end], torch.from_numpy(theirs), rtol=1e-5, atol=3e-5)
 
 
-def test_an_utterance_is_normalised_over_its_own_frames():
+def test_an_utterance_is_normalized_over_its_own_frames():
     features, cu_frames = packed([50, 3, 200], 7)
     for utterance in torch.split(utterance_cmvn(features, cu_frames).double(), [50, 3, 200]):
         torch.testing.assert_close(utterance.mean(0), torch.zeros(7).double(), rtol=0, atol=1e-6)
@@ -37,16 +37,16 @@ def test_an_utterance_is_normalised_over_its_own_frames():
 def test_a_constant_bin_becomes_exactly_zero(value, frames):
     features, cu_frames = packed([frames, 40], 3)
     features[:frames, 1] = value
-    normalised = utterance_cmvn(features, cu_frames)
-    assert torch.equal(normalised[:frames, 1], torch.zeros(frames))
-    assert normalised.isfinite().all()
+    normalized = utterance_cmvn(features, cu_frames)
+    assert torch.equal(normalized[:frames, 1], torch.zeros(frames))
+    assert normalized.isfinite().all()
 
 
 def test_a_constant_bin_keeps_its_value_where_means_stay():
     features, cu_frames = packed([9], 2)
     features[:, 0] = 0.1
-    normalised = utterance_cmvn(features, cu_frames, normalize_means=False)
-    assert torch.equal(normalised[:, 0], features[:, 0])
+    normalized = utterance_cmvn(features, cu_frames, normalize_means=False)
+    assert torch.equal(normalized[:, 0], features[:, 0])
 
 
 @pytest.mark.parametrize("bins", [80, 23, 1])
@@ -58,8 +58,8 @@ def test_an_utterance_has_the_same_bits_alone_first_in_the_middle_and_last(bins)
         others = [packed([length], bins, seed=length)[0] for length in lengths]
         pieces = [*others[:at], one, *others[at:]]
         cu_frames = torch.tensor([0, *map(len, pieces)]).cumsum(0).to(torch.int32)
-        normalised = utterance_cmvn(torch.cat(pieces), cu_frames)
-        assert torch.equal(normalised[cu_frames[at] : cu_frames[at + 1]], expected)
+        normalized = utterance_cmvn(torch.cat(pieces), cu_frames)
+        assert torch.equal(normalized[cu_frames[at] : cu_frames[at + 1]], expected)
 
 
 def test_no_utterance_at_all_gives_no_frames():

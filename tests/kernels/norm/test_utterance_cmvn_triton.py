@@ -1,4 +1,4 @@
-"""The Triton kernel of utterance normalisation against its reference."""
+"""The Triton kernel of utterance normalization against its reference."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Waveform normalisation against transformers; the bits of a batch; the kernel against the reference."""
+"""Waveform normalization against transformers; the bits of a batch; the kernel against the reference."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_the_numbers_are_those_of_transformers(samples, loudness):
     torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=1e-5, atol=1e-5)
 
 
-def test_an_utterance_is_normalised_over_its_own_samples():
+def test_an_utterance_is_normalized_over_its_own_samples():
     lengths = [500, 3, 20_000]
     packed = torch.cat([waveform(length, length) * (seed + 1) for seed, length in enumerate(lengths)])
     for utterance in waveform_norm(packed, cumulative(lengths)).double().split(lengths):

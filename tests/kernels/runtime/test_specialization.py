@@ -1,6 +1,6 @@
 """What is compiled ahead of time is what a launch would compile.
 
-Triton itself is asked, in a process that does not interpret, for the specialisation of the very arguments
+Triton itself is asked, in a process that does not interpret, for the specialization of the very arguments
 that launches of the engine have.
 """
 
@@ -16,7 +16,7 @@ from triton.runtime.jit import create_function_from_signature
 
 import tritone
 from tritone.kernels import dispatch, launch
-from tritone.kernels.runtime.compilation import TARGETS, specialisation
+from tritone.kernels.runtime.compilation import TARGETS, specialization
 from tritone.kernels.runtime.packing import cumulative
 from tritone.scheduler.request import GenerationOptions, Request
 
@@ -31,7 +31,7 @@ def check(case, grid, *arguments):
     case._check(arguments)
     for architecture, target in TARGETS.items():
         case = case.kernel.cases[architecture, case.key]
-        function, types, known = specialisation(case)
+        function, types, known = specialization(case)
         backend = make_backend(target)
         bind = create_function_from_signature(function.signature, function.params, backend)
         bound, special, options = bind(*arguments, **dict(case.constants), **case.options)
@@ -65,7 +65,7 @@ with torch.inference_mode():
                 noise(part) if part.is_floating_point() else part for part in encode(*given)
             )
             model.decode = lambda *given: noise(decode(*given))
-            # Rows of 1 and 16, and lengths beside them: what Triton specialises on by itself.
+            # Rows of 1 and 16, and lengths beside them: what Triton specializes on by itself.
             for rows in (1, 16, 17):
                 loop = model.generation_loop(num_pages=200, num_rows=20)
                 for index in range(rows):
@@ -83,7 +83,7 @@ for vocabulary in (1, 16, 10000, 14):
         candidates.top_candidates(scores, 1)
         warping.warp(scores, temperature=0.7, top_k=5, top_p=0.9)
 
-from tritone.kernels import group_norm, layer_norm, mean_pool, normalised_conv, positional_conv, waveform_conv
+from tritone.kernels import group_norm, layer_norm, mean_pool, normalized_conv, positional_conv, waveform_conv
 with torch.inference_mode():
     for dtype in (torch.float32, torch.float16):
         for channels in (1, 16, 10, 144):
@@ -94,7 +94,7 @@ with torch.inference_mode():
                 samples, hidden, weight = ones(sum(lengths), 1), ones(sum(lengths), channels), ones(channels)
                 taps = ones(channels, 1, 10)
                 waveform_conv.waveform_conv(samples, cu, taps, None, stride=5)
-                normalised_conv.normalised_conv(samples, cu, taps, weight, weight, stride=5)
+                normalized_conv.normalized_conv(samples, cu, taps, weight, weight, stride=5)
                 for name in (None, "gelu"):
                     waveform_conv.waveform_conv(
                         hidden, cu, ones(channels, channels, 2), weight, stride=1, activation=name
@@ -112,8 +112,8 @@ sys.exit(bool(wrong) or len(seen) < 40)
 """
 
 
-def test_triton_would_specialise_each_launch_as_it_is_compiled_ahead_of_time(tmp_path):
-    script = tmp_path / "specialisation.py"
+def test_triton_would_specialize_each_launch_as_it_is_compiled_ahead_of_time(tmp_path):
+    script = tmp_path / "specialization.py"
     script.write_text(SCRIPT)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]

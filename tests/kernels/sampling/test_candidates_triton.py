@@ -88,8 +88,8 @@ def test_any_number_of_candidates_up_to_all_there_are(name, width, beams, count,
 def test_log_softmax_on_the_way_equals_the_reference(width, dtype, kernels_on):
     scores = tables(6, width)["random"].to(kernels_on, dtype)
     running = torch.linspace(-0.31, 0, 6, device=kernels_on)
-    values, indices = top_candidates(scores, 4, running=running, beams=2, normalise=True)
-    wanted = top_candidates_reference(scores.double(), 4, running=running.double(), beams=2, normalise=True)
+    values, indices = top_candidates(scores, 4, running=running, beams=2, normalize=True)
+    wanted = top_candidates_reference(scores.double(), 4, running=running.double(), beams=2, normalize=True)
     torch.testing.assert_close(values.double(), wanted[0], rtol=TOLERANCE, atol=TOLERANCE)
     assert torch.equal(indices, wanted[1])
 
@@ -98,7 +98,7 @@ def test_log_softmax_on_the_way_equals_the_reference(width, dtype, kernels_on):
 def test_a_request_has_the_same_candidates_alone_and_in_any_company(width, dtype, kernels_on):
     scores = tables(9, width)["random"].to(kernels_on, dtype)
     running = torch.linspace(-2, 0, 9, device=kernels_on)
-    options = {"beams": 3, "normalise": True}
+    options = {"beams": 3, "normalize": True}
     values, indices = top_candidates(scores, 6, running=running, **options)
     for start, end in [(0, 1), (1, 2), (2, 3), (1, 3)]:
         one = slice(3 * start, 3 * end)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tritone.kernels.sampling.candidates import draw_candidates, top_candidates
 from tritone.kernels.sampling.draw import categorical
-from tritone.kernels.sampling.logits import ban_repeated_ngrams, ban_sequence, penalise_repetition
+from tritone.kernels.sampling.logits import ban_repeated_ngrams, ban_sequence, penalize_repetition
 from tritone.kernels.sampling.philox import philox_uniform, philox_words, uniform_from_words
 from tritone.kernels.sampling.warping import warp
 
@@ -220,7 +220,7 @@ def test_a_repetition_penalty_sees_a_rows_own_tokens_as_in_transformers(penalty)
     tokens, lengths = histories()
     scores = torch.randn(12, 9, generator=torch.Generator().manual_seed(0))
     wanted = each_row_alone(RepetitionPenaltyLogitsProcessor(penalty), scores, tokens, lengths)
-    assert torch.equal(penalise_repetition(scores, tokens, lengths, penalty), wanted)
+    assert torch.equal(penalize_repetition(scores, tokens, lengths, penalty), wanted)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 11, 12])

@@ -64,10 +64,10 @@ def rows(vocabulary: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tens
     return scores.to(device, dtype), tokens.to(device), lengths.to(device), max_lengths.to(device)
 
 
-def wanted_scores(scores, tokens, lengths, max_lengths, options, normalise=False) -> Tensor:
+def wanted_scores(scores, tokens, lengths, max_lengths, options, normalize=False) -> Tensor:
     """The reference, which float64 goes to, on histories whose rest can be looked up."""
     return process_scores(
-        scores.double(), tokens.clamp(min=0), lengths, max_lengths, options, normalise=normalise
+        scores.double(), tokens.clamp(min=0), lengths, max_lengths, options, normalize=normalize
     )
 
 
@@ -82,9 +82,9 @@ def test_every_rule_alone_and_all_together_equal_the_reference(name, vocabulary,
     options = replace(PLAIN, **RULES[name])
     given = rows(vocabulary, dtype, kernels_on)
     before = given[0].clone()
-    normalise = options.num_beams > 1
-    found = process_scores(*given, options, normalise=normalise)
-    check(found, wanted_scores(*given, options, normalise))
+    normalize = options.num_beams > 1
+    found = process_scores(*given, options, normalize=normalize)
+    check(found, wanted_scores(*given, options, normalize))
     assert torch.equal(given[0], before), "the scores given are not written to"
     assert not torch.equal(found.isneginf(), before.isneginf()) or "penalty" in name
 
@@ -93,7 +93,7 @@ def test_rules_after_log_softmax_equal_the_reference(dtype, kernels_on):
     """In that order as beam search has them; only with a penalty does the order show."""
     options = replace(PLAIN, repetition_penalty=1.5, suppress_tokens=(1,), forced_eos_token_ids=(2,))
     given = rows(1000, dtype, kernels_on)
-    check(process_scores(*given, options, normalise=True), wanted_scores(*given, options, True))
+    check(process_scores(*given, options, normalize=True), wanted_scores(*given, options, True))
 
 
 def test_many_rules_go_beyond_a_block_of_them(kernels_on):
@@ -125,14 +125,14 @@ def test_tokens_outside_the_vocabulary_write_nowhere(kernels_on):
 def test_a_row_has_the_same_bits_alone_and_in_any_company(name, vocabulary, dtype, kernels_on):
     options = replace(PLAIN, **RULES[name])
     given = rows(vocabulary, dtype, kernels_on)
-    whole = process_scores(*given, options, normalise=True)
+    whole = process_scores(*given, options, normalize=True)
     for one in (slice(0, 1), slice(8, 9), slice(3, 5)):
         longest = int(given[2][one].max())
         alone = [given[0][one], given[1][one, :longest], given[2][one], given[3][one]]
-        assert torch.equal(process_scores(*alone, options, normalise=True), whole[one])
+        assert torch.equal(process_scores(*alone, options, normalize=True), whole[one])
     others = [row for row in range(10) if row != 4]
     given[0][others] = float("nan")
-    assert torch.equal(process_scores(*given, options, normalise=True)[4], whole[4])
+    assert torch.equal(process_scores(*given, options, normalize=True)[4], whole[4])
 
 
 @pytest.mark.parametrize("vocabulary", [*VOCABULARIES, 10_007])
@@ -166,21 +166,21 @@ def test_no_rules_leave_the_very_scores_and_no_rows_give_no_rows(kernels_on):
         assert process_scores(*none, options).shape == (0, 14)
 
 
-@pytest.mark.parametrize("normalise", [False, True])
-def test_each_row_may_have_a_minimum_of_its_own(normalise, kernels_on):
+@pytest.mark.parametrize("normalize", [False, True])
+def test_each_row_may_have_a_minimum_of_its_own(normalize, kernels_on):
     generator = torch.Generator().manual_seed(5)
     scores = torch.randn(6, 14, generator=generator).to(kernels_on)
     tokens = torch.randint(0, 14, (6, 8), generator=generator).to(kernels_on)
     lengths = torch.tensor([1, 3, 5, 5, 8, 8], dtype=torch.int32, device=kernels_on)
     minima = torch.tensor([1, 4, 5, 6, 1, 9], dtype=torch.int32, device=kernels_on)
     rules = TokenRules(min_length=1, ends=(2, 7), suppressed=(3,))
-    found = apply_rules(scores, tokens, lengths, lengths + 9, rules, min_lengths=minima, normalise=normalise)
+    found = apply_rules(scores, tokens, lengths, lengths + 9, rules, min_lengths=minima, normalize=normalize)
     assert found[:, 2].isinf().tolist() == [False, True, False, True, False, True]
     for row, least in enumerate(minima.tolist()):
         one = slice(row, row + 1)
         own = TokenRules(min_length=least, ends=(2, 7), suppressed=(3,))
         given = scores[one], tokens[one], lengths[one], lengths[one] + 9
-        assert torch.equal(found[one], apply_rules(*given, own, normalise=normalise))
+        assert torch.equal(found[one], apply_rules(*given, own, normalize=normalize))
     none = TokenRules(ends=(2, 7), suppressed=(3,))
-    found = apply_rules(scores, tokens, lengths, lengths + 9, none, min_lengths=minima, normalise=normalise)
+    found = apply_rules(scores, tokens, lengths, lengths + 9, none, min_lengths=minima, normalize=normalize)
     assert not found[:, 2].isinf().any(), "rules without a minimum hold nothing back"

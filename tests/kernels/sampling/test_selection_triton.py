@@ -28,7 +28,7 @@ WAYS = {
     "sampling, warped": {"do_sample": True, "temperature": 0.8, "top_k": 6, "top_p": 0.9},
     "beams": {"num_beams": 3, "eos_token_ids": (2, 5)},
     "beams with rules": {"num_beams": 2, "early_stopping": True, "forced_bos_token_id": 7, **RULES},
-    "beams, renormalised": {"num_beams": 2, "renormalize_logits": True, "length_penalty": 0.5},
+    "beams, renormalized": {"num_beams": 2, "renormalize_logits": True, "length_penalty": 0.5},
     "sampled beams": {"num_beams": 3, "do_sample": True, "top_k": 8, "temperature": 1.2},
 }
 
@@ -82,7 +82,7 @@ def run(options: GenerationOptions, device: str, *, waiting: bool) -> tuple[list
         else:
             with NoWaiting():
                 choice = select(group, logits, state, step + 1)
-        choices.append(replace(choice, processed=choice.scores, normalise=False))
+        choices.append(replace(choice, processed=choice.scores, normalize=False))
         state.advance(group.rows, choice.parents, choice.tokens, choice.active, step + 1)
     return choices, state
 

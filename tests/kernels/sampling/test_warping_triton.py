@@ -16,7 +16,7 @@ OPTIONS = [
     {"top_p": 0.9},
     {"top_p": 1e-9},
     {"top_p": 0.01, "keep": 3},
-    {"temperature": 0.5, "top_k": 20, "top_p": 0.3, "renormalise": True},
+    {"temperature": 0.5, "top_k": 20, "top_p": 0.3, "renormalize": True},
     {"temperature": 1.5, "top_k": 2, "top_p": 0.5, "keep": 4},
     {"top_k": 50, "top_p": 0.99, "keep": 10_000},
 ]
@@ -78,7 +78,7 @@ def test_the_search_tells_the_smallest_numbers_apart(kernels_on):
 
 def test_a_row_has_the_same_bits_alone_and_in_any_company(kernels_on):
     scores = tables(1000).to(kernels_on)
-    options = {"temperature": 1.1, "top_k": 300, "top_p": 0.7, "renormalise": True}
+    options = {"temperature": 1.1, "top_k": 300, "top_p": 0.7, "renormalize": True}
     whole = warp(scores, **options)
     for one in (slice(0, 1), slice(1, 2), slice(5, 6), slice(0, 3)):
         assert torch.equal(warp(scores[one], **options), whole[one])
@@ -96,6 +96,6 @@ def test_rows_without_any_probability_end_the_search_too(kernels_on):
 def test_scores_given_are_not_written_to(kernels_on):
     scores = tables(14).to(kernels_on)
     before = scores.clone()
-    warp(scores, temperature=2.0, top_k=2, renormalise=True)
+    warp(scores, temperature=2.0, top_k=2, renormalize=True)
     assert torch.equal(scores, before)
     assert warp(scores) is scores

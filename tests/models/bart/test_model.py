@@ -179,15 +179,15 @@ def test_layer_drop_skips_some_layers_in_training_and_none_after(config_class: A
 
 def test_a_model_learns_what_it_is_shown(config_class: Any) -> None:
     model = build(config_class, dropout=0.1, attention_dropout=0.1, activation_dropout=0.1).train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     labels = torch.tensor([[7, 11, 4, 5, 9, -100]])
     torch.manual_seed(0)
     losses = []
     for _ in range(15):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = model(TOKENS, encoder_hidden_states=ENCODED, labels=labels).loss
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
     assert model.lm_head.weight is model.get_input_embeddings().weight

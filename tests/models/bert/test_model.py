@@ -134,9 +134,9 @@ def test_dropout_is_drawn_in_training_everywhere_that_the_configuration_says() -
 def test_a_step_of_training_moves_all_weights_but_the_padding_row() -> None:
     model = decoder(tie_word_embeddings=False).train()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model(TOKENS, encoder_hidden_states=encoded(), labels=TOKENS).loss.backward()
-    optimiser.step()
+    optimizer.step()
     still = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
     # Softmax does not see the bias of keys. In a model whose weights are not tied, nothing reads the head's
     # own bias, as in transformers.

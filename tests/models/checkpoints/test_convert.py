@@ -235,7 +235,7 @@ def test_shards_hold_what_the_whole_file_holds(framework, name, root):
     assert_same(read(folder / "sharded", framework), read(folder, framework))
 
 
-def test_googles_own_bert_has_other_names_and_what_its_optimiser_keeps(root):
+def test_googles_own_bert_has_other_names_and_what_its_optimizer_keeps(root):
     folder = root / TENSORFLOW / "bert"
     given = folder / "original" / "bert_model.ckpt.index"
     with warnings.catch_warnings():

@@ -12,7 +12,7 @@ from tritone.models.bart.config import BartConfig
 from tritone.models.bart.model import BartForCausalLM
 from tritone.models.core.losses import shift_left
 from tritone.models.core.padding import Places
-from tritone.models.core.stack import PositionRows
+from tritone.models.core.stack import PositionIndexer
 from tritone.models.mbart.config import MBartConfig
 from tritone.models.mbart.model import MBartForCausalLM
 from tritone.models.speech_to_text_2.config import Speech2Text2Config
@@ -216,7 +216,7 @@ def places(past: list[list[int]], target: list[list[int]]) -> Places:
 def test_positions_count_the_tokens_that_are_there() -> None:
     tokens = torch.tensor([[9, 1, 5, 7], [1, 1, 6, 8]])
     where = places([[1, 0, 1], [0, 0, 0]], [[1, 1, 1, 0], [0, 1, 1, 1]])
-    plain, padded = PositionRows(2, 9), PositionRows(2, 9, padding=1)
+    plain, padded = PositionIndexer(2, 9), PositionIndexer(2, 9, padding=1)
     assert plain.of_call(tokens, where).tolist() == [4, 5, 6, 2, 3, 4]
     assert padded.of_call(tokens, where).tolist() == [4, 1, 5, 1, 2, 3]
     assert padded.of_call(torch.zeros(2, 4, 3), where).tolist() == [4, 5, 6, 2, 3, 4]  # embeddings all count
@@ -224,7 +224,7 @@ def test_positions_count_the_tokens_that_are_there() -> None:
     assert plain.of_step(step, at).tolist() == [2, 3, 10]
     assert padded.of_step(step, at).tolist() == [2, 1, 1]
     with pytest.raises(ValueError, match="5 decoder tokens, and the model has 4 positions; give fewer"):
-        PositionRows(2, 4).of_call(tokens, where)
+        PositionIndexer(2, 4).of_call(tokens, where)
 
 
 @torch.inference_mode()

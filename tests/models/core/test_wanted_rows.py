@@ -58,7 +58,7 @@ def test_the_last_layer_maps_no_more_rows_than_there_are_texts(model, monkeypatc
         monkeypatch.setattr(module, "linear", counted)
     token_ids = torch.randint(3, 50, (sum(LENGTHS), 1), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        model.respond(token_ids, cumulative(LENGTHS))
+        model.predict(token_ids, cumulative(LENGTHS))
     layers = getattr(model.config, "num_hidden_layers", 3)
     after_attention = 3  # the output of attention, and both maps of the feed-forward half
     assert rows.count(len(LENGTHS)) >= (after_attention if layers else 0)

@@ -61,7 +61,7 @@ def test_there_are_no_token_types() -> None:
     with pytest.raises(TypeError, match="token_type_ids"):
         model()(TOKENS, token_type_ids=torch.zeros_like(TOKENS))
     with pytest.raises(ValueError, match=r"token ids must be \[tokens, 1\]; got \[5, 2\]"):
-        model().respond(torch.stack([TOKENS[0], TOKENS[0]], dim=1), cumulative([5]))
+        model().predict(torch.stack([TOKENS[0], TOKENS[0]], dim=1), cumulative([5]))
 
 
 def test_arguments_are_in_the_order_of_transformers() -> None:

@@ -66,10 +66,10 @@ def test_a_weight_is_transposed_once_and_again_when_it_changes(monkeypatch: pyte
         assert torch.equal(layer(hidden), first)
     torch.testing.assert_close(first, hidden @ layer.weight + layer.bias)
     assert made == [1]
-    optimiser = torch.optim.SGD(layer.parameters(), lr=1.0)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
     layer(hidden).sum().backward()  # with gradients the weight itself is read
     assert made == [1]
-    optimiser.step()
+    optimizer.step()
     with torch.inference_mode():
         torch.testing.assert_close(layer(hidden), hidden @ layer.weight + layer.bias)
     assert made == [1, 1]

@@ -106,9 +106,9 @@ def test_several_texts_need_a_padding_token(family: str) -> None:
     with pytest.raises(ValueError, match="a batch of 2 texts needs pad_token_id"):
         model(tokens(2, 5))
     alone = model(tokens(1, 5)).logits
-    assert torch.equal(model.respond(tokens(1, 5).T, cumulative([5]))["logits"][0], alone)
+    assert torch.equal(model.predict(tokens(1, 5).T, cumulative([5]))["logits"][0], alone)
     # In a packed batch it is known where each ends.
-    both = model.respond(tokens(1, 5).T.repeat(2, 1), cumulative([5, 5]))["logits"][0]
+    both = model.predict(tokens(1, 5).T.repeat(2, 1), cumulative([5, 5]))["logits"][0]
     assert torch.equal(both, alone.expand(2, -1))
 
 
@@ -142,13 +142,13 @@ def test_dropout_is_drawn_in_training_everywhere_that_the_configuration_says(fam
 def test_it_learns_labels(family: str) -> None:
     model = classifier(family, num_labels=3).train()
     given, labels = tokens(6, 9), torch.tensor([0, 1, 2, 2, 1, 0])
-    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(25):
         loss = model(given, labels=labels).loss
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
@@ -186,9 +186,9 @@ def test_the_kernels_give_what_the_processor_gives(
     model, lengths = classifier(family), [19, 1, 6]
     features = tokens(sum(lengths), 2)
     with recorded() as cases:
-        given = model.to(kernels_on).respond(features.to(kernels_on), cumulative(lengths, kernels_on))
+        given = model.to(kernels_on).predict(features.to(kernels_on), cumulative(lengths, kernels_on))
     layers = 3 if family == "GPTNeo" else 2
     assert sum(case.kernel.name == "flash_attention_kernel" for case in cases) == layers
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    wanted = model.cpu().respond(features, cumulative(lengths))
+    wanted = model.cpu().predict(features, cumulative(lengths))
     torch.testing.assert_close(given["logits"][0].cpu(), wanted["logits"][0], atol=1e-4, rtol=0)

@@ -164,7 +164,7 @@ def test_inference_first_does_not_keep_training_from_its_gradients() -> None:
 def test_a_loss_goes_down() -> None:
     model = tritone.SEWDModel(tritone.SEWDConfig(**SMALL, feat_proj_dropout=0.1)).train()
     head = torch.nn.Linear(12, 4)
-    optimiser = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=5e-3)
+    optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=5e-3)
     values, mask = batch_of(waveforms(300, 222, 260, 180))
     tokens = model.token_mask(mask)[..., None]
     losses = []
@@ -172,9 +172,9 @@ def test_a_loss_goes_down() -> None:
         hidden = model(values, mask).last_hidden_state
         logits = head((hidden * tokens).sum(1) / tokens.sum(1))
         loss = torch.nn.functional.cross_entropy(logits, torch.arange(4))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
 

@@ -319,10 +319,10 @@ def test_keyword_arguments_go_to_the_part_that_they_name():
     assert torch.equal(with_mask, prefixed)
     places = torch.tensor([[5, 6, 7, 8]])
     assert not torch.equal(plain, model(wave(), decoder_input_ids=TOKENS, decoder_position_ids=places).logits)
-    with pytest.raises(TypeError, match="colour"):
-        model(wave(), decoder_input_ids=TOKENS, colour=3)
-    with pytest.raises(TypeError, match="colour"):
-        model(wave(), decoder_input_ids=TOKENS, decoder_colour=3)
+    with pytest.raises(TypeError, match="color"):
+        model(wave(), decoder_input_ids=TOKENS, color=3)
+    with pytest.raises(TypeError, match="color"):
+        model(wave(), decoder_input_ids=TOKENS, decoder_color=3)
 
 
 def test_what_an_earlier_call_left_goes_on():
@@ -562,8 +562,8 @@ def test_arguments_with_a_prefix_go_to_their_part(parts):
     )
     assert model.encoder is encoder
     assert model.config.decoder.layer_norm_eps == 0.5
-    with pytest.raises(TypeError, match="colour: neither an argument here nor a field of Wav2Vec2Config"):
-        load(parts / "base", parts / "decoder", encoder_colour=3)
+    with pytest.raises(TypeError, match="color: neither an argument here nor a field of Wav2Vec2Config"):
+        load(parts / "base", parts / "decoder", encoder_color=3)
     with pytest.raises(
         ValueError, match="give the encoder: a checkpoint's name, or a model as encoder_model"
     ):
@@ -616,14 +616,14 @@ def test_four_utterances_are_learned_by_heart_within_a_minute():
     labels = torch.tensor(
         [[7, 8, 9, 2, -100], [11, 8, 30, 31, 2], [20, 2, -100, -100, -100], [7, 40, 41, 2, -100]]
     )
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(800):
         loss = model(input_values=values, attention_mask=mask, labels=labels).loss
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
         if max(losses[-20:]) < 0.05:
             break

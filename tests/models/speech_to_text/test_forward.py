@@ -190,15 +190,15 @@ def test_layer_drop_skips_some_layers_in_training_and_none_after(batch: Any) -> 
 def test_a_model_learns_what_it_is_shown(batch: Any) -> None:
     model = build(dropout=0.1, attention_dropout=0.1, activation_dropout=0.1).train()
     labels = batch["decoder_input_ids"].masked_fill(batch["decoder_attention_mask"] == 0, -100)
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     given = {name: batch[name] for name in ("input_features", "attention_mask")}
     torch.manual_seed(0)
     losses = []
     for _ in range(15):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = model(**given, labels=labels).loss
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
     assert model.lm_head.weight is model.get_input_embeddings().weight
@@ -260,7 +260,7 @@ def test_an_output_is_read_by_name_by_place_and_as_a_mapping(model: Any, batch: 
     assert "past_key_values" not in output
 
 
-def test_resizing_keeps_the_parameter_its_optimiser_and_its_rows() -> None:
+def test_resizing_keeps_the_parameter_its_optimizer_and_its_rows() -> None:
     model = build()
     weight = model.get_input_embeddings().weight
     before = weight.detach().clone()

@@ -234,15 +234,15 @@ def test_what_is_dropped_is_dropped_in_training_alone(kind):
 def test_a_training_step_lowers_the_loss():
     torch.manual_seed(0)
     model = Speech2TextForConditionalGeneration(Speech2TextConfig(**SMALL)).train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     batch, mask, _ = padded_batch()
     labels = torch.randint(6, 41, (5, 6))
     losses = []
     for _ in range(15):
         loss = model(batch.nan_to_num(), mask, labels=labels).loss
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss))
     assert losses[-1] < 0.7 * losses[0]
 

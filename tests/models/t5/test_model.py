@@ -1,4 +1,4 @@
-"""T5 and what it shares with BART as a classifier: configuration, inputs, one-shot answers, training."""
+"""T5 and what it shares with BART as a classifier: configuration, inputs, encoder-only answers, training."""
 
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ def test_texts_are_the_same_packed_and_padded_on_either_side(family: str) -> Non
     model = build(family)
     texts = [text(length) for length in (5, 1, 12, 33)]
     given = torch.cat(texts)[:, None], cumulative([len(one) for one in texts])
-    logits = model.respond(*given)["logits"][0]
+    logits = model.predict(*given)["logits"][0]
     for side in ("left", "right"):
         padded = torch.nn.utils.rnn.pad_sequence(texts, True, 3, side)
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(one) for one in texts], True, 0, side)
@@ -181,7 +181,7 @@ def test_bits_stay_where_widths_are_those_of_real_models(family: str) -> None:
 
     def run(order: list[int]) -> Tensor:
         counts = cumulative([lengths[index] for index in order])
-        return model.respond(torch.cat([texts[index] for index in order]), counts)["logits"][0]
+        return model.predict(torch.cat([texts[index] for index in order]), counts)["logits"][0]
 
     alone = torch.cat([run([index]) for index in range(8)])
     for order in ([0, 1, 2, 3, 4, 5, 6, 7], [7, 3, 5, 1, 0, 6, 2, 4], [1, 0]):
@@ -194,9 +194,9 @@ def test_many_texts_are_answered_in_portions_with_the_same_bits(
 ) -> None:
     model, texts = build(family), [text(length) for length in (5, 1, 12, 33, 20, 2)]
     given = torch.cat(texts)[:, None], cumulative([len(one) for one in texts])
-    together, cu_rows = model.respond(*given)["logits"]
+    together, cu_rows = model.predict(*given)["logits"]
     monkeypatch.setattr(text_to_text_classification, "_CACHED_TOKENS", 20)
-    apart, cu_parts = model.respond(*given)["logits"]
+    apart, cu_parts = model.predict(*given)["logits"]
     assert torch.equal(together, apart)
     assert cu_rows.tolist() == cu_parts.tolist() == [0, 1, 2, 3, 4, 5, 6]
 
@@ -241,11 +241,11 @@ def test_what_cannot_be_classified_is_refused(family: str) -> None:
 def test_one_shot_requests_that_do_not_fit_are_refused(family: str) -> None:
     model, whole = build(family), text(6)[:, None]
     with pytest.raises(ValueError, match="text 1 of the batch has no end token"):
-        model.respond(torch.cat([whole, whole[:3]]), cumulative([6, 3]))
+        model.predict(torch.cat([whole, whole[:3]]), cumulative([6, 3]))
     with pytest.raises(ValueError, match="the model knows tokens 0 to 28"):
-        model.respond(whole + 24, cumulative([6]))
+        model.predict(whole + 24, cumulative([6]))
     with pytest.raises(ValueError, match=r"must be \[tokens, 1\]"):
-        model.respond(whole.expand(-1, 2), cumulative([6]))
+        model.predict(whole.expand(-1, 2), cumulative([6]))
     with pytest.raises(ValueError, match="a text of 0 tokens"):
         model.encoder_length(0)
     assert model.encoder_length(40) == 40
@@ -273,13 +273,13 @@ def test_a_loss_trains(family: str) -> None:
     ids[:, :-1] = ids[:, :-1].clamp(min=4)
     labels = torch.tensor([0, 1, 2])
     assert not torch.equal(model(ids).logits, model(ids).logits)
-    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     losses = []
     for _ in range(60):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss = model(ids, labels=labels).loss
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss.detach()))
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     model.eval()
@@ -324,9 +324,9 @@ def test_a_model_on_kernels_answers_as_on_the_processor(family: str, dtype: str,
         elsewhere.delenv("TRITON_INTERPRET", raising=False)
         texts = [text(length) for length in (5, 1, 12, 33)]
         given = torch.cat(texts)[:, None], cumulative([len(one) for one in texts])
-        expected = model.respond(*given)["logits"][0]
+        expected = model.predict(*given)["logits"][0]
     model.to(device=kernels_on)
-    logits = model.respond(*(tensor.to(kernels_on) for tensor in given))["logits"][0].cpu()
+    logits = model.predict(*(tensor.to(kernels_on) for tensor in given))["logits"][0].cpu()
     tolerance = 1e-5 if dtype == "float32" else 1e-2
     assert float(expected.std()) > 10 * tolerance
     torch.testing.assert_close(logits, expected, atol=tolerance, rtol=tolerance)
@@ -351,6 +351,6 @@ def test_halves_keep_one_weight_in_float32_and_other_types_do_not() -> None:
         for name, parameter in model.named_parameters():
             assert parameter.dtype == next((kind for end, kind in kinds.items() if name.endswith(end)), own)
         assert model.dtype == own
-        logits = model.respond(text(9)[:, None], cumulative([9]))["logits"][0]
+        logits = model.predict(text(9)[:, None], cumulative([9]))["logits"][0]
         assert logits.dtype == torch.float32
         assert bool(logits.isfinite().all())

@@ -50,7 +50,7 @@ def test_pieces_scores_and_kinds_are_those_of_the_library(tmp_path, options):
     assert (ours.charsmap is None) == (options.get("normalization_rule_name") == "identity")
 
 
-def test_its_rules_normalise_as_the_library_does(tmp_path):
+def test_its_rules_normalize_as_the_library_does(tmp_path):
     train(tmp_path / "spiece.model")
     rules = normalizers.Precompiled(read_sentencepiece(tmp_path / "spiece.model").charsmap)
     theirs = sentencepiece.SentencePieceNormalizer(

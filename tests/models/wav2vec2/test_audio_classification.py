@@ -60,8 +60,8 @@ def waveforms() -> list[Tensor]:
 
 
 @torch.inference_mode()
-def respond(model: AudioClassifier, waveforms: list[Tensor]) -> Tensor:
-    answers = model.respond(torch.cat(waveforms), cumulative([len(waveform) for waveform in waveforms]))
+def predict(model: AudioClassifier, waveforms: list[Tensor]) -> Tensor:
+    answers = model.predict(torch.cat(waveforms), cumulative([len(waveform) for waveform in waveforms]))
     logits, cu_rows = answers["logits"]
     assert cu_rows.tolist() == list(range(len(waveforms) + 1))
     return logits
@@ -72,11 +72,11 @@ def respond(model: AudioClassifier, waveforms: list[Tensor]) -> Tensor:
 def test_an_answer_is_the_same_alone_in_any_batch_and_by_any_padding(family, weighted, waveforms):
     norm = "layer" if weighted else "group"
     model = make(family, use_weighted_layer_sum=weighted, feat_extract_norm=norm, conv_bias=weighted)
-    alone = [respond(model, [waveform])[0] for waveform in waveforms]
+    alone = [predict(model, [waveform])[0] for waveform in waveforms]
     assert all(logits.dtype == torch.float32 and logits.shape == (5,) for logits in alone)
     assert (alone[0] - alone[1]).abs().max() > 1e-3  # or a constant would pass
     for order in (range(8), range(7, -1, -1), [3, 0, 5, 1, 7, 2, 6, 4]):
-        together = respond(model, [waveforms[i] for i in order])
+        together = predict(model, [waveforms[i] for i in order])
         for index, logits in zip(order, together, strict=True):
             assert torch.equal(logits, alone[index])
     width = max(LENGTHS)
@@ -142,7 +142,7 @@ def test_some_steps_of_training_lower_the_loss(waveforms):
     torch.manual_seed(1)
     model = make("hubert", use_weighted_layer_sum=True).train()
     model.freeze_feature_encoder()
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     width = max(LENGTHS[:4])
     values, mask = torch.zeros(4, width), torch.zeros(4, width)
     for row, waveform in enumerate(waveforms[:4]):
@@ -150,9 +150,9 @@ def test_some_steps_of_training_lower_the_loss(waveforms):
     losses = []
     for _ in range(25):
         loss = model(values, attention_mask=mask, labels=torch.tensor([0, 1, 2, 3])).loss
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert min(losses[-5:]) < 0.5 * losses[0]
 
@@ -211,7 +211,7 @@ def test_names_are_those_of_checkpoints_and_a_saved_model_is_the_same(tmp_path, 
     }  # fmt: skip
     model.save_pretrained(tmp_path)
     again = tritone.AutoModelForAudioClassification.from_pretrained(tmp_path)
-    assert torch.equal(respond(again, waveforms[:2]), respond(model, waveforms[:2]))
+    assert torch.equal(predict(again, waveforms[:2]), predict(model, waveforms[:2]))
     assert again.config.id2label == dict(enumerate("abcde"))
     assert again.config.architectures == ["SEWDForSequenceClassification"]
 

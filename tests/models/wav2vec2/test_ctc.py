@@ -53,8 +53,8 @@ def waveforms() -> list[Tensor]:
 
 
 @torch.inference_mode()
-def respond(model: CTCModel, waveforms: list[Tensor]) -> list[dict[str, Tensor]]:
-    answers = model.respond(torch.cat(waveforms), cumulative([len(waveform) for waveform in waveforms]))
+def predict(model: CTCModel, waveforms: list[Tensor]) -> list[dict[str, Tensor]]:
+    answers = model.predict(torch.cat(waveforms), cumulative([len(waveform) for waveform in waveforms]))
     return [
         {name: rows[cu[index] : cu[index + 1]] for name, (rows, cu) in answers.items()}
         for index in range(len(waveforms))
@@ -65,7 +65,7 @@ def respond(model: CTCModel, waveforms: list[Tensor]) -> list[dict[str, Tensor]]
 @pytest.mark.parametrize("norm", ["group", "layer"])
 def test_an_answer_is_the_best_path_of_the_logits_and_the_same_in_any_batch(family, norm, waveforms):
     model = make(family, feat_extract_norm=norm)
-    alone = [respond(model, [waveform])[0] for waveform in waveforms]
+    alone = [predict(model, [waveform])[0] for waveform in waveforms]
     for answer, waveform in zip(alone, waveforms, strict=True):
         with torch.inference_mode():
             best = model(waveform.T).logits[0].log_softmax(-1).max(-1)
@@ -73,7 +73,7 @@ def test_an_answer_is_the_best_path_of_the_logits_and_the_same_in_any_batch(fami
         torch.testing.assert_close(answer["log_probabilities"], best.values)
         assert len(answer["token_ids"]) == model.encoder_length(len(waveform))
     for order in (range(8), range(7, -1, -1), [3, 0, 5, 1, 7, 2, 6, 4]):
-        for index, answer in zip(order, respond(model, [waveforms[i] for i in order]), strict=True):
+        for index, answer in zip(order, predict(model, [waveforms[i] for i in order]), strict=True):
             for name, rows in answer.items():
                 assert torch.equal(rows, alone[index][name])
 
@@ -172,7 +172,7 @@ def test_a_recording_of_no_frame_is_refused_with_what_is_needed():
     for ask in (
         lambda: model(torch.randn(1, 331)),
         lambda: model.encoder_length(331),
-        lambda: model.respond(torch.randn(331, 1), cumulative([331])),
+        lambda: model.predict(torch.randn(331, 1), cumulative([331])),
     ):
         with pytest.raises(ValueError, match="331 samples is too short: this model needs 332 at least"):
             ask()

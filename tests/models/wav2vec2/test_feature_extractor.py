@@ -154,7 +154,7 @@ def test_audio_and_options_that_cannot_be_used_are_explained(message, audio, opt
         (ValueError, "padding_side 'left'", {"padding_side": "left"}),
         (ValueError, "sampling_rate must be", {"sampling_rate": 0}),
         (ValueError, "Speech2Text", {"feature_extractor_type": "Speech2TextFeatureExtractor"}),
-        (TypeError, "no setting 'normalise'", {"normalise": False}),
+        (TypeError, "no setting 'normalize'", {"normalize": False}),
     ],
 )
 def test_a_setting_that_is_not_supported_is_named(error, message, settings):

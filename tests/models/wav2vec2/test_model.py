@@ -255,7 +255,7 @@ def test_half_precision_is_near_single(dtype: str, tmp_path: Path) -> None:
 def test_a_loss_goes_down(family: str) -> None:
     model = made(family, feat_proj_dropout=0.1).train()
     head = torch.nn.Linear(12, 4)
-    optimiser = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=5e-3)
+    optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=5e-3)
     values, mask = batch_of(waveforms(300, 222, 260, 180))
     tokens = model.token_mask(mask)[..., None]
     losses = []
@@ -263,9 +263,9 @@ def test_a_loss_goes_down(family: str) -> None:
         hidden = model(values, mask).last_hidden_state
         logits = head((hidden * tokens).sum(1) / tokens.sum(1))
         loss = torch.nn.functional.cross_entropy(logits, torch.arange(4))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
 
@@ -306,7 +306,7 @@ def test_training_masks_spans_of_time_and_channels(axis: str) -> None:
     model.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
     with torch.no_grad():
         model.packed(*packed(rows))
-        plain = torch.cat(seen)  # a portion each
+        plain = torch.cat(seen)  # a chunk each
         seen.clear()
         model.train().packed(*packed(rows))
     changed = seen[0] != plain

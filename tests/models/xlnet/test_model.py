@@ -199,13 +199,13 @@ def test_it_learns_labels_and_every_parameter_takes_part() -> None:
     model = classifier(num_labels=3).train()
     given, labels = tokens(6, 9), torch.tensor([0, 1, 2, 2, 1, 0])
     types = torch.tensor([[0] * 5 + [1] * 4]).expand(6, -1)
-    optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     losses = []
     for _ in range(40):
         loss = model(given, token_type_ids=types, labels=labels).loss
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
@@ -254,7 +254,7 @@ def test_half_precision_is_near_single(dtype: torch.dtype) -> None:
     hidden = half.transformer(given, token_type_ids=types).last_hidden_state
     assert hidden.dtype == dtype
     assert float((hidden.float() - wanted).norm() / wanted.norm()) < 0.05
-    logits, _ = half.respond(torch.cat([given, types]).T, cumulative([30]))["logits"]
+    logits, _ = half.predict(torch.cat([given, types]).T, cumulative([30]))["logits"]
     assert logits.dtype == torch.float32
 
 
@@ -266,10 +266,10 @@ def test_the_kernels_give_what_the_processor_gives(
     model, lengths = classifier(attn_type=attention, summary_type=summary, clamp_len=7), [19, 1, 6]
     features = torch.stack([tokens(26), (torch.arange(26) % 5) // 2], 1)
     with recorded() as cases:
-        given = model.to(kernels_on).respond(features.to(kernels_on), cumulative(lengths, kernels_on))
+        given = model.to(kernels_on).predict(features.to(kernels_on), cumulative(lengths, kernels_on))
     launched = [case.kernel.name for case in cases]
     assert launched.count("relative_attention_kernel") == 2
     assert launched.count("mean_pool_kernel") == (summary == "mean")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    wanted = model.cpu().respond(features, cumulative(lengths))
+    wanted = model.cpu().predict(features, cumulative(lengths))
     torch.testing.assert_close(given["logits"][0].cpu(), wanted["logits"][0], atol=1e-4, rtol=0)

@@ -1,4 +1,4 @@
-"""The crew: parts of a step side by side, one core each."""
+"""The cpu_pool: parts of a step side by side, one core each."""
 
 import sys
 import threading
@@ -8,31 +8,31 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tritone.scheduler.device.cpu_pool import Crew, balanced
+from tritone.scheduler.device.cpu_pool import CpuWorkerPool, balanced
 
 
 @pytest.fixture(scope="module")
-def crew() -> Crew:
-    return Crew(3)
+def cpu_pool() -> CpuWorkerPool:
+    return CpuWorkerPool(3)
 
 
-def test_results_come_in_the_order_of_the_parts(crew: Crew):
-    assert crew.run(crew.map, lambda part: part * part, list(range(20))) == [
+def test_results_come_in_the_order_of_the_parts(cpu_pool: CpuWorkerPool):
+    assert cpu_pool.run(cpu_pool.map, lambda part: part * part, list(range(20))) == [
         part * part for part in range(20)
     ]
 
 
-def test_parts_run_side_by_side(crew: Crew):
+def test_parts_run_side_by_side(cpu_pool: CpuWorkerPool):
     together = threading.Barrier(3, timeout=20)  # broken unless three wait at once
-    assert crew.run(crew.map, lambda part: together.wait() >= 0, [1, 2, 3]) == [True, True, True]
+    assert cpu_pool.run(cpu_pool.map, lambda part: together.wait() >= 0, [1, 2, 3]) == [True, True, True]
 
 
-def test_each_part_has_one_core_and_needs_no_gradient(crew: Crew):
+def test_each_part_has_one_core_and_needs_no_gradient(cpu_pool: CpuWorkerPool):
     def conditions(_: int) -> tuple[int, bool]:
         return torch.get_num_threads(), torch.is_inference_mode_enabled()
 
     before = torch.get_num_threads()
-    assert set(crew.run(crew.map, conditions, list(range(9)))) == {(1, True)}
+    assert set(cpu_pool.run(cpu_pool.map, conditions, list(range(9)))) == {(1, True)}
     assert torch.get_num_threads() == before
 
 
@@ -40,7 +40,7 @@ def test_new_threads_of_the_user_keep_what_torch_was_set_to():
     before = torch.get_num_threads()
     torch.set_num_threads(5)
     try:
-        Crew(2).run(int)
+        CpuWorkerPool(2).run(int)
         seen: list[int] = []
         thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
         thread.start()
@@ -50,7 +50,7 @@ def test_new_threads_of_the_user_keep_what_torch_was_set_to():
         torch.set_num_threads(before)
 
 
-def test_the_first_part_that_fails_is_raised_once_all_have_stopped(crew: Crew):
+def test_the_first_part_that_fails_is_raised_once_all_have_stopped(cpu_pool: CpuWorkerPool):
     running = threading.Semaphore(0)
 
     def fail(part: int) -> None:
@@ -59,23 +59,23 @@ def test_the_first_part_that_fails_is_raised_once_all_have_stopped(crew: Crew):
         running.release()
 
     with pytest.raises(KeyError):
-        crew.run(crew.map, fail, [0, 1, 2])
-    assert crew.run(crew.map, lambda part: part, [7]) == [7]
+        cpu_pool.run(cpu_pool.map, fail, [0, 1, 2])
+    assert cpu_pool.run(cpu_pool.map, lambda part: part, [7]) == [7]
 
 
-def test_threads_take_short_turns_while_crews_work_and_the_usual_ones_after(crew: Crew):
-    usual, other = sys.getswitchinterval(), Crew(2)
-    within = crew.run(lambda: (other.run(sys.getswitchinterval), sys.getswitchinterval()))
+def test_threads_take_short_turns_while_crews_work_and_the_usual_ones_after(cpu_pool: CpuWorkerPool):
+    usual, other = sys.getswitchinterval(), CpuWorkerPool(2)
+    within = cpu_pool.run(lambda: (other.run(sys.getswitchinterval), sys.getswitchinterval()))
     assert max(within) < usual
     assert sys.getswitchinterval() == usual
 
 
 def test_a_processor_with_one_thread_and_a_gpu_have_no_crew(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert Crew.for_device(torch.device("cpu")) is None
+    assert CpuWorkerPool.for_device(torch.device("cpu")) is None
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert Crew.for_device(torch.device("cuda")) is None
-    made = Crew.for_device(torch.device("cpu"))
+    assert CpuWorkerPool.for_device(torch.device("cuda")) is None
+    made = CpuWorkerPool.for_device(torch.device("cpu"))
     assert made is not None
     assert made.size == 4
 
