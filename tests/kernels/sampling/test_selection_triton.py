@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritone.scheduler.request import GenerationOptions
-from tritone.scheduler.sampling.select import Choice, Group, select
+from tritone.scheduler.sampling.select import NextTokens, SamplingGroup, select
 from tritone.scheduler.state import DecodeState
 
 VOCABULARY, STEPS, LONGEST = 14, 5, 9
@@ -45,7 +45,7 @@ class NoWaiting(TorchDispatchMode):
         return function(*arguments, **(keywords or {}))
 
 
-def begun(options: GenerationOptions, device: str) -> tuple[DecodeState, Group]:
+def begun(options: GenerationOptions, device: str) -> tuple[DecodeState, SamplingGroup]:
     """Three requests before their first step, their rows in no order of the state's."""
     each = options.hypotheses
     state = DecodeState(3 * each + 1, LONGEST, torch.device(device))
@@ -54,7 +54,7 @@ def begun(options: GenerationOptions, device: str) -> tuple[DecodeState, Group]:
         own = rows[request * each : (request + 1) * each].tolist()
         state.admit(own, options.decoder_start_token_id, options.num_beams > 1)
     max_lengths = torch.tensor([LONGEST, 4, LONGEST], dtype=torch.int32)
-    group = Group(
+    group = SamplingGroup(
         options=options,
         start=0,
         end=3 * each,
@@ -71,7 +71,7 @@ def logits_of(step: int, rows: int) -> Tensor:
     return torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(step)) * 2
 
 
-def run(options: GenerationOptions, device: str, *, waiting: bool) -> tuple[list[Choice], DecodeState]:
+def run(options: GenerationOptions, device: str, *, waiting: bool) -> tuple[list[NextTokens], DecodeState]:
     """Some steps, without a model: every row's logits are random."""
     state, group = begun(options, device)
     choices = []
