@@ -3,12 +3,8 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import peers
 import torch
 import torch.nn.functional as F
-from cases import HALF, Case, Contestant, Prepared, Stage
-from roofline import Work
-from shapes import Batch, Model
 from torch import Tensor
 
 from tritone.kernels.attention.kv_cache import PAGE_SIZE, store
@@ -24,6 +20,11 @@ from tritone.kernels.sampling.candidates import (
 from tritone.kernels.sampling.draw import categorical, categorical_reference, greedy, greedy_reference
 from tritone.kernels.sampling.softmax import log_softmax
 from tritone.kernels.sampling.warping import warp, warp_reference
+
+from ..common.roofline import Work
+from ..common.shapes import Batch, Model
+from . import peers
+from .cases import HALF, Case, Contestant, Prepared, Stage
 
 
 def embed(model: Model, rows: int) -> Case:

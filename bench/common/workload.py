@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from shapes import MEAN, RATE, durations
 from torch import Tensor
 
 import tritone
 from tritone.kernels.features.fbank import frame_count
+
+from .shapes import MEAN, RATE, durations
 
 TOKENS_PER_SECOND = 3.4
 BINS = 80

@@ -1,6 +1,6 @@
 """Every kernel on a GPU: its time beside its floor, beside what a user would call instead, and its error.
 
-    python bench/kernels.py [--output bench/results/kernels] [--quick] [--seconds 280]
+    python -m bench.kernels [--output bench/results/kernels] [--quick] [--seconds 280]
 
 Models are Speech2Text small and large and wav2vec2-base, with random numbers in bfloat16; 32 to 1,024
 recordings of LibriSpeech's lengths (1.3 to 35 s, mean 12.3). The floor is the longer of operations over the
@@ -12,7 +12,7 @@ Into the output folder go kernels.json, kernels.md and roofline.png.
 
 Ends with 1 if a kernel failed, was wrong or was not reached in time. Without a GPU,
 
-    TRITON_INTERPRET=1 python bench/kernels.py --dry
+    TRITON_INTERPRET=1 python -m bench.kernels --dry
 
 calls and compares everything once on tiny shapes and times nothing.
 """
@@ -34,14 +34,15 @@ from pathlib import Path
 
 import torch
 import triton
-from cases import Case, Contestant, Prepared, Stage
-from plot import Point, plot
-from report import Peer, Result, as_json, goal_lines, goals, table
-from roofline import Peaks, find_peaks
-from suite import all_cases, quick_cases, tiny_cases
-from tiles import best_tile
 from torch import Tensor
 from triton.testing import do_bench
+
+from ..common.roofline import Peaks, find_peaks
+from .cases import Case, Contestant, Prepared, Stage
+from .plot import Point, plot
+from .report import Peer, Result, as_json, goal_lines, goals, table
+from .suite import all_cases, quick_cases, tiny_cases
+from .tiles import best_tile
 
 CACHE = 60e6  # bytes of an H200's L2, the largest of the devices here
 DTYPE = torch.bfloat16

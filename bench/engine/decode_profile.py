@@ -1,13 +1,13 @@
 """What a decode step spends its time on, operation by operation, by torch's profiler.
 
-    python bench/decode_profile.py [--device cuda|cpu] [--sequences 1024] [--beams 1] [--steps 5]
+    python -m bench.engine.decode_profile [--device cuda|cpu] [--sequences 1024] [--beams 1] [--steps 5]
 
 Speech2Text small with random weights, recordings of LibriSpeech's lengths, all admitted and decoded for some
 steps before. Prints a table of the operations that take longest; with --output FOLDER also decode.md there,
 and decode_trace.json for a trace viewer (ui.perfetto.dev). Times are of the operation itself, without those
 that it calls: on a GPU, of its kernels; on the CPU, of the call.
 
-    python bench/decode_profile.py --quick     tiny model, 4 sequences: does it run?
+    python -m bench.engine.decode_profile --quick     tiny model, 4 sequences: does it run?
 """
 
 import argparse
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contestants import fitting_pages, pages_of
-from machine import about_machine
 from torch.profiler import ProfilerActivity, profile
-from workload import Recordings, build_model
 
 from tritone.scheduler.request import Request
+
+from ..common.contestants import fitting_pages, pages_of
+from ..common.machine import about_machine
+from ..common.workload import Recordings, build_model
 
 ROWS = 20  # of the table
 WARM = 5  # steps after the last admission, before those that are looked at

@@ -1,4 +1,4 @@
-"""The models of bench/cpu.py that give labels, of recordings and of texts. Their answers are the scores of
+"""The models of python -m bench.cpu that give labels, of recordings and of texts. Their answers are the scores of
 all labels, in the labels' order."""
 
 from abc import abstractmethod
@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 import transformers
-from cpu_models import SPECIAL, TINY_DECODER, TINY_ENCODER, BenchModel, Scale, padded_inputs
-from workload import Text, made_up_texts, made_up_words
 
 import tritone
+
+from ..common.workload import Text, made_up_texts, made_up_words
+from .models import SPECIAL, TINY_DECODER, TINY_ENCODER, BenchModel, Scale, padded_inputs
 
 WITHIN, WITHIN_ROUNDED = 1e-4, 0.01  # in which scores are the same, in float32 and in bfloat16
 

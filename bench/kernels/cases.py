@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from roofline import Work
 from torch import Tensor
+
+from ..common.roofline import Work
 
 HALF = 2  # bytes of a float16 or bfloat16 number
 ERRORS = {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 2e-2}  # relative, in norm

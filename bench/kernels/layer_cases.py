@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from cases import HALF, Case, Contestant, Prepared, Stage
-from roofline import Work
-from shapes import Model
 from torch import Tensor
 
 from tritone.kernels.linear.gemm import linear, linear_reference
 from tritone.kernels.norm.layer_norm import layer_norm, layer_norm_reference, rms_norm, rms_norm_reference
+
+from ..common.roofline import Work
+from ..common.shapes import Model
+from .cases import HALF, Case, Contestant, Prepared, Stage
 
 
 def linears(model: Model, sequences: int, rows: int, phase: str) -> Iterator[Case]:

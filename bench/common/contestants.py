@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from workload import RATE, Recording, Text, audio_seconds, tokens_of
 
 import tritone
 from tritone.engine.handle import in_order
 from tritone.scheduler.block_allocator import PAGE_SIZE
 from tritone.scheduler.request import Completion, Request
+
+from .workload import RATE, Recording, Text, audio_seconds, tokens_of
 
 WAYS = ("waveforms", "features")
 Item = TypeVar("Item", Recording, Text)

@@ -1,6 +1,6 @@
 """How long one recording takes among others: time to its first and to its last token.
 
-    python bench/latency.py [--device cuda|cpu] [--seconds 120] [--output bench/results/latency]
+    python -m bench.engine.latency [--device cuda|cpu] [--seconds 120] [--output bench/results/latency]
 
 Speech2Text small with random weights, recordings of LibriSpeech's lengths as waveforms in memory, greedy,
 through `Engine.submit` with streaming; 3.4 new tokens a second of audio, fixed. First with 1, 16, 64 and 256
@@ -11,7 +11,7 @@ time for, came to; there the clock starts when a recording was to arrive.
 A token counts as there when whoever iterates over the handle is woken. Prints p50, p90 and p99; into the
 output folder goes latency.json. Levels that the given seconds do not suffice for are left out, and named.
 
-    python bench/latency.py --quick     tiny model, few recordings: does it run?
+    python -m bench.engine.latency --quick     tiny model, few recordings: does it run?
 """
 
 import argparse
@@ -29,12 +29,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from contestants import Tritone
-from machine import about_machine
-from workload import Recording, Recordings, build_model, write_processor
 
 import tritone
 from tritone.engine.handle import Handle
+
+from ..common.contestants import Tritone
+from ..common.machine import about_machine
+from ..common.workload import Recording, Recordings, build_model, write_processor
 
 PERCENTILES = (50, 90, 99)
 LOADS = (0.5, 0.8)  # of what the engine can do

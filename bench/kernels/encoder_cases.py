@@ -2,12 +2,8 @@
 
 from functools import partial
 
-import peers
 import torch
 import torch.nn.functional as F
-from cases import HALF, Case, Contestant, Prepared, Stage
-from roofline import Work
-from shapes import Batch
 from torch import Tensor
 
 from tritone.kernels.attention.flash import flash_attention, flash_attention_reference
@@ -21,6 +17,11 @@ from tritone.kernels.norm.group_norm import group_norm, group_norm_reference
 from tritone.kernels.norm.utterance_cmvn import utterance_cmvn, utterance_cmvn_reference
 from tritone.kernels.pooling.mean_pool import mean_pool, mean_pool_reference
 from tritone.kernels.runtime.packing import cumulative
+
+from ..common.roofline import Work
+from ..common.shapes import Batch
+from . import peers
+from .cases import HALF, Case, Contestant, Prepared, Stage
 
 MEL_BINS, CONV_KERNEL = 80, 5
 

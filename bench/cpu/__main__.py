@@ -1,7 +1,7 @@
 """Waveforms to text, and recordings and texts to labels, on the CPU: Tritone beside transformers at its best
 batch size, in one run.
 
-    python bench/cpu.py [--model speech2text | wav2vec2-ctc | speech-encoder-decoder | audio-classification |
+    python -m bench.cpu [--model speech2text | wav2vec2-ctc | speech-encoder-decoder | audio-classification |
         text-classification] [--quick] [--threads 2] [--beams 1 5] [--dtype float32 bfloat16] [--repeats 3]
         [--as-they-come] [--peer-dtype float32 bfloat16] [--cost-of-invariance] [--json FILE]
 
@@ -35,13 +35,14 @@ from unittest import mock
 
 import torch
 import transformers
-from contestants import length_of
-from cpu_classifiers import AudioClassification, TextClassification
-from cpu_models import BenchModel, Scale, Speech2Text, SpeechEncoderDecoder, Wav2Vec2CTC
-from machine import about_machine
 
-from tritone.kernels.linear.gemm import cpu as prepacked
-from tritone.kernels.linear.gemm import gemm as linear
+from tritone.kernels.linear import cpu as prepacked
+from tritone.kernels.linear import gemm as linear
+
+from ..common.contestants import length_of
+from ..common.machine import about_machine
+from .classifiers import AudioClassification, TextClassification
+from .models import BenchModel, Scale, Speech2Text, SpeechEncoderDecoder, Wav2Vec2CTC
 
 Contestant = Callable[[Sequence[Any]], list[Any]]
 

@@ -1,4 +1,4 @@
-"""The models of bench/cpu.py that make text of recordings: a checkpoint with random weights that both
+"""The models of python -m bench.cpu that make text of recordings: a checkpoint with random weights that both
 libraries read, and how each of the two runs it. Those that give labels are in cpu_classifiers.py."""
 
 import json
@@ -11,12 +11,20 @@ from typing import Any, ClassVar
 
 import torch
 import transformers
-from contestants import check_lengths, sorted_batches
-from shapes import RATE
-from workload import Recording, Recordings, audio_seconds, build_model, made_up_words, write_processor
 
 import tritone
 from tritone.kernels.attention.kv_cache import PAGE_SIZE
+
+from ..common.contestants import check_lengths, sorted_batches
+from ..common.shapes import RATE
+from ..common.workload import (
+    Recording,
+    Recordings,
+    audio_seconds,
+    build_model,
+    made_up_words,
+    write_processor,
+)
 
 # A wav2vec 2.0 that is small enough for a smoke run; the published size is the configuration's default.
 TINY_ENCODER: dict[str, Any] = {

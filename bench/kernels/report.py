@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from roofline import Peaks, Work
+from ..common.roofline import Peaks, Work
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Recordings to text, as many as go: Tritone beside transformers at its best batch size, in one run.
 
-    python bench/throughput.py [--device cuda|cpu] [--seconds N] [--output bench/results/throughput]
+    python -m bench.engine [--device cuda|cpu] [--seconds N] [--output bench/results/throughput]
 
 Speech2Text small, medium and large with random weights; recordings of LibriSpeech's lengths (1.3 to 35 s,
 mean 12.3); 3.4 new tokens a second of audio, fixed: the end token is held back until then. Greedy and 5
@@ -9,14 +9,14 @@ GPU, float32 on the CPU. transformers has the same weights and padded batches so
 features, its batches are padded and on the device before the clock starts. Where the time is short, it gets
 some of its batches, spread over all lengths. Its batch sizes and how many batches it got are in the JSON.
 
-Time in encoding, decoding and on the host comes from a run of its own (bench/timeline.py). The limit is
+Time in encoding, decoding and on the host comes from a run of its own (bench/engine/timeline.py). The limit is
 arithmetic over the device's rate plus reads of the encoder's keys and values over its bandwidth
-(bench/limits.py). What the given seconds do not suffice for is left out, and named at the end. Into the
+(bench/engine/limits.py). What the given seconds do not suffice for is left out, and named at the end. Into the
 output folder go throughput.json, throughput.md, concurrency.png and length.png, anew after each part.
 
-    python bench/throughput.py --quick     tiny model, few recordings: does it run?
-    python bench/throughput.py --without graphs overlap --parts 2 --output bench/results/plain
-                                           the first two parts, as plain as a GPU can be make_task
+    python -m bench.engine --quick     tiny model, few recordings: does it run?
+    python -m bench.engine --without graphs overlap --parts 2 --output bench/results/plain
+                                           the first two parts, as plain as a GPU can be driven
 """
 
 import argparse
@@ -33,16 +33,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contestants import WAYS, Transformers, Tritone
-from limits import demand, peaks_of
-from machine import about_machine
-from roofline import Peaks
-from throughput_report import Findings, Peer, Row, decoding, headline, progress, table, write
-from timeline import Utilization, spent_on
-from workload import Recordings, audio_seconds, build_model, config_of, write_processor
 
 import tritone
 from tritone.kernels.runtime.launch import compiled
+
+from ..common.contestants import WAYS, Transformers, Tritone
+from ..common.machine import about_machine
+from ..common.roofline import Peaks
+from ..common.workload import Recordings, audio_seconds, build_model, config_of, write_processor
+from .limits import demand, peaks_of
+from .throughput_report import Findings, Peer, Row, decoding, headline, progress, table, write
+from .timeline import Utilization, spent_on
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contestants import Run
-from curves import plot_concurrency, plot_lengths
-from timeline import Spent
+from ..common.contestants import Run
+from .curves import plot_concurrency, plot_lengths
+from .timeline import Spent
 
 
 @dataclass(frozen=True, slots=True)

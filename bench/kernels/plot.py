@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from roofline import Peaks, Work
+from ..common.roofline import Peaks, Work
 
 _Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
 

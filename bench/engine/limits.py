@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from roofline import Peaks, find_peaks
-from workload import Recording
 
 import tritone
+
+from ..common.roofline import Peaks, find_peaks
+from ..common.workload import Recording
 
 
 @dataclass(frozen=True, slots=True)

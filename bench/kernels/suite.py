@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from cases import Case
-from decoder_cases import choices, embed, paged_cross, paged_self, store_rows
-from encoder_cases import (
+from ..common.shapes import LARGE, SMALL, TINY, TINY_WAV2VEC2, WAV2VEC2, Batch, equal, real, tiny
+from .cases import Case
+from .decoder_cases import choices, embed, paged_cross, paged_self, store_rows
+from .encoder_cases import (
     cmvn,
     conv,
     filter_bank,
@@ -16,8 +17,7 @@ from encoder_cases import (
     positions,
     waveform_layer,
 )
-from layer_cases import linears, norms
-from shapes import LARGE, SMALL, TINY, TINY_WAV2VEC2, WAV2VEC2, Batch, equal, real, tiny
+from .layer_cases import linears, norms
 
 
 def all_cases() -> list[Case]:
