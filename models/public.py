@@ -19,7 +19,7 @@ HOMES = {
     "BartForCausalLM": "bart.model",
     "BartForSequenceClassification": "bart.model",
     "BartModel": "bart.model",
-    "BartTokenizer": "roberta.tokenizer",
+    "BartTokenizer": "bart.tokenizer",
     "BertConfig": "bert.config",
     "BertForSequenceClassification": "bert.model",
     "BertLMHeadModel": "bert.model",
@@ -38,9 +38,9 @@ HOMES = {
     "GPTNeoForSequenceClassification": "gpt_neo.model",
     "GPTNeoModel": "gpt_neo.model",
     "GenerationConfig": "core.generation_config",
-    "HubertConfig": "hubert.model",
-    "HubertForCTC": "wav2vec2.ctc",
-    "HubertForSequenceClassification": "wav2vec2.audio_classification",
+    "HubertConfig": "hubert.config",
+    "HubertForCTC": "hubert.model",
+    "HubertForSequenceClassification": "hubert.model",
     "HubertModel": "hubert.model",
     "MBart50Tokenizer": "mbart.tokenizer",
     "MBartConfig": "mbart.config",
@@ -52,23 +52,23 @@ HOMES = {
     "RobertaForSequenceClassification": "roberta.model",
     "RobertaModel": "roberta.model",
     "RobertaTokenizer": "roberta.tokenizer",
-    "SEWConfig": "sew.model",
-    "SEWDConfig": "sew_d.model",
-    "SEWDForCTC": "wav2vec2.ctc",
-    "SEWDForSequenceClassification": "wav2vec2.audio_classification",
+    "SEWConfig": "sew.config",
+    "SEWDConfig": "sew_d.config",
+    "SEWDForCTC": "sew_d.model",
+    "SEWDForSequenceClassification": "sew_d.model",
     "SEWDModel": "sew_d.model",
-    "SEWForCTC": "wav2vec2.ctc",
-    "SEWForSequenceClassification": "wav2vec2.audio_classification",
+    "SEWForCTC": "sew.model",
+    "SEWForSequenceClassification": "sew.model",
     "SEWModel": "sew.model",
     "Speech2Text2Config": "speech_to_text_2.config",
     "Speech2Text2ForCausalLM": "speech_to_text_2.model",
-    "Speech2Text2Processor": "wav2vec2.feature_extractor",
+    "Speech2Text2Processor": "speech_to_text_2.processor",
     "Speech2Text2Tokenizer": "speech_to_text_2.tokenizer",
     "Speech2TextConfig": "speech_to_text.model",
     "Speech2TextFeatureExtractor": "speech_to_text.feature_extractor",
     "Speech2TextForConditionalGeneration": "speech_to_text.model",
     "Speech2TextModel": "speech_to_text.model",
-    "Speech2TextProcessor": "speech_to_text.feature_extractor",
+    "Speech2TextProcessor": "speech_to_text.processor",
     "Speech2TextTokenizer": "speech_to_text.tokenizer",
     "SpeechEncoderDecoderConfig": "speech_encoder_decoder.config",
     "SpeechEncoderDecoderModel": "speech_encoder_decoder.model",
@@ -77,13 +77,13 @@ HOMES = {
     "T5ForSequenceClassification": "t5.model",
     "T5Model": "t5.model",
     "T5Tokenizer": "t5.tokenizer",
-    "UniSpeechConfig": "unispeech.model",
-    "UniSpeechForCTC": "wav2vec2.ctc",
-    "UniSpeechForSequenceClassification": "wav2vec2.audio_classification",
+    "UniSpeechConfig": "unispeech.config",
+    "UniSpeechForCTC": "unispeech.model",
+    "UniSpeechForSequenceClassification": "unispeech.model",
     "UniSpeechModel": "unispeech.model",
-    "UniSpeechSatConfig": "unispeech_sat.model",
-    "UniSpeechSatForCTC": "wav2vec2.ctc",
-    "UniSpeechSatForSequenceClassification": "wav2vec2.audio_classification",
+    "UniSpeechSatConfig": "unispeech_sat.config",
+    "UniSpeechSatForCTC": "unispeech_sat.model",
+    "UniSpeechSatForSequenceClassification": "unispeech_sat.model",
     "UniSpeechSatModel": "unispeech_sat.model",
     "Wav2Vec2CTCTokenizer": "wav2vec2.tokenizer",
     "Wav2Vec2Config": "wav2vec2.config",
@@ -91,7 +91,7 @@ HOMES = {
     "Wav2Vec2ForCTC": "wav2vec2.ctc",
     "Wav2Vec2ForSequenceClassification": "wav2vec2.audio_classification",
     "Wav2Vec2Model": "wav2vec2.model",
-    "Wav2Vec2Processor": "wav2vec2.feature_extractor",
+    "Wav2Vec2Processor": "wav2vec2.processor",
     "XLNetConfig": "xlnet.config",
     "XLNetForSequenceClassification": "xlnet.model",
     "XLNetModel": "xlnet.model",
@@ -115,6 +115,7 @@ if TYPE_CHECKING:
     from .bart.model import BartForCausalLM as BartForCausalLM
     from .bart.model import BartForSequenceClassification as BartForSequenceClassification
     from .bart.model import BartModel as BartModel
+    from .bart.tokenizer import BartTokenizer as BartTokenizer
     from .bert.config import BertConfig as BertConfig
     from .bert.model import BertForSequenceClassification as BertForSequenceClassification
     from .bert.model import BertLMHeadModel as BertLMHeadModel
@@ -133,7 +134,11 @@ if TYPE_CHECKING:
     from .gpt_neo.config import GPTNeoConfig as GPTNeoConfig
     from .gpt_neo.model import GPTNeoForSequenceClassification as GPTNeoForSequenceClassification
     from .gpt_neo.model import GPTNeoModel as GPTNeoModel
-    from .hubert.model import HubertConfig as HubertConfig
+    from .hubert.config import HubertConfig as HubertConfig
+    from .hubert.model import HubertForCTC as HubertForCTC
+    from .hubert.model import (
+        HubertForSequenceClassification as HubertForSequenceClassification,
+    )
     from .hubert.model import HubertModel as HubertModel
     from .mbart.config import MBartConfig as MBartConfig
     from .mbart.model import MBartForCausalLM as MBartForCausalLM
@@ -144,59 +149,54 @@ if TYPE_CHECKING:
     from .roberta.model import RobertaForCausalLM as RobertaForCausalLM
     from .roberta.model import RobertaForSequenceClassification as RobertaForSequenceClassification
     from .roberta.model import RobertaModel as RobertaModel
-    from .roberta.tokenizer import BartTokenizer as BartTokenizer
     from .roberta.tokenizer import RobertaTokenizer as RobertaTokenizer
-    from .sew.model import SEWConfig as SEWConfig
+    from .sew.config import SEWConfig as SEWConfig
+    from .sew.model import SEWForCTC as SEWForCTC
+    from .sew.model import SEWForSequenceClassification as SEWForSequenceClassification
     from .sew.model import SEWModel as SEWModel
-    from .sew_d.model import SEWDConfig as SEWDConfig
+    from .sew_d.config import SEWDConfig as SEWDConfig
+    from .sew_d.model import SEWDForCTC as SEWDForCTC
+    from .sew_d.model import SEWDForSequenceClassification as SEWDForSequenceClassification
     from .sew_d.model import SEWDModel as SEWDModel
     from .speech_encoder_decoder.config import SpeechEncoderDecoderConfig as SpeechEncoderDecoderConfig
     from .speech_encoder_decoder.model import SpeechEncoderDecoderModel as SpeechEncoderDecoderModel
     from .speech_to_text.feature_extractor import Speech2TextFeatureExtractor as Speech2TextFeatureExtractor
-    from .speech_to_text.feature_extractor import Speech2TextProcessor as Speech2TextProcessor
     from .speech_to_text.model import Speech2TextConfig as Speech2TextConfig
     from .speech_to_text.model import (
         Speech2TextForConditionalGeneration as Speech2TextForConditionalGeneration,
     )
     from .speech_to_text.model import Speech2TextModel as Speech2TextModel
+    from .speech_to_text.processor import Speech2TextProcessor as Speech2TextProcessor
     from .speech_to_text.tokenizer import Speech2TextTokenizer as Speech2TextTokenizer
     from .speech_to_text_2.config import Speech2Text2Config as Speech2Text2Config
     from .speech_to_text_2.model import Speech2Text2ForCausalLM as Speech2Text2ForCausalLM
+    from .speech_to_text_2.processor import Speech2Text2Processor as Speech2Text2Processor
     from .speech_to_text_2.tokenizer import Speech2Text2Tokenizer as Speech2Text2Tokenizer
     from .t5.config import T5Config as T5Config
     from .t5.model import T5ForSequenceClassification as T5ForSequenceClassification
     from .t5.model import T5Model as T5Model
     from .t5.tokenizer import T5Tokenizer as T5Tokenizer
     from .tokenizers.tokenizer_json import PreTrainedTokenizerFast as PreTrainedTokenizerFast
-    from .unispeech.model import UniSpeechConfig as UniSpeechConfig
-    from .unispeech.model import UniSpeechModel as UniSpeechModel
-    from .unispeech_sat.model import UniSpeechSatConfig as UniSpeechSatConfig
-    from .unispeech_sat.model import UniSpeechSatModel as UniSpeechSatModel
-    from .wav2vec2.audio_classification import (
-        HubertForSequenceClassification as HubertForSequenceClassification,
-    )
-    from .wav2vec2.audio_classification import SEWDForSequenceClassification as SEWDForSequenceClassification
-    from .wav2vec2.audio_classification import SEWForSequenceClassification as SEWForSequenceClassification
-    from .wav2vec2.audio_classification import (
+    from .unispeech.config import UniSpeechConfig as UniSpeechConfig
+    from .unispeech.model import UniSpeechForCTC as UniSpeechForCTC
+    from .unispeech.model import (
         UniSpeechForSequenceClassification as UniSpeechForSequenceClassification,
     )
-    from .wav2vec2.audio_classification import (
+    from .unispeech.model import UniSpeechModel as UniSpeechModel
+    from .unispeech_sat.config import UniSpeechSatConfig as UniSpeechSatConfig
+    from .unispeech_sat.model import UniSpeechSatForCTC as UniSpeechSatForCTC
+    from .unispeech_sat.model import (
         UniSpeechSatForSequenceClassification as UniSpeechSatForSequenceClassification,
     )
+    from .unispeech_sat.model import UniSpeechSatModel as UniSpeechSatModel
     from .wav2vec2.audio_classification import (
         Wav2Vec2ForSequenceClassification as Wav2Vec2ForSequenceClassification,
     )
     from .wav2vec2.config import Wav2Vec2Config as Wav2Vec2Config
-    from .wav2vec2.ctc import HubertForCTC as HubertForCTC
-    from .wav2vec2.ctc import SEWDForCTC as SEWDForCTC
-    from .wav2vec2.ctc import SEWForCTC as SEWForCTC
-    from .wav2vec2.ctc import UniSpeechForCTC as UniSpeechForCTC
-    from .wav2vec2.ctc import UniSpeechSatForCTC as UniSpeechSatForCTC
     from .wav2vec2.ctc import Wav2Vec2ForCTC as Wav2Vec2ForCTC
-    from .wav2vec2.feature_extractor import Speech2Text2Processor as Speech2Text2Processor
     from .wav2vec2.feature_extractor import Wav2Vec2FeatureExtractor as Wav2Vec2FeatureExtractor
-    from .wav2vec2.feature_extractor import Wav2Vec2Processor as Wav2Vec2Processor
     from .wav2vec2.model import Wav2Vec2Model as Wav2Vec2Model
+    from .wav2vec2.processor import Wav2Vec2Processor as Wav2Vec2Processor
     from .wav2vec2.tokenizer import Wav2Vec2CTCTokenizer as Wav2Vec2CTCTokenizer
     from .xlnet.config import XLNetConfig as XLNetConfig
     from .xlnet.model import XLNetForSequenceClassification as XLNetForSequenceClassification

@@ -27,9 +27,9 @@ from tritone.models.registry import FAMILIES, family_of_fields
 from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.feature_extractor import (
     Speech2TextFeatureExtractor,
-    Speech2TextProcessor,
 )
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration, Speech2TextModel
+from tritone.models.speech_to_text.processor import Speech2TextProcessor
 from tritone.models.speech_to_text.tokenizer import Speech2TextTokenizer
 
 SIZES = {
