@@ -82,7 +82,7 @@ class Request:
         request_id: larger than every earlier one's.
         inputs: float32 waveform [samples] at the model's rate, or features [frames, features], as the loop's
             front end takes them.
-        options: how to decode it; None for a encoder-only request, which the model answers once it has encoded.
+        options: how to decode it; None for an encoder-only request, finished by its encoding.
         priority: larger goes first; first come, first served within one.
         stream: report tokens as they are decoded (greedy search and sampling of one sequence).
         keep_scores: keep every step's scores over the vocabulary for the Completion.
