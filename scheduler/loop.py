@@ -66,7 +66,7 @@ class GenerationLoop:
         self._requests[request.request_id] = request
 
     def cancel(self, request_id: int) -> bool:
-        """End a request; its RequestOutput comes with the next step. False where it had ended or never was."""
+        """End a request; its RequestOutput comes with the next step. False where it has ended already."""
         return self._scheduler.cancel(request_id)
 
     @property

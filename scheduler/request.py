@@ -131,7 +131,7 @@ class RequestOutput:
         error: set where finish_reason is ERROR.
         scores: where the request asked for them, processed scores of each step, float32 [hypotheses,
             vocabulary].
-        predictions: of an encoder-only request: `predict`'s tensors by name, this request's rows, on the host.
+        predictions: of an encoder-only request, `predict`'s tensors by name: its own rows, on the host.
     """
 
     request_id: int

@@ -160,7 +160,7 @@ def write_audio_classifier(folder: Path) -> Path:
 
 
 def write_text_classifier(folder: Path) -> Path:
-    """A BERT classifier of texts of at most 24 tokens, and its tokenizer; a pair's order changes its scores."""
+    """A BERT classifier of texts of at most 24 tokens, and its tokenizer; a pair's order matters to it."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split(), ",", ".", "##s", "##er"]
     words += list("abcdefghijklmnopqrstuvwxyz")
     (folder / "vocab.txt").write_text("\n".join(words))
