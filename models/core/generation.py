@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from ...scheduler.model_protocol import Task
 from ...scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 from ..checkpoints.files import Checkpoint
 from .generation_config import GenerationConfig
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 class GenerationMixin:
     """Gives a model with the generation contract (`encode`, `cross_key_values`, `decode`) its `generate`."""
 
+    task: ClassVar[Task] = Task.GENERATION
     generation_config: GenerationConfig
     side_files: ClassVar[tuple[str, ...]] = ("generation_config.json",)
 
