@@ -14,7 +14,7 @@ from torch import Tensor
 import tritone
 from tritone.engine.handle import in_order
 from tritone.scheduler.block_allocator import PAGE_SIZE
-from tritone.scheduler.request import Completion, Request
+from tritone.scheduler.request import Request, RequestOutput
 
 from .workload import RATE, Recording, Text, audio_seconds, tokens_of
 
@@ -120,7 +120,7 @@ class Tritone:
             if not under_way:
                 return lengths
             for event in self._loop.step():
-                if isinstance(event, Completion):
+                if isinstance(event, RequestOutput):
                     if event.error is not None:
                         raise event.error
                     lengths[event.request_id - first] = len(event.hypotheses[0].token_ids) - 1
