@@ -84,7 +84,7 @@ class GenerationMixin:
             self,  # type: ignore[arg-type]
             front_end,
             num_pages=num_pages,
-            num_rows=num_rows,
+            num_slots=num_rows,
             graphs=on_gpu if graphs is None else graphs,
             overlap=on_gpu if overlap is None else overlap,
         )

@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 
+import loops
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops import finish, take_step, tiny_model
 from torch import Tensor
 
 from tritone.kernels.runtime.packing import cumulative, spans
-from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler.loop import GenerationLoop
+from tritone.scheduler.model_protocol import Task
 from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 from tritone.scheduler.runner import ModelRunner
 
@@ -34,6 +36,7 @@ class Answering(Speech2TextForConditionalGeneration):
 class OnlyAnswers:
     """A model that cannot generate at all: each recording's frames, doubled."""
 
+    task = Task.AUDIO_CLASSIFICATION
     device, dtype = torch.device("cpu"), torch.float32
 
     def encoder_length(self, frames: int) -> int:
@@ -47,27 +50,11 @@ class OnlyAnswers:
 
 @pytest.fixture(scope="module")
 def model() -> Answering:
-    torch.manual_seed(3)
-    config = Speech2TextConfig(
-        vocab_size=29,
-        d_model=8,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=8,
-        decoder_ffn_dim=8,
-        conv_channels=6,
-        max_source_positions=30,
-        max_target_positions=20,
-        input_feat_per_channel=FEATURES,
-        init_std=0.6,
-    )
-    return Answering(config).eval()
+    return tiny_model(Answering)
 
 
 def recording(seed: int, frames: int) -> Tensor:
-    return torch.randn(frames, FEATURES, generator=torch.Generator().manual_seed(seed))
+    return loops.recording(seed, frames, FEATURES)
 
 
 def request(index: int, life: int = 0) -> Request:
@@ -76,28 +63,15 @@ def request(index: int, life: int = 0) -> Request:
     return Request(index, recording(index + COUNT * life, 1 + 7 * (index + life)), options, stream=True)
 
 
-def loop_of(model: Answering, **options: int) -> GenerationLoop:
-    return model.generation_loop(**{"num_pages": 40, "num_rows": 3, **options})
-
-
-def drain(
-    loop: GenerationLoop, completions: dict[int, RequestOutput] | None = None
-) -> dict[int, RequestOutput]:
-    completions = {} if completions is None else completions
-    for _ in range(2000):
-        if not loop.has_work:
-            break
-        for event in loop.step():
-            assert event.request_id not in completions, "a completion is a request's last event"
-            if isinstance(event, RequestOutput):
-                completions[event.request_id] = event
-    stats = loop.stats()
-    assert (stats.running, stats.waiting, stats.pages_used) == (0, 0, 0)
-    return completions
+def loop_of(
+    model: Answering, *, num_pages: int = 40, num_slots: int = 3, encode_budget: int = 4096, ahead: int = 0
+) -> GenerationLoop:
+    runner = ModelRunner(model, predictor=model, num_pages=num_pages, num_slots=num_slots)
+    return GenerationLoop(runner, encode_budget, ahead)
 
 
 def same(one: RequestOutput, other: RequestOutput) -> bool:
-    """EncoderOutputs are tensors, which `==` would not compare as a whole."""
+    """Predictions are tensors, which `==` would not compare as a whole."""
     if replace(one, predictions=None) != replace(other, predictions=None):
         return False
     if one.predictions is None or other.predictions is None:
@@ -114,7 +88,7 @@ def alone(model) -> dict[tuple[int, int], RequestOutput]:
         for life in range(LIVES):
             loop = loop_of(model, ahead=0)
             loop.submit(request(index, life))
-            completions[index, life] = drain(loop)[index]
+            completions[index, life] = finish(loop)[index]
     return completions
 
 
@@ -144,14 +118,14 @@ def test_it_ends_in_the_step_that_encodes_it_and_streams_nothing(model, ahead):
     assert second.request_id == 0
     assert isinstance(second, RequestOutput)
     assert (first.request_id, len(first.token_ids)) == (1, 1), "decoding goes on beside it"
-    drain(loop, {0: second})
+    finish(loop, {0: second})
 
 
 def test_it_takes_neither_pages_nor_rows(model, alone):
-    loop = GenerationLoop(ModelRunner(model, num_pages=0, num_rows=0, max_length=14))
+    loop = GenerationLoop(ModelRunner(model, predictor=model, num_pages=0, num_slots=0, max_length=14))
     for index in (0, 2, 4):
         loop.submit(request(index))
-    completions = drain(loop)
+    completions = finish(loop)
     assert all(same(completions[index], alone[index, 0]) for index in (0, 2, 4))
     with pytest.raises(ValueError, match="the cache has 0; raise num_pages"):
         loop.submit(request(1))
@@ -171,7 +145,7 @@ def test_the_encode_budget_says_how_many_are_answered_at_once(model, monkeypatch
     loop = loop_of(model, encode_budget=20)
     for index in range(9):
         loop.submit(Request(index, recording(index, 32)))
-    drain(loop)
+    finish(loop)
     assert sizes == [16, 16, 16, 16, 8]
     assert loop.stats().encoded_tokens == 9 * 8
     assert loop.stats().tokens_generated == 0
@@ -196,7 +170,7 @@ HISTORIES = st.lists(
 def test_random_histories_of_both_kinds_give_what_each_request_gives_alone(
     model, alone, history, ahead, pages, budget, order
 ):
-    loop = loop_of(model, num_pages=pages, num_rows=4, encode_budget=budget, ahead=ahead)
+    loop = loop_of(model, num_pages=pages, num_slots=4, encode_budget=budget, ahead=ahead)
     to_come, lives, cancelled = list(order), {}, set()
     completions: dict[int, RequestOutput] = {}
     for what, index in history:
@@ -212,11 +186,8 @@ def test_random_histories_of_both_kinds_give_what_each_request_gives_alone(
                 cancelled.discard(index)
                 del completions[index]
                 loop.submit(request(index, lives[index]))
-        for event in loop.step():
-            assert event.request_id not in completions, "a completion is a request's last event"
-            if isinstance(event, RequestOutput):
-                completions[event.request_id] = event
-    for index, completion in drain(loop, completions).items():
+        take_step(loop, completions)
+    for index, completion in finish(loop, completions).items():
         if index in cancelled:
             assert completion == RequestOutput(index, (), FinishReason.CANCELLED)
         else:
@@ -233,7 +204,7 @@ def test_an_id_used_again_while_its_first_answer_is_on_its_way_is_another_reques
     assert loop.cancel(0)
     assert RequestOutput(0, (), FinishReason.CANCELLED) in loop.step()
     loop.submit(request(0, 2))  # encoder-only as well
-    completions = drain(loop)
+    completions = finish(loop)
     assert same(completions[0], alone[0, 2])
     assert same(completions[1], alone[1, 0])
 
@@ -248,15 +219,15 @@ def test_a_waiting_one_is_cancelled_before_it_is_encoded(model):
     (cancelled, answered) = loop.step()
     assert cancelled == RequestOutput(1, (), FinishReason.CANCELLED)
     assert answered.request_id == 2
-    drain(loop)
+    finish(loop)
 
 
 def test_one_that_cannot_be_encoded_fails_alone_with_its_error(model, alone):
-    loop = loop_of(model, num_rows=30, num_pages=300)
+    loop = loop_of(model, num_slots=30, num_pages=300)
     for index in range(8):
         loop.submit(request(index))
     loop.submit(Request(99, torch.randn(30, FEATURES + 2)))
-    completions = drain(loop)
+    completions = finish(loop)
     failed = completions.pop(99)
     assert (failed.predictions, failed.finish_reason) == (None, FinishReason.ERROR)
     assert "channels" in str(failed.error)
@@ -275,10 +246,10 @@ def test_memory_that_runs_out_halves_what_is_answered_at_once(model, alone, monk
         return predict(features, cu_frames)
 
     monkeypatch.setattr(model, "predict", short_of_memory)
-    loop = loop_of(model, num_rows=30, num_pages=300, encode_budget=120)
+    loop = loop_of(model, num_slots=30, num_pages=300, encode_budget=120)
     for index in range(COUNT):
         loop.submit(request(index))
-    completions = drain(loop)
+    completions = finish(loop)
     for index, completion in completions.items():
         if index == 10:  # 71 frames, too large for the memory even alone
             assert "out of memory" in str(completion.error)
@@ -292,7 +263,7 @@ def test_an_answer_keeps_no_other_in_memory(model):
     loop = loop_of(model)
     for index in range(6):
         loop.submit(Request(index, recording(index, 32)))
-    answer = drain(loop)[3].predictions["best"]
+    answer = finish(loop)[3].predictions["best"]
     assert answer.untyped_storage().nbytes() == 8 * answer.element_size()
 
 
@@ -300,7 +271,7 @@ def test_a_model_that_only_answers_needs_no_sizes():
     loop = GenerationLoop(ModelRunner(OnlyAnswers()))
     for index in range(5):
         loop.submit(Request(index, recording(index, 3 + index)))
-    completions = drain(loop)
+    completions = finish(loop)
     for index in range(5):
         assert torch.equal(completions[index].predictions["doubled"], 2 * recording(index, 3 + index))
     with pytest.raises(ValueError, match="51 frames; at most 50"):

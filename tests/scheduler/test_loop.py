@@ -3,14 +3,14 @@
 import random
 from dataclasses import replace
 
+import loops
 import pytest
 import torch
+from loops import assert_empty, finish, small_model, take_step
 from torch import Tensor
 
-from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
-from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput, Tokens
+from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 from tritone.scheduler.scheduler import CapacityError
 
 FEATURES = 7
@@ -30,27 +30,11 @@ KINDS = [
 
 @pytest.fixture(scope="module")
 def model() -> Speech2TextForConditionalGeneration:
-    torch.manual_seed(0)
-    config = Speech2TextConfig(
-        vocab_size=29,
-        d_model=20,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=24,
-        decoder_ffn_dim=28,
-        conv_channels=12,
-        max_source_positions=60,
-        max_target_positions=64,
-        input_feat_per_channel=FEATURES,
-        init_std=0.4,
-    )
-    return Speech2TextForConditionalGeneration(config).eval()
+    return small_model()
 
 
 def recording(seed: int, frames: int) -> Tensor:
-    return torch.randn(frames, FEATURES, generator=torch.Generator().manual_seed(seed))
+    return loops.recording(seed, frames, FEATURES)
 
 
 def requests(count: int = 16) -> list[Request]:
@@ -64,35 +48,6 @@ def requests(count: int = 16) -> list[Request]:
         )
         for index in range(count)
     ]
-
-
-def finish(
-    loop: GenerationLoop, completions: dict[int, RequestOutput] | None = None
-) -> dict[int, RequestOutput]:
-    completions = {} if completions is None else completions
-    for _ in range(3000):
-        if not loop.has_work:
-            return completions
-        take(loop, completions)
-    raise AssertionError("the loop does not come to an end")
-
-
-def take(loop: GenerationLoop, completions: dict[int, RequestOutput]) -> list[Tokens]:
-    """One step; its completions are added, each the first of its request."""
-    pieces = []
-    for event in loop.step():
-        assert event.request_id not in completions, "a completion is a request's last event"
-        if isinstance(event, RequestOutput):
-            completions[event.request_id] = event
-        else:
-            pieces.append(event)
-    return pieces
-
-
-def assert_empty(loop: GenerationLoop) -> None:
-    stats = loop.stats()
-    assert (stats.running, stats.waiting, stats.pages_used) == (0, 0, 0)
-    assert not loop.has_work
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +91,7 @@ def test_arrivals_and_cancellations_in_between_change_no_other_result(seed, mode
             if loop.cancel(victim):
                 cancelled.add(victim)
                 assert not loop.cancel(victim), "a request is cancelled once"
-        take(loop, completions)
+        take_step(loop, completions)
     assert_empty(loop)
     assert cancelled
     assert completions.keys() == alone.keys()
@@ -156,7 +111,7 @@ def test_streamed_tokens_are_those_of_the_completion_as_they_come(model, alone):
     pieces: dict[int, list[int]] = {}
     most_at_once = 0
     while loop.has_work:
-        for event in take(loop, completions):
+        for event in take_step(loop, completions):
             pieces.setdefault(event.request_id, []).extend(event.token_ids)
             most_at_once = max(most_at_once, len(event.token_ids))
     assert most_at_once == 1, "a token is reported in the step that decodes it"

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, replace
 from itertools import product
 
+import loops
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops import finish, tiny_model
 
-from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput, Tokens
@@ -28,29 +29,13 @@ COUNT, LIVES = 10, 4
 
 @pytest.fixture(scope="module")
 def model() -> Speech2TextForConditionalGeneration:
-    torch.manual_seed(3)
-    config = Speech2TextConfig(
-        vocab_size=29,
-        d_model=8,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=8,
-        decoder_ffn_dim=8,
-        conv_channels=6,
-        max_source_positions=30,
-        max_target_positions=20,
-        input_feat_per_channel=FEATURES,
-        init_std=0.6,
-    )
-    return Speech2TextForConditionalGeneration(config).eval()
+    return tiny_model()
 
 
 def request(index: int, life: int = 0) -> Request:
     """Requests of one id are other ones in another life."""
     seed, frames = index + COUNT * life, 1 + 7 * (index + life)
-    features = torch.randn(frames, FEATURES, generator=torch.Generator().manual_seed(seed))
+    features = loops.recording(seed, frames, FEATURES)
     options = KINDS[index % len(KINDS)]
     return Request(index, features, options, keep_scores=index % 3 == 0, stream=index % 2 == 0)
 
@@ -68,10 +53,7 @@ def alone(model) -> dict[tuple[int, int], RequestOutput]:
     for index, life in product(range(COUNT), range(LIVES)):
         loop = model.generation_loop(num_pages=40, num_rows=3, ahead=0)
         loop.submit(request(index, life))
-        while loop.has_work:
-            for event in loop.step():
-                if isinstance(event, RequestOutput):
-                    completions[index, life] = event
+        completions[index, life] = finish(loop)[index]
     lengths = {len(completion.hypotheses[0].token_ids) for completion in completions.values()}
     assert len(lengths) > 3, "some end at their limit, some before"
     return completions

@@ -1,4 +1,4 @@
-"""What the scheduler's work grows with."""
+"""Growth of the scheduler's work: bytecodes count every Python loop, times those that run inside C."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from tritone.scheduler.request import FinishReason
 from tritone.scheduler.scheduler import Demand, Release, Scheduler, Step
 
 STOP, LENGTH, CANCELLED, ERROR = (FinishReason(name) for name in ("stop", "length", "cancelled", "error"))
-SMALL = Demand(encode_tokens=16, decode_positions=16, hypotheses=1)  # 2 pages, 1 row
+SMALL = Demand(encode_tokens=16, decode_positions=16, hypotheses=1)  # 2 pages, 1 slot
 
 
 def admitted(step: Step) -> list[int]:
@@ -19,7 +19,7 @@ def admitted(step: Step) -> list[int]:
 
 def with_running(requests: int) -> Scheduler:
     """A scheduler of a fixed size on which so many requests run."""
-    scheduler = Scheduler(num_pages=65_536, num_rows=32_768, encode_budget=10**9)
+    scheduler = Scheduler(num_pages=65_536, num_slots=32_768, encode_budget=10**9)
     for request_id in range(requests):
         scheduler.add(request_id, SMALL)
     assert len(scheduler.schedule().admitted) == scheduler.running == requests
@@ -28,7 +28,7 @@ def with_running(requests: int) -> Scheduler:
 
 def with_waiting(requests: int) -> Scheduler:
     """A scheduler in whose line so many requests of 100 priorities wait behind a head that does not fit."""
-    scheduler = Scheduler(num_pages=2, num_rows=1, encode_budget=100)
+    scheduler = Scheduler(num_pages=2, num_slots=1, encode_budget=100)
     scheduler.add(-2, SMALL)
     scheduler.schedule()
     scheduler.add(-1, SMALL, priority=1000)

@@ -6,23 +6,26 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import loops
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops import finish, tiny_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tritone.kernels.runtime.launch import Case
-from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler import runner
 from tritone.scheduler.batch import Batch
+from tritone.scheduler.config import RunnerConfig
 from tritone.scheduler.device import cuda_graphs as graphs
 from tritone.scheduler.device.cuda_graphs import Bucket
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
+from tritone.scheduler.runner import ModelRunner
 
 FEATURES, COUNT = 5, 12
 # No token twice, or a model this small would say one until its limit: so ends come at all lengths.
@@ -32,39 +35,14 @@ BEAMS = replace(GREEDY, num_beams=3)
 
 @pytest.fixture(scope="module")
 def model() -> Speech2TextForConditionalGeneration:
-    torch.manual_seed(3)
-    config = Speech2TextConfig(
-        vocab_size=29,
-        d_model=8,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=8,
-        decoder_ffn_dim=8,
-        conv_channels=6,
-        max_source_positions=60,
-        max_target_positions=40,
-        input_feat_per_channel=FEATURES,
-        init_std=0.6,
-    )
-    return Speech2TextForConditionalGeneration(config).eval()
+    return tiny_model(decoder_layers=2, max_source_positions=60, max_target_positions=40)
 
 
 def request(index: int, rules: GenerationOptions) -> Request:
     """Of several lengths, limits and minima, which differ inside a group."""
-    features = torch.randn(
-        1 + 17 * (index % 5), FEATURES, generator=torch.Generator().manual_seed(100 + index)
-    )
+    features = loops.recording(100 + index, 1 + 17 * (index % 5), FEATURES)
     options = replace(rules, max_length=(4, 14, 17, 18, 35)[index % 5], min_length=(1, 6, 3)[index % 3])
     return Request(index, features, options)
-
-
-def finish(loop: GenerationLoop) -> dict[int, RequestOutput]:
-    found = {}
-    while loop.has_work:
-        found |= {event.request_id: event for event in loop.step() if isinstance(event, RequestOutput)}
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +95,7 @@ def test_batches_in_buckets_give_what_each_request_gives_alone(
 
 
 @pytest.mark.parametrize("rules", [GREEDY, BEAMS])
-def test_every_kept_table_has_the_bits_of_plain_steps_and_the_idle_row_stays(model, rules):
+def test_every_kept_table_has_the_bits_of_plain_steps_and_the_idle_slot_stays(model, rules):
     """All of the state and the cache, not only the results."""
     runners = []
     for bucketed in (False, True):
@@ -132,9 +110,9 @@ def test_every_kept_table_has_the_bits_of_plain_steps_and_the_idle_row_stays(mod
     for name in ("length", "score", "done", "final_length", "final_score", "final_done", "request_done"):
         assert torch.equal(getattr(bucketed._state, name)[:-1], getattr(plain._state, name)), name
     for name in ("tokens", "origin"):
-        for row, length in enumerate(lengths.tolist()):
-            side = plain._state.side
-            found, wanted = (getattr(one._state, name)[side, row, :length] for one in (bucketed, plain))
+        for slot, length in enumerate(lengths.tolist()):
+            buffer = plain._state.buffer
+            found, wanted = (getattr(one._state, name)[buffer, slot, :length] for one in (bucketed, plain))
             assert torch.equal(found, wanted), name
     assert torch.equal(bucketed._cache.keys[:, :-1], plain._cache.keys)
     assert torch.equal(bucketed._cache.values[:, :-1], plain._cache.values)
@@ -192,7 +170,7 @@ def test_a_step_is_recorded_the_second_time_and_played_back_from_then_on(model, 
     steps = len(completion.hypotheses[0].token_ids) - 1
     assert completion == alone[GREEDY, 4]
     assert steps > 4
-    assert loop.stats().graphs == len(played) == 2, "one for each side of the state"
+    assert loop.stats().graphs == len(played) == 2, "one for each buffer of the state"
     assert sum(played) == steps - 2
 
 
@@ -219,9 +197,9 @@ def test_where_recording_fails_one_warning_is_given_and_results_are_the_same(
     assert loop.stats().graphs == 0
 
 
-def test_no_more_buckets_are_made_than_there_may_be(model, alone, monkeypatch):
-    monkeypatch.setattr(graphs, "_MOST", 2)
-    loop = model.generation_loop(num_pages=200, num_rows=12, graphs=True)
+def test_no_more_buckets_are_made_than_there_may_be(model, alone):
+    config = RunnerConfig(max_recorded_steps=2)
+    loop = GenerationLoop(ModelRunner(model, num_pages=200, num_slots=12, graphs=True, config=config))
     for index in range(COUNT):
         loop.submit(request(index, GREEDY))
     assert finish(loop) == {index: alone[GREEDY, index] for index in range(COUNT)}
@@ -234,7 +212,7 @@ def test_a_bucket_keeps_no_recording_alive(model):
     finish(loop)
     (static,) = loop._runner._graphs._static.values()
     assert all(isinstance(part, Tensor | GenerationOptions | int | Batch) for part in vars(static).values())
-    assert static.batch.order == []
+    assert static.batch.requests == []
 
 
 class Tape(TorchDispatchMode):
@@ -318,4 +296,4 @@ def test_a_step_on_kernels_is_played_back_from_a_tape(rules, model, kernels_on, 
         loop.submit(replace(late, options=replace(late.options, max_length=6)))
         found.append(results | finish(loop))
     assert found[0] == found[1]
-    assert loop.stats().graphs > 1, "some on both sides of the state"
+    assert loop.stats().graphs > 1, "some on both buffers of the state"
