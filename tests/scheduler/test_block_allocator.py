@@ -1,8 +1,7 @@
-"""The pool of pages and rows: whom it gives which numbers, and what that costs."""
+"""The free list of pages and sequence slots, and its cost."""
 
 import random
 import sys
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -20,30 +19,21 @@ def test_a_fresh_pool_hands_out_its_lowest_numbers_in_order():
     assert (pool.free, pool.count) == (0, 8)
 
 
-def test_the_lowest_run_that_is_long_enough_is_taken_so_that_pages_are_consecutive():
-    pool = PageAllocator(12)
-    pool.take(12)
-    pool.give((1, 2, 5, 6, 7, 10))
-    assert pool.take(3) == (5, 6, 7)
-    assert pool.take(1) == (1,)
-    assert pool.take(1) == (2,)
+def test_numbers_given_back_are_taken_again_in_their_order_before_others():
+    pool = PageAllocator(9)
+    pool.take(6)
+    pool.give((4, 1, 3))
+    assert pool.free == 6
+    assert pool.take(4) == (4, 1, 3, 6)
 
 
-def test_scattered_numbers_are_taken_lowest_first_where_no_run_is_long_enough():
-    pool = PageAllocator(12)
-    pool.take(12)
-    pool.give((10, 1, 2, 6, 5))
-    assert pool.take(4) == (1, 2, 5, 6)
-    assert pool.take(1) == (10,)
-
-
-def test_numbers_given_back_in_any_order_and_grouping_join_into_one_run():
+def test_numbers_given_back_in_any_order_and_grouping_are_all_free():
     pool = PageAllocator(9)
     pool.take(9)
     for group in [(4,), (8, 2), (), (3, 0), (1,), (7, 5, 6)]:
         pool.give(group)
     assert pool.free == 9
-    assert pool.take(9) == tuple(range(9))
+    assert sorted(pool.take(9)) == list(range(9))
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 63, 64, 65, 1000])
@@ -92,15 +82,6 @@ def test_a_pool_of_negative_size_is_refused():
         PageAllocator(-1)
 
 
-def expected_take(free: set[int], n: int) -> tuple[int, ...]:
-    """The rule in its plainest form: the first n consecutive free numbers, else the n lowest."""
-    ordered = sorted(free)
-    for window in (ordered[i : i + n] for i in range(len(ordered) - n + 1)):
-        if all(b == a + 1 for a, b in pairwise(window)):
-            return tuple(window)
-    return tuple(ordered[:n])
-
-
 @settings(max_examples=300, deadline=None)
 @given(
     count=st.integers(0, 40),
@@ -112,7 +93,7 @@ def test_any_history_agrees_with_a_plain_set(count, actions, data):
     for take, n in actions:
         if take and n <= len(free):
             numbers = pool.take(n)
-            assert numbers == expected_take(free, n)
+            assert len(numbers) == n == len(set(numbers) & free)
             free -= set(numbers)
             taken += numbers
         elif not take:
@@ -122,7 +103,7 @@ def test_any_history_agrees_with_a_plain_set(count, actions, data):
             taken = [number for number in taken if number not in set(give)]
         assert pool.free == len(free)
     pool.give(taken)
-    assert pool.take(count) == tuple(range(count))
+    assert sorted(pool.take(count)) == list(range(count))
 
 
 def lines_run(call) -> int:
@@ -157,6 +138,5 @@ def work_in_a_fragmented_pool(count: int) -> int:
     return lines_run(churn)
 
 
-def test_work_grows_with_the_numbers_taken_and_hardly_with_the_size_of_the_pool():
-    small, large = work_in_a_fragmented_pool(300), work_in_a_fragmented_pool(300_000)
-    assert large < 3 * small
+def test_work_grows_with_the_numbers_taken_and_not_with_the_size_of_the_pool():
+    assert work_in_a_fragmented_pool(300) == work_in_a_fragmented_pool(300_000)
