@@ -232,8 +232,6 @@ def test_sizes_and_step_counts_that_make_no_sense_are_refused():
 
 
 def test_the_scheduler_is_imported_without_torch():
-    code = (
-        "import sys, tritone.scheduler.scheduler, tritone.scheduler.model_protocol, tritone.scheduler.config\n"
-        "print('torch' in sys.modules)"
-    )
+    modules = ", ".join(f"tritone.scheduler.{name}" for name in ("scheduler", "model_protocol", "config"))
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
