@@ -1,4 +1,4 @@
-"""Steps launched ahead of the results of earlier ones change no result, whatever comes and goes meanwhile."""
+"""Steps launched ahead of the results of earlier ones: no result changes, whatever comes and goes."""
 
 from dataclasses import dataclass, replace
 from itertools import product
@@ -33,7 +33,7 @@ def model() -> Speech2TextForConditionalGeneration:
 
 
 def request(index: int, life: int = 0) -> Request:
-    """Requests of one id are other ones in another life."""
+    """A request; one id is another request in another life."""
     seed, frames = index + COUNT * life, 1 + 7 * (index + life)
     features = loops.recording(seed, frames, FEATURES)
     options = KINDS[index % len(KINDS)]
@@ -41,38 +41,38 @@ def request(index: int, life: int = 0) -> Request:
 
 
 def same(one: RequestOutput, other: RequestOutput) -> bool:
-    """Scores of steps are tensors, which `==` would not compare as a whole."""
+    """Equality of outputs, whose scores are tensors."""
     steps = zip(one.scores, other.scores, strict=True)
     return replace(one, scores=()) == replace(other, scores=()) and all(torch.equal(a, b) for a, b in steps)
 
 
 @pytest.fixture(scope="module")
 def alone(model) -> dict[tuple[int, int], RequestOutput]:
-    """What each request comes to by itself, every step's result awaited; by id and life."""
-    completions = {}
+    """Output of each request by itself, every step's result awaited; by id and life."""
+    outputs = {}
     for index, life in product(range(COUNT), range(LIVES)):
         loop = model.generation_loop(num_pages=40, num_rows=3, ahead=0)
         loop.submit(request(index, life))
-        completions[index, life] = finish(loop)[index]
-    lengths = {len(completion.hypotheses[0].token_ids) for completion in completions.values()}
+        outputs[index, life] = finish(loop)[index]
+    lengths = {len(output.hypotheses[0].token_ids) for output in outputs.values()}
     assert len(lengths) > 3, "some end at their limit, some before"
-    return completions
+    return outputs
 
 
 @dataclass
 class Seen:
-    """What a loop has reported of its requests."""
+    """Events of a loop so far: outputs, and streamed tokens."""
 
-    completions: dict[int, RequestOutput]
+    outputs: dict[int, RequestOutput]
     pieces: dict[int, list[int]]
 
     def step(self, loop: GenerationLoop) -> None:
         for event in loop.step():
-            assert event.request_id not in self.completions, "a completion is a request's last event"
+            assert event.request_id not in self.outputs, "a output is a request's last event"
             if isinstance(event, Tokens):
                 self.pieces.setdefault(event.request_id, []).extend(event.token_ids)
             else:
-                self.completions[event.request_id] = event
+                self.outputs[event.request_id] = event
 
 
 # What happens before each step: a request comes, one is cancelled, a cancelled one comes again, or nothing.
@@ -101,18 +101,18 @@ def test_random_histories_give_what_each_request_gives_alone(
     )
     to_come, lives, cancelled = list(order), {}, set()
     seen = Seen({}, {})
-    for what, index in history:
-        if what == "submit" and to_come:
+    for action, index in history:
+        if action == "submit" and to_come:
             lives[index := to_come.pop()] = 0
             loop.submit(request(index))
-        elif what == "cancel" and loop.cancel(index):
+        elif action == "cancel" and loop.cancel(index):
             cancelled.add(index)
-        elif what == "again" and seen.completions.keys() & cancelled:
-            index = min(seen.completions.keys() & cancelled)
+        elif action == "again" and seen.outputs.keys() & cancelled:
+            index = min(seen.outputs.keys() & cancelled)
             if lives[index] + 1 < LIVES:
                 lives[index] += 1
                 cancelled.discard(index)
-                del seen.completions[index]
+                del seen.outputs[index]
                 seen.pieces.pop(index, None)
                 loop.submit(request(index, lives[index]))
         seen.step(loop)
@@ -122,12 +122,12 @@ def test_random_histories_give_what_each_request_gives_alone(
         seen.step(loop)
     stats = loop.stats()
     assert (stats.running, stats.waiting, stats.pages_used) == (0, 0, 0)
-    assert seen.completions.keys() == lives.keys()
-    for index, completion in seen.completions.items():
+    assert seen.outputs.keys() == lives.keys()
+    for index, output in seen.outputs.items():
         if index in cancelled:
-            assert completion == RequestOutput(index, (), FinishReason.CANCELLED)
+            assert output == RequestOutput(index, (), FinishReason.CANCELLED)
         else:
-            assert same(completion, alone[index, lives[index]])
+            assert same(output, alone[index, lives[index]])
         if index in seen.pieces:
             tokens = alone[index, lives[index]].hypotheses[0].token_ids[1:]
             piece = tuple(seen.pieces[index])
@@ -147,8 +147,8 @@ def test_an_id_used_again_while_steps_are_in_flight_is_another_request(model, al
     seen = Seen({}, {})
     while loop.has_work:
         seen.step(loop)
-    assert same(seen.completions[4], alone[4, 0])
-    assert same(seen.completions[6], alone[6, 0])
+    assert same(seen.outputs[4], alone[4, 0])
+    assert same(seen.outputs[6], alone[6, 0])
 
 
 def test_results_come_so_many_steps_later_and_no_more(model):

@@ -1,4 +1,4 @@
-"""The runner under the scheduler's plans: several steps in one, late reports, and what it refuses."""
+"""The runner under the scheduler's plans: several steps in one, late reports, refused requests."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def recording(seed: int, frames: int) -> Tensor:
 
 
 def requests() -> list[Request]:
-    """One of every kind, some that share their rules, ending at different lengths."""
+    """A request of every kind, some that share their rules, ending at different lengths."""
     options = [
         GREEDY,
         BEAMS,
@@ -57,7 +57,7 @@ Results = dict[int, tuple[tuple[Hypothesis, ...], FinishReason]]
 def drive(
     runner: ModelRunner, given: list[Request], decode_steps: int = 1, late: int = 0, budget: int = 1000
 ) -> Results:
-    """Run everything, each step `decode_steps` tokens long and reported `late` steps after it."""
+    """Run all requests, each step `decode_steps` tokens long and reported `late` steps after it."""
     scheduler = Scheduler(runner.num_pages, runner.num_slots, budget)
     for request in given:
         scheduler.add(request.request_id, runner.demand(request), request.priority)
@@ -83,7 +83,7 @@ def drive(
 
 @pytest.fixture(scope="module")
 def alone(model) -> Results:
-    """Each request in a cache of its own."""
+    """Results of each request in a cache of its own."""
     results: Results = {}
     for request in requests():
         results |= drive(ModelRunner(model, num_pages=60, num_slots=5), [request])
@@ -109,7 +109,7 @@ def test_a_cache_so_small_that_most_wait_changes_nothing(decode_steps, model, al
     assert drive(runner, requests(), decode_steps, late=1, budget=20) == alone
 
 
-def test_no_row_of_the_cache_is_read_before_it_is_written(model, alone):
+def test_no_cache_position_is_read_before_it_is_written(model, alone):
     runner = ModelRunner(model, num_pages=40, num_slots=9)
     runner._cache.keys.fill_(float("nan"))
     runner._cache.values.fill_(float("nan"))
@@ -179,7 +179,7 @@ def test_samples_differ_by_seed_and_by_index_and_are_drawn_again_from_the_same(m
 
 
 class Frames:
-    """A front end whose features are the samples themselves; one that begins with -1 it cannot take."""
+    """A front end whose features are the samples themselves; it fails on a waveform that begins with -1."""
 
     def frame_count(self, samples: int) -> int:
         return samples // FEATURES
@@ -248,7 +248,7 @@ def test_a_demand_is_what_the_request_can_ever_need(model):
     ],
     ids=["short waveform", "no frames", "long recording", "long transcript", "a number"],
 )
-def test_what_the_model_cannot_take_is_refused_where_it_enters(inputs, options, problem, model):
+def test_requests_that_the_model_cannot_take_are_refused_at_once(inputs, options, problem, model):
     runner = ModelRunner(model, Frames(), num_pages=20, num_slots=4)
     with pytest.raises(ValueError, match=problem):
         runner.demand(Request(0, inputs, options))

@@ -23,7 +23,7 @@ def test_a_demand_counts_pages_of_16_positions_shared_for_cross_and_per_hypothes
     assert Demand(16, 16, 1).pages == 2
     assert Demand(17, 17, 1).pages == 4
     assert Demand(0, 0, 3).pages == 0
-    assert Demand(300, 33, 0).pages == 0, "a encoder-only request keeps nothing"
+    assert Demand(300, 33, 0).pages == 0, "an encoder-only request owns no page"
 
 
 @pytest.mark.parametrize("name", ["encode_tokens", "decode_positions", "hypotheses"])
@@ -99,7 +99,7 @@ def test_the_encode_budget_limits_a_step_and_a_longer_request_has_a_step_of_its_
     assert [admitted(scheduler.schedule()) for _ in range(5)] == [[0, 1], [2], [3], [4], [5]]
 
 
-def test_rows_limit_how_many_hypotheses_run():
+def test_slots_limit_how_many_hypotheses_run():
     scheduler = Scheduler(num_pages=1000, num_slots=5, encode_budget=1000)
     for request_id in range(3):
         scheduler.add(request_id, Demand(16, 16, hypotheses=2))
@@ -109,7 +109,7 @@ def test_rows_limit_how_many_hypotheses_run():
     assert [admission.slots for admission in scheduler.schedule().admitted] == [(0, 1)]
 
 
-def test_a_one_shot_request_owns_nothing_asks_for_no_decode_step_and_ends_like_any_other():
+def test_an_encoder_only_request_owns_nothing_asks_for_no_decode_step_and_ends_like_any_other():
     scheduler = Scheduler(num_pages=0, num_slots=0, encode_budget=100)
     scheduler.add(1, Demand(encode_tokens=400, decode_positions=0, hypotheses=0))
     scheduler.add(2, Demand(encode_tokens=50, decode_positions=0, hypotheses=0))
@@ -176,7 +176,7 @@ def test_a_waiting_request_that_is_cancelled_is_released_in_the_next_step_and_ne
     assert (step.released, admitted(step)) == ((Release(1, CANCELLED),), [2])
 
 
-def test_a_running_request_that_is_cancelled_gives_its_pages_and_rows_to_the_next_step():
+def test_a_running_request_that_is_cancelled_gives_its_pages_and_slots_to_the_next_step():
     scheduler = Scheduler(num_pages=2, num_slots=1, encode_budget=100)
     scheduler.add(1, SMALL)
     scheduler.add(2, SMALL)

@@ -51,7 +51,7 @@ class Report:
 
 @dataclass(eq=False)
 class Entry:
-    """What the test knows of one added request."""
+    """State of one added request in the test."""
 
     request_id: int
     arrival: int
@@ -62,7 +62,7 @@ class Entry:
 
 
 class History:
-    """Plays operations against a scheduler and checks every plan against what was asked for."""
+    """Player of operations on a scheduler that checks every plan against them."""
 
     def __init__(self, num_pages: int, num_slots: int, encode_budget: int) -> None:
         self.num_pages, self.num_slots, self.encode_budget = num_pages, num_slots, encode_budget
@@ -72,7 +72,7 @@ class History:
         self.ended: list[tuple[Entry, FinishReason]] = []  # releases that the next step owes
         self.in_flight: list[
             tuple[int, int, dict[int, tuple[Entry, FinishReason]]]
-        ] = []  # due, step, outcome
+        ] = []  # due, step, finished
         self.added = self.released = self.steps = 0
         self.seen: Counter[str] = Counter()
         self.next_id, self.last_released = 0, None
@@ -151,7 +151,7 @@ class History:
     def check_admissions(self, step: Step) -> None:
         in_line = sorted(self.waiting, key=lambda entry: (-entry.add.priority, entry.arrival))
         new, left = in_line[: len(step.admitted)], in_line[len(step.admitted) :]
-        assert admitted(step) == [entry.request_id for entry in new], "somebody overtook"
+        assert admitted(step) == [entry.request_id for entry in new], "a request was overtaken"
         used_pages = {page for entry in self.running.values() for page in entry.pages}
         used_slots = {slot for entry in self.running.values() for slot in entry.slots}
         for entry, admission in zip(new, step.admitted, strict=True):
@@ -188,12 +188,12 @@ class History:
     def run_on_the_device(self, step: Step, plan: Plan) -> None:
         for entry in self.running.values():
             entry.remaining -= plan.decode_steps
-        outcome = {id: (e, e.add.reason) for id, e in self.running.items() if e.remaining <= 0}
-        self.in_flight.append((step.number + plan.delay, step.number, outcome))
+        finished = {id: (e, e.add.reason) for id, e in self.running.items() if e.remaining <= 0}
+        self.in_flight.append((step.number + plan.delay, step.number, finished))
 
-    def deliver(self, step: int, outcome: dict[int, tuple[Entry, FinishReason]]) -> None:
-        self.scheduler.update(step, {request_id: reason for request_id, (_, reason) in outcome.items()})
-        for request_id, (entry, reason) in outcome.items():
+    def deliver(self, step: int, finished: dict[int, tuple[Entry, FinishReason]]) -> None:
+        self.scheduler.update(step, {request_id: reason for request_id, (_, reason) in finished.items()})
+        for request_id, (entry, reason) in finished.items():
             if self.running.get(request_id) is entry:
                 self.end(entry, reason)
             else:
@@ -228,7 +228,7 @@ class History:
 
 
 def pool_of_adds(size: int) -> list[Add]:
-    """Requests to draw from with one number each: drawing every field takes longer than the histories do."""
+    """Requests that hypothesis draws by one number each; drawing every field takes longer than playing."""
     pick = random.Random(0)
     return [
         Add(
@@ -251,7 +251,7 @@ SIZES = st.tuples(st.integers(0, 70), st.integers(0, 15), st.integers(1, 300))
 
 
 def play_random_histories(examples: int) -> Counter[str]:
-    """Lets hypothesis play so many histories; returns how often what happened in them."""
+    """Play so many histories drawn by hypothesis; returns the number of each kind of event."""
     seen: Counter[str] = Counter()
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -273,7 +273,7 @@ def test_no_history_leaks_a_page_loses_a_request_or_lets_one_overtake():
         *("id refused", "id used again", "late report ignored", "late report for a new owner of the id"),
         "late report between cancel and release",
     ]
-    assert min(seen[event] for event in rare) >= 10, f"these histories do not show what they should: {seen}"
+    assert min(seen[event] for event in rare) >= 10, f"these histories lack some kinds of events: {seen}"
 
 
 def test_one_core_plays_at_least_2000_histories_a_minute(capsys):
