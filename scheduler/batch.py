@@ -1,8 +1,7 @@
 """Layout of the running requests for decode steps; it holds until a request comes or goes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import cast
 
 import torch
@@ -105,34 +104,49 @@ class Batch:
             by_rules.setdefault(one.rules, []).append(one)
         requests = [one for members in by_rules.values() for one in members]
         admissions = [one.admission for one in requests]
-        cu_rows = [0]
-        for admission in admissions:
-            cu_rows.append(cu_rows[-1] + len(admission.slots))
+        options = [one.options for one in requests for _ in one.admission.slots]  # of each row
+        cu_rows = [0, *accumulate(len(one.slots) for one in admissions)]
+        bounds = dict(zip(requests, pairwise(cu_rows), strict=True))
+
+        def numbers(values: list[int], dtype: torch.dtype = torch.int32) -> Tensor:
+            return uploaded(torch.tensor(values, dtype=dtype), device)
+
+        slots = numbers([slot for one in admissions for slot in one.slots], torch.int64)
+        sequence_index = numbers([index for one in admissions for index in range(len(one.slots))])
+        max_lengths = numbers([own.max_length for own in options])
+        min_lengths = numbers([own.min_length for own in options])
+        seeds = numbers([own.seed for own in options], torch.int64)
+        groups = []
+        for rules, members in by_rules.items():
+            rows = slice(bounds[members[0]][0], bounds[members[-1]][1])
+            groups.append(
+                SamplingGroup(
+                    rules,
+                    rows,
+                    slots=slots[rows],
+                    max_lengths=max_lengths[rows],
+                    min_lengths=min_lengths[rows],
+                    seeds=seeds[rows],
+                    sequence_index=sequence_index[rows].long(),
+                )
+            )
         streaming = [one for one in requests if one.request.stream and one.options.hypotheses == 1]
         return cls(
             requests=requests,
-            slots=_numbers([slot for one in admissions for slot in one.slots], torch.int64, device),
-            sequence_index=_numbers(_sequence_indices(requests), torch.int32, device),
-            first_slots=_numbers([one.slots[0] for one in admissions], torch.int64, device),
-            capacity=_numbers(
-                [one.options.max_length - 1 for one in requests for _ in one.admission.slots],
-                torch.int32,
-                device,
-            ),
+            slots=slots,
+            sequence_index=sequence_index,
+            first_slots=numbers([one.slots[0] for one in admissions], torch.int64),
+            capacity=max_lengths - 1,
             self_tables=_table([pages for one in admissions for pages in one.self_pages], device),
             cross=PageLayout(
                 _table([one.cross_pages for one in admissions], device),
-                lengths=_numbers([one.encode_tokens for one in admissions], torch.int32, device),
-                cu_rows=_numbers(cu_rows, torch.int32, device),
+                lengths=numbers([one.encode_tokens for one in admissions]),
+                cu_rows=numbers(cu_rows),
             ),
-            groups=_groups(by_rules, device),
+            groups=groups,
             streaming=streaming,
-            streaming_slots=_numbers([one.admission.slots[0] for one in streaming], torch.int64, device),
-            keep_scores=[
-                (one, slice(start, end))
-                for one, (start, end) in zip(requests, pairwise(cu_rows), strict=True)
-                if one.request.keep_scores
-            ],
+            streaming_slots=numbers([one.admission.slots[0] for one in streaming], torch.int64),
+            keep_scores=[(one, slice(*bounds[one])) for one in requests if one.request.keep_scores],
             # Of steps, not of lengths, which are on the device; an ended request is at most at its limit.
             longest=max(min(1 + decode_steps - one.first_step, one.options.max_length) for one in requests),
         )
@@ -142,38 +156,8 @@ class Batch:
         self.longest = min(self.longest + 1, limit)
 
 
-def _groups(
-    by_rules: dict[GenerationOptions, list[RunningRequest]], device: torch.device
-) -> list[SamplingGroup]:
-    groups, start = [], 0
-    for rules, members in by_rules.items():
-        slots = [slot for one in members for slot in one.admission.slots]
-        options = [one.options for one in members for _ in one.admission.slots]
-        groups.append(
-            SamplingGroup(
-                options=rules,
-                start=start,
-                end=start + len(slots),
-                slots=_numbers(slots, torch.int64, device),
-                max_lengths=_numbers([own.max_length for own in options], torch.int32, device),
-                min_lengths=_numbers([own.min_length for own in options], torch.int32, device),
-                seeds=_numbers([own.seed for own in options], torch.int64, device),
-                sequence_index=_numbers(_sequence_indices(members), torch.int64, device),
-            )
-        )
-        start += len(slots)
-    return groups
-
-
-def _sequence_indices(requests: list[RunningRequest]) -> list[int]:
-    return [index for one in requests for index in range(len(one.admission.slots))]
-
-
 def _table(pages: list[tuple[int, ...]], device: torch.device) -> Tensor:
     """Page numbers as one int32 table [rows, longest], padded with 0."""
     widest = max(map(len, pages))
-    return _numbers([[*row, *[0] * (widest - len(row))] for row in pages], torch.int32, device)
-
-
-def _numbers(values: Sequence[int] | list[list[int]], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return uploaded(torch.tensor(values, dtype=dtype), device)
+    padded = [[*row, *[0] * (widest - len(row))] for row in pages]
+    return uploaded(torch.tensor(padded, dtype=torch.int32), device)

@@ -38,7 +38,7 @@ def decode_batch(model: GenerativeModel, cache: PagedCache, state: DecodeState, 
     logits = model.decode(tokens.long(), positions, attention)
     # Before the selection, which notes the requests that end in this step.
     ended = [state.request_done[one.admission.slots[0]].clone() for one, _ in batch.keep_scores]
-    chosen = [select(group, logits[group.start : group.end], state, batch.longest) for group in batch.groups]
+    chosen = [select(group, logits[group.rows], state, batch.longest) for group in batch.groups]
     if batch.keep_scores:
         scores = torch.cat([next_tokens.scores for next_tokens in chosen])
         for (running, rows), had_ended in zip(batch.keep_scores, ended, strict=True):

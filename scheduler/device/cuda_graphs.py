@@ -10,7 +10,7 @@ only what is there.
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -70,7 +70,7 @@ def _rounded(count: int) -> int:
 
 
 class StaticBatch:
-    """Tensors of a bucket, which stay in their place while batches come and go.
+    """Batch of a bucket, whose tensors stay in their place while other batches are copied into them.
 
     Args:
         bucket: their sizes.
@@ -80,75 +80,67 @@ class StaticBatch:
 
     def __init__(self, bucket: Bucket, state: DecodeState, idle_page: int) -> None:
         self._idle_slot, self._idle_page = state.tokens.shape[1] - 1, idle_page
-        # Lengths are bounded by the pages, and by the tables that hold the tokens.
-        self._longest = min(bucket.self_blocks * PAGE_SIZE + 1, state.tokens.shape[2])
-        self._rules, each = bucket.rules, bucket.rules.hypotheses
-        requests, rows, device = bucket.requests, bucket.requests * each, state.tokens.device
+        each, device = bucket.rules.hypotheses, state.tokens.device
+        requests, rows = bucket.requests, bucket.requests * each
 
         def numbers(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
 
-        self._slots, self._seeds = numbers(rows, dtype=torch.int64), numbers(rows, dtype=torch.int64)
-        self._sequence_index, self._capacity = numbers(rows), numbers(rows)
-        self._max_lengths, self._min_lengths = numbers(rows), numbers(rows)
-        self._self_tables = numbers(rows, bucket.self_blocks)
-        self._cross_tables = numbers(requests, bucket.cross_blocks)
-        self._cross_lengths = numbers(requests)
-        self._cu_rows = torch.arange(0, rows + 1, each, dtype=torch.int32, device=device)
-        self._group_index = torch.arange(each, device=device).repeat(requests)
+        slots = numbers(rows, dtype=torch.int64)
+        group = SamplingGroup(
+            bucket.rules,
+            slice(0, rows),
+            slots=slots,
+            max_lengths=numbers(rows),
+            min_lengths=numbers(rows),
+            seeds=numbers(rows, dtype=torch.int64),
+            sequence_index=torch.arange(each, device=device).repeat(requests),
+        )
+        self.batch = Batch(
+            requests=[],
+            slots=slots,
+            sequence_index=numbers(rows),
+            first_slots=slots[:0],
+            capacity=numbers(rows),
+            self_tables=numbers(rows, bucket.self_blocks),
+            cross=PageLayout(
+                numbers(requests, bucket.cross_blocks),
+                lengths=numbers(requests),
+                cu_rows=torch.arange(0, rows + 1, each, dtype=torch.int32, device=device),
+            ),
+            groups=[group],
+            streaming=[],
+            streaming_slots=slots[:0],
+            keep_scores=[],
+            # Lengths are bounded by the pages, and by the tables that hold the tokens.
+            longest=min(bucket.self_blocks * PAGE_SIZE + 1, state.tokens.shape[2]),
+        )
         self._source: Tensor | None = None  # slots of the batch held; the batch itself would keep recordings
-        self.batch = self._layout()
 
     def load(self, batch: Batch) -> None:
         """Copy `batch` into the tensors and make the rest of them idle."""
         if batch.slots is self._source:
             return
-        group = batch.groups[0]
-        for static, own, idle in (
-            (self._slots, batch.slots, self._idle_slot),
-            (self._sequence_index, batch.sequence_index, 0),
-            (self._capacity, batch.capacity, 1),
-            (self._max_lengths, group.max_lengths, 2),
-            (self._min_lengths, group.min_lengths, 0),
-            (self._seeds, group.seeds, 0),
-            (self._cross_lengths, batch.cross.lengths, 1),
+        static, group, static_group = self.batch, batch.groups[0], self.batch.groups[0]
+        for held, own, idle in (
+            (static.slots, batch.slots, self._idle_slot),
+            (static.sequence_index, batch.sequence_index, 0),
+            (static.capacity, batch.capacity, 1),
+            (static_group.max_lengths, group.max_lengths, 2),
+            (static_group.min_lengths, group.min_lengths, 0),
+            (static_group.seeds, group.seeds, 0),
+            (static.cross.lengths, batch.cross.lengths, 1),
         ):
-            static[: len(own)].copy_(own)
-            static[len(own) :].fill_(idle)
-        for table, own in (
-            (self._self_tables, batch.self_tables),
-            (self._cross_tables, batch.cross.tables),
+            held[: len(own)].copy_(own)
+            held[len(own) :].fill_(idle)
+        for held, own in (
+            (static.self_tables, batch.self_tables),
+            (static.cross.tables, batch.cross.tables),
         ):
-            table.fill_(self._idle_page)
-            table[: own.shape[0], : own.shape[1]].copy_(own)
-        self._source, self.batch = batch.slots, self._layout()
-
-    def _layout(self) -> Batch:
-        """A batch over the tensors; a new one for new contents, whose CPU plan `cross` has to make."""
-        group = SamplingGroup(
-            options=self._rules,
-            start=0,
-            end=len(self._slots),
-            slots=self._slots,
-            max_lengths=self._max_lengths,
-            min_lengths=self._min_lengths,
-            seeds=self._seeds,
-            sequence_index=self._group_index,
-        )
-        return Batch(
-            requests=[],
-            slots=self._slots,
-            sequence_index=self._sequence_index,
-            first_slots=self._slots[:0],
-            capacity=self._capacity,
-            self_tables=self._self_tables,
-            cross=PageLayout(self._cross_tables, self._cross_lengths, self._cu_rows),
-            groups=[group],
-            streaming=[],
-            streaming_slots=self._slots[:0],
-            keep_scores=[],
-            longest=self._longest,
-        )
+            held.fill_(self._idle_page)
+            held[: own.shape[0], : own.shape[1]].copy_(own)
+        static.cross = replace(static.cross)  # without the CPU's plan of the former contents
+        self._source = batch.slots
 
 
 class DecodeGraphs:

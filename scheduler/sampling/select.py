@@ -22,7 +22,7 @@ class SamplingGroup:
 
     Args:
         options: their rules; max_length, min_length and seed are each request's own.
-        start, end: their rows of the batch.
+        rows: of the batch, theirs.
         slots: int64 [n * k], their sequence slots.
         max_lengths: int32 [n * k].
         min_lengths: int32 [n * k].
@@ -31,8 +31,7 @@ class SamplingGroup:
     """
 
     options: GenerationOptions
-    start: int
-    end: int
+    rows: slice
     slots: Tensor
     max_lengths: Tensor
     min_lengths: Tensor

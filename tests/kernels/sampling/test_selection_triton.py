@@ -56,8 +56,7 @@ def begun(options: GenerationOptions, device: str) -> tuple[DecodeState, Samplin
     max_lengths = torch.tensor([LONGEST, 4, LONGEST], dtype=torch.int32)
     group = SamplingGroup(
         options=options,
-        start=0,
-        end=3 * each,
+        rows=slice(0, 3 * each),
         slots=slots.to(device),
         max_lengths=max_lengths.repeat_interleave(each).to(device),
         min_lengths=torch.full((3 * each,), options.min_length, dtype=torch.int32, device=device),
@@ -76,7 +75,7 @@ def run(options: GenerationOptions, device: str, *, waiting: bool) -> tuple[list
     state, group = begun(options, device)
     choices = []
     for step in range(STEPS):
-        logits = logits_of(step, group.end).to(device)
+        logits = logits_of(step, group.rows.stop).to(device)
         if waiting or step == 0:  # the tables that kernels read are made in a first step
             choice = select(group, logits, state, step + 1)
         else:
@@ -114,7 +113,7 @@ def test_logits_of_half_precision_are_read_as_they_are(name, dtype, kernels_on):
     chosen = []
     for widened in (False, True):
         state, group = begun(options, kernels_on)
-        logits = logits_of(0, group.end).to(kernels_on, dtype)
+        logits = logits_of(0, group.rows.stop).to(kernels_on, dtype)
         choice = select(group, logits.float() if widened else logits, state, 1)
         assert choice.scores.dtype == torch.float32
         chosen.append((choice.tokens, choice.parents))
