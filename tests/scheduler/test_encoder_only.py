@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops import finish, take_step, tiny_model
+from loops import check_history, finish, histories, same, tiny_model
 from torch import Tensor
 
 from tritone.kernels.runtime.packing import cumulative, spans
@@ -68,17 +68,6 @@ def loop_of(
 ) -> GenerationLoop:
     runner = ModelRunner(model, predictor=model, num_pages=num_pages, num_slots=num_slots)
     return GenerationLoop(runner, encode_budget, ahead)
-
-
-def same(one: RequestOutput, other: RequestOutput) -> bool:
-    """Equality of outputs, whose predictions are tensors."""
-    if replace(one, predictions=None) != replace(other, predictions=None):
-        return False
-    if one.predictions is None or other.predictions is None:
-        return one.predictions is other.predictions
-    return one.predictions.keys() == other.predictions.keys() and all(
-        torch.equal(tensor, other.predictions[name]) for name, tensor in one.predictions.items()
-    )
 
 
 @pytest.fixture(scope="module")
@@ -151,17 +140,9 @@ def test_the_encode_budget_limits_how_many_are_encoded_at_once(model, monkeypatc
     assert loop.stats().tokens_generated == 0
 
 
-# What happens before each step: a request comes, one is cancelled, a cancelled one comes again, or nothing.
-HISTORIES = st.lists(
-    st.tuples(st.sampled_from(["submit", "submit", "nothing", "cancel", "again"]), st.integers(0, COUNT - 1)),
-    min_size=20,
-    max_size=50,
-)
-
-
 @settings(max_examples=100, deadline=None)
 @given(
-    history=HISTORIES,
+    history=histories(COUNT, 20, 50),
     ahead=st.integers(0, 4),
     pages=st.sampled_from([12, 300]),
     budget=st.sampled_from([1, 12, 1000]),
@@ -171,28 +152,7 @@ def test_random_histories_of_both_kinds_give_what_each_request_gives_alone(
     model, alone, history, ahead, pages, budget, order
 ):
     loop = loop_of(model, num_pages=pages, num_slots=4, encode_budget=budget, ahead=ahead)
-    to_come, lives, cancelled = list(order), {}, set()
-    outputs: dict[int, RequestOutput] = {}
-    for action, index in history:
-        if action == "submit" and to_come:
-            lives[index := to_come.pop()] = 0
-            loop.submit(request(index))
-        elif action == "cancel" and loop.cancel(index):
-            cancelled.add(index)
-        elif action == "again" and (over := outputs.keys() & cancelled):
-            index = min(over)
-            if lives[index] + 1 < LIVES:
-                lives[index] += 1
-                cancelled.discard(index)
-                del outputs[index]
-                loop.submit(request(index, lives[index]))
-        take_step(loop, outputs)
-    for index, output in finish(loop, outputs).items():
-        if index in cancelled:
-            assert output == RequestOutput(index, (), FinishReason.CANCELLED)
-        else:
-            assert same(output, alone[index, lives[index]])
-    assert outputs.keys() == lives.keys()
+    check_history(loop, history, order, request, alone)
 
 
 @pytest.mark.parametrize("ahead", [1, 3])

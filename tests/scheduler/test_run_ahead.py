@@ -1,6 +1,6 @@
 """Steps launched ahead of the results of earlier ones: no result changes, whatever comes and goes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 import loops
@@ -8,11 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops import finish, tiny_model
+from loops import check_history, finish, histories, same, tiny_model
 
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
-from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput, Tokens
+from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 
 FEATURES = 5
 # No token twice, or a model this small would say one until its limit: so ends come at all lengths.
@@ -40,12 +39,6 @@ def request(index: int, life: int = 0) -> Request:
     return Request(index, features, options, keep_scores=index % 3 == 0, stream=index % 2 == 0)
 
 
-def same(one: RequestOutput, other: RequestOutput) -> bool:
-    """Equality of outputs, whose scores are tensors."""
-    steps = zip(one.scores, other.scores, strict=True)
-    return replace(one, scores=()) == replace(other, scores=()) and all(torch.equal(a, b) for a, b in steps)
-
-
 @pytest.fixture(scope="module")
 def alone(model) -> dict[tuple[int, int], RequestOutput]:
     """Output of each request by itself, every step's result awaited; by id and life."""
@@ -59,33 +52,9 @@ def alone(model) -> dict[tuple[int, int], RequestOutput]:
     return outputs
 
 
-@dataclass
-class Seen:
-    """Events of a loop so far: outputs, and streamed tokens."""
-
-    outputs: dict[int, RequestOutput]
-    pieces: dict[int, list[int]]
-
-    def step(self, loop: GenerationLoop) -> None:
-        for event in loop.step():
-            assert event.request_id not in self.outputs, "a output is a request's last event"
-            if isinstance(event, Tokens):
-                self.pieces.setdefault(event.request_id, []).extend(event.token_ids)
-            else:
-                self.outputs[event.request_id] = event
-
-
-# What happens before each step: a request comes, one is cancelled, a cancelled one comes again, or nothing.
-HISTORIES = st.lists(
-    st.tuples(st.sampled_from(["submit", "submit", "nothing", "cancel", "again"]), st.integers(0, COUNT - 1)),
-    min_size=25,
-    max_size=60,
-)
-
-
 @settings(max_examples=100, deadline=None)
 @given(
-    history=HISTORIES,
+    history=histories(COUNT, 25, 60),
     ahead=st.integers(0, 5),
     pages=st.sampled_from([12, 40, 300]),
     rows=st.sampled_from([3, 5, 40]),
@@ -99,39 +68,7 @@ def test_random_histories_give_what_each_request_gives_alone(
     loop = model.generation_loop(
         num_pages=pages, num_rows=rows, encode_budget=12, ahead=ahead, graphs=graphs, overlap=overlap
     )
-    to_come, lives, cancelled = list(order), {}, set()
-    seen = Seen({}, {})
-    for action, index in history:
-        if action == "submit" and to_come:
-            lives[index := to_come.pop()] = 0
-            loop.submit(request(index))
-        elif action == "cancel" and loop.cancel(index):
-            cancelled.add(index)
-        elif action == "again" and seen.outputs.keys() & cancelled:
-            index = min(seen.outputs.keys() & cancelled)
-            if lives[index] + 1 < LIVES:
-                lives[index] += 1
-                cancelled.discard(index)
-                del seen.outputs[index]
-                seen.pieces.pop(index, None)
-                loop.submit(request(index, lives[index]))
-        seen.step(loop)
-    for _ in range(1000):
-        if not loop.has_work:
-            break
-        seen.step(loop)
-    stats = loop.stats()
-    assert (stats.running, stats.waiting, stats.pages_used) == (0, 0, 0)
-    assert seen.outputs.keys() == lives.keys()
-    for index, output in seen.outputs.items():
-        if index in cancelled:
-            assert output == RequestOutput(index, (), FinishReason.CANCELLED)
-        else:
-            assert same(output, alone[index, lives[index]])
-        if index in seen.pieces:
-            tokens = alone[index, lives[index]].hypotheses[0].token_ids[1:]
-            piece = tuple(seen.pieces[index])
-            assert piece == tokens if index not in cancelled else piece == tokens[: len(piece)]
+    check_history(loop, history, order, request, alone)
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
@@ -144,11 +81,9 @@ def test_an_id_used_again_while_steps_are_in_flight_is_another_request(model, al
     assert loop.cancel(4)
     assert RequestOutput(4, (), FinishReason.CANCELLED) in loop.step()
     loop.submit(request(4))
-    seen = Seen({}, {})
-    while loop.has_work:
-        seen.step(loop)
-    assert same(seen.outputs[4], alone[4, 0])
-    assert same(seen.outputs[6], alone[6, 0])
+    outputs = finish(loop)
+    assert same(outputs[4], alone[4, 0])
+    assert same(outputs[6], alone[6, 0])
 
 
 def test_results_come_so_many_steps_later_and_no_more(model):

@@ -1,14 +1,17 @@
 """Tiny Speech2Text models for loops, their recordings, and runs of a loop to its end."""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import RequestOutput, Tokens
+from tritone.scheduler.request import FinishReason, Request, RequestOutput, Tokens
 
 
 def small_model(**changes: Any) -> Speech2TextForConditionalGeneration:
@@ -63,7 +66,7 @@ def take_step(loop: GenerationLoop, outputs: dict[int, RequestOutput]) -> list[T
     """Take one step; its outputs are added to `outputs`, each the last event of its request."""
     pieces = []
     for event in loop.step():
-        assert event.request_id not in outputs, "an output is a request's last event"
+        assert event.request_id not in outputs, "the output is a request's last event"
         if isinstance(event, RequestOutput):
             outputs[event.request_id] = event
         else:
@@ -87,3 +90,73 @@ def assert_empty(loop: GenerationLoop) -> None:
     stats = loop.stats()
     assert (stats.running, stats.waiting, stats.pages_used) == (0, 0, 0)
     assert not loop.has_work
+
+
+def same(one: RequestOutput, other: RequestOutput) -> bool:
+    """Equality of outputs, whose scores and predictions are tensors."""
+    if replace(one, scores=(), predictions=None) != replace(other, scores=(), predictions=None):
+        return False
+    mine, others = one.predictions or {}, other.predictions or {}
+    if mine.keys() != others.keys() or len(one.scores) != len(other.scores):
+        return False
+    pairs = [*zip(one.scores, other.scores, strict=True), *((mine[name], others[name]) for name in mine)]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def histories(requests: int, min_size: int, max_size: int) -> st.SearchStrategy[list[tuple[str, int]]]:
+    """Actions before each step: submit or cancel a request, submit a canceled one again, or nothing."""
+    actions = st.sampled_from(["submit", "submit", "nothing", "cancel", "again"])
+    return st.lists(st.tuples(actions, st.integers(0, requests - 1)), min_size=min_size, max_size=max_size)
+
+
+def check_history(
+    loop: GenerationLoop,
+    history: Sequence[tuple[str, int]],
+    order: Sequence[int],
+    request: Callable[[int, int], Request],
+    alone: Mapping[tuple[int, int], RequestOutput],
+) -> None:
+    """Play a history; each request that is not canceled must give what it gives alone.
+
+    Args:
+        order: requests by index, the last submitted first.
+        request: the request of an index and a life: an id is another request each time it is used again.
+        alone: outputs by index and life.
+    """
+    to_come, lives, cancelled = list(order), dict[int, int](), set[int]()
+    outputs, tokens = dict[int, RequestOutput](), dict[int, list[int]]()
+
+    def step() -> None:
+        for piece in take_step(loop, outputs):
+            tokens.setdefault(piece.request_id, []).extend(piece.token_ids)
+
+    for action, index in history:
+        if action == "submit" and to_come:
+            lives[index := to_come.pop()] = 0
+            loop.submit(request(index, 0))
+        elif action == "cancel" and loop.cancel(index):
+            cancelled.add(index)
+        elif action == "again" and (ended := outputs.keys() & cancelled):
+            index = min(ended)
+            if (index, lives[index] + 1) in alone:
+                lives[index] += 1
+                cancelled.discard(index)
+                del outputs[index]
+                tokens.pop(index, None)
+                loop.submit(request(index, lives[index]))
+        step()
+    for _ in range(2000):
+        if not loop.has_work:
+            break
+        step()
+    assert_empty(loop)
+    assert outputs.keys() == lives.keys()
+    for index, output in outputs.items():
+        wanted = alone[index, lives[index]]
+        if index in cancelled:
+            assert output == RequestOutput(index, (), FinishReason.CANCELLED)
+        else:
+            assert same(output, wanted)
+        if index in tokens:
+            streamed, whole = tuple(tokens[index]), wanted.hypotheses[0].token_ids[1:]
+            assert streamed == (whole[: len(streamed)] if index in cancelled else whole)
