@@ -1,6 +1,6 @@
 """Encoding of admitted requests: into cross-attention pages, or to an encoder-only model's results."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import cast
 
@@ -8,7 +8,7 @@ import torch
 
 from .batch import RunningRequest
 from .cache.paged_cache import PagedCache, cache_positions
-from .device.cpu_pool import CpuWorkerPool, balanced
+from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.encode_stream import EncodeStream
 from .inputs import FrontEnd, pack_inputs, uploaded
 from .model_protocol import EncoderOnlyModel, GenerativeModel
@@ -61,7 +61,7 @@ class Encoder:
         encode_chunk: Callable[[list[RunningRequest]], EncoderOutputs | None]
         encode_chunk = self._store if arrivals[0].admission.slots else self._predict
         try:
-            found = self._map(encode_chunk, self._chunks(arrivals))
+            found = map_parts(self._pool, encode_chunk, self._chunks(arrivals))
         except Exception as error:
             if len(arrivals) == 1:
                 output.failed.append((arrivals[0], error))
@@ -110,10 +110,3 @@ class Encoder:
         tokens = [running.admission.encode_tokens for running in arrivals]
         rounds = -(-sum(tokens) // (self._max_chunk_tokens * self._pool.size))
         return balanced(arrivals, tokens, rounds * self._pool.size)
-
-    def _map(
-        self,
-        function: Callable[[list[RunningRequest]], EncoderOutputs | None],
-        chunks: Sequence[list[RunningRequest]],
-    ) -> list[EncoderOutputs | None]:
-        return list(map(function, chunks)) if self._pool is None else self._pool.map(function, chunks)

@@ -12,7 +12,7 @@ from .batch import Batch, RunningRequest
 from .cache.paged_cache import PagedCache
 from .config import RunnerConfig
 from .decode_step import decode_batch
-from .device.cpu_pool import CpuWorkerPool, balanced
+from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.cuda_graphs import DecodeGraphs, record_on
 from .device.encode_stream import EncodeStream
 from .encoder import Encoder
@@ -138,10 +138,6 @@ class ModelRunner:
             raise ValueError(f"max_length is {asked}, and this runner holds {limit} tokens; ask for fewer")
         return demand
 
-    def execute(self, step: Step, admitted: Mapping[int, Request]) -> list[Event]:
-        """Carry out one step and wait for its results; see `launch`."""
-        return self.collect(self.launch(step, admitted))
-
     def launch(self, step: Step, admitted: Mapping[int, Request]) -> StepOutput:
         """Hand one step to the device, without waiting for its results.
 
@@ -263,12 +259,7 @@ class ModelRunner:
     def _decode(self, output: StepOutput) -> None:
         """Decode one token of every hypothesis."""
         state = self._state
-        decode = self._graphs.decode if self._graphs else self._decode_batch
-        if self._pool is None:
-            for batch in self._batches:
-                decode(batch)
-        else:
-            self._pool.map(decode, self._batches)
+        map_parts(self._pool, self._graphs.decode if self._graphs else self._decode_batch, self._batches)
         state.swap()
         self.decode_steps += 1
         for batch in self._batches:

@@ -134,6 +134,13 @@ def _use_one_core() -> None:
     restore.join()
 
 
+def map_parts(
+    pool: CpuWorkerPool | None, function: Callable[[Part], Result], parts: Sequence[Part]
+) -> list[Result]:
+    """Call `function` with every part, side by side where there is a pool."""
+    return list(map(function, parts)) if pool is None else pool.map(function, parts)
+
+
 def balanced(parts: Sequence[Part], costs: Sequence[int], count: int) -> list[list[Part]]:
     """Split parts into `count` shares of about the same cost, fewer if there are fewer parts.
 

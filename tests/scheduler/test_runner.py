@@ -68,7 +68,9 @@ def drive(
         if not scheduler.has_work:
             break
         step = scheduler.schedule(decode_steps)
-        events = runner.execute(step, {one.request_id: by_id[one.request_id] for one in step.admitted})
+        events = runner.collect(
+            runner.launch(step, {one.request_id: by_id[one.request_id] for one in step.admitted})
+        )
         outputs = [event for event in events if isinstance(event, RequestOutput)]
         for output in outputs:
             assert output.request_id not in results, "a request ends once"
@@ -220,7 +222,7 @@ def test_a_failure_is_reported_with_its_error(model):
     scheduler = Scheduler(20, 4, 1000)
     request = Request(3, -torch.ones(FEATURES), GREEDY)
     scheduler.add(3, runner.demand(request))
-    (output,) = runner.execute(scheduler.schedule(), {3: request})
+    (output,) = runner.collect(runner.launch(scheduler.schedule(), {3: request}))
     assert (output.request_id, output.hypotheses, output.finish_reason) == (3, (), FinishReason.ERROR)
     assert str(output.error) == "a waveform that cannot be read"
 
