@@ -14,7 +14,7 @@ class AlbertConfig(PretrainedConfig):
     embedding_size: int = 128  # width of the token, position and type tables; a map widens it to hidden_size
     hidden_size: int = 4096
     num_hidden_layers: int = 12  # runs of a group of layers, over all groups
-    # Groups with weights of their own; each runs num_hidden_layers / num_hidden_groups times in a row.
+    # Groups with weights of their own; each is repeated num_hidden_layers / num_hidden_groups times.
     num_hidden_groups: int = field(1, check=at_least(1))
     num_attention_heads: int = field(64, check=divides("hidden_size"))
     intermediate_size: int = 16384  # width between a layer's two linear maps
