@@ -6,10 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from ..builtin_models import DIGIT_CLASSIFIER
-from ..classification import TOP_K, Classification
-from ..outputs import Transcription
+from ..config import DEFAULT_TOP_K
+from ..outputs import Classification, Transcription
 from .output_files import LineFormat
-from .run import Output, Setup, Task, find_recordings, find_texts, refuse, run
+from .run import Command, Output, Setup, find_recordings, find_texts, refuse, run
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -83,13 +83,13 @@ def transcribe(
         "max_new_tokens": max_new_tokens,
         "language": language,
     }
-    task = Task(
+    command = Command(
         of_texts=False,
         submit=lambda engine, sources: engine.transcribe(sources, **options),
         failure=_no_transcription,
     )
     setup = Setup(model, device, dtype, threads)
-    run(find_recordings(paths), task, setup, options, where, _is_several(paths))
+    run(find_recordings(paths), command, setup, options, where, _is_several(paths))
 
 
 @app.command()
@@ -112,7 +112,7 @@ def classify(
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Cut texts that are too long, instead of failing them.")
     ] = False,
-    top_k: Annotated[int, typer.Option(min=1, help="Labels of a result, best first.")] = TOP_K,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels of a result, best first.")] = DEFAULT_TOP_K,
     output: OutputFile = None,
     line_format: Format = None,
     overwrite: Overwrite = False,
@@ -128,12 +128,12 @@ def classify(
     """
     where = Output(output, line_format, overwrite)
     if model is None and text:
-        refuse("--text needs --model, the name or folder of a classifier of texts; none comes along")
+        refuse("--text needs --model, the name or folder of a classifier of texts; none is built in")
     for name, given in (("--pairs", pairs), ("--truncate", truncate)):
         if given and not text:
             refuse(f"{name} is about texts; give --text too, or leave it out")
     options: dict[str, Any] = {"top_k": top_k, "pairs": pairs or None, "truncate": truncate or None}
-    task = Task(
+    command = Command(
         of_texts=text,
         submit=lambda engine, ready: _classify(engine, ready, text, top_k, truncate),
         failure=_no_classification,
@@ -141,7 +141,7 @@ def classify(
     items = find_texts(sources, pairs) if text else find_recordings(sources)
     several = len(items) > 1 or sources == ["-"] if text else _is_several(sources)
     setup = Setup(model, device, dtype, threads, DIGIT_CLASSIFIER)
-    run(items, task, setup, options, where, several)
+    run(items, command, setup, options, where, several)
 
 
 def _classify(engine: Any, sources: list[Any], text: bool, top_k: int, truncate: bool) -> Any:

@@ -13,8 +13,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
-from ..classification import Classification
-from ..outputs import Transcription
+from ..outputs import Classification, Transcription
 
 try:
     import fcntl

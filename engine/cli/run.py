@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from ..builtin_models import DIGITS, Bundled
+from ..builtin_models import DIGITS, BuiltinModel
 from .output_files import Line, LineFormat, Name, Origin, ResultsFile, StandardOutput, message_of
 
 if TYPE_CHECKING:
@@ -56,17 +56,17 @@ class Setup:
     """The engine that a command wants.
 
     Args:
-        model: a checkpoint's name or folder; None for the one that comes along.
+        model: a checkpoint's name or folder; None for the built-in one.
         device, dtype: as `Engine` takes them.
         threads: for the model on a CPU; None to leave them.
-        along: the one that comes along for this command.
+        builtin: the model in its place.
     """
 
     model: str | None
     device: str | None
     dtype: str
     threads: int | None
-    along: Bundled = DIGITS
+    builtin: BuiltinModel = DIGITS
 
     def origin(self, options: dict[str, Any]) -> Origin:
         """What results come from, with those of the options that say something."""
@@ -74,7 +74,7 @@ class Setup:
             name: value for name, value in (options | {"dtype": self.dtype}).items() if value is not None
         }
         if self.model is None:
-            return Origin(self.along.name, given)
+            return Origin(self.builtin.name, given)
         folder = Path(self.model).expanduser()
         return Origin(str(folder.resolve()) if folder.is_dir() else self.model, given)
 
@@ -87,18 +87,18 @@ class Setup:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         if self.model is None:
-            note(f"no --model given: using {self.along.knows}")
+            note(f"no --model given: using {self.builtin.description}")
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning  # type: ignore[assignment]
-                model = self.along.folder if self.model is None else self.model
+                model = self.builtin.folder if self.model is None else self.model
                 return resources.enter_context(Engine(model, device=self.device, dtype=self.dtype))
         except (ValueError, OSError, RuntimeError) as error:
             refuse(str(error))
 
 
 @dataclass(frozen=True)
-class Task:
+class Command:
     """What a command does with each item.
 
     Args:
@@ -113,7 +113,12 @@ class Task:
 
 
 def run(
-    items: Sequence[Item], task: Task, setup: Setup, options: dict[str, Any], output: Output, show_name: bool
+    items: Sequence[Item],
+    command: Command,
+    setup: Setup,
+    options: dict[str, Any],
+    output: Output,
+    show_name: bool,
 ) -> None:
     """Has every item's result written in order, shows how far it is, and ends with the exit code.
 
@@ -122,11 +127,11 @@ def run(
     """
     origin = setup.origin(options)
     with ExitStack() as resources:
-        results = _open(output, origin, task, resources) if output.path else None
+        results = _open(output, origin, command, resources) if output.path else None
         left = list(items)
         if results is not None:
             left = [item for item in items if not results.has(item[0])]
-            _tell_what_is_there(output, task, len(items), left, results)
+            _tell_what_is_there(output, command, len(items), left, results)
         names = [name for name, _, _ in left]
         if not left:
             if results is not None and results.count:
@@ -137,16 +142,16 @@ def run(
         if sources := [source for _, source, problem in left if problem is None]:
             engine = setup.start(resources)
             try:
-                ready = task.submit(engine, sources)
+                ready = command.submit(engine, sources)
             except ValueError as error:
                 refuse(str(error))
-        summary = Summary(task.of_texts)
+        summary = Summary(command.of_texts)
         progress = resources.enter_context(_progress(len(left)))
         lines = results or StandardOutput(output.format, origin, show_name)
         try:
             lines.begin(names)
             for name, _, problem in left:
-                result = next(ready) if problem is None else task.failure(problem)
+                result = next(ready) if problem is None else command.failure(problem)
                 summary.add(result)
                 _report(name, result, lines, progress)
         except KeyboardInterrupt:
@@ -248,7 +253,7 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
     note(f"warning: {message}")
 
 
-def _open(output: Output, origin: Origin, task: Task, resources: ExitStack) -> ResultsFile:
+def _open(output: Output, origin: Origin, command: Command, resources: ExitStack) -> ResultsFile:
     from ..audio.reader import AUDIO_SUFFIXES
 
     path = output.path
@@ -257,7 +262,7 @@ def _open(output: Output, origin: Origin, task: Task, resources: ExitStack) -> R
         refuse(f"--output {path}: has a recording's name; give it another suffix")
     try:
         return resources.enter_context(
-            ResultsFile(path, output.format, origin, overwrite=output.overwrite, of_texts=task.of_texts)
+            ResultsFile(path, output.format, origin, overwrite=output.overwrite, of_texts=command.of_texts)
         )
     except OSError as error:
         refuse(f"--output {path}: cannot be written ({error.strerror})")
@@ -266,11 +271,11 @@ def _open(output: Output, origin: Origin, task: Task, resources: ExitStack) -> R
 
 
 def _tell_what_is_there(
-    output: Output, task: Task, total: int, left: list[Item], results: ResultsFile
+    output: Output, command: Command, total: int, left: list[Item], results: ResultsFile
 ) -> None:
     failed = sum(results.failed(name) for name, _, _ in left)
     if total > len(left) or failed:
-        what = "texts" if task.of_texts else "recordings"
+        what = "texts" if command.of_texts else "recordings"
         again = f", {failed} that failed are tried again" if failed else ""
         note(f"{output.path} goes on: {total - len(left)} of {total} {what} are there{again}")
 

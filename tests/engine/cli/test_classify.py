@@ -59,7 +59,7 @@ def labels(text_classifier):
         yield of
 
 
-# The classifier that comes along.
+# The built-in classifier.
 
 
 def test_a_digit_is_recognized_with_no_option_at_all():
@@ -68,7 +68,7 @@ def test_a_digit_is_recognized_with_no_option_at_all():
     label, score, *others = run.stdout.rstrip("\n").split("\t")
     assert (label, len(others)) == ("seven", 8)
     assert float(score) > 0.9
-    assert "no --model given: using the classifier that comes along" in run.stderr
+    assert "no --model given: using the built-in classifier" in run.stderr
 
 
 # Recordings

@@ -53,7 +53,7 @@ def recordings(tmp_path_factory, waveforms) -> Path:
     return folder
 
 
-# The model that comes along, on recordings that come along.
+# The built-in model, on the samples.
 
 
 def test_the_samples_are_transcribed_right_with_no_option_at_all():

@@ -13,11 +13,12 @@ import torch
 
 import tritone
 from tritone.engine.audio.reader import AudioError
-from tritone.engine.tasks.encoder_only import BUDGET, TEXT_PLACES
+from tritone.engine.config import EngineConfig
 from tritone.engine.tasks.inputs import TextError
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 SOON = 60  # seconds
+BUDGET, MAX_IN_FLIGHT = EngineConfig().predict_budget, EngineConfig().in_flight_texts
 RATE = 16_000
 TEXTS = [
     "the quick brown fox",
@@ -279,7 +280,7 @@ def test_an_endless_stream_is_read_a_bounded_number_ahead(texts):
     endless = (TEXTS[next(read) % len(TEXTS)] for _ in itertools.repeat(None))
     results = texts.classify(endless)
     first = list(itertools.islice(results, 30))
-    assert next(read) <= 30 + 2 * TEXT_PLACES + 1
+    assert next(read) <= 30 + 2 * MAX_IN_FLIGHT + 1
     assert first[0] == first[9] == first[18]
     results.close()
 

@@ -12,11 +12,12 @@ import soundfile
 import torch
 
 import tritone
-from tritone.engine.audio.limits import longest_seconds
+from tritone.engine.audio.limits import max_recording_seconds
 from tritone.engine.audio.reader import AudioError
-from tritone.engine.tasks.encoder_only import BUDGET
+from tritone.engine.config import EngineConfig
 
 SOON = 60  # seconds
+BUDGET = EngineConfig().predict_budget
 HOP, RATE = 320, 16_000
 
 
@@ -220,9 +221,9 @@ def test_the_longest_recording_follows_the_memory_that_there_is(model, processor
     # 12 channels every 10 samples, three times, in a quarter of the memory
     memory = 4 * 3 * (12 / 10) * 4 * RATE * 90
     monkeypatch.setattr("tritone.engine.audio.limits._memory", lambda device: memory)
-    assert longest_seconds(model, extractor) == pytest.approx(90, abs=0.01)
+    assert max_recording_seconds(model, extractor, EngineConfig()) == pytest.approx(90, abs=0.01)
     monkeypatch.setattr("tritone.engine.audio.limits._memory", lambda device: float("inf"))
-    assert longest_seconds(model, extractor) == pytest.approx(24 * 3600, abs=0.01)
+    assert max_recording_seconds(model, extractor, EngineConfig()) == pytest.approx(24 * 3600, abs=0.01)
 
 
 def test_a_recording_too_long_for_the_memory_is_refused_with_the_limit(
