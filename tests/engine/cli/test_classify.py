@@ -236,8 +236,8 @@ def test_results_of_other_options_or_of_recordings_are_not_continued(
     [
         ([], "Missing argument"),
         (["--text", "one"], "--text needs --model, the name or folder of a classifier of texts"),
-        (["{folder}", "--model", "{audio}", "--pairs"], "--pairs is about texts; give --text too"),
-        (["{folder}", "--model", "{audio}", "--truncate"], "--truncate is about texts"),
+        (["{folder}", "--model", "{audio}", "--pairs"], "--pairs is for texts; give --text too"),
+        (["{folder}", "--model", "{audio}", "--truncate"], "--truncate is for texts"),
         (["{folder}", "--model", "{audio}", "--top-k", "0"], "top-k"),
         (["{folder}", "--model", "{audio}", "--overwrite"], "--overwrite is about the file of --output"),
         (["{folder}", "--model", "{audio}", "--output", "{folder}/a.wav"], "has a recording's name"),
