@@ -11,11 +11,6 @@ from ...kernels.runtime.packing import cumulative
 from ...scheduler.model_protocol import Task
 from ..core.classification import classification_loss
 from ..core.outputs import SequenceClassifierOutput, as_asked
-from ..hubert.model import HubertModel
-from ..sew.model import SEWModel
-from ..sew_d.model import SEWDModel
-from ..unispeech.model import UniSpeechModel
-from ..unispeech_sat.model import UniSpeechSatModel
 from .headed_encoder import HeadedEncoder
 from .model import Wav2Vec2Model
 
@@ -133,33 +128,3 @@ class Wav2Vec2ForSequenceClassification(AudioClassifier):
     """wav2vec 2.0 with a classification head."""
 
     base_class = Wav2Vec2Model
-
-
-class HubertForSequenceClassification(AudioClassifier):
-    """HuBERT with a classification head."""
-
-    base_class = HubertModel
-
-
-class UniSpeechForSequenceClassification(AudioClassifier):
-    """UniSpeech with a classification head."""
-
-    base_class = UniSpeechModel
-
-
-class UniSpeechSatForSequenceClassification(AudioClassifier):
-    """UniSpeech-SAT with a classification head."""
-
-    base_class = UniSpeechSatModel
-
-
-class SEWForSequenceClassification(AudioClassifier):
-    """SEW with a classification head."""
-
-    base_class = SEWModel
-
-
-class SEWDForSequenceClassification(AudioClassifier):
-    """SEW-D with a classification head."""
-
-    base_class = SEWDModel
