@@ -178,8 +178,8 @@ def test_a_loaded_model_goes_as_well_as_its_name(model, processor, engine, wavef
         assert loaded.submit(waveforms[3]).result(SOON) == wanted
 
 
-@pytest.mark.parametrize("architectures", [None, ["Wav2Vec2ForCTC"]])
-def test_a_family_of_ctc_models_alone_needs_no_architecture_to_be_known(
+@pytest.mark.parametrize("architectures", [None, ["Wav2Vec2ForCTC"], ["SomeUnknownForCTC"]])
+def test_a_checkpoint_is_known_by_its_head_or_without_one_by_its_family(
     ctc_checkpoint, tmp_path, waveforms, architectures
 ):
     for file in ctc_checkpoint.iterdir():
