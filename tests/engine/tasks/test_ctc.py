@@ -1,15 +1,13 @@
 """A CTC model in the engine and on the command line: each recording as alone, words and their times."""
 
 import json
-import os
-import subprocess
-import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from commands import records, tritone_process
 
 import tritone
 from tritone.engine.audio.limits import max_recording_seconds
@@ -255,12 +253,6 @@ def test_on_a_gpu_twenty_at_once_are_to_the_bit_what_each_is_alone(ctc_checkpoin
 # The command.
 
 
-def tritone_command(*arguments) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tritone", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=environment)
-
-
 def test_the_command_writes_words_and_their_times(ctc_checkpoint, engine, tmp_path, waveforms):
     folder = tmp_path / "recordings"
     folder.mkdir()
@@ -268,12 +260,12 @@ def test_the_command_writes_words_and_their_times(ctc_checkpoint, engine, tmp_pa
         soundfile.write(folder / f"{index}.wav", waveform, RATE, subtype="FLOAT")
     soundfile.write(folder / "9.wav", np.zeros(99), RATE)
     output = tmp_path / "out.jsonl"
-    run = tritone_command(
+    run = tritone_process(
         "transcribe", folder, "--model", ctc_checkpoint, "--output", output, "--device", "cpu", "--threads", 1
     )
     assert run.returncode == 1
     assert f"{folder / '9.wav'}: a recording of 99 samples is too short" in run.stderr
-    *good, bad = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    *good, bad = records(output)
     wanted = [engine.submit(waveform).result(SOON) for waveform in waveforms[:4]]
     assert [record["text"] for record in good] == [result.text for result in wanted]
     assert [record["score"] for record in good] == [result.score for result in wanted]
@@ -289,7 +281,7 @@ def test_the_command_writes_words_and_their_times(ctc_checkpoint, engine, tmp_pa
 def test_the_command_refuses_beams_of_a_ctc_model(ctc_checkpoint, tmp_path, waveforms):
     path = tmp_path / "a.wav"
     soundfile.write(path, waveforms[0], RATE)
-    run = tritone_command("transcribe", path, "--model", ctc_checkpoint, "--num-beams", 4)
+    run = tritone_process("transcribe", path, "--model", ctc_checkpoint, "--num-beams", 4)
     assert run.returncode == 2
     assert "num_beams=4 is for models that decode token by token" in run.stderr
     assert "Traceback" not in run.stderr
