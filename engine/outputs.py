@@ -1,7 +1,8 @@
-"""Results of requests, and the protocol of their output processors."""
+"""Results of requests, and the base of their output processors."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..scheduler.request import FinishReason, RequestOutput
 
@@ -77,16 +78,16 @@ class Classification:
 R = TypeVar("R", bound=Transcription | Classification)
 
 
-class OutputProcessor(Protocol[R]):
+class OutputProcessor(ABC, Generic[R]):
     """Maker of results from a model's outputs. Any thread may call it."""
 
-    @property
-    def whole_words(self) -> bool:
-        """True where more tokens may change the last word of a text."""
+    whole_words = False  # True where more tokens may change the last word of a text
 
     def decode(self, token_ids: tuple[int, ...]) -> str:
-        """The text of the tokens that a request has so far."""
+        """The text of streamed tokens; empty for a model that streams none."""
+        return ""
 
+    @abstractmethod
     def process(self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any) -> R:
         """The result of a request that has ended.
 
@@ -97,5 +98,6 @@ class OutputProcessor(Protocol[R]):
             source: the recording or text as it was submitted.
         """
 
+    @abstractmethod
     def to_text(self, result: R) -> str:
         """The text that streaming ends with."""

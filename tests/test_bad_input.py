@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "models" / "digits"
 SAMPLE = ROOT / "samples" / "two_digits_16k.wav"
 RATE = 16_000
-LONGEST = 240  # seconds: 6,000 encoder positions of 4 frames of 10 ms
+MAX_SECONDS = 240  # seconds: 6,000 encoder positions of 4 frames of 10 ms
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,8 +111,8 @@ RECORDINGS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "longer than the model's positions": (
         "long.flac",
-        lambda path: write(path, np.zeros(8_000 * (LONGEST + 1), np.int16), 8_000),
-        f"longer than {LONGEST}.0 s, the most that is taken at once; split it",
+        lambda path: write(path, np.zeros(8_000 * (MAX_SECONDS + 1), np.int16), 8_000),
+        f"longer than {MAX_SECONDS}.0 s, the most that is taken at once; split it",
     ),
 }
 GOOD: dict[str, Callable[[Path], object]] = {
@@ -195,8 +195,8 @@ REQUESTS: dict[str, tuple[dict, str]] = {
         r"array \(399,\): 24.9 ms, shorter than one frame of 25 ms; leave it out",
     ),
     "longer than the model's positions": (
-        {"source": np.zeros((LONGEST + 1) * RATE, np.float32)},
-        f"longer than {LONGEST}.0 s, the most that is taken at once; split it",
+        {"source": np.zeros((MAX_SECONDS + 1) * RATE, np.float32)},
+        f"longer than {MAX_SECONDS}.0 s, the most that is taken at once; split it",
     ),
     "a request that can never fit: rows": (
         {"source": tone(), "num_beams": 5},
@@ -249,12 +249,12 @@ def test_a_bad_option_is_refused_when_it_is_given(engine, line):
 
 
 def edit(name: str, **fields) -> Callable[[Path], None]:
-    """Sets fields of a JSON file, or takes them out where they are None."""
+    """Set fields of a JSON file; None removes one."""
 
     def change(folder: Path) -> None:
         content = json.loads((folder / name).read_text()) | fields
-        kept = {key: value for key, value in content.items() if value is not None}
-        (folder / name).write_text(json.dumps(kept))
+        fields_left = {key: value for key, value in content.items() if value is not None}
+        (folder / name).write_text(json.dumps(fields_left))
 
     return change
 
@@ -266,7 +266,7 @@ def without_a_tensor(folder: Path) -> None:
 
 
 def with_header(header: bytes, size: int | None = None) -> Callable[[Path], None]:
-    """Puts another header before the tensors, and says that it has `size` bytes."""
+    """Put another header before the tensors, with `size` as its declared length in bytes."""
 
     def change(folder: Path) -> None:
         path = folder / "model.safetensors"

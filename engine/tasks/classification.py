@@ -4,7 +4,7 @@ from typing import Any
 
 from ...scheduler.request import FinishReason, RequestOutput
 from ..config import DEFAULT_TOP_K, EngineConfig
-from ..outputs import Classification, Label
+from ..outputs import Classification, Label, OutputProcessor
 from .base import EncoderOnlyTask, Verb
 from .inputs import Recordings, Texts
 
@@ -50,7 +50,7 @@ class ClassificationTask(EncoderOnlyTask):
         return LabelProcessor(self._model_config, options["top_k"])
 
 
-class LabelProcessor:
+class LabelProcessor(OutputProcessor[Classification]):
     """Output processor of classifiers: logits to scores, scores to labels.
 
     Args:
@@ -58,15 +58,9 @@ class LabelProcessor:
         top_k: labels of a result; None for all.
     """
 
-    whole_words = False
-
     def __init__(self, model_config: Any, top_k: int | None) -> None:
         self._model_config = model_config
         self._top_k = top_k
-
-    def decode(self, token_ids: tuple[int, ...]) -> str:
-        """Empty, as a classifier decodes no tokens."""
-        return ""
 
     def process(
         self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any

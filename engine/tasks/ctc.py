@@ -7,7 +7,7 @@ from typing import Any
 from ...models.core.generation_config import GenerationConfig
 from ...scheduler.request import RequestOutput
 from ..config import EngineConfig
-from ..outputs import Span, Transcription
+from ..outputs import OutputProcessor, Span, Transcription
 from .base import EncoderOnlyTask, Verb
 from .inputs import Recordings
 
@@ -48,7 +48,7 @@ class CTCTask(EncoderOnlyTask):
         return self._processor
 
 
-class CTCProcessor:
+class CTCProcessor(OutputProcessor[Transcription]):
     """Output processor of the best path: repetitions merge into one token, blanks go.
 
     Args:
@@ -57,16 +57,10 @@ class CTCProcessor:
         sampling_rate: samples a second.
     """
 
-    whole_words = False
-
     def __init__(self, tokenizer: Any, hop: int, sampling_rate: int) -> None:
         self._tokenizer = tokenizer
         self._hop = hop
         self._sampling_rate = sampling_rate
-
-    def decode(self, token_ids: tuple[int, ...]) -> str:
-        """The text of tokens without repetitions and blanks."""
-        return str(self._tokenizer.decode(list(token_ids), group_tokens=False))
 
     def process(
         self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any

@@ -8,7 +8,7 @@ from ...scheduler.request import GenerationOptions, RequestOutput
 from ..config import EngineConfig
 from ..gpu.memory import fitting_pages
 from ..gpu.warm_up import warm_up_options
-from ..outputs import Transcription
+from ..outputs import OutputProcessor, Transcription
 from .base import EngineTask, Verb
 from .inputs import Recordings
 
@@ -97,7 +97,7 @@ class GenerationTask(EngineTask):
         return max(min(full, fitting_pages(self._model, front_end, max_seconds, num_rows, config)), 1)
 
 
-class TokenProcessor:
+class TokenProcessor(OutputProcessor[Transcription]):
     """Output processor of decoded tokens.
 
     Args:
@@ -106,7 +106,7 @@ class TokenProcessor:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self.whole_words: bool = tokenizer.clean_up_tokenization_spaces
+        self.whole_words = bool(tokenizer.clean_up_tokenization_spaces)
 
     def decode(self, token_ids: tuple[int, ...]) -> str:
         """The text of tokens, without special tokens."""

@@ -13,7 +13,7 @@ from tritone.scheduler.request import FinishReason, Hypothesis, RequestOutput
 
 
 def pieces_of(tokens: list, decode, whole_words=False) -> tuple[list[str], str]:
-    """What iteration yields where each token arrives alone, and the final text."""
+    """The pieces that iteration yields where each token arrives alone, and the final text."""
     tokenizer = SimpleNamespace(
         decode=lambda ids, skip_special_tokens: decode([tokens[i] for i in ids]),
         clean_up_tokenization_spaces=whole_words,

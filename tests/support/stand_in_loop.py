@@ -15,7 +15,7 @@ SOON = 10  # seconds; nothing here takes a tenth of it
 
 
 class StandInLoop:
-    """Gives every request one token a step, 1, 2, 3, ... up to its inputs' value, and checks who calls."""
+    """A loop with one token a step for each request, 1, 2, 3, ... up to its inputs' value."""
 
     def __init__(self) -> None:
         self.requests = {}

@@ -28,7 +28,7 @@ def recordings(tmp_path_factory, waveforms) -> Path:
 
 @pytest.fixture(scope="module")
 def labels(text_classifier):
-    """What the engine says of a text, as JSON holds it."""
+    """The engine's labels of a text, as in JSON."""
     with tritone.Engine(text_classifier, device="cpu") as engine:
 
         def of(text, top_k: int = 5) -> list[dict]:
@@ -83,9 +83,9 @@ def test_text_lines_hold_labels_and_scores_between_tabs(audio_classifier, record
     run = classify(recordings, "--model", audio_classifier, "--top-k", 6)
     lines = [line.split("\t") for line in run.stdout.splitlines()]
     assert [line[0] for line in lines] == [str(recordings / "a.wav"), str(recordings / "c.wav")]
-    for _, *said in lines:
-        assert sorted(said[::2]) == ["angry", "calm", "happy", "other", "sad", "tab\\there"]
-        scores = [float(score) for score in said[1::2]]
+    for _, *given in lines:
+        assert sorted(given[::2]) == ["angry", "calm", "happy", "other", "sad", "tab\\there"]
+        scores = [float(score) for score in given[1::2]]
         assert scores == sorted(scores, reverse=True)
         assert sum(scores) == pytest.approx(1, abs=1e-5)
     assert run.exit_code == 1

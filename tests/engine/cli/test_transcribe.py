@@ -178,7 +178,7 @@ def test_lines_are_there_as_soon_as_they_are_known_and_an_interruption_keeps_the
     output = tmp_path / "out.jsonl"
     options = ["--model", str(checkpoint), "--output", str(output), "--num-beams", "5", "--threads", "1"]
     command = [sys.executable, "-m", "tritone", "transcribe", *paths, *options]
-    # Who starts the tests in the background has them ignore the signal, and Python then keeps to that.
+    # A shell that runs the tests in the background makes them ignore the signal, and Python inherits that.
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding

@@ -1,4 +1,4 @@
-"""What an engine does on a GPU before it is ready, as far as it shows without one."""
+"""Warm-up and the size of the cache on a GPU, as far as they can be tested without one."""
 
 import logging
 from dataclasses import replace

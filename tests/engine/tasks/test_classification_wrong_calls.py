@@ -1,4 +1,4 @@
-"""What an engine that classifies refuses: options, verbs, processors, and that it goes on afterwards."""
+"""Wrong calls of an engine that classifies: options, methods, processors; and its life afterwards."""
 
 import threading
 
