@@ -1,7 +1,7 @@
 """Configuration of an engine: every tunable, its unit and the reason for its default."""
 
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from ..scheduler.model_protocol import Task
 
@@ -71,7 +71,11 @@ class EngineConfig:
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise ValueError(f"{field.name} is {value}; it must be 1 or more")
 
-    def validate_for(self, model: Any) -> Self:
+    def override(self, **given: Any) -> "EngineConfig":
+        """This configuration with the given fields replaced, except for those that are None."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    def validate_for(self, model: Any) -> None:
         """Validate the sizes of the cache against a model that is loaded.
 
         Raises:
@@ -85,4 +89,3 @@ class EngineConfig:
                     )
         if self.memory_fraction is not None and model.device.type != "cuda":
             raise ValueError("memory_fraction is of a GPU's memory; on the CPU give num_pages instead")
-        return self

@@ -77,15 +77,13 @@ class Engine:
         overlap: bool | None = None,
         config: EngineConfig | None = None,
     ) -> None:
-        given = {
-            "num_rows": num_rows,
-            "num_pages": num_pages,
-            "memory_fraction": memory_fraction,
-            "graphs": graphs,
-            "overlap": overlap,
-        }
-        given = {name: value for name, value in given.items() if value is not None}
-        self.config = replace(config or EngineConfig(), **given)  # type: ignore[arg-type]
+        self.config = (config or EngineConfig()).override(
+            num_rows=num_rows,
+            num_pages=num_pages,
+            memory_fraction=memory_fraction,
+            graphs=graphs,
+            overlap=overlap,
+        )
         self.model, self.processor = load(model, device, dtype, processor)
         self._task = task = make_task(self.model, self.processor, self.config)
         self._inputs = task.inputs

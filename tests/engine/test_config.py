@@ -50,3 +50,13 @@ def test_a_fraction_has_no_meaning_on_the_cpu_nor_beside_a_number_of_pages():
         tritone.Engine(device="cpu", memory_fraction=0.5)
     with pytest.raises(ValueError, match="give one of them"):
         tritone.Engine(device="cpu", memory_fraction=0.5, num_pages=9)
+
+
+@pytest.mark.parametrize("name", ["num_rows", "num_pages"])
+@pytest.mark.parametrize(
+    ("checkpoint", "model"),
+    [("ctc_checkpoint", "Wav2Vec2ForCTC"), ("text_classifier", "BertForSequenceClassification")],
+)
+def test_the_size_of_a_cache_that_is_not_there_is_refused(request, checkpoint, model, name):
+    with pytest.raises(ValueError, match=f"{name} is the size of a cache, and a {model} has none"):
+        tritone.Engine(request.getfixturevalue(checkpoint), device="cpu", **{name: 8})

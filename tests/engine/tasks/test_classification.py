@@ -21,7 +21,7 @@ from tritone.engine.tasks.inputs import TextError
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 SOON = 60  # seconds
-BUDGET, MAX_IN_FLIGHT = EngineConfig().predict_budget, EngineConfig().in_flight_texts
+MAX_IN_FLIGHT = EngineConfig().in_flight_texts
 RATE = 16_000
 TEXTS = [
     "the quick brown fox",
@@ -237,24 +237,6 @@ def test_one_stream_mixes_transcription_and_classification_on_three_models(
             thread.join(SOON)
     assert [result.text for result in transcribed] == [wanted[path.name] for path in recordings]
     assert labeled == alone[audio]
-
-
-@pytest.mark.parametrize("kind", ["audio", "texts"])
-def test_no_step_encodes_more_than_its_budget_or_one_request(kind, request, waveforms, monkeypatch):
-    engine = request.getfixturevalue(kind)
-    steps = []
-    predict = engine.model.predict
-
-    def watched(features, cu):
-        steps.append([engine.model.encoder_length(length) for length in cu.diff().tolist()])
-        return predict(features, cu)
-
-    monkeypatch.setattr(engine.model, "predict", watched)
-    sources = [*waveforms * 2, np.tile(np.concatenate(waveforms), 2)] if kind == "audio" else TEXTS * 60
-    assert all(result.error is None for result in engine.classify(sources))
-    assert sum(map(len, steps)) == len(sources)
-    assert all(len(step) == 1 or sum(step) <= BUDGET for step in steps)
-    assert len(steps) < len(sources)
 
 
 def test_threads_that_share_an_engine_each_get_their_own_in_order(texts):

@@ -50,13 +50,6 @@ def test_options_of_generation_and_other_verbs_are_refused(audio, engine, ctc_ch
         audio.classify("a.wav")
 
 
-@pytest.mark.parametrize("name", ["num_rows", "num_pages"])
-def test_the_size_of_a_cache_that_is_not_there_is_refused(text_classifier, name):
-    problem = f"{name} is the size of a cache, and a BertForSequenceClassification has none"
-    with pytest.raises(ValueError, match=problem):
-        tritone.Engine(text_classifier, device="cpu", **{name: 8})
-
-
 @pytest.mark.parametrize("priority", ["high", None, 0.5, float("nan")])
 def test_a_priority_that_is_no_number_is_refused_and_the_engine_still_ends(text_classifier, priority):
     engine = tritone.Engine(text_classifier, device="cpu")

@@ -15,7 +15,6 @@ from tritone.engine.audio.reader import AudioError
 from tritone.engine.config import EngineConfig
 
 SOON = 60  # seconds
-BUDGET = EngineConfig().predict_budget
 HOP, RATE = 320, 16_000
 
 
@@ -164,12 +163,6 @@ def test_options_that_say_what_it_does_anyway_are_taken(engine, waveforms):
     assert engine.submit(waveforms[0], **options).result(SOON) == plain
 
 
-@pytest.mark.parametrize("name", ["num_rows", "num_pages"])
-def test_the_size_of_a_cache_that_is_not_there_is_refused(ctc_checkpoint, name):
-    with pytest.raises(ValueError, match=f"{name} is the size of a cache, and a Wav2Vec2ForCTC has none"):
-        tritone.Engine(ctc_checkpoint, device="cpu", **{name: 8})
-
-
 def test_a_loaded_model_goes_as_well_as_its_name(model, processor, engine, waveforms):
     wanted = engine.submit(waveforms[3]).result(SOON)
     with tritone.Engine(model, processor=processor) as loaded:
@@ -192,26 +185,6 @@ def test_an_encoder_without_a_head_is_refused(model, tmp_path):
     model.base.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"is a Wav2Vec2Model, which has no head .* such as a ForCTC"):
         tritone.Engine(tmp_path)
-
-
-def test_no_step_encodes_more_than_its_budget_or_one_recording(engine, waveforms, monkeypatch):
-    steps = []
-    predict = engine.model.predict
-
-    def watched(features, cu_samples):
-        steps.append([engine.model.encoder_length(samples) for samples in cu_samples.diff().tolist()])
-        return predict(features, cu_samples)
-
-    monkeypatch.setattr(engine.model, "predict", watched)
-    together = np.concatenate(waveforms)
-    long = np.tile(together, BUDGET // engine.model.encoder_length(len(together)) + 1)
-    wanted = [len(waveform) for waveform in [*waveforms * 3, long]]
-    results = list(engine.transcribe([*waveforms * 3, long]))
-    assert [round(result.duration * RATE) for result in results] == wanted
-    assert sum(map(len, steps)) == 61
-    assert engine.model.encoder_length(len(long)) > BUDGET
-    assert all(sum(step) <= BUDGET or len(step) == 1 for step in steps)
-    assert len(steps) < 61
 
 
 def test_the_longest_recording_follows_the_memory_that_there_is(model, processor, monkeypatch):
