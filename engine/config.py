@@ -14,7 +14,7 @@ class EngineConfig:
     """Tunables of an `Engine`. Results do not depend on them, but for the default length of a transcript.
 
     Raises:
-        ValueError: a size below 1, a fraction out of range, or two sizes for one cache.
+        ValueError: a number below 1, a time below 0, a fraction out of range, or two sizes for one cache.
     """
 
     # Cache and decoding; of models that generate.
@@ -70,6 +70,8 @@ class EngineConfig:
             value = getattr(self, field.name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise ValueError(f"{field.name} is {value}; it must be 1 or more")
+            if isinstance(value, float) and not value >= 0:
+                raise ValueError(f"{field.name} is {value}; it must be 0 or more")
 
     def override(self, **given: Any) -> "EngineConfig":
         """This configuration with the given fields replaced, except for those that are None."""

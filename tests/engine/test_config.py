@@ -39,6 +39,12 @@ def test_a_size_below_one_is_refused_by_name(name):
         EngineConfig(**{name: 0})
 
 
+@pytest.mark.parametrize("seconds", [-1.0, float("nan")])
+def test_a_time_that_is_none_is_refused_by_name(seconds):
+    with pytest.raises(ValueError, match="arrival_wait is .*; it must be 0 or more"):
+        EngineConfig(arrival_wait=seconds)
+
+
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.1])
 def test_a_fraction_that_is_none_is_refused(fraction):
     with pytest.raises(ValueError, match="it must be above 0 and at most 1"):

@@ -238,7 +238,7 @@ def test_results_of_other_options_or_of_recordings_are_not_continued(
         (["{folder}", "--model", "{audio}", "--num-beams", "2"], "--num-beams"),
     ],
 )
-def test_a_wrong_call_ends_with_2_and_says_what_is_wrong(
+def test_a_wrong_call_ends_with_2_and_names_the_problem(
     audio_classifier, text_classifier, checkpoint, recordings, arguments, wrong
 ):
     names = {

@@ -159,7 +159,7 @@ def test_where_no_path_names_a_recording_no_model_is_loaded(tmp_path):
         (["{folder}/sub", "--beams", "2"], "--beams"),
     ],
 )
-def test_a_wrong_call_ends_with_2_and_says_what_is_wrong(checkpoint, recordings, arguments, wrong):
+def test_a_wrong_call_ends_with_2_and_names_the_problem(checkpoint, recordings, arguments, wrong):
     arguments = [argument.format(folder=recordings, model=checkpoint) for argument in arguments]
     run = tritone_invoke("transcribe", *arguments)
     assert run.exit_code == 2

@@ -126,7 +126,7 @@ def test_one_label_alone_is_a_probability_unless_it_is_a_regression(text_classif
     assert label.score == pytest.approx(torch.sigmoid(torch.tensor(raw.score)).item(), abs=1e-6)
 
 
-def test_top_k_labels_come_and_five_where_nobody_says(audio, waveforms):
+def test_top_k_labels_come_and_five_by_default(audio, waveforms):
     full = next(audio.classify(waveforms[:1], top_k=None)).labels
     assert len(full) == 6
     for top_k, count in ((1, 1), (3, 3), (99, 6)):
@@ -269,7 +269,7 @@ def test_an_endless_stream_is_read_a_bounded_number_ahead(texts):
 # What goes wrong
 
 
-def test_a_bad_recording_fails_alone_in_its_index(audio, waveforms, tmp_path):
+def test_a_bad_recording_fails_alone_at_its_index(audio, waveforms, tmp_path):
     path = tmp_path / "click.wav"
     soundfile.write(path, np.full(300, 0.1), RATE)
     results = list(audio.classify([waveforms[0], path, waveforms[1], "gone.wav", np.full(9, np.nan)]))
@@ -281,7 +281,7 @@ def test_a_bad_recording_fails_alone_in_its_index(audio, waveforms, tmp_path):
         audio.submit("gone.wav").result(SOON)
 
 
-def test_a_bad_text_fails_alone_in_its_index_and_says_how_it_begins(texts):
+def test_a_bad_text_fails_alone_with_its_beginning_in_the_message(texts):
     long = "one two three four five six seven eight nine " * 4
     bad = [long, 7, ("a", "b", "c"), b"one", "b\udcff"]
     results = list(texts.classify(["one", *bad, "two"]))
