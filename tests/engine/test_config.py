@@ -41,7 +41,7 @@ def test_a_size_below_one_is_refused_by_name(name):
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan")])
 def test_a_time_that_is_none_is_refused_by_name(seconds):
-    with pytest.raises(ValueError, match="arrival_wait is .*; it must be 0 or more"):
+    with pytest.raises(ValueError, match=r"arrival_wait is .*; it must be 0 or more"):
         EngineConfig(arrival_wait=seconds)
 
 

@@ -100,7 +100,7 @@ def test_iterating_over_a_handle_yields_the_text_in_one_piece(engine, waveforms)
     assert list(handle) == [handle.result(SOON).text]
 
 
-def test_a_recording_shorter_than_a_frame_fails_alone_with_the_length_that_is_needed(engine, waveforms, tmp_path):
+def test_a_recording_shorter_than_a_frame_fails_alone_with_the_length_needed(engine, waveforms, tmp_path):
     path = tmp_path / "click.wav"
     soundfile.write(path, np.full(300, 0.1), RATE)
     results = list(engine.transcribe([waveforms[0], path, np.full(331, 0.1), waveforms[1], "gone.wav"]))
