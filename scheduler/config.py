@@ -8,7 +8,6 @@ class RunnerConfig:
     """Numbers that trade memory, latency and throughput; none of them changes a result.
 
     Args:
-        encode_budget: encoder positions admitted a step, so that long arrivals do not hold up decoding.
         ahead_on_gpu: steps that a GPU is given before the results of the first are waited for. While it works
             on them, Python reads the results of earlier ones and plans the next.
         default_cache_bytes: bound of a cache that `generate` sizes by itself: enough for some thousand
@@ -24,7 +23,6 @@ class RunnerConfig:
             for it; Python's own 5 ms made steps a tenth longer.
     """
 
-    encode_budget: int = 4096
     ahead_on_gpu: int = 2
     default_cache_bytes: int = 2 << 30
     default_num_slots: int = 256

@@ -32,27 +32,24 @@ class GenerationLoop:
 
     Args:
         runner: carries out the steps.
-        encode_budget: encoder positions admitted a step; by default the runner's configuration's.
+        encode_budget: encoder positions admitted a step, so that long arrivals do not hold up decoding.
         ahead: steps launched before the results of the first are waited for; 0 waits for each at once. An
-            end is noticed so many steps later. By default the configuration's on a GPU, 0 elsewhere.
+            end is noticed so many steps later. By default `ahead_on_gpu` of the runner's configuration on a GPU, 0
+            elsewhere.
 
     Raises:
         ValueError: for a negative number of steps.
     """
 
-    def __init__(
-        self, runner: ModelRunner, encode_budget: int | None = None, ahead: int | None = None
-    ) -> None:
-        config = runner.config
+    def __init__(self, runner: ModelRunner, encode_budget: int = 4096, ahead: int | None = None) -> None:
         if ahead is None:
-            ahead = config.ahead_on_gpu if runner.model.device.type == "cuda" else 0
+            ahead = runner.config.ahead_on_gpu if runner.model.device.type == "cuda" else 0
         if ahead < 0:
             raise ValueError(f"ahead is {ahead}; it must be 0 or more steps")
-        budget = config.encode_budget if encode_budget is None else encode_budget
         self._ahead = ahead
         self._launched: deque[StepOutput] = deque()  # oldest first
         self._runner = runner
-        self._scheduler = Scheduler(runner.num_pages, runner.num_slots, budget)
+        self._scheduler = Scheduler(runner.num_pages, runner.num_slots, encode_budget)
         self._requests: dict[int, Request] = {}  # whose completions have not come
 
     def submit(self, request: Request) -> None:
