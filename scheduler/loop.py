@@ -34,7 +34,7 @@ class GenerationLoop:
         runner: carries out the steps.
         encode_budget: encoder positions admitted a step, so that long arrivals do not hold up decoding.
         ahead: steps launched before the results of the first are waited for; 0 waits for each at once. An
-            end is noticed so many steps later. By default `ahead_on_gpu` of the runner's configuration on a GPU, 0
+            end is noticed so many steps later. By default the configuration's `ahead_on_gpu` on a GPU, 0
             elsewhere.
 
     Raises:
