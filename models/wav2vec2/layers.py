@@ -1,6 +1,6 @@
 """The parts of wav2vec 2.0 (arXiv 2006.11477), on packed tokens."""
 
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -118,14 +118,6 @@ class FeatureProjection(nn.Module):
         return F.dropout(hidden, self.dropout, self.training), frames
 
 
-class EncoderAttention(Protocol):
-    """How the layers of an encoder attend; `StackAttention` is one."""
-
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """[tokens, heads, head_dim] in and out."""
-        ...
-
-
 class EncoderLayer(nn.Module):
     """Self-attention within each utterance, then feed-forward, each normalized first or last.
 
@@ -141,17 +133,17 @@ class EncoderLayer(nn.Module):
         self.index = index
         self.stable = stable
         self.dropout = config.hidden_dropout
-        self.attention = Attention(width, config.num_attention_heads, "encode", "encode")
+        self.attention = Attention(width, config.num_attention_heads)
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.final_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
-    def forward(self, hidden: Tensor, attention: EncoderAttention) -> Tensor:
+    def forward(self, hidden: Tensor, attention: StackAttention) -> Tensor:
         """[tokens, hidden_size] to the same, in the given attention layout."""
         own = self.attention
         rows = normalize(self.layer_norm, hidden) if self.stable else hidden
-        mixed = attention(self.index, own.query(rows), *own.key_value(rows), own.scale)
-        hidden = added(own.out_proj, mixed.flatten(1), hidden, self.dropout if self.training else 0.0)
+        mixed = own.attend(rows, attention, self.index)
+        hidden = added(own.output, mixed, hidden, self.dropout if self.training else 0.0)
         if self.stable:
             return cast(Tensor, self.feed_forward(normalize(self.final_layer_norm, hidden), hidden))
         hidden = normalize(self.layer_norm, hidden)
