@@ -1,20 +1,21 @@
-"""BART (arXiv 1910.13461): learned positions, layers that normalize what they put out."""
+"""BART (arXiv 1910.13461): learned positions, layers that normalize their output."""
 
 from typing import ClassVar
 
 from torch import Tensor, nn
 
+from ..core.classification import ClassificationHead, labels_of
 from ..core.config import PretrainedConfig
 from ..core.encoder_decoder import TextToTextModel
-from ..core.encoder_decoder_classifier import ClassificationHead, TextToTextClassifier
+from ..core.encoder_decoder_classifier import TextToTextClassifier
 from ..core.fairseq_decoder import FairseqCausalLM, FairseqDecoder
 from ..core.layers import EncoderLayer, embedding_scale, normalize
-from ..core.stack import DecoderSizes, PositionIndexer, TransformerStack, embed_tokens
+from ..core.stack import PositionIndexer, StackSizes, TransformerStack, embed_tokens
 from .config import BartConfig, BartLikeConfig
 
 
 class LearnedPositions(nn.Embedding):
-    """A position table whose first two rows nothing reads.
+    """Position table with two unused rows first.
 
     Args:
         limit: tokens of the longest sequence.
@@ -30,13 +31,13 @@ class LearnedPositions(nn.Embedding):
         return self.weight
 
     @property
-    def rows(self) -> PositionIndexer:
-        """See `TransformerStack.positions`."""
+    def indexer(self) -> PositionIndexer:
+        """Rows that tokens read."""
         return PositionIndexer(first=2, limit=self.num_embeddings - 2)
 
 
 class BartDecoder(FairseqDecoder):
-    """What is embedded is normalized; so is what every part of a layer puts out, and nothing after that."""
+    """BART's decoder: embedded tokens and the output of every part of a layer are normalized."""
 
     def __init__(self, config: BartLikeConfig, *, norm_first: bool = False) -> None:
         positions = LearnedPositions(config.max_position_embeddings, config.d_model)
@@ -44,7 +45,7 @@ class BartDecoder(FairseqDecoder):
 
 
 class BartForCausalLM(FairseqCausalLM):
-    """BART's decoder with its map to the vocabulary; its own checkpoints load, and those of all of BART.
+    """BART's decoder with its map to the vocabulary; checkpoints of the whole model load too.
 
     Args:
         config: sizes and constants; weights are fresh.
@@ -57,7 +58,7 @@ class BartForCausalLM(FairseqCausalLM):
 
 
 class BartEncoder(TransformerStack):
-    """As the decoder, but that tokens see all of their text, and nothing else.
+    """BART's encoder: every token sees all of its text.
 
     Args:
         config: sizes and constants.
@@ -77,10 +78,10 @@ class BartEncoder(TransformerStack):
         self.layernorm_embedding = nn.LayerNorm(config.d_model)
 
     @property
-    def sizes(self) -> DecoderSizes:
-        """See `TransformerStack`."""
+    def sizes(self) -> StackSizes:
+        """Sizes, read anew in every call."""
         config = self.config
-        return DecoderSizes(
+        return StackSizes(
             config.encoder_layers,
             config.encoder_attention_heads,
             config.d_model,
@@ -91,27 +92,18 @@ class BartEncoder(TransformerStack):
 
     @property
     def positions(self) -> PositionIndexer:
-        """See `TransformerStack`."""
-        return self.embed_positions.rows
+        """Rows of the position table that tokens read."""
+        return self.embed_positions.indexer
 
-    @property
-    def layer_stack(self) -> nn.ModuleList:
-        """See `TransformerStack`."""
-        return self.layers
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The token embedding."""
-        return self.embed_tokens
-
-    def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TransformerStack`; there are no token types."""
+    def embed(self, inputs: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """Embed tokens, before dropout: [tokens, d_model]; there are no token types."""
         scale = embedding_scale(self.config)
-        embedded = embed_tokens(given, rows, self.embed_tokens, self.embed_positions.table, scale)
+        embedded = embed_tokens(inputs, rows, self.embed_tokens, self.embed_positions.table, scale)
         return normalize(self.layernorm_embedding, embedded)
 
 
 class BartModel(TextToTextModel):
-    """BART without a head. Without `decoder_input_ids` its decoder reads the input a place later.
+    """BART without a head. Without `decoder_input_ids` its decoder reads the input shifted right.
 
     Args:
         config: sizes and constants; weights are fresh.
@@ -140,7 +132,7 @@ class BartModel(TextToTextModel):
 
 
 class BartForSequenceClassification(TextToTextClassifier):
-    """BART with a head that reads the last end token.
+    """BART with a head on the last end token.
 
     Args:
         config: sizes and constants; weights are fresh.
@@ -160,6 +152,6 @@ class BartForSequenceClassification(TextToTextClassifier):
         super().__init__(config)
         self.model = BartModel(config)
         self.classification_head = ClassificationHead(
-            config.d_model, config.num_labels, config.classifier_dropout
+            config.d_model, labels_of(config), config.classifier_dropout
         )
         self.initialize()

@@ -1,4 +1,4 @@
-"""The decoder that BART, MBart and the Speech2Text models have from fairseq, with its checkpoints' names."""
+"""fairseq's decoder, in BART, MBart and the Speech2Text models, with its checkpoints' names."""
 
 from typing import ClassVar, Protocol
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from .causal_lm import CausalLM
 from .config import PretrainedConfig
 from .layers import DecoderLayer, embedding_scale, normalize
-from .stack import DecoderSizes, PositionIndexer, TransformerStack, embed_tokens
+from .stack import PositionIndexer, StackSizes, TransformerStack, embed_tokens
 
 
 class Positions(Protocol):
-    """A module with a position table, learned or computed."""
+    """Module with a position table, learned or computed."""
 
     @property
     def table(self) -> Tensor:
@@ -19,8 +19,8 @@ class Positions(Protocol):
         ...
 
     @property
-    def rows(self) -> PositionIndexer:
-        """Which of them a decoder's tokens read."""
+    def indexer(self) -> PositionIndexer:
+        """Rows that a decoder's tokens read."""
         ...
 
 
@@ -30,8 +30,8 @@ class FairseqDecoder(TransformerStack):
     Args:
         config: sizes, by the names of `BartConfig`.
         positions: a module that is a `Positions`.
-        norm_first: whether layers normalize their parts' input, and the last one's output is normalized too.
-        embedding_norm: whether what is embedded is normalized.
+        norm_first: layers normalize the input of their parts, and the last one's output is normalized too.
+        embedding_norm: embedded tokens are normalized.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class FairseqDecoder(TransformerStack):
         self.norms_embedding, self.norms_last = embedding_norm, norm_first
 
     @property
-    def sizes(self) -> DecoderSizes:
-        """See `TransformerStack`."""
+    def sizes(self) -> StackSizes:
+        """Sizes, read anew in every call."""
         config = self.config
-        return DecoderSizes(
+        return StackSizes(
             config.decoder_layers,
             config.decoder_attention_heads,
             config.d_model,
@@ -70,45 +70,37 @@ class FairseqDecoder(TransformerStack):
 
     @property
     def positions(self) -> PositionIndexer:
-        """See `TransformerStack`."""
-        return self._position_table.rows
-
-    @property
-    def layer_stack(self) -> nn.ModuleList:
-        """See `TransformerStack`."""
-        return self.layers
+        """Rows of the position table that tokens read."""
+        return self._position_table.indexer
 
     @property
     def final_norm(self) -> nn.LayerNorm | None:
-        """See `TransformerStack`."""
+        """Norm of the last layer's output, where layers normalize their input."""
         return self.layer_norm if self.norms_last else None
 
     @property
     def _position_table(self) -> Positions:
         return self.embed_positions  # type: ignore[return-value]
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The token embedding."""
-        return self.embed_tokens
-
-    def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TransformerStack`; there are no token types."""
+    def embed(self, inputs: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """Embed tokens, before dropout: [tokens, d_model]; there are no token types."""
         table, scale = self._position_table.table, embedding_scale(self.config)
-        embedded = embed_tokens(given, rows, self.embed_tokens, table, scale)
+        embedded = embed_tokens(inputs, rows, self.embed_tokens, table, scale)
         return normalize(self.layernorm_embedding, embedded) if self.norms_embedding else embedded
 
 
 class FairseqCausalLM(CausalLM):
-    """Such a decoder with its map to the vocabulary, by the names that it has in transformers.
+    """fairseq's decoder with its map to the vocabulary, by transformers' parameter names.
 
     Args:
-        config: sizes and constants. It becomes a decoder's, as in transformers.
+        config: sizes and constants; it becomes a decoder's, as in transformers.
         decoder: with fresh weights.
     """
 
+    decoder_name: ClassVar[str] = "model.decoder"
     shifts_labels: ClassVar[bool] = False
     tied_weights: ClassVar[dict[str, str]] = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
-    # Where encoder and decoder share one embedding, a checkpoint may hold it by its common name alone.
+    # A checkpoint of encoder and decoder may hold a shared embedding by its common name alone.
     stand_in_keys: ClassVar[dict[str, str]] = {"model.decoder.embed_tokens.weight": "model.shared.weight"}
     ignored_keys: ClassVar[tuple[str, ...]] = (
         r"^model\.(encoder|shared)\.",
@@ -124,25 +116,9 @@ class FairseqCausalLM(CausalLM):
         self.initialize()
         self.tie_weights()
 
-    def get_decoder(self) -> FairseqDecoder:
-        """The decoder, which takes padded tokens as in transformers."""
-        return self.model.decoder
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding; `tie_weights` makes the output map follow."""
-        self.model.decoder.embed_tokens = value
-
-    def get_output_embeddings(self) -> nn.Linear:
-        """The map to the vocabulary."""
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the map to the vocabulary."""
-        self.lm_head = new_embeddings
-
 
 class _DecoderHalf(nn.Module):
-    """Gives a decoder the place in a checkpoint's names that it has beside an encoder."""
+    """Gives a decoder the name that it has beside an encoder."""
 
     def __init__(self, decoder: FairseqDecoder) -> None:
         super().__init__()

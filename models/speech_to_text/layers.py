@@ -77,6 +77,6 @@ class SinusoidalPositions(nn.Module):
         return self.weights.shape[0] - 1 - self.padding_idx
 
     @property
-    def rows(self) -> PositionIndexer:
+    def indexer(self) -> PositionIndexer:
         """A decoder's rows of the table, which padding tokens do not count in."""
         return PositionIndexer(self.padding_idx + 1, self.limit, self.padding_idx)

@@ -248,7 +248,7 @@ class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, Pret
     @property
     def max_length(self) -> int:
         """Tokens of the longest sequence, the start token counted."""
-        return self.model.decoder.positions.limit
+        return self.model.decoder.max_tokens
 
     def encoder_length(self, frames: int) -> int:
         """Encoder tokens for so many frames.
@@ -274,7 +274,7 @@ class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, Pret
             positions: int [tokens], each token's place in its sequence, from 0.
             attention: the layout and cache to attend in.
         """
-        return self._logits(self.model.decoder.packed(token_ids, positions, attention))
+        return self._logits(self.model.decoder.forward_packed(token_ids, positions, attention))
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return linear(hidden, self.lm_head.weight, phase="decode")

@@ -11,7 +11,7 @@ from tritone.kernels.runtime.packing import cumulative
 from tritone.models.bart.config import BartConfig
 from tritone.models.bart.model import BartForCausalLM
 from tritone.models.core.losses import shift_left
-from tritone.models.core.padding import Places
+from tritone.models.core.padding import TokenMasks
 from tritone.models.core.stack import PositionIndexer
 from tritone.models.mbart.config import MBartConfig
 from tritone.models.mbart.model import MBartForCausalLM
@@ -208,9 +208,9 @@ def test_a_bidirectional_decoder_sees_all_of_a_sequence_and_keeps_nothing() -> N
         model(tokens[None, :1], past_key_values=past)
 
 
-def places(past: list[list[int]], target: list[list[int]]) -> Places:
+def places(past: list[list[int]], target: list[list[int]]) -> TokenMasks:
     given = torch.tensor(past).bool(), torch.tensor(target).bool()
-    return Places(*given, torch.zeros(len(target), 0, dtype=torch.bool))
+    return TokenMasks(*given, torch.zeros(len(target), 0, dtype=torch.bool))
 
 
 def test_positions_count_the_tokens_that_are_there() -> None:
