@@ -99,7 +99,7 @@ class AlbertModel(TransformerStack, ParametersMixin, AlbertCheckpoint):
     causal = False
     has_cross_attention = False
 
-    forward = declare_forward(HIDDEN_STATES, (*BERT_INPUTS, *OUTPUT_FLAGS))
+    forward = declare_forward(HIDDEN_STATES, f"{BERT_INPUTS} {OUTPUT_FLAGS}")
 
     def __init__(self, config: AlbertConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)

@@ -4,13 +4,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..core.classification import ClassificationHead, labels_of
 from ..core.config import PretrainedConfig
 from ..core.encoder_decoder import TextToTextModel
 from ..core.encoder_decoder_classifier import TextToTextClassifier
-from ..core.fairseq_decoder import FairseqCausalLM, FairseqDecoder
-from ..core.layers import EncoderLayer, embedding_scale, normalize
-from ..core.stack import PositionIndexer, StackSizes, TransformerStack, embed_tokens
+from ..core.fairseq_decoder import FairseqCausalLM, FairseqDecoder, FairseqStack
+from ..core.layers import EncoderLayer
+from ..core.stack import PositionIndexer
 from .config import BartConfig, BartLikeConfig
 
 
@@ -44,6 +43,18 @@ class BartDecoder(FairseqDecoder):
         super().__init__(config, positions, norm_first=norm_first, embedding_norm=True)
 
 
+class BartEncoder(FairseqStack):
+    """BART's encoder: every token sees all of its text."""
+
+    layer_class = EncoderLayer
+    causal = False
+    has_cross_attention = False
+
+    def __init__(self, config: BartConfig) -> None:
+        positions = LearnedPositions(config.max_position_embeddings, config.d_model)
+        super().__init__(config, positions, norm_first=False, embedding_norm=True)
+
+
 class BartForCausalLM(FairseqCausalLM):
     """BART's decoder with its map to the vocabulary; checkpoints of the whole model load too.
 
@@ -55,51 +66,6 @@ class BartForCausalLM(FairseqCausalLM):
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__(config, BartDecoder(config))
-
-
-class BartEncoder(TransformerStack):
-    """BART's encoder: every token sees all of its text.
-
-    Args:
-        config: sizes and constants.
-    """
-
-    causal = False
-    has_cross_attention = False
-
-    def __init__(self, config: BartConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
-        self.embed_positions = LearnedPositions(config.max_position_embeddings, config.d_model)
-        self.layers = nn.ModuleList(
-            EncoderLayer(config, index, norm_first=False) for index in range(config.encoder_layers)
-        )
-        self.layernorm_embedding = nn.LayerNorm(config.d_model)
-
-    @property
-    def sizes(self) -> StackSizes:
-        """Sizes, read anew in every call."""
-        config = self.config
-        return StackSizes(
-            config.encoder_layers,
-            config.encoder_attention_heads,
-            config.d_model,
-            config.dropout,
-            config.attention_dropout,
-            config.encoder_layerdrop,
-        )
-
-    @property
-    def positions(self) -> PositionIndexer:
-        """Rows of the position table that tokens read."""
-        return self.embed_positions.indexer
-
-    def embed(self, inputs: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """Embed tokens, before dropout: [tokens, d_model]; there are no token types."""
-        scale = embedding_scale(self.config)
-        embedded = embed_tokens(inputs, rows, self.embed_tokens, self.embed_positions.table, scale)
-        return normalize(self.layernorm_embedding, embedded)
 
 
 class BartModel(TextToTextModel):
@@ -139,6 +105,7 @@ class BartForSequenceClassification(TextToTextClassifier):
     """
 
     config_class: ClassVar[type[PretrainedConfig]] = BartConfig
+    base_class = BartModel
     base_name: ClassVar[str] = "model"
     tied_weights: ClassVar[dict[str, str]] = {
         f"model.{name}": f"model.{home}" for name, home in BartModel.tied_weights.items()
@@ -147,11 +114,3 @@ class BartForSequenceClassification(TextToTextClassifier):
         r"^(model\.)?(lm_head\.|final_logits_bias$|qa_outputs\.)",
         *BartModel.ignored_keys[1:],
     )
-
-    def __init__(self, config: BartConfig) -> None:
-        super().__init__(config)
-        self.model = BartModel(config)
-        self.classification_head = ClassificationHead(
-            config.d_model, labels_of(config), config.classifier_dropout
-        )
-        self.initialize()

@@ -9,7 +9,7 @@ from ...kernels.linear.gemm import linear
 from ..core.causal_lm import NEXT_TOKEN_LOGITS, CausalLM
 from ..core.classification import first_of_padded, labels_of
 from ..core.config import PretrainedConfig
-from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.forward import ENCODER_OUTPUT, OUTPUT_FLAGS, declare_forward
 from ..core.layers import apply_linear, normalize
 from ..core.model import PretrainedModel
 from ..core.outputs import BaseModelOutputWithPoolingAndCrossAttentions, CausalLMOutputWithCrossAttentions
@@ -20,8 +20,7 @@ from .config import BertConfig, BertLikeConfig
 from .layers import BertEmbeddings, BertEncoder, BertPooler, check_token_types
 
 # Arguments of `forward` in the order of BERT's and GPT-2's models.
-BERT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
-ENCODER_OUTPUT = ("encoder_hidden_states", "encoder_attention_mask")
+BERT_INPUTS = "input_ids attention_mask token_type_ids position_ids inputs_embeds"
 
 
 class BertCheckpoint(PretrainedModel):
@@ -69,7 +68,7 @@ class BertModel(TransformerStack, ParametersMixin, BertCheckpoint):
     counts_from_padding: ClassVar[bool] = False
 
     forward = declare_forward(
-        HIDDEN_STATES, (*BERT_INPUTS, *ENCODER_OUTPUT, "past_key_values", "use_cache", *OUTPUT_FLAGS)
+        HIDDEN_STATES, f"{BERT_INPUTS} {ENCODER_OUTPUT} past_key_values use_cache {OUTPUT_FLAGS}"
     )
 
     def __init__(self, config: BertLikeConfig, add_pooling_layer: bool = True) -> None:
@@ -161,15 +160,7 @@ class BertCausalLM(CausalLM):
 
     forward = declare_forward(
         NEXT_TOKEN_LOGITS,
-        (
-            *BERT_INPUTS,
-            *ENCODER_OUTPUT,
-            "labels",
-            "past_key_values",
-            "use_cache",
-            "logits_to_keep",
-            *OUTPUT_FLAGS,
-        ),
+        f"{BERT_INPUTS} {ENCODER_OUTPUT} labels past_key_values use_cache logits_to_keep {OUTPUT_FLAGS}",
     )
 
     @property

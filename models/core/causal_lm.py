@@ -33,20 +33,9 @@ class CausalLM(ParametersMixin, PretrainedModel):
     # The order of BART and Speech2Text2; other families declare their own.
     forward = declare_forward(
         NEXT_TOKEN_LOGITS,
-        (
-            "input_ids",
-            "attention_mask",
-            "encoder_hidden_states",
-            "encoder_attention_mask",
-            "head_mask",
-            "cross_attn_head_mask",
-            "past_key_values",
-            "inputs_embeds",
-            "labels",
-            "use_cache",
-            *OUTPUT_FLAGS,
-            "logits_to_keep",
-        ),
+        "input_ids attention_mask encoder_hidden_states encoder_attention_mask head_mask "
+        f"cross_attn_head_mask past_key_values inputs_embeds labels use_cache {OUTPUT_FLAGS} "
+        "logits_to_keep",
     )
 
     def forward_named(

@@ -66,18 +66,8 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
 
     forward = declare_forward(
         "Teacher-forced hidden states of every decoder token, each row's equal to those of the row alone.",
-        (
-            "input_ids",
-            "attention_mask",
-            "decoder_input_ids",
-            "decoder_attention_mask",
-            "encoder_outputs",
-            "past_key_values",
-            "inputs_embeds",
-            "decoder_inputs_embeds",
-            "use_cache",
-            *OUTPUT_FLAGS,
-        ),
+        "input_ids attention_mask decoder_input_ids decoder_attention_mask encoder_outputs "
+        f"past_key_values inputs_embeds decoder_inputs_embeds use_cache {OUTPUT_FLAGS}",
     )
 
     def forward_named(

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from .chunks import in_chunks
-from .classification import ClassificationHead, end_tokens, last_end_token, one_each
+from .classification import ClassificationHead, end_tokens, labels_of, last_end_token, one_each
+from .encoder_decoder import TextToTextModel
 from .forward import OUTPUT_FLAGS, declare_forward
 from .outputs import ModelOutput, Seq2SeqSequenceClassifierOutput
 from .padding import as_mask
@@ -19,34 +20,33 @@ _CACHED_TOKENS = 1024
 
 
 class TextToTextClassifier(SequenceClassifier):
-    """Encoder, decoder and a head on the last end token.
+    """Encoder, decoder and a head on the last end token; a family gives its `base_class`.
 
-    The constructor sets `classification_head` and, as the attribute of `base_name`, a `TextToTextModel`.
+    Args:
+        config: sizes and constants, with `num_labels`; weights are fresh.
     """
+
+    base_class: ClassVar[type[TextToTextModel]]
 
     pooling: ClassVar[Pooling] = staticmethod(last_end_token)
     output_class: ClassVar[type[ModelOutput]] = Seq2SeqSequenceClassifierOutput
     has_token_types: ClassVar[bool] = False
     # A checkpoint of a pretrained model has no head yet.
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^classification_head\.",)
-    classification_head: ClassificationHead
-
     forward = declare_forward(
         f"{LOGITS} Every row of input_ids has the same number of end tokens, and the last is classified; "
         "decoder inputs, by default the input shifted right, have as many tokens.",
-        (
-            "input_ids",
-            "attention_mask",
-            "decoder_input_ids",
-            "decoder_attention_mask",
-            "encoder_outputs",
-            "inputs_embeds",
-            "decoder_inputs_embeds",
-            "labels",
-            "use_cache",
-            *OUTPUT_FLAGS,
-        ),
+        "input_ids attention_mask decoder_input_ids decoder_attention_mask encoder_outputs "
+        f"inputs_embeds decoder_inputs_embeds labels use_cache {OUTPUT_FLAGS}",
     )
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        setattr(self, self.base_name, self.base_class(config))
+        self.classification_head = ClassificationHead(
+            config.d_model, labels_of(config), config.classifier_dropout
+        )
+        self.initialize()
 
     def forward_named(
         self,

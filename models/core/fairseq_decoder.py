@@ -1,12 +1,12 @@
 """fairseq's decoder, in BART, MBart and the Speech2Text models, with its checkpoints' names."""
 
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
 from .causal_lm import CausalLM
 from .config import PretrainedConfig
-from .layers import DecoderLayer, embedding_scale, normalize
+from .layers import DecoderLayer, Layer, embedding_scale, normalize
 from .stack import PositionIndexer, StackSizes, TransformerStack, embed_tokens
 
 
@@ -24,8 +24,8 @@ class Positions(Protocol):
         ...
 
 
-class FairseqDecoder(TransformerStack):
-    """Token embedding, positions and layers.
+class FairseqStack(TransformerStack):
+    """Token embedding, positions and layers of an encoder or a decoder.
 
     Args:
         config: sizes, by the names of `BartConfig`.
@@ -33,6 +33,8 @@ class FairseqDecoder(TransformerStack):
         norm_first: layers normalize the input of their parts, and the last one's output is normalized too.
         embedding_norm: embedded tokens are normalized.
     """
+
+    layer_class: ClassVar[type[Layer]]
 
     def __init__(
         self,
@@ -45,9 +47,9 @@ class FairseqDecoder(TransformerStack):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
-        self.embed_positions = positions
+        self.embed_positions: Any = positions
         self.layers = nn.ModuleList(
-            DecoderLayer(config, index, norm_first=norm_first) for index in range(config.decoder_layers)
+            self.layer_class(config, index, norm_first=norm_first) for index in range(self.sizes.layers)
         )
         if embedding_norm:
             self.layernorm_embedding = nn.LayerNorm(config.d_model)
@@ -57,36 +59,39 @@ class FairseqDecoder(TransformerStack):
 
     @property
     def sizes(self) -> StackSizes:
-        """Sizes, read anew in every call."""
-        config = self.config
+        """Sizes of the stack."""
+        config, part = self.config, self.layer_class.part
         return StackSizes(
-            config.decoder_layers,
-            config.decoder_attention_heads,
+            getattr(config, f"{part}_layers"),
+            getattr(config, f"{part}_attention_heads"),
             config.d_model,
             config.dropout,
             config.attention_dropout,
-            config.decoder_layerdrop,
+            getattr(config, f"{part}_layerdrop"),
         )
 
     @property
     def positions(self) -> PositionIndexer:
         """Rows of the position table that tokens read."""
-        return self._position_table.indexer
+        positions: Positions = self.embed_positions
+        return positions.indexer
 
     @property
     def final_norm(self) -> nn.LayerNorm | None:
         """Norm of the last layer's output, where layers normalize their input."""
         return self.layer_norm if self.norms_last else None
 
-    @property
-    def _position_table(self) -> Positions:
-        return self.embed_positions  # type: ignore[return-value]
-
     def embed(self, inputs: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Embed tokens, before dropout: [tokens, d_model]; there are no token types."""
-        table, scale = self._position_table.table, embedding_scale(self.config)
+        table, scale = self.embed_positions.table, embedding_scale(self.config)
         embedded = embed_tokens(inputs, rows, self.embed_tokens, table, scale)
         return normalize(self.layernorm_embedding, embedded) if self.norms_embedding else embedded
+
+
+class FairseqDecoder(FairseqStack):
+    """Causal layers with cross-attention."""
+
+    layer_class = DecoderLayer
 
 
 class FairseqCausalLM(CausalLM):

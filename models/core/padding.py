@@ -37,6 +37,42 @@ def one_input(
     return next(iter(given.values()), None)
 
 
+def check_inputs(
+    input_ids: Tensor | None, inputs_embeds: Tensor | None, vocabulary: int, width: int, prefix: str = ""
+) -> Tensor:
+    """Token ids [batch, tokens] or embeddings [batch, tokens, width], whichever is given.
+
+    Args:
+        input_ids, inputs_embeds: one of them.
+        vocabulary, width: of the token embedding.
+        prefix: of the arguments' names in errors: "decoder_" in a model with an encoder.
+
+    Raises:
+        ValueError: none or both given, another shape, or tokens that the model does not know.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError(
+            f"give the decoder either {prefix}input_ids (or labels), or else {prefix}inputs_embeds"
+            if prefix
+            else "give either input_ids or inputs_embeds"
+        )
+    if inputs_embeds is not None:
+        if inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != width:
+            raise ValueError(
+                f"{prefix}inputs_embeds must be [batch, tokens, {width}], got {list(inputs_embeds.shape)}"
+            )
+        return inputs_embeds
+    assert input_ids is not None
+    if input_ids.dim() != 2:
+        raise ValueError(f"{prefix}input_ids must be [batch, tokens], got {list(input_ids.shape)}")
+    if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocabulary:
+        raise ValueError(
+            f"{prefix}input_ids go from {int(input_ids.min())} to {int(input_ids.max())}, and the model "
+            f"knows tokens 0 to {vocabulary - 1}"
+        )
+    return input_ids
+
+
 def pack_features(input_features: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Pack features [batch, frames, features]; also returns their cu_seqlens.
 

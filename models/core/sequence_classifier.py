@@ -38,16 +38,7 @@ class SequenceClassifier(ParametersMixin, PretrainedModel):
     has_token_types: ClassVar[bool] = True  # in `forward`, and as a second column of features
 
     forward = declare_forward(
-        LOGITS,
-        (
-            "input_ids",
-            "attention_mask",
-            "token_type_ids",
-            "position_ids",
-            "inputs_embeds",
-            "labels",
-            *OUTPUT_FLAGS,
-        ),
+        LOGITS, f"input_ids attention_mask token_type_ids position_ids inputs_embeds labels {OUTPUT_FLAGS}"
     )
 
     @property

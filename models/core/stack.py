@@ -19,7 +19,7 @@ from .attention import DecoderAttention, HeadMask, PackedAttention, StackAttenti
 from .forward import OUTPUT_FLAGS, declare_forward
 from .layers import run_layers
 from .outputs import BaseModelOutputWithPastAndCrossAttentions, ModelOutput
-from .padding import TokenMasks, as_mask, pack_heads, pad_weights, unpack_all
+from .padding import TokenMasks, as_mask, check_inputs, pack_heads, pad_weights, unpack_all
 from .past_key_values import KeyValues, extend_key_values, is_cache, read_key_values
 
 # The first line of every stack's `forward`.
@@ -176,18 +176,8 @@ class TransformerStack(nn.Module):
     # The order of BART and Speech2Text; other families declare their own.
     forward = declare_forward(
         HIDDEN_STATES,
-        (
-            "input_ids",
-            "attention_mask",
-            "encoder_hidden_states",
-            "encoder_attention_mask",
-            "head_mask",
-            "cross_attn_head_mask",
-            "past_key_values",
-            "inputs_embeds",
-            "use_cache",
-            *OUTPUT_FLAGS,
-        ),
+        "input_ids attention_mask encoder_hidden_states encoder_attention_mask head_mask "
+        f"cross_attn_head_mask past_key_values inputs_embeds use_cache {OUTPUT_FLAGS}",
     )
 
     def forward_named(self, **inputs: Any) -> ModelOutput:
@@ -218,7 +208,8 @@ class TransformerStack(nn.Module):
         """
         sizes, config = self.sizes, self.config
         self.check_token_types(token_type_ids)
-        inputs = self._inputs(input_ids, inputs_embeds)
+        vocabulary = self.get_input_embeddings().weight.shape[0]
+        inputs = check_inputs(input_ids, inputs_embeds, vocabulary, sizes.width, self.argument_prefix)
         past = read_key_values(past_key_values, sizes.layers, with_cross=self.needs_encoder)
         masks = self._masks(inputs, attention_mask, encoder_hidden_states, encoder_attention_mask, past)
         shape = sizes.layers, sizes.heads
@@ -306,31 +297,6 @@ class TransformerStack(nn.Module):
         if past is not None and past.has_cross:
             return [_packed_pair(layer[2:], masks.source) for layer in past]
         return None if encoded is None else self.cross_key_values(pack(encoded, masks.source))
-
-    def _inputs(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
-        """Token ids or embeddings, whichever were given, checked."""
-        prefix, width = self.argument_prefix, self.sizes.width
-        vocabulary = self.get_input_embeddings().weight.shape[0]
-        if inputs_embeds is not None and input_ids is None:
-            if inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != width:
-                raise ValueError(
-                    f"{prefix}inputs_embeds must be [batch, target, {width}], got {list(inputs_embeds.shape)}"
-                )
-            return inputs_embeds
-        if input_ids is None or inputs_embeds is not None:
-            raise ValueError(
-                f"give the decoder either {prefix}input_ids (or labels), or else {prefix}inputs_embeds"
-                if prefix
-                else "give either input_ids or inputs_embeds"
-            )
-        if input_ids.dim() != 2:
-            raise ValueError(f"{prefix}input_ids must be [batch, target], got {list(input_ids.shape)}")
-        if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocabulary:
-            raise ValueError(
-                f"{prefix}input_ids go from {int(input_ids.min())} to {int(input_ids.max())}, and the model "
-                f"knows tokens 0 to {vocabulary - 1}"
-            )
-        return input_ids
 
     def _masks(
         self,

@@ -106,7 +106,7 @@ class DistilBertModel(TransformerStack, ParametersMixin, DistilBertCheckpoint):
     has_cross_attention = False
 
     forward = declare_forward(
-        HIDDEN_STATES, ("input_ids", "attention_mask", "inputs_embeds", "position_ids", *OUTPUT_FLAGS)
+        HIDDEN_STATES, f"input_ids attention_mask inputs_embeds position_ids {OUTPUT_FLAGS}"
     )
 
     def __init__(self, config: DistilBertConfig) -> None:
@@ -159,8 +159,7 @@ class DistilBertForSequenceClassification(SequenceClassifier, DistilBertCheckpoi
     has_token_types: ClassVar[bool] = False
 
     forward = declare_forward(
-        LOGITS,
-        ("input_ids", "attention_mask", "inputs_embeds", "labels", "position_ids", *OUTPUT_FLAGS),
+        LOGITS, f"input_ids attention_mask inputs_embeds labels position_ids {OUTPUT_FLAGS}"
     )
 
     def __init__(self, config: DistilBertConfig) -> None:

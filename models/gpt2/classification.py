@@ -31,7 +31,7 @@ class LastTokenClassifier(SequenceClassifier):
     forward = declare_forward(
         f"{LOGITS} A text is read at its last token that is not `pad_token_id`, or at its first where all "
         "are, and with inputs_embeds or without a `pad_token_id` at its last.",
-        (*GPT_INPUTS, "labels", "use_cache", *OUTPUT_FLAGS),
+        f"{GPT_INPUTS} labels use_cache {OUTPUT_FLAGS}",
     )
 
     def __init__(self, config: Any) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..core.causal_lm import NEXT_TOKEN_LOGITS, CausalLM
 from ..core.config import PretrainedConfig
-from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.forward import ENCODER_OUTPUT, OUTPUT_FLAGS, declare_forward
 from ..core.model import PretrainedModel
 from ..core.parameters import ParametersMixin
 from ..core.stack import HIDDEN_STATES, PositionIndexer, StackSizes, TransformerStack, embed_tokens
@@ -14,15 +14,7 @@ from .config import GPT2Config
 from .layers import GPT2MLP, Conv1D, GPT2Attention, GPT2Block
 
 # Arguments of `forward` in the order of GPT-2's and GPT-Neo's models.
-GPT_INPUTS = (
-    "input_ids",
-    "past_key_values",
-    "attention_mask",
-    "token_type_ids",
-    "position_ids",
-    "inputs_embeds",
-)
-ENCODER_OUTPUT = ("encoder_hidden_states", "encoder_attention_mask")
+GPT_INPUTS = "input_ids past_key_values attention_mask token_type_ids position_ids inputs_embeds"
 
 
 class GPT2Checkpoint(PretrainedModel):
@@ -79,7 +71,7 @@ class GPT2Model(GPTStack, ParametersMixin, GPT2Checkpoint):
         phase: of `linear`: "encode" for whole texts at once, "decode" for token by token.
     """
 
-    forward = declare_forward(HIDDEN_STATES, (*GPT_INPUTS, *ENCODER_OUTPUT, "use_cache", *OUTPUT_FLAGS))
+    forward = declare_forward(HIDDEN_STATES, f"{GPT_INPUTS} {ENCODER_OUTPUT} use_cache {OUTPUT_FLAGS}")
 
     def __init__(self, config: GPT2Config, phase: str = "encode") -> None:
         super().__init__(config)
@@ -114,8 +106,7 @@ class GPT2LMHeadModel(CausalLM, GPT2Checkpoint):
     tied_weights: ClassVar[dict[str, str]] = {"lm_head.weight": "transformer.wte.weight"}
 
     forward = declare_forward(
-        NEXT_TOKEN_LOGITS,
-        (*GPT_INPUTS, *ENCODER_OUTPUT, "labels", "use_cache", "logits_to_keep", *OUTPUT_FLAGS),
+        NEXT_TOKEN_LOGITS, f"{GPT_INPUTS} {ENCODER_OUTPUT} labels use_cache logits_to_keep {OUTPUT_FLAGS}"
     )
 
     def __init__(self, config: GPT2Config) -> None:

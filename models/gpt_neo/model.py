@@ -93,7 +93,7 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
 
     has_cross_attention = False
 
-    forward = declare_forward(HIDDEN_STATES, (*GPT_INPUTS, "use_cache", *OUTPUT_FLAGS))
+    forward = declare_forward(HIDDEN_STATES, f"{GPT_INPUTS} use_cache {OUTPUT_FLAGS}")
 
     def __init__(self, config: GPTNeoConfig) -> None:
         super().__init__(config)

@@ -34,32 +34,13 @@ class BiasedAttention(StackAttention):
         super().__init__(cu_query, cu_key, **options)
         self.bias = bias_table, buckets
 
-    def weigh(self, query: Tensor, key: Tensor, scale: float, window: int | None) -> list[Tensor]:
-        """Attention weights of each sequence, [heads, queries, keys]."""
-        return biased_weights(
-            query,
-            key,
-            self.cu_query,
-            self.cu_key,
-            *self.bias,
-            causal=self.causal,
-            scale=scale,
-            dropout=self.dropout,
-        )
+    def weigh(self, query: Tensor, key: Tensor, **options: Any) -> list[Tensor]:
+        """Attention weights of each sequence, [heads, queries, keys]; options are the kernel's."""
+        return biased_weights(query, key, self.cu_query, self.cu_key, *self.bias, **options)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
         """Mixed values, [tokens, heads, d_kv]."""
-        return biased_attention(
-            query,
-            key,
-            value,
-            self.cu_query,
-            self.cu_key,
-            *self.bias,
-            causal=self.causal,
-            scale=scale,
-            dropout=self.dropout,
-        )
+        return biased_attention(query, key, value, self.cu_query, self.cu_key, *self.bias, **options)
 
 
 class T5LayerNorm(nn.Module):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.attention import DecoderAttention, StackAttention
-from ..core.classification import ClassificationHead, labels_of
+from ..core.classification import ClassificationHead
 from ..core.config import PretrainedConfig
 from ..core.encoder_decoder import TextToTextModel
 from ..core.encoder_decoder_classifier import TextToTextClassifier
@@ -154,6 +154,7 @@ class T5ForSequenceClassification(T5Checkpoint, TextToTextClassifier):
         config: sizes and constants; weights are fresh.
     """
 
+    base_class = T5Model
     base_name: ClassVar[str] = "transformer"
     base_prefix: ClassVar[str | tuple[str, ...]] = "transformer."
     ignored_keys: ClassVar[tuple[str, ...]] = (
@@ -163,11 +164,3 @@ class T5ForSequenceClassification(T5Checkpoint, TextToTextClassifier):
     tied_weights: ClassVar[dict[str, str]] = {
         f"transformer.{name}": f"transformer.{home}" for name, home in T5Model.tied_weights.items()
     }
-
-    def __init__(self, config: T5Config) -> None:
-        super().__init__(config)
-        self.transformer = T5Model(config)
-        self.classification_head = ClassificationHead(
-            config.d_model, labels_of(config), config.classifier_dropout
-        )
-        self.initialize()

@@ -16,23 +16,14 @@ from ..core.forward import OUTPUT_FLAGS, declare_forward
 from ..core.layers import apply_linear
 from ..core.model import PretrainedModel
 from ..core.outputs import ModelOutput
-from ..core.padding import as_mask, pad_weights, unpack_all
+from ..core.padding import as_mask, check_inputs, pad_weights, unpack_all
 from ..core.parameters import ParametersMixin
 from ..core.sequence_classifier import LOGITS, SequenceClassifier
 from ..core.stack import HIDDEN_STATES
 from .config import XLNetConfig
 from .layers import Layout, XLNetLayer, XLNetRelativeAttention, position_features
 
-XLNET_INPUTS = (
-    "input_ids",
-    "attention_mask",
-    "mems",
-    "perm_mask",
-    "target_mapping",
-    "token_type_ids",
-    "input_mask",
-    "inputs_embeds",
-)
+_TEXT = "input_ids attention_mask mems perm_mask target_mapping token_type_ids input_mask inputs_embeds"
 
 
 @dataclass
@@ -107,7 +98,7 @@ class XLNetModel(XLNetCheckpoint, ParametersMixin):
     forward = declare_forward(
         f"{HIDDEN_STATES} token_type_ids are any numbers: scores depend on equality alone; None is the same "
         "as all alike but for the last bit.",
-        (*XLNET_INPUTS, "use_mems", *OUTPUT_FLAGS),
+        f"{_TEXT} use_mems {OUTPUT_FLAGS}",
     )
 
     def forward_named(self, **inputs: Any) -> XLNetModelOutput:
@@ -139,7 +130,7 @@ class XLNetModel(XLNetCheckpoint, ParametersMixin):
                     "without; leave it out"
                 )
         config = self.config
-        inputs = self._inputs(input_ids, inputs_embeds)
+        inputs = check_inputs(input_ids, inputs_embeds, *self.word_embedding.weight.shape)
         mask = self._mask(inputs, attention_mask, input_mask)
         segments = None
         if token_type_ids is not None:
@@ -209,27 +200,6 @@ class XLNetModel(XLNetCheckpoint, ParametersMixin):
             if states is not None:
                 states.append(hidden)
         return F.dropout(hidden, config.dropout, training)
-
-    def _inputs(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
-        """Token ids or embeddings, whichever were given, checked."""
-        width, vocabulary = self.config.d_model, self.word_embedding.weight.shape[0]
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give either input_ids or inputs_embeds")
-        if inputs_embeds is not None:
-            if inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != width:
-                raise ValueError(
-                    f"inputs_embeds must be [batch, tokens, {width}], got {list(inputs_embeds.shape)}"
-                )
-            return inputs_embeds
-        assert input_ids is not None
-        if input_ids.dim() != 2:
-            raise ValueError(f"input_ids must be [batch, tokens], got {list(input_ids.shape)}")
-        if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocabulary:
-            raise ValueError(
-                f"input_ids go from {int(input_ids.min())} to {int(input_ids.max())}, and the model knows "
-                f"tokens 0 to {vocabulary - 1}"
-            )
-        return input_ids
 
     def _mask(self, inputs: Tensor, attention_mask: Tensor | None, input_mask: Tensor | None) -> Tensor:
         """True for tokens that are there, bool [batch, tokens]."""
@@ -301,7 +271,7 @@ class XLNetForSequenceClassification(SequenceClassifier, XLNetCheckpoint):
     ignored_keys: ClassVar[tuple[str, ...]] = XLNetCheckpoint.ignored_keys[:1]
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^(sequence_summary|logits_proj)\.",)
 
-    forward = declare_forward(LOGITS, (*XLNET_INPUTS, "labels", "use_mems", *OUTPUT_FLAGS))
+    forward = declare_forward(LOGITS, f"{_TEXT} labels use_mems {OUTPUT_FLAGS}")
 
     def __init__(self, config: XLNetConfig) -> None:
         super().__init__(config)
