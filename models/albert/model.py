@@ -144,9 +144,9 @@ class AlbertModel(TransformerStack, ParametersMixin, AlbertCheckpoint):
             layer for group in chosen for layer in cast(AlbertLayerGroup, group).albert_layers
         )
 
-    def embed(self, inputs: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
+    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Embed tokens: [tokens, hidden_size], with dropout before the map to the layers' width."""
-        narrow = self.embeddings(inputs, rows, token_types)
+        narrow = self.embeddings(inputs, position_ids, token_types)
         narrow = F.dropout(narrow, self.config.hidden_dropout_prob, self.training)
         return apply_linear(self.encoder.embedding_hidden_mapping_in, narrow)
 

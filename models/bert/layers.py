@@ -32,22 +32,22 @@ class BertEmbeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
         self.LayerNorm = nn.LayerNorm(width, config.layer_norm_eps)
 
-    def forward(self, inputs: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Embed tokens: [tokens, width].
 
         Args:
             inputs: token ids, int [tokens], or instead of them embeddings [tokens, width].
-            rows: int [tokens], of the position table.
+            position_ids: int [tokens], rows of the position table.
             token_types: int [tokens]; 0 by default.
         """
         table, positions = self.word_embeddings.weight, self.position_embeddings.weight
         if inputs.dim() == 2:
-            hidden = add_positions(inputs.to(positions.dtype), rows, positions, 1.0)
+            hidden = add_positions(inputs.to(positions.dtype), position_ids, positions, 1.0)
         elif torch.is_grad_enabled() and table.requires_grad:
             # By modules, whose padding rows get no gradient, as in transformers.
-            hidden = self.word_embeddings(inputs) + self.position_embeddings(rows)
+            hidden = self.word_embeddings(inputs) + self.position_embeddings(position_ids)
         else:
-            hidden = embedding(inputs, rows, table, positions, 1.0)
+            hidden = embedding(inputs, position_ids, table, positions, 1.0)
         types = self.token_type_embeddings.weight
         return normalize(self.LayerNorm, hidden + (types[0] if token_types is None else types[token_types]))
 

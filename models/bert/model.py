@@ -103,14 +103,14 @@ class BertModel(TransformerStack, ParametersMixin, BertCheckpoint):
     @property
     def positions(self) -> PositionIndexer:
         """Rows of the position table that tokens read."""
-        rows, padding = self.config.max_position_embeddings, self.config.pad_token_id
+        count, padding = self.config.max_position_embeddings, self.config.pad_token_id
         if self.counts_from_padding:
-            return PositionIndexer(padding + 1, rows - padding - 1, padding)
-        return PositionIndexer(0, rows)
+            return PositionIndexer(padding + 1, count - padding - 1, padding)
+        return PositionIndexer(0, count)
 
-    def embed(self, inputs: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
+    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Embed tokens, before dropout: [tokens, width]."""
-        return self.embeddings(inputs, rows, token_types)
+        return self.embeddings(inputs, position_ids, token_types)
 
     def check_token_types(self, token_types: Tensor | None) -> None:
         """Check that token types exist; raises ValueError with those that there are."""

@@ -81,10 +81,10 @@ class FairseqStack(TransformerStack):
         """Norm of the last layer's output, where layers normalize their input."""
         return self.layer_norm if self.norms_last else None
 
-    def embed(self, inputs: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
+    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Embed tokens, before dropout: [tokens, d_model]; there are no token types."""
         table, scale = self.embed_positions.table, embedding_scale(self.config)
-        embedded = embed_tokens(inputs, rows, self.embed_tokens, table, scale)
+        embedded = embed_tokens(inputs, position_ids, self.embed_tokens, table, scale)
         return normalize(self.layernorm_embedding, embedded) if self.norms_embedding else embedded
 
 

@@ -40,12 +40,12 @@ class StackSizes:
 
 @dataclass(frozen=True)
 class PositionIndexer:
-    """Row of the position table for each token of a sequence.
+    """Position ids of tokens: the rows of the position table that they read.
 
     Args:
         first: row of a sequence's first token: 0 in BERT, 2 in BART, one behind the padding token's number in
             RoBERTa and Speech2Text.
-        limit: tokens that there are rows for.
+        limit: tokens of the longest sequence.
         padding: a token that reads row `first - 1` wherever it stands, and that a call of several tokens does
             not count (RoBERTa, Speech2Text). None where all tokens are alike.
     """
@@ -55,12 +55,12 @@ class PositionIndexer:
     padding: int | None = None
 
     def of_step(self, token_ids: Tensor, positions: Tensor) -> Tensor:
-        """Rows [tokens] for packed tokens at positions 0, 1, ... of their sequences."""
-        rows = positions + self.first
-        return rows if self.padding is None else torch.where(token_ids == self.padding, self.first - 1, rows)
+        """Position ids [tokens] of packed tokens at positions 0, 1, ... of their sequences."""
+        ids = positions + self.first
+        return ids if self.padding is None else torch.where(token_ids == self.padding, self.first - 1, ids)
 
     def of_sequences(self, token_ids: Tensor, cu_seqlens: Tensor) -> Tensor:
-        """Rows [tokens] for packed whole sequences, of cu_seqlens int32 [n + 1]; lengths are not checked."""
+        """Position ids [tokens] of packed whole sequences; their lengths are not checked."""
         positions = positions_within(cu_seqlens, token_ids.shape[0])
         if self.padding is None:
             return positions + self.first
@@ -71,12 +71,12 @@ class PositionIndexer:
         return (order - before) * counted + (self.first - 1)
 
     def of_call(self, inputs: Tensor, masks: TokenMasks) -> Tensor:
-        """Rows [tokens], packed, of token ids [batch, target] or of embeddings [batch, target, width].
+        """Position ids [tokens], packed, of token ids [batch, target] or embeddings [batch, target, width].
 
         Every embedding counts, since none shows that it is the padding token's.
 
         Raises:
-            ValueError: more tokens than there are rows.
+            ValueError: more tokens than `limit`.
         """
         counted = masks.target
         if self.padding is not None and inputs.dim() == 2:
@@ -156,12 +156,12 @@ class TransformerStack(nn.Module):
         owner, _, name = self.embedding_name.rpartition(".")
         setattr(self.get_submodule(owner), name, value)
 
-    def embed(self, inputs: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
+    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Embed tokens, before dropout: [tokens, width].
 
         Args:
             inputs: token ids [tokens], or instead of them embeddings [tokens, width].
-            rows: int64 [tokens], of the position table.
+            position_ids: int64 [tokens], rows of the position table.
             token_types: int64 [tokens], for families that have types; None for type 0.
         """
         raise NotImplementedError
@@ -229,13 +229,13 @@ class TransformerStack(nn.Module):
         )
         records_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         states: list[Tensor] | None = [] if records_states else None
-        rows = self._rows(inputs, position_ids, masks)
+        packed_ids = self._position_ids(inputs, position_ids, masks)
         types = None if token_type_ids is None else _pack_numbers(token_type_ids, "token_type_ids", masks)
-        embedded = self.embed(pack(inputs, masks.target), rows, types)
+        embedded = self.embed(pack(inputs, masks.target), packed_ids, types)
         hidden = self.run_packed(embedded, attention, states)
         returned = None
         returns_past = self.causal and (config.use_cache if use_cache is None else use_cache)
-        # A call of which layer drop skipped a layer leaves no keys of it to go on from.
+        # A call in which layer drop skipped a layer has none of its keys for a next one.
         if (returns_past or is_cache(past_key_values)) and len(attention.key_values) == sizes.layers:
             own = [attention.key_values[layer] for layer in range(sizes.layers)]
             returned = extend_key_values(past_key_values, past, own, attention.cross_key_values, masks)
@@ -266,9 +266,9 @@ class TransformerStack(nn.Module):
             token_types: int64 [tokens], for families that have types.
             selected: int64, indices of the tokens to return, as in `run_layers`; all by default.
         """
-        rows = self.positions.of_sequences(token_ids, cu_seqlens)
+        position_ids = self.positions.of_sequences(token_ids, cu_seqlens)
         attention = self.packed_attention(cu_seqlens, cu_seqlens)
-        return self.run_packed(self.embed(token_ids, rows, token_types), attention, selected=selected)
+        return self.run_packed(self.embed(token_ids, position_ids, token_types), attention, selected=selected)
 
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each layer's cross-attention keys and values, [source tokens, heads, head_dim] each."""
@@ -308,22 +308,24 @@ class TransformerStack(nn.Module):
     ) -> TokenMasks:
         """Masks of the call's tokens, its past and its encoder, whose sizes must agree."""
         batch, target = inputs.shape[:2]
-        rows, source = batch, 0
+        encoded_batch, source = batch, 0
         if encoded is not None:
             self._check_encoded(encoded)
-            rows, source = encoded.shape[:2]
+            encoded_batch, source = encoded.shape[:2]
         elif past is None and self.needs_encoder:
-            raise ValueError("encoder_hidden_states is missing; give what the encoder returned")
+            raise ValueError("encoder_hidden_states is missing; give the encoder's output")
         if past is not None and past.has_cross:
             size = past[0][2].shape[0], past[0][2].shape[2]
-            if encoded is not None and size != (rows, source):
+            if encoded is not None and size != (encoded_batch, source):
                 raise ValueError(
                     f"past_key_values is of an encoder output {list(size)}, and encoder_hidden_states is "
-                    f"{[rows, source]}; give that output again, or leave it out"
+                    f"{[encoded_batch, source]}; give that output again, or leave it out"
                 )
-            rows, source = size
-        if rows != batch:
-            raise ValueError(f"the decoder was given {batch} rows, and the encoder's output has {rows}")
+            encoded_batch, source = size
+        if encoded_batch != batch:
+            raise ValueError(
+                f"the decoder was given {batch} rows, and the encoder's output has {encoded_batch}"
+            )
         if past is not None:
             self._check_past(past, batch)
         length = past.get_seq_length() if past is not None else 0
@@ -352,37 +354,37 @@ class TransformerStack(nn.Module):
                 f"encoder_hidden_states must be [batch, source, {width}], got {list(encoded.shape)}"
             )
 
-    def _rows(self, inputs: Tensor, position_ids: Tensor | None, masks: TokenMasks) -> Tensor:
+    def _position_ids(self, inputs: Tensor, position_ids: Tensor | None, masks: TokenMasks) -> Tensor:
         if position_ids is None:
             return self.positions.of_call(inputs, masks)
-        rows = _pack_numbers(position_ids, "position_ids", masks)
+        packed = _pack_numbers(position_ids, "position_ids", masks)
         most = self.positions.first + self.positions.limit - 1
-        if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) <= most:
+        if packed.numel() and not 0 <= int(packed.min()) <= int(packed.max()) <= most:
             raise ValueError(
-                f"position_ids go from {int(rows.min())} to {int(rows.max())}, and the model has positions "
-                f"0 to {most}"
+                f"position_ids go from {int(packed.min())} to {int(packed.max())}, and the model has "
+                f"positions 0 to {most}"
             )
-        return rows
+        return packed
 
 
 def embed_tokens(
-    inputs: Tensor, rows: Tensor, table: nn.Embedding, position_table: Tensor, scale: float = 1.0
+    inputs: Tensor, position_ids: Tensor, table: nn.Embedding, position_table: Tensor, scale: float = 1.0
 ) -> Tensor:
-    """`table(inputs) * scale + position_table[rows]`; embeddings instead of tokens are scaled already.
+    """`table(inputs) * scale + position_table[position_ids]`; embeddings are scaled already.
 
     Args:
         inputs: token ids [tokens] or embeddings [tokens, width].
-        rows: int64 [tokens].
+        position_ids: int64 [tokens].
         table: token embedding.
         position_table: [positions, width].
         scale: of the token embeddings.
     """
     if inputs.dim() == 2:
-        return add_positions(inputs.to(position_table.dtype), rows, position_table, 1.0)
+        return add_positions(inputs.to(position_table.dtype), position_ids, position_table, 1.0)
     if torch.is_grad_enabled() and table.weight.requires_grad:
         # Through the module, whose padding row gets no gradient, as in transformers.
-        return add_positions(table(inputs), rows, position_table, scale)
-    return embedding(inputs, rows, table.weight, position_table, scale)
+        return add_positions(table(inputs), position_ids, position_table, scale)
+    return embedding(inputs, position_ids, table.weight, position_table, scale)
 
 
 def _packed_pair(pair: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:

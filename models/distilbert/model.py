@@ -46,9 +46,9 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.dim)
         self.LayerNorm = nn.LayerNorm(config.dim, _EPS)
 
-    def forward(self, inputs: Tensor, rows: Tensor) -> Tensor:
-        """Token ids [tokens], or embeddings, at rows of the position table to [tokens, dim]."""
-        embedded = embed_tokens(inputs, rows, self.word_embeddings, self.position_embeddings.weight)
+    def forward(self, inputs: Tensor, position_ids: Tensor) -> Tensor:
+        """Embed token ids [tokens], or embeddings, at their positions: [tokens, dim]."""
+        embedded = embed_tokens(inputs, position_ids, self.word_embeddings, self.position_embeddings.weight)
         return normalize(self.LayerNorm, embedded)
 
 
@@ -140,9 +140,9 @@ class DistilBertModel(TransformerStack, ParametersMixin, DistilBertCheckpoint):
         """Rows of the position table that tokens read."""
         return PositionIndexer(0, self.config.max_position_embeddings)
 
-    def embed(self, inputs: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
+    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Embed tokens, before dropout: [tokens, dim]; there are no token types."""
-        return self.embeddings(inputs, rows)
+        return self.embeddings(inputs, position_ids)
 
 
 class DistilBertForSequenceClassification(SequenceClassifier, DistilBertCheckpoint):

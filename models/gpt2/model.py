@@ -57,9 +57,9 @@ class GPTStack(TransformerStack):
         """Norm of the last layer's output."""
         return self.ln_f
 
-    def embed(self, inputs: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
+    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Embed tokens, before dropout: [tokens, width]; token types are tokens too."""
-        embedded = embed_tokens(inputs, rows, self.wte, self.wpe.weight)
+        embedded = embed_tokens(inputs, position_ids, self.wte, self.wpe.weight)
         return embedded if token_types is None else embedded + self.wte(token_types)
 
 

@@ -1,7 +1,7 @@
 """T5's layers (arXiv 1910.10683) on packed tokens: no biases, RMS norms before each part, scores not scaled.
 
 Where weights are float16 the second map of the feed-forward part, `wo`, stays in float32, since its outputs
-do not fit a half; from the first of them on, what layers hand to one another is float32 too.
+do not fit a half; from the first of them on, hidden states are float32 too.
 """
 
 from typing import Any

@@ -51,10 +51,10 @@ class T5Stack(TransformerStack):
         """Rows of the position table, which T5 does not have."""
         return PositionIndexer(0, _NO_LIMIT)
 
-    def embed(self, inputs: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
+    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Embed tokens, before dropout: [tokens, d_model]; there are neither positions nor token types."""
         zero = self.embed_tokens.weight.new_zeros(1, self.config.d_model)
-        return embed_tokens(inputs, torch.zeros_like(rows), self.embed_tokens, zero)
+        return embed_tokens(inputs, torch.zeros_like(position_ids), self.embed_tokens, zero)
 
     def packed_attention(self, cu_query: Tensor, cu_key: Tensor, **options: Any) -> StackAttention:
         """Self-attention with the biases of the first layer."""
