@@ -279,9 +279,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"inputs_embeds": torch.ones(2, 3, 24)}, "give either input_ids or inputs_embeds"),
     (
         {"input_ids": None, "inputs_embeds": torch.ones(2, 3, 9)},
-        r"inputs_embeds must be \[batch, target, 24\], got \[2, 3, 9\]",
+        r"inputs_embeds must be \[batch, tokens, 24\], got \[2, 3, 9\]",
     ),
-    ({"input_ids": TOKENS[0]}, r"input_ids must be \[batch, target\], got \[3\]"),
+    ({"input_ids": TOKENS[0]}, r"input_ids must be \[batch, tokens\], got \[3\]"),
     ({"input_ids": TOKENS + 25}, "input_ids go from 29 to 29, and the model knows tokens 0 to 28"),
     ({"attention_mask": torch.ones(2, 4)}, r"^attention_mask must be \[2, 3\], got \[2, 4\]"),
     ({"input_ids": torch.full((2, 41), 4)}, "41 decoder tokens, and the model has 40 positions; give fewer"),
