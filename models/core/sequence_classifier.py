@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ...kernels.runtime.packing import cumulative, pack
+from ...scheduler.model_protocol import Task
 from .classification import classification_loss, first_token, one_each
 from .forward import OUTPUT_FLAGS, declare_forward
 from .model import PretrainedModel
@@ -31,6 +32,7 @@ class SequenceClassifier(ParametersMixin, PretrainedModel):
     positions are right, and the token is the first column's too.)
     """
 
+    task: ClassVar[Task] = Task.SEQUENCE_CLASSIFICATION
     base_name: ClassVar[str]  # attribute of the model without a head, and its prefix in checkpoints
     pooling: ClassVar[Pooling] = staticmethod(first_token)
     output_class: ClassVar[type[ModelOutput]] = SequenceClassifierOutput
