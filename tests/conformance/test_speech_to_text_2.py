@@ -73,9 +73,11 @@ def test_speech_to_text_2_agrees_with_head_masks_without_an_encoder_and_step_by_
     assert_close(model(**inputs, **golden.part("masks")).logits, golden.tensors["masked.logits"], 1e-5)
     assert_close(model(tokens).logits, golden.tensors["alone.logits"], 1e-5)
     past, steps = None, []
-    for place in range(tokens.shape[1]):
+    for position in range(tokens.shape[1]):
         # A padding token that was generated counts from then on, and not where all tokens come at once.
-        output = model(tokens[:, place : place + 1], encoder_hidden_states=encoded, past_key_values=past)
+        output = model(
+            tokens[:, position : position + 1], encoder_hidden_states=encoded, past_key_values=past
+        )
         past = output.past_key_values
         steps.append(output.logits)
     assert_close(torch.cat(steps, dim=1), golden.tensors["steps.logits"], 1e-5)

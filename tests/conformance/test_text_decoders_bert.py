@@ -143,13 +143,17 @@ def test_the_loss_agrees_and_so_does_what_comes_with_it(models: Models) -> None:
 @torch.inference_mode()
 def test_arguments_come_in_the_same_order(models: Models) -> None:
     tokens, encoded = models.tokens(5), models.encoded(3)
-    mask, types, places = torch.ones(1, 5, dtype=torch.int64), torch.zeros_like(tokens), torch.arange(5)[None]
+    mask, types, positions = (
+        torch.ones(1, 5, dtype=torch.int64),
+        torch.zeros_like(tokens),
+        torch.arange(5)[None],
+    )
     source_mask = torch.ones(1, 3, dtype=torch.int64)
     if models.theirs.config.model_type == "gpt2":
-        given = (tokens, None, mask, types, places + 3, None, encoded, source_mask)
+        given = (tokens, None, mask, types, positions + 3, None, encoded, source_mask)
         labels, rest = (tokens, False), (None, False, 3)
     else:
-        given = (tokens, mask, types, places + 7, None, encoded, source_mask)
+        given = (tokens, mask, types, positions + 7, None, encoded, source_mask)
         labels, rest = (tokens, None, False), (None, None, False, 3)
     for more in (labels, rest):
         wanted, output = models.theirs(*given, *more), models.ours(*given, *more)

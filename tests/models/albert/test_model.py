@@ -1,4 +1,4 @@
-"""What ALBERT has of its own beside BERT; conformance with transformers is in tests/conformance."""
+"""ALBERT's differences from BERT; conformance with transformers is in tests/conformance."""
 
 from typing import Any
 

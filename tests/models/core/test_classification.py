@@ -1,4 +1,4 @@
-"""Classification's labels and losses against transformers, and what is read of packed sequences."""
+"""Labels and losses against transformers, and poolings of packed sequences."""
 
 import json
 import warnings
@@ -175,7 +175,7 @@ def test_first_and_last_tokens_are_each_sequence_s_own():
     assert torch.equal(PACKED[last_indices(cu_seqlens)], torch.stack([part[-1] for part in parts]))
 
 
-def test_the_last_row_that_counts_is_found_and_without_one_the_first():
+def test_the_last_token_that_counts_is_found_and_without_one_the_first():
     counted = torch.tensor([1, 1, 0, 0, 0, 1, 0, 1, 0, 1, 1]).bool()
     found = PACKED[last_indices(cumulative(LENGTHS), counted)]
     assert torch.equal(found, PACKED[[1, 3, 7, 10]])

@@ -1,4 +1,4 @@
-"""Of the last layer a classifier's request has computed what is read, and nothing else changes."""
+"""Selected tokens: the last layer computes those that a classifier reads, with the same bits."""
 
 import pytest
 import torch
@@ -36,15 +36,15 @@ def model(request):
 
 
 @torch.inference_mode()
-def test_a_row_that_is_wanted_has_the_bits_that_it_has_among_all(model):
+def test_a_selected_token_has_the_bits_that_it_has_among_all(model):
     token_ids = torch.randint(3, 50, (sum(LENGTHS),), generator=torch.Generator().manual_seed(1))
     cu_tokens = cumulative(LENGTHS)
     whole = model.base.forward_sequences(token_ids, cu_tokens)
-    wanted = torch.tensor([0, 7, 20, 49, 2])
-    assert torch.equal(model.base.forward_sequences(token_ids, cu_tokens, selected=wanted), whole[wanted])
+    selected = torch.tensor([0, 7, 20, 49, 2])
+    assert torch.equal(model.base.forward_sequences(token_ids, cu_tokens, selected=selected), whole[selected])
 
 
-def test_the_last_layer_maps_no_more_rows_than_there_are_texts(model, monkeypatch):
+def test_the_last_layer_maps_no_more_tokens_than_there_are_texts(model, monkeypatch):
     rows: list[int] = []
     modules = (
         "core.layers",

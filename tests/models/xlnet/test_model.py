@@ -227,9 +227,9 @@ def test_a_language_models_checkpoint_gets_a_fresh_head_and_says_so(tmp_path: Pa
     model = classifier()
     model.save_pretrained(tmp_path)
     held = load_file(tmp_path / "model.safetensors")
-    kept = {name: tensor for name, tensor in held.items() if name.startswith("transformer.")}
+    body = {name: tensor for name, tensor in held.items() if name.startswith("transformer.")}
     heads = {"lm_loss.weight": torch.zeros(31, 24), "lm_loss.bias": torch.zeros(31)}
-    save_file(kept | heads, tmp_path / "model.safetensors")
+    save_file(body | heads, tmp_path / "model.safetensors")
     with pytest.warns(UserWarning, match="logits_proj") as caught:
         loaded = tritone.AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=7)
     assert len(caught) == 1
