@@ -97,13 +97,13 @@ class XLNetRelativeAttention(nn.Module):
         return normalize(self.layer_norm, hidden + F.dropout(linear(wide, weight), dropout))
 
     def _heads(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        """[tokens, d_model] by a map [d_model, heads, head_dim]: [tokens, heads, head_dim]."""
+        """[rows, d_model] by a map [d_model, heads, head_dim]: [rows, heads, head_dim]."""
         learning = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
         by_rows = weight.flatten(1).t() if learning else kept(weight, _transposed)
         return linear(hidden, by_rows).view(len(hidden), *weight.shape[1:])
 
     def _position_key(self, layout: Layout) -> Tensor:
-        """Keys of distances -limit to limit, [2 * limit + 1, heads, head_dim]."""
+        """The keys of distances -limit to limit, [2 * limit + 1, heads, head_dim]."""
         if layout.positions is not None:
             return self._heads(layout.positions, self.r)
         limit = layout.limit
