@@ -1,27 +1,16 @@
-"""Speech2Text (fairseq S2T, arXiv 2010.05171): log-mel frames in, tokens out.
+"""Speech2Text (fairseq S2T, arXiv 2010.05171): log-mel frames in, tokens out."""
 
-Everything inside runs on packed tokens. Padded tensors exist only in `forward`, of the models and of
-their encoder and decoder, which packs what it is given and unpacks what it returns.
-"""
-
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ...kernels.linear.gemm import linear
-from ..core.attention import DecoderAttention, HeadMask
+from ..core.attention import HeadMask
+from ..core.causal_lm import CausalLM
 from ..core.config import PretrainedConfig
 from ..core.generation import GenerationMixin
 from ..core.losses import cross_entropy, shift_right
 from ..core.model import PretrainedModel
-from ..core.outputs import (
-    BaseModelOutput,
-    BaseModelOutputWithPastAndCrossAttentions,
-    Seq2SeqLMOutput,
-    Seq2SeqModelOutput,
-    as_asked,
-    as_encoder_output,
-)
+from ..core.outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput, as_asked
 from ..core.parameters import ParametersMixin
 from .config import Speech2TextConfig
 from .decoder import Speech2TextDecoder
@@ -91,52 +80,26 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
         Raises:
             ValueError: inputs that are missing or do not fit, or longer than the model's positions.
         """
-        encoded: BaseModelOutput | None = None
-        if encoder_outputs is not None:
-            encoded = as_encoder_output(encoder_outputs)
-        elif input_features is not None:
-            encoded = cast(
-                BaseModelOutput,
-                self.encoder(
-                    input_features, attention_mask, head_mask, output_attentions, output_hidden_states, True
-                ),
-            )
-        elif past_key_values is None:
-            raise ValueError(
-                "input_features is missing; give features [batch, frames, features] or encoder_outputs"
-            )
-        source_mask = None
-        if attention_mask is not None:
-            width = encoded.last_hidden_state.shape[1] if encoded is not None else None
-            source_mask = self.encoder.token_mask(attention_mask, width)
-        decoded = cast(
-            BaseModelOutputWithPastAndCrossAttentions,
-            self.decoder(
-                decoder_input_ids,
-                decoder_attention_mask,
-                encoded.last_hidden_state if encoded is not None else None,
-                source_mask,
-                decoder_head_mask,
-                cross_attn_head_mask,
-                past_key_values,
-                decoder_inputs_embeds,
-                use_cache,
-                output_attentions,
-                output_hidden_states,
-                True,
-            ),
+        recorded: dict[str, Any] = {
+            "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
+        }
+        encoded, source_mask = self.encoder.encode_for_decoder(
+            input_features, attention_mask, encoder_outputs, past_key_values, head_mask=head_mask, **recorded
         )
-        output = Seq2SeqModelOutput(
-            last_hidden_state=decoded.last_hidden_state,
-            past_key_values=decoded.past_key_values,
-            decoder_hidden_states=decoded.hidden_states,
-            decoder_attentions=decoded.attentions,
-            cross_attentions=decoded.cross_attentions,
-            encoder_last_hidden_state=encoded.last_hidden_state if encoded is not None else None,
-            encoder_hidden_states=encoded.hidden_states if encoded is not None else None,
-            encoder_attentions=encoded.attentions if encoded is not None else None,
+        decoded = self.decoder.run_padded(
+            decoder_input_ids,
+            decoder_inputs_embeds,
+            attention_mask=decoder_attention_mask,
+            encoder_hidden_states=None if encoded is None else encoded.last_hidden_state,
+            encoder_attention_mask=source_mask,
+            head_mask=decoder_head_mask,
+            cross_attn_head_mask=cross_attn_head_mask,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **recorded,
         )
-        return as_asked(output, return_dict, self.config)
+        return as_asked(Seq2SeqModelOutput.from_halves(encoded, decoded), return_dict, self.config)
 
     def get_encoder(self) -> Speech2TextEncoder:
         """The encoder, which takes padded features as in transformers."""
@@ -155,7 +118,7 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
         self.decoder.embed_tokens = value
 
 
-class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, PretrainedModel):
+class Speech2TextForConditionalGeneration(GenerationMixin, CausalLM):
     """Speech2Text with its map to the vocabulary: losses, logits and `generate`.
 
     Args:
@@ -175,7 +138,7 @@ class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, Pret
         self.tie_weights()
         self.adopt_generation_defaults()
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         input_features: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -223,32 +186,12 @@ class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, Pret
             True,
         )
         hidden = inner.last_hidden_state
-        logits = self._logits(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
-        output = Seq2SeqLMOutput(
-            loss=None if labels is None else cross_entropy(logits, labels),
-            logits=logits,
-            past_key_values=inner.past_key_values,
-            decoder_hidden_states=inner.decoder_hidden_states,
-            decoder_attentions=inner.decoder_attentions,
-            cross_attentions=inner.cross_attentions,
-            encoder_last_hidden_state=inner.encoder_last_hidden_state,
-            encoder_hidden_states=inner.encoder_hidden_states,
-            encoder_attentions=inner.encoder_attentions,
-        )
+        logits = self.logits(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+        loss = None if labels is None else cross_entropy(logits, labels)
+        output = Seq2SeqLMOutput.from_base(inner, loss=loss, logits=logits)
         return as_asked(output, return_dict, self.config)
 
-    # What the generation loop drives: packed in, packed out.
-
-    @property
-    def cache_shape(self) -> tuple[int, int, int]:
-        """Layers, heads and head_dim of the keys and values to keep."""
-        heads = self.config.decoder_attention_heads
-        return self.config.decoder_layers, heads, self.config.d_model // heads
-
-    @property
-    def max_length(self) -> int:
-        """Tokens of the longest sequence, the start token counted."""
-        return self.model.decoder.positions.limit
+    # The encoder's half of the generation contract; the decoder's is `CausalLM`'s.
 
     def encoder_length(self, frames: int) -> int:
         """Encoder tokens for so many frames.
@@ -260,24 +203,7 @@ class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, Pret
 
     def encode(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
         """Packed frames [frames, features] to packed tokens [tokens, d_model] and their cu_seqlens."""
-        return self.model.encoder.packed(features, cu_frames)
-
-    def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Each decoder layer's cross-attention keys and values, [tokens, heads, head_dim] each."""
-        return self.model.decoder.cross_key_values(encoded)
-
-    def decode(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
-        """Logits [tokens, vocabulary] of the next token after each of `token_ids` [tokens].
-
-        Args:
-            token_ids: int [tokens].
-            positions: int [tokens], each token's place in its sequence, from 0.
-            attention: the layout and cache to attend in.
-        """
-        return self._logits(self.model.decoder.packed(token_ids, positions, attention))
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        return linear(hidden, self.lm_head.weight, phase="decode")
+        return self.model.encoder.forward_packed(features, cu_frames)
 
     def get_encoder(self) -> Speech2TextEncoder:
         """The encoder, which takes padded features as in transformers."""
@@ -286,10 +212,6 @@ class Speech2TextForConditionalGeneration(GenerationMixin, ParametersMixin, Pret
     def get_decoder(self) -> Speech2TextDecoder:
         """The decoder, which takes padded tokens as in transformers."""
         return self.model.decoder
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The decoder's token embedding."""
-        return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the decoder's token embedding; `tie_weights` makes the output map follow."""
