@@ -1,6 +1,7 @@
 """Transformer layers as fairseq's models have them (BART, MBart, Speech2Text), on packed tokens."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -167,6 +168,7 @@ def run_layers(
     layerdrop: float,
     states: list[Tensor] | None = None,
     wanted: Tensor | None = None,
+    skipped: Callable[[], None] | None = None,
 ) -> Tensor:
     """A stack of layers and the normalization after it, if any.
 
@@ -181,12 +183,15 @@ def run_layers(
         wanted: int64, the rows that are read of the result, for layers that take such; all for None. In the
             last layer the others are queries, keys and values, and what follows attention is left out for
             them: two thirds of that layer.
+        skipped: called for each layer that is skipped.
     """
     if states is not None:
         states.append(hidden)
     for place, layer in enumerate(layers):
         # No draw without layer drop, so that a seed gives dropout the same draws as in transformers.
         if layerdrop and torch.rand(()).item() < layerdrop:
+            if skipped is not None:
+                skipped()
             continue
         if wanted is not None and place == len(layers) - 1:
             hidden, wanted = layer(hidden, attention, wanted), None

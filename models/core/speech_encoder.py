@@ -74,7 +74,7 @@ class SpeechEncoder(PretrainedModel):
         if max(lengths, default=0) > width:
             raise ValueError(
                 f"attention_mask {list(attention_mask.shape)} makes {max(lengths)} encoder tokens, and the "
-                f"encoder's output has {width}; give the mask that the output was made with"
+                f"encoder's output has {width}; give the mask that it was made with"
             )
         return mask_of(lengths, width, attention_mask.device)
 

@@ -86,7 +86,7 @@ class T5Checkpoint(PretrainedModel):
     """How checkpoints of T5 name what they hold, and how fresh weights are drawn."""
 
     config_class: ClassVar[type[PretrainedConfig]] = T5Config
-    kept_in_float32: ClassVar[tuple[str, ...]] = ("wo",)
+    float32_modules: ClassVar[tuple[str, ...]] = ("wo",)
     main_input_name: ClassVar[str] = "input_ids"
     ignored_keys: ClassVar[tuple[str, ...]] = (
         r"^(transformer\.)?(lm_head|qa_outputs|classifier|classification_head)\.",
