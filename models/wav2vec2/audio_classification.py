@@ -95,7 +95,7 @@ class AudioClassifier(HeadedEncoder):
         Returns:
             logits, float32 [recordings, labels], a row a recording, with their cu_seqlens.
         """
-        logits = self._logits(*self.base.packed(features, cu_samples, self._mixing()))
+        logits = self._logits(*self.base.forward_packed(features, cu_samples, layer_weights=self._mixing()))
         return {"logits": (logits.float(), cumulative([1] * logits.shape[0], logits.device))}
 
     def _mixing(self) -> Tensor | None:

@@ -94,7 +94,7 @@ class CTCModel(HeadedEncoder):
             token_ids, int64 [tokens], the best token of each frame, and log_probabilities, float32 [tokens],
             its logarithm of its probability; with the cu_seqlens of both.
         """
-        hidden, cu_tokens = self.base.packed(features, cu_samples)
+        hidden, cu_tokens = self.base.forward_packed(features, cu_samples)
         token_ids, log_probabilities = greedy(self._logits(hidden))
         return {"token_ids": (token_ids, cu_tokens), "log_probabilities": (log_probabilities, cu_tokens)}
 

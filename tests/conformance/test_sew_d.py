@@ -175,11 +175,11 @@ def test_relative_positions_decide_something(name: str, sew_d: Any) -> None:
 def test_a_packed_utterance_has_the_bits_it_has_alone(name: str, sew_d: Any) -> None:
     ours = sew_d(name)[2]
     rows = {samples: waveform(samples)[:, None] for samples in LENGTHS}
-    alone = {samples: ours.packed(row, offsets([row]))[0] for samples, row in rows.items()}
+    alone = {samples: ours.forward_packed(row, offsets([row]))[0] for samples, row in rows.items()}
     for turn in (0, 3, 6):  # every second utterance comes first, in the middle and last
         order = [*LENGTHS[turn:], *LENGTHS[:turn]][:: 1 if turn != 3 else -1]
         together = [rows[samples] for samples in order]
-        hidden, cu_tokens = ours.packed(torch.cat(together), offsets(together))
+        hidden, cu_tokens = ours.forward_packed(torch.cat(together), offsets(together))
         for samples, one in zip(order, hidden.split(cu_tokens.diff().tolist()), strict=True):
             assert torch.equal(one, alone[samples]), (order, samples)
 

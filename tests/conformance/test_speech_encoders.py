@@ -223,12 +223,12 @@ def test_given_masks_stand_where_transformers_puts_them(name: str, speech_pair: 
 def test_a_packed_utterance_has_the_bits_it_has_alone(name: str, speech_pair: Any) -> None:
     ours = speech_pair(name).ours
     rows = {samples: waveform(samples)[:, None] for samples in LENGTHS}
-    alone = {samples: ours.packed(row, packed_lengths([row]))[0] for samples, row in rows.items()}
+    alone = {samples: ours.forward_packed(row, packed_lengths([row]))[0] for samples, row in rows.items()}
     assert [len(one) for one in alone.values()] == [ours.length(samples) for samples in LENGTHS]
     for turn in (0, 3, 6):  # every second utterance comes first, in the middle and last
         order = [*LENGTHS[turn:], *LENGTHS[:turn]][:: 1 if turn != 3 else -1]
         together = [rows[samples] for samples in order]
-        hidden, cu_tokens = ours.packed(torch.cat(together), packed_lengths(together))
+        hidden, cu_tokens = ours.forward_packed(torch.cat(together), packed_lengths(together))
         for samples, one in zip(order, hidden.split(cu_tokens.diff().tolist()), strict=True):
             assert torch.equal(one, alone[samples]), (order, samples)
 

@@ -62,7 +62,7 @@ def test_packed_waveforms_give_what_a_padded_batch_gives(squeeze_factor: int) ->
     model, rows = made(squeeze_factor=squeeze_factor), waveforms(300, 151, 222)
     values, mask = batch_of(rows)
     output = model(values, mask, output_hidden_states=True, output_attentions=True)
-    hidden, cu_tokens = model.packed(*packed(rows))
+    hidden, cu_tokens = model.forward_packed(*packed(rows))
     assert cu_tokens.diff().tolist() == [model.length(len(row)) for row in rows]
     assert torch.equal(hidden, output.last_hidden_state[model.token_mask(mask)])
     squeezed = model.feature_extractor.length(300) // squeeze_factor
@@ -73,9 +73,9 @@ def test_packed_waveforms_give_what_a_padded_batch_gives(squeeze_factor: int) ->
 @torch.no_grad()
 def test_a_recording_shorter_than_a_token_is_refused() -> None:
     model = made()
-    assert model.packed(*packed(waveforms(36)))[0].shape == (model.length(36), 12)
+    assert model.forward_packed(*packed(waveforms(36)))[0].shape == (model.length(36), 12)
     with pytest.raises(ValueError, match=r"35 samples .* 36 at least"):
-        model.packed(*packed(waveforms(300, 35)))
+        model.forward_packed(*packed(waveforms(300, 35)))
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_packed_waveforms_give_what_a_padded_batch_gives(family: str) -> None:
     model, rows = made(family), waveforms(300, 151, 222)
     values, mask = batch_of(rows)
     padded = model(values, mask).last_hidden_state
-    hidden, cu_tokens = model.packed(*packed(rows))
+    hidden, cu_tokens = model.forward_packed(*packed(rows))
     assert cu_tokens.diff().tolist() == [model.length(len(row)) for row in rows]
     assert torch.equal(hidden, padded[model.token_mask(mask)])
 
@@ -79,7 +79,7 @@ def test_the_shortest_recording_gives_a_token_and_a_shorter_one_is_refused(famil
     for call in (
         lambda: model.length(least - 1),
         lambda: model(waveforms(least - 1)[0][None]),
-        lambda: model.packed(*packed(waveforms(300, least - 1))),
+        lambda: model.forward_packed(*packed(waveforms(300, least - 1))),
         lambda: model.token_mask(torch.ones(1, least - 1)),
     ):
         with pytest.raises(ValueError, match=message):
@@ -96,12 +96,12 @@ def _has_tokens(model: Any, samples: int) -> bool:
 @pytest.mark.parametrize(
     ("values", "mask", "message"),
     [
-        (torch.zeros(2, 100, 1), None, "input_values must be floats"),
-        (torch.zeros(100), None, "input_values must be floats"),
+        (torch.zeros(2, 100, 1), None, r"input_values must be \[batch, samples\]"),
+        (torch.zeros(100), None, r"input_values must be \[batch, samples\]"),
         (torch.zeros(1, 100, dtype=torch.int16), None, "input_values must be floats .* torch.int16"),
         (torch.zeros(2, 100), torch.ones(2, 99), "attention_mask is"),
         (torch.zeros(1, 100), torch.arange(100)[None] >= 20, "pad on the right"),
-        (torch.zeros(2, 100), torch.tensor([[1] * 100, [0] * 100]), "0 samples is too short"),
+        (torch.zeros(2, 100), torch.tensor([[1] * 100, [0] * 100]), "a row without samples"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(values: Tensor, mask: Tensor | None, message: str) -> None:
@@ -111,9 +111,9 @@ def test_inputs_that_do_not_fit_are_refused(values: Tensor, mask: Tensor | None,
 
 def test_packed_inputs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\[samples, 1\]"):
-        made().packed(torch.zeros(200, 2), torch.tensor([0, 200], dtype=torch.int32))
+        made().forward_packed(torch.zeros(200, 2), torch.tensor([0, 200], dtype=torch.int32))
     with pytest.raises(ValueError, match="cu_seqlens"):
-        made().packed(torch.zeros(200, 1), torch.tensor([0, 100], dtype=torch.int32))
+        made().forward_packed(torch.zeros(200, 1), torch.tensor([0, 100], dtype=torch.int32))
 
 
 def test_a_token_mask_is_no_narrower_than_its_recordings() -> None:
@@ -294,7 +294,7 @@ def test_training_without_chance_gives_what_evaluation_gives(family: str) -> Non
         wanted = model(values, mask).last_hidden_state
     given = model.train()(values, mask).last_hidden_state
     assert torch.allclose(given, wanted, atol=1e-5)
-    assert torch.allclose(model.packed(*packed(waveforms(300)))[0], wanted[0], atol=1e-5)
+    assert torch.allclose(model.forward_packed(*packed(waveforms(300)))[0], wanted[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("axis", ["time", "feature"])
@@ -305,10 +305,10 @@ def test_training_masks_spans_of_time_and_channels(axis: str) -> None:
     seen: list[Tensor] = []
     model.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
     with torch.no_grad():
-        model.packed(*packed(rows))
+        model.forward_packed(*packed(rows))
         plain = torch.cat(seen)  # a chunk each
         seen.clear()
-        model.train().packed(*packed(rows))
+        model.train().forward_packed(*packed(rows))
     changed = seen[0] != plain
     if axis == "time":
         whole = changed.all(1)
