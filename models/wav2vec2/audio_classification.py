@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ...kernels.linear.gemm import linear
 from ...kernels.pooling.mean_pool import mean_pool
 from ...kernels.runtime.packing import cumulative
+from ...scheduler.model_protocol import Task
 from ..core.classification import classification_loss
 from ..core.outputs import SequenceClassifierOutput, as_asked
 from .headed_encoder import HeadedEncoder
@@ -28,6 +29,7 @@ class AudioClassifier(HeadedEncoder):
         ValueError: a configuration with an adapter, or without labels.
     """
 
+    task: ClassVar[Task] = Task.AUDIO_CLASSIFICATION
     # A pretrained encoder has no head yet.
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^(projector|classifier)\.", r"^layer_weights$")
     config: Any

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
 from ...kernels.sampling.draw import greedy
+from ...scheduler.model_protocol import Task
 from ..core.outputs import CausalLMOutput, as_asked
 from .headed_encoder import HeadedEncoder
 from .model import Wav2Vec2Model
@@ -23,6 +24,7 @@ class CTCModel(HeadedEncoder):
         ValueError: a configuration without a vocabulary.
     """
 
+    task: ClassVar[Task] = Task.CTC
     # What is trained without labels has no head yet.
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^lm_head\.",)
 
