@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
-from ..bert.layers import BertEmbeddings, BertProjections, add_normalized, check_token_types
+from ..bert.layers import BERT_NAMES, BertEmbeddings, check_token_types
 from ..core.attention import DecoderAttention
 from ..core.classification import first_of_padded, labels_of
 from ..core.config import PretrainedConfig
-from ..core.layers import rows_of
+from ..core.layers import Attention, add_linear, normalize, select
 from ..core.model import PretrainedModel
 from ..core.outputs import BaseModelOutputWithPoolingAndCrossAttentions, as_asked
 from ..core.parameters import ParametersMixin
@@ -33,30 +33,19 @@ class AlbertCheckpoint(PretrainedModel):
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^(\w+\.)?pooler\.", r"^classifier\.")
 
 
-class AlbertAttention(BertProjections):
-    """Self-attention with what follows it."""
+class AlbertAttention(Attention):
+    """Self-attention with its output and the norm of that."""
 
     def __init__(self, config: AlbertConfig) -> None:
-        super().__init__(config, "encode", "encode")
+        super().__init__(config.hidden_size, config.num_attention_heads, BERT_NAMES | {"output": "dense"})
         self.dropout = config.hidden_dropout_prob
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-
-    def forward(
-        self, hidden: Tensor, attention: DecoderAttention, index: int, wanted: Tensor | None
-    ) -> Tensor:
-        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
-        query, (key, value) = self.queries(hidden), self.key_values(hidden)
-        mixed = attention.self_attention(index, query, key, value, self.scale)
-        dropout = self.dropout if self.training else 0.0
-        mixed, hidden = rows_of(mixed, wanted), rows_of(hidden, wanted)
-        return add_normalized(self.dense, self.LayerNorm, mixed.flatten(1), hidden, dropout)
 
 
 class AlbertLayer(nn.Module):
     """Self-attention, then feed-forward, each normalized after."""
 
-    # Attention layouts number layers to keep keys and values by, which an encoder does not read.
+    # Layouts number layers to keep keys and values by, which an encoder never reads.
     index = 0
 
     def __init__(self, config: AlbertConfig) -> None:
@@ -67,11 +56,14 @@ class AlbertLayer(nn.Module):
         self.ffn = nn.Linear(config.hidden_size, config.intermediate_size)
         self.ffn_output = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
-        hidden = self.attention(hidden, attention, self.index, wanted)
+    def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
+        own = self.attention
+        mixed = select(own.attend(hidden, attention, self.index), selected)
+        dropout = own.dropout if self.training else 0.0
+        hidden = normalize(own.LayerNorm, add_linear(own.output, mixed, select(hidden, selected), dropout))
         inner = linear(hidden, self.ffn.weight, self.ffn.bias, activation=self.activation)
-        return add_normalized(self.ffn_output, self.full_layer_layer_norm, inner, hidden)
+        return normalize(self.full_layer_layer_norm, add_linear(self.ffn_output, inner, hidden))
 
 
 class AlbertLayerGroup(nn.Module):

@@ -1,6 +1,6 @@
 """BART (arXiv 1910.13461): learned positions, layers that normalize what they put out."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -72,7 +72,7 @@ class BartEncoder(TransformerStack):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
         self.embed_positions = LearnedPositions(config.max_position_embeddings, config.d_model)
         self.layers = nn.ModuleList(
-            BartEncoderLayer(config, index, norm_first=False) for index in range(config.encoder_layers)
+            EncoderLayer(config, index, norm_first=False) for index in range(config.encoder_layers)
         )
         self.layernorm_embedding = nn.LayerNorm(config.d_model)
 
@@ -108,14 +108,6 @@ class BartEncoder(TransformerStack):
         scale = embedding_scale(self.config)
         embedded = embed_tokens(given, rows, self.embed_tokens, self.embed_positions.table, scale)
         return normalize(self.layernorm_embedding, embedded)
-
-
-class BartEncoderLayer(EncoderLayer):
-    """fairseq's encoder layer, in the attention layout that a decoder's layers are given."""
-
-    def forward(self, hidden: Tensor, attention: Any) -> Tensor:
-        """[tokens, d_model] to the same."""
-        return super().forward(hidden, attention.own)
 
 
 class BartModel(TextToTextModel):

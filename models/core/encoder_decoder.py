@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.runtime.packing import positions_within
-from .attention import PackedSelfAttention, StackAttention
+from .attention import StackAttention
 from .model import PretrainedModel
 from .outputs import BaseModelOutput, Seq2SeqModelOutput, as_asked, as_encoder_output
 from .padding import as_mask
@@ -14,11 +14,11 @@ from .parameters import ParametersMixin
 from .stack import TransformerStack
 
 
-class TeacherForcedAttention(PackedSelfAttention):
-    """All tokens of packed sequences at once, beside an encoder's packed output.
+class TeacherForcedAttention:
+    """Attention to all tokens of packed sequences at once, and to an encoder's packed output.
 
     Args:
-        cu_tokens: int32 [n + 1], of the decoder's tokens.
+        own: self-attention of the decoder's tokens.
         layers: the decoder's.
         encoded: [source tokens, width], of the same sequences.
         cu_encoded: int32 [n + 1].
@@ -26,17 +26,22 @@ class TeacherForcedAttention(PackedSelfAttention):
 
     crosses = True
 
-    def __init__(self, cu_tokens: Tensor, layers: nn.ModuleList, encoded: Tensor, cu_encoded: Tensor) -> None:
-        super().__init__(cu_tokens, causal=True)
-        self.cross = StackAttention(cu_tokens, cu_encoded)
+    def __init__(
+        self, own: StackAttention, layers: nn.ModuleList, encoded: Tensor, cu_encoded: Tensor
+    ) -> None:
+        self.self_attention = own.self_attention
+        self.cross = StackAttention(own.cu_query, cu_encoded)
         self.layers: Any = layers
         self.encoded = encoded
 
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
-        """See `DecoderAttention`. Keys and values are made when their layer asks for them: those of all
-        layers would be the largest tensors of a call."""
+        """Attend to the encoder's keys and values, [tokens, heads, head_dim] in and out.
+
+        They are made when their layer asks for them: those of all layers would be the largest tensors of a
+        call.
+        """
         key, value = self.layers[layer].cross_key_value(self.encoded)
-        return self.cross(layer, query, key, value, scale)
+        return self.cross.self_attention(layer, query, key, value, scale)
 
 
 class TextToTextModel(ParametersMixin, PretrainedModel):
@@ -142,7 +147,8 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
             [tokens, width].
         """
         encoded = self.encoder.packed_sequences(token_ids, cu_tokens)
-        attention = TeacherForcedAttention(cu_tokens, self.decoder.layer_stack, encoded, cu_tokens)
+        own = self.decoder.packed_attention(cu_tokens, cu_tokens)
+        attention = TeacherForcedAttention(own, self.decoder.layer_stack, encoded, cu_tokens)
         places = positions_within(cu_tokens, token_ids.shape[0])
         return self.decoder.packed(self.one_later(token_ids, places == 0), places, attention)
 

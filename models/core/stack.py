@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.embedding import add_positions, embedding
-from ...kernels.runtime.packing import pack, positions_within, unpack
-from .attention import DecoderAttention, HeadMask, PackedAttention, PackedSelfAttention, head_masks
+from ...kernels.runtime.packing import cumulative, pack, positions_within, unpack
+from .attention import DecoderAttention, HeadMask, PackedAttention, StackAttention, head_masks
 from .layers import run_layers
 from .outputs import BaseModelOutputWithPastAndCrossAttentions, as_asked
 from .padding import Places, as_mask, pack_heads, pad_weights, unpack_all
@@ -247,27 +247,30 @@ class TransformerStack(nn.Module):
         held = read_key_values(past_key_values, sizes.layers, with_cross=self.needs_encoder)
         places = self._places(given, attention_mask, encoder_hidden_states, encoder_attention_mask, held)
         shape = sizes.layers, sizes.heads
+        own_mask = head_masks(head_mask, *shape, f"{self.argument_prefix}head_mask")
+        cross_mask = head_masks(cross_attn_head_mask, *shape, "cross_attn_head_mask")
+        options: dict[str, Any] = {
+            "dropout": sizes.attention_dropout if self.training else 0.0,
+            "record": config.output_attentions if output_attentions is None else output_attentions,
+        }
+        cu_target, cu_source = cumulative(places.target.sum(1)), cumulative(places.source.sum(1))
+        cu_seen = cumulative(places.seen.sum(1))
         attention = PackedAttention(
-            places,
+            self.packed_attention(cu_target, cu_seen, head_mask=own_mask, **options),
+            StackAttention(cu_target, cu_source, head_mask=cross_mask, **options),
             self._cross_of(encoder_hidden_states, held, places),
             None if held is None else [_packed_pair(layer[:2], places.past) for layer in held],
-            causal=self.causal,
-            head_mask=head_masks(head_mask, *shape, f"{self.argument_prefix}head_mask"),
-            cross_head_mask=head_masks(cross_attn_head_mask, *shape, "cross_attn_head_mask"),
-            dropout=sizes.attention_dropout if self.training else 0.0,
-            record=config.output_attentions if output_attentions is None else output_attentions,
-            windows=self.windows,
         )
         keep = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         states: list[Tensor] | None = [] if keep else None
         rows = self._rows(given, position_ids, places)
         types = None if token_type_ids is None else self._packed(token_type_ids, "token_type_ids", places)
         embedded = self.embed(pack(given, places.target), rows, types)
-        hidden = self._run(embedded, attention, states)
+        hidden = self.run_packed(embedded, attention, states)
         returned = None
-        wanted = self.causal and (config.use_cache if use_cache is None else use_cache)
+        returns_past = self.causal and (config.use_cache if use_cache is None else use_cache)
         # A call of which layer drop skipped a layer leaves no keys of it to go on from.
-        if (wanted or is_cache(past_key_values)) and len(attention.key_values) == sizes.layers:
+        if (returns_past or is_cache(past_key_values)) and len(attention.key_values) == sizes.layers:
             own = [attention.key_values[layer] for layer in range(sizes.layers)]
             returned = extend_key_values(past_key_values, held, own, attention.cross_key_values, places)
         return BaseModelOutputWithPastAndCrossAttentions(
@@ -280,14 +283,14 @@ class TransformerStack(nn.Module):
 
     def packed(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
         """Tokens [tokens] at places `positions` of their sequences, from 0, to [tokens, width]."""
-        return self._run(self.embed(token_ids, self.positions.of_step(token_ids, positions)), attention)
+        return self.run_packed(self.embed(token_ids, self.positions.of_step(token_ids, positions)), attention)
 
     def packed_sequences(
         self,
         token_ids: Tensor,
         cu_seqlens: Tensor,
         token_types: Tensor | None = None,
-        wanted: Tensor | None = None,
+        selected: Tensor | None = None,
     ) -> Tensor:
         """Whole sequences of tokens [tokens], with cu_seqlens int32 [n + 1], to [tokens, width].
 
@@ -295,27 +298,31 @@ class TransformerStack(nn.Module):
 
         Args:
             token_types: int64 [tokens], handed to `embed`.
-            wanted: int64, the tokens whose hidden states are read, see `run_layers`; all by default.
+            selected: int64, the tokens whose hidden states are read, see `run_layers`; all by default.
         """
         rows = self.positions.of_sequences(token_ids, cu_seqlens)
-        attention = PackedSelfAttention(cu_seqlens, causal=self.causal, windows=self.windows)
-        return self._run(self.embed(token_ids, rows, token_types), attention, wanted=wanted)
+        attention = self.packed_attention(cu_seqlens, cu_seqlens)
+        return self.run_packed(self.embed(token_ids, rows, token_types), attention, selected=selected)
 
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each layer's cross-attention keys and values, [source tokens, heads, head_dim] each."""
         layers: Iterable[Any] = self.layer_stack
         return [layer.cross_key_value(encoded) for layer in layers]
 
-    def _run(
+    def packed_attention(self, cu_query: Tensor, cu_key: Tensor, **options: Any) -> StackAttention:
+        """Self-attention of all layers over packed sequences; arguments are `StackAttention`'s."""
+        return StackAttention(cu_query, cu_key, causal=self.causal, windows=self.windows, **options)
+
+    def run_packed(
         self,
         embedded: Tensor,
         attention: DecoderAttention,
         states: list[Tensor] | None = None,
-        wanted: Tensor | None = None,
+        selected: Tensor | None = None,
     ) -> Tensor:
         hidden = F.dropout(embedded, self.sizes.dropout, self.training)
         layerdrop = self.sizes.layerdrop if self.training else 0.0
-        return run_layers(self.layer_stack, self.final_norm, hidden, attention, layerdrop, states, wanted)
+        return run_layers(self.layer_stack, self.final_norm, hidden, attention, layerdrop, states, selected)
 
     def _cross_of(
         self, encoded: Tensor | None, held: KeyValues | None, places: Places

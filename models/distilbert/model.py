@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
-from ..bert.layers import add_normalized
 from ..core.attention import DecoderAttention
 from ..core.classification import labels_of
 from ..core.config import PretrainedConfig
-from ..core.layers import normalize, rows_of
+from ..core.layers import Attention, add_linear, normalize, select
 from ..core.model import PretrainedModel
 from ..core.outputs import BaseModelOutput, SequenceClassifierOutput, as_asked
 from ..core.parameters import ParametersMixin
@@ -20,6 +19,7 @@ from ..core.text_classifier import TextClassifier
 from .config import DistilBertConfig
 
 _EPS = 1e-12
+_NAMES = {"query": "q_lin", "key": "k_lin", "value": "v_lin", "output": "out_lin"}  # see `Attention`
 
 
 class DistilBertCheckpoint(PretrainedModel):
@@ -51,17 +51,6 @@ class Embeddings(nn.Module):
         return normalize(self.LayerNorm, embedded)
 
 
-class DistilBertSelfAttention(nn.Module):
-    """The four projections of an attention."""
-
-    def __init__(self, config: DistilBertConfig) -> None:
-        super().__init__()
-        self.q_lin = nn.Linear(config.dim, config.dim)
-        self.k_lin = nn.Linear(config.dim, config.dim)
-        self.v_lin = nn.Linear(config.dim, config.dim)
-        self.out_lin = nn.Linear(config.dim, config.dim)
-
-
 class FFN(nn.Module):
     """The two maps of a layer's second half."""
 
@@ -77,29 +66,22 @@ class TransformerBlock(nn.Module):
     def __init__(self, config: DistilBertConfig, index: int) -> None:
         super().__init__()
         self.index = index
-        self.heads = config.n_heads
-        self.scale = (config.dim // config.n_heads) ** -0.5
         self.activation = config.activation
         self.dropout = config.dropout
-        self.attention = DistilBertSelfAttention(config)
+        self.attention = Attention(config.dim, config.n_heads, _NAMES)
         self.sa_layer_norm = nn.LayerNorm(config.dim, _EPS)
         self.ffn = FFN(config)
         self.output_layer_norm = nn.LayerNorm(config.dim, _EPS)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
+    def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
         own, ffn = self.attention, self.ffn
-        query, key, value = (
-            linear(hidden, part.weight, part.bias).view(hidden.shape[0], self.heads, -1)
-            for part in (own.q_lin, own.k_lin, own.v_lin)
-        )
-        mixed = attention.self_attention(self.index, query, key, value, self.scale)
-        mixed, hidden = rows_of(mixed, wanted), rows_of(hidden, wanted)
+        mixed = select(own.attend(hidden, attention, self.index), selected)
         # Unlike BERT, without dropout behind the attention.
-        hidden = add_normalized(own.out_lin, self.sa_layer_norm, mixed.flatten(1), hidden)
+        hidden = normalize(self.sa_layer_norm, add_linear(own.output, mixed, select(hidden, selected)))
         inner = linear(hidden, ffn.lin1.weight, ffn.lin1.bias, activation=self.activation)
         dropout = self.dropout if self.training else 0.0
-        return add_normalized(ffn.lin2, self.output_layer_norm, inner, hidden, dropout)
+        return normalize(self.output_layer_norm, add_linear(ffn.lin2, inner, hidden, dropout))
 
 
 class Transformer(nn.Module):

@@ -37,7 +37,9 @@ class GPT2Checkpoint(PretrainedModel):
                 nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, GPT2Attention | GPT2MLP):
-                nn.init.normal_(module.c_proj.weight, std=std / (2 * self.config.n_layer) ** 0.5)
+                nn.init.normal_(
+                    module.get_parameter("c_proj.weight"), std=std / (2 * self.config.n_layer) ** 0.5
+                )
 
 
 class GPTStack(TransformerStack):

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
 from ..core.attention import DecoderAttention
 from ..core.config import PretrainedConfig
-from ..core.layers import normalize, rows_of
+from ..core.layers import Attention, add_linear, normalize, select
 from ..core.model import PretrainedModel
 from ..core.outputs import BaseModelOutputWithPastAndCrossAttentions, as_asked
 from ..core.parameters import ParametersMixin
@@ -31,38 +30,12 @@ class GPTNeoCheckpoint(PretrainedModel):
     )
 
 
-class GPTNeoSelfAttention(nn.Module):
-    """The projections of one attention; who attends to what is the caller's."""
-
-    def __init__(self, config: GPTNeoConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.heads = config.num_heads, width // config.num_heads
-        self.dropout = config.resid_dropout
-        self.k_proj = nn.Linear(width, width, bias=False)
-        self.v_proj = nn.Linear(width, width, bias=False)
-        self.q_proj = nn.Linear(width, width, bias=False)
-        self.out_proj = nn.Linear(width, width)
-
-    def split(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of [tokens, width]: [tokens, heads, head_dim] each."""
-        query, key, value = (
-            linear(hidden, projection.weight).view(len(hidden), *self.heads)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        return query, key, value
-
-    def output(self, mixed: Tensor, residual: Tensor) -> Tensor:
-        """[tokens, heads, head_dim] and [tokens, width] to [tokens, width]."""
-        return add(residual, self.out_proj, mixed.flatten(1), self.dropout if self.training else 0.0)
-
-
 class GPTNeoAttention(nn.Module):
-    """The attention by the name that checkpoints give it."""
+    """The attention by its name in checkpoints; its scores are not scaled."""
 
     def __init__(self, config: GPTNeoConfig) -> None:
         super().__init__()
-        self.attention = GPTNeoSelfAttention(config)
+        self.attention = Attention(config.hidden_size, config.num_heads, scale=1.0, bias=False)
 
 
 class GPTNeoMLP(nn.Module):
@@ -80,7 +53,7 @@ class GPTNeoMLP(nn.Module):
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """[tokens, width] each to the same."""
         inner = linear(hidden, self.c_fc.weight, self.c_fc.bias, activation=self.activation)
-        return add(residual, self.c_proj, inner, self.dropout if self.training else 0.0)
+        return add_linear(self.c_proj, inner, residual, self.dropout if self.training else 0.0)
 
 
 class GPTNeoBlock(nn.Module):
@@ -94,25 +67,19 @@ class GPTNeoBlock(nn.Module):
     def __init__(self, config: GPTNeoConfig, index: int) -> None:
         super().__init__()
         self.index = index
+        self.dropout = config.resid_dropout
         self.ln_1 = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
         self.attn = GPTNeoAttention(config)
         self.ln_2 = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
         self.mlp = GPTNeoMLP(config)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
+    def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
         own = self.attn.attention
-        query, key, value = own.split(normalize(self.ln_1, hidden))
-        mixed = attention.self_attention(self.index, query, key, value, 1.0)
-        hidden = own.output(rows_of(mixed, wanted), rows_of(hidden, wanted))
+        mixed = select(own.attend(normalize(self.ln_1, hidden), attention, self.index), selected)
+        dropout = self.dropout if self.training else 0.0
+        hidden = add_linear(own.output, mixed, select(hidden, selected), dropout)
         return self.mlp(normalize(self.ln_2, hidden), hidden)
-
-
-def add(residual: Tensor, module: nn.Linear, hidden: Tensor, dropout: float) -> Tensor:
-    """`residual + dropout(module(hidden))`."""
-    if dropout:
-        return residual + F.dropout(linear(hidden, module.weight, module.bias), dropout)
-    return linear(hidden, module.weight, module.bias, residual=residual)
 
 
 class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):

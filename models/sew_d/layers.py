@@ -15,9 +15,8 @@ from ...kernels.linear.activation import activate, check_activation
 from ...kernels.linear.gemm import linear
 from ...kernels.norm.layer_norm import layer_norm
 from ..bert.layers import BertIntermediate
-from ..core.layers import normalize
+from ..core.layers import add_linear, normalize
 from ..core.parameter_cache import Remembered
-from ..wav2vec2.layers import added
 from .config import SEWDConfig
 
 Weights = list[list[Tensor]]  # of each layer, of each sequence: [heads, queries, keys]
@@ -162,7 +161,7 @@ class _Output(nn.Module):
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
         """[tokens, inner] and [tokens, hidden_size] to [tokens, hidden_size]."""
         dropout = self.dropout if self.training else 0.0
-        return normalize(self.LayerNorm, added(self.dense, inner, residual, dropout))
+        return normalize(self.LayerNorm, add_linear(self.dense, inner, residual, dropout))
 
 
 class _Attention(nn.Module):

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.attention import DecoderAttention, StackAttention
 from ..core.config import PretrainedConfig
 from ..core.encoder_decoder import TextToTextModel
 from ..core.encoder_decoder_classifier import ClassificationHead, TextToTextClassifier
-from ..core.layers import rows_of, run_layers
+from ..core.layers import run_layers, select
 from ..core.model import PretrainedModel
 from ..core.stack import DecoderSizes, PositionIndexer, TransformerStack, embed_tokens
 from .config import T5Config
@@ -61,21 +62,26 @@ class T5Stack(TransformerStack):
         nothing = self.embed_tokens.weight.new_zeros(1, self.config.d_model)
         return embed_tokens(given, torch.zeros_like(rows), self.embed_tokens, nothing)
 
-    def _run(
+    def packed_attention(self, cu_query: Tensor, cu_key: Tensor, **options: Any) -> StackAttention:
+        """Self-attention with the biases of the first layer."""
+        if not len(self.block):
+            return super().packed_attention(cu_query, cu_key, **options)
+        first: Any = self.block[0]
+        table = first.layer[0].SelfAttention.relative_attention_bias.weight
+        buckets = self.config.buckets(causal=self.causal)
+        return BiasedAttention(cu_query, cu_key, table, buckets, causal=self.causal, **options)
+
+    def run_packed(
         self,
         embedded: Tensor,
-        attention: Any,
+        attention: DecoderAttention,
         states: list[Tensor] | None = None,
-        wanted: Tensor | None = None,
+        selected: Tensor | None = None,
     ) -> Tensor:
+        """Embedded tokens to hidden states, with dropout behind the last norm too."""
         dropout = self.config.dropout_rate
-        if len(self.block):
-            first: Any = self.block[0]
-            table = first.layer[0].SelfAttention.relative_attention_bias.weight
-            buckets = self.config.buckets(causal=self.causal)
-            attention.own = BiasedAttention(attention.own, table, buckets)
         hidden = F.dropout(embedded, dropout, self.training)
-        hidden = rows_of(run_layers(self.block, None, hidden, attention, 0.0, states), wanted)
+        hidden = select(run_layers(self.block, None, hidden, attention, 0.0, states), selected)
         hidden = F.dropout(self.final_layer_norm(hidden), dropout, self.training)
         if states is not None:
             states[-1] = hidden
@@ -103,10 +109,10 @@ class T5Checkpoint(PretrainedModel):
             if isinstance(module, T5LayerNorm):
                 nn.init.constant_(module.weight, factor)
             elif isinstance(module, T5Attention):
-                nn.init.normal_(module.q.weight, std=factor * width * config.d_kv**-0.5)
-                nn.init.normal_(module.k.weight, std=factor * width)
-                nn.init.normal_(module.v.weight, std=factor * width)
-                nn.init.normal_(module.o.weight, std=factor * (config.num_heads * config.d_kv) ** -0.5)
+                nn.init.normal_(module.projection("query").weight, std=factor * width * config.d_kv**-0.5)
+                nn.init.normal_(module.projection("key").weight, std=factor * width)
+                nn.init.normal_(module.projection("value").weight, std=factor * width)
+                nn.init.normal_(module.output.weight, std=factor * (config.num_heads * config.d_kv) ** -0.5)
             elif isinstance(module, T5FeedForward):
                 for which, weight in module.named_parameters():
                     spread = config.d_ff**-0.5 if which.startswith("wo") else width

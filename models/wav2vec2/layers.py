@@ -1,4 +1,4 @@
-"""The parts of wav2vec 2.0 (arXiv 2006.11477), on packed tokens."""
+"""Parts of wav2vec 2.0 (arXiv 2006.11477), on packed tokens."""
 
 from typing import Any, cast
 
@@ -13,9 +13,9 @@ from ...kernels.linear.activation import check_activation
 from ...kernels.linear.gemm import linear
 from ...kernels.norm.group_norm import group_norm
 from ...kernels.norm.layer_norm import layer_norm
-from ..core.attention import StackAttention
+from ..core.attention import DecoderAttention, StackAttention
 from ..core.chunks import in_chunks
-from ..core.layers import Attention, normalize, run_layers
+from ..core.layers import Attention, add_linear, normalize, run_layers
 from .config import SpeechEncoderConfig, Wav2Vec2Config
 from .positions import PositionalConvolution
 
@@ -57,7 +57,7 @@ class FeatureEncoder(nn.Module):
 
 
 class _ConvLayer(nn.Module):
-    """A convolution without padding, its normalization where it has one, and the activation."""
+    """Convolution without padding, its normalization where it has one, and the activation."""
 
     def __init__(self, config: SpeechEncoderConfig, index: int) -> None:
         super().__init__()
@@ -133,17 +133,17 @@ class EncoderLayer(nn.Module):
         self.index = index
         self.stable = stable
         self.dropout = config.hidden_dropout
-        self.attention = Attention(width, config.num_attention_heads, "encode", "encode")
+        self.attention = Attention(width, config.num_attention_heads)
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.final_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
-    def forward(self, hidden: Tensor, attention: StackAttention) -> Tensor:
+    def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
         """[tokens, hidden_size] to the same, in the given attention layout."""
-        own = self.attention
-        rows = normalize(self.layer_norm, hidden) if self.stable else hidden
-        mixed = attention(self.index, own.query(rows), *own.key_value(rows), own.scale)
-        hidden = added(own.out_proj, mixed.flatten(1), hidden, self.dropout if self.training else 0.0)
+        normed = normalize(self.layer_norm, hidden) if self.stable else hidden
+        mixed = self.attention.attend(normed, attention, self.index)
+        dropout = self.dropout if self.training else 0.0
+        hidden = add_linear(self.attention.output, mixed, hidden, dropout)
         if self.stable:
             return cast(Tensor, self.feed_forward(normalize(self.final_layer_norm, hidden), hidden))
         hidden = normalize(self.layer_norm, hidden)
@@ -167,14 +167,7 @@ class FeedForward(nn.Module):
         first = self.intermediate_dense
         inner = linear(hidden, first.weight, first.bias, activation=self.activation)
         inner = F.dropout(inner, self.activation_dropout, self.training)
-        return added(self.output_dense, inner, residual, self.dropout if self.training else 0.0)
-
-
-def added(module: nn.Linear, hidden: Tensor, residual: Tensor, dropout: float) -> Tensor:
-    """`residual + dropout(module(hidden))`."""
-    if not dropout:
-        return linear(hidden, module.weight, module.bias, residual=residual)
-    return residual + F.dropout(linear(hidden, module.weight, module.bias), dropout)
+        return add_linear(self.output_dense, inner, residual, self.dropout if self.training else 0.0)
 
 
 class Encoder(nn.Module):
@@ -267,7 +260,7 @@ class LayerMixture(list[Tensor]):
 
 
 class Adapter(nn.Module):
-    """Gated convolutions behind the encoder that shorten its output, for decoders on top of it."""
+    """Gated convolutions that shorten the encoder's output for a decoder."""
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__()
@@ -284,7 +277,7 @@ class Adapter(nn.Module):
         """Tokens [tokens, hidden_size] to fewer, [tokens', output_hidden_size].
 
         Returns:
-            The tokens, their cu_seqlens, and how many of the layers ran: in training some may be skipped.
+            The tokens, their cu_seqlens, and the number of layers that ran: training may skip some.
         """
         if self.proj is not None and self.proj_layer_norm is not None:
             hidden = normalize(self.proj_layer_norm, linear(hidden, self.proj.weight, self.proj.bias))
@@ -298,7 +291,7 @@ class Adapter(nn.Module):
         return hidden, cu_tokens, ran
 
     def length(self, tokens: int, layers: int | None = None) -> int:
-        """Outputs for so many tokens, by so many of the layers; all by default."""
+        """Tokens after so many of the layers, all by default."""
         for _ in range(len(self.layers) if layers is None else layers):
             tokens = output_length(tokens, self.kernel, self.stride)
         return tokens

@@ -42,12 +42,12 @@ def test_a_row_that_is_wanted_has_the_bits_that_it_has_among_all(model):
     cu_tokens = cumulative(LENGTHS)
     whole = base.packed_sequences(token_ids, cu_tokens)
     wanted = torch.tensor([0, 7, 20, 49, 2])
-    assert torch.equal(base.packed_sequences(token_ids, cu_tokens, wanted=wanted), whole[wanted])
+    assert torch.equal(base.packed_sequences(token_ids, cu_tokens, selected=wanted), whole[wanted])
 
 
 def test_the_last_layer_maps_no_more_rows_than_there_are_texts(model, monkeypatch):
     rows: list[int] = []
-    for name in ("bert_layers", "distilbert", "albert", "gpt2_layers", "gpt_neo"):
+    for name in ("core.layers", "bert.layers", "distilbert.model", "albert.model", "gpt2.layers", "gpt_neo.model"):
         module = __import__(f"tritone.models.{name}", fromlist=["linear"])
         real = module.linear
 
