@@ -1,4 +1,4 @@
-"""The convolution that tells wav2vec 2.0's transformer where its tokens are, and its weight."""
+"""Convolutional positional embedding of wav2vec 2.0, and its weight."""
 
 from typing import cast
 
@@ -10,10 +10,10 @@ from .config import SpeechEncoderConfig
 
 
 class WeightNormConvolution(nn.Module):
-    """A grouped convolution's weight as direction and length (arXiv 1602.07868), a length for each tap.
+    """Weight of a grouped convolution as direction and length (arXiv 1602.07868), a length for each tap.
 
-    The names are those of torch's parametrization, which checkpoints have had since torch 2.0; those before
-    it call them weight_g and weight_v. The effective weight is made once for as long as neither changes.
+    The names are those of torch's parametrization, which checkpoints have had since torch 2.0; older ones
+    have weight_g and weight_v. The effective weight is cached until one of the two changes.
     """
 
     def __init__(self, width: int, kernel: int, groups: int) -> None:
@@ -68,7 +68,7 @@ def _state(weight: Tensor) -> tuple[object, ...]:
 
 
 class PositionalConvolution(nn.Module):
-    """Tells tokens where they are by a wide convolution over their neighbors.
+    """Positional embedding: a wide convolution over each token's neighbors.
 
     Args:
         config: sizes.
