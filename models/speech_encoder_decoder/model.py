@@ -22,7 +22,7 @@ from .parts import Name, check_parts, fresh_part, load_part, projection_width, s
 _SPECIAL = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
-class SpeechEncoderDecoderModel(GenerationMixin, ParametersMixin, PretrainedModel):
+class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
     """Speech encoder, text decoder that attends to it, and a projection where their widths differ.
 
     Args:

@@ -118,7 +118,7 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
         self.decoder.embed_tokens = value
 
 
-class Speech2TextForConditionalGeneration(GenerationMixin, CausalLM):
+class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):
     """Speech2Text with its map to the vocabulary: losses, logits and `generate`.
 
     Args:
