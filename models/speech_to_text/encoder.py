@@ -1,4 +1,4 @@
-"""Speech2Text's encoder: frames to hidden states, padded as in transformers or packed."""
+"""Speech2Text's encoder: frames to hidden states, padded or packed."""
 
 from typing import Any, ClassVar
 

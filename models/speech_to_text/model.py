@@ -18,7 +18,7 @@ from .encoder import Speech2TextEncoder
 
 
 class Speech2TextModel(ParametersMixin, PretrainedModel):
-    """Encoder and decoder without the map to the vocabulary.
+    """Encoder and decoder without the output map.
 
     Args:
         config: sizes and constants; weights are fresh.
@@ -54,28 +54,28 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Seq2SeqModelOutput | tuple[Any, ...]:
-        """Teacher-forced: hidden states of every decoder position; each row's are what they would be alone.
+        """Teacher-forced hidden states of every decoder token; each row's are what they would be alone.
 
         Args:
             input_features: [batch, frames, features].
             attention_mask: [batch, frames], 1 for real frames, which come first; all of them by default.
             decoder_input_ids: int64 [batch, target].
-            decoder_attention_mask: [batch, past + target], 1 for tokens that are there; all by default.
-            head_mask: [encoder layers, heads], what each head's attention weights are multiplied by; or one
-                entry a layer, None where all heads count.
+            decoder_attention_mask: [batch, past + target], 1 for real tokens; all by default.
+            head_mask: [encoder layers, heads], factors of each head's attention weights; or one entry a
+                layer, None for no factors.
             decoder_head_mask, cross_attn_head_mask: the same for the decoder's layers.
-            encoder_outputs: of an earlier call, instead of running the encoder; `attention_mask` still says
-                which of its tokens are real.
+            encoder_outputs: of an earlier call, instead of running the encoder; `attention_mask` still masks
+                its tokens.
             past_key_values: of an earlier call (or transformers' EncoderDecoderCache, which is extended in
                 place), for the tokens before these. The encoder need not run again then.
             decoder_inputs_embeds: [batch, target, d_model] instead of decoder_input_ids, scaled already.
-            use_cache: return `past_key_values`: for each layer keys and values of its self-attention, then of
-                its cross-attention, [batch, heads, length, head_dim].
+            use_cache: return `past_key_values`: for each layer keys and values of self-attention, then of
+                cross-attention, [batch, heads, length, head_dim].
             output_attentions: also return attention weights, [batch, heads, target, source] for each layer.
-            output_hidden_states: also return what is embedded and each layer's output, the last normalized.
+            output_hidden_states: also return embeddings and each layer's output, the last normalized.
             return_dict: False for a plain tuple.
 
-        The last four are the configuration's where they are left out.
+        The last four default to the configuration's.
 
         Raises:
             ValueError: inputs that are missing or do not fit, or longer than the model's positions.
@@ -159,8 +159,8 @@ class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):
         """Teacher-forced logits, and with labels the loss; see `Speech2TextModel.forward`.
 
         Args:
-            labels: int64 [batch, target], -100 where nothing is to be predicted. Without decoder_input_ids
-                the decoder reads the labels shifted right.
+            labels: int64 [batch, target], -100 for no prediction. Without decoder_input_ids the decoder reads
+                the labels shifted right.
 
         Raises:
             ValueError: inputs that are missing, do not fit or are not supported.

@@ -1,4 +1,4 @@
-"""CTC (Graves et al., 2006): a speech encoder with a map to the vocabulary, whose best path is its answer."""
+"""CTC models (Graves et al., 2006): waveform encoders with an output map, transcribed by their best path."""
 
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from .model import Wav2Vec2Model
 
 
 class CTCModel(HeadedEncoder):
-    """A waveform encoder with a CTC head; a family gives its `base_class`.
+    """Waveform encoder with a CTC head; a family gives its `base_class`.
 
     Args:
         config: sizes and constants; weights are fresh.
@@ -25,7 +25,7 @@ class CTCModel(HeadedEncoder):
     """
 
     task: ClassVar[Task] = Task.CTC
-    # What is trained without labels has no head yet.
+    # A checkpoint of pretraining without labels has no head.
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^lm_head\.",)
 
     def __init__(self, config: Any) -> None:
@@ -76,10 +76,8 @@ class CTCModel(HeadedEncoder):
             rows, width = input_values.shape
             samples = [width] * rows if attention_mask is None else attention_mask.sum(1).tolist()
             loss = ctc_loss(logits, labels, [self.base.length(count) for count in samples], self.config)
-        output = CausalLMOutput(loss, logits, inner.hidden_states, inner.attentions)
+        output = CausalLMOutput.from_base(inner, loss=loss, logits=logits)
         return as_asked(output, return_dict, self.config)
-
-    # What the generation loop drives: packed in, the best path out.
 
     @property
     def samples_per_token(self) -> int:
@@ -90,11 +88,11 @@ class CTCModel(HeadedEncoder):
         return int(config.inputs_to_logits_ratio * config.adapter_stride**config.num_adapter_layers)
 
     def predict(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """The best path of packed waveforms [samples, 1], for `EncoderOnlyModel`.
+        """Best path of packed waveforms [samples, 1], for `EncoderOnlyModel`.
 
         Returns:
             token_ids, int64 [tokens], the best token of each frame, and log_probabilities, float32 [tokens],
-            its logarithm of its probability; with the cu_seqlens of both.
+            of these; each with its cu_seqlens.
         """
         hidden, cu_tokens = self.base.forward_packed(features, cu_samples)
         token_ids, log_probabilities = greedy(self._logits(hidden))
@@ -105,12 +103,12 @@ class CTCModel(HeadedEncoder):
 
 
 def ctc_loss(logits: Tensor, labels: Tensor, lengths: list[int], config: Any) -> Tensor:
-    """The loss of logits [batch, tokens, vocabulary], reduced as the configuration says.
+    """CTC loss of logits [batch, tokens, vocabulary], reduced as the configuration says.
 
     Args:
         logits: of a padded batch.
         labels: int [batch, target]; negative numbers and the blank are left out.
-        lengths: tokens of each row that are no padding.
+        lengths: tokens of each row without padding.
         config: with `pad_token_id`, the blank, `ctc_loss_reduction` and `ctc_zero_infinity`.
 
     Raises:

@@ -12,7 +12,7 @@ from ..core.padding import mask_of, pack_waveforms, pad_weights, unpack_all
 from ..core.speech_encoder import SpeechEncoder
 from .config import SpeechEncoderConfig
 from .layers import Adapter, FeatureEncoder, LayerMixture
-from .masking import drawn_spans
+from .masking import draw_spans
 from .positions import WeightNormConvolution
 
 
@@ -39,6 +39,10 @@ class Encoded:
     cu_states: Tensor  # of attention weights, hidden states and their sum
     adapted: int = 0  # layers of the adapter that ran
     mixed: Tensor | None = None  # weighted sum of hidden states, [tokens, hidden_size]
+
+    def output(self) -> tuple[Tensor, Tensor]:
+        """Weighted sum where there is one, else last hidden states; with their cu_seqlens."""
+        return (self.hidden, self.cu_tokens) if self.mixed is None else (self.mixed, self.cu_states)
 
 
 class WaveformEncoder(SpeechEncoder):
@@ -199,10 +203,7 @@ class WaveformEncoder(SpeechEncoder):
         """
         for samples in _lengths(cu_inputs):
             self._frames(samples)
-        encoded = self._run(inputs, cu_inputs, layer_weights=layer_weights)
-        if encoded.mixed is not None:
-            return encoded.mixed, encoded.cu_states
-        return encoded.hidden, encoded.cu_tokens
+        return self._run(inputs, cu_inputs, layer_weights=layer_weights).output()
 
     def _frames(self, samples: int) -> int:
         frames, least = self.feature_extractor.length(samples), self.encoder.frames_per_token
@@ -247,7 +248,7 @@ class WaveformEncoder(SpeechEncoder):
         if not config.apply_spec_augment:
             return hidden
         if masked is None and self.training and config.mask_time_prob > 0:
-            masked = drawn_spans(
+            masked = draw_spans(
                 lengths, config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks
             )
         if masked is not None:
@@ -259,7 +260,7 @@ class WaveformEncoder(SpeechEncoder):
             vector = self.masked_spec_embed.to(hidden.dtype)
             hidden = torch.where(masked.to(hidden.device)[:, None], vector, hidden)
         if self.training and config.mask_feature_prob > 0:
-            drawn = drawn_spans(
+            drawn = draw_spans(
                 [config.hidden_size] * len(lengths),
                 config.mask_feature_prob,
                 config.mask_feature_length,
