@@ -47,7 +47,14 @@ def test_a_row_that_is_wanted_has_the_bits_that_it_has_among_all(model):
 
 def test_the_last_layer_maps_no_more_rows_than_there_are_texts(model, monkeypatch):
     rows: list[int] = []
-    for name in ("core.layers", "bert.layers", "distilbert.model", "albert.model", "gpt2.layers", "gpt_neo.model"):
+    for name in (
+        "core.layers",
+        "bert.layers",
+        "distilbert.model",
+        "albert.model",
+        "gpt2.layers",
+        "gpt_neo.model",
+    ):
         module = __import__(f"tritone.models.{name}", fromlist=["linear"])
         real = module.linear
 

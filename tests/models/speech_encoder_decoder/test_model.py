@@ -280,7 +280,7 @@ def test_the_input_has_three_names_and_comes_under_one():
         model(input_values=wave(), input_features=wave(), decoder_input_ids=TOKENS)
     with pytest.raises(ValueError, match="inputs and input_values are given at the same time; give one"):
         model.generate(wave(), input_values=wave(), decoder_start_token_id=3)
-    with pytest.raises(ValueError, match="input_values is missing; give waveforms .* or encoder_outputs"):
+    with pytest.raises(ValueError, match=r"input_values is missing; give waveforms .* or encoder_outputs"):
         model(decoder_input_ids=TOKENS)
     with pytest.raises(ValueError, match="give the features to decode, or the waveforms"):
         model.generate(decoder_start_token_id=3)
