@@ -33,14 +33,6 @@ SIZES = {
 FRAMES, TOKENS = (50, 9, 1, 33), (4, 8, 1, 6)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def build(**fields: Any) -> Speech2TextForConditionalGeneration:
     """A model in evaluation mode with weights at which everything matters; no dropout unless asked for."""
     torch.manual_seed(0)
