@@ -7,7 +7,7 @@ from ...kernels.embedding import add_positions, embedding
 from ...kernels.linear.gemm import linear
 from ..core.attention import DecoderAttention
 from ..core.config import PretrainedConfig
-from ..core.layers import Attention, add_linear, normalize, select
+from ..core.layers import Attention, add_linear, apply_linear, normalize, select
 from .config import BertLikeConfig
 
 BERT_NAMES = {"query": "query", "key": "key", "value": "value"}  # see `Attention`
@@ -18,7 +18,7 @@ class BertEmbeddings(nn.Module):
 
     Args:
         config: sizes.
-        position_padding: row of the position table that learns nothing.
+        position_padding: row of the position table that gets no gradient.
         width: of all tables; hidden_size by default.
     """
 
@@ -32,22 +32,22 @@ class BertEmbeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
         self.LayerNorm = nn.LayerNorm(width, config.layer_norm_eps)
 
-    def forward(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """[tokens, width] of what is given.
+    def forward(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """Embed tokens: [tokens, width].
 
         Args:
-            given: int [tokens], or instead of them their vectors [tokens, width].
-            rows: int [tokens], of the position table.
+            inputs: token ids, int [tokens], or instead of them embeddings [tokens, width].
+            position_ids: int [tokens], rows of the position table.
             token_types: int [tokens]; 0 by default.
         """
         table, positions = self.word_embeddings.weight, self.position_embeddings.weight
-        if given.dim() == 2:
-            hidden = add_positions(given.to(positions.dtype), rows, positions, 1.0)
+        if inputs.dim() == 2:
+            hidden = add_positions(inputs.to(positions.dtype), position_ids, positions, 1.0)
         elif torch.is_grad_enabled() and table.requires_grad:
-            # By modules, whose padding rows learn nothing from the tokens read, as in transformers.
-            hidden = self.word_embeddings(given) + self.position_embeddings(rows)
+            # By modules, whose padding rows get no gradient, as in transformers.
+            hidden = self.word_embeddings(inputs) + self.position_embeddings(position_ids)
         else:
-            hidden = embedding(given, rows, table, positions, 1.0)
+            hidden = embedding(inputs, position_ids, table, positions, 1.0)
         types = self.token_type_embeddings.weight
         return normalize(self.LayerNorm, hidden + (types[0] if token_types is None else types[token_types]))
 
@@ -85,7 +85,7 @@ class BertAttention(nn.Module):
 
 
 class BertIntermediate(nn.Module):
-    """The first linear map of a layer's second half, with its activation.
+    """First linear map of the feed-forward half, with its activation.
 
     Args:
         config: `hidden_size`, `intermediate_size` and `hidden_act`, by BERT's names.
@@ -132,7 +132,7 @@ class BertLayer(nn.Module):
 
 
 class BertEncoder(nn.Module):
-    """The stack of layers, which in a decoder has this name too.
+    """Stack of layers, by this name in a decoder too.
 
     Raises:
         ValueError: cross-attention without `is_decoder`.
@@ -148,19 +148,19 @@ class BertEncoder(nn.Module):
 
 
 class BertPooler(nn.Module):
-    """What a classifier reads: a map of each sequence's first token."""
+    """Map of each sequence's first token, which a classifier reads."""
 
     def __init__(self, config: BertLikeConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, first: Tensor) -> Tensor:
-        """First tokens [rows, width] to [rows, width]."""
-        return linear(first, self.dense.weight, self.dense.bias, activation="tanh")
+        """First tokens [texts, width] to the same."""
+        return apply_linear(self.dense, first, "tanh")
 
 
 def check_token_types(token_types: Tensor | None, count: int) -> None:
-    """Refuse token types that a model does not have.
+    """Check that token types are below `count`.
 
     Raises:
         ValueError: with those that there are.

@@ -1,7 +1,7 @@
 """Attention layouts of packed sequences; a decode step over pages is in `scheduler.cache`."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -68,19 +68,18 @@ class StackAttention:
 
     def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attend in one layer: query, key and value [tokens, heads, head_dim] to the query's shape."""
-        window = None if self.windows is None else self.windows[layer]
-        if self.weights is None:
-            mixed = self.attend(query, key, value, scale, window)
-        else:
-            weights = self.weigh(query, key, scale, window)
+        options: dict[str, Any] = {"causal": self.causal, "scale": scale, "dropout": self.dropout}
+        if self.windows is not None:
+            options["window"] = self.windows[layer]
+        mixed = None
+        if self.weights is not None:
+            weights = self.weigh(query, key, **options)
+            self.weights.append(weights)
             # Recorded weights must be those used, and dropout draws anew each time. Without dropout the
             # output is made the usual way, so that asking for weights does not change a result's bits.
-            mixed = (
-                weighted_values(weights, value, self.cu_key)
-                if self.dropout
-                else self.attend(query, key, value, scale, window)
-            )
-            self.weights.append(weights)
+            mixed = weighted_values(weights, value, self.cu_key) if self.dropout else None
+        if mixed is None:
+            mixed = self.attend(query, key, value, **options)
         mask = None if self.head_mask is None else self.head_mask[layer]
         if mask is None:
             return mixed
@@ -99,32 +98,13 @@ class StackAttention:
         """
         raise ValueError(f"layer {layer} attends to an encoder's output, and there is none")
 
-    def weigh(self, query: Tensor, key: Tensor, scale: float, window: int | None) -> list[Tensor]:
-        """Attention weights of each sequence, [heads, queries, keys]."""
-        return attention_weights(
-            query,
-            key,
-            self.cu_query,
-            self.cu_key,
-            causal=self.causal,
-            scale=scale,
-            window=window,
-            dropout=self.dropout,
-        )
+    def weigh(self, query: Tensor, key: Tensor, **options: Any) -> list[Tensor]:
+        """Attention weights of each sequence, [heads, queries, keys]; options are the kernel's."""
+        return attention_weights(query, key, self.cu_query, self.cu_key, **options)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
         """Mixed values, [tokens, heads, head_dim]."""
-        return flash_attention(
-            query,
-            key,
-            value,
-            self.cu_query,
-            self.cu_key,
-            causal=self.causal,
-            scale=scale,
-            window=window,
-            dropout=self.dropout,
-        )
+        return flash_attention(query, key, value, self.cu_query, self.cu_key, **options)
 
 
 class PackedAttention:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -128,40 +128,32 @@ class Layer(nn.Module):
     """Self-attention and feed-forward with residual connections and dropout, as fairseq's layers have them.
 
     Args:
-        config: `d_model`, `activation_function` and the dropouts.
+        config: sizes and dropouts by the names of `BartConfig`.
         index: of the layer, from 0.
-        heads: of its attentions.
-        ffn_dim: inner width of the feed-forward part.
-        phase: of `linear`.
         norm_first: normalize each part's input; else its output, together with the residual.
 
     Raises:
         ValueError: an unknown activation.
     """
 
-    def __init__(
-        self,
-        config: PretrainedConfig,
-        index: int,
-        *,
-        heads: int,
-        ffn_dim: int,
-        phase: str,
-        norm_first: bool,
-    ) -> None:
+    part: ClassVar[str]  # "encoder" or "decoder", as in the configuration's names
+    phase: ClassVar[str]  # of `linear`
+
+    def __init__(self, config: PretrainedConfig, index: int, *, norm_first: bool = True) -> None:
         super().__init__()
         check_activation(config.activation_function)
+        width, inner = config.d_model, getattr(config, f"{self.part}_ffn_dim")
         self.index = index
-        self.phase = phase
         self.norm_first = norm_first
         self.dropout = config.dropout
         self.activation_dropout = config.activation_dropout
         self.activation = config.activation_function
-        self.fc1 = nn.Linear(config.d_model, ffn_dim)
-        self.fc2 = nn.Linear(ffn_dim, config.d_model)
-        self.final_layer_norm = nn.LayerNorm(config.d_model)
-        self.self_attn = Attention(config.d_model, heads, phase=phase)
-        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+        self.fc1 = nn.Linear(width, inner)
+        self.fc2 = nn.Linear(inner, width)
+        self.final_layer_norm = nn.LayerNorm(width)
+        heads = getattr(config, f"{self.part}_attention_heads")
+        self.self_attn = Attention(width, heads, phase=self.phase)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
 
     def self_attention(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
         """First part of the layer: [tokens, d_model] to the same."""
@@ -195,15 +187,7 @@ class Layer(nn.Module):
 class EncoderLayer(Layer):
     """Self-attention within each sequence, then feed-forward."""
 
-    def __init__(self, config: PretrainedConfig, index: int, *, norm_first: bool = True) -> None:
-        super().__init__(
-            config,
-            index,
-            heads=config.encoder_attention_heads,
-            ffn_dim=config.encoder_ffn_dim,
-            phase="encode",
-            norm_first=norm_first,
-        )
+    part, phase = "encoder", "encode"
 
     def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
         """[tokens, d_model] to the same, in the given attention layout."""
@@ -215,19 +199,13 @@ class EncoderLayer(Layer):
 class DecoderLayer(Layer):
     """Causal self-attention, cross-attention where there is an encoder's output, feed-forward."""
 
+    part, phase = "decoder", "decode"
+
     def __init__(self, config: PretrainedConfig, index: int, *, norm_first: bool = True) -> None:
-        super().__init__(
-            config,
-            index,
-            heads=config.decoder_attention_heads,
-            ffn_dim=config.decoder_ffn_dim,
-            phase="decode",
-            norm_first=norm_first,
-        )
-        self.encoder_attn = Attention(
-            config.d_model, config.decoder_attention_heads, phase="decode", key_phase="encode"
-        )
-        self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
+        super().__init__(config, index, norm_first=norm_first)
+        width, heads = config.d_model, config.decoder_attention_heads
+        self.encoder_attn = Attention(width, heads, phase=self.phase, key_phase="encode")
+        self.encoder_attn_layer_norm = nn.LayerNorm(width)
 
     def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
         """[tokens, d_model] to the same, in the given attention layout."""
@@ -246,6 +224,11 @@ class DecoderLayer(Layer):
 def normalize(module: nn.LayerNorm, hidden: Tensor) -> Tensor:
     """Layer normalization with a module's weights."""
     return layer_norm(hidden, module.weight, module.bias, module.eps)
+
+
+def apply_linear(module: nn.Linear, hidden: Tensor, activation: str | None = None) -> Tensor:
+    """`activation(module(hidden))` of rows [rows, inputs]."""
+    return linear(hidden, module.weight, module.bias, activation=activation)
 
 
 def add_linear(

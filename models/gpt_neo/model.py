@@ -1,6 +1,7 @@
-"""GPT-Neo: GPT-2 with layers that see a window of the text alone, and scores that are not scaled."""
+"""GPT-Neo: GPT-2 with layers that see a window of the text, and scores that are not scaled."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -8,22 +9,23 @@ from torch import Tensor, nn
 from ...kernels.linear.gemm import linear
 from ..core.attention import DecoderAttention
 from ..core.config import PretrainedConfig
+from ..core.forward import OUTPUT_FLAGS, declare_forward
 from ..core.layers import Attention, add_linear, normalize, select
 from ..core.model import PretrainedModel
-from ..core.outputs import BaseModelOutputWithPastAndCrossAttentions, as_asked
+from ..core.outputs import BaseModelOutputWithPastAndCrossAttentions
 from ..core.parameters import ParametersMixin
-from ..core.stack import DecoderSizes, PositionIndexer
+from ..core.stack import HIDDEN_STATES, PositionIndexer, StackSizes
 from ..gpt2.classification import LastTokenClassifier
-from ..gpt2.model import GPTStack
+from ..gpt2.model import GPT_INPUTS, GPTStack
 from .config import GPTNeoConfig
 
 
 class GPTNeoCheckpoint(PretrainedModel):
-    """How checkpoints of GPT-Neo name what they hold."""
+    """Names of GPT-Neo's checkpoints."""
 
     config_class: ClassVar[type[PretrainedConfig]] = GPTNeoConfig
     base_prefix: ClassVar[str | tuple[str, ...]] = "transformer."
-    # Masks that older checkpoints keep, and the heads of other tasks.
+    # Masks in older checkpoints, and the heads of other tasks.
     ignored_keys: ClassVar[tuple[str, ...]] = (
         r"\.attn\.attention\.(bias|masked_bias)$",
         r"^(lm_head|classifier|qa_outputs)\.",
@@ -91,6 +93,8 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
 
     has_cross_attention = False
 
+    forward = declare_forward(HIDDEN_STATES, f"{GPT_INPUTS} use_cache {OUTPUT_FLAGS}")
+
     def __init__(self, config: GPTNeoConfig) -> None:
         super().__init__(config)
         self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -99,49 +103,15 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
         self.ln_f = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
         self.initialize()
 
-    def forward(  # type: ignore[override]  # its order of arguments is another one
-        self,
-        input_ids: Tensor | None = None,
-        past_key_values: Any = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutputWithPastAndCrossAttentions | tuple[Any, ...]:
-        """Hidden states of every given token; each row's are what they would be alone.
-
-        Args:
-            token_type_ids: int64 [batch, target], tokens whose vectors are added to those of the input.
-            position_ids: int64 [batch or 1, target], rows of the position table instead of counted ones.
-
-        The other arguments are `TransformerStack.forward`'s.
-
-        Raises:
-            ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
-        """
-        output = self.run_padded(
-            input_ids,
-            inputs_embeds,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
-        output.cross_attentions = None  # not even an empty tuple, as in transformers
-        return as_asked(output, return_dict, self.config)
+    def forward_named(self, **inputs: Any) -> BaseModelOutputWithPastAndCrossAttentions:
+        """`forward` with its arguments by name, without `cross_attentions`, as in transformers."""
+        return replace(self.run_padded(**inputs), cross_attentions=None)
 
     @property
-    def sizes(self) -> DecoderSizes:
-        """See `TransformerStack`."""
+    def sizes(self) -> StackSizes:
+        """Sizes of the stack."""
         config = self.config
-        return DecoderSizes(
+        return StackSizes(
             config.num_layers,
             config.num_heads,
             config.hidden_size,
@@ -151,12 +121,12 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
 
     @property
     def positions(self) -> PositionIndexer:
-        """See `TransformerStack`."""
+        """Rows of the position table that tokens read."""
         return PositionIndexer(0, self.config.max_position_embeddings)
 
     @property
     def windows(self) -> Sequence[int | None]:
-        """See `TransformerStack`."""
+        """Keys that each layer's self-attention sees, None for all."""
         size = self.config.window_size
         return [size if kind == "local" else None for kind in self.config.attention_layers]
 

@@ -10,12 +10,15 @@ from ...kernels.embedding import add_positions
 from ...kernels.runtime.packing import positions_within, unpack
 from ..core.attention import HeadMask, StackAttention, head_masks
 from ..core.config import PretrainedConfig
+from ..core.forward import OUTPUT_FLAGS, declare_forward
 from ..core.layers import EncoderLayer, embedding_scale, run_layers
-from ..core.outputs import BaseModelOutput, as_asked
+from ..core.outputs import BaseModelOutput
 from ..core.padding import mask_of, pack_features, pad_weights, unpack_all
 from ..core.speech_encoder import SpeechEncoder
 from .config import Speech2TextConfig
 from .layers import Conv1dSubsampler, SinusoidalPositions
+
+FRAMES_MASK = {"attention_mask": "[batch, frames], 1 for real frames; all of them by default."}
 
 
 class Speech2TextEncoder(SpeechEncoder):
@@ -33,6 +36,12 @@ class Speech2TextEncoder(SpeechEncoder):
     # The inner half of a layer, 2,048 numbers a token, then takes 8 MB.
     max_chunk_tokens: ClassVar[int] = 1024
 
+    forward = declare_forward(
+        "Encode a padded batch; each row's result is what it would be alone.",
+        f"input_features attention_mask head_mask {OUTPUT_FLAGS}",
+        FRAMES_MASK,
+    )
+
     def __init__(self, config: Speech2TextConfig) -> None:
         super().__init__(config)
         self.conv = Conv1dSubsampler(config)
@@ -43,25 +52,16 @@ class Speech2TextEncoder(SpeechEncoder):
         self.layer_norm = nn.LayerNorm(config.d_model)
         self.initialize()
 
-    def forward(
+    def forward_named(
         self,
+        *,
         input_features: Tensor,
         attention_mask: Tensor | None = None,
         head_mask: HeadMask | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutput | tuple[Any, ...]:
-        """Encode a padded batch; each row's result is what it would be alone.
-
-        Args:
-            input_features: [batch, frames, features].
-            attention_mask: [batch, frames], 1 for real frames; all of them by default.
-            head_mask: [layers, heads], factors of each head's attention weights.
-            output_attentions: also return attention weights, [batch, heads, tokens, tokens] for each layer.
-            output_hidden_states: also return the embedded frames and every layer's output, the last one
-                normalized: layers + 1 tensors [batch, tokens, d_model].
-            return_dict: False for a plain tuple.
+    ) -> BaseModelOutput:
+        """`forward` with its arguments by name.
 
         Raises:
             ValueError: inputs that do not fit, or a recording longer than the model's positions.
@@ -75,12 +75,11 @@ class Speech2TextEncoder(SpeechEncoder):
         keep = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         states: list[Tensor] | None = [] if keep else None
         hidden, attention = self._run(features, cu_frames, states, head_mask=masks, record=record)
-        output = BaseModelOutput(
+        return BaseModelOutput(
             last_hidden_state=unpack(hidden, mask),
             hidden_states=unpack_all(states, mask),
             attentions=pad_weights(attention.weights, mask, mask),
         )
-        return as_asked(output, return_dict, config)
 
     @property
     def inputs_per_token(self) -> int:

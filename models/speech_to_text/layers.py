@@ -77,6 +77,6 @@ class SinusoidalPositions(nn.Module):
         return self.weights.shape[0] - 1 - self.padding_idx
 
     @property
-    def rows(self) -> PositionIndexer:
+    def indexer(self) -> PositionIndexer:
         """Rows of the table that a decoder's tokens read; padding tokens are not counted."""
         return PositionIndexer(self.padding_idx + 1, self.limit, self.padding_idx)

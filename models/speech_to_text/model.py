@@ -4,17 +4,22 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..core.attention import HeadMask
 from ..core.causal_lm import CausalLM
 from ..core.config import PretrainedConfig
+from ..core.forward import OUTPUT_FLAGS, declare_forward
 from ..core.generation import GenerationMixin
 from ..core.losses import cross_entropy, shift_right
 from ..core.model import PretrainedModel
-from ..core.outputs import BaseModelOutput, Seq2SeqLMOutput, Seq2SeqModelOutput, as_asked
+from ..core.outputs import Seq2SeqLMOutput, Seq2SeqModelOutput
 from ..core.parameters import ParametersMixin
 from .config import Speech2TextConfig
 from .decoder import Speech2TextDecoder
-from .encoder import Speech2TextEncoder
+from .encoder import FRAMES_MASK, Speech2TextEncoder
+
+_INPUTS = (
+    "input_features attention_mask decoder_input_ids decoder_attention_mask head_mask decoder_head_mask "
+    "cross_attn_head_mask encoder_outputs past_key_values decoder_inputs_embeds"
+)
 
 
 class Speech2TextModel(ParametersMixin, PretrainedModel):
@@ -31,61 +36,41 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
     )
     main_input_name: ClassVar[str] = "input_features"
 
+    forward = declare_forward(
+        "Teacher-forced hidden states of every decoder token; each row's are what they would be alone.",
+        f"{_INPUTS} use_cache {OUTPUT_FLAGS}",
+        FRAMES_MASK,
+    )
+
     def __init__(self, config: Speech2TextConfig) -> None:
         super().__init__(config)
         self.encoder = Speech2TextEncoder(config)
         self.decoder = Speech2TextDecoder(config)
         self.initialize()
 
-    def forward(
+    def forward_named(
         self,
+        *,
         input_features: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        head_mask: HeadMask | None = None,
-        decoder_head_mask: HeadMask | None = None,
-        cross_attn_head_mask: HeadMask | None = None,
-        encoder_outputs: BaseModelOutput | tuple[Tensor, ...] | None = None,
+        encoder_outputs: Any = None,
         past_key_values: Any = None,
+        head_mask: Any = None,
+        decoder_input_ids: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        decoder_head_mask: Any = None,
+        cross_attn_head_mask: Any = None,
         use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Seq2SeqModelOutput | tuple[Any, ...]:
-        """Teacher-forced hidden states of every decoder token; each row's are what they would be alone.
-
-        Args:
-            input_features: [batch, frames, features].
-            attention_mask: [batch, frames], 1 for real frames, which come first; all of them by default.
-            decoder_input_ids: int64 [batch, target].
-            decoder_attention_mask: [batch, past + target], 1 for real tokens; all by default.
-            head_mask: [encoder layers, heads], factors of each head's attention weights; or one entry a
-                layer, None for no factors.
-            decoder_head_mask, cross_attn_head_mask: the same for the decoder's layers.
-            encoder_outputs: of an earlier call, instead of running the encoder; `attention_mask` still masks
-                its tokens.
-            past_key_values: of an earlier call (or transformers' EncoderDecoderCache, which is extended in
-                place), for the tokens before these. The encoder need not run again then.
-            decoder_inputs_embeds: [batch, target, d_model] instead of decoder_input_ids, scaled already.
-            use_cache: return `past_key_values`: for each layer keys and values of self-attention, then of
-                cross-attention, [batch, heads, length, head_dim].
-            output_attentions: also return attention weights, [batch, heads, target, source] for each layer.
-            output_hidden_states: also return embeddings and each layer's output, the last normalized.
-            return_dict: False for a plain tuple.
-
-        The last four default to the configuration's.
+        **flags: Any,
+    ) -> Seq2SeqModelOutput:
+        """`forward` with its arguments by name.
 
         Raises:
             ValueError: inputs that are missing or do not fit, or longer than the model's positions.
         """
-        recorded: dict[str, Any] = {
-            "output_attentions": output_attentions,
-            "output_hidden_states": output_hidden_states,
-        }
         encoded, source_mask = self.encoder.encode_for_decoder(
-            input_features, attention_mask, encoder_outputs, past_key_values, head_mask=head_mask, **recorded
+            input_features, attention_mask, encoder_outputs, past_key_values, head_mask=head_mask, **flags
         )
         decoded = self.decoder.run_padded(
             decoder_input_ids,
@@ -97,20 +82,20 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
             cross_attn_head_mask=cross_attn_head_mask,
             past_key_values=past_key_values,
             use_cache=use_cache,
-            **recorded,
+            **flags,
         )
-        return as_asked(Seq2SeqModelOutput.from_halves(encoded, decoded), return_dict, self.config)
+        return Seq2SeqModelOutput.from_halves(encoded, decoded)
 
     def get_encoder(self) -> Speech2TextEncoder:
-        """The encoder, which takes padded features as in transformers."""
+        """Encoder, which takes padded features as in transformers."""
         return self.encoder
 
     def get_decoder(self) -> Speech2TextDecoder:
-        """The decoder, which takes padded tokens as in transformers."""
+        """Decoder, which takes padded tokens as in transformers."""
         return self.decoder
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The decoder's token embedding."""
+        """Token embedding of the decoder."""
         return self.decoder.embed_tokens
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
@@ -119,7 +104,7 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
 
 
 class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):
-    """Speech2Text with its map to the vocabulary: losses, logits and `generate`.
+    """Speech2Text with its output map: losses, logits and `generate`.
 
     Args:
         config: sizes and constants; weights are fresh.
@@ -129,6 +114,17 @@ class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):
     tied_weights: ClassVar[dict[str, str]] = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
     computed_keys: ClassVar[tuple[str, ...]] = tuple(f"model.{key}" for key in Speech2TextModel.computed_keys)
     main_input_name: ClassVar[str] = "input_features"
+    decoder_name: ClassVar[str] = "model.decoder"
+
+    forward = declare_forward(
+        "Teacher-forced logits, and with labels the loss; each row's are what they would be alone.",
+        f"{_INPUTS} labels use_cache {OUTPUT_FLAGS}",
+        {
+            **FRAMES_MASK,
+            "labels": "int64 [batch, target], -100 for no prediction. Without decoder_input_ids the decoder "
+            "reads the labels shifted right.",
+        },
+    )
 
     def __init__(self, config: Speech2TextConfig) -> None:
         super().__init__(config)
@@ -138,58 +134,22 @@ class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):
         self.tie_weights()
         self.adopt_generation_defaults()
 
-    def forward(  # type: ignore[override]
-        self,
-        input_features: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        decoder_input_ids: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        head_mask: HeadMask | None = None,
-        decoder_head_mask: HeadMask | None = None,
-        cross_attn_head_mask: HeadMask | None = None,
-        encoder_outputs: BaseModelOutput | tuple[Tensor, ...] | None = None,
-        past_key_values: Any = None,
-        decoder_inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Seq2SeqLMOutput | tuple[Any, ...]:
-        """Teacher-forced logits, and with labels the loss; see `Speech2TextModel.forward`.
-
-        Args:
-            labels: int64 [batch, target], -100 for no prediction. Without decoder_input_ids the decoder reads
-                the labels shifted right.
+    def forward_named(self, *, labels: Tensor | None = None, **inputs: Any) -> Seq2SeqLMOutput:  # type: ignore[override]
+        """`forward` with its arguments by name.
 
         Raises:
             ValueError: inputs that are missing, do not fit or are not supported.
         """
-        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
-            decoder_input_ids = shift_right(
+        decoder_inputs = (inputs.get("decoder_input_ids"), inputs.get("decoder_inputs_embeds"))
+        if labels is not None and decoder_inputs == (None, None):
+            inputs["decoder_input_ids"] = shift_right(
                 labels, self.config.pad_token_id, self.config.decoder_start_token_id
             )
-        inner = self.model(
-            input_features,
-            attention_mask,
-            decoder_input_ids,
-            decoder_attention_mask,
-            head_mask,
-            decoder_head_mask,
-            cross_attn_head_mask,
-            encoder_outputs,
-            past_key_values,
-            decoder_inputs_embeds,
-            use_cache,
-            output_attentions,
-            output_hidden_states,
-            True,
-        )
+        inner = self.model.forward_named(**inputs)
         hidden = inner.last_hidden_state
         logits = self.logits(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
         loss = None if labels is None else cross_entropy(logits, labels)
-        output = Seq2SeqLMOutput.from_base(inner, loss=loss, logits=logits)
-        return as_asked(output, return_dict, self.config)
+        return Seq2SeqLMOutput.from_base(inner, loss=loss, logits=logits)
 
     # The encoder's half of the generation contract; the decoder's is `CausalLM`'s.
 
@@ -206,21 +166,5 @@ class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):
         return self.model.encoder.forward_packed(features, cu_frames)
 
     def get_encoder(self) -> Speech2TextEncoder:
-        """The encoder, which takes padded features as in transformers."""
+        """Encoder, which takes padded features as in transformers."""
         return self.model.encoder
-
-    def get_decoder(self) -> Speech2TextDecoder:
-        """The decoder, which takes padded tokens as in transformers."""
-        return self.model.decoder
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the decoder's token embedding; `tie_weights` makes the output map follow."""
-        self.model.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Linear:
-        """The map to the vocabulary."""
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the map to the vocabulary."""
-        self.lm_head = new_embeddings

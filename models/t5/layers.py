@@ -1,7 +1,7 @@
 """T5's layers (arXiv 1910.10683) on packed tokens: no biases, RMS norms before each part, scores not scaled.
 
 Where weights are float16 the second map of the feed-forward part, `wo`, stays in float32, since its outputs
-do not fit a half; from the first of them on, what layers hand to one another is float32 too.
+do not fit a half; from the first of them on, hidden states are float32 too.
 """
 
 from typing import Any
@@ -34,32 +34,13 @@ class BiasedAttention(StackAttention):
         super().__init__(cu_query, cu_key, **options)
         self.bias = bias_table, buckets
 
-    def weigh(self, query: Tensor, key: Tensor, scale: float, window: int | None) -> list[Tensor]:
-        """Attention weights of each sequence, [heads, queries, keys]."""
-        return biased_weights(
-            query,
-            key,
-            self.cu_query,
-            self.cu_key,
-            *self.bias,
-            causal=self.causal,
-            scale=scale,
-            dropout=self.dropout,
-        )
+    def weigh(self, query: Tensor, key: Tensor, **options: Any) -> list[Tensor]:
+        """Attention weights of each sequence, [heads, queries, keys]; options are the kernel's."""
+        return biased_weights(query, key, self.cu_query, self.cu_key, *self.bias, **options)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
         """Mixed values, [tokens, heads, d_kv]."""
-        return biased_attention(
-            query,
-            key,
-            value,
-            self.cu_query,
-            self.cu_key,
-            *self.bias,
-            causal=self.causal,
-            scale=scale,
-            dropout=self.dropout,
-        )
+        return biased_attention(query, key, value, self.cu_query, self.cu_key, *self.bias, **options)
 
 
 class T5LayerNorm(nn.Module):

@@ -20,7 +20,7 @@ _LONGEST = 1024  # distances whose keys are kept between calls; those of longer 
 
 @dataclass(frozen=True)
 class Layout:
-    """What all layers of one call share.
+    """Sequences and options of one call, alike for all layers.
 
     Args:
         cu_tokens: int32 [n + 1].
@@ -28,8 +28,8 @@ class Layout:
         segments: int32 [tokens], the token types; None without any.
         positions: features of the distances, [2 * limit + 1, d_model], where something may learn from them;
             None where each layer has its keys of them from before.
-        causal: a token sees those up to its own place.
-        window: of them, so many; None for all.
+        causal: a token sees those up to its own position.
+        window: number of these; None for all.
         weights: gets each layer's attention weights of each sequence, [heads, queries, keys], after dropout.
     """
 
@@ -64,7 +64,7 @@ class XLNetRelativeAttention(nn.Module):
         self._kept = -1, Remembered()
 
     def initialize(self) -> None:
-        """Fresh weights, all alike but for those of the normalization."""
+        """Draw fresh weights, all but the norm's."""
         for parameter in self.parameters(recurse=False):
             nn.init.normal_(parameter, std=self.std)
 
@@ -86,8 +86,8 @@ class XLNetRelativeAttention(nn.Module):
         if layout.weights is not None:
             weights = relative_weights(query, key, cu_tokens, *terms, **options)  # type: ignore[arg-type]
             layout.weights.append(weights)
-            # As in `StackAttention`: what is recorded is what was used, and without dropout the output's bits
-            # do not depend on whether somebody asks for weights.
+            # As in `StackAttention`: recorded weights are those used, and without dropout the output's bits
+            # do not depend on recording.
             mixed = weighted_values(weights, value, cu_tokens) if dropout else None
         if mixed is None:
             mixed = relative_attention(query, key, value, cu_tokens, *terms, **options)  # type: ignore[arg-type]
@@ -97,13 +97,13 @@ class XLNetRelativeAttention(nn.Module):
         return normalize(self.layer_norm, hidden + F.dropout(linear(wide, weight), dropout))
 
     def _heads(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        """[rows, d_model] by a map [d_model, heads, head_dim]: [rows, heads, head_dim]."""
+        """[tokens, d_model] by a map [d_model, heads, head_dim]: [tokens, heads, head_dim]."""
         learning = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
         by_rows = weight.flatten(1).t() if learning else kept(weight, _transposed)
         return linear(hidden, by_rows).view(len(hidden), *weight.shape[1:])
 
     def _position_key(self, layout: Layout) -> Tensor:
-        """The keys of distances -limit to limit, [2 * limit + 1, heads, head_dim]."""
+        """Keys of distances -limit to limit, [2 * limit + 1, heads, head_dim]."""
         if layout.positions is not None:
             return self._heads(layout.positions, self.r)
         limit = layout.limit
@@ -126,11 +126,11 @@ _ROWS = 64  # distances whose features are made at a time
 def position_features(limit: int, like: Tensor) -> Tensor:
     """Sines and cosines of the distances -limit to limit, [2 * limit + 1, width].
 
-    A distance's bits do not depend on the limit: torch rounds what is left over behind the last whole vector
-    otherwise than the rest, so they are made in blocks that begin at the same distances and are all as large.
+    A distance's bits do not depend on the limit: torch rounds the elements behind the last whole vector
+    differently, so they are made in blocks of one size that begin at the same distances.
 
     Args:
-        like: [width, ...], whose dtype and device the outcome has.
+        like: [width, ...], of the dtype and device to return.
     """
     inverse = 1 / torch.pow(10000, torch.arange(0, like.shape[0], 2).float() / like.shape[0])
     blocks = [
@@ -143,7 +143,7 @@ def position_features(limit: int, like: Tensor) -> Tensor:
 
 
 class XLNetFeedForward(nn.Module):
-    """The second half of a layer, normalized last."""
+    """Second half of a layer, normalized last."""
 
     def __init__(self, config: XLNetConfig) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from tritone.kernels.runtime.packing import cumulative
 from tritone.models.bart.config import BartConfig
 from tritone.models.bart.model import BartForCausalLM
 from tritone.models.core.losses import shift_left
-from tritone.models.core.padding import Places
+from tritone.models.core.padding import TokenMasks
 from tritone.models.core.stack import PositionIndexer
 from tritone.models.mbart.config import MBartConfig
 from tritone.models.mbart.model import MBartForCausalLM
@@ -208,9 +208,9 @@ def test_a_bidirectional_decoder_sees_all_of_a_sequence_and_keeps_nothing() -> N
         model(tokens[None, :1], past_key_values=past)
 
 
-def places(past: list[list[int]], target: list[list[int]]) -> Places:
+def places(past: list[list[int]], target: list[list[int]]) -> TokenMasks:
     given = torch.tensor(past).bool(), torch.tensor(target).bool()
-    return Places(*given, torch.zeros(len(target), 0, dtype=torch.bool))
+    return TokenMasks(*given, torch.zeros(len(target), 0, dtype=torch.bool))
 
 
 def test_positions_count_the_tokens_that_are_there() -> None:
@@ -279,9 +279,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"inputs_embeds": torch.ones(2, 3, 24)}, "give either input_ids or inputs_embeds"),
     (
         {"input_ids": None, "inputs_embeds": torch.ones(2, 3, 9)},
-        r"inputs_embeds must be \[batch, target, 24\], got \[2, 3, 9\]",
+        r"inputs_embeds must be \[batch, tokens, 24\], got \[2, 3, 9\]",
     ),
-    ({"input_ids": TOKENS[0]}, r"input_ids must be \[batch, target\], got \[3\]"),
+    ({"input_ids": TOKENS[0]}, r"input_ids must be \[batch, tokens\], got \[3\]"),
     ({"input_ids": TOKENS + 25}, "input_ids go from 29 to 29, and the model knows tokens 0 to 28"),
     ({"attention_mask": torch.ones(2, 4)}, r"^attention_mask must be \[2, 3\], got \[2, 4\]"),
     ({"input_ids": torch.full((2, 41), 4)}, "41 decoder tokens, and the model has 40 positions; give fewer"),

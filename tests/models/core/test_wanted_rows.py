@@ -37,24 +37,24 @@ def model(request):
 
 @torch.inference_mode()
 def test_a_row_that_is_wanted_has_the_bits_that_it_has_among_all(model):
-    base = getattr(model, "base", None) or model.transformer
     token_ids = torch.randint(3, 50, (sum(LENGTHS),), generator=torch.Generator().manual_seed(1))
     cu_tokens = cumulative(LENGTHS)
-    whole = base.packed_sequences(token_ids, cu_tokens)
+    whole = model.base.forward_sequences(token_ids, cu_tokens)
     wanted = torch.tensor([0, 7, 20, 49, 2])
-    assert torch.equal(base.packed_sequences(token_ids, cu_tokens, selected=wanted), whole[wanted])
+    assert torch.equal(model.base.forward_sequences(token_ids, cu_tokens, selected=wanted), whole[wanted])
 
 
 def test_the_last_layer_maps_no_more_rows_than_there_are_texts(model, monkeypatch):
     rows: list[int] = []
-    for name in (
+    modules = (
         "core.layers",
         "bert.layers",
         "distilbert.model",
         "albert.model",
         "gpt2.layers",
         "gpt_neo.model",
-    ):
+    )
+    for name in modules:
         module = __import__(f"tritone.models.{name}", fromlist=["linear"])
         real = module.linear
 

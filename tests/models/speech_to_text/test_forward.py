@@ -287,9 +287,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"decoder_inputs_embeds": torch.ones(4, 8, 24)}, "give the decoder either"),
     (
         {"decoder_input_ids": None, "decoder_inputs_embeds": torch.ones(4, 8, 9)},
-        r"must be \[batch, target, 24\], got \[4, 8, 9\]",
+        r"must be \[batch, tokens, 24\], got \[4, 8, 9\]",
     ),
-    ({"decoder_input_ids": torch.ones(8, dtype=torch.int64)}, r"must be \[batch, target\], got \[8\]"),
+    ({"decoder_input_ids": torch.ones(8, dtype=torch.int64)}, r"must be \[batch, tokens\], got \[8\]"),
     ({"decoder_input_ids": torch.full((4, 8), 29)}, "go from 29 to 29, and the model knows tokens 0 to 28"),
     ({"decoder_input_ids": torch.full((4, 8), -100)}, "go from -100 to -100"),
     ({"decoder_input_ids": torch.full((3, 8), 2)}, "given 3 rows, and the encoder's output has 4"),
