@@ -11,11 +11,24 @@ import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
-from ..runtime.launch import kernel, ready
+from ..runtime.launch import kernel
 from ..runtime.packing import aligned, check_cu_seqlens, spans
 from ..runtime.weight_cache import kept
 from .distance_buckets import Buckets
-from .flash import declare_heads, query_blocks, weighted_values
+from .flash import weighted_values
+from .tiles import (
+    LOG2_E,
+    declare_heads,
+    first_element,
+    launch_heads,
+    load_keys,
+    read_block,
+    softmax_begin,
+    softmax_step,
+    softmax_store,
+    tile_mask,
+    tile_offsets,
+)
 
 
 def biased_attention(
@@ -211,35 +224,10 @@ def biased_attention_triton(
     causal: bool = False,
     scale: float = 1.0,
 ) -> Tensor:
-    """One program for a block of queries and a head, as in `flash_attention_triton`."""
-    tokens, heads, head_dim = query.shape
-    if head_dim > _WIDEST:
-        raise ValueError(f"attention on a GPU takes heads of at most {_WIDEST}, got {head_dim}")
-    out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    if not out.numel():
-        return out
-    case = biased_attention_kernel.case(
-        query.device,
-        max(16, triton.next_power_of_2(head_dim)),
-        query.dtype,
-        "aligned" if head_dim % 16 == 0 else "any",
-    )
-    blocks = query_blocks(cu_query, cu_key, tokens, case.constant("BLOCK_M"))
-    case.launch(
-        (blocks.shape[0] * heads,),
-        ready(query),
-        ready(key),
-        ready(value),
-        ready(kept(bias_table, _maker(buckets, math.log2(math.e)))),
-        blocks,
-        out,
-        heads,
-        head_dim,
-        buckets.farthest,
-        int(causal),
-        scale * math.log2(math.e),
-    )
-    return out
+    """One launch, see `launch_heads`."""
+    bias = kept(bias_table, _maker(buckets, LOG2_E))
+    numbers = buckets.farthest, int(causal), scale * LOG2_E
+    return launch_heads(biased_attention_kernel, query, cu_query, cu_key, (key, value, bias), *numbers)
 
 
 @kernel(sizes=("head_dim",))
@@ -260,23 +248,17 @@ def biased_attention_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    block = blocks_ptr + tl.program_id(0) // heads * 4
-    head = tl.program_id(0) % heads
-    first, query_end = tl.load(block), tl.load(block + 1)
-    key_begin, keys = tl.load(block + 2), tl.load(block + 3) - tl.load(block + 2)
+    head, first, query_end, key_begin, keys = read_block(blocks_ptr, heads)
     if first >= query_end:
         return
 
     m = tl.arange(0, BLOCK_M)
     n = tl.arange(0, BLOCK_N)
-    d = tl.arange(0, BLOCK_D)
-    stride = heads * head_dim
-    far = stride.to(tl.int64)
-    places = m[:, None] * stride + d[None, :]
-    there = (first + m < query_end)[:, None] & (d < head_dim)[None, :]
-    query_rows = (first.to(tl.int64) * heads + head) * head_dim
-    key_rows = (key_begin.to(tl.int64) * heads + head) * head_dim
-    query = tl.load(query_ptr + query_rows + places, mask=there, other=0.0)
+    offsets = tile_offsets(BLOCK_M, BLOCK_D, heads, head_dim)
+    mask = tile_mask(first, query_end, head_dim, BLOCK_M, BLOCK_D)
+    row = first_element(first, head, heads, head_dim)
+    begin = first_element(key_begin, head, heads, head_dim)
+    query = tl.load(query_ptr + row + offsets, mask=mask, other=0.0)
 
     # Keys are counted from the sequence's first, and the block's first query stands at `diagonal`.
     diagonal = first - query_end + keys
@@ -285,13 +267,9 @@ def biased_attention_kernel(
     nearest = (causal - 1) * 1073741824  # the least distance that is seen: 0, or less than there is
     stop_at = keys - causal * tl.maximum(query_end - first - BLOCK_M, 0)
 
-    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_M,), tl.float32)
-    mixed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    highest, total, mixed = softmax_begin(BLOCK_M, BLOCK_D)
     for start in range(0, stop_at, BLOCK_N):
-        rows = key_rows + start * far
-        inside = (start + n < keys)[:, None] & (d < head_dim)[None, :]
-        key = tl.load(key_ptr + rows + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        key = load_keys(key_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
         step = diagonal - start
         # The tile's distances go from step - (BLOCK_N - 1) to step + BLOCK_M - 1; their biases are read from
@@ -303,22 +281,10 @@ def biased_attention_kernel(
         if start + BLOCK_N > keys - causal * (query_end - first - 1):
             seen = (start + n < keys)[None, :] & (lag + step >= nearest)
             scores = tl.where(seen, scores, float("-inf"))
-        raised = tl.maximum(highest, tl.max(scores, 1))
-        # Where nothing has been seen yet, -inf - -inf would be no number.
-        shift = tl.where(raised == float("-inf"), 0.0, raised)
-        weights = tl.exp2(scores - shift[:, None])
-        decay = tl.exp2(highest - shift)
-        total = total * decay + tl.sum(weights, 1)
-        mixed = mixed * decay[:, None]
-        value = tl.load(value_ptr + rows + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        weights, highest, total, mixed = softmax_step(scores, 1.0, highest, total, mixed, True)
+        value = load_keys(value_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
         mixed = tl.dot(weights.to(value.dtype), value, mixed, input_precision=PRECISION)
-        highest = raised
-
-    mixed = mixed / tl.where(total == 0.0, 1.0, total)[:, None]
-    tl.store(out_ptr + query_rows + places, mixed.to(out_ptr.dtype.element_ty), mask=there)
-
-
-_WIDEST = 128  # of heads, as in flash_attention
+    softmax_store(out_ptr + row + offsets, mask, total, mixed, True)
 
 
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:

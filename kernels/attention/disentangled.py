@@ -1,7 +1,5 @@
 """Attention whose scores also depend on how far apart two tokens are (DeBERTa, arXiv 2006.03654): SEW-D's."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 import triton
@@ -9,9 +7,23 @@ import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
-from ..runtime.launch import kernel, ready
+from ..runtime.launch import kernel
 from ..runtime.packing import aligned, check_cu_seqlens, spans
-from .flash import declare_heads, query_blocks, weighted_values
+from .flash import weighted_values
+from .tiles import (
+    LOG2_E,
+    declare_heads,
+    first_element,
+    launch_heads,
+    load_keys,
+    read_block,
+    softmax_begin,
+    softmax_step,
+    softmax_store,
+    tile_distances,
+    tile_mask,
+    tile_offsets,
+)
 
 
 def disentangled_attention(
@@ -231,39 +243,11 @@ def disentangled_attention_triton(
     *,
     scale: float,
 ) -> Tensor:
-    """One program for a block of queries and a head, as in `flash_attention_triton`."""
-    tokens, heads, head_dim = query.shape
-    if head_dim > _WIDEST:
-        raise ValueError(f"attention on a GPU takes heads of at most {_WIDEST}, got {head_dim}")
-    out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    if not out.numel():
-        return out
-    case = disentangled_attention_kernel.case(
-        query.device,
-        max(16, triton.next_power_of_2(head_dim)),
-        query.dtype,
-        "aligned" if head_dim % 16 == 0 else "any",
-    )
-    blocks = query_blocks(cu_tokens, cu_tokens, tokens, case.constant("BLOCK_M"))
-    query = ready(query)
-    case.launch(
-        (blocks.shape[0] * heads,),
-        query,
-        ready(key),
-        ready(value),
-        query if position_query is None else ready(position_query),
-        query if position_key is None else ready(position_key),
-        ready(rows),
-        blocks,
-        out,
-        heads,
-        head_dim,
-        rows.shape[0] // 2,
-        int(position_query is not None),
-        int(position_key is not None),
-        scale * math.log2(math.e),
-    )
-    return out
+    """One launch, see `launch_heads`."""
+    operands = key, value, position_query, position_key, rows
+    has_terms = int(position_query is not None), int(position_key is not None)
+    numbers = rows.shape[0] // 2, *has_terms, scale * LOG2_E
+    return launch_heads(disentangled_attention_kernel, query, cu_tokens, cu_tokens, operands, *numbers)
 
 
 @kernel(sizes=("head_dim",))
@@ -288,63 +272,41 @@ def disentangled_attention_kernel(
     BLOCK_D: tl.constexpr,
     WINDOW: tl.constexpr,  # distances within a tile, BLOCK_M + BLOCK_N - 1, rounded up
 ):
-    block = blocks_ptr + tl.program_id(0) // heads * 4
-    head = tl.program_id(0) % heads
-    first, query_end = tl.load(block), tl.load(block + 1)
-    begin, keys = tl.load(block + 2), tl.load(block + 3) - tl.load(block + 2)
+    head, first, query_end, key_begin, keys = read_block(blocks_ptr, heads)
     if first >= query_end:
         return
 
-    m = tl.arange(0, BLOCK_M)
     n = tl.arange(0, BLOCK_N)
     d = tl.arange(0, BLOCK_D)
-    stride = heads * head_dim
-    far = stride.to(tl.int64)
-    places = m[:, None] * stride + d[None, :]
-    there = (first + m < query_end)[:, None] & (d < head_dim)[None, :]
-    query_rows = (first.to(tl.int64) * heads + head) * head_dim
-    key_rows = (begin.to(tl.int64) * heads + head) * head_dim
-    query = tl.load(query_ptr + query_rows + places, mask=there, other=0.0)
+    offsets = tile_offsets(BLOCK_M, BLOCK_D, heads, head_dim)
+    mask = tile_mask(first, query_end, head_dim, BLOCK_M, BLOCK_D)
+    row = first_element(first, head, heads, head_dim)
+    begin = first_element(key_begin, head, heads, head_dim)
+    query = tl.load(query_ptr + row + offsets, mask=mask, other=0.0)
 
-    # The nearest distance of a tile is that of its first query to its last key. From there on a window holds
-    # all that occur in it, and query m and key n are `lag` further: the products with the window's rows
-    # are read along their diagonals, and stay in the multiprocessor.
-    nearest = first - begin - (BLOCK_N - 1) + tl.arange(0, WINDOW)
-    lag = m[:, None] - n[None, :] + (BLOCK_N - 1)
+    m = tl.arange(0, BLOCK_M)
+    distances = first - key_begin - (BLOCK_N - 1) + tl.arange(0, WINDOW)
+    index = m[:, None] - n[None, :] + (BLOCK_N - 1)
     by_query = (d < head_dim * has_position_key)[None, :]
     by_key = (d < head_dim * has_position_query)[None, :]
 
-    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_M,), tl.float32)
-    mixed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    highest, total, mixed = softmax_begin(BLOCK_M, BLOCK_D)
     for start in range(0, keys, BLOCK_N):
-        row = tl.load(rows_ptr + (tl.minimum(tl.maximum(nearest - start, -limit), limit) + limit))
-        near = (row * heads + head)[:, None] * head_dim + d[None, :]
+        table_row = tl.load(rows_ptr + (tl.minimum(tl.maximum(distances - start, -limit), limit) + limit))
+        near = (table_row * heads + head)[:, None] * head_dim + d[None, :]
         position_key = tl.load(position_key_ptr + near, mask=by_query, other=0.0)
         products = tl.dot(query, tl.trans(position_key), input_precision=PRECISION)
-        scores = tl.gather(products, lag, 1)
-        shift = key_rows + start * far
-        inside = (start + n < keys)[:, None] & (d < head_dim)[None, :]
-        key = tl.load(key_ptr + shift + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        scores = tl.gather(products, index, 1)
+        key = load_keys(key_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
         position_query = tl.load(position_query_ptr + near, mask=by_key, other=0.0)
         products = tl.dot(position_query, tl.trans(key), input_precision=PRECISION)
-        scores += tl.gather(products, lag, 0)
+        scores += tl.gather(products, index, 0)
         scores += tl.dot(query, tl.trans(key), input_precision=PRECISION)
         scores = tl.where((start + n < keys)[None, :], scores * scale, float("-inf"))
-        raised = tl.maximum(highest, tl.max(scores, 1))
-        weights = tl.exp2(scores - raised[:, None])
-        decay = tl.exp2(highest - raised)
-        total = total * decay + tl.sum(weights, 1)
-        mixed = mixed * decay[:, None]
-        value = tl.load(value_ptr + shift + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        weights, highest, total, mixed = softmax_step(scores, 1.0, highest, total, mixed, False)
+        value = load_keys(value_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
         mixed = tl.dot(weights.to(value.dtype), value, mixed, input_precision=PRECISION)
-        highest = raised
-
-    mixed = mixed / total[:, None]
-    tl.store(out_ptr + query_rows + places, mixed.to(out_ptr.dtype.element_ty), mask=there)
-
-
-_WIDEST = 128  # of heads, as in flash_attention
+    softmax_store(out_ptr + row + offsets, mask, total, mixed, False)
 
 
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:

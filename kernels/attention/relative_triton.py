@@ -1,14 +1,26 @@
 """The kernel of `relative_attention`: products with distances' keys, read along diagonals tile by tile."""
 
-import math
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..runtime.launch import kernel, ready
-from .flash import declare_heads, query_blocks
+from ..runtime.launch import kernel
+from .tiles import (
+    LOG2_E,
+    NO_WINDOW,
+    declare_heads,
+    first_element,
+    launch_heads,
+    load_keys,
+    read_block,
+    softmax_begin,
+    softmax_step,
+    softmax_store,
+    tile_distances,
+    tile_mask,
+    tile_offsets,
+)
 
 
 def relative_attention_triton(
@@ -27,43 +39,20 @@ def relative_attention_triton(
     causal: bool = False,
     window: int | None = None,
 ) -> Tensor:
-    """One program for a block of queries and a head, as in `flash_attention_triton`."""
-    tokens, heads, head_dim = query.shape
-    if head_dim > _WIDEST:
-        raise ValueError(f"attention on a GPU takes heads of at most {_WIDEST}, got {head_dim}")
-    out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    if not out.numel():
-        return out
-    case = relative_attention_kernel.case(
-        query.device,
-        max(16, triton.next_power_of_2(head_dim)),
-        query.dtype,
-        "aligned" if head_dim % 16 == 0 else "any",
-    )
-    blocks = query_blocks(cu_tokens, cu_tokens, tokens, case.constant("BLOCK_M"))
-    content_bias = ready(content_bias)
-    case.launch(
-        (blocks.shape[0] * heads,),
-        ready(query),
-        ready(key),
-        ready(value),
-        ready(position_key),
+    """One launch, see `launch_heads`."""
+    operands = (
+        key,
+        value,
+        position_key,
         content_bias,
-        ready(position_bias),
-        blocks if segments is None else ready(segments),
-        content_bias if segment_bias is None else ready(segment_bias),
-        content_bias if segment_key is None else ready(segment_key),
-        blocks,
-        out,
-        heads,
-        head_dim,
-        position_key.shape[0] // 2,
-        int(segments is not None),
-        int(causal),
-        _EVERYTHING if window is None else min(window, _EVERYTHING),
-        scale * math.log2(math.e),
+        position_bias,
+        cu_tokens if segments is None else segments,
+        segment_bias,
+        segment_key,
     )
-    return out
+    seen = NO_WINDOW if window is None else min(window, NO_WINDOW)
+    numbers = position_key.shape[0] // 2, int(segments is not None), int(causal), seen, scale * LOG2_E
+    return launch_heads(relative_attention_kernel, query, cu_tokens, cu_tokens, operands, *numbers)
 
 
 @kernel(sizes=("head_dim",))
@@ -92,85 +81,58 @@ def relative_attention_kernel(
     BLOCK_D: tl.constexpr,
     WINDOW: tl.constexpr,  # distances within a tile, BLOCK_M + BLOCK_N - 1, rounded up
 ):
-    block = blocks_ptr + tl.program_id(0) // heads * 4
-    head = tl.program_id(0) % heads
-    first, query_end = tl.load(block), tl.load(block + 1)
-    begin, keys = tl.load(block + 2), tl.load(block + 3) - tl.load(block + 2)
+    head, first, query_end, key_begin, keys = read_block(blocks_ptr, heads)
     if first >= query_end:
         return
 
     m = tl.arange(0, BLOCK_M)
     n = tl.arange(0, BLOCK_N)
     d = tl.arange(0, BLOCK_D)
-    stride = heads * head_dim
-    far = stride.to(tl.int64)
-    places = m[:, None] * stride + d[None, :]
-    there = (first + m < query_end)[:, None] & (d < head_dim)[None, :]
-    query_rows = (first.to(tl.int64) * heads + head) * head_dim
-    key_rows = (begin.to(tl.int64) * heads + head) * head_dim
-    query = tl.load(query_ptr + query_rows + places, mask=there, other=0.0).to(tl.float32)
+    offsets = tile_offsets(BLOCK_M, BLOCK_D, heads, head_dim)
+    mask = tile_mask(first, query_end, head_dim, BLOCK_M, BLOCK_D)
+    row = first_element(first, head, heads, head_dim)
+    begin = first_element(key_begin, head, heads, head_dim)
+    query = tl.load(query_ptr + row + offsets, mask=mask, other=0.0).to(tl.float32)
 
     # The segment's term is one of two numbers a query.
     of_segments = d < head_dim * has_segments
     bias = tl.load(segment_bias_ptr + head * head_dim + d, mask=of_segments, other=0.0).to(tl.float32)
     same = tl.load(segment_key_ptr + head * head_dim + d, mask=of_segments, other=0.0).to(tl.float32)
-    other = tl.load(segment_key_ptr + stride + head * head_dim + d, mask=of_segments, other=0.0)
+    other = tl.load(segment_key_ptr + heads * head_dim + head * head_dim + d, mask=of_segments, other=0.0)
     if_same = tl.sum((query + bias[None, :]) * same[None, :], 1)[:, None]
     if_other = tl.sum((query + bias[None, :]) * other.to(tl.float32)[None, :], 1)[:, None]
-    segment_rows = segments_ptr + begin
-    with_segment = first - begin + m < keys * has_segments
-    segment = tl.load(segment_rows + (first - begin) + m, mask=with_segment, other=0)
+    segment_rows = segments_ptr + key_begin
+    with_segment = first - key_begin + m < keys * has_segments
+    segment = tl.load(segment_rows + (first - key_begin) + m, mask=with_segment, other=0)
 
     bias = tl.load(position_bias_ptr + head * head_dim + d, mask=d < head_dim, other=0.0).to(tl.float32)
     for_positions = (query + bias[None, :]).to(query_ptr.dtype.element_ty)
     bias = tl.load(content_bias_ptr + head * head_dim + d, mask=d < head_dim, other=0.0).to(tl.float32)
     for_content = (query + bias[None, :]).to(query_ptr.dtype.element_ty)
 
-    # The nearest distance of a tile is that of its first query to its last key. From there on a window holds
-    # all that occur in it, and query m and key n are `lag` further: the products with the window's rows are
-    # read along their diagonals, and stay in the multiprocessor.
-    nearest = first - begin - (BLOCK_N - 1) + tl.arange(0, WINDOW)
-    lag = m[:, None] - n[None, :] + (BLOCK_N - 1)
+    distances, index = tile_distances(first - key_begin, BLOCK_M, BLOCK_N, WINDOW)
+    position = (first - key_begin + m)[:, None]
+    start_at = tl.maximum(first - key_begin - window + 1, 0) // BLOCK_N * BLOCK_N * causal
+    stop_at = tl.where(causal != 0, tl.minimum(first - key_begin + BLOCK_M, keys), keys)
 
-    place = (first - begin + m)[:, None]
-    start_at = tl.maximum(first - begin - window + 1, 0) // BLOCK_N * BLOCK_N * causal
-    stop_at = tl.where(causal != 0, tl.minimum(first - begin + BLOCK_M, keys), keys)
-
-    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_M,), tl.float32)
-    mixed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    highest, total, mixed = softmax_begin(BLOCK_M, BLOCK_D)
     for start in range(start_at, stop_at, BLOCK_N):
-        row = tl.minimum(tl.maximum(nearest - start, -limit), limit) + limit
-        near = (row * heads + head)[:, None] * head_dim + d[None, :]
+        table_row = tl.minimum(tl.maximum(distances - start, -limit), limit) + limit
+        near = (table_row * heads + head)[:, None] * head_dim + d[None, :]
         position_key = tl.load(position_key_ptr + near, mask=(d < head_dim)[None, :], other=0.0)
         products = tl.dot(for_positions, tl.trans(position_key), input_precision=PRECISION)
-        scores = tl.gather(products, lag, 1)
-        rows = key_rows + start * far
-        inside = (start + n < keys)[:, None] & (d < head_dim)[None, :]
-        key = tl.load(key_ptr + rows + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        scores = tl.gather(products, index, 1)
+        key = load_keys(key_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
         scores += tl.dot(for_content, tl.trans(key), input_precision=PRECISION)
         its = tl.load(segment_rows + start + n, mask=start + n < keys * has_segments, other=0)
         scores += tl.where(segment[:, None] == its[None, :], if_same, if_other)
-        before = place - (start + n)[None, :]
+        before = position - (start + n)[None, :]
         seen = (start + n < keys)[None, :] & (before >= 0 - (1 - causal) * keys)
         scores = tl.where(seen & (before < window), scores * scale, float("-inf"))
-        raised = tl.maximum(highest, tl.max(scores, 1))
-        # Where nothing has been seen yet, -inf - -inf would be no number.
-        shift = tl.where(raised == float("-inf"), 0.0, raised)
-        weights = tl.exp2(scores - shift[:, None])
-        decay = tl.exp2(highest - shift)
-        total = total * decay + tl.sum(weights, 1)
-        mixed = mixed * decay[:, None]
-        value = tl.load(value_ptr + rows + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        weights, highest, total, mixed = softmax_step(scores, 1.0, highest, total, mixed, True)
+        value = load_keys(value_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
         mixed = tl.dot(weights.to(value.dtype), value, mixed, input_precision=PRECISION)
-        highest = raised
-
-    mixed = mixed / tl.where(total == 0.0, 1.0, total)[:, None]
-    tl.store(out_ptr + query_rows + places, mixed.to(out_ptr.dtype.element_ty), mask=there)
-
-
-_WIDEST = 128  # of heads, as in flash_attention
-_EVERYTHING = 2**30  # a window that hides nothing
+    softmax_store(out_ptr + row + offsets, mask, total, mixed, True)
 
 
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
