@@ -1,19 +1,16 @@
 """Attention whose scores have a learned bias for how far apart two tokens are: T5's (arXiv 1910.10683)."""
 
 import math
-from collections.abc import Callable
-from functools import cache
 
 import torch
 import torch.nn.functional as F
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
 from ..runtime.launch import kernel
 from ..runtime.packing import aligned, check_cu_seqlens, spans
-from ..runtime.weight_cache import kept
+from ..runtime.weight_cache import cached
 from .distance_buckets import Buckets
 from .flash import weighted_values
 from .tiles import (
@@ -55,7 +52,7 @@ def biased_attention(
         key, value: [key tokens, heads, head_dim], packed.
         cu_query, cu_key: int32 [n + 1] each; the same n sequences. Not to be changed in place, as for
             `flash_attention`.
-        bias_table: [buckets, heads]. What is derived from it for a launch is kept, see `derived.kept`.
+        bias_table: [buckets, heads]. Its biases by distance are cached.
         buckets: how distances find their rows in the table.
         causal: a query sees the keys up to its own place.
         scale: multiplies the products; T5 leaves them as they are.
@@ -169,7 +166,7 @@ def biased_attention_cpu(
 ) -> Tensor:
     """One sequence after the other: the order of its sums then depends on its own length alone."""
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    by_distance = kept(bias_table, _maker(buckets, 1.0))
+    by_distance = cached(_by_distance, bias_table, buckets=buckets, factor=1.0)
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
         blind = max(q1 - q0 - (k1 - k0), 0) if causal else q1 - q0 if k0 == k1 else 0
         out[q0 : q0 + blind] = 0
@@ -200,16 +197,10 @@ def _line(by_distance: Tensor, queries: int, keys: int, causal: bool) -> Tensor:
     return line
 
 
-@cache
-def _maker(buckets: Buckets, factor: float) -> Callable[[Tensor], Tensor]:
-    """What makes of a table [buckets, heads] the biases by distance, [heads, 2 * farthest + 1] in float32 at
-    least, times a factor. The same function every time, which `kept` goes by."""
-
-    def make(table: Tensor) -> Tensor:
-        wide = table.detach().to(torch.promote_types(table.dtype, torch.float32)) * factor
-        return wide[buckets.rows(table.device)].t().contiguous()
-
-    return make
+def _by_distance(table: Tensor, *, buckets: Buckets, factor: float) -> Tensor:
+    """Biases by distance, times a factor, of a table [buckets, heads]: [heads, 2 * farthest + 1]."""
+    wide = table.detach().to(torch.promote_types(table.dtype, torch.float32)) * factor
+    return wide[buckets.rows(table.device)].t().contiguous()
 
 
 def biased_attention_triton(
@@ -225,7 +216,7 @@ def biased_attention_triton(
     scale: float = 1.0,
 ) -> Tensor:
     """One launch, see `launch_heads`."""
-    bias = kept(bias_table, _maker(buckets, LOG2_E))
+    bias = cached(_by_distance, bias_table, buckets=buckets, factor=LOG2_E)
     numbers = buckets.farthest, int(causal), scale * LOG2_E
     return launch_heads(biased_attention_kernel, query, cu_query, cu_key, (key, value, bias), *numbers)
 

@@ -2,7 +2,6 @@
 
 import torch
 import torch.nn.functional as F
-import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -20,7 +19,6 @@ from .tiles import (
     softmax_begin,
     softmax_step,
     softmax_store,
-    tile_distances,
     tile_mask,
     tile_offsets,
 )

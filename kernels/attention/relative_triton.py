@@ -1,7 +1,6 @@
 """The kernel of `relative_attention`: products with distances' keys, read along diagonals tile by tile."""
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 

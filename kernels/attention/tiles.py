@@ -11,9 +11,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..runtime.launch import ARCHITECTURES, DTYPES, Kernel, precision, ready
+from ..runtime.weight_cache import cached
 
 MAX_HEAD_DIM = 128  # the accumulators of wider heads leave no room for blocks this large
 NO_WINDOW = 2**30  # more keys than there are
@@ -56,20 +56,17 @@ def launch_heads(
         query.dtype,
         "aligned" if head_dim % 16 == 0 else "any",
     )
-    blocks = query_blocks(cu_query, cu_key, tokens, case.constant("BLOCK_M"))
+    # All layers of a model, and both attentions of a decoder's layer, ask for the same few, and making one
+    # takes about 15 small launches.
+    blocks = cached(query_blocks, cu_query, cu_key, tokens=tokens, block=case.constant("BLOCK_M"))
     tensors = [out if operand is None else ready(operand) for operand in operands]
     grid = (blocks.shape[0] * heads,)
     case.launch(grid, ready(query), *tensors, blocks, out, heads, head_dim, *numbers)
     return out
 
 
-# By cu_query, then by cu_key, then by block size. All layers of a model, and both attentions of a decoder's
-# layer, ask for the same few, and making one takes about 15 small launches.
-_made: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-
-
-def query_blocks(cu_query: Tensor, cu_key: Tensor, tokens: int, block: int) -> Tensor:
-    """Blocks of queries of a launch, made on the device without waiting for it, once for each pair of offsets.
+def query_blocks(cu_query: Tensor, cu_key: Tensor, *, tokens: int, block: int) -> Tensor:
+    """Blocks of queries of a launch, made on the device without waiting for it.
 
     A table, because a program that looked for its sequence itself would begin with ten loads that wait for
     one another among 1,024 sequences: as long as its work on 300 keys. Blocks of the most keys come first
@@ -84,14 +81,6 @@ def query_blocks(cu_query: Tensor, cu_key: Tensor, tokens: int, block: int) -> T
         int32 [bound, 4]: first query, end of the sequence's queries, first and end of its keys. The bound
         is the most that `tokens` queries of n sequences need; blocks beyond the needed ones are all 0.
     """
-    of_query = _made.setdefault(cu_query, WeakTensorKeyDictionary())
-    by_block = of_query.setdefault(cu_key, {})
-    if block not in by_block:
-        by_block[block] = _query_blocks(cu_query, cu_key, tokens, block)
-    return by_block[block]
-
-
-def _query_blocks(cu_query: Tensor, cu_key: Tensor, tokens: int, block: int) -> Tensor:
     sequences = cu_query.numel() - 1
     bound = (tokens + sequences * (block - 1)) // block
     order = cu_key.diff().argsort(descending=True, stable=True)
@@ -145,7 +134,7 @@ def declare_heads(
 
 @triton.jit
 def read_block(blocks_ptr, heads):
-    """This program's head, and its row of `query_blocks`: first and end of queries, first and number of keys."""
+    """This program's head, and of its block: first query, end of queries, first key, number of keys."""
     block = blocks_ptr + tl.program_id(0) // heads * 4
     head = tl.program_id(0) % heads
     first, query_end = tl.load(block), tl.load(block + 1)
@@ -161,7 +150,7 @@ def tile_offsets(BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, heads, head_dim):
 
 @triton.jit
 def tile_mask(first, end, head_dim, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Elements [BLOCK, BLOCK_D] of the tile from row `first` on that lie before row `end` and within a head."""
+    """Mask [BLOCK, BLOCK_D] of the tile that begins at row `first`: rows before `end`, within a head."""
     return (first + tl.arange(0, BLOCK) < end)[:, None] & (tl.arange(0, BLOCK_D) < head_dim)[None, :]
 
 
@@ -172,11 +161,9 @@ def first_element(row, head, heads, head_dim):
 
 
 @triton.jit
-def load_keys(
-    pointer, begin, start, keys, heads, head_dim, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr
-):
-    """Keys, or values, `start` to `start + BLOCK_N` of a sequence whose first is at offset `begin`; zeros past
-    the last of `keys`."""
+def load_keys(pointer, begin, start, keys, heads, head_dim, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Keys or values `start` to `start + BLOCK_N` of a sequence's `keys`, the first at offset `begin`; zeros
+    behind the last."""
     rows = begin + start * (heads * head_dim).to(tl.int64)
     mask = tile_mask(start, keys, head_dim, BLOCK_N, BLOCK_D)
     return tl.load(pointer + rows + tile_offsets(BLOCK_N, BLOCK_D, heads, head_dim), mask=mask, other=0.0)
@@ -220,12 +207,12 @@ def softmax_store(pointers, mask, total, mixed, MAY_SEE_NONE: tl.constexpr):
 
 @triton.jit
 def tile_distances(first, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WINDOW: tl.constexpr):
-    """Distances between a tile's queries, the first at position `first`, and keys from the sequence's first on.
+    """Distances between the queries of a tile, the first at position `first`, and a sequence's first keys.
 
     Returns:
-        The window of all distances that occur, [WINDOW], beginning with the nearest, which is that of the
-        first query to the last key; and each pair's index in it, [BLOCK_M, BLOCK_N]. A product with the rows of
-        the window, gathered by the index, is read along its diagonals and stays in the multiprocessor.
+        All distances that occur, [WINDOW], from that of the first query to the last key on, and each pair's
+        index among them, [BLOCK_M, BLOCK_N]. A product with the rows of these distances, gathered by the
+        index, is read along its diagonals and stays in the multiprocessor.
     """
     window = first - (BLOCK_N - 1) + tl.arange(0, WINDOW)
     return window, tl.arange(0, BLOCK_M)[:, None] - tl.arange(0, BLOCK_N)[None, :] + (BLOCK_N - 1)
