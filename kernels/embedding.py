@@ -1,12 +1,11 @@
 """Tokens and positions to vectors."""
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from .runtime.dispatch import choose
 from .runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from .runtime.optional_triton import tl, triton
 
 
 def embedding(

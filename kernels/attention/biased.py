@@ -4,11 +4,11 @@ import math
 
 import torch
 import torch.nn.functional as F
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
 from ..runtime.launch import kernel
+from ..runtime.optional_triton import tl
 from ..runtime.packing import aligned, check_cu_seqlens, spans
 from ..runtime.weight_cache import cached
 from .distance_buckets import Buckets

@@ -1,12 +1,11 @@
 """Pages of keys and values: 16 rows each, written by a prefill or by one decode step."""
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
 from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from ..runtime.optional_triton import tl, triton
 
 PAGE_SIZE = 16  # rows of a page
 

@@ -1,10 +1,10 @@
 """The kernel of `relative_attention`: products with distances' keys, read along diagonals tile by tile."""
 
 import torch
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.launch import kernel
+from ..runtime.optional_triton import tl
 from .tiles import (
     LOG2_E,
     NO_WINDOW,

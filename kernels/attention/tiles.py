@@ -8,11 +8,10 @@ import math
 from collections.abc import Callable
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.launch import ARCHITECTURES, DTYPES, Kernel, precision, ready
+from ..runtime.optional_triton import tl, triton
 from ..runtime.weight_cache import cached
 
 MAX_HEAD_DIM = 128  # the accumulators of wider heads leave no room for blocks this large

@@ -5,13 +5,12 @@ Each utterance sees its own zero edges, so a neighbor in the batch never leaks i
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..linear.gemm import linear_cpu
 from ..runtime.dispatch import choose
 from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import check_cu_seqlens, cumulative, positions_within, spans
 from ..runtime.weight_cache import cached
 

@@ -14,9 +14,9 @@ from functools import cache
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
+
+from .optional_triton import tl, triton
 
 # What kernels are declared for. The configurations of sm_80 keep below 99 KiB of shared memory, which
 # consumer cards (8.6, 8.9, 12.x) have too.

@@ -3,11 +3,10 @@
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ...runtime.launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from ...runtime.optional_triton import tl, triton
 from ..kv_cache import PAGE_SIZE, check_pools
 
 # Positions that one program of the kernel goes through. A longer context is split into so many programs,
