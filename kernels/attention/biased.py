@@ -1,4 +1,4 @@
-"""Attention whose scores have a learned bias for how far apart two tokens are: T5's (arXiv 1910.10683)."""
+"""Attention with a learned bias by the distance of query and key: T5's (arXiv 1910.10683)."""
 
 import math
 
@@ -9,8 +9,9 @@ from torch import Tensor
 from ..runtime.dispatch import choose
 from ..runtime.launch import kernel
 from ..runtime.optional_triton import tl
-from ..runtime.packing import aligned, check_cu_seqlens, spans
+from ..runtime.packing import aligned, spans
 from ..runtime.weight_cache import cached
+from .checks import check_packed
 from .distance_buckets import Buckets
 from .flash import weighted_values
 from .tiles import (
@@ -41,20 +42,19 @@ def biased_attention(
     scale: float = 1.0,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`softmax(query @ key.T * scale + bias) @ value`, each sequence on its own, in float32 inside.
+    """`softmax(query @ key.T * scale + bias) @ value` of each sequence, accumulated in float32.
 
-    The bias of a query and a key is the table's row for the bucket of their distance, a number a head. Both
-    ends are aligned: a sequence's last query has the place of its last key. A query that sees no key gets
-    zeros.
+    The bias of a query and a key is the table's row for the bucket of their distance, a number a head. A
+    sequence's last query has the position of its last key. A query that sees no key gets zeros.
 
     Args:
         query: [query tokens, heads, head_dim], packed. On a GPU head_dim is at most 128.
         key, value: [key tokens, heads, head_dim], packed.
-        cu_query, cu_key: int32 [n + 1] each; the same n sequences. Not to be changed in place, as for
+        cu_query, cu_key: int32 [n + 1] each, of the same n sequences; never changed in place, as for
             `flash_attention`.
         bias_table: [buckets, heads]. Its biases by distance are cached.
-        buckets: how distances find their rows in the table.
-        causal: a query sees the keys up to its own place.
+        buckets: the table's rows by distance.
+        causal: a query sees the keys up to its own position.
         scale: multiplies the products; T5 leaves them as they are.
         dropout: of the attention weights, for training.
 
@@ -64,16 +64,7 @@ def biased_attention(
     Raises:
         ValueError: shapes or offsets that do not fit.
     """
-    check_cu_seqlens(cu_query, query.shape[0], "cu_query")
-    check_cu_seqlens(cu_key, key.shape[0], "cu_key")
-    if cu_query.numel() != cu_key.numel():
-        raise ValueError(
-            f"queries of {cu_query.numel() - 1} sequences, but keys of {cu_key.numel() - 1}; give one of each"
-        )
-    if query.dim() != 3 or key.shape != value.shape or query.shape[1:] != key.shape[1:]:
-        raise ValueError(
-            f"heads do not fit: query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"
-        )
+    check_packed(query, key, value, cu_query, cu_key)
     if list(bias_table.shape) != [buckets.count, query.shape[1]]:
         raise ValueError(
             f"bias_table must be {[buckets.count, query.shape[1]]}, a number a bucket and head, "
@@ -103,15 +94,15 @@ def biased_weights(
     scale: float = 1.0,
     dropout: float = 0.0,
 ) -> list[Tensor]:
-    """The attention weights of each sequence, [heads, queries, keys] in float32 at least: half of the
-    specification."""
+    """Attention weights of each sequence, [heads, queries, keys], float32 or wider: half of the
+    specification, with `weighted_values`."""
     wide = torch.promote_types(query.dtype, torch.float32)
     rows, limit = buckets.rows(query.device), buckets.farthest
     weights = []
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
         one, other = aligned(query[q0:q1]).to(wide), aligned(key[k0:k1]).to(wide)
-        place = torch.arange(q1 - q0, device=query.device) + (k1 - k0) - (q1 - q0)
-        distance = place[:, None] - torch.arange(k1 - k0, device=query.device)
+        position = torch.arange(q1 - q0, device=query.device) + (k1 - k0) - (q1 - q0)
+        distance = position[:, None] - torch.arange(k1 - k0, device=query.device)
         bias = bias_table[rows[distance.clamp(-limit, limit) + limit]].permute(2, 0, 1).to(wide)
         scores = torch.einsum("qhd,khd->hqk", one, other) * scale + bias
         if causal:
@@ -137,18 +128,9 @@ def biased_attention_reference(
     scale: float = 1.0,
     dropout: float = 0.0,
 ) -> Tensor:
-    """The specification, in plain torch: one sequence after the other."""
-    weights = biased_weights(
-        query,
-        key,
-        cu_query,
-        cu_key,
-        bias_table,
-        buckets,
-        causal=causal,
-        scale=scale,
-        dropout=dropout,
-    )
+    """The specification in plain torch, one sequence after the other."""
+    given = query, key, cu_query, cu_key, bias_table
+    weights = biased_weights(*given, buckets, causal=causal, scale=scale, dropout=dropout)
     return weighted_values(weights, value, cu_key)
 
 
@@ -164,7 +146,7 @@ def biased_attention_cpu(
     causal: bool = False,
     scale: float = 1.0,
 ) -> Tensor:
-    """One sequence after the other: the order of its sums then depends on its own length alone."""
+    """torch's fused attention of each sequence: the order of sums depends on its own length alone."""
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     by_distance = cached(_by_distance, bias_table, buckets=buckets, factor=1.0)
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
@@ -173,8 +155,8 @@ def biased_attention_cpu(
         q0 += blind
         if q0 == q1:
             continue
-        # With the last query first, a row of biases is the one before it moved by a place: all of them are
-        # views of one line, of a bias a distance, and no [queries, keys] tensor is made.
+        # With the last query first, a query's biases are those of the one before it, moved by one: all are
+        # views of one line of biases by distance, and no [queries, keys] tensor is made.
         mixed = F.scaled_dot_product_attention(
             query[q0:q1].flip(0).transpose(0, 1)[None],
             aligned(key[k0:k1]).transpose(0, 1)[None],
@@ -187,7 +169,7 @@ def biased_attention_cpu(
 
 
 def _line(by_distance: Tensor, queries: int, keys: int, causal: bool) -> Tensor:
-    """The biases of a sequence, from its last query and first key to its first query and last key:
+    """Biases of a sequence from its last query and first key to its first query and last key:
     [heads, queries + keys - 1]."""
     limit = by_distance.shape[1] // 2
     distance = keys - 1 - torch.arange(queries + keys - 1)
@@ -227,11 +209,11 @@ def biased_attention_kernel(
     key_ptr,  # [key tokens, heads, head_dim]
     value_ptr,  # [key tokens, heads, head_dim]
     bias_ptr,  # float32 [heads, 2 * limit + 1], by distance, times log2(e)
-    blocks_ptr,  # int32 [blocks, 4], see `flash_attention.query_blocks`
+    blocks_ptr,  # int32 [blocks, 4], of `query_blocks`
     out_ptr,  # [query tokens, heads, head_dim]
     heads: tl.int32,
     head_dim: tl.int32,
-    limit: tl.int32,  # the distance from which on all biases of a side are one
+    limit: tl.int32,  # the distance from which on biases are equal, in either direction
     causal: tl.int32,  # 0 or 1
     scale: tl.float32,  # times log2(e): powers of 2 are what the hardware has
     PRECISION: tl.constexpr,
@@ -255,7 +237,7 @@ def biased_attention_kernel(
     diagonal = first - query_end + keys
     lag = m[:, None] - n[None, :]
     middle = bias_ptr + head * (2 * limit + 1) + limit
-    nearest = (causal - 1) * 1073741824  # the least distance that is seen: 0, or less than there is
+    nearest = (causal - 1) * 1073741824  # the least visible distance: 0, or less than there is
     stop_at = keys - causal * tl.maximum(query_end - first - BLOCK_M, 0)
 
     highest, total, mixed = softmax_begin(BLOCK_M, BLOCK_D)

@@ -1,4 +1,4 @@
-"""Attention whose scores also depend on how far apart two tokens are (DeBERTa, arXiv 2006.03654): SEW-D's."""
+"""Attention with learned vectors by the distance of query and key (DeBERTa, arXiv 2006.03654): SEW-D's."""
 
 import torch
 import torch.nn.functional as F
@@ -7,7 +7,9 @@ from torch import Tensor
 from ..runtime.dispatch import choose
 from ..runtime.launch import kernel
 from ..runtime.optional_triton import tl
-from ..runtime.packing import aligned, check_cu_seqlens, spans
+from ..runtime.packing import aligned, spans
+from .checks import check_self_attention
+from .diagonals import BLOCK, diagonal_products, heads_at_a_time, heads_first
 from .flash import weighted_values
 from .tiles import (
     LOG2_E,
@@ -36,20 +38,20 @@ def disentangled_attention(
     scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`softmax(scores * scale) @ value` within each sequence, in float32 inside.
+    """`softmax(scores * scale) @ value` of each sequence, accumulated in float32.
 
-    The score of a query at place i and a key at place j has up to three terms, `r` the row of the position
-    tables for `i - j`:
+    The score of a query at position i and a key at position j has up to three terms, `r` the row of the
+    position tables for `i - j`:
 
         query[i] . key[j] + query[i] . position_key[r] + position_query[r] . key[j]
 
     Args:
         query, key, value: [tokens, heads, head_dim], packed. On a GPU head_dim is at most 128.
-        cu_tokens: int32 [n + 1]. Not to be changed in place, as for `flash_attention`.
+        cu_tokens: int32 [n + 1], never changed in place, as for `flash_attention`.
         position_query: [positions, heads, head_dim], or None without the last term.
         position_key: [positions, heads, head_dim], or None without the one before it.
-        rows: int32 [2 * limit + 1], for each `i - j` from -limit to limit the row of the tables; what is
-            farther apart has the row of the limit. See `relative_positions.relative_rows`.
+        rows: int32 [2 * limit + 1], the tables' row for each `i - j` from -limit to limit, as
+            `relative_rows` makes them; greater distances have the row of the limit.
         scale: multiplies the scores.
         dropout: of the attention weights, for training.
 
@@ -59,12 +61,7 @@ def disentangled_attention(
     Raises:
         ValueError: shapes or offsets that do not fit, or (on the CPU) rows that the tables do not have.
     """
-    check_cu_seqlens(cu_tokens, query.shape[0], "cu_tokens")
-    if query.dim() != 3 or key.shape != query.shape or value.shape != query.shape:
-        raise ValueError(
-            "query, key and value must all be [tokens, heads, head_dim], "
-            f"got {list(query.shape)}, {list(key.shape)} and {list(value.shape)}"
-        )
+    check_self_attention(query, key, value, cu_tokens)
     _check_positions(query, position_query, position_key, rows)
     given = (query, key, value, cu_tokens, position_query, position_key, rows)
     if dropout:
@@ -110,15 +107,15 @@ def disentangled_weights(
     scale: float,
     dropout: float = 0.0,
 ) -> list[Tensor]:
-    """The attention weights of each sequence, [heads, queries, keys] in float32 at least: half of the
-    specification."""
+    """Attention weights of each sequence, [heads, queries, keys], float32 or wider: half of the
+    specification, with `weighted_values`."""
     wide = torch.promote_types(query.dtype, torch.float32)
     limit = rows.shape[0] // 2
     weights = []
     for start, end in spans(cu_tokens):
         one, other = aligned(query[start:end]).to(wide), aligned(key[start:end]).to(wide)
-        place = torch.arange(end - start, device=query.device)
-        near = rows[(place[:, None] - place).clamp(-limit, limit) + limit].long()
+        position = torch.arange(end - start, device=query.device)
+        near = rows[(position[:, None] - position).clamp(-limit, limit) + limit].long()
         near = near.expand(query.shape[1], -1, -1)
         scores = torch.einsum("qhd,khd->hqk", one, other)
         if position_key is not None:
@@ -141,7 +138,7 @@ def disentangled_attention_reference(
     scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
-    """The specification, in plain torch: one sequence after the other."""
+    """The specification in plain torch, one sequence after the other."""
     weights = disentangled_weights(
         query, key, cu_tokens, position_query, position_key, rows, scale=scale, dropout=dropout
     )
@@ -159,17 +156,17 @@ def disentangled_attention_cpu(
     *,
     scale: float,
 ) -> Tensor:
-    """One sequence after the other: the order of its sums then depends on its own length alone."""
+    """Products of each sequence on its own: the order of sums depends on its own length alone."""
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     tables = [
-        None if table is None else _by_heads(table) * scale if by_key else _by_heads(table)
+        None if table is None else heads_first(table) * scale if by_key else heads_first(table)
         for table, by_key in ((position_query, True), (position_key, False))
     ]
     for start, end in spans(cu_tokens):
         if start == end:
             continue
-        parts = [_by_heads(aligned(tensor[start:end])) for tensor in (query, key, value)]
-        together = max(1, _CELLS // (end - start) ** 2)
+        parts = [heads_first(aligned(tensor[start:end])) for tensor in (query, key, value)]
+        together = heads_at_a_time(end - start)
         for head in range(0, query.shape[1], together):
             some = slice(head, head + together)
             one, other, mixed = (part[some] for part in parts)
@@ -180,54 +177,27 @@ def disentangled_attention_cpu(
     return out
 
 
-_CELLS = 1 << 20  # scores at a time, of several heads where sequences are short: 4 MB
-_BLOCK = 128  # queries, or keys, whose products with the tables are made at a time
-
-
-def _by_heads(tensor: Tensor) -> Tensor:
-    """[tokens, heads, head_dim] to [heads, tokens, head_dim], contiguous, in float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).transpose(0, 1).contiguous()
-
-
 def _scores(
     query: Tensor, key: Tensor, position_query: Tensor | None, position_key: Tensor | None, rows: Tensor
 ) -> Tensor:
-    """All terms of one sequence, [heads, tokens, tokens]; query and position_query come with the scale."""
+    """Scores of one sequence, [heads, tokens, tokens]; query and position_query are scaled."""
     scores = torch.bmm(query, key.transpose(1, 2))
     tokens = query.shape[1]
-    for begin in range(0, tokens, _BLOCK):
-        end = min(begin + _BLOCK, tokens)
+    for begin in range(0, tokens, BLOCK):
+        end = min(begin + BLOCK, tokens)
         window = torch.arange(tokens + end - begin - 1)
         if position_key is not None:
-            scores[:, begin:end] += _skewed(query[:, begin:end], position_key, rows, end - 1 - window)
+            scores[:, begin:end] += _diagonals(query[:, begin:end], position_key, rows, end - 1 - window)
         if position_query is not None:
-            term = _skewed(key[:, begin:end], position_query, rows, window - (end - 1))
+            term = _diagonals(key[:, begin:end], position_query, rows, window - (end - 1))
             scores[:, :, begin:end] += term.transpose(1, 2)
     return scores
 
 
-def _skewed(content: Tensor, table: Tensor, rows: Tensor, distances: Tensor) -> Tensor:
-    """Products with the table's rows for `distances`, each row of them one place further than the last.
-
-    Distances from one token of a block to all others are neighbors, so that a product with the rows of all
-    distances of the block, read along its diagonals, needs no gathering.
-
-    Args:
-        content: [heads, block, head_dim].
-        table: [heads, positions, head_dim].
-        rows: as in `disentangled_attention`.
-        distances: [others + block - 1]; those of the last token of the block come first.
-
-    Returns:
-        [heads, block, others], a view.
-    """
+def _diagonals(content: Tensor, table: Tensor, rows: Tensor, distances: Tensor) -> Tensor:
     limit = rows.shape[0] // 2
     near = table[:, rows[distances.clamp(-limit, limit) + limit].long()]
-    products = torch.bmm(content, near.transpose(1, 2))
-    heads, block, width = products.shape
-    return products.as_strided(
-        (heads, block, width - block + 1), (block * width, width - 1, 1), storage_offset=block - 1
-    )
+    return diagonal_products(content, near)
 
 
 def disentangled_attention_triton(
@@ -256,7 +226,7 @@ def disentangled_attention_kernel(
     position_query_ptr,  # [positions, heads, head_dim]
     position_key_ptr,  # [positions, heads, head_dim]
     rows_ptr,  # int32 [2 * limit + 1]
-    blocks_ptr,  # int32 [blocks, 4], see `flash_attention.query_blocks`
+    blocks_ptr,  # int32 [blocks, 4], of `query_blocks`
     out_ptr,  # [tokens, heads, head_dim]
     heads: tl.int32,
     head_dim: tl.int32,
@@ -308,8 +278,8 @@ def disentangled_attention_kernel(
 
 
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
-    """Queries and keys of a step, warps and stages. Two products of each query and key of a step with as many
-    rows again, and their diagonals, take the registers that larger blocks would need."""
+    """Queries and keys of a step, warps and stages. Products with twice as many rows of positions, and their
+    diagonals, take the registers that larger blocks would need."""
     if dtype == torch.float32:
         # One stage for the narrowest too: with two, Triton 3.6 needs a stack on sm_90.
         side, warps, stages = 16, 8 if width > 64 else 4, 2 if 16 < width <= 64 else 1

@@ -1,4 +1,4 @@
-"""Attention over packed sequences: teacher-forced decoders, encoders and encoder-only models."""
+"""Attention over packed sequences, of encoders, teacher-forced decoders and encoder-only models."""
 
 import torch
 import torch.nn.functional as F
@@ -7,7 +7,8 @@ from torch import Tensor
 from ..runtime.dispatch import choose
 from ..runtime.launch import kernel
 from ..runtime.optional_triton import tl
-from ..runtime.packing import aligned, check_cu_seqlens, spans
+from ..runtime.packing import aligned, spans
+from .checks import check_packed, check_scale_and_window
 from .flash_cpu import LONG, attention_by_products, products_pay
 from .tiles import (
     LOG2_E,
@@ -38,19 +39,19 @@ def flash_attention(
     relative: object | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`softmax(query @ key.T * scale) @ value`, each sequence on its own, in float32 inside.
+    """`softmax(query @ key.T * scale) @ value` of each sequence, accumulated in float32.
 
     A query that sees no key (there are none, or with `causal` fewer keys than queries) gets zeros.
 
     Args:
         query: [query tokens, heads, head_dim], packed. On a GPU head_dim is at most 128.
         key, value: [key tokens, heads, head_dim], packed.
-        cu_query, cu_key: int32 [n + 1] each; the same n sequences. Not to be changed in place: what is
-            derived from them for a launch is kept as long as they live, for the layers that follow.
-        causal: a query sees the keys up to its own place, both ends aligned.
+        cu_query, cu_key: int32 [n + 1] each, of the same n sequences; never changed in place: a launch's
+            blocks are cached by them, for the layers that follow.
+        causal: a query sees the keys up to its own position; the last query has that of the last key.
         scale: multiplies the scores, positive; head_dim ** -0.5 by default (GPT-Neo and T5 use 1).
         window: with `causal`, a query sees only its last `window` keys (GPT-Neo's local layers).
-        relative: not here; the families that have relative terms have kernels of their own, see the error.
+        relative: refused; operations with relative terms are named in the error.
         dropout: of the attention weights, for training.
 
     Returns:
@@ -59,47 +60,26 @@ def flash_attention(
     Raises:
         ValueError: shapes or offsets that do not fit, a scale that is not positive, a window without
             `causal` or smaller than 1.
-        NotImplementedError: relative terms; the message names the kernels that have them.
+        NotImplementedError: relative terms.
     """
-    check_cu_seqlens(cu_query, query.shape[0], "cu_query")
-    check_cu_seqlens(cu_key, key.shape[0], "cu_key")
-    if cu_query.numel() != cu_key.numel():
-        raise ValueError(
-            f"queries of {cu_query.numel() - 1} sequences, but keys of {cu_key.numel() - 1}; give one of each"
-        )
-    if key.shape != value.shape or query.shape[1:] != key.shape[1:]:
-        raise ValueError(
-            f"heads do not fit: query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"
-        )
+    check_packed(query, key, value, cu_query, cu_key)
     if relative is not None:
         raise NotImplementedError(
-            "relative terms have kernels of their own: use biased_attention (T5), relative_attention (XLNet) "
-            "or disentangled_attention (SEW-D), each in the file of its name"
-        )
-    if window is not None and (not causal or window < 1):
-        raise ValueError(
-            f"window is the number of keys, at least 1, that a causal query sees; got {window} with "
-            f"causal={causal}; give causal=True with it, or no window to see all keys"
+            "flash_attention has no relative terms: use biased_attention (T5), relative_attention (XLNet) "
+            "or disentangled_attention (SEW-D) of tritone.kernels.attention"
         )
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if not scale > 0:
-        raise ValueError(f"scale must be positive, got {scale}; to turn the scores' sign, negate query")
+    check_scale_and_window(scale, window, causal)
+    given = query, key, value, cu_query, cu_key
     if dropout:
-        run = flash_attention_reference
-        return run(
-            query, key, value, cu_query, cu_key, causal=causal, scale=scale, window=window, dropout=dropout
-        )
+        return flash_attention_reference(*given, causal=causal, scale=scale, window=window, dropout=dropout)
     run = choose(
-        query,
-        key,
-        value,
-        cu_query,
-        cu_key,
+        *given,
         reference=flash_attention_reference,
         cpu=flash_attention_cpu,
         triton=flash_attention_triton,
     )
-    return run(query, key, value, cu_query, cu_key, causal=causal, scale=scale, window=window)
+    return run(*given, causal=causal, scale=scale, window=window)
 
 
 def attention_weights(
@@ -113,7 +93,7 @@ def attention_weights(
     window: int | None = None,
     dropout: float = 0.0,
 ) -> list[Tensor]:
-    """The attention weights of each sequence, [heads, queries, keys] float32: half of the specification."""
+    """Attention weights of each sequence, [heads, queries, keys] float32: first half of the specification."""
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     weights = []
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
@@ -131,7 +111,7 @@ def attention_weights(
 
 
 def weighted_values(weights: list[Tensor], value: Tensor, cu_key: Tensor) -> Tensor:
-    """The values of each sequence [key tokens, heads, head_dim], mixed by its weights: the other half.
+    """Values weighted by each sequence's attention weights: second half of the specification.
 
     Args:
         weights: [heads, queries, keys] of each sequence, as `attention_weights` gives them.
@@ -160,7 +140,7 @@ def flash_attention_reference(
     window: int | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """The specification, in plain torch: one sequence after the other."""
+    """The specification in plain torch, one sequence after the other."""
     weights = attention_weights(
         query, key, cu_query, cu_key, causal=causal, scale=scale, window=window, dropout=dropout
     )
@@ -178,7 +158,7 @@ def flash_attention_cpu(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """One sequence after the other: the order of its sums then depends on its own length alone."""
+    """torch's fused attention of each sequence: the order of sums depends on its own length alone."""
     out = torch.empty_like(query)
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
         if q0 == q1:
@@ -199,11 +179,11 @@ def flash_attention_cpu(
 
 
 def _visible(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    """Which keys a causal query sees: bool [queries, keys], the last query seeing up to the last key."""
-    places = torch.arange(queries, device=device)[:, None] + (keys - queries)
-    others = torch.arange(keys, device=device)[None]
-    seen = others <= places
-    return seen if window is None else seen & (others > places - window)
+    """Causal mask, bool [queries, keys]: keys that a query sees, the last query up to the last key."""
+    query = torch.arange(queries, device=device)[:, None] + (keys - queries)
+    key = torch.arange(keys, device=device)[None]
+    seen = key <= query
+    return seen if window is None else seen & (key > query - window)
 
 
 def flash_attention_triton(
@@ -229,7 +209,7 @@ def flash_attention_kernel(
     query_ptr,  # [query tokens, heads, head_dim]
     key_ptr,  # [key tokens, heads, head_dim]
     value_ptr,  # [key tokens, heads, head_dim]
-    blocks_ptr,  # int32 [blocks, 4], see `query_blocks`
+    blocks_ptr,  # int32 [blocks, 4], of `query_blocks`
     out_ptr,  # [query tokens, heads, head_dim]
     heads: tl.int32,
     head_dim: tl.int32,
@@ -261,7 +241,7 @@ def flash_attention_kernel(
     # From a multiple of the block, which the compiler makes use of: 12 to 29 registers on sm_90.
     start_at = tl.maximum(keys - beyond - window + 1, 0) // BLOCK_N * BLOCK_N
     stop_at = keys - causal * tl.maximum(beyond - BLOCK_M, 0)
-    # Between these, all of the block's queries see all keys, and the mask is skipped.
+    # Between these two, every query of the block sees every key, and the mask is skipped.
     all_from = stop_at - window
     all_until = keys - causal * (beyond - 1)
 
@@ -280,8 +260,8 @@ def flash_attention_kernel(
 
 
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
-    """Queries and keys of a step, warps and stages. 128 queries by 64 keys is what scores, weights and mixed
-    values leave registers for; float32 takes more of them, and so do the addresses of rows not aligned."""
+    """Queries and keys of a step, warps and stages. Scores, weights and values of 128 queries by 64 keys fill
+    the registers; float32 takes more of them, and so do the addresses of rows that are not aligned."""
     wide = width > 64
     if dtype == torch.float32:
         rows, keys, warps, stages = (32, 16, 8, 2) if wide else (64, 32, 8, 2)
