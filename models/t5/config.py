@@ -112,4 +112,4 @@ class T5Config(PretrainedConfig):
     def buckets(self, *, causal: bool) -> Buckets:
         """How distances share biases in the decoder (causal) or the encoder."""
         count, farthest = self.relative_attention_num_buckets, self.relative_attention_max_distance
-        return Buckets(count, farthest, both_sides=not causal)
+        return Buckets(count, farthest, both_directions=not causal)
