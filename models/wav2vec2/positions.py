@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.conv.positional import positional_conv
+from ...kernels.runtime.weight_cache import cached
 from .config import SpeechEncoderConfig
 
 
@@ -24,7 +25,6 @@ class WeightNormConvolution(nn.Module):
         self.groups = groups
         self.bias = cast(nn.Parameter, plain.bias)
         self.parametrizations = nn.ModuleDict({"weight": parts})
-        self._made: tuple[object, Tensor] | None = None
 
     def initialize(self) -> None:
         """Fresh weights as transformers draws them."""
@@ -39,32 +39,13 @@ class WeightNormConvolution(nn.Module):
     def weight(self) -> Tensor:
         """[width, width / groups, kernel]."""
         parts = cast(nn.ParameterDict, self.parametrizations["weight"])
-        length, direction = parts["original0"], parts["original1"]
-        if torch.is_grad_enabled() and (length.requires_grad or direction.requires_grad):
-            return _scaled(length, direction)
-        state = (*_state(length), *_state(direction))
-        made = self._made
-        if made is None or made[0] != state:
-            # Outside inference mode, since a later call may need a gradient through it.
-            with torch.inference_mode(False), torch.no_grad():
-                made = self._made = state, _scaled(length.detach(), direction.detach())
-        return made[1]
-
-    def __getstate__(self) -> dict[str, object]:
-        """Copies and pickles make their own effective weight."""
-        return {**cast(dict[str, object], super().__getstate__()), "_made": None}
+        return cached(_scaled, parts["original0"], parts["original1"])
 
 
 def _scaled(length: Tensor, direction: Tensor) -> Tensor:
     wide = direction.to(torch.promote_types(direction.dtype, torch.float32))
     norm = torch.linalg.vector_norm(wide, dim=(0, 1), keepdim=True)
     return direction * (length / norm).to(direction.dtype)
-
-
-def _state(weight: Tensor) -> tuple[object, ...]:
-    """What tells whether a tensor has changed, as far as torch counts; see `kernels.derived.kept`."""
-    version = -1 if weight.is_inference() else weight._version
-    return weight.data_ptr(), weight.dtype, weight.device, version
 
 
 class PositionalConvolution(nn.Module):

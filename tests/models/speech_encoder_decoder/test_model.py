@@ -15,6 +15,7 @@ from tritone import (
     SpeechEncoderDecoderModel,
     Wav2Vec2Config,
 )
+from tritone.models.speech_to_text.encoder import Speech2TextEncoder
 
 
 def test_the_input_has_three_names_and_comes_under_one():
@@ -42,7 +43,7 @@ def test_a_speech2text_encoder_takes_features():
     )
     config = join(spectrum, GPT2Config(**GPT2))
     model = SpeechEncoderDecoderModel(config).eval()
-    assert isinstance(model.encoder, tritone.Speech2TextEncoder)
+    assert isinstance(model.encoder, Speech2TextEncoder)
     features = torch.randn(1, 30, 7)
     assert model(input_features=features, decoder_input_ids=TOKENS).logits.shape == (1, 4, 53)
     assert model.generate(input_features=features, decoder_start_token_id=3, max_length=5).shape == (1, 5)
