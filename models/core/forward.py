@@ -98,6 +98,6 @@ def declare_forward(
     documented = "".join(f"    {name}: {known[name]}\n" for name in names)
     forward.__doc__ = (
         f"{summary}\n\nArgs:\n{documented}\nRaises:\n    ValueError: inputs that are missing or do not fit, "
-        "or more tokens than there are positions."
+        "or that are too long or too short for the model."
     )
     return forward

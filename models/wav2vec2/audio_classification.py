@@ -10,7 +10,9 @@ from ...kernels.pooling.mean_pool import mean_pool
 from ...kernels.runtime.packing import cumulative
 from ...scheduler.model_protocol import Task
 from ..core.classification import classification_loss
-from ..core.outputs import SequenceClassifierOutput, as_asked
+from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.outputs import SequenceClassifierOutput
+from .encoder import SAMPLES_MASK
 from .headed_encoder import HeadedEncoder
 from .model import Wav2Vec2Model
 
@@ -34,6 +36,17 @@ class AudioClassifier(HeadedEncoder):
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^(projector|classifier)\.", r"^layer_weights$")
     config: Any
 
+    forward = declare_forward(
+        "Logits of a padded batch, each row's what they would be alone, and with labels the loss.",
+        f"input_values attention_mask {OUTPUT_FLAGS} labels",
+        {
+            **SAMPLES_MASK,
+            "attention_mask": "[batch, samples], 1 for real samples, padded on either side; all of them by "
+            "default. Hidden states and attention weights are padded on the right.",
+            "labels": "as `classification_loss` takes them: int64 [batch] for classes.",
+        },
+    )
+
     def __init__(self, config: Any) -> None:
         if getattr(config, "add_adapter", False):
             raise ValueError(
@@ -52,25 +65,15 @@ class AudioClassifier(HeadedEncoder):
             nn.init.normal_(module.weight, std=config.initializer_range)
             nn.init.zeros_(module.bias)
 
-    def forward(
+    def forward_named(
         self,
+        *,
         input_values: Tensor,
         attention_mask: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
         labels: Tensor | None = None,
-    ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """Logits of a padded batch, each row's what they would be alone, and with labels the loss.
-
-        Args:
-            input_values: [batch, samples], as the feature extractor makes them.
-            attention_mask: [batch, samples], 1 for real samples, which may be padded on either side; all of
-                them by default.
-            output_attentions, output_hidden_states: also return those of the encoder, see its `forward`;
-                padded on the right even where the input is padded on the left.
-            return_dict: False for a plain tuple.
-            labels: as `classification_loss` takes them: int64 [batch] for classes.
+        **flags: Any,
+    ) -> SequenceClassifierOutput:
+        """`forward` with its arguments by name.
 
         Raises:
             ValueError: inputs or labels that do not fit, or a recording that is too short.
@@ -78,15 +81,11 @@ class AudioClassifier(HeadedEncoder):
         if attention_mask is not None:
             input_values, attention_mask = _left_aligned(input_values, attention_mask)
         encoded, states, attentions = self.base.encode_padded(
-            input_values,
-            attention_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            layer_weights=self._mixture_weights(),
+            input_values, attention_mask, layer_weights=self._mixture_weights(), **flags
         )
         logits = self._logits(*encoded.output())
         loss = None if labels is None else classification_loss(logits, labels, self.config)
-        return as_asked(SequenceClassifierOutput(loss, logits, states, attentions), return_dict, self.config)
+        return SequenceClassifierOutput(loss, logits, states, attentions)
 
     def predict(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Logits of packed waveforms [samples, 1], for `EncoderOnlyModel`.

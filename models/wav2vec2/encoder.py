@@ -7,13 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.runtime.packing import pack, spans, unpack
-from ..core.outputs import BaseModelOutput, ModelOutput, as_asked
+from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.outputs import BaseModelOutput, ModelOutput
 from ..core.padding import mask_of, pack_waveforms, pad_weights, unpack_all
 from ..core.speech_encoder import SpeechEncoder
 from .config import SpeechEncoderConfig
 from .layers import Adapter, FeatureEncoder, LayerMixture
 from .masking import draw_spans
 from .positions import WeightNormConvolution
+
+SAMPLES_MASK = {
+    "attention_mask": "[batch, samples], 1 for real samples, which come first; all of them by default.",
+    "output_hidden_states": "also return the first layer's input and each layer's output, layers + 1 tensors "
+    "[batch, tokens, hidden_size], before any last normalization.",
+}
 
 
 @dataclass
@@ -68,6 +75,12 @@ class WaveformEncoder(SpeechEncoder):
     config: Any
     encoder: Any
 
+    forward = declare_forward(
+        "Encode a padded batch; each row's result is what it would be alone.",
+        f"input_values attention_mask mask_time_indices {OUTPUT_FLAGS}",
+        SAMPLES_MASK,
+    )
+
     def __init__(self, config: SpeechEncoderConfig) -> None:
         super().__init__(config)
         self.feature_extractor = FeatureEncoder(config)
@@ -98,34 +111,16 @@ class WaveformEncoder(SpeechEncoder):
         """Exclude the convolutions on the waveform from training."""
         self.feature_extractor.requires_grad_(False)
 
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        mask_time_indices: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Any:
-        """Encode a padded batch; each row's result is what it would be alone.
-
-        Args:
-            input_values: [batch, samples], as the feature extractor makes them.
-            attention_mask: [batch, samples], 1 for real samples, which come first; all of them by default.
-            mask_time_indices: bool [batch, frames], frames that the learned vector replaces, in training or
-                not. Without effect where the configuration's apply_spec_augment is False.
-            output_attentions: also return attention weights, [batch, heads, tokens, tokens] for each layer.
-            output_hidden_states: also return the first layer's input and each layer's output, layers + 1
-                tensors [batch, tokens, hidden_size], before any last normalization.
-            return_dict: False for a plain tuple.
+    def forward_named(
+        self, *, input_values: Tensor, attention_mask: Tensor | None = None, **inputs: Any
+    ) -> ModelOutput:
+        """`forward` with its arguments by name.
 
         Raises:
             ValueError: inputs that do not fit, a mask whose real samples do not come first, or a recording
                 that is too short.
         """
-        encoded, states, attentions = self.encode_padded(
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
-        )
+        encoded, states, attentions = self.encode_padded(input_values, attention_mask, **inputs)
         frames = self._frames(input_values.shape[1])
         whole = Wav2Vec2BaseModelOutput(
             unpack(encoded.hidden, _mask(encoded.cu_tokens, self._adapted(frames, encoded.adapted))),
@@ -133,12 +128,13 @@ class WaveformEncoder(SpeechEncoder):
             states,
             attentions,
         )
-        return as_asked(self.output_class.from_base(whole), return_dict, self.config)
+        return self.output_class.from_base(whole)
 
     def encode_padded(
         self,
         input_values: Tensor,
         attention_mask: Tensor | None = None,
+        *,
         mask_time_indices: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -148,7 +144,7 @@ class WaveformEncoder(SpeechEncoder):
 
         Args:
             input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states: see
-                `forward`, which has the errors too.
+                `forward`; `forward_named` has the errors.
             layer_weights: [layers + 1], of the sum of hidden states; None for no sum.
         """
         config = self.config
