@@ -165,7 +165,7 @@ def test_what_a_padded_batch_does_in_transformers(speech_pair: Any, report: Call
 
 
 def distances(model: Any, values: Tensor, mask: Tensor | None) -> list[float]:
-    """How far each row's output is from that of the row alone, in its norm; 0 where not a bit differs."""
+    """Distance of each row's output from that of the row alone, in its norm; 0 where all bits are equal."""
     batch = model(values, attention_mask=mask).last_hidden_state
     found = []
     for row, samples in enumerate(LENGTHS):

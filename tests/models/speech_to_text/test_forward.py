@@ -1,4 +1,4 @@
-"""Speech2Text's `forward`: batches, training, what is kept for a next call, and what is refused."""
+"""Speech2Text's `forward`: batches, training, caches for a next call, and refused inputs."""
 
 from typing import Any
 
