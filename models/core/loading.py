@@ -34,17 +34,17 @@ class LoadingReport:
     """Tensors of a checkpoint by their use in a model, and what is left over on either end."""
 
     tensors: dict[str, Tensor]  # to be loaded, by the model's names
-    missing: set[str] = field(default_factory=set)  # in the checkpoint
-    unexpected: set[str] = field(default_factory=set)  # in the model
+    missing: set[str] = field(default_factory=set)  # names of the model that the checkpoint must have
+    unexpected: set[str] = field(default_factory=set)  # names of the checkpoint that the model does not know
     # name, the checkpoint's shape, the model's
     mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=set)
     untied: set[str] = field(default_factory=set)  # tied by the configuration, with values of their own
     fresh: set[str] = field(default_factory=set)  # not in the checkpoint, and need not be
-    # all that stay as the model was made: missing, fresh, of another shape, or read in training alone
+    # names that keep the values of a new model: missing, fresh, of another shape, or read in training alone
     fresh_values: set[str] = field(default_factory=set)
 
     def to_dict(self) -> dict[str, Any]:
-        """As transformers' `output_loading_info` returns it."""
+        """The report in the form of transformers' `output_loading_info`."""
         return {
             "missing_keys": self.missing | self.fresh,
             "unexpected_keys": set(self.unexpected),
@@ -72,7 +72,7 @@ class LoadingReport:
                 f"the weights in {where} do not fit its configuration: {_listed(problems + left_over)}"
             )
         if wrong:
-            _warn(f"the weights in {where} leave what has another shape with fresh values: {_listed(wrong)}")
+            _warn(f"the weights in {where} have tensors of another shape, left fresh: {_listed(wrong)}")
         if left_over:
             _warn(
                 f"the weights in {where} hold tensors that the model has no place for: {_listed(left_over)}"
