@@ -362,7 +362,7 @@ def test_a_name_that_holds_anothers_is_not_taken_for_it(classifier):
 # Configurations
 
 
-def test_a_configuration_is_loaded_made_and_told_what_was_not_for_it(folder):
+def test_a_configuration_is_loaded_or_made_and_unused_arguments_are_returned(folder):
     config = AutoConfig.from_pretrained(folder, dropout=0.5)
     assert type(config) is Speech2TextConfig
     assert (config.dropout, config.d_model) == (0.5, 8)
