@@ -208,7 +208,7 @@ class Recorder:
 
 @dataclass
 class Run:
-    """What came of a loop: each request's completion and its logits step by step."""
+    """Results of a loop: each request's output and its logits step by step."""
 
     completions: dict[int, RequestOutput] = field(default_factory=dict, repr=False)
     logits: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
