@@ -16,7 +16,7 @@ from .padding import as_mask
 from .sequence_classifier import LOGITS, Pooling, SequenceClassifier
 
 # Tokens that a processor takes at a time, as in Speech2Text's encoder.
-_CACHED_TOKENS = 1024
+_MAX_CHUNK_TOKENS = 1024
 
 
 class TextToTextClassifier(SequenceClassifier):
@@ -116,7 +116,7 @@ class TextToTextClassifier(SequenceClassifier):
 
         if token_ids.device.type != "cpu":
             return run(token_ids, cu_tokens)[0]
-        return in_chunks(run, token_ids, cu_tokens, _CACHED_TOKENS)[0]
+        return in_chunks(run, token_ids, cu_tokens, _MAX_CHUNK_TOKENS)[0]
 
     def get_encoder(self) -> nn.Module:
         """Encoder, which takes padded tokens as in transformers."""

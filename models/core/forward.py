@@ -1,6 +1,6 @@
-"""`forward` of models that read text, declared by the order of its arguments."""
+"""`forward` of models, declared by the order of its arguments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature
 from typing import Any
 
@@ -27,7 +27,12 @@ _MEANINGS = {
     "decoder_input_ids": "int64 [batch, target].",
     "decoder_attention_mask": "[batch, past + target], 1 for tokens that are there; all by default.",
     "decoder_inputs_embeds": "[batch, target, width] instead of decoder_input_ids; scaled already.",
+    "input_features": "[batch, frames, features].",
+    "input_values": "[batch, samples], as the feature extractor makes them.",
+    "mask_time_indices": "bool [batch, frames], frames that the learned vector replaces, in training or not. "
+    "Without effect where the configuration's apply_spec_augment is False.",
     "head_mask": "[layers, heads], factors of each head's attention weights.",
+    "decoder_head_mask": "[layers, heads], the same for the decoder.",
     "cross_attn_head_mask": "[layers, heads], the same for cross-attention.",
     "past_key_values": "output of an earlier call, or a cache of transformers, for the tokens before these.",
     "labels": "int64 [batch, tokens], -100 where nothing is to be predicted; of a classifier [batch] or "
@@ -52,7 +57,9 @@ _TYPES: dict[str, Any] = {
 }
 
 
-def declare_forward(summary: str, arguments: str) -> Callable[..., Any]:
+def declare_forward(
+    summary: str, arguments: str, meanings: Mapping[str, str] | None = None
+) -> Callable[..., Any]:
     """Make the `forward` of a class that offers `forward_named`, with transformers' argument order.
 
     Flags that are None are the configuration's.
@@ -60,6 +67,7 @@ def declare_forward(summary: str, arguments: str) -> Callable[..., Any]:
     Args:
         summary: first paragraph of its docstring.
         arguments: their names in order.
+        meanings: of arguments that mean another thing here than in most models.
 
     Returns:
         A method that calls `forward_named` with the arguments given, by name, and returns its output object,
@@ -86,9 +94,10 @@ def declare_forward(summary: str, arguments: str) -> Callable[..., Any]:
         return output
 
     forward.__signature__ = signature  # type: ignore[attr-defined]
-    meanings = "".join(f"    {name}: {_MEANINGS[name]}\n" for name in names)
+    known = _MEANINGS | dict(meanings or {})
+    documented = "".join(f"    {name}: {known[name]}\n" for name in names)
     forward.__doc__ = (
-        f"{summary}\n\nArgs:\n{meanings}\nRaises:\n    ValueError: inputs that are missing or do not fit, or "
-        "more tokens than there are positions."
+        f"{summary}\n\nArgs:\n{documented}\nRaises:\n    ValueError: inputs that are missing or do not fit, "
+        "or that are too long or too short for the model."
     )
     return forward

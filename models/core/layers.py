@@ -1,7 +1,7 @@
 """Attention projections and fairseq's transformer layers (BART, MBart, Speech2Text), on packed tokens."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -264,6 +264,7 @@ def run_layers(
     layerdrop: float,
     states: list[Tensor] | None = None,
     selected: Tensor | None = None,
+    skipped: Callable[[], None] | None = None,
 ) -> Tensor:
     """Run a stack of layers and the normalization after it, if any.
 
@@ -277,12 +278,15 @@ def run_layers(
             normalized where there is a norm, as transformers gives them.
         selected: int64, indices of the tokens whose output is needed, for layers that take such; None for
             all. The last layer makes only keys and values of the others, which saves two thirds of it.
+        skipped: called for each layer that is skipped.
     """
     if states is not None:
         states.append(hidden)
     for index, layer in enumerate(layers):
         # No draw without layer drop, so that a seed gives dropout the same draws as in transformers.
         if layerdrop and torch.rand(()).item() < layerdrop:
+            if skipped is not None:
+                skipped()
             continue
         if selected is not None and index == len(layers) - 1:
             hidden, selected = layer(hidden, attention, selected), None

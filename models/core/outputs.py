@@ -176,19 +176,20 @@ class GenerateOutput(ModelOutput):
     scores: tuple[Tensor, ...] | None = None
 
 
-def as_encoder_output(given: Any) -> BaseModelOutput:
-    """Encoder output, from a tuple or from an output object of either library.
+def as_encoder_output(given: Any) -> Any:
+    """Encoder output, from a tuple or from an output object of either library; ours stay as they are.
 
     Raises:
         ValueError: no [batch, tokens, d_model] tensor in it.
     """
+    output = given
     if isinstance(given, tuple | list):
         output = BaseModelOutput(*given[:3]) if given else None
-    else:
-        last = getattr(given, "last_hidden_state", None)
-        states, attentions = getattr(given, "hidden_states", None), getattr(given, "attentions", None)
-        output = BaseModelOutput(last, states, attentions) if isinstance(last, Tensor) else None
-    if output is None or not isinstance(output.last_hidden_state, Tensor) or output[0].dim() != 3:
+    elif not isinstance(given, ModelOutput):
+        names = ("last_hidden_state", "hidden_states", "attentions")
+        output = BaseModelOutput(*(getattr(given, name, None) for name in names))  # type: ignore[arg-type]
+    last = getattr(output, "last_hidden_state", None)
+    if not isinstance(last, Tensor) or last.dim() != 3:
         raise ValueError(
             "encoder_outputs must be what the encoder returned, or a tuple that starts with hidden states "
             f"[batch, tokens, d_model]; got {type(given).__name__}"

@@ -86,7 +86,7 @@ class T5Checkpoint(PretrainedModel):
     """Names of T5's checkpoints, and fresh weights."""
 
     config_class: ClassVar[type[PretrainedConfig]] = T5Config
-    kept_in_float32: ClassVar[tuple[str, ...]] = ("wo",)
+    float32_modules: ClassVar[tuple[str, ...]] = ("wo",)
     main_input_name: ClassVar[str] = "input_ids"
     ignored_keys: ClassVar[tuple[str, ...]] = (
         r"^(transformer\.)?(lm_head|qa_outputs|classifier|classification_head)\.",

@@ -1,4 +1,4 @@
-"""Speech2Text's `forward`: batches, training, what is kept for a next call, and what is refused."""
+"""Speech2Text's `forward`: batches, training, caches for a next call, and refused inputs."""
 
 from typing import Any
 
@@ -31,14 +31,6 @@ SIZES = {
     "max_target_positions": 12,
 }
 FRAMES, TOKENS = (50, 9, 1, 33), (4, 8, 1, 6)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def build(**fields: Any) -> Speech2TextForConditionalGeneration:
@@ -310,7 +302,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"labels": torch.full((4, 8), 29)}, "labels go from 29 to 29, and the model knows tokens 0 to 28"),
     ({"encoder_outputs": torch.ones(4, 3, 24)}, "must be what the encoder returned.* got Tensor"),
     ({"encoder_outputs": ()}, "must be what the encoder returned.* got tuple"),
-    ({"encoder_outputs": (torch.ones(4, 3, 24),)}, "13 encoder positions, and the encoder's output has 3"),
+    ({"encoder_outputs": (torch.ones(4, 3, 24),)}, "13 encoder tokens, and the encoder's output has 3"),
     ({"past_key_values": ((1, 2),) * 3}, r"for each of the 3 layers, got \[2, 2, 2\]"),
     ({"past_key_values": torch.ones(1)}, "must be what an earlier call returned.* got Tensor"),
 ]

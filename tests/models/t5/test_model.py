@@ -195,7 +195,7 @@ def test_many_texts_are_answered_in_chunks_with_the_same_bits(
     model, texts = build(family), [text(length) for length in (5, 1, 12, 33, 20, 2)]
     given = torch.cat(texts)[:, None], cumulative([len(one) for one in texts])
     together, cu_rows = model.predict(*given)["logits"]
-    monkeypatch.setattr(encoder_decoder_classifier, "_CACHED_TOKENS", 20)
+    monkeypatch.setattr(encoder_decoder_classifier, "_MAX_CHUNK_TOKENS", 20)
     apart, cu_parts = model.predict(*given)["logits"]
     assert torch.equal(together, apart)
     assert cu_rows.tolist() == cu_parts.tolist() == [0, 1, 2, 3, 4, 5, 6]
