@@ -6,12 +6,11 @@ With the statistics over time of what it would give, from which the normalized o
 from itertools import product
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..linear.activation import activated, code_of
 from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import cumulative, positions_within
 
 MOST_TAPS = 16  # of a convolution whose outputs are normalized

@@ -4,12 +4,11 @@ import math
 from itertools import product
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..linear.activation import activated, code_of
 from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from ..runtime.optional_triton import tl, triton
 
 
 def window_product(

@@ -13,7 +13,7 @@ from ..linear.gemm import linear_cpu
 from ..norm.group_norm import group_norm_reference, group_norm_triton
 from ..runtime.dispatch import choose
 from ..runtime.packing import check_cu_seqlens, cumulative, spans
-from ..runtime.weight_cache import kept
+from ..runtime.weight_cache import cached
 from .first_layer import MOST_TAPS, filter_statistics, waveform_filter
 from .waveform import (
     ROWS,
@@ -166,7 +166,7 @@ def normalized_conv_triton(
         out = group_norm_triton(mixed, cu_out, outputs, norm_weight, norm_bias, eps, activation=activation)
         return out, cu_out
     counts = [valid_length(end - start, kernel, stride) for start, end in spans(cu_samples)]
-    taps, samples = kept(weight, by_tap), waveforms.reshape(-1)
+    taps, samples = cached(by_tap, weight), waveforms.reshape(-1)
     scale, shift, center = filter_statistics(
         samples, cu_samples, counts, taps, norm_weight.float(), norm_bias.float(), eps, stride=stride
     )

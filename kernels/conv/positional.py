@@ -7,7 +7,7 @@ from torch import Tensor
 from ..linear.activation import activate, activate_, check_activation
 from ..runtime.dispatch import choose
 from ..runtime.packing import check_cu_seqlens, cumulative, spans
-from ..runtime.weight_cache import kept
+from ..runtime.weight_cache import cached
 from .implicit_gemm import window_product, window_starts
 
 
@@ -137,7 +137,7 @@ def positional_conv_cpu(
     channels, members, kernel = weight.shape
     size = _block(kernel)
     step = size - kernel + 1  # outputs of a block
-    spectrum = kept(weight, _spectrum)
+    spectrum = cached(_spectrum, weight)
     lengths = [end - start for start, end in spans(cu_tokens)]
     counts = [positional_length(length, kernel, stride) for length in lengths]
     out = hidden.new_empty(sum(counts), channels)
@@ -197,7 +197,7 @@ def positional_conv_triton(
     spread.index_copy_(1, places.long(), hidden.reshape(tokens, groups, members).transpose(0, 1))
     rows = sum(counts)
     first = window_starts(begin, cumulative(counts, hidden.device), rows, stride)
-    flat = kept(weight, _flat).view(groups, members, kernel * members)
+    flat = cached(_flat, weight).view(groups, members, kernel * members)
     return window_product(spread, first, flat, bias, activation=activation, residual=residual)
 
 

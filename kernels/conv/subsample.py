@@ -5,15 +5,14 @@ Each utterance sees its own zero edges, so a neighbor in the batch never leaks i
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..linear.gemm import linear_cpu
 from ..runtime.dispatch import choose
 from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import check_cu_seqlens, cumulative, positions_within, spans
-from ..runtime.weight_cache import kept
+from ..runtime.weight_cache import cached
 
 
 def conv_subsample(
@@ -88,7 +87,7 @@ def conv_subsample_cpu(
     zero_row = frames.shape[0]
     rows = torch.where((inside >= 0) & (inside < counts), starts + inside, zero_row)
     windows = F.pad(frames, (0, 0, 0, 1))[rows].view(total, kernel * weight.shape[1])
-    return linear_cpu(windows, kept(weight, _flat), bias, activation="glu"), cu_out
+    return linear_cpu(windows, cached(_flat, weight), bias, activation="glu"), cu_out
 
 
 def _flat(weight: Tensor) -> Tensor:
@@ -117,7 +116,7 @@ def conv_subsample_triton(
         (tiles,),
         ready(frames),
         _windows(cu_frames, cu_out, rows, taps, stride),
-        kept(weight, _rearranged),
+        cached(_rearranged, weight),
         out if bias is None else ready(bias),
         out,
         rows,

@@ -8,7 +8,7 @@ from ..linear.activation import activate, check_activation
 from ..linear.gemm import linear_cpu
 from ..runtime.dispatch import choose
 from ..runtime.packing import check_cu_seqlens, cumulative, spans
-from ..runtime.weight_cache import kept
+from ..runtime.weight_cache import cached
 from .first_layer import waveform_filter
 from .implicit_gemm import window_product, window_starts
 
@@ -91,7 +91,7 @@ def waveform_conv_cpu(
 ) -> tuple[Tensor, Tensor]:
     """As products with windows, which overlap where they lie and are copied a few at a time."""
     outputs, _, kernel = weight.shape
-    flat = kept(weight, flattened)
+    flat = cached(flattened, weight)
     lengths = [end - start for start, end in spans(cu_tokens)]
     counts = [valid_length(length, kernel, stride) for length in lengths]
     out = hidden.new_empty(sum(counts), outputs)
@@ -137,14 +137,14 @@ def waveform_conv_triton(
             hidden.reshape(-1),
             cu_tokens,
             counts,
-            kept(weight, by_tap),
+            cached(by_tap, weight),
             shift,
             stride=stride,
             activation=activation,
         )
         return out, cu_out
     first = window_starts(cu_tokens, cu_out, sum(counts), stride)
-    flat = kept(weight, flattened)[None]
+    flat = cached(flattened, weight)[None]
     return window_product(hidden[None], first, flat, bias, activation=activation), cu_out
 
 

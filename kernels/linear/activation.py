@@ -5,9 +5,9 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
+
+from ..runtime.optional_triton import tl, triton
 
 # Names as in the checkpoints' `activation_function`, `hidden_act` and the like. Some peers spell out one
 # formula in several ways, whose rounding differs.

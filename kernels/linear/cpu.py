@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.weight_cache import kept
+from ..runtime.weight_cache import cached
 from .activation import activate_, post_operation
 
 # A single row of a long sum has other bits than any more rows; MKL's change up to 11 rows.
@@ -34,7 +34,7 @@ def multiply(
 
     Args:
         hidden: [rows, K].
-        weight: [N, K]; kept laid out while it lives, see `kept`.
+        weight: [N, K]; kept laid out while it lives, see `cached`.
         bias: [N].
         activation: one of `ACTIVATIONS`.
         phase: as in `linear`: bits may differ between the two.
@@ -43,7 +43,7 @@ def multiply(
         [rows, N], a fresh tensor or the first rows of one.
     """
     if packs(weight.dtype) and hidden.dtype == weight.dtype:
-        packed = kept(weight, layout)
+        packed = cached(layout, weight)
     else:
         packed = _widened(weight)
     outputs = weight.shape[0]

@@ -1,13 +1,12 @@
 """Group normalization over packed utterances, each over its own time steps (wav2vec2's first layer)."""
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..linear.activation import activate, activate_, activated, check_activation, code_of
 from ..runtime.dispatch import choose
 from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import check_cu_seqlens, spans
 
 

@@ -1,12 +1,11 @@
 """Mean and variance normalization of each utterance's features."""
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
 from ..runtime.launch import ARCHITECTURES, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import check_cu_seqlens, spans
 
 

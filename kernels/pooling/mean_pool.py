@@ -3,12 +3,11 @@
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
 from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import check_cu_seqlens, spans
 
 

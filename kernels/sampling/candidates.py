@@ -1,12 +1,11 @@
 """The best tokens of every request's hypotheses, for a beam step: candidates in order, or drawn ones."""
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
 from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from .philox import addresses, philox_uniform, uniform
 from .softmax import ROW_BLOCK, ROW_WARPS, alignment, log_softmax_reference, no_sums, total_sums, with_values
 from .sortable_float import LOWEST_KEY, LOWEST_PACKED, index_of, key_of, order_key, packed, value_of

@@ -1,11 +1,11 @@
 """From scores over the vocabulary to one token a row: the best, or a draw, with its log-probability."""
 
 import torch
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
 from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from ..runtime.optional_triton import tl
 from .philox import addresses, philox_uniform, uniform
 from .softmax import ROW_BLOCK, ROW_WARPS, alignment, no_sums, row_sums, total_sums, with_values
 from .sortable_float import LOWEST_KEY, index_of, order_key, packed

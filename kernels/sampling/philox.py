@@ -5,12 +5,11 @@ launch nor on when it is asked for.
 """
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
 from ..runtime.launch import ARCHITECTURES, kernel, ready
+from ..runtime.optional_triton import tl, triton
 
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85

@@ -1,12 +1,11 @@
 """Log-softmax over the vocabulary, and the sums in it, which other kernels take along in a pass of theirs."""
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
 from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from ..runtime.optional_triton import tl, triton
 
 # A pass over a row goes by blocks of this size, by 8 warps: 8 numbers a thread, two vectors of 16 bytes. Rows
 # are many, so a row has one program; its sums then have one order, whatever else is in the launch.

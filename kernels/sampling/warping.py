@@ -3,12 +3,11 @@
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
 from ..runtime.launch import ARCHITECTURES, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from .softmax import (
     ROW_BLOCK,
     ROW_WARPS,

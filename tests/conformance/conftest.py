@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import waveform_encoders
 from torch import Tensor
 from transformers import Speech2TextConfig, Speech2TextForConditionalGeneration
 from transformers.utils import logging
@@ -206,7 +208,7 @@ class Recorder:
 
 @dataclass
 class Run:
-    """What came of a loop: each request's completion and its logits step by step."""
+    """Results of a loop: each request's output and its logits step by step."""
 
     completions: dict[int, RequestOutput] = field(default_factory=dict, repr=False)
     logits: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
@@ -369,6 +371,14 @@ def make_request() -> Callable[..., Request]:
         return Request(request_id, recording, pair.ours.resolve_options(**options), priority)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def speech_pair(
+    tmp_path_factory: pytest.TempPathFactory, _quiet: None
+) -> Callable[[str], waveform_encoders.Pair]:
+    """Both libraries' model of one of `waveform_encoders.SPECS`, made once. Leave them as they are."""
+    return cache(lambda name: waveform_encoders.make_pair(name, tmp_path_factory.mktemp("encoder")))
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def test_no_tokens_give_no_rows(kernels_on):
 def test_what_does_not_fit_is_refused(kernels_on):
     table, position_table = tables(7, torch.float32, kernels_on)
     tokens = torch.tensor([1, 2], device=kernels_on)
-    with pytest.raises(ValueError, match=r"of one length, got \[2\] and \[1\]"):
+    with pytest.raises(ValueError, match=r"one shape \[tokens\], got \[2\] and \[1\]"):
         embedding(tokens, tokens[:1], table, position_table, SCALE)
     with pytest.raises(ValueError, match=r"need positions \[11\], got \[2\]"):
         add_positions(table, tokens, position_table, SCALE)

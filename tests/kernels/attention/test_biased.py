@@ -17,8 +17,14 @@ from tritone.kernels.attention.flash import flash_attention_reference
 from tritone.kernels.runtime.packing import cumulative
 
 CPU = torch.device("cpu")
-BOTH, BEFORE = Buckets(8, 20, both_sides=True), Buckets(8, 20, both_sides=False)
-KINDS = [BOTH, BEFORE, Buckets(4, 2, both_sides=True), Buckets(7, 100, both_sides=False), Buckets(9, 3, True)]
+BOTH, BEFORE = Buckets(8, 20, both_directions=True), Buckets(8, 20, both_directions=False)
+KINDS = [
+    BOTH,
+    BEFORE,
+    Buckets(4, 2, both_directions=True),
+    Buckets(7, 100, both_directions=False),
+    Buckets(9, 3, True),
+]
 SCALE = 0.3
 
 
@@ -36,7 +42,7 @@ def operands(queries, keys=None, heads=2, width=12, buckets=BOTH, dtype=torch.fl
 def bucket_of(distance: int, buckets: Buckets) -> int:
     """Of one distance, the query's place - the key's, as T5 counts them."""
     side, first = buckets.count, 0
-    if buckets.both_sides:
+    if buckets.both_directions:
         side //= 2
         first, distance = (side if distance < 0 else 0), abs(distance)
     distance, single = max(distance, 0), side // 2
@@ -192,9 +198,9 @@ def test_what_does_not_fit_is_refused(change, problem):
 
 
 @pytest.mark.parametrize(
-    ("count", "farthest", "both_sides"),
+    ("count", "farthest", "both_directions"),
     [(3, 9, True), (1, 9, False), (8, 2, True), (8, 4, False), (32, 2**20 + 1, True)],
 )
-def test_buckets_that_cannot_be_divided_are_refused(count, farthest, both_sides):
+def test_buckets_that_cannot_be_divided_are_refused(count, farthest, both_directions):
     with pytest.raises(ValueError, match=f"{count} buckets up to distance {farthest} cannot be divided"):
-        Buckets(count, farthest, both_sides)
+        Buckets(count, farthest, both_directions)

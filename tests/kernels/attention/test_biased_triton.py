@@ -11,8 +11,13 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 # Blocks are of 32 or 64 queries and 16 to 64 keys.
 LENGTHS = [[1], [2, 1], [13, 0, 5], [0, 7], [16, 15, 17], [65, 3]]
-BOTH = Buckets(8, 20, both_sides=True)
-KINDS = [BOTH, Buckets(8, 20, both_sides=False), Buckets(4, 2, both_sides=True), Buckets(32, 128, True)]
+BOTH = Buckets(8, 20, both_directions=True)
+KINDS = [
+    BOTH,
+    Buckets(8, 20, both_directions=False),
+    Buckets(4, 2, both_directions=True),
+    Buckets(32, 128, True),
+]
 
 
 def operands(queries, heads, width, dtype, device, *, keys=None, buckets=BOTH):

@@ -1,11 +1,11 @@
 """Attention with relative positions on the CPU: definition, tuned path, gradients, refusals."""
 
-import importlib
 from itertools import pairwise
 
 import pytest
 import torch
 
+from tritone.kernels.attention import diagonals
 from tritone.kernels.attention.disentangled import (
     disentangled_attention,
     disentangled_attention_cpu,
@@ -80,10 +80,9 @@ def test_the_tuned_path_is_the_definition_also_where_blocks_end(dtype, span, mis
 
 
 def test_few_heads_at_a_time_give_what_all_of_them_do(monkeypatch):
-    module = importlib.import_module("tritone.kernels.attention.disentangled")
     given = operands([50, 9], heads=5)
     together = disentangled_attention(*given, scale=SCALE)
-    monkeypatch.setattr(module, "_CELLS", 5000)
+    monkeypatch.setattr(diagonals, "_MAX_SCORES", 5000)
     torch.testing.assert_close(disentangled_attention(*given, scale=SCALE), together, atol=1e-6, rtol=1e-6)
 
 

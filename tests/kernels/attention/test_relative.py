@@ -1,10 +1,9 @@
 """Attention relative to distances and segments: definition, tuned path, bits, gradients, refusals."""
 
-import importlib
-
 import pytest
 import torch
 
+from tritone.kernels.attention import diagonals
 from tritone.kernels.attention.flash import flash_attention_reference
 from tritone.kernels.attention.relative import (
     relative_attention,
@@ -96,10 +95,9 @@ def test_the_tuned_path_is_the_definition_also_where_blocks_end(dtype, sight, li
 
 
 def test_few_heads_at_a_time_give_what_all_of_them_do(monkeypatch):
-    module = importlib.import_module("tritone.kernels.attention.relative")
     given = operands([50, 9], heads=5)
     together = relative_attention(*given, scale=SCALE)
-    monkeypatch.setattr(module, "_CELLS", 5000)
+    monkeypatch.setattr(diagonals, "_MAX_SCORES", 5000)
     torch.testing.assert_close(relative_attention(*given, scale=SCALE), together, atol=1e-6, rtol=1e-6)
 
 

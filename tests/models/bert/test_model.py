@@ -224,7 +224,7 @@ def test_fresh_weights_have_the_configured_spread() -> None:
 
 
 def transcripts(model: Any, *, pages: int = 64) -> list[tuple[int, ...]]:
-    """What greedy search and beam search tell of two encoder outputs, through pages."""
+    """Results of greedy and beam search for two encoder outputs, through pages."""
 
     class Beside:
         task = Task.GENERATION
