@@ -50,3 +50,24 @@ def choose(
             )
         return triton
     return {"cpu": cpu, "cuda": triton}.get(kind) or reference
+
+
+class Operation:
+    """The implementations of one operation. A call runs the one that `choose` takes for its tensors.
+
+    Args:
+        reference, cpu, triton: as in `choose`, with one signature.
+    """
+
+    def __init__(
+        self,
+        reference: Callable[..., Any],
+        *,
+        cpu: Callable[..., Any] | None = None,
+        triton: Callable[..., Any] | None = None,
+    ) -> None:
+        self._implementations = {"reference": reference, "cpu": cpu, "triton": triton}
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        tensors = [value for value in (*arguments, *options.values()) if isinstance(value, Tensor)]
+        return choose(*tensors, **self._implementations)(*arguments, **options)
