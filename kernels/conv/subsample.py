@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..linear.gemm import tile_of_program, linear_cpu
+from ..linear.gemm import linear_cpu, tile_of_program
 from ..runtime.dispatch import Operation
 from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, precision, ready
 from ..runtime.packing import check_cu_seqlens, cumulative, positions_within, spans
