@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tritone.kernels.features.fbank import fbank, fbank_reference, frame_sizes
+from tritone.kernels.features.fbank import FbankOptions, fbank, fbank_reference, frame_sizes
 from tritone.kernels.runtime.launch import recorded
 from tritone.kernels.runtime.packing import cumulative
 
@@ -23,7 +23,7 @@ def packed(pieces: list[torch.Tensor], device: str, **options) -> list[torch.Ten
     """Features of each utterance of a packed batch, from the kernel."""
     cu_samples = cumulative([len(piece) for piece in pieces], device)
     with recorded() as cases:
-        features, cu_frames = fbank(torch.cat(pieces).to(device), cu_samples, **options)
+        features, cu_frames = fbank(torch.cat(pieces).to(device), cu_samples, FbankOptions(**options))
     assert [case.kernel.name for case in cases] == ["fbank_kernel"] * (len(features) > 0)
     return list(features.cpu().split(cu_frames.diff().tolist()))
 
@@ -34,7 +34,7 @@ def alone(waveform: torch.Tensor, device: str, **options) -> torch.Tensor:
 
 def exact(waveform: torch.Tensor, **options) -> torch.Tensor:
     """The reference in float64."""
-    return fbank_reference(waveform.double(), cumulative([len(waveform)]), **options)[0]
+    return fbank_reference(waveform.double(), cumulative([len(waveform)]), FbankOptions(**options))[0]
 
 
 def synthetic(rate: int, frames: int) -> torch.Tensor:
@@ -192,5 +192,5 @@ def test_samples_may_lie_apart_or_at_any_address(kernels_on):
     apart = torch.stack([waveform, torch.zeros_like(waveform)], dim=1).flatten().to(kernels_on)[::2]
     shifted = torch.cat([torch.zeros(1), waveform]).to(kernels_on)[1:]
     for given in (apart, shifted):
-        features, _ = fbank(given, cumulative([len(given)], kernels_on), sampling_rate=8_000)
+        features, _ = fbank(given, cumulative([len(given)], kernels_on), FbankOptions(sampling_rate=8_000))
         assert torch.equal(features.cpu(), expected)
