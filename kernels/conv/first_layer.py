@@ -286,10 +286,7 @@ def first_layer_statistics_kernel(
 
 def _declare() -> None:
     offsets = ("cu_samples_ptr", "piece_utterance_ptr", "piece_start_ptr", "cu_out_ptr", "cu_pieces_ptr")
-    parameters = (
-        *("taps_ptr", "scale_ptr", "shift_ptr", "center_ptr"),
-        *("norm_weight_ptr", "norm_bias_ptr"),
-    )
+    parameters = ("taps_ptr", "scale_ptr", "shift_ptr", "center_ptr", "norm_weight_ptr", "norm_bias_ptr")
     types = dict.fromkeys(offsets, torch.int32) | dict.fromkeys(parameters, torch.float32)
     types["moments_ptr"] = torch.float64
     for architecture, dtype in product(ARCHITECTURES, DTYPES):
@@ -305,9 +302,13 @@ def _declare() -> None:
                 BLOCK_M=32,
                 BLOCK_N=64 if sizes == "aligned" else 32,
             )
-        shared = {"architecture": architecture, "pointers": pointers, "num_stages": 1, "TAPS": MAX_TAPS}
-        window_moments_kernel.declare(dtype, SPAN=2048, BLOCK_M=64, **shared)
-        first_layer_statistics_kernel.declare(dtype, BLOCK_N=32, **shared)
+        for declared, tile in (
+            (window_moments_kernel, {"SPAN": 2048, "BLOCK_M": 64}),
+            (first_layer_statistics_kernel, {"BLOCK_N": 32}),
+        ):
+            declared.declare(
+                dtype, architecture=architecture, pointers=pointers, num_stages=1, TAPS=MAX_TAPS, **tile
+            )
 
 
 _declare()

@@ -66,8 +66,9 @@ class Operation:
         cpu: Callable[..., Any] | None = None,
         triton: Callable[..., Any] | None = None,
     ) -> None:
-        self._implementations = {"reference": reference, "cpu": cpu, "triton": triton}
+        self.reference, self.cpu, self.triton = reference, cpu, triton
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         tensors = [value for value in (*arguments, *options.values()) if isinstance(value, Tensor)]
-        return choose(*tensors, **self._implementations)(*arguments, **options)
+        run = choose(*tensors, reference=self.reference, cpu=self.cpu, triton=self.triton)
+        return run(*arguments, **options)
