@@ -5,6 +5,7 @@ the waveform, so that normalized outputs are written at once.
 """
 
 from itertools import product
+from typing import Any
 
 import torch
 import triton
@@ -302,13 +303,9 @@ def _declare() -> None:
                 BLOCK_M=32,
                 BLOCK_N=64 if sizes == "aligned" else 32,
             )
-        for declared, tile in (
-            (window_moments_kernel, {"SPAN": 2048, "BLOCK_M": 64}),
-            (first_layer_statistics_kernel, {"BLOCK_N": 32}),
-        ):
-            declared.declare(
-                dtype, architecture=architecture, pointers=pointers, num_stages=1, TAPS=MAX_TAPS, **tile
-            )
+        shared: dict[str, Any] = {"architecture": architecture, "pointers": pointers, "num_stages": 1}
+        window_moments_kernel.declare(dtype, SPAN=2048, BLOCK_M=64, TAPS=MAX_TAPS, **shared)
+        first_layer_statistics_kernel.declare(dtype, BLOCK_N=32, TAPS=MAX_TAPS, **shared)
 
 
 _declare()

@@ -40,10 +40,11 @@ def choose(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
         return reference
     kind = given[0].device.type
-    if any(tensor.dtype == torch.float64 for tensor in given):
+    dtypes = {tensor.dtype for tensor in given}
+    if torch.float64 in dtypes:
         return cpu or reference if kind == "cpu" else reference
     if kind == "cpu" and interpreting() and triton is not None:
-        if any(tensor.dtype == torch.bfloat16 for tensor in given):
+        if torch.bfloat16 in dtypes:
             raise ValueError(
                 "Triton's interpreter multiplies bfloat16 wrongly; "
                 "use float32 or float16 under TRITON_INTERPRET=1"
