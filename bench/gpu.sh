@@ -53,10 +53,10 @@ step compilation 120 python3 -m tritone.kernels
 step tests 180 env OMP_NUM_THREADS=2 python3 -m pytest -p no:cacheprovider -q "${workers[@]}" "${tests[@]}"
 budget=$(($(left) - engine - 40))
 ((budget > 40)) || budget=40
-step kernels $((budget + 40)) python3 bench/kernels.py --output "$out" --seconds $((budget < 280 ? budget : 280))
-step decode 20 python3 bench/decode_profile.py --output "$out"
-step latency 35 python3 bench/latency.py --output "$out" --seconds 25
-step plain 40 python3 bench/throughput.py --output "$out/plain" --without graphs overlap --parts 1 --seconds 30
-step throughput "$(left)" python3 bench/throughput.py --output "$out" --seconds $(($(left) - reserve))
+step kernels $((budget + 40)) python3 -m bench.kernels --output "$out" --seconds $((budget < 280 ? budget : 280))
+step decode 20 python3 -m bench.engine.decode_profile --output "$out"
+step latency 35 python3 -m bench.engine.latency --output "$out" --seconds 25
+step plain 40 python3 -m bench.engine --output "$out/plain" --without graphs overlap --parts 1 --seconds 30
+step throughput "$(left)" python3 -m bench.engine --output "$out" --seconds $(($(left) - reserve))
 echo "== done after $SECONDS s: $out, $( ((failed)) && echo 'something failed' || echo 'nothing failed')"
 exit "$failed"

@@ -30,7 +30,7 @@ R = TypeVar("R", bound=Result)
 class RequestOutput:
     """A result before it is read, which is left to the thread that asks for it.
 
-    `answer` is the model's to a encoder-only request, see `Completion`.
+    `answer` is the model's to a encoder-only request, see `scheduler.request`.
     """
 
     finish_reason: FinishReason

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..scheduler.request import Completion, Event, FinishReason, GenerationOptions, Request
+from ..scheduler.request import Event, FinishReason, GenerationOptions, Request, Tokens
 from .handle import Handle, RequestOutput
 from .openmp import release_team
 
@@ -292,7 +292,7 @@ class Worker:
                 self._finish(job, RequestOutput(FinishReason.ERROR, duration=job.duration, error=error))
 
     def _tell(self, event: Event) -> None:
-        if not isinstance(event, Completion):
+        if isinstance(event, Tokens):
             self._in_loop[event.request_id].handle.add_tokens(event.token_ids)
             return
         job = self._in_loop.pop(event.request_id)
@@ -308,7 +308,7 @@ class Worker:
                 duration=job.duration,
                 score=best.score if best else None,
                 error=error,
-                answer=event.answer,
+                answer=event.predictions,
             ),
         )
 

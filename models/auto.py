@@ -1,4 +1,4 @@
-"""Classes that find out from a checkpoint which family it is."""
+"""Factories that choose the family by the checkpoint."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 from .checkpoints.convert import foreign_checkpoint, foreign_framework
 from .checkpoints.files import Checkpoint, open_checkpoint, read_json, single_file
 from .core.config import PretrainedConfig, read_config
+from .family import Family
 from .registry import (
     FAMILIES,
-    Family,
     families_with,
     family_of_checkpoint,
     family_of_config,
@@ -20,7 +20,7 @@ from .registry import (
 
 Name = str | os.PathLike[str] | Checkpoint
 
-# Where files name the class of what they are for: its kind, the field, the files in transformers' order.
+# Where a checkpoint's files name a class: its kind, the field, the files in transformers' order.
 _CLASS_FIELDS = {
     "feature_extractor": ("feature_extractor_type", ("processor_config.json", "preprocessor_config.json")),
     "tokenizer": ("tokenizer_class", ("tokenizer_config.json", "config.json")),
@@ -30,28 +30,28 @@ _CLASS_FIELDS = {
     ),
 }
 
-# Whose family decides, in a model made of two.
+# The part whose family decides, in a model made of two.
 _OWNERS = {"feature_extractor": "encoder", "tokenizer": "decoder"}
 
 
 class _Auto:
-    """Made with class methods alone."""
+    """A factory: class methods, no instances."""
 
-    _ways = "from_pretrained(name_or_dir)"
+    _methods = "from_pretrained(name_or_dir)"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise OSError(f"{type(self).__name__} is made with {self._ways}, it has no objects of its own")
+        raise OSError(f"{type(self).__name__} is made with {self._methods}, it has no objects of its own")
 
 
 class AutoConfig(_Auto):
-    """The configuration of whatever family a checkpoint is."""
+    """Factory of configurations."""
 
     @staticmethod
     def for_model(model_type: str, **fields: Any) -> PretrainedConfig:
-        """The default configuration of a `model_type`, some fields given.
+        """The default configuration of a `model_type`, with `fields` replaced.
 
         Raises:
-            ValueError: a family that is not here.
+            ValueError: an unknown family.
         """
         return family_of_model_type(model_type, FAMILIES, "AutoConfig").load("config")(**fields)
 
@@ -61,7 +61,7 @@ class AutoConfig(_Auto):
 
         Raises:
             OSError: no such checkpoint or file, or the Hub does not answer.
-            ValueError: a family that is not here.
+            ValueError: an unknown family.
         """
         if (file := single_file(name_or_dir)) is not None:
             _, rest = open_checkpoint(file.parent, **kwargs)
@@ -72,9 +72,9 @@ class AutoConfig(_Auto):
 
 
 class _AutoModel(_Auto):
-    """A model of one kind."""
+    """Factory of the models of one kind."""
 
-    _ways = "from_pretrained(name_or_dir) or from_config(config)"
+    _methods = "from_pretrained(name_or_dir) or from_config(config)"
     _kind: ClassVar[str]
 
     @classmethod
@@ -82,7 +82,7 @@ class _AutoModel(_Auto):
         """A model with fresh weights; arguments as in `PretrainedModel.from_config`.
 
         Raises:
-            ValueError: the configuration of a family without such a model here.
+            ValueError: the configuration of a family without such a model.
         """
         family = family_of_config(config, families_with(cls._kind), cls.__name__)
         return family.load(cls._kind).from_config(config, **kwargs)
@@ -95,7 +95,7 @@ class _AutoModel(_Auto):
 
         Raises:
             OSError: no such checkpoint, or the Hub does not answer.
-            ValueError: a family without such a model here.
+            ValueError: a family without such a model.
         """
         other = {name: kwargs[name] for name in ("from_tf", "from_flax") if name in kwargs}
         name_or_dir = foreign_checkpoint(name_or_dir, foreign_framework(**other))
@@ -114,107 +114,85 @@ class _AutoModel(_Auto):
 
 
 class AutoModelForSpeechSeq2Seq(_AutoModel):
-    """The speech-to-text model of whatever family a checkpoint is."""
+    """Factory of speech-to-text models with an encoder and a decoder."""
 
     _kind = "speech_seq2seq"
 
 
 class AutoModelForCTC(_AutoModel):
-    """The CTC model of whatever family a checkpoint is."""
+    """Factory of CTC models."""
 
     _kind = "ctc"
 
 
 class AutoModelForAudioClassification(_AutoModel):
-    """The model of whatever family a checkpoint is that gives recordings labels."""
+    """Factory of classifiers of recordings."""
 
     _kind = "audio_classification"
 
 
 class AutoModelForSequenceClassification(_AutoModel):
-    """The model of whatever family a checkpoint is that gives texts labels."""
+    """Factory of classifiers of texts."""
 
     _kind = "sequence_classification"
 
 
-class AutoFeatureExtractor(_Auto):
-    """The feature extractor of whatever family a checkpoint is."""
+class _AutoPart(_Auto):
+    """Factory of feature extractors, tokenizers or processors."""
 
-    @classmethod
-    def from_pretrained(cls, name_or_dir: Name, *, config: Any = None, **kwargs: Any) -> Any:
-        """Load a feature extractor; arguments as in the family's own `from_pretrained`.
-
-        Args:
-            name_or_dir: a folder or the id of a repository on the Hub.
-            config: decides the family, instead of the checkpoint's files.
-
-        Raises:
-            OSError: no such checkpoint, or the Hub does not answer.
-            ValueError: a family without a feature extractor here.
-        """
-        return _part("feature_extractor", name_or_dir, config, kwargs)
-
-
-class AutoTokenizer(_Auto):
-    """The tokenizer of whatever family a checkpoint is."""
+    _kind: ClassVar[str]
 
     @classmethod
     def from_pretrained(cls, name_or_dir: Name, *inputs: Any, config: Any = None, **kwargs: Any) -> Any:
-        """Load a tokenizer; arguments as in the family's own `from_pretrained`.
+        """Load one of the class that its files name, or else of the family; arguments as of that class.
 
         Args:
             name_or_dir: a folder or the id of a repository on the Hub.
-            config: decides the family, instead of the checkpoint's files.
+            *inputs: of a tokenizer's constructor.
+            config: a configuration of the family, in place of the checkpoint's files.
+            **kwargs: as in the family's own `from_pretrained`.
 
         Raises:
             OSError: no such checkpoint, or the Hub does not answer.
-            ValueError: a family without a tokenizer here.
+            ValueError: a family that has none.
         """
-        return _part("tokenizer", name_or_dir, config, kwargs, *inputs)
+        kind, families = cls._kind, families_with(cls._kind)
+        source: Name = name_or_dir
+        if single_file(name_or_dir) is None:
+            source, kwargs = open_checkpoint(name_or_dir, **kwargs)
+        if config is not None:
+            own = getattr(config, _OWNERS[kind], config) if kind in _OWNERS else config
+            found = family_of_config(own, families, kind).load(kind)
+        elif isinstance(source, Checkpoint):
+            found = _by_files(kind, source, families)
+        else:
+            file = Path(source).expanduser()
+            found = _by_files(kind, Checkpoint(os.fspath(file.parent), file.parent), families)
+        return found.from_pretrained(source, *inputs, **kwargs)
 
 
-class AutoProcessor(_Auto):
-    """The processor of whatever family a checkpoint is."""
+class AutoFeatureExtractor(_AutoPart):
+    """Factory of feature extractors."""
 
-    @classmethod
-    def from_pretrained(cls, name_or_dir: Name, *, config: Any = None, **kwargs: Any) -> Any:
-        """Load feature extractor and tokenizer; arguments as in the family's own `from_pretrained`.
-
-        Args:
-            name_or_dir: a folder or the id of a repository on the Hub.
-            config: decides the family, instead of the checkpoint's files.
-
-        Raises:
-            OSError: no such checkpoint, or the Hub does not answer.
-            ValueError: a family without a processor here.
-        """
-        return _part("processor", name_or_dir, config, kwargs)
+    _kind = "feature_extractor"
 
 
-def _part(kind: str, name_or_dir: Name, config: Any, kwargs: dict[str, Any], *inputs: Any) -> Any:
-    """Load a feature extractor, tokenizer or processor.
+class AutoTokenizer(_AutoPart):
+    """Factory of tokenizers."""
 
-    Its files name its class; where they do not, the configuration decides, as for a model.
-    """
-    families = families_with(kind)
-    source: Name = name_or_dir
-    if single_file(name_or_dir) is None:
-        source, kwargs = open_checkpoint(name_or_dir, **kwargs)
-    if config is not None:
-        own = getattr(config, _OWNERS[kind], config) if kind in _OWNERS else config
-        found = family_of_config(own, families, kind).load(kind)
-    elif isinstance(source, Checkpoint):
-        found = _by_files(kind, source, families)
-    else:
-        file = Path(source).expanduser()
-        found = _by_files(kind, Checkpoint(os.fspath(file.parent), file.parent), families)
-    return found.from_pretrained(source, *inputs, **kwargs)
+    _kind = "tokenizer"
+
+
+class AutoProcessor(_AutoPart):
+    """Factory of processors: a feature extractor and a tokenizer in one."""
+
+    _kind = "processor"
 
 
 def _by_files(kind: str, checkpoint: Checkpoint, families: Iterable[Family]) -> Any:
     """The class of this kind that the checkpoint's files name, or else that of its configuration's family.
 
-    A tokenizer whose class is nobody's is its tokenizer.json as it is, as in transformers.
+    A tokenizer of an unknown class is read from its tokenizer.json alone, as in transformers.
     """
     names = list(_class_names(kind, checkpoint))
     for name in names:
@@ -229,19 +207,19 @@ def _by_files(kind: str, checkpoint: Checkpoint, families: Iterable[Family]) -> 
 
 
 def _class_names(kind: str, checkpoint: Checkpoint) -> Iterator[str]:
-    """The classes of this kind that the checkpoint's files name."""
+    """Names of classes of this kind in the checkpoint's files."""
     field, filenames = _CLASS_FIELDS[kind]
     for filename in filenames:
         path = checkpoint.find(filename)
         fields = {} if path is None else read_json(path)
-        nested = fields.get(kind)  # where transformers 5 keeps a processor's feature extractor
+        nested = fields.get(kind)  # as transformers 5 writes a processor's feature extractor
         name = fields.get(field) or (nested.get(field) if isinstance(nested, dict) else None)
         if isinstance(name, str):
             yield name.removesuffix("Fast")
 
 
 def _by_config(kind: str, checkpoint: Checkpoint, families: Iterable[Family]) -> Any:
-    """The class of this kind of the family that the checkpoint, or its encoder or decoder, is of."""
+    """The class of this kind by config.json, or by the encoder's or decoder's configuration in it."""
     fields = read_json(checkpoint.require("config.json"))
     own = fields.get(_OWNERS[kind]) if kind in _OWNERS else None
     fields = own if isinstance(own, dict) else fields

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .request import Completion, Event, Request, Tokens
+from .request import Event, Request, RequestOutput, Tokens
 from .runner import ModelRunner
 from .scheduler import Release, Scheduler
 from .step_output import Pending, StepOutput
@@ -66,7 +66,7 @@ class GenerationLoop:
         self._requests[request.request_id] = request
 
     def cancel(self, request_id: int) -> bool:
-        """End a request; its Completion comes with the next step. False where it had ended or never was."""
+        """End a request; its RequestOutput comes with the next step. False where it has ended already."""
         return self._scheduler.cancel(request_id)
 
     @property
@@ -78,7 +78,7 @@ class GenerationLoop:
         """Encode what can be admitted, decode one token of all that runs, and report what came of the step
         that was launched `ahead` steps before.
 
-        A request's Completion is its last event and comes exactly once.
+        A request's RequestOutput is its last event and comes exactly once.
         """
         plan = self._scheduler.schedule()
         admitted = {admission.request_id: self._requests[admission.request_id] for admission in plan.admitted}
@@ -146,7 +146,7 @@ class GenerationLoop:
             self.submit(request)
             while self.has_work:
                 for event in self.step():
-                    if isinstance(event, Completion) and event.error is not None:
+                    if isinstance(event, RequestOutput) and event.error is not None:
                         raise RuntimeError(f"warming up failed: {event.error!r}") from event.error
         self._runner.count_anew()
 
@@ -154,13 +154,13 @@ class GenerationLoop:
         """Whether a release is news: what finished by itself was reported in the step that saw it finish."""
         return release.request_id in self._requests
 
-    def _cancelled(self, release: Release) -> Completion:
+    def _cancelled(self, release: Release) -> RequestOutput:
         del self._requests[release.request_id]
-        return Completion(release.request_id, (), release.reason)
+        return RequestOutput(release.request_id, (), release.reason)
 
-    def _completion(self, request_id: int, outcome: StepOutput) -> Completion:
+    def _completion(self, request_id: int, outcome: StepOutput) -> RequestOutput:
         del self._requests[request_id]
-        return Completion(
+        return RequestOutput(
             request_id,
             outcome.hypotheses.get(request_id, ()),
             outcome.finished[request_id],

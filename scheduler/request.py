@@ -82,10 +82,10 @@ class Request:
         request_id: larger than every earlier one's.
         inputs: float32 waveform [samples] at the model's rate, or features [frames, features], as the loop's
             front end takes them.
-        options: how to decode it; None for a encoder-only request, which the model answers once it has encoded.
+        options: how to decode it; None for an encoder-only request.
         priority: larger goes first; first come, first served within one.
         stream: report tokens as they are decoded (greedy search and sampling of one sequence).
-        keep_scores: keep every step's scores over the vocabulary for the Completion.
+        keep_scores: keep the scores of every step for its RequestOutput.
     """
 
     request_id: int
@@ -121,11 +121,17 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """The end of a request: its hypotheses, best first, or why there are none.
+class RequestOutput:
+    """The end of a request: its hypotheses or predictions, or the reason why there are none.
 
-    `scores`, where the request asked for them: for each step float32 [hypotheses, vocabulary], processed.
-    `answer`, of a encoder-only request: the model's tensors by name, this request's rows, on the host.
+    Args:
+        request_id: of the request; -1 where the engine ended it before the loop had it.
+        hypotheses: best first; none of an encoder-only request, or where it failed or was cancelled.
+        finish_reason: of the best hypothesis, or of the request.
+        error: set where finish_reason is ERROR.
+        scores: where the request asked for them, processed scores of each step, float32 [hypotheses,
+            vocabulary].
+        predictions: of an encoder-only request, `predict`'s tensors by name: its own rows, on the host.
     """
 
     request_id: int
@@ -133,7 +139,7 @@ class Completion:
     finish_reason: FinishReason
     error: Exception | None = None
     scores: "tuple[Tensor, ...]" = ()
-    answer: "Mapping[str, Tensor] | None" = None
+    predictions: "Mapping[str, Tensor] | None" = None
 
 
-Event = Tokens | Completion
+Event = Tokens | RequestOutput

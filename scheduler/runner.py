@@ -2,19 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Protocol, TypeGuard, cast
+from typing import TypeGuard, cast
 
 import torch
-from torch import Tensor
 
 from ..kernels.attention.kv_cache import PAGE_SIZE
 from .batch import Batch, Running, rules_of
-from .cache.paged_cache import PagedAttention, PagedCache, slots_of
+from .cache.paged_cache import PagedCache, slots_of
 from .decode_step import decode_batch
 from .device.cpu_pool import CpuWorkerPool, Part, Result, balanced
 from .device.cuda_graphs import DecodeGraphs, record_on
 from .device.encode_stream import Overlap
 from .inputs import FrontEnd, frames_of, pack_inputs, uploaded
+from .model_protocol import EncoderOnlyModel, GenerativeModel
 from .request import FinishReason, GenerationOptions, Request
 from .scheduler import Admission, Demand, Step
 from .state import DecodeState
@@ -30,39 +30,6 @@ MAX_CHUNK_TOKENS = 512
 _ROW_COST = 600
 
 Arrival = tuple[Admission, Request]
-
-
-class Model(Protocol):
-    """What the runner needs of any model."""
-
-    @property
-    def device(self) -> torch.device: ...
-    @property
-    def dtype(self) -> torch.dtype: ...
-    def encoder_length(self, frames: int) -> int: ...
-
-
-class GenerativeModel(Model, Protocol):
-    """A model that decodes token by token; every such family offers this."""
-
-    @property
-    def cache_shape(self) -> tuple[int, int, int]: ...
-    @property
-    def max_length(self) -> int: ...
-    def encode(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]: ...
-    def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]: ...
-    def decode(self, token_ids: Tensor, positions: Tensor, attention: PagedAttention) -> Tensor: ...
-
-
-class EncoderOnlyModel(Model, Protocol):
-    """A model that has its whole answer once it has encoded: CTC, classification.
-
-    `predict` maps packed features to tensors by name, each packed as the requests' rows end to end with the
-    cu_rows int32 [requests + 1] that say whose they are: a class's scores are a row a request, CTC's tokens a
-    row a frame. What it returns is copied to the host, so it should be no more than somebody asks for.
-    """
-
-    def predict(self, features: Tensor, cu_frames: Tensor) -> Mapping[str, tuple[Tensor, Tensor]]: ...
 
 
 class ModelRunner:

@@ -15,7 +15,7 @@ from tritone.kernels.runtime.packing import cumulative, spans
 from tritone.scheduler import runner
 from tritone.scheduler.device.cuda_graphs import record_on
 from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import Completion, GenerationOptions, Request
+from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 
@@ -87,7 +87,9 @@ def model() -> Any:
     return tritone.Speech2TextForConditionalGeneration(config).to(device="cuda", dtype=torch.float16).eval()
 
 
-def through(loop: GenerationLoop, options: GenerationOptions, *, waveforms: bool = False) -> list[Completion]:
+def through(
+    loop: GenerationLoop, options: GenerationOptions, *, waveforms: bool = False
+) -> list[RequestOutput]:
     """What 40 requests come to, of many lengths, that arrive three a step."""
     generator = torch.Generator().manual_seed(1)
     coming = []
@@ -104,7 +106,7 @@ def through(loop: GenerationLoop, options: GenerationOptions, *, waveforms: bool
             loop.submit(request)
         del coming[:3]
         for event in loop.step():
-            assert isinstance(event, Completion)
+            assert isinstance(event, RequestOutput)
             assert event.error is None
             found[event.request_id] = event
     return [found[index] for index in range(40)]

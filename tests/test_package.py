@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import tritone
+from tritone.stub import STUB, stub
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +48,10 @@ def test_help_and_version_do_not_import_torch(arguments, tmp_path):
 def test_every_public_name_is_there(name):
     assert getattr(tritone, name) is not None
     assert name in dir(tritone)
+
+
+def test_the_stub_names_what_the_package_does():
+    assert STUB.read_text(encoding="utf-8") == stub(), "out of date: run `python -m tritone.stub`"
 
 
 def test_a_name_that_there_is_not_is_an_attribute_error():

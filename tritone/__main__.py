@@ -2,7 +2,8 @@
 
 
 def main() -> None:
-    from .engine.cli import app
+    """Run the command line."""
+    from .engine.cli.main import app
 
     app()
 

@@ -1,0 +1,12 @@
+"""BERT (arXiv 1810.04805)."""
+
+from ..family import Family
+
+FAMILY = Family(
+    "bert",
+    "config.BertConfig",
+    text_decoder="model.BertLMHeadModel",
+    sequence_classification="model.BertForSequenceClassification",
+    tokenizer="tokenizer.BertTokenizer",
+    exports=("model.BertModel",),
+)

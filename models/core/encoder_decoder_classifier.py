@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
+from ...scheduler.model_protocol import Task
 from .chunks import in_chunks
 from .classification import classification_loss, last_rows, one_row_each
 from .encoder_decoder import TextToTextModel
@@ -51,6 +52,8 @@ class TextToTextClassifier(ParametersMixin, PretrainedModel):
     Its constructor sets `classification_head` and, as the attribute of `base_name`, the model without a head.
     """
 
+    task: ClassVar[Task] = Task.SEQUENCE_CLASSIFICATION
+    has_token_types: ClassVar[bool] = False
     base_name: ClassVar[str]  # the attribute that it is, and its name in checkpoints
     main_input_name: ClassVar[str] = "input_ids"
     # A checkpoint without a head for this task is fine: it is what is trained.

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...scheduler.request import Completion, FinishReason, GenerationOptions, Request
+from ...scheduler.model_protocol import Task
+from ...scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 from ..checkpoints.files import Checkpoint
 from .generation_config import GenerationConfig
 from .outputs import GenerateOutput
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 class GenerationMixin:
     """Gives a model with the generation contract (`encode`, `cross_key_values`, `decode`) its `generate`."""
 
+    task: ClassVar[Task] = Task.GENERATION
     generation_config: GenerationConfig
     side_files: ClassVar[tuple[str, ...]] = ("generation_config.json",)
 
@@ -144,7 +146,7 @@ class GenerationMixin:
         scores = _steps([completion.scores for completion in completions])
         return GenerateOutput(sequences, final if resolved.num_beams > 1 else None, scores)
 
-    def _run(self, requests: list[Request]) -> list[Completion]:
+    def _run(self, requests: list[Request]) -> list[RequestOutput]:
         from ...scheduler.loop import GenerationLoop
         from ...scheduler.runner import ModelRunner
 
@@ -152,10 +154,10 @@ class GenerationMixin:
         loop = GenerationLoop(runner)
         for request in requests:
             loop.submit(request)
-        completions: dict[int, Completion] = {}
+        completions: dict[int, RequestOutput] = {}
         while loop.has_work:
             for event in loop.step():
-                if isinstance(event, Completion):
+                if isinstance(event, RequestOutput):
                     completions[event.request_id] = event
         for completion in completions.values():
             if completion.finish_reason is FinishReason.ERROR and completion.error is not None:

@@ -4,6 +4,7 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
+from ...scheduler.model_protocol import Task
 from ..bert.layers import check_token_types
 from .classification import classification_loss, first_of_padded, one_row_each
 from .model import PretrainedModel
@@ -19,6 +20,7 @@ class TextClassifier(ParametersMixin, PretrainedModel):
     A family says where the encoder lies (`base_name`) and what its head is (`classify`).
     """
 
+    task: ClassVar[Task] = Task.SEQUENCE_CLASSIFICATION
     base_name: ClassVar[str]
     main_input_name: ClassVar[str] = "input_ids"
     # Whether there is a second column of features, and an argument, for the types of tokens.

@@ -1,0 +1,11 @@
+"""DistilBERT (arXiv 1910.01108)."""
+
+from ..family import Family
+
+FAMILY = Family(
+    "distilbert",
+    "config.DistilBertConfig",
+    sequence_classification="model.DistilBertForSequenceClassification",
+    tokenizer="tokenizer.DistilBertTokenizer",
+    exports=("model.DistilBertModel",),
+)

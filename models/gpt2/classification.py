@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
 from ...kernels.runtime.packing import cumulative
+from ...scheduler.model_protocol import Task
 from ..core.classification import classification_loss, last_places
 from ..core.model import PretrainedModel
 from ..core.outputs import SequenceClassifierOutputWithPast, as_asked
@@ -25,6 +26,8 @@ class LastTokenClassifier(ParametersMixin, PretrainedModel):
         config: sizes and constants; weights are fresh.
     """
 
+    task: ClassVar[Task] = Task.SEQUENCE_CLASSIFICATION
+    has_token_types: ClassVar[bool] = True
     base_class: ClassVar[type[TransformerStack]]
     main_input_name: ClassVar[str] = "input_ids"
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^score\.",)

@@ -1,39 +1,15 @@
 """HuBERT (arXiv 2106.07447): wav2vec 2.0's architecture, with two options of its own."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from ..core.config import PretrainedConfig
 from ..core.outputs import BaseModelOutput, ModelOutput
-from ..wav2vec2.config import SpeechEncoderConfig
+from ..wav2vec2.audio_classification import AudioClassifier
+from ..wav2vec2.ctc import CTCModel
 from ..wav2vec2.model import Wav2Vec2Encoder
-
-
-class HubertConfig(SpeechEncoderConfig):
-    """Sizes and constants of a HuBERT model; the defaults are facebook/hubert-base-ls960's.
-
-    Args:
-        do_stable_layer_norm: normalize before attention and feed-forward, not after.
-        feat_proj_layer_norm: whether frames are normalized before they are projected.
-        conv_pos_batch_norm: batch normalization before the positional convolution, not weight norm in it.
-        **kwargs: see `SpeechEncoderConfig`.
-    """
-
-    model_type: ClassVar[str] = "hubert"
-
-    def __init__(
-        self,
-        *,
-        do_stable_layer_norm: bool = False,
-        feat_proj_layer_norm: bool = True,
-        conv_pos_batch_norm: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        self.do_stable_layer_norm = do_stable_layer_norm
-        self.feat_proj_layer_norm = feat_proj_layer_norm
-        self.conv_pos_batch_norm = conv_pos_batch_norm
-        super().__init__(**kwargs)
+from .config import HubertConfig
 
 
 class HubertModel(Wav2Vec2Encoder):
@@ -57,3 +33,15 @@ class HubertModel(Wav2Vec2Encoder):
     ) -> ModelOutput:
         """See `WaveformEncoder`."""
         return BaseModelOutput(last, states, attentions)
+
+
+class HubertForCTC(CTCModel):
+    """HuBERT with a CTC head."""
+
+    base_class = HubertModel
+
+
+class HubertForSequenceClassification(AudioClassifier):
+    """HuBERT with a classification head."""
+
+    base_class = HubertModel

@@ -1,4 +1,4 @@
-"""The tokenizer of RoBERTa and BART: byte-pair encoding of bytes, as in GPT-2."""
+"""RoBERTa's tokenizer, which is BART's too: byte-pair encoding of bytes, as in GPT-2."""
 
 from typing import Any, ClassVar
 
@@ -49,7 +49,3 @@ class RobertaTokenizer(BytePairTokenizer):
             self.trim_offsets,
             self.add_prefix_space,
         )
-
-
-class BartTokenizer(RobertaTokenizer):
-    """BART's, which is RoBERTa's."""

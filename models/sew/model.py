@@ -1,7 +1,6 @@
 """SEW (arXiv 2109.06870): wav2vec 2.0 whose transformer works on fewer tokens than there are frames."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,51 +11,11 @@ from ...kernels.linear.gemm import linear
 from ...kernels.runtime.packing import cumulative, spans
 from ..core.config import PretrainedConfig
 from ..core.layers import normalize
-from ..wav2vec2.config import SpeechEncoderConfig
+from ..wav2vec2.audio_classification import AudioClassifier
+from ..wav2vec2.ctc import CTCModel
 from ..wav2vec2.encoder import WaveformEncoder
 from ..wav2vec2.layers import EncoderLayer, PositionalConvolution, run_layers
-
-
-class SqueezedConfig(SpeechEncoderConfig):
-    """What SEW and SEW-D share: the sizes of their convolutions, and how many frames a token is made of.
-
-    Args:
-        squeeze_factor: frames of a token.
-        **kwargs: see `SpeechEncoderConfig`.
-
-    Raises:
-        ValueError: see `SpeechEncoderConfig`; or a factor below 1.
-    """
-
-    def __init__(
-        self,
-        *,
-        squeeze_factor: int = 2,
-        conv_dim: Sequence[int] = (64, 128, 128, 128, 128, 256, 256, 256, 256, 512, 512, 512, 512),
-        conv_stride: Sequence[int] = (5, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1),
-        conv_kernel: Sequence[int] = (10, 3, 1, 3, 1, 3, 1, 3, 1, 2, 1, 2, 1),
-        ctc_loss_reduction: str = "mean",
-        **kwargs: Any,
-    ) -> None:
-        self.squeeze_factor = squeeze_factor
-        super().__init__(
-            conv_dim=list(conv_dim),
-            conv_stride=list(conv_stride),
-            conv_kernel=list(conv_kernel),
-            ctc_loss_reduction=ctc_loss_reduction,
-            **kwargs,
-        )
-
-    def _check(self) -> None:
-        super()._check()
-        if self.squeeze_factor < 1:
-            raise ValueError(f"squeeze_factor must be at least 1, got {self.squeeze_factor}")
-
-
-class SEWConfig(SqueezedConfig):
-    """Sizes and constants of a SEW model; the defaults are transformers'. See `SqueezedConfig`."""
-
-    model_type: ClassVar[str] = "sew"
+from .config import SEWConfig, SqueezedConfig
 
 
 class Squeeze(nn.Module):
@@ -179,3 +138,15 @@ class SEWModel(SqueezedEncoder):
         super().__init__(config, config.layer_norm_eps)
         self.encoder = SEWEncoder(config)
         self.initialize()
+
+
+class SEWForCTC(CTCModel):
+    """SEW with a CTC head."""
+
+    base_class = SEWModel
+
+
+class SEWForSequenceClassification(AudioClassifier):
+    """SEW with a classification head."""
+
+    base_class = SEWModel

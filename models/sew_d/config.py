@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from ..sew.model import SqueezedConfig
+from ..sew.config import SqueezedConfig
 
 TERMS = ("p2c", "c2p")
 _NORMS = ("layer_norm", "none")

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from ..core.config import PretrainedConfig
 from ..sew.model import Squeeze, SqueezedEncoder
+from ..wav2vec2.audio_classification import AudioClassifier
+from ..wav2vec2.ctc import CTCModel
 from .config import SEWDConfig
 from .layers import SEWDTransformer
 
@@ -45,3 +47,15 @@ class SEWDModel(SqueezedEncoder):
         for module in self.modules():
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
+
+
+class SEWDForCTC(CTCModel):
+    """SEW-D with a CTC head."""
+
+    base_class = SEWDModel
+
+
+class SEWDForSequenceClassification(AudioClassifier):
+    """SEW-D with a classification head."""
+
+    base_class = SEWDModel

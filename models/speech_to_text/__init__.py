@@ -1,0 +1,15 @@
+"""Speech2Text (arXiv 2010.05171): log-mel features to text, an encoder and a decoder."""
+
+from ..family import Family
+
+FAMILY = Family(
+    "speech_to_text",
+    "config.Speech2TextConfig",
+    speech_seq2seq="model.Speech2TextForConditionalGeneration",
+    speech_encoder="encoder.Speech2TextEncoder",
+    feature_extractor="feature_extractor.Speech2TextFeatureExtractor",
+    tokenizer="tokenizer.Speech2TextTokenizer",
+    processor="processor.Speech2TextProcessor",
+    exports=("model.Speech2TextModel",),
+    other_names=("s2t",),
+)

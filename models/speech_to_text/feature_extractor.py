@@ -1,4 +1,4 @@
-"""From waveforms to Speech2Text's input features, and the processor that joins them with the tokenizer."""
+"""From waveforms to Speech2Text's input features."""
 
 from typing import Any, ClassVar
 
@@ -8,8 +8,6 @@ from ...kernels.features.fbank import FbankOptions, fbank, frame_count, frame_si
 from ...kernels.norm.utterance_cmvn import utterance_cmvn
 from ..processors.batches import BatchFeature as BatchFeature
 from ..processors.feature_extractor import FeatureExtractor
-from ..processors.processor import SpeechProcessor
-from .tokenizer import Speech2TextTokenizer
 
 _KALDI_SCALE = 2.0**15  # Kaldi's filter bank was made for 16-bit integers
 
@@ -100,10 +98,3 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
     def _shortest(self) -> tuple[int, str]:
         window = frame_sizes(self.sampling_rate)[0]
         return window, f"a frame of {window} (25 ms)"
-
-
-class Speech2TextProcessor(SpeechProcessor):
-    """A feature extractor and a tokenizer in one: audio to features, text to labels, token ids to text."""
-
-    feature_extractor_class = Speech2TextFeatureExtractor
-    tokenizer_class = Speech2TextTokenizer

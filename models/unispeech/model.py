@@ -1,54 +1,12 @@
 """UniSpeech (arXiv 2101.07597): wav2vec 2.0's architecture, trained otherwise."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ..core.config import PretrainedConfig
-from ..wav2vec2.config import SpeechEncoderConfig
+from ..wav2vec2.audio_classification import AudioClassifier
+from ..wav2vec2.ctc import CTCModel
 from ..wav2vec2.model import Wav2Vec2Encoder
-
-
-class UniSpeechConfig(SpeechEncoderConfig):
-    """Sizes and constants of a UniSpeech model; the defaults are microsoft/unispeech-large-1500h-cv's.
-
-    Args:
-        do_stable_layer_norm: normalize before attention and feed-forward, not after.
-        feat_quantizer_dropout, num_codevectors_per_group, num_codevector_groups, codevector_dim,
-            proj_codevector_dim, contrastive_logits_temperature, num_negatives, diversity_loss_weight,
-            num_ctc_classes, replace_prob: of pretraining.
-        **kwargs: see `SpeechEncoderConfig`.
-    """
-
-    model_type: ClassVar[str] = "unispeech"
-
-    def __init__(
-        self,
-        *,
-        do_stable_layer_norm: bool = False,
-        feat_quantizer_dropout: float = 0.0,
-        num_codevectors_per_group: int = 320,
-        num_codevector_groups: int = 2,
-        contrastive_logits_temperature: float = 0.1,
-        num_negatives: int = 100,
-        codevector_dim: int = 256,
-        proj_codevector_dim: int = 256,
-        diversity_loss_weight: float = 0.1,
-        ctc_loss_reduction: str = "mean",
-        num_ctc_classes: int = 80,
-        replace_prob: float = 0.5,
-        **kwargs: Any,
-    ) -> None:
-        self.do_stable_layer_norm = do_stable_layer_norm
-        self.feat_quantizer_dropout = feat_quantizer_dropout
-        self.num_codevectors_per_group = num_codevectors_per_group
-        self.num_codevector_groups = num_codevector_groups
-        self.contrastive_logits_temperature = contrastive_logits_temperature
-        self.num_negatives = num_negatives
-        self.codevector_dim = codevector_dim
-        self.proj_codevector_dim = proj_codevector_dim
-        self.diversity_loss_weight = diversity_loss_weight
-        self.num_ctc_classes = num_ctc_classes
-        self.replace_prob = replace_prob
-        super().__init__(ctc_loss_reduction=ctc_loss_reduction, **kwargs)
+from .config import UniSpeechConfig
 
 
 class UniSpeechModel(Wav2Vec2Encoder):
@@ -60,3 +18,15 @@ class UniSpeechModel(Wav2Vec2Encoder):
     def __init__(self, config: UniSpeechConfig) -> None:
         super().__init__(config)
         self.initialize()
+
+
+class UniSpeechForCTC(CTCModel):
+    """UniSpeech with a CTC head."""
+
+    base_class = UniSpeechModel
+
+
+class UniSpeechForSequenceClassification(AudioClassifier):
+    """UniSpeech with a classification head."""
+
+    base_class = UniSpeechModel

@@ -8,13 +8,9 @@ from torch import Tensor, nn
 from ...kernels.linear.gemm import linear
 from ...kernels.pooling.mean_pool import mean_pool
 from ...kernels.runtime.packing import cumulative
+from ...scheduler.model_protocol import Task
 from ..core.classification import classification_loss
 from ..core.outputs import SequenceClassifierOutput, as_asked
-from ..hubert.model import HubertModel
-from ..sew.model import SEWModel
-from ..sew_d.model import SEWDModel
-from ..unispeech.model import UniSpeechModel
-from ..unispeech_sat.model import UniSpeechSatModel
 from .headed_encoder import HeadedEncoder
 from .model import Wav2Vec2Model
 
@@ -33,6 +29,7 @@ class AudioClassifier(HeadedEncoder):
         ValueError: a configuration with an adapter, or without labels.
     """
 
+    task: ClassVar[Task] = Task.AUDIO_CLASSIFICATION
     # A pretrained encoder has no head yet.
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^(projector|classifier)\.", r"^layer_weights$")
     config: Any
@@ -131,33 +128,3 @@ class Wav2Vec2ForSequenceClassification(AudioClassifier):
     """wav2vec 2.0 with a classification head."""
 
     base_class = Wav2Vec2Model
-
-
-class HubertForSequenceClassification(AudioClassifier):
-    """HuBERT with a classification head."""
-
-    base_class = HubertModel
-
-
-class UniSpeechForSequenceClassification(AudioClassifier):
-    """UniSpeech with a classification head."""
-
-    base_class = UniSpeechModel
-
-
-class UniSpeechSatForSequenceClassification(AudioClassifier):
-    """UniSpeech-SAT with a classification head."""
-
-    base_class = UniSpeechSatModel
-
-
-class SEWForSequenceClassification(AudioClassifier):
-    """SEW with a classification head."""
-
-    base_class = SEWModel
-
-
-class SEWDForSequenceClassification(AudioClassifier):
-    """SEW-D with a classification head."""
-
-    base_class = SEWDModel

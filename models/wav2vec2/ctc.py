@@ -8,12 +8,8 @@ from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
 from ...kernels.sampling.draw import greedy
+from ...scheduler.model_protocol import Task
 from ..core.outputs import CausalLMOutput, as_asked
-from ..hubert.model import HubertModel
-from ..sew.model import SEWModel
-from ..sew_d.model import SEWDModel
-from ..unispeech.model import UniSpeechModel
-from ..unispeech_sat.model import UniSpeechSatModel
 from .headed_encoder import HeadedEncoder
 from .model import Wav2Vec2Model
 
@@ -28,6 +24,7 @@ class CTCModel(HeadedEncoder):
         ValueError: a configuration without a vocabulary.
     """
 
+    task: ClassVar[Task] = Task.CTC
     # What is trained without labels has no head yet.
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^lm_head\.",)
 
@@ -145,33 +142,3 @@ class Wav2Vec2ForCTC(CTCModel):
     """wav2vec 2.0 with a CTC head."""
 
     base_class = Wav2Vec2Model
-
-
-class HubertForCTC(CTCModel):
-    """HuBERT with a CTC head."""
-
-    base_class = HubertModel
-
-
-class UniSpeechForCTC(CTCModel):
-    """UniSpeech with a CTC head."""
-
-    base_class = UniSpeechModel
-
-
-class UniSpeechSatForCTC(CTCModel):
-    """UniSpeech-SAT with a CTC head."""
-
-    base_class = UniSpeechSatModel
-
-
-class SEWForCTC(CTCModel):
-    """SEW with a CTC head."""
-
-    base_class = SEWModel
-
-
-class SEWDForCTC(CTCModel):
-    """SEW-D with a CTC head."""
-
-    base_class = SEWDModel

@@ -1,4 +1,4 @@
-"""From waveforms to the inputs of wav2vec 2.0 and its relatives, and the processors around them."""
+"""From waveforms to the inputs of wav2vec 2.0 and its relatives."""
 
 from typing import Any, ClassVar
 
@@ -7,8 +7,6 @@ from torch import Tensor
 
 from ...kernels.norm.waveform_norm import waveform_norm
 from ..processors.feature_extractor import FeatureExtractor
-from ..processors.processor import SpeechProcessor
-from ..speech_to_text_2.tokenizer import Speech2Text2Tokenizer
 
 
 class Wav2Vec2FeatureExtractor(FeatureExtractor):
@@ -94,19 +92,3 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
         # The models know what their convolutions need; this catches [samples, channels] taken for a batch.
         shortest = max(1, self.sampling_rate // 1_000)
         return shortest, f"{shortest} (1 ms)"
-
-
-class Wav2Vec2Processor(SpeechProcessor):
-    """Feature extractor and tokenizer of wav2vec 2.0, HuBERT, UniSpeech, SEW and their kin.
-
-    The tokenizer is what the repository names: for CTC a `Wav2Vec2CTCTokenizer`.
-    """
-
-    feature_extractor_class = Wav2Vec2FeatureExtractor
-
-
-class Speech2Text2Processor(SpeechProcessor):
-    """Feature extractor of wav2vec 2.0 and tokenizer of Speech2Text2, for the models that join the two."""
-
-    feature_extractor_class = Wav2Vec2FeatureExtractor
-    tokenizer_class = Speech2Text2Tokenizer

@@ -1,0 +1,11 @@
+"""XLNet (arXiv 1906.08237)."""
+
+from ..family import Family
+
+FAMILY = Family(
+    "xlnet",
+    "config.XLNetConfig",
+    sequence_classification="model.XLNetForSequenceClassification",
+    tokenizer="tokenizer.XLNetTokenizer",
+    exports=("model.XLNetModel",),
+)

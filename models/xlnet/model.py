@@ -11,6 +11,7 @@ from ...kernels.linear.activation import activate, activate_
 from ...kernels.linear.gemm import linear
 from ...kernels.pooling.mean_pool import mean_pool
 from ...kernels.runtime.packing import cumulative, pack, spans, unpack
+from ...scheduler.model_protocol import Task
 from ..core.classification import classification_loss, first_rows, last_rows
 from ..core.config import PretrainedConfig
 from ..core.model import PretrainedModel
@@ -316,6 +317,8 @@ class XLNetForSequenceClassification(XLNetCheckpoint, ParametersMixin):
         config: sizes and constants; weights are fresh.
     """
 
+    task: ClassVar[Task] = Task.SEQUENCE_CLASSIFICATION
+    has_token_types: ClassVar[bool] = True
     ignored_keys: ClassVar[tuple[str, ...]] = XLNetCheckpoint.ignored_keys[:1]
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^(sequence_summary|logits_proj)\.",)
 

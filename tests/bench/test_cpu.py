@@ -1,11 +1,9 @@
 """The CPU's benchmark: a smoke run of each model, and the arithmetic of its rounds and its report."""
 
-import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,21 +12,12 @@ import pytest
 pytest.importorskip("transformers")
 
 ROOT = Path(__file__).parents[2]
-BENCH = ROOT / "bench"
 
 
-@pytest.fixture(scope="module")
-def cpu() -> Iterator[ModuleType]:
-    """bench/cpu.py, forgotten afterwards with what it imported from its folder."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(BENCH))
-    try:
-        yield importlib.import_module("cpu")
-    finally:
-        sys.path.remove(str(BENCH))
-        for name in set(sys.modules) - before:
-            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(BENCH)):
-                del sys.modules[name]
+@pytest.fixture
+def cpu(bench) -> ModuleType:
+    """The entry point of `python -m bench.cpu`."""
+    return bench["cpu"]
 
 
 MODELS = [
@@ -42,7 +31,7 @@ MODELS = [
 
 def smoke(model: str, *options: str) -> str:
     """What a smoke run prints."""
-    command = [sys.executable, str(BENCH / "cpu.py"), "--smoke", "--threads", "1", "--model", model]
+    command = [sys.executable, "-m", "bench.cpu", "--smoke", "--threads", "1", "--model", model]
     run = subprocess.run(
         [*command, *options],
         cwd=ROOT,

@@ -1,39 +1,18 @@
 """The kernels' benchmark without a GPU: shapes, counts, report and plot from invented timings, and every
 call that it would time, compared once on tiny shapes."""
 
-import importlib
 import json
 import math
 import os
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
 BENCH = Path(__file__).parents[2] / "bench"
 H200 = (790e12, 4.3e12)
-
-
-@pytest.fixture(scope="module")
-def bench() -> Iterator[dict[str, ModuleType]]:
-    """The benchmark's modules by name. They are forgotten afterwards: transformers looks for a package called
-    `kernels` and must not find this one."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(BENCH))
-    try:
-        names = ("shapes", "roofline", "cases", "suite", "plot", "report", "tiles", "kernels")
-        yield {name: importlib.import_module(name) for name in names}
-    finally:
-        sys.path.remove(str(BENCH))
-        for name in set(sys.modules) - before:
-            module = sys.modules[name]
-            if str(getattr(module, "__file__", None) or "").startswith(str(BENCH)):
-                del sys.modules[name]
 
 
 @pytest.fixture
@@ -319,7 +298,7 @@ def test_the_script_for_a_gpu_goes_on_after_a_failure_and_ends_with_it(failing, 
     )
     assert done.returncode == (1 if failing else 0), done.stdout + done.stderr
     calls = (tmp_path / "calls").read_text()
-    for wanted in ("-m tritone.kernels", "-m pytest", "bench/kernels.py --output"):
+    for wanted in ("-m tritone.kernels", "-m pytest", "-m bench.kernels --output"):
         assert wanted in calls
     assert {"machine.txt", "compilation.txt", "tests.txt", "kernels.txt"} <= {
         path.name for path in out.iterdir()

@@ -1,38 +1,17 @@
 """The engine's benchmarks: smoke runs on a CPU, and their arithmetic on invented numbers."""
 
 import functools
-import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-BENCH = ROOT / "bench"
 PNG = b"\x89PNG"
-
-
-@pytest.fixture(scope="module")
-def bench() -> Iterator[dict[str, ModuleType]]:
-    """The benchmarks' modules by name, forgotten afterwards: transformers must not find bench/kernels.py."""
-    before = set(sys.modules)
-    sys.path.insert(0, str(BENCH))
-    try:
-        names = ("workload", "roofline", "limits", "timeline", "contestants", "throughput_report")
-        names += ("throughput", "latency", "decode_profile")
-        yield {name: importlib.import_module(name) for name in names}
-    finally:
-        sys.path.remove(str(BENCH))
-        for name in set(sys.modules) - before:
-            module = sys.modules[name]
-            if str(getattr(module, "__file__", None) or "").startswith(str(BENCH)):
-                del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +26,8 @@ def h200(bench):
 
 def quick(name: str, folder: Path, seconds: float = 60) -> str:
     """What a smoke run prints."""
-    command = [sys.executable, BENCH / name, "--quick", "--device", "cpu", "--output", folder]
-    if name != "decode_profile.py":
+    command = [sys.executable, "-m", f"bench.engine.{name}", "--quick", "--device", "cpu", "--output", folder]
+    if name != "decode_profile":
         command += ["--seconds", str(seconds)]
     run = subprocess.run(
         list(map(str, command)),
@@ -67,7 +46,7 @@ def quick(name: str, folder: Path, seconds: float = 60) -> str:
 
 def test_throughput_times_every_way_beside_transformers_and_draws_both_plots(tmp_path):
     pytest.importorskip("matplotlib")
-    printed = quick("throughput.py", tmp_path)
+    printed = quick("throughput", tmp_path)
     told = json.loads((tmp_path / "throughput.json").read_text())
     assert told["left_out"] == []
     kinds = [(row["size"], row["way"], row["beams"]) for row in told["rows"]]
@@ -95,7 +74,7 @@ def test_throughput_times_every_way_beside_transformers_and_draws_both_plots(tmp
 
 
 def test_throughput_names_what_it_had_no_time_for(tmp_path):
-    printed = quick("throughput.py", tmp_path, seconds=0)
+    printed = quick("throughput", tmp_path, seconds=0)
     told = json.loads((tmp_path / "throughput.json").read_text())
     assert told["rows"] == told["concurrency"] == told["lengths"] == []
     assert len(told["left_out"]) == 4 + 3 + 3
@@ -103,7 +82,7 @@ def test_throughput_names_what_it_had_no_time_for(tmp_path):
 
 
 def test_latency_counts_requests_of_the_steady_state_at_every_level(tmp_path):
-    printed = quick("latency.py", tmp_path)
+    printed = quick("latency", tmp_path)
     told = json.loads((tmp_path / "latency.json").read_text())
     assert told["left_out"] == []
     loads = [level["load"] for level in told["levels"]]
@@ -118,7 +97,7 @@ def test_latency_counts_requests_of_the_steady_state_at_every_level(tmp_path):
 
 
 def test_a_decode_steps_profile_is_a_table_of_operations(tmp_path):
-    printed = quick("decode_profile.py", tmp_path)
+    printed = quick("decode_profile", tmp_path)
     assert "a decode step of 4 requests with 1 hypotheses each takes" in printed
     rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("| ")][2:]
     assert len(rows) > 10

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 import tritone
 from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import Completion, Request
+from tritone.scheduler.request import Request, RequestOutput
 from tritone.scheduler.runner import ModelRunner
 
 
@@ -208,7 +208,7 @@ class Recorder:
 class Run:
     """What came of a loop: each request's completion and its logits step by step."""
 
-    completions: dict[int, Completion] = field(default_factory=dict, repr=False)
+    completions: dict[int, RequestOutput] = field(default_factory=dict, repr=False)
     logits: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
     most_requests: int = 0  # decoded in one step
     most_waiting: int = 0
@@ -251,7 +251,7 @@ def run_requests(
             loop.submit(request)
         del pending[:count]
         for event in loop.step():
-            if isinstance(event, Completion):
+            if isinstance(event, RequestOutput):
                 if event.error is not None:
                     raise event.error
                 run.completions[event.request_id] = event

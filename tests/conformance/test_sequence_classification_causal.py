@@ -13,7 +13,7 @@ import tritone
 from tritone.kernels.runtime.packing import cumulative
 from tritone.models.registry import families_with
 from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import Completion, Request
+from tritone.scheduler.request import Request, RequestOutput
 from tritone.scheduler.runner import ModelRunner
 
 TOLERANCE = 1e-4
@@ -372,10 +372,10 @@ def test_requests_in_a_loop_get_the_bits_that_they_get_alone(models: Models) -> 
         if not loop.has_work:
             break
         for event in loop.step():
-            assert isinstance(event, Completion)
+            assert isinstance(event, RequestOutput)
             assert event.error is None
-            assert event.answer is not None
-            answers[event.request_id] = event.answer["logits"]
+            assert event.predictions is not None
+            answers[event.request_id] = event.predictions["logits"]
     for index, text in enumerate(texts):
         alone = models.ours.predict(text, cumulative([len(text)]))["logits"][0]
         assert torch.equal(answers[index], alone)

@@ -241,7 +241,7 @@ def test_a_stream_of_texts_through_the_loop_answers_each_as_if_it_were_alone(mod
     answers = {}
     while loop.has_work:
         for event in loop.step():
-            answers[event.request_id] = event.answer["logits"]
+            answers[event.request_id] = event.predictions["logits"]
     for number, text in enumerate(texts):
         with torch.no_grad():
             alone = models.own(text.T).logits

@@ -9,7 +9,7 @@ import pytest
 from tritone.engine.handle import Handle, in_order
 from tritone.engine.outputs import TokenReader, Transcription
 from tritone.engine.worker import Job, Prepared, Worker
-from tritone.scheduler.request import Completion, FinishReason, GenerationOptions, Hypothesis, Tokens
+from tritone.scheduler.request import FinishReason, GenerationOptions, Hypothesis, RequestOutput, Tokens
 
 OPTIONS = GenerationOptions(max_length=9, decoder_start_token_id=0)
 SOON = 10  # seconds; nothing here takes a tenth of it
@@ -47,7 +47,7 @@ class StandInLoop:
         self.threads.add(threading.current_thread().name)
         if self.requests.pop(request_id, None) is None:
             return False
-        self.ended.append(Completion(request_id, (), FinishReason.CANCELLED))
+        self.ended.append(RequestOutput(request_id, (), FinishReason.CANCELLED))
         return True
 
     @property
@@ -71,7 +71,7 @@ class StandInLoop:
                 del self.requests[request_id]
                 ids = tuple(range(count + 1))
                 events.append(
-                    Completion(request_id, (Hypothesis(ids, -1.0, FinishReason.STOP),), FinishReason.STOP)
+                    RequestOutput(request_id, (Hypothesis(ids, -1.0, FinishReason.STOP),), FinishReason.STOP)
                 )
         return events
 
@@ -320,7 +320,7 @@ def test_a_one_shot_request_has_no_options_and_its_answer_comes_with_its_end(wor
         (request_id,) = list(loop.requests)
         request, _ = loop.requests.pop(request_id)
         assert (request.options, request.inputs) == (None, 7)
-        return [Completion(request_id, (), FinishReason.STOP, answer={"said": "seven"})]
+        return [RequestOutput(request_id, (), FinishReason.STOP, predictions={"said": "seven"})]
 
     loop.step = step
     handle = Handle("a.wav", Reader(spell, False), worker.cancel)

@@ -12,7 +12,7 @@ from tritone.kernels.runtime.packing import cumulative, spans
 from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import Completion, FinishReason, GenerationOptions, Request
+from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 from tritone.scheduler.runner import ModelRunner
 
 FEATURES = 5
@@ -80,33 +80,35 @@ def loop_of(model: Answering, **options: int) -> GenerationLoop:
     return model.generation_loop(**{"num_pages": 40, "num_rows": 3, **options})
 
 
-def drain(loop: GenerationLoop, completions: dict[int, Completion] | None = None) -> dict[int, Completion]:
+def drain(
+    loop: GenerationLoop, completions: dict[int, RequestOutput] | None = None
+) -> dict[int, RequestOutput]:
     completions = {} if completions is None else completions
     for _ in range(2000):
         if not loop.has_work:
             break
         for event in loop.step():
             assert event.request_id not in completions, "a completion is a request's last event"
-            if isinstance(event, Completion):
+            if isinstance(event, RequestOutput):
                 completions[event.request_id] = event
     stats = loop.stats()
     assert (stats.running, stats.waiting, stats.pages_used) == (0, 0, 0)
     return completions
 
 
-def same(one: Completion, other: Completion) -> bool:
+def same(one: RequestOutput, other: RequestOutput) -> bool:
     """EncoderOutputs are tensors, which `==` would not compare as a whole."""
-    if replace(one, answer=None) != replace(other, answer=None):
+    if replace(one, predictions=None) != replace(other, predictions=None):
         return False
-    if one.answer is None or other.answer is None:
-        return one.answer is other.answer
-    return one.answer.keys() == other.answer.keys() and all(
-        torch.equal(tensor, other.answer[name]) for name, tensor in one.answer.items()
+    if one.predictions is None or other.predictions is None:
+        return one.predictions is other.predictions
+    return one.predictions.keys() == other.predictions.keys() and all(
+        torch.equal(tensor, other.predictions[name]) for name, tensor in one.predictions.items()
     )
 
 
 @pytest.fixture(scope="module")
-def alone(model) -> dict[tuple[int, int], Completion]:
+def alone(model) -> dict[tuple[int, int], RequestOutput]:
     completions = {}
     for index in range(COUNT):
         for life in range(LIVES):
@@ -123,12 +125,12 @@ def test_an_answer_is_what_the_model_says_to_the_recording_alone(model, alone):
             wanted = model.predict(inputs, cumulative([len(inputs)]))
         completion = alone[index, 0]
         assert (completion.hypotheses, completion.finish_reason) == ((), FinishReason.STOP)
-        assert completion.answer.keys() == wanted.keys()
+        assert completion.predictions.keys() == wanted.keys()
         for name, (rows, _) in wanted.items():
-            assert torch.equal(completion.answer[name], rows)
-        assert completion.answer["best"].shape == (model.encoder_length(len(inputs)),)
-        assert completion.answer["pooled"].shape == (1, 8)
-    assert alone[1, 0].answer is None, "a request that is decoded has none"
+            assert torch.equal(completion.predictions[name], rows)
+        assert completion.predictions["best"].shape == (model.encoder_length(len(inputs)),)
+        assert completion.predictions["pooled"].shape == (1, 8)
+    assert alone[1, 0].predictions is None, "a request that is decoded has none"
 
 
 @pytest.mark.parametrize("ahead", [0, 2])
@@ -140,7 +142,7 @@ def test_it_ends_in_the_step_that_encodes_it_and_streams_nothing(model, ahead):
     assert all(step == [] for step in events[:-1])
     first, second = events[-1]
     assert second.request_id == 0
-    assert isinstance(second, Completion)
+    assert isinstance(second, RequestOutput)
     assert (first.request_id, len(first.token_ids)) == (1, 1), "decoding goes on beside it"
     drain(loop, {0: second})
 
@@ -196,7 +198,7 @@ def test_random_histories_of_both_kinds_give_what_each_request_gives_alone(
 ):
     loop = loop_of(model, num_pages=pages, num_rows=4, encode_budget=budget, ahead=ahead)
     to_come, lives, cancelled = list(order), {}, set()
-    completions: dict[int, Completion] = {}
+    completions: dict[int, RequestOutput] = {}
     for what, index in history:
         if what == "submit" and to_come:
             lives[index := to_come.pop()] = 0
@@ -212,11 +214,11 @@ def test_random_histories_of_both_kinds_give_what_each_request_gives_alone(
                 loop.submit(request(index, lives[index]))
         for event in loop.step():
             assert event.request_id not in completions, "a completion is a request's last event"
-            if isinstance(event, Completion):
+            if isinstance(event, RequestOutput):
                 completions[event.request_id] = event
     for index, completion in drain(loop, completions).items():
         if index in cancelled:
-            assert completion == Completion(index, (), FinishReason.CANCELLED)
+            assert completion == RequestOutput(index, (), FinishReason.CANCELLED)
         else:
             assert same(completion, alone[index, lives[index]])
     assert completions.keys() == lives.keys()
@@ -229,7 +231,7 @@ def test_an_id_used_again_while_its_first_answer_is_on_its_way_is_another_reques
     loop.submit(request(1))  # which goes on meanwhile
     assert loop.step() == []
     assert loop.cancel(0)
-    assert Completion(0, (), FinishReason.CANCELLED) in loop.step()
+    assert RequestOutput(0, (), FinishReason.CANCELLED) in loop.step()
     loop.submit(request(0, 2))  # encoder-only as well
     completions = drain(loop)
     assert same(completions[0], alone[0, 2])
@@ -244,7 +246,7 @@ def test_a_waiting_one_is_cancelled_before_it_is_encoded(model):
     assert loop.cancel(1)
     assert not loop.cancel(0), "it has ended"
     (cancelled, answered) = loop.step()
-    assert cancelled == Completion(1, (), FinishReason.CANCELLED)
+    assert cancelled == RequestOutput(1, (), FinishReason.CANCELLED)
     assert answered.request_id == 2
     drain(loop)
 
@@ -256,7 +258,7 @@ def test_one_that_cannot_be_encoded_fails_alone_with_its_error(model, alone):
     loop.submit(Request(99, torch.randn(30, FEATURES + 2)))
     completions = drain(loop)
     failed = completions.pop(99)
-    assert (failed.answer, failed.finish_reason) == (None, FinishReason.ERROR)
+    assert (failed.predictions, failed.finish_reason) == (None, FinishReason.ERROR)
     assert "channels" in str(failed.error)
     assert all(same(completion, alone[index, 0]) for index, completion in completions.items())
     assert len(completions) == 8
@@ -290,7 +292,7 @@ def test_an_answer_keeps_no_other_in_memory(model):
     loop = loop_of(model)
     for index in range(6):
         loop.submit(Request(index, recording(index, 32)))
-    answer = drain(loop)[3].answer["best"]
+    answer = drain(loop)[3].predictions["best"]
     assert answer.untyped_storage().nbytes() == 8 * answer.element_size()
 
 
@@ -300,7 +302,7 @@ def test_a_model_that_only_answers_needs_no_sizes():
         loop.submit(Request(index, recording(index, 3 + index)))
     completions = drain(loop)
     for index in range(5):
-        assert torch.equal(completions[index].answer["doubled"], 2 * recording(index, 3 + index))
+        assert torch.equal(completions[index].predictions["doubled"], 2 * recording(index, 3 + index))
     with pytest.raises(ValueError, match="51 frames; at most 50"):
         loop.submit(Request(7, recording(0, 51)))
     assert not loop.has_work

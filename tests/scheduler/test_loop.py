@@ -10,7 +10,7 @@ from torch import Tensor
 from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import Completion, FinishReason, GenerationOptions, Request, Tokens
+from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput, Tokens
 from tritone.scheduler.scheduler import CapacityError
 
 FEATURES = 7
@@ -66,7 +66,9 @@ def requests(count: int = 16) -> list[Request]:
     ]
 
 
-def finish(loop: GenerationLoop, completions: dict[int, Completion] | None = None) -> dict[int, Completion]:
+def finish(
+    loop: GenerationLoop, completions: dict[int, RequestOutput] | None = None
+) -> dict[int, RequestOutput]:
     completions = {} if completions is None else completions
     for _ in range(3000):
         if not loop.has_work:
@@ -75,12 +77,12 @@ def finish(loop: GenerationLoop, completions: dict[int, Completion] | None = Non
     raise AssertionError("the loop does not come to an end")
 
 
-def take(loop: GenerationLoop, completions: dict[int, Completion]) -> list[Tokens]:
+def take(loop: GenerationLoop, completions: dict[int, RequestOutput]) -> list[Tokens]:
     """One step; its completions are added, each the first of its request."""
     pieces = []
     for event in loop.step():
         assert event.request_id not in completions, "a completion is a request's last event"
-        if isinstance(event, Completion):
+        if isinstance(event, RequestOutput):
             completions[event.request_id] = event
         else:
             pieces.append(event)
@@ -94,8 +96,8 @@ def assert_empty(loop: GenerationLoop) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(model) -> dict[int, Completion]:
-    completions: dict[int, Completion] = {}
+def alone(model) -> dict[int, RequestOutput]:
+    completions: dict[int, RequestOutput] = {}
     for request in requests():
         loop = model.generation_loop(num_pages=40, num_rows=5)
         loop.submit(request)
@@ -121,7 +123,7 @@ def test_arrivals_and_cancellations_in_between_change_no_other_result(seed, mode
     loop = model.generation_loop(num_pages=60, num_rows=11, encode_budget=60)
     waiting = requests()
     chance.shuffle(waiting)
-    completions: dict[int, Completion] = {}
+    completions: dict[int, RequestOutput] = {}
     cancelled = set()
     for _ in range(3000):
         if not (waiting or loop.has_work):
@@ -140,7 +142,7 @@ def test_arrivals_and_cancellations_in_between_change_no_other_result(seed, mode
     assert completions.keys() == alone.keys()
     for request_id, completion in completions.items():
         if request_id in cancelled:
-            assert completion == Completion(request_id, (), FinishReason.CANCELLED)
+            assert completion == RequestOutput(request_id, (), FinishReason.CANCELLED)
         else:
             assert completion == alone[request_id]
 
@@ -150,7 +152,7 @@ def test_streamed_tokens_are_those_of_the_completion_as_they_come(model, alone):
     given = requests()
     for request in given:
         loop.submit(request)
-    completions: dict[int, Completion] = {}
+    completions: dict[int, RequestOutput] = {}
     pieces: dict[int, list[int]] = {}
     most_at_once = 0
     while loop.has_work:
@@ -185,7 +187,7 @@ def test_a_running_request_is_cancelled_within_a_step_and_the_others_go_on(model
     assert [event.request_id for event in events] == [0, 1, 2]
     assert loop.cancel(1)
     events = loop.step()
-    assert events[0] == Completion(1, (), FinishReason.CANCELLED)
+    assert events[0] == RequestOutput(1, (), FinishReason.CANCELLED)
     assert [event.request_id for event in events[1:]] == [0, 2]
     assert loop.stats().running == 2
     completions = finish(loop)
@@ -203,9 +205,9 @@ def test_a_waiting_request_is_cancelled_before_it_starts(model):
     loop.step()
     assert (loop.stats().running, loop.stats().waiting) == (1, 1)
     assert loop.cancel(1)
-    assert loop.step() == [Completion(1, (), FinishReason.CANCELLED)]
+    assert loop.step() == [RequestOutput(1, (), FinishReason.CANCELLED)]
     loop.cancel(0)
-    assert finish(loop) == {0: Completion(0, (), FinishReason.CANCELLED)}
+    assert finish(loop) == {0: RequestOutput(0, (), FinishReason.CANCELLED)}
     assert_empty(loop)
 
 
@@ -214,7 +216,7 @@ def test_what_is_over_or_never_was_cannot_be_cancelled(model):
     assert not loop.cancel(7)
     loop.submit(Request(0, recording(0, 9), replace(GREEDY, max_length=2)))
     (completion,) = loop.step()
-    assert isinstance(completion, Completion)
+    assert isinstance(completion, RequestOutput)
     assert not loop.cancel(0)
     assert loop.has_work, "its pages are released in the next step"
     assert loop.step() == []

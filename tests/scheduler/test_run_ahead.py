@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import Completion, FinishReason, GenerationOptions, Request, Tokens
+from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput, Tokens
 
 FEATURES = 5
 # No token twice, or a model this small would say one until its limit: so ends come at all lengths.
@@ -55,14 +55,14 @@ def request(index: int, life: int = 0) -> Request:
     return Request(index, features, options, keep_scores=index % 3 == 0, stream=index % 2 == 0)
 
 
-def same(one: Completion, other: Completion) -> bool:
+def same(one: RequestOutput, other: RequestOutput) -> bool:
     """Scores of steps are tensors, which `==` would not compare as a whole."""
     steps = zip(one.scores, other.scores, strict=True)
     return replace(one, scores=()) == replace(other, scores=()) and all(torch.equal(a, b) for a, b in steps)
 
 
 @pytest.fixture(scope="module")
-def alone(model) -> dict[tuple[int, int], Completion]:
+def alone(model) -> dict[tuple[int, int], RequestOutput]:
     """What each request comes to by itself, every step's result awaited; by id and life."""
     completions = {}
     for index, life in product(range(COUNT), range(LIVES)):
@@ -70,7 +70,7 @@ def alone(model) -> dict[tuple[int, int], Completion]:
         loop.submit(request(index, life))
         while loop.has_work:
             for event in loop.step():
-                if isinstance(event, Completion):
+                if isinstance(event, RequestOutput):
                     completions[index, life] = event
     lengths = {len(completion.hypotheses[0].token_ids) for completion in completions.values()}
     assert len(lengths) > 3, "some end at their limit, some before"
@@ -81,7 +81,7 @@ def alone(model) -> dict[tuple[int, int], Completion]:
 class Seen:
     """What a loop has reported of its requests."""
 
-    completions: dict[int, Completion]
+    completions: dict[int, RequestOutput]
     pieces: dict[int, list[int]]
 
     def step(self, loop: GenerationLoop) -> None:
@@ -143,7 +143,7 @@ def test_random_histories_give_what_each_request_gives_alone(
     assert seen.completions.keys() == lives.keys()
     for index, completion in seen.completions.items():
         if index in cancelled:
-            assert completion == Completion(index, (), FinishReason.CANCELLED)
+            assert completion == RequestOutput(index, (), FinishReason.CANCELLED)
         else:
             assert same(completion, alone[index, lives[index]])
         if index in seen.pieces:
@@ -160,7 +160,7 @@ def test_an_id_used_again_while_steps_are_in_flight_is_another_request(model, al
     loop.submit(request(6))  # which goes on meanwhile
     assert loop.step() == []
     assert loop.cancel(4)
-    assert Completion(4, (), FinishReason.CANCELLED) in loop.step()
+    assert RequestOutput(4, (), FinishReason.CANCELLED) in loop.step()
     loop.submit(request(4))
     seen = Seen({}, {})
     while loop.has_work:

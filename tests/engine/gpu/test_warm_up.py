@@ -11,7 +11,7 @@ from tritone.engine.builtin_models import DIGITS
 from tritone.engine.gpu import memory
 from tritone.engine.gpu.memory import decoding_bytes, encoding_bytes, pages_in
 from tritone.engine.gpu.warm_up import noise, warm_up, ways_of_decoding
-from tritone.scheduler.request import Completion, GenerationOptions, Request
+from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
 
 GIB = 1 << 30
 
@@ -92,7 +92,7 @@ def test_a_loop_that_has_been_warmed_up_counts_from_0_and_gives_what_a_fresh_one
         events = []
         while loop.has_work:
             events += loop.step()
-        found.append([event for event in events if isinstance(event, Completion)])
+        found.append([event for event in events if isinstance(event, RequestOutput)])
     assert found[0] == found[1]
 
 

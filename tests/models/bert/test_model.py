@@ -13,7 +13,7 @@ import tritone
 from tritone.models.bert.config import BertConfig
 from tritone.models.bert.model import BertLMHeadModel, BertModel
 from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import Completion, GenerationOptions, Request
+from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
 from tritone.scheduler.runner import ModelRunner
 
 SMALL: dict[str, Any] = {
@@ -242,7 +242,7 @@ def transcripts(model: Any, *, pages: int = 64) -> list[tuple[int, ...]]:
     told = {}
     while loop.has_work:
         for event in loop.step():
-            if isinstance(event, Completion):
+            if isinstance(event, RequestOutput):
                 assert event.error is None
                 told[event.request_id] = event.hypotheses[0].token_ids
     return [told[index] for index in sorted(told)]

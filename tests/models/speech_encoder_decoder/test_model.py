@@ -391,14 +391,14 @@ def test_a_waveform_goes_through_the_loop_with_its_feature_extractor():
     extractor = Wav2Vec2FeatureExtractor()
     raw = [wave(samples)[0] * 0.1 for samples in (1700, 900, 2400)]
     loop = model.generation_loop(extractor, num_pages=64, num_rows=8)
-    from tritone.scheduler.request import Completion, Request
+    from tritone.scheduler.request import Request, RequestOutput
 
     options = model.resolve_options(max_length=9, num_beams=2)
     for index, waveform in enumerate(raw):
         loop.submit(Request(index, waveform, options))
-    done: dict[int, Completion] = {}
+    done: dict[int, RequestOutput] = {}
     while loop.has_work:
-        done |= {event.request_id: event for event in loop.step() if isinstance(event, Completion)}
+        done |= {event.request_id: event for event in loop.step() if isinstance(event, RequestOutput)}
     for index, waveform in enumerate(raw):
         inputs = extractor(waveform, sampling_rate=16000, return_tensors="pt")
         alone = model.generate(inputs.input_values, max_length=9, num_beams=2)

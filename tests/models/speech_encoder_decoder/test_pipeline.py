@@ -18,8 +18,9 @@ from tritone.models.speech_encoder_decoder.config import SpeechEncoderDecoderCon
 from tritone.models.speech_encoder_decoder.model import SpeechEncoderDecoderModel
 from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.feature_extractor import Speech2TextFeatureExtractor
-from tritone.models.wav2vec2.feature_extractor import Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+from tritone.models.wav2vec2.feature_extractor import Wav2Vec2FeatureExtractor
 from tritone.models.wav2vec2.model import Wav2Vec2Config
+from tritone.models.wav2vec2.processor import Wav2Vec2Processor
 
 RATE = 16_000
 WORDS = (

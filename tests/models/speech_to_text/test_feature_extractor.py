@@ -13,8 +13,8 @@ import torch
 from tritone.models.speech_to_text.feature_extractor import (
     BatchFeature,
     Speech2TextFeatureExtractor,
-    Speech2TextProcessor,
 )
+from tritone.models.speech_to_text.processor import Speech2TextProcessor
 from tritone.models.speech_to_text.tokenizer import Speech2TextTokenizer
 
 transformers = pytest.importorskip("transformers")

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tritone import AutoProcessor, AutoTokenizer
+from tritone.models.speech_to_text_2.processor import Speech2Text2Processor
 from tritone.models.speech_to_text_2.tokenizer import Speech2Text2Tokenizer
-from tritone.models.wav2vec2.feature_extractor import Speech2Text2Processor, Wav2Vec2FeatureExtractor
+from tritone.models.wav2vec2.feature_extractor import Wav2Vec2FeatureExtractor
 
 GOLDEN = json.loads(
     (Path(__file__).parents[2] / "conformance/golden/speech_to_text_2_tokenizer.json").read_text(

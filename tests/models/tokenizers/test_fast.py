@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from tritone import AutoTokenizer
+from tritone.models.bart.tokenizer import BartTokenizer
 from tritone.models.bert.tokenizer import BertTokenizer
 from tritone.models.gpt2.tokenizer import GPT2Tokenizer
 from tritone.models.mbart.tokenizer import LANGUAGES, LANGUAGES_50, MBart50Tokenizer, MBartTokenizer
-from tritone.models.roberta.tokenizer import BartTokenizer, RobertaTokenizer
+from tritone.models.roberta.tokenizer import RobertaTokenizer
 
 transformers = pytest.importorskip("transformers")
 

@@ -12,7 +12,8 @@ from tritone import AutoFeatureExtractor, AutoProcessor, AutoTokenizer
 from tritone.kernels.runtime.packing import cumulative
 from tritone.models.mbart.tokenizer import LANGUAGES_50, MBart50Tokenizer
 from tritone.models.processors.processor import SpeechProcessor
-from tritone.models.wav2vec2.feature_extractor import Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+from tritone.models.wav2vec2.feature_extractor import Wav2Vec2FeatureExtractor
+from tritone.models.wav2vec2.processor import Wav2Vec2Processor
 from tritone.models.wav2vec2.tokenizer import Wav2Vec2CTCTokenizer
 
 transformers = pytest.importorskip("transformers")

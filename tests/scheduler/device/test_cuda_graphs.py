@@ -22,7 +22,7 @@ from tritone.scheduler.batch import Batch
 from tritone.scheduler.device import cuda_graphs as graphs
 from tritone.scheduler.device.cuda_graphs import Bucket
 from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import Completion, GenerationOptions, Request
+from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
 
 FEATURES, COUNT = 5, 12
 # No token twice, or a model this small would say one until its limit: so ends come at all lengths.
@@ -60,15 +60,15 @@ def request(index: int, rules: GenerationOptions) -> Request:
     return Request(index, features, options)
 
 
-def finish(loop: GenerationLoop) -> dict[int, Completion]:
+def finish(loop: GenerationLoop) -> dict[int, RequestOutput]:
     found = {}
     while loop.has_work:
-        found |= {event.request_id: event for event in loop.step() if isinstance(event, Completion)}
+        found |= {event.request_id: event for event in loop.step() if isinstance(event, RequestOutput)}
     return found
 
 
 @pytest.fixture(scope="module")
-def alone(model) -> dict[tuple[GenerationOptions, int], Completion]:
+def alone(model) -> dict[tuple[GenerationOptions, int], RequestOutput]:
     found = {}
     for rules in (GREEDY, BEAMS):
         for index in range(COUNT):

@@ -1,0 +1,178 @@
+"""What the engine's benchmarks run: models with random weights, and recordings as long as LibriSpeech's."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import tritone
+from tritone.kernels.features.fbank import frame_count
+
+from .shapes import MEAN, RATE, durations
+
+TOKENS_PER_SECOND = 3.4
+BINS = 80
+# Recordings are slices of one long one: 20,000 of their own would be 16 GB of noise.
+POOL = 180.0  # seconds
+
+# Speech2Text, with 12 encoder and 6 decoder layers but for the last, which is for smoke runs.
+SIZES: dict[str, dict[str, int]] = {
+    "small": {},
+    "medium": {"d_model": 512, "heads": 8, "ffn": 2048},
+    "large": {"d_model": 1024, "heads": 16, "ffn": 4096},
+    "tiny": {"d_model": 32, "heads": 2, "ffn": 64, "layers": 2, "conv_channels": 32, "vocab_size": 300},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recording as the engines get it.
+
+    Args:
+        seconds: its length.
+        waveform: float32 [samples] at 16 kHz.
+        features: float32 [frames, 80], random and not of this waveform: what they are costs nothing.
+        tokens: that are to be generated from it, neither fewer nor more.
+    """
+
+    seconds: float
+    waveform: np.ndarray
+    features: Tensor
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """One text as the engines get it.
+
+    Args:
+        text: made-up words, each a token.
+        tokens: with the two that a tokenizer puts around it.
+    """
+
+    text: str
+    tokens: int
+
+
+def made_up_texts(vocabulary: Sequence[str], shortest: int, longest: int, count: int) -> list[Text]:
+    """`count` texts of so many tokens, each longer than the one before by the same factor, as there are more
+    short texts than long ones, in a fixed random order."""
+    rng = np.random.default_rng(0)
+    lengths = np.geomspace(shortest, longest, count).round().astype(int)
+    rng.shuffle(lengths)
+    return [Text(" ".join(rng.choice(vocabulary, tokens - 2)), int(tokens)) for tokens in lengths]
+
+
+class Recordings:
+    """Makes recordings: noise with a slow envelope, as loud as speech."""
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(0)
+        axis = np.arange(int(POOL * RATE), dtype=np.float32) / RATE
+        envelope = 0.05 * (1.1 + np.sin(2 * np.pi * 3 * axis))
+        self._noise = envelope * self._rng.standard_normal(len(axis), dtype=np.float32)
+        self._features = torch.from_numpy(self._rng.standard_normal((int(POOL * 100), BINS), np.float32))
+
+    def lasting(self, seconds: Sequence[float]) -> list[Recording]:
+        """One for each length, at most 120 s."""
+        return [self._one(length) for length in seconds]
+
+    def evenly(self, shortest: float, longest: float, count: int) -> list[Recording]:
+        """`count` of lengths from `shortest` to `longest` at even distances, in a fixed random order."""
+        lengths = np.linspace(shortest, longest, count)
+        np.random.default_rng(0).shuffle(lengths)
+        return self.lasting(lengths.tolist())
+
+    def like_librispeech(self, count: int, scale: float = 1.0) -> list[Recording]:
+        """`count` of LibriSpeech's lengths, from 1.3 to 35 s with mean 12.3, times `scale`."""
+        return self.lasting([scale * length for length in durations(count)])
+
+    def _one(self, seconds: float) -> Recording:
+        samples = round(seconds * RATE)
+        frames = frame_count(samples, RATE)
+        start = int(self._rng.integers(len(self._noise) - samples))
+        row = int(self._rng.integers(len(self._features) - frames))
+        return Recording(
+            seconds=samples / RATE,
+            waveform=self._noise[start : start + samples],
+            features=self._features[row : row + frames],
+            tokens=max(round(TOKENS_PER_SECOND * seconds), 1),
+        )
+
+
+def config_of(size: str) -> tritone.Speech2TextConfig:
+    """The configuration of one of `SIZES`."""
+    given = dict(SIZES[size])
+    both = {"heads": "attention_heads", "ffn": "ffn_dim", "layers": "layers"}
+    for short, long in both.items():
+        if short in given:
+            value = given.pop(short)
+            given |= {f"encoder_{long}": value, f"decoder_{long}": value}
+    return tritone.Speech2TextConfig(**given)
+
+
+def build_model(
+    size: str, device: torch.device, dtype: torch.dtype
+) -> tritone.Speech2TextForConditionalGeneration:
+    """A model with random weights, ready to run."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = tritone.Speech2TextForConditionalGeneration(config_of(size))
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def write_processor(folder: Path, vocabulary: int) -> None:
+    """A processor with so many made-up words, as both libraries read it. Pieces that no text contains, so
+    that the sentencepiece model can be a small one: looking up and joining takes as long.
+
+    Raises:
+        ImportError: there is no sentencepiece.
+    """
+    import sentencepiece
+
+    words = made_up_words(vocabulary)
+    (folder / "words.txt").write_text("\n".join(words[:2000]))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "words.txt"),
+        model_prefix=str(folder / "sentencepiece.bpe"),
+        vocab_size=200,
+        model_type="bpe",
+        minloglevel=2,
+    )
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "sentencepiece.bpe.model"))
+    tokens = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
+    for index in range(pieces.get_piece_size()):
+        tokens.setdefault(pieces.id_to_piece(index), len(tokens))
+    for word in words:
+        if len(tokens) < vocabulary:
+            tokens.setdefault(f"▁{word}", len(tokens))
+    (folder / "vocab.json").write_text(json.dumps(tokens))
+    tokenizer = tritone.Speech2TextTokenizer(folder / "vocab.json", folder / "sentencepiece.bpe.model")
+    tritone.Speech2TextProcessor(tritone.Speech2TextFeatureExtractor(), tokenizer).save_pretrained(folder)
+
+
+def made_up_words(count: int) -> list[str]:
+    """So many different words of 3 to 8 letters, in no order."""
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    words: dict[str, None] = {}
+    while len(words) < count:
+        words["".join(rng.choice(letters, rng.integers(3, 9)))] = None
+    return list(words)
+
+
+def audio_seconds(recordings: Sequence[Recording]) -> float:
+    return sum(recording.seconds for recording in recordings)
+
+
+def tokens_of(recordings: Sequence[Recording]) -> int:
+    return sum(recording.tokens for recording in recordings)
+
+
+def mean_seconds(scale: float = 1.0) -> float:
+    """The mean length of `Recordings.like_librispeech`."""
+    return scale * MEAN

@@ -1,0 +1,12 @@
+"""`python -m bench.engine [throughput | latency | decode-profile] ...`: the engine's benchmarks, throughput by default."""
+
+import importlib
+import sys
+
+BENCHMARKS = {"throughput": "throughput", "latency": "latency", "decode-profile": "decode_profile"}
+
+if __name__ == "__main__":
+    chosen = "throughput"
+    if len(sys.argv) > 1 and sys.argv[1] in BENCHMARKS:
+        chosen = sys.argv.pop(1)
+    sys.exit(importlib.import_module(f".{BENCHMARKS[chosen]}", __package__).main())

@@ -1,0 +1,117 @@
+"""What layers of encoder and decoder share: products and normalization."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tritone.kernels.linear.gemm import linear, linear_reference
+from tritone.kernels.norm.layer_norm import layer_norm, layer_norm_reference, rms_norm, rms_norm_reference
+
+from ..common.roofline import Work
+from ..common.shapes import Model
+from .cases import HALF, Case, Contestant, Prepared, Stage
+
+
+def linears(model: Model, sequences: int, rows: int, phase: str) -> Iterator[Case]:
+    """The products of a layer, and of the vocabulary in a decode step."""
+    width, ffn = model.width, model.ffn
+    yield _linear(model, sequences, rows, width, width, phase, "projection")
+    yield _linear(model, sequences, rows, width, ffn, phase, "fc1, ReLU", activation="relu")
+    yield _linear(model, sequences, rows, ffn, width, phase, "fc2")
+    yield _linear(model, sequences, rows, ffn, width, phase, "fc2 + residual", residual=True)
+    if phase == "decode":
+        yield _linear(model, sequences, rows, width, model.vocabulary, phase, "vocabulary")
+
+
+def _linear(
+    model: Model,
+    sequences: int,
+    rows: int,
+    inner: int,
+    outputs: int,
+    phase: str,
+    name: str,
+    *,
+    activation: str | None = None,
+    residual: bool = False,
+) -> Case:
+    def prepare(stage: Stage) -> Prepared:
+        hidden = stage.random(rows, inner)
+        weight = stage.random(outputs, inner, scale=inner**-0.5)
+        bias = stage.random(outputs)[0]
+        added = stage.random(rows, outputs) if residual else [None] * stage.copies
+        few = 48
+        wide = [tensor.double() for tensor in (hidden[0][-few:], weight[0], bias)]
+        end = added[0][-few:].double() if added[0] is not None else None
+        wanted = linear_reference(*wide, activation=activation, residual=end)
+        plain = linear_reference(*wide)
+
+        def ours(i: int) -> Tensor:
+            return linear(hidden[i], weight[i], bias, activation=activation, residual=added[i], phase=phase)
+
+        def torchs(i: int) -> Tensor:
+            return linear_reference(hidden[i], weight[i], bias, activation=activation, residual=added[i])
+
+        def part(out: Tensor) -> Tensor:
+            return out[-few:]
+
+        others = {}
+        if not residual:  # it is one more thing to read, which cuBLAS alone would not have to
+            others["cuBLAS"] = Contestant(lambda i: F.linear(hidden[i], weight[i], bias), part, plain)
+        if residual or activation:
+            others["cuBLAS + torch"] = Contestant(torchs, part)
+        return Prepared(Contestant(ours, part), others, wanted, stage.error)
+
+    moved = rows * inner + inner * outputs + outputs + rows * outputs * (2 if residual else 1)
+    shape = f"{phase} {name}, {rows:,} x {inner:,} to {outputs:,}"
+    work = Work(2 * rows * inner * outputs, HALF * moved)
+    tags = frozenset() if residual else frozenset({"linear"})
+    return Case("linear", model.name, sequences, shape, work, prepare, tags, graph=True, tiles=not residual)
+
+
+def norms(model: Model, sequences: int, rows: int) -> Iterator[Case]:
+    for name in ("layer_norm", "layer_norm + residual", "rms_norm"):
+        yield _norm(model, sequences, rows, name)
+
+
+def _norm(model: Model, sequences: int, rows: int, name: str) -> Case:
+    width, fused = model.width, name.endswith("residual")
+
+    def prepare(stage: Stage) -> Prepared:
+        hidden, residual = stage.random(rows, width), stage.random(rows, width)
+        weight, bias = (stage.random(width)[0] for _ in range(2))
+        few = 16
+        end = hidden[0][-few:].double()
+        total = (hidden[0] + residual[0])[-few:].double()
+
+        def apart(i: int) -> tuple[Tensor, Tensor]:
+            total = hidden[i] + residual[i]
+            return F.layer_norm(total, (width,), weight, bias), total
+
+        if name == "rms_norm":
+            wanted = rms_norm_reference(end, weight.double())
+            runs = (
+                lambda i: rms_norm(hidden[i], weight),
+                lambda i: F.rms_norm(hidden[i], (width,), weight, 1e-6),
+            )
+        elif fused:
+            wanted = torch.cat([layer_norm_reference(total, weight.double(), bias.double()), total])
+            runs = (lambda i: layer_norm(hidden[i], weight, bias, residual=residual[i]), apart)
+        else:
+            wanted = layer_norm_reference(end, weight.double(), bias.double())
+            runs = (
+                lambda i: layer_norm(hidden[i], weight, bias),
+                lambda i: F.layer_norm(hidden[i], (width,), weight, bias),
+            )
+
+        def part(out: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+            return torch.cat([one[-few:] for one in out]) if fused else out[-few:]
+
+        return Prepared(Contestant(runs[0], part), {"torch": Contestant(runs[1], part)}, wanted, stage.error)
+
+    work = Work((9 if fused else 8) * rows * width, HALF * (4 if fused else 2) * rows * width)
+    shape = f"{rows:,} x {width:,}" + (", with residual" if fused else "")
+    kernel = name.removesuffix(" + residual")
+    return Case(kernel, model.name, sequences, shape, work, prepare, graph=True)

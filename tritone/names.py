@@ -1,0 +1,18 @@
+"""The public names and their modules; those of a model family come from its own entry."""
+
+from .models.registry import FAMILIES
+
+_OTHERS = {  # module: its public names that are no family's
+    "engine.engine": ("Engine",),
+    "models.auto": (
+        *("AutoConfig", "AutoFeatureExtractor", "AutoProcessor", "AutoTokenizer"),
+        *("AutoModelForAudioClassification", "AutoModelForCTC"),
+        *("AutoModelForSequenceClassification", "AutoModelForSpeechSeq2Seq"),
+    ),
+    "models.core.generation_config": ("GenerationConfig",),
+    "models.processors.processor": ("SpeechProcessor",),
+    "models.tokenizers.tokenizer_json": ("PreTrainedTokenizerFast",),
+}
+HOMES = {name: module for module, names in _OTHERS.items() for name in names} | {
+    name: f"models.{module}" for family in FAMILIES for name, module in family.public_names()
+}
