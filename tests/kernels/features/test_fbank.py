@@ -1,4 +1,4 @@
-"""The filter bank against Kaldi's, against float64 and against transformers; and what it refuses."""
+"""Filter bank against Kaldi, float64 and transformers; errors."""
 
 from pathlib import Path
 
@@ -62,9 +62,7 @@ def kaldi(waveform: np.ndarray, rate: int, bins: int, window: str) -> np.ndarray
     return np.stack([online.get_frame(i) for i in range(online.num_frames_ready)])
 
 
-def assert_close_where_it_means_something(
-    ours: torch.Tensor, oracle: torch.Tensor, power=4e-6, log=1e-3
-) -> None:
+def assert_close_in_power(ours: torch.Tensor, oracle: torch.Tensor, power=4e-6, log=1e-3) -> None:
     """Power within `power` of the frame's peak; log-mel within `log` for bins within 60 dB of the peak."""
     ours, oracle = ours.double(), oracle.double()
     assert ours.shape == oracle.shape
@@ -79,7 +77,7 @@ def test_recorded_speech_is_as_in_float64(rate):
     for waveform in speech(rate):
         scaled = torch.from_numpy(waveform) * KALDI_SCALE
         ours = alone(scaled, sampling_rate=rate)
-        assert_close_where_it_means_something(ours, alone(scaled.double(), sampling_rate=rate))
+        assert_close_in_power(ours, alone(scaled.double(), sampling_rate=rate))
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000])
@@ -87,7 +85,7 @@ def test_recorded_speech_is_as_in_kaldi(rate):
     for waveform in speech(rate):
         scaled = waveform * np.float32(KALDI_SCALE)
         theirs = torch.from_numpy(kaldi(scaled, rate, 80, "povey"))
-        assert_close_where_it_means_something(alone(scaled, sampling_rate=rate), theirs, power=KALDI_ERROR)
+        assert_close_in_power(alone(scaled, sampling_rate=rate), theirs, power=KALDI_ERROR)
 
 
 @pytest.mark.parametrize("rate", [8_000, 8_200, 11_025, 16_000, 22_050, 44_100, 48_000])
@@ -96,12 +94,12 @@ def test_every_rate_window_and_number_of_bins_is_as_in_kaldi(rate, bins, window)
     scaled = synthetic(rate) * np.float32(KALDI_SCALE)
     ours = alone(scaled, sampling_rate=rate, num_mel_bins=bins, window=window)
     theirs = torch.from_numpy(kaldi(scaled, rate, bins, window))
-    assert_close_where_it_means_something(ours, theirs, power=KALDI_ERROR)
+    assert_close_in_power(ours, theirs, power=KALDI_ERROR)
 
 
 def test_an_offset_of_the_recording_costs_no_accuracy():
     scaled = torch.from_numpy(synthetic(16_000)) * KALDI_SCALE
-    assert_close_where_it_means_something(alone(scaled), alone(scaled.double()))
+    assert_close_in_power(alone(scaled), alone(scaled.double()))
 
 
 def test_the_numbers_are_those_of_transformers():
@@ -110,7 +108,7 @@ def test_the_numbers_are_those_of_transformers():
     waveform = synthetic(16_000)
     theirs = extractor(waveform, sampling_rate=16_000, return_tensors="pt").input_features[0]
     ours = alone(waveform * np.float32(KALDI_SCALE))
-    assert_close_where_it_means_something(ours, theirs)
+    assert_close_in_power(ours, theirs)
 
 
 def test_silence_has_the_floor_in_every_bin():
@@ -174,7 +172,7 @@ def test_the_path_for_the_cpu_is_as_good_as_the_reference(rate, frames):
     ours, cu_frames = fbank_cpu(waveform, cu_samples, options)
     theirs, expected = fbank_reference(waveform.double(), cu_samples, options)
     assert torch.equal(cu_frames, expected)
-    assert_close_where_it_means_something(ours, theirs)
+    assert_close_in_power(ours, theirs)
 
 
 @pytest.mark.parametrize(
