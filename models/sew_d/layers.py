@@ -44,7 +44,7 @@ class RelativePositions(nn.Module):
             self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def rows(self, device: torch.device) -> Tensor:
-        """See `relative_rows`."""
+        """Rows of the tables by distance, as `relative_rows` makes them."""
         return relative_rows(self.config.position_buckets, self.config.farthest, device)
 
     def embedded(self) -> Tensor | None:
@@ -141,7 +141,7 @@ def _heads(hidden: Tensor, weight: Tensor, bias: Tensor, *, heads: int) -> Tenso
 
 
 class _Output(nn.Module):
-    """What ends both halves of a layer: a linear map, the residual, the normalization of their sum."""
+    """End of both halves of a layer: a linear map, the residual, the normalization of their sum."""
 
     def __init__(self, config: SEWDConfig, inner: int) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class SEWDLayer(nn.Module):
         relative: RelativePositions,
         weights: list[list[Tensor]] | None,
     ) -> Tensor:
-        """See `DisentangledSelfAttention.forward`."""
+        """[tokens, hidden_size] to the same; arguments as in `DisentangledSelfAttention.forward`."""
         mixed = self.attention.self(hidden, cu_tokens, relative, weights)
         hidden = self.attention.output(mixed, hidden)
         return cast(Tensor, self.output(self.intermediate(hidden), hidden))

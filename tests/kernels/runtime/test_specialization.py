@@ -1,4 +1,4 @@
-"""What is compiled ahead of time is what a launch would compile.
+"""Ahead-of-time specializations against those of launches.
 
 Triton itself is asked, in a process that does not interpret, for the specialization of the very arguments
 that launches of the engine have.
