@@ -1,6 +1,15 @@
 """Written by `python -m tritone.stub`."""
 
+from .engine.audio.reader import AudioError as AudioError
+from .engine.config import EngineConfig as EngineConfig
 from .engine.engine import Engine as Engine
+from .engine.handle import Handle as Handle
+from .engine.outputs import Classification as Classification
+from .engine.outputs import Label as Label
+from .engine.outputs import Span as Span
+from .engine.outputs import Transcription as Transcription
+from .engine.stats import EngineStats as EngineStats
+from .engine.tasks.inputs import TextError as TextError
 from .models.albert.config import AlbertConfig as AlbertConfig
 from .models.albert.model import AlbertForSequenceClassification as AlbertForSequenceClassification
 from .models.albert.model import AlbertModel as AlbertModel
@@ -61,7 +70,6 @@ from .models.sew_d.model import SEWDModel as SEWDModel
 from .models.speech_encoder_decoder.config import SpeechEncoderDecoderConfig as SpeechEncoderDecoderConfig
 from .models.speech_encoder_decoder.model import SpeechEncoderDecoderModel as SpeechEncoderDecoderModel
 from .models.speech_to_text.config import Speech2TextConfig as Speech2TextConfig
-from .models.speech_to_text.encoder import Speech2TextEncoder as Speech2TextEncoder
 from .models.speech_to_text.feature_extractor import Speech2TextFeatureExtractor as Speech2TextFeatureExtractor
 from .models.speech_to_text.model import Speech2TextForConditionalGeneration as Speech2TextForConditionalGeneration
 from .models.speech_to_text.model import Speech2TextModel as Speech2TextModel
@@ -95,6 +103,7 @@ from .models.xlnet.config import XLNetConfig as XLNetConfig
 from .models.xlnet.model import XLNetForSequenceClassification as XLNetForSequenceClassification
 from .models.xlnet.model import XLNetModel as XLNetModel
 from .models.xlnet.tokenizer import XLNetTokenizer as XLNetTokenizer
+from .scheduler.scheduler import CapacityError as CapacityError
 
 __version__: str
 __all__: list[str]
