@@ -8,12 +8,11 @@ from itertools import product
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..linear.activation import activated, code_of
 from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import cumulative, positions_within
 
 MAX_TAPS = 16  # of a convolution whose outputs are normalized

@@ -3,13 +3,12 @@
 from itertools import product
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..linear.activation import activated
 from ..linear.gemm import epilogue, tile_of_program
 from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, precision, ready
+from ..runtime.optional_triton import tl, triton
 
 
 def implicit_gemm(

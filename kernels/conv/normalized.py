@@ -12,7 +12,7 @@ from ..linear.activation import check_activation
 from ..norm.group_norm import group_norm_reference, group_norm_triton
 from ..runtime.dispatch import Operation
 from ..runtime.packing import check_cu_seqlens, cumulative, spans
-from ..runtime.weight_cache import kept
+from ..runtime.weight_cache import cached
 from .first_layer import MAX_TAPS, first_layer, first_layer_statistics
 from .waveform import (
     by_tap,
@@ -155,7 +155,7 @@ def normalized_conv_triton(
         out = group_norm_triton(mixed, cu_out, outputs, norm_weight, norm_bias, eps, activation=activation)
         return out, cu_out
     counts = valid_lengths(cu_samples, kernel, stride)
-    taps, samples = kept(weight, by_tap), waveforms.reshape(-1)
+    taps, samples = cached(by_tap, weight), waveforms.reshape(-1)
     scale, shift, center = first_layer_statistics(
         samples, cu_samples, counts, taps, norm_weight.float(), norm_bias.float(), eps, stride=stride
     )

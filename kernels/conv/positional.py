@@ -7,9 +7,9 @@ from torch import Tensor
 from ..linear.activation import activate, activate_, check_activation
 from ..runtime.dispatch import Operation
 from ..runtime.packing import check_cu_seqlens, cumulative, spans
-from ..runtime.weight_cache import kept
+from ..runtime.weight_cache import cached
 from .implicit_gemm import implicit_gemm, window_starts
-from .waveform import check_stride
+from .waveform import check_stride, flattened
 
 
 def positional_conv(
@@ -121,7 +121,7 @@ def positional_conv_cpu(
     channels, members, kernel = weight.shape
     size = _block(kernel)
     step = size - kernel + 1  # outputs of a block
-    spectrum = kept(weight, _spectrum)
+    spectrum = cached(_spectrum, weight)
     lengths = [end - start for start, end in spans(cu_tokens)]
     counts = _lengths(cu_tokens, kernel, stride)
     out = hidden.new_empty(sum(counts), channels)
@@ -184,13 +184,8 @@ def positional_conv_triton(
     spread.index_copy_(1, positions.long(), hidden.reshape(tokens, groups, members).transpose(0, 1))
     rows = sum(counts)
     first = window_starts(begin, cumulative(counts, hidden.device), rows, stride)
-    flat = kept(weight, _flat).view(groups, members, kernel * members)
+    flat = cached(flattened, weight).view(groups, members, kernel * members)
     return implicit_gemm(spread, first, flat, bias, activation=activation, residual=residual)
-
-
-def _flat(weight: Tensor) -> Tensor:
-    """A copy of `weight` as [C, kernel, members]: a window's tokens lie one after the other."""
-    return weight.detach().transpose(1, 2).clone(memory_format=torch.contiguous_format)
 
 
 _positional_conv = Operation(

@@ -8,16 +8,16 @@ from itertools import product
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..linear.gemm import linear_cpu, tile_of_program
 from ..runtime.dispatch import Operation
 from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, precision, ready
+from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import check_cu_seqlens, cumulative, positions_within, spans
-from ..runtime.weight_cache import kept
+from ..runtime.weight_cache import cached
 from .implicit_gemm import window_starts
+from .waveform import flattened
 
 
 def conv_subsample(
@@ -83,12 +83,7 @@ def conv_subsample_cpu(
     zero_row = frames.shape[0]
     rows = torch.where((inside >= 0) & (inside < counts), starts + inside, zero_row)
     windows = F.pad(frames, (0, 0, 0, 1))[rows].view(total, kernel * weight.shape[1])
-    return linear_cpu(windows, kept(weight, _flat), bias, activation="glu"), cu_out
-
-
-def _flat(weight: Tensor) -> Tensor:
-    """A copy of `weight` [2 * C_out, C_in, taps] as a GEMM's [2 * C_out, taps * C_in]."""
-    return weight.detach().transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(1)
+    return linear_cpu(windows, cached(flattened, weight), bias, activation="glu"), cu_out
 
 
 def conv_subsample_triton(
@@ -106,7 +101,7 @@ def conv_subsample_triton(
         (tiles,),
         ready(frames),
         _windows(cu_frames, cu_out, rows, taps, stride),
-        kept(weight, _rearranged),
+        cached(_rearranged, weight),
         out if bias is None else ready(bias),
         out,
         rows,

@@ -8,7 +8,7 @@ from ..linear.activation import activate, check_activation
 from ..linear.gemm import linear_cpu
 from ..runtime.dispatch import Operation
 from ..runtime.packing import check_cu_seqlens, cumulative, spans
-from ..runtime.weight_cache import kept
+from ..runtime.weight_cache import cached
 from .first_layer import first_layer
 from .implicit_gemm import implicit_gemm, window_starts
 
@@ -98,7 +98,7 @@ def waveform_conv_cpu(
 ) -> tuple[Tensor, Tensor]:
     """The same as a GEMM over the windows."""
     outputs, _, kernel = weight.shape
-    flat = kept(weight, flattened)
+    flat = cached(flattened, weight)
     lengths = [end - start for start, end in spans(cu_tokens)]
     counts = valid_lengths(cu_tokens, kernel, stride)
     out = hidden.new_empty(sum(counts), outputs)
@@ -139,14 +139,14 @@ def waveform_conv_triton(
     counts = valid_lengths(cu_tokens, weight.shape[2], stride)
     cu_out = cumulative(counts, hidden.device)
     if weight.shape[1] == 1:
-        taps = kept(weight, by_tap)
+        taps = cached(by_tap, weight)
         shift = None if bias is None else bias.float()
         samples = hidden.reshape(-1)
         return first_layer(
             samples, cu_tokens, counts, taps, shift, stride=stride, activation=activation
         ), cu_out
     first = window_starts(cu_tokens, cu_out, sum(counts), stride)
-    flat = kept(weight, flattened)[None]
+    flat = cached(flattened, weight)[None]
     return implicit_gemm(hidden[None], first, flat, bias, activation=activation), cu_out
 
 

@@ -4,11 +4,10 @@ import math
 from functools import lru_cache
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.launch import ARCHITECTURES, kernel
+from ..runtime.optional_triton import tl, triton
 
 
 @kernel()

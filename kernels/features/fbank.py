@@ -10,11 +10,11 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-import triton
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
 from ..runtime.launch import ready
+from ..runtime.optional_triton import triton
 from ..runtime.packing import check_cu_seqlens, cumulative, spans
 from .dft import fbank_kernel, half_pairs, transform_pairs
 

@@ -5,9 +5,9 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
+
+from ..runtime.optional_triton import tl, triton
 
 # Names as in a checkpoint's `activation_function` or `hidden_act`. Several names are one formula, which peers
 # write out in different ways, with different rounding.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.weight_cache import kept
+from ..runtime.weight_cache import cached
 from .activation import activate_, post_operation
 
 # The bits of a row's sum change between one row and more, with MKL up to 11 rows. So products are padded.
@@ -43,7 +43,7 @@ def multiply(
         [rows, N], a new tensor or the first rows of one.
     """
     if packs(weight.dtype) and hidden.dtype == weight.dtype:
-        packed = kept(weight, layout)
+        packed = cached(layout, weight)
     else:
         packed = _widened(weight)
     outputs = weight.shape[0]

@@ -5,12 +5,11 @@ from itertools import product
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
 from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, precision, ready
+from ..runtime.optional_triton import tl, triton
 from .activation import ACTIVATIONS, activate, activated, code_of, gated
 from .cpu import multiply
 

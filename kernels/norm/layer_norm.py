@@ -5,13 +5,12 @@ from typing import overload
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..linear.activation import activate, activate_, activated, check_activation, code_of
 from ..runtime.dispatch import Operation
 from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, ready
+from ..runtime.optional_triton import tl, triton
 
 
 @overload

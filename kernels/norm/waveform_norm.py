@@ -1,11 +1,11 @@
 """Mean and variance normalization of each utterance's samples, as in Wav2Vec2FeatureExtractor."""
 
 import torch
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
 from ..runtime.launch import ARCHITECTURES, kernel, ready
+from ..runtime.optional_triton import tl
 from ..runtime.packing import check_cu_seqlens, spans
 
 EPSILON = 1e-7  # added to the variance, as in transformers

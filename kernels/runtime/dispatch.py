@@ -1,4 +1,4 @@
-"""Which implementation of an operation runs: the choice every dispatching function of this package makes."""
+"""Choice of an operation's implementation by its tensors: reference, CPU or Triton."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,13 +17,12 @@ def choose(
 ) -> Callable[..., Any]:
     """The implementation for these tensors.
 
-    Anything that needs a gradient or is float64 goes to `reference`, the specification. Otherwise CUDA
-    tensors go to `triton`, CPU tensors to `cpu` where an operation has one, or to `triton` under
-    TRITON_INTERPRET=1. Operations without an implementation for the device run their reference there.
+    `reference` for gradients and float64; else `triton` for CUDA tensors, and for CPU tensors under
+    TRITON_INTERPRET=1; else `cpu`. An operation without one of them runs its reference there.
 
     Args:
         tensors: the operation's tensor arguments; None is skipped.
-        reference: plain torch, differentiable, any device.
+        reference: the specification: plain torch, differentiable, any device.
         cpu: tuned for CPU tensors, forward only.
         triton: launches kernels, forward only.
 

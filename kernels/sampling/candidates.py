@@ -1,12 +1,11 @@
 """Candidates of a beam step: the best tokens of each request's hypotheses, or drawn ones."""
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
 from ..runtime.launch import ARCHITECTURES, alignment, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from .philox import KEY_TYPES, philox_keys, philox_uniform, uniform
 from .softmax import declare_for_rows, log_softmax_reference, no_sums, total_sums, with_values
 from .sortable_float import LOWEST_KEY, LOWEST_PACKED, index_of, key_of, order_key, packed, value_of

@@ -1,11 +1,11 @@
 """Token selection over the vocabulary: the best token of each row or a draw, with its log-probability."""
 
 import torch
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
 from ..runtime.launch import alignment, kernel, ready
+from ..runtime.optional_triton import tl
 from .philox import KEY_TYPES, philox_keys, philox_uniform, uniform
 from .softmax import declare_for_rows, no_sums, row_sums, total_sums, with_values
 from .sortable_float import LOWEST_KEY, index_of, order_key, packed

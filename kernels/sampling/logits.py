@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
 from ..runtime.launch import alignment, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from .softmax import ROW_WARPS, declare_for_rows, log_softmax_reference, row_sums
 
 _NEVER = float("-inf")

@@ -4,12 +4,11 @@ from itertools import product
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
 from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, Kernel, alignment, kernel, ready
+from ..runtime.optional_triton import tl, triton
 
 # A pass over a row goes by blocks of this size, with 8 warps: 8 numbers a thread, two vectors of 16 bytes.
 # There are many rows, so each has one program, and the order of its sums does not depend on the launch.

@@ -3,8 +3,7 @@
 NaN is above infinity, as torch sorts it, and the two zeros are equal.
 """
 
-import triton
-import triton.language as tl
+from ..runtime.optional_triton import tl, triton
 
 LOWEST_KEY = tl.constexpr(-(2**31))  # below the key of every number; minus infinity's is -2139095041
 LOWEST_PACKED = tl.constexpr(-(2**63))  # below every packed key

@@ -4,12 +4,11 @@ import math
 from itertools import product
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
 from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, alignment, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from .softmax import (
     ROW_BLOCK,
     ROW_WARPS,

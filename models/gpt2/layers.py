@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
-from ...kernels.runtime.weight_cache import kept
+from ...kernels.runtime.weight_cache import cached
 from ..core.attention import DecoderAttention
 from ..core.layers import normalize, rows_of
 from .config import GPT2Config
@@ -30,7 +30,7 @@ class Conv1D(nn.Module):
     ) -> Tensor:
         """[tokens, inputs] to [tokens, outputs]; the arguments are those of `linear`."""
         learning = torch.is_grad_enabled() and (hidden.requires_grad or self.weight.requires_grad)
-        weight = self.weight.t() if learning else kept(self.weight, _transposed)
+        weight = self.weight.t() if learning else cached(_transposed, self.weight)
         return linear(hidden, weight, self.bias, activation=activation, residual=residual, phase=self.phase)
 
 

@@ -14,9 +14,9 @@ from ...kernels.conv.positional import positional_conv
 from ...kernels.linear.activation import activate, check_activation
 from ...kernels.linear.gemm import linear
 from ...kernels.norm.layer_norm import layer_norm
+from ...kernels.runtime.weight_cache import cached
 from ..bert.layers import BertIntermediate
 from ..core.layers import normalize
-from ..core.parameter_cache import Remembered
 from ..wav2vec2.layers import added
 from .config import SEWDConfig
 
@@ -44,20 +44,15 @@ class RelativePositions(nn.Module):
             self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def rows(self, device: torch.device) -> Tensor:
-        """See `relative_rows`."""
+        """Rows of the tables by distance, as `relative_rows` makes them."""
         return relative_rows(self.config.position_buckets, self.config.farthest, device)
 
     def embedded(self) -> Tensor | None:
         """[2 * span, hidden_size]; None without relative attention."""
         if self.rel_embeddings is None:
             return None
-        table = self.rel_embeddings.weight
-        return table if self.LayerNorm is None else normalize(self.LayerNorm, table)
-
-    def own_parameters(self) -> list[Tensor]:
-        """What `embedded` is made of."""
-        modules = (self.rel_embeddings, self.LayerNorm)
-        return [parameter for module in modules if module is not None for parameter in module.parameters()]
+        table, norm = self.rel_embeddings.weight, self.LayerNorm
+        return table if norm is None else cached(layer_norm, table, norm.weight, norm.bias, eps=norm.eps)
 
 
 class DisentangledSelfAttention(nn.Module):
@@ -81,7 +76,6 @@ class DisentangledSelfAttention(nn.Module):
         if config.relative_attention and not config.share_att_key:
             self.pos_key_proj = nn.Linear(width, width) if self.by_query else None
             self.pos_query_proj = nn.Linear(width, width) if self.by_key else None
-        self._tables = Remembered()
 
     def forward(
         self,
@@ -121,40 +115,33 @@ class DisentangledSelfAttention(nn.Module):
 
     def tables(self, relative: RelativePositions) -> tuple[Tensor | None, Tensor | None]:
         """Relative positions as queries and as keys, [2 * span, heads, head_dim], None for a term that scores
-        do not have. They depend on the weights alone, so they are kept outside training."""
-        if relative.rel_embeddings is None:
+        do not have. They depend on the weights alone, so they are cached outside training."""
+        embedded = relative.embedded()
+        if embedded is None:
             return None, None
-        if self.training and self.position_dropout:
-            embedded = relative.embedded()
-            assert embedded is not None
-            return self._projected(F.dropout(embedded, self.position_dropout))
-        parameters = relative.own_parameters()
-        for projection in (self._for_queries, self._for_keys):
-            parameters += [] if projection is None else [projection.weight, projection.bias]
-        made = self._tables(lambda: self._projected(cast(Tensor, relative.embedded())), parameters)
-        return cast(tuple[Tensor | None, Tensor | None], made)
+        again = self.training and self.position_dropout > 0
+        if again:
+            embedded = F.dropout(embedded, self.position_dropout)
 
-    def _projected(self, embedded: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        for_queries, for_keys = self._for_queries, self._for_keys
+        def projected(projection: nn.Linear) -> Tensor:
+            given = embedded, projection.weight, projection.bias
+            return _heads(*given, heads=self.heads) if again else cached(_heads, *given, heads=self.heads)
+
         return (
-            None if for_queries is None else self._heads(for_queries, embedded),
-            None if for_keys is None else self._heads(for_keys, embedded),
+            projected(self.pos_query_proj or self.query_proj) if self.by_key else None,
+            projected(self.pos_key_proj or self.key_proj) if self.by_query else None,
         )
 
-    @property
-    def _for_queries(self) -> nn.Linear | None:
-        return (self.pos_query_proj or self.query_proj) if self.by_key else None
-
-    @property
-    def _for_keys(self) -> nn.Linear | None:
-        return (self.pos_key_proj or self.key_proj) if self.by_query else None
-
     def _heads(self, projection: nn.Linear, hidden: Tensor) -> Tensor:
-        return linear(hidden, projection.weight, projection.bias).view(len(hidden), self.heads, -1)
+        return _heads(hidden, projection.weight, projection.bias, heads=self.heads)
+
+
+def _heads(hidden: Tensor, weight: Tensor, bias: Tensor, *, heads: int) -> Tensor:
+    return linear(hidden, weight, bias).view(len(hidden), heads, -1)
 
 
 class _Output(nn.Module):
-    """What ends both halves of a layer: a linear map, the residual, the normalization of their sum."""
+    """End of both halves of a layer: a linear map, the residual, the normalization of their sum."""
 
     def __init__(self, config: SEWDConfig, inner: int) -> None:
         super().__init__()
@@ -192,7 +179,7 @@ class SEWDLayer(nn.Module):
         relative: RelativePositions,
         weights: list[list[Tensor]] | None,
     ) -> Tensor:
-        """See `DisentangledSelfAttention.forward`."""
+        """[tokens, hidden_size] to the same; arguments as in `DisentangledSelfAttention.forward`."""
         mixed = self.attention.self(hidden, cu_tokens, relative, weights)
         hidden = self.attention.output(mixed, hidden)
         return cast(Tensor, self.output(self.intermediate(hidden), hidden))

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from ...kernels.attention.flash import weighted_values
 from ...kernels.attention.relative import relative_attention, relative_weights
 from ...kernels.linear.gemm import linear
-from ...kernels.runtime.weight_cache import kept
+from ...kernels.runtime.weight_cache import cached
 from ..core.layers import normalize
-from ..core.parameter_cache import Remembered
 from .config import XLNetConfig
 
-_LONGEST = 1024  # distances whose keys are kept between calls; those of longer texts are made in each
+_MAX_CACHED_DISTANCE = 1024  # keys of the distances of longer texts are made in each call
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,6 @@ class XLNetRelativeAttention(nn.Module):
         self.r_r_bias, self.r_s_bias, self.r_w_bias = (nn.Parameter(torch.empty(size)) for _ in range(3))
         self.seg_embed = nn.Parameter(torch.empty(2, *size))
         self.layer_norm = nn.LayerNorm(config.d_model, config.layer_norm_eps)
-        # The farthest distance that there are keys for, and the keys.
-        self._kept = -1, Remembered()
 
     def initialize(self) -> None:
         """Fresh weights, all alike but for those of the normalization."""
@@ -70,7 +67,7 @@ class XLNetRelativeAttention(nn.Module):
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         """[tokens, d_model] to the same."""
-        query, key, value = (self._heads(hidden, weight) for weight in (self.q, self.k, self.v))
+        query, key, value = (_heads(hidden, weight) for weight in (self.q, self.k, self.v))
         segmented = layout.segments is not None
         terms = (
             self._position_key(layout),
@@ -96,28 +93,30 @@ class XLNetRelativeAttention(nn.Module):
             return normalize(self.layer_norm, linear(wide, weight, residual=hidden))
         return normalize(self.layer_norm, hidden + F.dropout(linear(wide, weight), dropout))
 
-    def _heads(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        """[rows, d_model] by a map [d_model, heads, head_dim]: [rows, heads, head_dim]."""
-        learning = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-        by_rows = weight.flatten(1).t() if learning else kept(weight, _transposed)
-        return linear(hidden, by_rows).view(len(hidden), *weight.shape[1:])
-
     def _position_key(self, layout: Layout) -> Tensor:
         """The keys of distances -limit to limit, [2 * limit + 1, heads, head_dim]."""
         if layout.positions is not None:
-            return self._heads(layout.positions, self.r)
+            return _heads(layout.positions, self.r)
         limit = layout.limit
-        if limit > _LONGEST:
-            return self._heads(position_features(limit, self.r), self.r)
-        far, table = self._kept  # both at once, since threads may share a model
-        if limit > far:
-            far, table = self._kept = max(16, 1 << (limit - 1).bit_length()), Remembered()
-        made = table(lambda: self._heads(position_features(far, self.r), self.r), [self.r])
-        return cast(Tensor, made)[far - limit : far + limit + 1]
+        if limit > _MAX_CACHED_DISTANCE:
+            return _position_keys(self.r, limit=limit)
+        far = max(16, 1 << (limit - 1).bit_length())
+        return cached(_position_keys, self.r, limit=far)[far - limit : far + limit + 1]
+
+
+def _heads(hidden: Tensor, weight: Tensor) -> Tensor:
+    """[rows, d_model] by a map [d_model, heads, head_dim]: [rows, heads, head_dim]."""
+    learning = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    by_rows = weight.flatten(1).t() if learning else cached(_transposed, weight)
+    return linear(hidden, by_rows).view(len(hidden), *weight.shape[1:])
 
 
 def _transposed(weight: Tensor) -> Tensor:
     return weight.detach().flatten(1).t().contiguous()
+
+
+def _position_keys(weight: Tensor, *, limit: int) -> Tensor:
+    return _heads(position_features(limit, weight), weight)
 
 
 _ROWS = 64  # distances whose features are made at a time

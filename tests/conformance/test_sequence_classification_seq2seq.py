@@ -327,14 +327,16 @@ def test_checkpoints_without_the_head_load_and_warn(name: str, kind: str, safe: 
         close(bare(**given).last_hidden_state, inner(**given).last_hidden_state)
 
 
-@pytest.mark.parametrize("both_sides", [True, False])
+@pytest.mark.parametrize("both_directions", [True, False])
 @pytest.mark.parametrize(("count", "farthest"), [(32, 128), (7, 11), (32, 40), (64, 1000), (4, 3)])
-def test_distances_share_biases_as_in_transformers(count: int, farthest: int, both_sides: bool) -> None:
+def test_distances_share_biases_as_in_transformers(count: int, farthest: int, both_directions: bool) -> None:
     distance = torch.arange(-farthest, farthest + 1)
-    expected = T5Attention._relative_position_bucket(-distance, both_sides, count, farthest)
-    rows = Buckets(count, farthest, both_sides).rows(torch.device("cpu"))
+    expected = T5Attention._relative_position_bucket(-distance, both_directions, count, farthest)
+    rows = Buckets(count, farthest, both_directions).rows(torch.device("cpu"))
     assert torch.equal(rows, expected)
-    beyond = T5Attention._relative_position_bucket(torch.tensor([-9999, 9999]), both_sides, count, farthest)
+    beyond = T5Attention._relative_position_bucket(
+        torch.tensor([-9999, 9999]), both_directions, count, farthest
+    )
     assert beyond.tolist() == [int(rows[-1]), int(rows[0])]
 
 

@@ -1,7 +1,5 @@
 """The convolution's kernel with its gate, over packed utterances, against torch in float64."""
 
-import gc
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,9 +12,8 @@ from tritone.kernels.conv.subsample import (
     conv_subsample_reference,
     output_length,
 )
-from tritone.kernels.runtime import weight_cache as derived
 from tritone.kernels.runtime.packing import spans
-from tritone.kernels.runtime.weight_cache import kept
+from tritone.kernels.runtime.weight_cache import cached
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
@@ -140,25 +137,20 @@ def test_a_weight_is_rearranged_once_and_again_when_it_changes(kernels_on):
     weight = torch.nn.Parameter(torch.randn(6, 5, 3, device=kernels_on))
     with torch.no_grad():
         both(weight, kernels_on)
-        first = kept(weight, module._rearranged)
-        assert kept(weight, module._rearranged) is first
+        first = cached(module._rearranged, weight)
+        assert cached(module._rearranged, weight) is first
         weight.mul_(-2.0)
         both(weight, kernels_on)
         weight.data = torch.randn(6, 5, 3, device=kernels_on)  # as `module.to` does
         both(weight, kernels_on)
-        assert kept(weight, module._rearranged) is not first
-    gc.collect()
-    before = len(derived._made)
-    del weight
-    gc.collect()
-    assert len(derived._made) == before - 1
+        assert cached(module._rearranged, weight) is not first
 
 
 def test_weights_made_in_inference_mode_are_taken_too(kernels_on):
     with torch.inference_mode():
         weight = torch.randn(6, 5, 3, device=kernels_on)
         both(weight, kernels_on)
-        assert kept(weight, module._rearranged) is kept(weight, module._rearranged)
+        assert cached(module._rearranged, weight) is cached(module._rearranged, weight)
     with torch.no_grad():
         both(weight, kernels_on)
 
