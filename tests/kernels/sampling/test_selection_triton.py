@@ -11,7 +11,7 @@ from tritone.scheduler.request import GenerationOptions
 from tritone.scheduler.sampling.select import NextTokens, SamplingGroup, select
 from tritone.scheduler.state import DecodeState
 
-VOCABULARY, STEPS, LONGEST = 14, 5, 9
+VOCABULARY, STEPS, MAX_TOKENS = 14, 5, 9
 PLAIN = GenerationOptions(max_length=0, top_k=0, eos_token_ids=(2,))
 RULES = {
     "repetition_penalty": 1.3,
@@ -48,12 +48,12 @@ class NoWaiting(TorchDispatchMode):
 def begun(options: GenerationOptions, device: str) -> tuple[DecodeState, SamplingGroup]:
     """Three requests before their first step, their rows in no order of the state's."""
     each = options.hypotheses
-    state = DecodeState(3 * each + 1, LONGEST, torch.device(device))
+    state = DecodeState(3 * each + 1, MAX_TOKENS, torch.device(device))
     rows = torch.randperm(3 * each + 1, generator=torch.Generator().manual_seed(0))[: 3 * each]
     for request in range(3):
         own = rows[request * each : (request + 1) * each].tolist()
         state.admit(own, options.decoder_start_token_id, options.num_beams > 1)
-    max_lengths = torch.tensor([LONGEST, 4, LONGEST], dtype=torch.int32)
+    max_lengths = torch.tensor([MAX_TOKENS, 4, MAX_TOKENS], dtype=torch.int32)
     group = SamplingGroup(
         options=options,
         start=0,
