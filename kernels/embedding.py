@@ -168,8 +168,8 @@ def embed_kernel(
         position_table_ptr + position[:, None] * width + n[None, :], mask=known_position, other=float("nan")
     )
     out = vector.to(tl.float32) * scale + offset.to(tl.float32)
-    places = m.to(tl.int64)[:, None] * width + n[None, :]
-    tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=mask)
+    offsets = m.to(tl.int64)[:, None] * width + n[None, :]
+    tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 _INTEGERS = (torch.int32, torch.int64)

@@ -244,6 +244,7 @@ def disentangled_attention_kernel(
     if first >= query_end:
         return
 
+    m = tl.arange(0, BLOCK_M)
     n = tl.arange(0, BLOCK_N)
     d = tl.arange(0, BLOCK_D)
     offsets = tile_offsets(BLOCK_M, BLOCK_D, heads, head_dim)
@@ -252,7 +253,9 @@ def disentangled_attention_kernel(
     begin = first_element(key_begin, head, heads, head_dim)
     query = tl.load(query_ptr + row + offsets, mask=mask, other=0.0)
 
-    m = tl.arange(0, BLOCK_M)
+    # Distances of a tile from that of its first query to its last key on, and each pair's index among them. A
+    # product with their rows, gathered by the index, is read along its diagonals and stays in the
+    # multiprocessor.
     distances = first - key_begin - (BLOCK_N - 1) + tl.arange(0, WINDOW)
     index = m[:, None] - n[None, :] + (BLOCK_N - 1)
     by_query = (d < head_dim * has_position_key)[None, :]

@@ -25,9 +25,6 @@ from .tiles import (
     softmax_begin,
     softmax_step,
     softmax_store,
-    tile_distances,
-    tile_mask,
-    tile_offsets,
 )
 
 
@@ -343,8 +340,9 @@ def relative_attention_kernel(
     m = tl.arange(0, BLOCK_M)
     n = tl.arange(0, BLOCK_N)
     d = tl.arange(0, BLOCK_D)
-    offsets = tile_offsets(BLOCK_M, BLOCK_D, heads, head_dim)
-    mask = tile_mask(first, query_end, head_dim, BLOCK_M, BLOCK_D)
+    stride = heads * head_dim
+    offsets = m[:, None] * stride + d[None, :]
+    mask = (first + m < query_end)[:, None] & (d < head_dim)[None, :]
     row = first_element(first, head, heads, head_dim)
     begin = first_element(key_begin, head, heads, head_dim)
     query = tl.load(query_ptr + row + offsets, mask=mask, other=0.0).to(tl.float32)
@@ -353,7 +351,7 @@ def relative_attention_kernel(
     of_segments = d < head_dim * has_segments
     bias = tl.load(segment_bias_ptr + head * head_dim + d, mask=of_segments, other=0.0).to(tl.float32)
     same = tl.load(segment_key_ptr + head * head_dim + d, mask=of_segments, other=0.0).to(tl.float32)
-    other = tl.load(segment_key_ptr + heads * head_dim + head * head_dim + d, mask=of_segments, other=0.0)
+    other = tl.load(segment_key_ptr + stride + head * head_dim + d, mask=of_segments, other=0.0)
     if_same = tl.sum((query + bias[None, :]) * same[None, :], 1)[:, None]
     if_other = tl.sum((query + bias[None, :]) * other.to(tl.float32)[None, :], 1)[:, None]
     segment_rows = segments_ptr + key_begin
@@ -365,7 +363,11 @@ def relative_attention_kernel(
     bias = tl.load(content_bias_ptr + head * head_dim + d, mask=d < head_dim, other=0.0).to(tl.float32)
     for_content = (query + bias[None, :]).to(query_ptr.dtype.element_ty)
 
-    distances, index = tile_distances(first - key_begin, BLOCK_M, BLOCK_N, WINDOW)
+    # Distances of a tile from that of its first query to its last key on, and each pair's index among them. A
+    # product with their rows, gathered by the index, is read along its diagonals and stays in the
+    # multiprocessor.
+    distances = first - key_begin - (BLOCK_N - 1) + tl.arange(0, WINDOW)
+    index = m[:, None] - n[None, :] + (BLOCK_N - 1)
     position = (first - key_begin + m)[:, None]
     start_at = tl.maximum(first - key_begin - window + 1, 0) // BLOCK_N * BLOCK_N * causal
     stop_at = tl.where(causal != 0, tl.minimum(first - key_begin + BLOCK_M, keys), keys)

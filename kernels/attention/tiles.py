@@ -202,16 +202,3 @@ def softmax_store(pointers, mask, total, mixed, MAY_SEE_NONE: tl.constexpr):
     if MAY_SEE_NONE:
         total = tl.where(total == 0.0, 1.0, total)
     tl.store(pointers, (mixed / total[:, None]).to(pointers.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def tile_distances(first, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WINDOW: tl.constexpr):
-    """Distances between the queries of a tile, the first at position `first`, and a sequence's first keys.
-
-    Returns:
-        All distances that occur, [WINDOW], from that of the first query to the last key on, and each pair's
-        index among them, [BLOCK_M, BLOCK_N]. A product with the rows of these distances, gathered by the
-        index, is read along its diagonals and stays in the multiprocessor.
-    """
-    window = first - (BLOCK_N - 1) + tl.arange(0, WINDOW)
-    return window, tl.arange(0, BLOCK_M)[:, None] - tl.arange(0, BLOCK_N)[None, :] + (BLOCK_N - 1)

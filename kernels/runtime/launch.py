@@ -22,6 +22,7 @@ from .optional_triton import tl, triton
 # consumer cards (8.6, 8.9, 12.x) have too.
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx942")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # of values; float64 goes to the references
+ALIGNMENTS = ("aligned", "any")  # part of most keys, see `alignment`
 _TYPE_NAMES = {
     torch.float32: "fp32",
     torch.float16: "fp16",
@@ -202,6 +203,12 @@ def ready(tensor: Tensor) -> Tensor:
     """`tensor`, or a copy, that is contiguous and begins at a multiple of 16 bytes, as kernels take it."""
     tensor = tensor.contiguous()
     return tensor if tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()
+
+
+def alignment(*sizes: int) -> str:
+    """Part of a case's key: "aligned" if all of these sizes are multiples of 16, so that rows are read by
+    vectors, else "any"."""
+    return "any" if any(size % _ALIGNMENT for size in sizes) else "aligned"
 
 
 def architecture_of(device: torch.device) -> str:

@@ -32,7 +32,7 @@ def cached(make: Callable[..., T], *weights: Tensor, **options: Hashable) -> T:
 
     Args:
         make: a function of its arguments alone. It gives no view of a weight, which would keep that alive.
-        weights: at least one. Not kept alive.
+        weights: at least one; the cache does not hold them.
     """
     if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
         return make(*weights, **options)

@@ -148,7 +148,7 @@ def test_neighbors_and_stale_memory_never_leak_in(width, options, bad, dtype, ke
     assert bool(out[:3].isnan().all())
 
 
-def test_a_query_of_no_number_stays_so_alone_and_a_key_spoils_who_sees_it(kernels_on):
+def test_nan_in_a_query_stays_there_and_in_a_key_reaches_the_queries_that_see_it(kernels_on):
     query, key, value, cu_query, cu_key = operands([40, 9], [40, 9], 1, 16, torch.float32, kernels_on)
     clean = flash_attention(query, key, value, cu_query, cu_key, causal=True)
     query[7], key[30] = float("nan"), float("nan")

@@ -1,5 +1,5 @@
-"""Ahead-of-time compilation of every declared case, in processes of their own: interpreted functions cannot
-be compiled, and those of this process are."""
+"""Ahead-of-time compilation of declared cases, in other processes: functions of this one are interpreted,
+and cannot be compiled."""
 
 import os
 import re
@@ -83,7 +83,7 @@ def test_the_command_fails_where_registers_run_out_and_caches_what_is_green(tmp_
         ({"architecture": "sm_100", "stack": 8}, None),
     ],
 )
-def test_what_is_complained_of(change, complaint):
+def test_a_complaint_names_the_limit(change, complaint):
     found = replace(FITTING, **change).complaint
     assert found is None if complaint is None else complaint in str(found)
 

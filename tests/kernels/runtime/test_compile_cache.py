@@ -1,4 +1,4 @@
-"""The cache of compiled cases' figures: when it is read, and when it is not."""
+"""The cache of compiled cases' figures: hits, misses and damaged files."""
 
 import importlib.util
 from collections.abc import Iterator

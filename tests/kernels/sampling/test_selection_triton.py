@@ -1,4 +1,4 @@
-"""Whole choices of next tokens, several steps of them, on kernels and on the CPU's path."""
+"""Several steps of token selection, on kernels and on the CPU."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from tritone.scheduler.request import GenerationOptions
 from tritone.scheduler.sampling.select import NextTokens, SamplingGroup, select
 from tritone.scheduler.state import DecodeState
 
-VOCABULARY, STEPS, LONGEST = 14, 5, 9
+VOCABULARY, STEPS, MAX_TOKENS = 14, 5, 9
 PLAIN = GenerationOptions(max_length=0, top_k=0, eos_token_ids=(2,))
 RULES = {
     "repetition_penalty": 1.3,
@@ -21,7 +21,7 @@ RULES = {
     "suppress_tokens": (0,),
     "begin_suppress_tokens": (6,),
 }
-WAYS = {
+OPTIONS = {
     "greedy": {},
     "greedy with rules": RULES,
     "sampling": {"do_sample": True, "num_return_sequences": 2},
@@ -34,7 +34,7 @@ WAYS = {
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses what a CPU has to wait for a GPU for: looking at a number, or counting what is true."""
+    """Refuses operations that wait for the GPU: reading a number, counting true elements."""
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         name = function.overloadpacket.__name__
@@ -48,12 +48,12 @@ class NoWaiting(TorchDispatchMode):
 def begun(options: GenerationOptions, device: str) -> tuple[DecodeState, SamplingGroup]:
     """Three requests before their first step, their slots in no order."""
     each = options.hypotheses
-    state = DecodeState(3 * each + 1, LONGEST, torch.device(device))
+    state = DecodeState(3 * each + 1, MAX_TOKENS, torch.device(device))
     slots = torch.randperm(3 * each + 1, generator=torch.Generator().manual_seed(0))[: 3 * each]
     for request in range(3):
         own = tuple(slots[request * each : (request + 1) * each].tolist())
         state.admit(own, options.decoder_start_token_id, options.num_beams > 1)
-    max_lengths = torch.tensor([LONGEST, 4, LONGEST], dtype=torch.int32)
+    max_lengths = torch.tensor([MAX_TOKENS, 4, MAX_TOKENS], dtype=torch.int32)
     group = SamplingGroup(
         options=options,
         rows=slice(0, 3 * each),
@@ -86,9 +86,9 @@ def run(options: GenerationOptions, device: str, *, waiting: bool) -> tuple[list
     return choices, state
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_steps_on_kernels_choose_what_the_cpu_chooses_and_wait_for_nothing(name, kernels_on, monkeypatch):
-    options = replace(PLAIN, **WAYS[name])
+    options = replace(PLAIN, **OPTIONS[name])
     found, state = run(options, kernels_on, waiting=False)
     with monkeypatch.context() as patch:
         patch.delenv("TRITON_INTERPRET", raising=False)
@@ -109,7 +109,7 @@ def test_steps_on_kernels_choose_what_the_cpu_chooses_and_wait_for_nothing(name,
 
 @pytest.mark.parametrize("name", ["greedy", "sampling, warped", "beams", "beams with rules"])
 def test_logits_of_half_precision_are_read_as_they_are(name, dtype, kernels_on):
-    options = replace(PLAIN, **WAYS[name])
+    options = replace(PLAIN, **OPTIONS[name])
     chosen = []
     for widened in (False, True):
         state, group = begun(options, kernels_on)
