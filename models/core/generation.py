@@ -14,6 +14,7 @@ from .outputs import GenerateOutput
 from .padding import one_input, pack_features
 
 if TYPE_CHECKING:
+    from ...scheduler.config import RunnerConfig
     from ...scheduler.loop import GenerationLoop
     from ...scheduler.runner import FrontEnd
 
@@ -64,6 +65,7 @@ class GenerationMixin:
         ahead: int | None = None,
         graphs: bool | None = None,
         overlap: bool | None = None,
+        config: "RunnerConfig | None" = None,
     ) -> "GenerationLoop":
         """A continuous-batching loop over this model.
 
@@ -75,6 +77,7 @@ class GenerationMixin:
             ahead: steps launched before the results of the first are waited for; see `GenerationLoop`.
             graphs: record decode steps as CUDA graphs; see `ModelRunner`. None is: on a GPU.
             overlap: encode beside decoding; see `ModelRunner`. None is: on a GPU.
+            config: tunables of the runner.
         """
         from ...scheduler.loop import GenerationLoop
         from ...scheduler.runner import ModelRunner
@@ -84,9 +87,10 @@ class GenerationMixin:
             self,  # type: ignore[arg-type]
             front_end,
             num_pages=num_pages,
-            num_rows=num_rows,
+            num_slots=num_rows,
             graphs=on_gpu if graphs is None else graphs,
             overlap=on_gpu if overlap is None else overlap,
+            config=config,
         )
         return GenerationLoop(runner, encode_budget, ahead)
 

@@ -194,13 +194,13 @@ class Recorder:
         assert self.runner is not None
         # One of several where the processor's cores share a step.
         batches = self.runner._batches
-        (order,) = (batch.order for batch in batches if batch.cross_tables is attention.cross_tables)
-        bounds = attention.cu_rows.tolist()
+        (requests,) = (batch.requests for batch in batches if batch.cross is attention.cross)
+        bounds = attention.cross.cu_rows.tolist()
         assert bounds[-1] == logits.shape[0]
-        for index, running in enumerate(order):
+        for index, running in enumerate(requests):
             rows = logits[bounds[index] : bounds[index + 1]].clone()
             self.logits.setdefault(running.request.request_id, []).append(rows)
-        self.most_requests = max(self.most_requests, sum(len(batch.order) for batch in batches))
+        self.most_requests = max(self.most_requests, sum(len(batch.requests) for batch in batches))
         return logits
 
 
@@ -231,14 +231,14 @@ def run_requests(
         arrivals: submit so many before every step; all before the first by default.
     """
     recorder = Recorder(model)
-    sizing = ModelRunner(recorder, front_end, num_pages=0, num_rows=0)  # type: ignore[arg-type]
+    sizing = ModelRunner(recorder, front_end, num_pages=0, num_slots=0)  # type: ignore[arg-type]
     demands = [sizing.demand(request) for request in requests]
     pages = [demand.pages for demand in demands]
     runner = ModelRunner(
         recorder,  # type: ignore[arg-type]
         front_end,
         num_pages=sum(pages) if spare_pages is None else max(pages) + spare_pages,
-        num_rows=num_rows or sum(demand.hypotheses for demand in demands),
+        num_slots=num_rows or sum(demand.hypotheses for demand in demands),
         max_length=max(request.options.max_length for request in requests),
     )
     recorder.runner = runner

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 import tritone
+from tritone.scheduler.model_protocol import Task
 from tritone.scheduler.request import GenerationOptions, Request
 
 TOLERANCE = 1e-4
@@ -267,6 +268,8 @@ def test_a_row_of_a_padded_batch_equals_the_row_alone(models: Models) -> None:
 
 class Beside:
     """A decoder with an encoder that hands on its input: what the runner drives."""
+
+    task = Task.GENERATION
 
     def __init__(self, decoder: Any) -> None:
         self.decoder = decoder

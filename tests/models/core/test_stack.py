@@ -17,7 +17,8 @@ from tritone.models.mbart.config import MBartConfig
 from tritone.models.mbart.model import MBartForCausalLM
 from tritone.models.speech_to_text_2.config import Speech2Text2Config
 from tritone.models.speech_to_text_2.model import Speech2Text2ForCausalLM
-from tritone.scheduler.cache.paged_cache import PagedAttention, PagedCache
+from tritone.scheduler.cache.attention_metadata import AttentionMetadata, PageLayout
+from tritone.scheduler.cache.paged_cache import PagedCache
 
 SIZES = {
     "vocab_size": 29,
@@ -133,22 +134,25 @@ def decoded(model: Any, rows: list[int], steps: int, padding_at: int | None = No
     own = torch.arange(blocks * len(rows), dtype=torch.int32).view(len(rows), blocks).flip(1)
     cross = own + blocks * len(rows)
     sources = [recording(row)[1] for row in rows]
-    slots = [
+    positions = [
         (table.long()[:, None] * PAGE_SIZE + torch.arange(PAGE_SIZE)).flatten()[: len(source)]
         for table, source in zip(cross, sources, strict=True)
     ]
-    cache.store_cross(model.cross_key_values(torch.cat(sources)), torch.cat(slots))
+    cache.store_cross(model.cross_key_values(torch.cat(sources)), torch.cat(positions))
+    cu_rows = cumulative([1] * len(rows))
+    source_lengths = torch.tensor([len(source) for source in sources], dtype=torch.int32)
     logits = []
     for place in range(steps):
-        attention = PagedAttention(
+        attention = AttentionMetadata(
             cache,
-            cu_rows=cumulative([1] * len(rows)),
-            lengths=torch.full((len(rows),), place + 1, dtype=torch.int32),
-            slots=own[:, place // PAGE_SIZE].long() * PAGE_SIZE + place % PAGE_SIZE,
-            self_tables=own,
-            origin=torch.zeros(len(rows), place + 1, dtype=torch.int32),
-            cross_tables=cross,
-            cross_lengths=torch.tensor([len(source) for source in sources], dtype=torch.int32),
+            positions=own[:, place // PAGE_SIZE].long() * PAGE_SIZE + place % PAGE_SIZE,
+            own=PageLayout(
+                own,
+                lengths=torch.full((len(rows),), place + 1, dtype=torch.int32),
+                cu_rows=cu_rows,
+                origin=torch.zeros(len(rows), place + 1, dtype=torch.int32),
+            ),
+            cross=PageLayout(cross, source_lengths, cu_rows),
         )
         tokens = torch.stack([recording(row)[0][place] for row in rows])
         if place == padding_at:
