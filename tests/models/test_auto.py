@@ -507,6 +507,7 @@ def test_families_are_told_apart_by_the_longest_name_that_a_checkpoints_name_hol
     assert found("s2t-small-librispeech-asr") == "speech_to_text"
     assert found("my-speech_to_text_2-large") == "speech_to_text_2"
     assert found("roberta-base") == "roberta"
+    assert found("my-distilbert") == "distilbert"
     assert found("mbart-large") == "mbart"
     assert found("unispeech-sat-base") == "unispeech-sat"
 

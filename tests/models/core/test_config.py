@@ -121,20 +121,6 @@ def test_a_field_that_is_not_there_is_missed_by_name():
         Speech2TextConfig().d_modle  # noqa: B018
 
 
-@pytest.mark.parametrize(
-    ("fields", "problem"),
-    [
-        ({"conv_kernel_sizes": [5]}, r"conv_kernel_sizes \[5\] must have one size for each of the 2"),
-        ({"d_model": 30}, "encoder_attention_heads 4 must divide d_model 30"),
-        ({"d_model": 36, "decoder_attention_heads": 5}, "decoder_attention_heads 5 must divide d_model 36"),
-        ({"hidden_size": 30}, "encoder_attention_heads 4 must divide d_model 30"),
-    ],
-)
-def test_sizes_that_do_not_fit_are_refused(fields, problem):
-    with pytest.raises(ValueError, match=problem):
-        Speech2TextConfig(**fields)
-
-
 def test_a_folder_without_a_configuration_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"no checkpoint folder .*nowhere.*; give the path of a folder"

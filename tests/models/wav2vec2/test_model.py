@@ -88,32 +88,6 @@ def test_a_token_mask_is_no_narrower_than_its_recordings() -> None:
 # Configurations.
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"conv_dim": (6, 8, 9)}, "conv_dim .* conv_stride .* conv_kernel"),
-        ({"conv_dim": (), "conv_stride": (), "conv_kernel": ()}, "one number for each convolution"),
-        ({"conv_stride": (4, 0)}, "conv_stride .* at least 1"),
-        ({"feat_extract_norm": "batch"}, "'batch' is not supported; use 'group' or 'layer'"),
-        ({"num_attention_heads": 5}, "num_attention_heads 5 must divide hidden_size 12"),
-        ({"num_conv_pos_embedding_groups": 8}, "num_conv_pos_embedding_groups 8 must divide"),
-        ({"adapter_attn_dim": 16}, "adapter_attn_dim 16 is not supported"),
-        ({"add_adapter": True, "adapter_kernel_size": 5}, "adapter_kernel_size 5 is not supported"),
-        ({"add_adapter": True, "adapter_stride": 0}, "adapter_stride 0"),
-        ({"feat_extract_activation": "snake"}, "unknown activation 'snake'"),
-        ({"hidden_act": "snake"}, "unknown activation 'snake'"),
-    ],
-)
-def test_a_configuration_that_cannot_be_is_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        tiny_encoder(**fields)
-
-
-def test_a_squeeze_factor_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="squeeze_factor must be at least 1, got 0"):
-        tritone.SEWConfig(squeeze_factor=0)
-
-
 def test_a_configuration_keeps_what_it_does_not_know_and_counts_its_convolutions() -> None:
     config = tritone.HubertConfig(
         conv_stride=(4, 3), conv_dim=(6, 8), conv_kernel=(8, 5), num_feat_extract_layers=7, something_new=3
