@@ -98,15 +98,6 @@ def test_a_configuration_keeps_what_it_does_not_know_and_counts_its_convolutions
     assert tritone.HubertConfig.from_dict(config.to_dict()) == config
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_auto_class_knows_the_family(family: str, tmp_path: Path) -> None:
-    model = tiny_encoder(family)
-    model.save_pretrained(tmp_path)
-    config = tritone.AutoConfig.from_pretrained(tmp_path)
-    assert type(config).__name__ == f"{family}Config"
-    assert config.to_dict() == model.config.to_dict()
-
-
 # Weights.
 
 
@@ -175,11 +166,16 @@ def test_tensors_of_pretraining_are_left_out_and_a_head_alone_warned_of(tmp_path
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("family", "fields"), [("Wav2Vec2", {"do_stable_layer_norm": True}), ("SEWD", {})])
 @torch.no_grad()
-def test_half_precision_is_near_single(dtype: str, tmp_path: Path) -> None:
-    model = tiny_encoder(feat_extract_norm="layer", do_stable_layer_norm=True)
+def test_half_precision_is_near_single(
+    family: str, fields: dict[str, Any], dtype: str, tmp_path: Path
+) -> None:
+    model = tiny_encoder(family, feat_extract_norm="layer", **fields)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(tmp_path)
-    half = tritone.Wav2Vec2Model.from_pretrained(tmp_path, dtype=dtype)
+    half = type(model).from_pretrained(tmp_path, dtype=dtype)
     values = noise(300)[0][None]
     wanted, given = model(values).last_hidden_state, half(values).last_hidden_state
     assert given.dtype == half.dtype
@@ -187,25 +183,6 @@ def test_half_precision_is_near_single(dtype: str, tmp_path: Path) -> None:
 
 
 # Training.
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_loss_goes_down(family: str) -> None:
-    model = tiny_encoder(family, feat_proj_dropout=0.1).train()
-    head = torch.nn.Linear(12, 4)
-    optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=5e-3)
-    values, mask = padded(noise(300, 222, 260, 180))
-    tokens = model.token_mask(mask)[..., None]
-    losses = []
-    for _ in range(40):
-        hidden = model(values, mask).last_hidden_state
-        logits = head((hidden * tokens).sum(1) / tokens.sum(1))
-        loss = torch.nn.functional.cross_entropy(logits, torch.arange(4))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
 
 
 def test_every_parameter_learns_and_a_frozen_feature_encoder_does_not() -> None:
