@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from text_families import SIZES, classifier, make, packed, tokens
+from text_families import CLASSIFIERS, classifier, make, packed, tokens
 from training import assert_each_dropout_draws
 
 import tritone
@@ -156,7 +156,7 @@ def test_a_language_models_checkpoint_gets_a_fresh_head_and_says_so(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("family", SIZES)
+@pytest.mark.parametrize("family", CLASSIFIERS)
 @torch.no_grad()
 def test_packed_texts_of_half_precision_have_float32_logits_near_those_of_single(
     family: str, dtype: torch.dtype

@@ -18,6 +18,27 @@ import tritone
 
 WORDS = "zero one two three four five six seven eight nine the quick brown fox jumps over lazy dogs and cats"
 LANGUAGES = ["pt", "fr", "ru", "nl", "ro", "it", "es", "de"]
+SPEECH_TO_TEXT: dict[str, Any] = {
+    "vocab_size": 40,
+    "d_model": 24,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "conv_channels": 32,
+    "max_source_positions": 200,
+    "max_target_positions": 64,
+}
+BERT: dict[str, Any] = {
+    "vocab_size": 40,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 36,
+    "max_position_embeddings": 24,
+}
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]
 
 
@@ -35,20 +56,7 @@ def waveform(seed: int, rate: int = 16_000) -> np.ndarray:
 
 def tiny_speech_to_text_config(**changes: Any) -> tritone.Speech2TextConfig:
     """Two layers of width 24 on each half, 200 encoder and 64 decoder positions."""
-    sizes = {
-        "vocab_size": 40,
-        "d_model": 24,
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 48,
-        "decoder_ffn_dim": 48,
-        "conv_channels": 32,
-        "max_source_positions": 200,
-        "max_target_positions": 64,
-    }
-    return tritone.Speech2TextConfig(**{**sizes, **changes})
+    return tritone.Speech2TextConfig(**{**SPEECH_TO_TEXT, **changes})
 
 
 def tiny_wav2vec2_config(config_class: Any = None, **changes: Any) -> Any:
@@ -70,15 +78,7 @@ def tiny_wav2vec2_config(config_class: Any = None, **changes: Any) -> Any:
 
 def tiny_bert_config(**changes: Any) -> tritone.BertConfig:
     """Two layers of width 24 with three heads, 24 positions."""
-    sizes = {
-        "vocab_size": 40,
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 3,
-        "intermediate_size": 36,
-        "max_position_embeddings": 24,
-    }
-    return tritone.BertConfig(**{**sizes, **changes})
+    return tritone.BertConfig(**{**BERT, **changes})
 
 
 def seeded(model_class: Any, *args: Any, seed: int = 0, init: Callable[[Any], Any] | None = None) -> Any:
@@ -97,6 +97,14 @@ def seeded(model_class: Any, *args: Any, seed: int = 0, init: Callable[[Any], An
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 init(parameter)
+    return model.eval()
+
+
+def add_noise(model: Any, deviation: float) -> Any:
+    """Add noise to every parameter, so that each matters; returns the model in evaluation mode."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(deviation * torch.randn_like(parameter))
     return model.eval()
 
 

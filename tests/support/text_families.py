@@ -89,6 +89,19 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+SIZES["MBart"] = SIZES["Bart"]
+SIZES["Speech2Text2"] = {
+    "vocab_size": 29,
+    "max_target_positions": 40,
+    "d_model": 24,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 3,
+    "decoder_ffn_dim": 20,
+    "dropout": 0.0,
+}
+CLASSIFIERS = ("Albert", "Bart", "Bert", "DistilBert", "GPT2", "GPTNeo", "Roberta", "T5", "XLNet")
+
+
 def make(family: str, kind: str, **fields: Any) -> Any:
     """A family's model in evaluation mode, of its class of this kind, such as "ForSequenceClassification"."""
     torch.manual_seed(0)

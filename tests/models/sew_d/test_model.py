@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from factories import add_noise
 from waveform_encoders import NO_CHANCE, noise, packed, padded, tiny_encoder
 
 import tritone
@@ -12,11 +13,7 @@ from tritone.kernels.runtime.launch import recorded
 
 
 def made(**fields: Any) -> Any:
-    model = tiny_encoder("SEWD", **fields)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
+    return add_noise(tiny_encoder("SEWD", **fields), 0.3)
 
 
 @pytest.mark.parametrize("squeeze_factor", [1, 2, 3])

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from factories import add_noise
 from torch import Tensor
 from training import train
 
@@ -39,10 +40,7 @@ def build(**fields: Any) -> Speech2TextForConditionalGeneration:
     """A model in evaluation mode with weights at which everything matters; no dropout unless asked for."""
     torch.manual_seed(0)
     model = Speech2TextForConditionalGeneration(Speech2TextConfig(**{**SIZES, "dropout": 0.0, **fields}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model.eval()
+    return add_noise(model, 0.3)
 
 
 @pytest.fixture(scope="module")

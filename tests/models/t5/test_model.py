@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from factories import add_noise
 from text_families import SIZES, classifier, packed, text
 from torch import Tensor
 
@@ -15,11 +16,7 @@ from tritone.models.t5.model import T5ForSequenceClassification, T5Model
 
 def build(family: str, **fields: Any) -> Any:
     """A classifier with weights at which everything matters."""
-    model = classifier(family, **fields)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model
+    return add_noise(classifier(family, **fields), 0.2)
 
 
 @pytest.fixture(params=["T5", "Bart"])
