@@ -38,26 +38,6 @@ def test_each_family_is_a_text_decoder_by_its_model_type(family: str, tmp_path: 
     assert found.load("text_decoder") is type(model)
 
 
-def test_names_are_a_checkpoints() -> None:
-    names = {family: set(build(family, decoder_layers=1).state_dict()) for family in FAMILIES}
-    layer = {
-        f"model.decoder.layers.0.{part}.{kind}"
-        for part in (
-            *(f"{which}.{name}_proj" for which in ("self_attn", "encoder_attn") for name in "qkv"),
-            *(f"{which}.out_proj" for which in ("self_attn", "encoder_attn")),
-            *("self_attn_layer_norm", "encoder_attn_layer_norm", "fc1", "fc2", "final_layer_norm"),
-        )
-        for kind in ("weight", "bias")
-    }
-    tables = {"model.decoder.embed_tokens.weight", "lm_head.weight"}
-    assert names["Speech2Text2"] == layer | tables
-    tables |= {"model.decoder.embed_positions.weight"}
-    tables |= {f"model.decoder.layernorm_embedding.{kind}" for kind in ("weight", "bias")}
-    assert names["Bart"] == layer | tables
-    tables |= {f"model.decoder.layer_norm.{kind}" for kind in ("weight", "bias")}
-    assert names["MBart"] == layer | tables
-
-
 def test_the_generation_contract_tells_sizes_and_the_longest_sequence(family: str) -> None:
     limit = "max_target_positions" if family == "Speech2Text2" else "max_position_embeddings"
     model = build(family, **{limit: 17})

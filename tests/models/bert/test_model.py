@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from loops import finish
 from safetensors.torch import load_file, save_file
 from text_families import BERT
 from torch import Tensor
@@ -16,7 +17,7 @@ from tritone.models.bert.config import BertConfig
 from tritone.models.bert.model import BertLMHeadModel, BertModel
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.model_protocol import Task
-from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
+from tritone.scheduler.request import GenerationOptions, Request
 from tritone.scheduler.runner import ModelRunner
 
 DECODER = {**BERT, "is_decoder": True, "add_cross_attention": True}
@@ -199,13 +200,8 @@ def transcripts(model: Any, *, pages: int = 64) -> list[tuple[int, ...]]:
     for index, (beams, count) in enumerate(((1, 7), (2, 3))):
         options = GenerationOptions(max_length=8, num_beams=beams, decoder_start_token_id=3)
         loop.submit(Request(index, encoded(1, count)[0].to(model.device), options))
-    told = {}
-    while loop.has_work:
-        for event in loop.step():
-            if isinstance(event, RequestOutput):
-                assert event.error is None
-                told[event.request_id] = event.hypotheses[0].token_ids
-    return [told[index] for index in sorted(told)]
+    outputs = finish(loop)
+    return [outputs[index].hypotheses[0].token_ids for index in sorted(outputs)]
 
 
 def test_kernels_tell_the_same(kernels_on: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from factories import add_noise
-from waveform_encoders import NO_CHANCE, noise, packed, padded, tiny_encoder
+from waveform_encoders import NO_CHANCE, noise, padded, tiny_encoder
 
 import tritone
 from tritone.kernels.runtime.launch import recorded
@@ -14,20 +14,6 @@ from tritone.kernels.runtime.launch import recorded
 
 def made(**fields: Any) -> Any:
     return add_noise(tiny_encoder("SEWD", **fields), 0.3)
-
-
-@pytest.mark.parametrize("squeeze_factor", [1, 2, 3])
-@torch.no_grad()
-def test_packed_waveforms_give_what_a_padded_batch_gives(squeeze_factor: int) -> None:
-    model, rows = made(squeeze_factor=squeeze_factor), noise(300, 151, 222)
-    values, mask = padded(rows)
-    output = model(values, mask, output_hidden_states=True, output_attentions=True)
-    hidden, cu_tokens = model.forward_packed(*packed(rows))
-    assert cu_tokens.diff().tolist() == [model.length(len(row)) for row in rows]
-    assert torch.equal(hidden, output.last_hidden_state[model.token_mask(mask)])
-    squeezed = model.feature_extractor.length(300) // squeeze_factor
-    assert [list(state.shape) for state in output.hidden_states] == [[3, squeezed, 12]] * 3
-    assert [list(weight.shape) for weight in output.attentions] == [[3, 3, squeezed, squeezed]] * 2
 
 
 def test_terms_may_be_named_in_one_string_or_none() -> None:

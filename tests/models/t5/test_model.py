@@ -34,26 +34,6 @@ def test_the_feed_forward_part_goes_by_one_name(given: str, activation: str, gat
     assert T5Config.from_dict(config.to_dict()) == config
 
 
-def test_names_are_a_checkpoints() -> None:
-    names = set(build("T5", num_layers=2, num_decoder_layers=1, feed_forward_proj="gated-gelu").state_dict())
-    attention = {f"{part}.weight" for part in "qkvo"}
-    dense = {"layer_norm.weight", *(f"DenseReluDense.{name}.weight" for name in ("wi_0", "wi_1", "wo"))}
-    own = {"layer_norm.weight", *(f"SelfAttention.{name}" for name in attention)}
-    bias = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-    encoder = {f"block.{block}.layer.0.{name}" for block in (0, 1) for name in own}
-    encoder |= {f"block.{block}.layer.1.{name}" for block in (0, 1) for name in dense}
-    decoder = {f"block.0.layer.0.{name}" for name in own} | {f"block.0.layer.2.{name}" for name in dense}
-    decoder |= {f"block.0.layer.1.EncDecAttention.{name}" for name in attention}
-    decoder |= {"block.0.layer.1.layer_norm.weight"}
-    common = {bias, "embed_tokens.weight", "final_layer_norm.weight"}
-    expected = {f"transformer.encoder.{name}" for name in encoder | common}
-    expected |= {f"transformer.decoder.{name}" for name in decoder | common}
-    expected |= {
-        f"classification_head.{part}.{kind}" for part in ("dense", "out_proj") for kind in ("weight", "bias")
-    }
-    assert names == expected | {"transformer.shared.weight"}
-
-
 def test_fresh_weights_are_spread_as_t5_needs_them() -> None:
     torch.manual_seed(0)
     sizes = {

@@ -21,17 +21,6 @@ FAMILIES = ["Wav2Vec2", "Hubert", "UniSpeech", "UniSpeechSat", "SEW", "SEWD"]
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_packed_waveforms_give_what_a_padded_batch_gives(family: str) -> None:
-    model, rows = tiny_encoder(family), noise(300, 151, 222)
-    values, mask = padded(rows)
-    batch = model(values, mask).last_hidden_state
-    hidden, cu_tokens = model.forward_packed(*packed(rows))
-    assert cu_tokens.diff().tolist() == [model.length(len(row)) for row in rows]
-    assert torch.equal(hidden, batch[model.token_mask(mask)])
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@torch.no_grad()
 def test_the_shortest_recording_gives_a_token_and_a_shorter_one_is_refused(family: str) -> None:
     model = tiny_encoder(family)
     least = next(samples for samples in range(100) if _has_tokens(model, samples))
