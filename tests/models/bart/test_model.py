@@ -1,4 +1,4 @@
-"""BART's, MBart's and Speech2Text2's decoders: configurations, checkpoints' names, and training."""
+"""BART's, MBart's and Speech2Text2's decoders: limits, ties, labels, dropout and training."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""SEW-D by itself: options, cached positions, training, kernels, and refused configurations."""
+"""SEW-D by itself: terms of attention, cached positions, training and kernels."""
 
 import copy
 from typing import Any
