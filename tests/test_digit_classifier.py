@@ -22,7 +22,7 @@ needs_recordings = pytest.mark.skipif(
 
 
 def script(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "examples" / "train_digit_classifier.py", "--data", DATA, *arguments]
+    command = [sys.executable, ROOT / "examples" / "training" / "train_digit_classifier.py", "--data", DATA, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, timeout=300, env=environment

@@ -1,13 +1,13 @@
 """Train the Speech2Text model that comes with Tritone: strings of spoken English digits.
 
-    python examples/train_digits.py --data ../shared/data/fsdd --out models/digits
+    python examples/training/train_digits.py --data ../shared/data/fsdd --out models/digits
 
 `--data` holds train/ and test/ of the Free Spoken Digit Dataset (CC BY-SA 4.0,
 github.com/Jakobovski/free-spoken-digit-dataset), files named {digit}_{speaker}_{index}.wav. With
 `--leave-out SPEAKER` that speaker is kept out of the training and the model is measured on their recordings.
 `--start-from FOLDER` goes on from a model, without the ramp of the augmentation; `--strength` is how much of
 that there is. `--evaluate FOLDER` measures a model without training. The last line printed is JSON. The
-commands that made the shipped model are in models/digits/README.md, their logs in examples/digits_training/.
+commands that made the shipped model are in models/digits/README.md, their logs in examples/training/digits_training/.
 
 Four losses: the model's own; CTC on the encoder; and, since the joins are known, which digit each encoder
 position hears, and minus the log of the cross-attention mass on the frames of the digit to be written.
@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default_data = Path(__file__).resolve().parents[1] / "../shared/data/fsdd"
+    default_data = Path(__file__).resolve().parents[2] / "../shared/data/fsdd"
     parser.add_argument("--data", type=Path, default=default_data, help="folder with train/ and test/")
     parser.add_argument("--out", type=Path, default=Path("digits"), help="folder for the model and the plot")
     parser.add_argument("--leave-out", metavar="SPEAKER", help="train without this speaker, measure on them")
@@ -204,7 +204,7 @@ def all_losses(
 
 
 def places(spans: Tensor, positions: int) -> Tensor:
-    """Where each label is heard: bool [batch, tokens, positions]; nowhere where unknown."""
+    """Encoder positions that hear each label, bool [batch, tokens, positions]; none where unknown."""
     first = torch.arange(positions) * 4  # four frames a position
     return (first + 2 >= spans[..., :1]) & (first - 2 < spans[..., 1:])
 

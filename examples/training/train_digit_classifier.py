@@ -1,6 +1,6 @@
 """Train the classifier of recordings that comes with Tritone: one spoken English digit, ten labels.
 
-    python examples/train_digit_classifier.py --data ../shared/data/fsdd --out models/digit_classifier
+    python examples/training/train_digit_classifier.py --data ../shared/data/fsdd --out models/digit_classifier
 
 `--data` holds train/ and test/ of the Free Spoken Digit Dataset (CC BY-SA 4.0,
 github.com/Jakobovski/free-spoken-digit-dataset), files named {digit}_{speaker}_{index}.wav. A small
@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default_data = Path(__file__).resolve().parents[1] / "../shared/data/fsdd"
+    default_data = Path(__file__).resolve().parents[2] / "../shared/data/fsdd"
     parser.add_argument("--data", type=Path, default=default_data, help="folder with train/ and test/")
     parser.add_argument("--out", type=Path, default=Path("digit_classifier"), help="folder for the model")
     parser.add_argument("--plots", type=Path, help="folder for the plots; that of the model by default")
@@ -202,11 +202,11 @@ def recordings_to_measure(arguments: argparse.Namespace) -> list[Path]:
 
 
 class Confusion:
-    """How often each digit was heard as which.
+    """Confusion matrix of the ten digits.
 
     Args:
-        counts: [10, 10], digits that were said by digits that were heard.
-        by_speaker: of each speaker how many were right, of how many.
+        counts: [10, 10], digits spoken by digits recognized.
+        by_speaker: correct and all recordings of each speaker.
     """
 
     def __init__(self, counts: np.ndarray, by_speaker: dict[str, tuple[int, int]]) -> None:
