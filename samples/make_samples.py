@@ -1,4 +1,4 @@
-"""Make the recordings of this folder with espeak-ng: digits in several voices, file formats and rates.
+"""Synthesize the recordings of this folder with espeak-ng: digits in several voices, file formats and rates.
 
 python samples/make_samples.py
 
@@ -23,6 +23,8 @@ import soxr
 
 @dataclass(frozen=True)
 class Sample:
+    """A recording to synthesize."""
+
     name: str
     text: str
     voice: str
@@ -62,7 +64,7 @@ def speak(sample: Sample) -> np.ndarray:
     audio = np.clip(soxr.resample(audio, rate, sample.sampling_rate), -1, 1)
     if not sample.stereo:
         return audio
-    # Nearer to the left microphone: the right one hears it later and fainter.
+    # A source nearer to the left microphone reaches the right one later and fainter.
     delay = sample.sampling_rate // 2_000
     return np.stack([audio, 0.6 * np.pad(audio, (delay, 0))[: len(audio)]], axis=1)
 
