@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 import soxr
 
-# Rates and pitches lie off the grid of examples/training/digits_data.py (tens and fives): none was trained on.
+# Rates and pitches off the grid of examples/training/digits_data.py (tens and fives): none was trained on.
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which cases are run."""
+"""Suites of cases: all, quick, and tiny for the interpreter."""
 
 from collections.abc import Iterator
 
@@ -21,17 +21,17 @@ from .layer_cases import linears, norms
 
 
 def all_cases() -> list[Case]:
-    """For a GPU, those that the goals need first."""
+    """All cases for a GPU, the goals' first."""
     return list(_goals()) + list(_others())
 
 
 def quick_cases() -> list[Case]:
-    """One of each, for a first look."""
+    """One case of each kernel, for a first look."""
     return list(each_once(real(SMALL, 32), real(WAV2VEC2, 32)))
 
 
 def tiny_cases() -> list[Case]:
-    """One of each, for the interpreter."""
+    """One case of each kernel, for the interpreter."""
     return list(each_once(tiny(TINY), tiny(TINY_WAV2VEC2)))
 
 

@@ -80,7 +80,7 @@ def test_no_round_begins_that_would_not_end_in_time(cpu, monkeypatch, capsys):
     monkeypatch.setattr(cpu.time, "perf_counter", lambda: now)
     scale = cpu.Scale(0.5, 1.5, 10, (4, 8), 1, ("float32",), 3, 4, 30)
     recordings = cpu.Wav2Vec2CTC(tiny=True).items(scale)
-    (timed,) = cpu.take_turns({"one": run}, recordings, scale, 3).values()
+    (timed,) = cpu.alternate({"one": run}, recordings, scale, 3).values()
     assert ran == [4, 10, 10]  # 34 seconds would have been the third
     assert timed.seconds == [10, 10]
     assert "2 of 3 rounds" in capsys.readouterr().out

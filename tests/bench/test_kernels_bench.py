@@ -174,7 +174,7 @@ def test_results_are_written_as_json_table_and_plot(bench, peaks, tmp_path):
 
 
 def test_every_call_is_right_on_tiny_shapes(bench, dtype, kernels_on):
-    stage = bench["cases"].Stage(torch.device(kernels_on), dtype, 2)
+    stage = bench["cases"].Setup(torch.device(kernels_on), dtype, 2)
     lines = [
         line for case in bench["suite"].tiny_cases() for line in bench["kernels"].compare_all(case, stage)
     ]
@@ -190,8 +190,8 @@ def test_a_wrong_or_unwritten_output_is_refused(bench, kernels_on):
     wanted = torch.ones(4, 3, device=kernels_on)
 
     def check(run):
-        contestant = cases.Contestant(run, lambda out: out)
-        return kernels.checked(contestant, cases.Prepared(contestant, {}, wanted, 1e-3))
+        prepared = cases.Prepared.of(run, lambda out: out, wanted, 1e-3)
+        return kernels.checked(prepared.ours, prepared)
 
     assert check(lambda copy: wanted * (1 + 1e-4)) == pytest.approx(1e-4, rel=1e-2)
     with pytest.raises(kernels.WrongOutputError, match=r"error 1\.00e-02, allowed 1e-03"):
@@ -219,7 +219,7 @@ def test_a_whole_run_with_invented_times(bench, peaks, kernels_on, tmp_path, mon
     kernels = bench["kernels"]
     monkeypatch.setattr(kernels, "DTYPE", torch.float16)
     monkeypatch.setattr(kernels, "CACHE", 1)  # one copy of the inputs
-    monkeypatch.setattr(kernels, "timed", lambda contestant, copies, graph, milliseconds=40: 1e-5)
+    monkeypatch.setattr(kernels, "timed", lambda implementation, copies, graph, milliseconds=40: 1e-5)
     cases = bench["suite"].tiny_cases()
     late = time.monotonic() + 300
     assert kernels.run_all(cases, peaks, torch.device(kernels_on), late, tmp_path) == 0

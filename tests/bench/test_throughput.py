@@ -238,19 +238,19 @@ def test_utilization_is_the_mean_without_what_was_before(bench):
 
 
 def test_batches_are_sorted_and_a_few_of_them_lie_all_over(bench, recordings):
-    contestants = bench["contestants"]
-    batches = contestants.sorted_batches(recordings.lasting([3.0, 1.0, 5.0, 2.0, 4.0]), 2)
+    recognizers = bench["recognizers"]
+    batches = recognizers.sorted_batches(recordings.lasting([3.0, 1.0, 5.0, 2.0, 4.0]), 2)
     assert [[one.seconds for one in batch] for batch in batches] == [[1.0, 2.0], [3.0, 4.0], [5.0]]
-    assert contestants.spread(1) == [0]
-    assert contestants.spread(8)[:3] == [4, 2, 6]
+    assert recognizers.spread(1) == [0]
+    assert recognizers.spread(8)[:3] == [4, 2, 6]
     for count in (2, 3, 7, 64):
-        assert sorted(contestants.spread(count)) == list(range(count))
+        assert sorted(recognizers.spread(count)) == list(range(count))
 
 
 def test_results_of_another_length_are_no_results(bench):
-    bench["contestants"].check_lengths([3, 4], [3, 4])
+    bench["recognizers"].check_lengths([3, 4], [3, 4])
     with pytest.raises(RuntimeError, match="the first has 5 tokens, not 4"):
-        bench["contestants"].check_lengths([3, 5], [3, 4])
+        bench["recognizers"].check_lengths([3, 5], [3, 4])
 
 
 def test_without_transformers_its_turn_is_left_out_by_name(bench):
@@ -259,7 +259,7 @@ def test_without_transformers_its_turn_is_left_out_by_name(bench):
             raise ImportError("No module named 'transformers'")
 
     findings = bench["throughput_report"].Findings({}, "small")
-    found = bench["throughput"].time_peers(Stage(), findings, 0.0, size="small", way="features", beams=5)
+    found = bench["throughput"].time_peers(Stage(), findings, 0.0, size="small", source="features", beams=5)
     assert found == []
     assert findings.left_out == [
         "transformers, small, from features, 5 beams: No module named 'transformers'"
@@ -298,7 +298,7 @@ def test_time_that_a_part_did_not_need_goes_to_those_after_it(bench, monkeypatch
 
 
 def test_the_table_takes_transformers_at_its_best_and_says_what_was_not_measured(bench):
-    report, run = bench["throughput_report"], bench["contestants"].Run(12_300.0, 41_820, 1000, 2.0)
+    report, run = bench["throughput_report"], bench["recognizers"].Run(12_300.0, 41_820, 1000, 2.0)
     spent = bench["timeline"].Spent(wall=2.0, encode=1.0, decode=0.8, host=0.3, busy=0.85)
     peers = (
         report.Peer(16, 100.0, 1, 64),
