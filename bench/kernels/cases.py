@@ -18,11 +18,6 @@ Call = Callable[[int], Any]  # given the index of one of the rotating copies of 
 Part = Callable[[Any], Tensor]  # of an output, the part that is compared
 
 
-def last_rows(count: int) -> Part:
-    """The last rows of a packed output."""
-    return lambda out: out[-count:]
-
-
 def last_padded(count: int) -> Part:
     """The last sequence's rows of a padded output [n, longest, ...]."""
     return lambda out: out[-1, :count]
@@ -69,9 +64,9 @@ class Prepared:
     missing: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, run: Call, part: Part, wanted: Tensor, error: float) -> Self:
-        """The kernel, yet without peers."""
-        return cls(Implementation(run, part), wanted, error)
+    def of(cls, run: Call, wanted: Tensor, error: float, part: Part | None = None) -> Self:
+        """The kernel, yet without peers; `part` is by default the last rows, as many as `wanted` has."""
+        return cls(Implementation(run, part or (lambda out: out[-len(wanted) :])), wanted, error)
 
     def beside(
         self,

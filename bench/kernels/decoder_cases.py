@@ -24,7 +24,7 @@ from tritone.kernels.sampling.warping import warp, warp_reference
 from ..common.roofline import Work
 from ..common.shapes import Batch, Model
 from . import peers
-from .cases import HALF, Case, Prepared, Setup, last_rows
+from .cases import HALF, Case, Prepared, Setup
 
 
 def embed(model: Model, rows: int) -> Case:
@@ -37,7 +37,6 @@ def embed(model: Model, rows: int) -> Case:
         wanted = embedding_reference(ids, indices, table[0].double(), positions[0].double(), scale)
         return Prepared.of(
             lambda i: embedding(ids, indices, table[i], positions[i], scale),
-            lambda out: out,
             wanted,
             setup.error,
         ).beside("torch", lambda i: F.embedding(ids, table[i]) * scale + F.embedding(indices, positions[i]))
@@ -105,7 +104,7 @@ def _paged(batch: Batch, lengths: list[int], beams: int, *, own: bool) -> Case:
         def gathered(i: int) -> Tensor:
             return attend(i, peers.gather_pages(keys[i], cached), peers.gather_pages(values[i], cached))
 
-        prepared = Prepared.of(ours, lambda out: out[first:], wanted, setup.error)
+        prepared = Prepared.of(ours, wanted, setup.error)
         prepared.beside("SDPA, dense cache", lambda i: attend(i, dense[0][i], dense[1][i]))
         return prepared.beside("SDPA, gathered", gathered)
 
@@ -151,7 +150,7 @@ def _store(batch: Batch, rows: int, name: str) -> Case:
             return torch.cat([pool.flatten(0, 1)[positions] for pool in pair])
 
         wanted = torch.cat([rows[0] for rows in new]).float()
-        return Prepared.of(ours, part, wanted, 0.0).beside("torch, indexed", indexed)
+        return Prepared.of(ours, wanted, 0.0, part).beside("torch, indexed", indexed)
 
     work = Work(0, HALF * 4 * rows * model.width + 8 * rows)
     return Case("kv_cache", model.name, batch.size, f"{name}, {rows:,} rows", work, prepare, graph=True)
@@ -161,7 +160,6 @@ def choices(model: Model, requests: int) -> Iterator[Case]:
     """The next tokens of a step from its float32 logits: greedy, sampled, and beam search with five."""
     vocabulary, beams = model.vocabulary, 5
     few = slice(-16, None)
-    end = last_rows(16)
 
     def case(shape: str, rows: int, written: int, prepare: Callable[[Setup], Prepared]) -> Case:
         # Each number is read, compared, and its exponential added up; where rows are written, once more.
@@ -187,14 +185,14 @@ def choices(model: Model, requests: int) -> Iterator[Case]:
             best = scores[i].log_softmax(-1).max(-1)
             return best.indices, best.values
 
-        ours = Prepared.of(lambda i: greedy(scores[i]), part, wanted, 1e-5)
+        ours = Prepared.of(lambda i: greedy(scores[i]), wanted, 1e-5, part)
         return ours.beside("log_softmax + max", peer)
 
     def one_draw(setup: Setup) -> Prepared:
         scores, keys = scores_of(setup, requests), keys_of(setup)
         wanted = categorical_reference(scores[0][few].double(), *(key[few] for key in keys)).double()
         # torch's draws are others: the check is that they are tokens.
-        return Prepared.of(lambda i: categorical(scores[i], *keys), end, wanted, 0.0).beside(
+        return Prepared.of(lambda i: categorical(scores[i], *keys), wanted, 0.0).beside(
             "softmax + multinomial",
             lambda i: torch.multinomial(scores[i].softmax(-1), 1),
             lambda out: ((out >= 0) & (out < vocabulary)).sum(0, keepdim=True),
@@ -206,13 +204,13 @@ def choices(model: Model, requests: int) -> Iterator[Case]:
         scores = scores_of(setup, requests)
         options = {"temperature": 0.7, "top_k": 50, "top_p": 0.9}
         wanted = warp_reference(scores[0][few].double(), **options).exp()  # removed tokens are -inf
-        ours = Prepared.of(lambda i: warp(scores[i], **options), lambda out: out[few].exp(), wanted, 1e-4)
+        ours = Prepared.of(lambda i: warp(scores[i], **options), wanted, 1e-4, lambda out: out[few].exp())
         return ours.beside("torch, sorted", lambda i: warp_reference(scores[i], **options))
 
     def log_probabilities(setup: Setup) -> Prepared:
         scores = scores_of(setup, requests)
         wanted = scores[0][few].double().log_softmax(-1)
-        ours = Prepared.of(lambda i: log_softmax(scores[i]), end, wanted, 1e-5)
+        ours = Prepared.of(lambda i: log_softmax(scores[i]), wanted, 1e-5)
         return ours.beside("log_softmax", lambda i: scores[i].log_softmax(-1))
 
     def best_candidates(setup: Setup) -> Prepared:
@@ -228,7 +226,7 @@ def choices(model: Model, requests: int) -> Iterator[Case]:
             total = scores[i].log_softmax(-1) + running[:, None]
             return total.view(requests, beams * vocabulary).topk(2 * beams).values
 
-        ours = Prepared.of(lambda i: find(scores[i], 2 * beams)[0], last_rows(3), wanted, 1e-5)
+        ours = Prepared.of(lambda i: find(scores[i], 2 * beams)[0], wanted, 1e-5)
         return ours.beside("log_softmax + topk", peer)
 
     def drawn_candidates(setup: Setup) -> Prepared:
@@ -246,7 +244,7 @@ def choices(model: Model, requests: int) -> Iterator[Case]:
         def draw(function: Callable[..., tuple[Tensor, Tensor]], i: int) -> Tensor:
             return function(scores[i], 2 * beams, *keys, running=running, beams=beams)[0]
 
-        ours = Prepared.of(partial(draw, draw_candidates), last_rows(3), wanted, 1e-5)
+        ours = Prepared.of(partial(draw, draw_candidates), wanted, 1e-5)
         return ours.beside("torch, Gumbel + topk", partial(draw, draw_candidates_reference), graph=False)
 
     yield case(f"greedy, of {vocabulary:,}", requests, 0, best_token)

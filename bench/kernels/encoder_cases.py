@@ -20,7 +20,7 @@ from tritone.kernels.pooling.mean_pool import mean_pool, mean_pool_reference
 from ..common.roofline import Work
 from ..common.shapes import Batch
 from . import peers
-from .cases import HALF, Case, Prepared, Setup, last_alone, last_channels, last_padded, last_rows
+from .cases import HALF, Case, Prepared, Setup, last_alone, last_channels, last_padded
 
 MEL_BINS, CONV_KERNEL = 80, 5
 
@@ -38,7 +38,7 @@ def filter_bank(batch: Batch) -> Case:
         wanted = last_alone(fbank_reference, waveforms[0], batch.samples, dtype=torch.float64)
         count = len(wanted)
         # Rounding is 1e-4 of the frame's peak; a logarithm near 13 keeps all of that in four digits.
-        prepared = Prepared.of(lambda i: fbank(waveforms[i], cu_samples)[0], last_rows(count), wanted, 1e-3)
+        prepared = Prepared.of(lambda i: fbank(waveforms[i], cu_samples)[0], wanted, 1e-3)
         try:
             one = peers.torchaudio_fbank()
         except (ImportError, OSError) as error:
@@ -69,7 +69,7 @@ def cmvn(batch: Batch) -> Case:
         wanted = last_alone(utterance_cmvn_reference, features[0], batch.frames, dtype=torch.float64)
         many = [peers.padded(tensor, batch.frames) for tensor in features]
         mask = peers.mask_of(batch.frames, setup.device)
-        ours = Prepared.of(lambda i: utterance_cmvn(features[i], cu_frames), last_rows(last), wanted, 1e-4)
+        ours = Prepared.of(lambda i: utterance_cmvn(features[i], cu_frames), wanted, 1e-4)
         return ours.beside("torch, padded", lambda i: peers.normalized(many[i], mask), last_padded(last))
 
     size = frames * MEL_BINS
@@ -90,10 +90,7 @@ def conv(batch: Batch, layer: int) -> Case:
         wanted = last_alone(conv_subsample_reference, frames[0], lengths, weight, bias)
         many = [peers.channels_first(tensor, lengths) for tensor in frames]
         return Prepared.of(
-            lambda i: conv_subsample(frames[i], cu_frames, weight, bias)[0],
-            last_rows(len(wanted)),
-            wanted,
-            setup.error,
+            lambda i: conv_subsample(frames[i], cu_frames, weight, bias)[0], wanted, setup.error
         ).beside("conv1d + GLU", lambda i: peers.conv_glu(many[i], weight, bias), last_channels(len(wanted)))
 
     steps, size = sum(out_lengths), outputs * channels * CONV_KERNEL
@@ -123,7 +120,7 @@ def flash(batch: Batch, kind: str, *, causal: bool = False) -> Case:
             query, key, value = (tensors[i] for tensors in given)
             return flash_attention(query, key, value, cu, cu, causal=causal)
 
-        prepared = Prepared.of(ours, last_rows(last), wanted, setup.error).beside(
+        prepared = Prepared.of(ours, wanted, setup.error).beside(
             "SDPA, padded",
             lambda i: attend(*(tensors[i] for tensors in many), **hide),
             lambda out: out[-1].transpose(0, 1)[:last],
@@ -155,10 +152,7 @@ def groups(batch: Batch) -> Case:
         # Padding would change the statistics, so torch has a call for each utterance.
         alone = [peers.one_by_one(tensor, lengths) for tensor in hidden]
         return Prepared.of(
-            lambda i: group_norm(hidden[i], cu, channels, weight, bias),
-            last_rows(lengths[-1]),
-            wanted,
-            setup.error,
+            lambda i: group_norm(hidden[i], cu, channels, weight, bias), wanted, setup.error
         ).beside(
             "torch, one by one",
             lambda i: [F.group_norm(one, channels, weight, bias) for one in alone[i]],
@@ -189,10 +183,7 @@ def first_layer(batch: Batch) -> Case:
             return F.gelu(F.group_norm(F.conv1d(one, weight, stride=5), channels, *norm))
 
         return Prepared.of(
-            lambda i: normalized_conv(waveforms[i], cu_samples, *weights, **options)[0],
-            last_rows(len(wanted)),
-            wanted,
-            setup.error,
+            lambda i: normalized_conv(waveforms[i], cu_samples, *weights, **options)[0], wanted, setup.error
         ).beside(
             "torch, one by one",
             lambda i: [torch_alone(one) for one in alone[i]],
@@ -218,10 +209,7 @@ def waveform_layer(batch: Batch) -> Case:
         wanted = last_alone(waveform_conv_reference, hidden[0], lengths, weight, None, **options)
         many = [peers.channels_first(tensor, lengths) for tensor in hidden]
         return Prepared.of(
-            lambda i: waveform_conv(hidden[i], cu, weight, None, **options)[0],
-            last_rows(len(wanted)),
-            wanted,
-            setup.error,
+            lambda i: waveform_conv(hidden[i], cu, weight, None, **options)[0], wanted, setup.error
         ).beside(
             "conv1d + GELU, padded",
             lambda i: F.gelu(F.conv1d(many[i], weight, stride=2)),
@@ -257,7 +245,6 @@ def positional(batch: Batch) -> Case:
 
         return Prepared.of(
             lambda i: positional_conv(hidden[i], cu, weight, bias, residual=hidden[i], **options),
-            last_rows(last),
             wanted,
             setup.error,
         ).beside("conv1d + GELU, padded", lambda i: torch_padded(many[i]), last_channels(last))
@@ -279,7 +266,7 @@ def pool(batch: Batch) -> Case:
         wanted = last_alone(mean_pool_reference, hidden[0], lengths, dtype=torch.float64)
         many = [peers.padded(tensor, lengths) for tensor in hidden]
         mask = peers.mask_of(lengths, setup.device)
-        ours = Prepared.of(lambda i: mean_pool(hidden[i], cu), last_rows(1), wanted, setup.error)
+        ours = Prepared.of(lambda i: mean_pool(hidden[i], cu), wanted, setup.error)
         return ours.beside("torch, padded", lambda i: peers.pooled(many[i], mask))
 
     size = sum(lengths) * width
@@ -303,7 +290,7 @@ def positions(batch: Batch) -> Case:
         scale, few = model.width**0.5, 64
         wanted = add_positions_reference(hidden[0][-few:].double(), indices[-few:], table[0].double(), scale)
         return Prepared.of(
-            lambda i: add_positions(hidden[i], indices, table[i], scale), last_rows(few), wanted, setup.error
+            lambda i: add_positions(hidden[i], indices, table[i], scale), wanted, setup.error
         ).beside("torch", lambda i: hidden[i] * scale + F.embedding(indices, table[i]))
 
     work = Work(2 * rows * model.width, HALF * (2 * rows + max(batch.tokens)) * model.width + 8 * rows)

@@ -11,7 +11,7 @@ from tritone.kernels.norm.layer_norm import layer_norm, layer_norm_reference, rm
 
 from ..common.roofline import Work
 from ..common.shapes import Model
-from .cases import HALF, Case, Prepared, Setup, last_rows
+from .cases import HALF, Case, Prepared, Setup
 
 
 def linears(model: Model, sequences: int, rows: int, phase: str) -> Iterator[Case]:
@@ -51,7 +51,7 @@ def _linear(
         def ours(i: int) -> Tensor:
             return linear(hidden[i], weight[i], bias, activation=activation, residual=added[i], phase=phase)
 
-        prepared = Prepared.of(ours, last_rows(few), wanted, setup.error)
+        prepared = Prepared.of(ours, wanted, setup.error)
         if not residual:  # one more tensor to read, which cuBLAS alone would not have to
             prepared.beside("cuBLAS", lambda i: F.linear(hidden[i], weight[i], bias), wanted=plain)
         if residual or activation:
@@ -108,7 +108,7 @@ def _norm(model: Model, sequences: int, rows: int, name: str) -> Case:
         def part(out: Tensor | tuple[Tensor, Tensor]) -> Tensor:
             return torch.cat([one[-few:] for one in out]) if fused else out[-few:]
 
-        return Prepared.of(runs[0], part, wanted, setup.error).beside("torch", runs[1])
+        return Prepared.of(runs[0], wanted, setup.error, part).beside("torch", runs[1])
 
     work = Work((9 if fused else 8) * rows * width, HALF * (4 if fused else 2) * rows * width)
     shape = f"{rows:,} x {width:,}" + (", with residual" if fused else "")

@@ -190,7 +190,7 @@ def test_a_wrong_or_unwritten_output_is_refused(bench, kernels_on):
     wanted = torch.ones(4, 3, device=kernels_on)
 
     def check(run):
-        prepared = cases.Prepared.of(run, lambda out: out, wanted, 1e-3)
+        prepared = cases.Prepared.of(run, wanted, 1e-3, lambda out: out)
         return kernels.checked(prepared.ours, prepared)
 
     assert check(lambda copy: wanted * (1 + 1e-4)) == pytest.approx(1e-4, rel=1e-2)
