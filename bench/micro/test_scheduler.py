@@ -10,7 +10,7 @@ DEMAND = Demand(encode_tokens=300, decode_positions=64, hypotheses=1)
 
 
 def test_step_with_requests_that_join_and_leave(benchmark) -> None:
-    scheduler = Scheduler(num_pages=64 * RUNNING, num_rows=RUNNING, encode_budget=10**9)
+    scheduler = Scheduler(num_pages=64 * RUNNING, num_slots=RUNNING, encode_budget=10**9)
     ids = count()
     for _ in range(RUNNING):
         scheduler.add(next(ids), DEMAND)
@@ -29,7 +29,7 @@ def test_step_with_requests_that_join_and_leave(benchmark) -> None:
 
 
 def test_step_where_nothing_changes(benchmark) -> None:
-    scheduler = Scheduler(num_pages=64 * RUNNING, num_rows=RUNNING, encode_budget=10**9)
+    scheduler = Scheduler(num_pages=64 * RUNNING, num_slots=RUNNING, encode_budget=10**9)
     for request_id in range(RUNNING):
         scheduler.add(request_id, DEMAND)
     scheduler.schedule()

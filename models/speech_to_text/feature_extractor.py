@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ...kernels.features.fbank import fbank, frame_count, frame_sizes
+from ...kernels.features.fbank import FbankOptions, fbank, frame_count, frame_sizes
 from ...kernels.norm.utterance_cmvn import utterance_cmvn
 from ..core.batches import BatchFeature as BatchFeature
 from ..processors.feature_extractor import FeatureExtractor
@@ -16,19 +16,19 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
     """Log-mel features of mono recordings, normalized over each utterance.
 
     Args:
-        feature_size: kept for transformers; `num_mel_bins` alone decides.
+        feature_size: for transformers' files; without effect, `num_mel_bins` counts.
         sampling_rate: Hz, 8,000 to 48,000.
         num_mel_bins: features of a frame.
-        padding_value: what stands in padded frames.
+        padding_value: of padded frames.
         do_ceptral_normalize: normalize at all (transformers' spelling).
         normalize_means: to mean 0 over the utterance.
         normalize_vars: to standard deviation 1 over the utterance.
-        **kwargs: what transformers writes beside these: padding_side "right" and dither 0, the only values
+        **kwargs: further settings of transformers' files: padding_side "right" and dither 0, the only values
             supported, and names without effect.
 
     Raises:
-        ValueError: for a value that is not supported.
-        TypeError: for a setting that does not exist.
+        ValueError: a value that is not supported.
+        TypeError: a setting that does not exist.
     """
 
     model_input_names = ("input_features", "attention_mask")
@@ -71,7 +71,7 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
         """Frames of a recording of so many samples; 0 where it is shorter than one frame."""
         return frame_count(samples, self.sampling_rate)
 
-    def packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
+    def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Features of packed waveforms, on their device, without padding.
 
         Args:
@@ -79,12 +79,12 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
             cu_samples: int32 [n + 1].
 
         Returns:
-            (features float32 [frames, bins], cu_frames int32 [n + 1]); none for an utterance under 25 ms.
+            (features float32 [frames, bins], cu_frames int32 [n + 1]); no frame of an utterance under 25 ms.
         """
         if not waveforms.is_floating_point():
             raise ValueError(f"waveforms must be floats from -1 to 1, got {waveforms.dtype}")
         scaled, rate = waveforms * _KALDI_SCALE, self.sampling_rate
-        features, cu_frames = fbank(scaled, cu_samples, sampling_rate=rate, num_mel_bins=self.num_mel_bins)
+        features, cu_frames = fbank(scaled, cu_samples, FbankOptions(rate, self.num_mel_bins))
         if self.do_ceptral_normalize:
             features = utterance_cmvn(
                 features, cu_frames, normalize_means=self.normalize_means, normalize_vars=self.normalize_vars
