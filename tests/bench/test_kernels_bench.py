@@ -1,5 +1,5 @@
-"""The kernels' benchmark without a GPU: shapes, counts, report and plot from invented timings, and every
-call that it would time, compared once on tiny shapes."""
+"""The kernels' benchmark without a GPU: shapes, counts, report and plot from invented timings, and every call
+compared once on tiny shapes."""
 
 import json
 import math
@@ -280,7 +280,7 @@ def test_without_a_gpu_the_command_says_what_to_do(bench, capsys, monkeypatch):
 
 @pytest.mark.parametrize("failing", ["", "pytest", "tritone.kernels"])
 def test_the_script_for_a_gpu_goes_on_after_a_failure_and_ends_with_it(failing, tmp_path):
-    """With a python3 that only notes what it is asked for."""
+    """With a python3 that only records its arguments."""
     fake = tmp_path / "python3"
     fake.write_text(
         f'#!/bin/bash\necho "$*" >>{tmp_path}/calls\n'

@@ -25,7 +25,7 @@ def h200(bench):
 
 
 def quick(name: str, folder: Path, seconds: float = 60) -> str:
-    """What a smoke run prints."""
+    """Standard output of a smoke run."""
     command = [sys.executable, "-m", f"bench.engine.{name}", "--quick", "--device", "cpu", "--output", folder]
     if name != "decode_profile":
         command += ["--seconds", str(seconds)]
@@ -158,7 +158,7 @@ def test_beams_share_their_reads_and_not_their_arithmetic(bench, recordings):
     assert greedy.operations == pytest.approx(single[0].operations + single[1].operations)
 
 
-# Where the time went.
+# The time of each part.
 
 
 def test_time_is_counted_once_where_intervals_meet(bench):
@@ -196,7 +196,7 @@ def test_work_on_a_gpu_belongs_to_encoding_where_it_was_launched_inside_of_it(be
         kernel(80, 10, 2),
         launch(3, 3, thread=8),  # another thread at that time
         kernel(85, 15, 3),
-        kernel(200, 5, 99),  # nobody knows who launched it
+        kernel(200, 5, 99),  # of an unknown launch
     ]
     spent = spent_in_trace(events, wall=250e-6)
     assert spent.encode == pytest.approx(30e-6)
@@ -207,7 +207,7 @@ def test_work_on_a_gpu_belongs_to_encoding_where_it_was_launched_inside_of_it(be
     assert spent_in_trace([kernel(0, 1, 1)], 1.0) is None
 
 
-def test_calls_are_timed_on_the_object_alone_and_a_model_nobody_calls_gives_nothing(bench):
+def test_calls_are_timed_on_the_object_alone_and_a_model_without_calls_gives_nothing(bench):
     class Model:
         device = torch.device("cpu")
 
@@ -234,7 +234,7 @@ def test_utilization_is_the_mean_without_what_was_before(bench):
     assert mean("[N/A]\n" * 9) is None
 
 
-# transformers' turn.
+# transformers' runs.
 
 
 def test_batches_are_sorted_and_a_few_of_them_lie_all_over(bench, recordings):
@@ -253,13 +253,13 @@ def test_results_of_another_length_are_no_results(bench):
         bench["recognizers"].check_lengths([3, 5], [3, 4])
 
 
-def test_without_transformers_its_turn_is_left_out_by_name(bench):
-    class Stage:
+def test_without_transformers_its_runs_are_left_out_by_name(bench):
+    class Setup:
         def peer(self, size):
             raise ImportError("No module named 'transformers'")
 
     findings = bench["throughput_report"].Findings({}, "small")
-    found = bench["throughput"].time_peers(Stage(), findings, 0.0, size="small", source="features", beams=5)
+    found = bench["throughput"].time_peers(Setup(), findings, 0.0, size="small", source="features", beams=5)
     assert found == []
     assert findings.left_out == [
         "transformers, small, from features, 5 beams: No module named 'transformers'"
@@ -294,7 +294,7 @@ def test_time_that_a_part_did_not_need_goes_to_those_after_it(bench, monkeypatch
     assert clock.next_share() == 0
 
 
-# What is told.
+# The report.
 
 
 def test_the_table_takes_transformers_at_its_best_and_says_what_was_not_measured(bench):

@@ -75,7 +75,7 @@ def write_decoders(hub: Path) -> None:
 
 
 def write_speech_translation(hub: Path) -> None:
-    """wav2vec 2.0 with MBart, its tokenizer and special tokens, and with BART without either, as published."""
+    """wav2vec 2.0 with MBart, its tokenizer and special tokens; with BART, without either; as published."""
     folder = hub / "facebook/wav2vec2-xls-r-300m-en-to-15"
     folder.mkdir()
     sentencepiece.SentencePieceTrainer.train(

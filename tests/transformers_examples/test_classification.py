@@ -1,4 +1,3 @@
-
 """Examples of `AutoModelForSequenceClassification` and `AutoModelForAudioClassification`."""
 
 import shutil

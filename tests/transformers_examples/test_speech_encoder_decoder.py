@@ -1,4 +1,3 @@
-
 """Examples of SpeechEncoderDecoder: a speech encoder with a text decoder."""
 
 import shutil
