@@ -19,12 +19,19 @@ BINS = 80
 # Recordings are slices of one long noise: 20,000 separate ones would take 16 GB.
 NOISE_SECONDS = 180.0
 
+
+def _both(attention_heads: int, ffn_dim: int, **more: int) -> dict[str, int]:
+    """Sizes that encoder and decoder share, as fields of the configuration."""
+    shared = {"attention_heads": attention_heads, "ffn_dim": ffn_dim, **more}
+    return {f"{half}_{name}": value for half in ("encoder", "decoder") for name, value in shared.items()}
+
+
 # Speech2Text with 12 encoder and 6 decoder layers; "tiny" is for smoke runs.
 SIZES: dict[str, dict[str, int]] = {
     "small": {},
-    "medium": {"d_model": 512, "heads": 8, "ffn": 2048},
-    "large": {"d_model": 1024, "heads": 16, "ffn": 4096},
-    "tiny": {"d_model": 32, "heads": 2, "ffn": 64, "layers": 2, "conv_channels": 32, "vocab_size": 300},
+    "medium": {"d_model": 512, **_both(8, 2048)},
+    "large": {"d_model": 1024, **_both(16, 4096)},
+    "tiny": {"d_model": 32, **_both(2, 64, layers=2), "conv_channels": 32, "vocab_size": 300},
 }
 
 
@@ -96,13 +103,7 @@ class Recordings:
 
 def config_of(size: str) -> tritone.Speech2TextConfig:
     """The configuration of one of `SIZES`."""
-    given = dict(SIZES[size])
-    both = {"heads": "attention_heads", "ffn": "ffn_dim", "layers": "layers"}
-    for short, long in both.items():
-        if short in given:
-            value = given.pop(short)
-            given |= {f"encoder_{long}": value, f"decoder_{long}": value}
-    return tritone.Speech2TextConfig(**given)
+    return tritone.Speech2TextConfig(**SIZES[size])
 
 
 def build_model(

@@ -78,6 +78,7 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     scale = SMOKE if arguments.smoke else QUICK if arguments.quick else FULL
+    arguments.dtype = arguments.dtype or scale.dtypes
     model = MODELS[arguments.model](tiny=arguments.smoke)
     items = model.items(scale)
     about = about_machine(torch.device("cpu"))
@@ -87,13 +88,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.write(Path(folder))
         for beams in arguments.beams:
-            dtypes = arguments.dtype or scale.dtypes
-            runs = {
-                **tritone_runs(model, Path(folder), items, beams, dtypes, arguments.cost_of_invariance),
-                **peer_runs(
-                    model, Path(folder), len(items), beams, arguments.peer_dtype, arguments.as_they_come
-                ),
-            }
+            runs = tritone_runs(model, Path(folder), items, beams, arguments)
+            runs |= peer_runs(model, Path(folder), len(items), beams, arguments)
             timed = alternate(runs, items, scale, arguments.repeats or scale.repeats)
             results[f"{beams} beams"] = report(timed, model, model.amount(items), beams)
     if arguments.json:
@@ -128,37 +124,30 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def tritone_runs(
-    model: BenchModel,
-    folder: Path,
-    items: Sequence[Any],
-    beams: int,
-    dtypes: Sequence[str],
-    cost_of_invariance: bool,
+    model: BenchModel, folder: Path, items: Sequence[Any], beams: int, arguments: argparse.Namespace
 ) -> dict[str, Run]:
     """Tritone's runs by name; models are loaded here, outside the clock."""
     runs: dict[str, Run] = {}
-    for dtype in dtypes:
+    for dtype in arguments.dtype:
         engine = model.engine(folder, dtype, items, beams)
         run = partial(model.answers, engine, beams=beams)
         runs[f"tritone, {dtype}"] = run
-        if cost_of_invariance:
+        if arguments.cost_of_invariance:
             runs[f"tritone, {dtype}{VARIANT}"] = partial(without_invariance, run)
     return runs
 
 
 def peer_runs(
-    model: BenchModel, folder: Path, count: int, beams: int, dtypes: Sequence[str], as_they_come: bool
+    model: BenchModel, folder: Path, count: int, beams: int, arguments: argparse.Namespace
 ) -> dict[str, Run]:
     """transformers' runs by name, in batches of all sizes up to `count`."""
     runs: dict[str, Run] = {}
-    for dtype in dtypes:
+    for dtype in arguments.peer_dtype:
         theirs = model.peer(folder, dtype)
-        for size in model.batch_sizes:
-            if size > count:
-                continue
+        for size in (size for size in model.batch_sizes if size <= count):
             run = partial(model.peer_answers, *theirs, beams=beams, size=size)
             runs[peer_name(size, dtype)] = run
-            if as_they_come and size > 1:
+            if arguments.as_they_come and size > 1:
                 runs[peer_name(size, dtype) + UNSORTED] = partial(run, by_length=False)
     return runs
 
