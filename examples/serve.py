@@ -25,8 +25,6 @@ def main(port: str = "8000") -> None:
             try:
                 waveform, rate = soundfile.read(io.BytesIO(body), dtype="float32")
                 result = engine.submit(waveform, sampling_rate=rate, stream=False).result()  # thread-safe
-                if result.error is not None:
-                    raise result.error
                 status, reply = 200, {"text": result.text, "seconds": result.duration}
             except (soundfile.LibsndfileError, ValueError) as error:
                 status, reply = 400, {"error": str(error)}
