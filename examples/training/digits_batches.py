@@ -44,16 +44,16 @@ def make_batch(
     offsets = torch.tensor([0, *np.cumsum([len(w) for w in waveforms])], dtype=torch.int32)
     packed, cu_frames = fbank(torch.cat(waveforms) * 32768, offsets)  # in the scale of 16-bit samples
     features = list(packed.split((cu_frames[1:] - cu_frames[:-1]).tolist()))
-    places = [_frames_of(string) for string in strings]
+    digit_spans = [_frames_of(string) for string in strings]
     if rng is not None:
         for i, frames in enumerate(features):
-            features[i], places[i] = _warped(frames, places[i], rng, strength)
+            features[i], digit_spans[i] = _warped(frames, digit_spans[i], rng, strength)
     lengths = [len(frames) for frames in features]
     cu_frames = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
     features = list(utterance_cmvn(torch.cat(features), cu_frames).split(lengths))
     if rng is not None:
         features = [_masked(frames, rng) if rng.random() < strength else frames for frames in features]
-    return _padded(features, places, strings)
+    return _padded(features, digit_spans, strings)
 
 
 def training_batches(
@@ -106,7 +106,7 @@ def _frames_of(string: Utterance) -> np.ndarray | None:
 
 
 def _warped(
-    frames: Tensor, places: np.ndarray | None, rng: np.random.Generator, strength: float
+    frames: Tensor, digit_spans: np.ndarray | None, rng: np.random.Generator, strength: float
 ) -> tuple[Tensor, np.ndarray | None]:
     """Warp the tempo, changing within the string, and the vocal tract length; neither moves the pitch."""
     total = len(frames)
@@ -118,10 +118,10 @@ def _warped(
         below = torch.from_numpy(np.floor(source).astype(np.int64))
         share = torch.from_numpy((source - np.floor(source)).astype(np.float32))[:, None]
         frames = frames[below] * (1 - share) + frames[(below + 1).clamp(max=total - 1)] * share
-        places = None if places is None else np.interp(places, np.arange(total), clock)
+        digit_spans = None if digit_spans is None else np.interp(digit_spans, np.arange(total), clock)
     if rng.random() < 0.6 * strength:
         frames = frames @ _mel_warp(np.exp(rng.uniform(-0.14, 0.14)))
-    return frames, places
+    return frames, digit_spans
 
 
 def _mel_warp(factor: float) -> Tensor:
@@ -149,7 +149,9 @@ def _masked(frames: Tensor, rng: np.random.Generator) -> Tensor:
     return frames
 
 
-def _padded(features: list[Tensor], places: list[np.ndarray | None], strings: Sequence[Utterance]) -> Batch:
+def _padded(
+    features: list[Tensor], digit_spans: list[np.ndarray | None], strings: Sequence[Utterance]
+) -> Batch:
     count, tokens = len(strings), 1 + max(len(string.digits) for string in strings)
     longest = max(len(frames) for frames in features)
     padded = torch.zeros(count, longest, BINS)
@@ -160,9 +162,9 @@ def _padded(features: list[Tensor], places: list[np.ndarray | None], strings: Se
         padded[i, : len(frames)], mask[i, : len(frames)] = frames, 1
         size = len(string.digits)
         labels[i, :size], labels[i, size] = torch.tensor(string.digits) + FIRST_TOKEN, EOS
-        place = places[i]
-        if place is not None and size:
-            spans[i, :size] = torch.from_numpy(place).float()
+        digit_span = digit_spans[i]
+        if digit_span is not None and size:
+            spans[i, :size] = torch.from_numpy(digit_span).float()
             spans[i, size, 0], spans[i, size, 1] = spans[i, size - 1, 0], len(frames)  # </s>
     targets = torch.cat([torch.tensor(string.digits, dtype=torch.int64) + FIRST_TOKEN for string in strings])
     return Batch(padded, mask, labels, torch.tensor([len(s.digits) for s in strings]), targets, spans)

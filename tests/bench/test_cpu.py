@@ -47,11 +47,11 @@ def smoke(model: str, *options: str) -> str:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_is_timed_beside_transformers_and_gives_the_same_answers(model, tmp_path):
     printed = smoke(model, "--json", str(tmp_path / "cpu.json"), "--cost-of-invariance")
-    told = json.loads((tmp_path / "cpu.json").read_text())
-    assert told["about"]["command"].startswith("python")
+    saved = json.loads((tmp_path / "cpu.json").read_text())
+    assert saved["about"]["command"].startswith("python")
     ours = ["tritone, float32", "tritone, float32, without invariance"]
     peers = ["transformers, batch 1, unpadded", "transformers, batch 4"]
-    found = told["results"]["1 beams"]
+    found = saved["results"]["1 beams"]
     assert list(found) == [*ours, *peers]
     times = found[ours[0]] / max(found[name] for name in peers)
     best = max(peers, key=found.get).removeprefix("transformers, ")

@@ -160,11 +160,11 @@ def test_results_are_written_as_json_table_and_plot(bench, peaks, tmp_path):
         result(bench, "fbank", None, failure="RuntimeError: no"),
     ]
     bench["kernels"].write(results, peaks, tmp_path)
-    told = json.loads((tmp_path / "kernels.json").read_text())
-    assert [entry["seconds"] for entry in told["results"]] == [1e-5, 1e-5, None]
-    assert told["results"][0]["times_as_fast_as"] == {"cuBLAS": 2.0}
-    assert told["results"][0]["invariance_cost"] == pytest.approx(10 / 9)
-    assert [goal["verdict"] for goal in told["goals"]][-1] == "met"
+    saved = json.loads((tmp_path / "kernels.json").read_text())
+    assert [entry["seconds"] for entry in saved["results"]] == [1e-5, 1e-5, None]
+    assert saved["results"][0]["times_as_fast_as"] == {"cuBLAS": 2.0}
+    assert saved["results"][0]["invariance_cost"] == pytest.approx(10 / 9)
+    assert [goal["verdict"] for goal in saved["goals"]][-1] == "met"
     text = (tmp_path / "kernels.md").read_text()
     assert "not measured" in text
     assert "| linear " in text

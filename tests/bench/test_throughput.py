@@ -47,11 +47,11 @@ def quick(name: str, folder: Path, seconds: float = 60) -> str:
 def test_throughput_times_every_way_beside_transformers_and_draws_both_plots(tmp_path):
     pytest.importorskip("matplotlib")
     printed = quick("throughput", tmp_path)
-    told = json.loads((tmp_path / "throughput.json").read_text())
-    assert told["left_out"] == []
-    kinds = [(row["size"], row["way"], row["beams"]) for row in told["rows"]]
+    saved = json.loads((tmp_path / "throughput.json").read_text())
+    assert saved["left_out"] == []
+    kinds = [(row["size"], row["way"], row["beams"]) for row in saved["rows"]]
     assert kinds == [("tiny", way, beams) for beams in (1, 5) for way in ("waveforms", "features")]
-    for row in told["rows"]:
+    for row in saved["rows"]:
         assert row["rtfx"] == pytest.approx(row["audio"] / row["seconds"])
         assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
         assert 0 < row["fraction_of_limit"] < 1
@@ -63,10 +63,10 @@ def test_throughput_times_every_way_beside_transformers_and_draws_both_plots(tmp
         assert [peer["size"] for peer in row["transformers"]] == [2, 1]
         best = max(peer["rtfx"] for peer in row["transformers"])
         assert row["times_transformers"] == pytest.approx(row["rtfx"] / best)
-    assert [point["in_flight"] for point in told["concurrency"]] == [1, 2, 4]
-    assert all(point["rtfx"] > 0 for point in told["concurrency"])
-    assert [point["seconds"] for point in told["lengths"]] == [0.5, 1.0, 2.0]
-    assert all(point["per_second"] > 0 for point in told["lengths"])
+    assert [point["in_flight"] for point in saved["concurrency"]] == [1, 2, 4]
+    assert all(point["rtfx"] > 0 for point in saved["concurrency"])
+    assert [point["seconds"] for point in saved["lengths"]] == [0.5, 1.0, 2.0]
+    assert all(point["per_second"] > 0 for point in saved["lengths"])
     for plot in ("concurrency.png", "length.png"):
         assert (tmp_path / plot).read_bytes().startswith(PNG)
     assert printed.count("| tiny |") == 4
@@ -75,20 +75,20 @@ def test_throughput_times_every_way_beside_transformers_and_draws_both_plots(tmp
 
 def test_throughput_names_what_it_had_no_time_for(tmp_path):
     printed = quick("throughput", tmp_path, seconds=0)
-    told = json.loads((tmp_path / "throughput.json").read_text())
-    assert told["rows"] == told["concurrency"] == told["lengths"] == []
-    assert len(told["left_out"]) == 4 + 3 + 3
+    saved = json.loads((tmp_path / "throughput.json").read_text())
+    assert saved["rows"] == saved["concurrency"] == saved["lengths"] == []
+    assert len(saved["left_out"]) == 4 + 3 + 3
     assert "left out: tiny, from features, 5 beams" in printed
 
 
 def test_latency_counts_requests_of_the_steady_state_at_every_level(tmp_path):
     printed = quick("latency", tmp_path)
-    told = json.loads((tmp_path / "latency.json").read_text())
-    assert told["left_out"] == []
-    loads = [level["load"] for level in told["levels"]]
+    saved = json.loads((tmp_path / "latency.json").read_text())
+    assert saved["left_out"] == []
+    loads = [level["load"] for level in saved["levels"]]
     assert loads[:3] == ["1 in flight", "2 in flight", "4 in flight"]
     assert ["50 %" in loads[3], "80 %" in loads[4]] == [True, True]
-    for level in told["levels"]:
+    for level in saved["levels"]:
         assert level["requests"] >= 8
         for times in (level["first"], level["last"]):
             assert 0 < times["50"] <= times["90"] <= times["99"]
@@ -267,20 +267,20 @@ def test_without_transformers_its_runs_are_left_out_by_name(bench):
 
 
 @pytest.mark.parametrize(
-    ("error", "went", "told"),
+    ("error", "went", "note"),
     [
         (ImportError("no soundfile"), True, "compare, size small, beams 5: no soundfile"),
         (ValueError("wrong"), False, "compare, size small, beams 5: failed: ValueError: wrong"),
     ],
 )
-def test_a_part_that_fails_is_named_and_stops_no_other(bench, error, went, told):
+def test_a_part_that_fails_is_named_and_stops_no_other(bench, error, went, note):
     def compare(*_, size, beams):
         raise error
 
     findings = bench["throughput_report"].Findings({}, "small")
     part = functools.partial(compare, size="small", beams=5)
     assert bench["throughput"].carried_out(part, None, None, findings, 1.0) is went
-    assert findings.left_out == [told]
+    assert findings.left_out == [note]
 
 
 def test_time_that_a_part_did_not_need_goes_to_those_after_it(bench, monkeypatch):
