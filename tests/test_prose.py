@@ -25,8 +25,6 @@ OLD_WORDS = re.compile(
 BRITISH = re.compile(
     r"\b\w*(normalis|initialis|optimis|specialis|recognis|neighbour|behaviour|colour)\w*", re.IGNORECASE
 )
-    r"\b\w*(normalis|initialis|optimis|specialis|recognis|neighbour|behaviour|colour)\w*", re.I
-)
 
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:
