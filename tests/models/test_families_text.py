@@ -1,4 +1,4 @@
-"""What text families have in common: names of fields, positions, ties, dropout, checkpoints and kernels."""
+"""Behavior common to text families: names of fields, positions, ties, dropout, checkpoints and kernels."""
 
 import warnings
 from pathlib import Path
