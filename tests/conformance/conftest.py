@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import text_classifiers
 import torch
 import waveform_encoders
 from torch import Tensor
@@ -379,6 +380,22 @@ def speech_pair(
 ) -> Callable[[str], waveform_encoders.Pair]:
     """Both libraries' model of one of `waveform_encoders.SPECS`, made once. Leave them as they are."""
     return cache(lambda name: waveform_encoders.make_pair(name, tmp_path_factory.mktemp("encoder")))
+
+
+@pytest.fixture(scope="session")
+def classifier_of(
+    tmp_path_factory: pytest.TempPathFactory, _quiet: None
+) -> Callable[[str], text_classifiers.Classifier]:
+    """Both libraries' model of one of `text_classifiers.SPECS`, made once. Leave them as they are."""
+    return cache(lambda name: text_classifiers.make_classifier(name, tmp_path_factory.mktemp("classifier")))
+
+
+@pytest.fixture(params=text_classifiers.SPECS)
+def both(
+    request: pytest.FixtureRequest, classifier_of: Callable[[str], text_classifiers.Classifier]
+) -> text_classifiers.Classifier:
+    """Each classifier of text, or those that a test names by indirect parametrization."""
+    return classifier_of(request.param)
 
 
 @pytest.fixture

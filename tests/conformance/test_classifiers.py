@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from parity import without_chance
 from torch import Tensor
 
 import tritone
@@ -37,14 +38,6 @@ FIELDS: dict[str, dict[str, Any]] = {
     "XLNet": {"vocab_size": 40, "d_model": 24, "n_layer": 2, "n_head": 3, "d_inner": 20},
 }
 START = {"Bart": {"decoder_start_token_id": 2}, "T5": {"decoder_start_token_id": 0}}
-# Chances of dropout and masks in training, in one family or another.
-CHANCE = (
-    *("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "feat_proj_dropout"),
-    *("layerdrop", "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"),
-    *("classifier_dropout", "seq_classif_dropout", "encoder_layerdrop", "decoder_layerdrop", "resid_pdrop"),
-    *("embd_pdrop", "attn_pdrop", "resid_dropout", "embed_dropout", "dropout_rate", "summary_last_dropout"),
-    *("mask_time_prob", "mask_feature_prob", "final_dropout", "conv_dropout"),
-)
 PROBLEMS: dict[str, tuple[int, str | None, Tensor]] = {
     "classes": (4, None, torch.tensor([3, 0])),
     "several labels": (3, None, torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])),
@@ -105,7 +98,7 @@ def test_steps_of_training_lower_the_loss_as_in_transformers(
     family: str, problem: str, tmp_path: Path
 ) -> None:
     count, kind, labels = PROBLEMS[problem]
-    silent = {name: 0.0 for name in CHANCE if hasattr(getattr(transformers, f"{family}Config")(), name)}
+    silent = without_chance(getattr(transformers, f"{family}Config"))
     theirs = write(family, tmp_path, num_labels=count, problem_type=kind, **silent)
     ours = load(family, tmp_path, num_labels=count)
     given = inputs(family, ours.config)
