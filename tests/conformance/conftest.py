@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import text_classifiers
+import text_decoders
 import torch
 import waveform_encoders
 from torch import Tensor
@@ -396,6 +397,22 @@ def both(
 ) -> text_classifiers.Classifier:
     """Each classifier of text, or those that a test names by indirect parametrization."""
     return classifier_of(request.param)
+
+
+@pytest.fixture(scope="session")
+def decoder_of(
+    tmp_path_factory: pytest.TempPathFactory, _quiet: None
+) -> Callable[[str], text_decoders.Decoder]:
+    """Both libraries' model of one of `text_decoders.SPECS`, made once. Leave them as they are."""
+    return cache(lambda name: text_decoders.make_decoder(name, tmp_path_factory.mktemp("decoder")))
+
+
+@pytest.fixture(params=text_decoders.SPECS)
+def decoder(
+    request: pytest.FixtureRequest, decoder_of: Callable[[str], text_decoders.Decoder]
+) -> text_decoders.Decoder:
+    """Each text decoder, or those that a test names by indirect parametrization."""
+    return decoder_of(request.param)
 
 
 @pytest.fixture

@@ -68,10 +68,9 @@ def assert_close(ours: Any, theirs: Any, atol: float = 1e-4, rtol: float = 0.0) 
     """Check that tensors, or tuples of them however deep, agree; a cache of transformers is taken apart."""
     if isinstance(theirs, EncoderDecoderCache):
         layers = zip(theirs.self_attention_cache.layers, theirs.cross_attention_cache.layers, strict=True)
-        # BART's cache has as many layers as its encoder; those left over stay empty.
-        theirs = tuple(
-            (own.keys, own.values, cross.keys, cross.values) for own, cross in layers if own.keys is not None
-        )
+        # BART's cache has as many layers as its encoder; those left over stay empty, as without an encoder.
+        filled = [[one for one in pair if one.keys is not None] for pair in layers]
+        theirs = [[part for one in pair for part in (one.keys, one.values)] for pair in filled if pair]
     elif isinstance(theirs, DynamicCache):
         theirs = tuple((layer.keys, layer.values) for layer in theirs.layers if layer.keys is not None)
     if isinstance(theirs, Tensor):
