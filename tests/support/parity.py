@@ -39,23 +39,23 @@ CHANCES = (
 STATES = {"output_attentions": True, "output_hidden_states": True}
 
 
-def bart_sizes(
+def two_stacks(
     vocabulary: int,
-    positions: int,
     width: int,
     layers: tuple[int, int],
     heads: tuple[int, int],
     feed_forward: tuple[int, int],
-) -> dict[str, int]:
-    """Sizes of a BART or MBart configuration; pairs are those of encoder and decoder."""
-    sizes = {"vocab_size": vocabulary, "max_position_embeddings": positions, "d_model": width}
+    **fields: Any,
+) -> dict[str, Any]:
+    """Fields of a BART, MBart or Speech2Text configuration; pairs are those of encoder and decoder."""
+    sizes = {"vocab_size": vocabulary, "d_model": width}
     for index, part in enumerate(("encoder", "decoder")):
         sizes |= {
             f"{part}_layers": layers[index],
             f"{part}_attention_heads": heads[index],
             f"{part}_ffn_dim": feed_forward[index],
         }
-    return sizes
+    return sizes | fields
 
 
 def without_chance(config_class: Any) -> dict[str, float]:

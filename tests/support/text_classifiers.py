@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import transformers
-from parity import BERT_SIZES, ODD_BERT_SIZES, bart_sizes, draw_weights
+from parity import BERT_SIZES, ODD_BERT_SIZES, draw_weights, two_stacks
 from torch import Tensor
 
 import tritone
@@ -140,10 +140,13 @@ SPECS: dict[str, tuple[str, dict[str, Any]]] = {
         "XLNet",
         XLNET | {"attn_type": "uni", "same_length": True, "summary_type": "cls_index"},
     ),
-    "bart-odd": ("Bart", bart_sizes(41, 70, 21, layers=(3, 2), heads=(3, 1), feed_forward=(11, 19))),
+    "bart-odd": (
+        "Bart",
+        two_stacks(41, 21, layers=(3, 2), heads=(3, 1), feed_forward=(11, 19), max_position_embeddings=70),
+    ),
     "bart-scaled-untied": (
         "Bart",
-        bart_sizes(30, 70, 32, layers=(1, 2), heads=(2, 8), feed_forward=(7, 48))
+        two_stacks(30, 32, layers=(1, 2), heads=(2, 8), feed_forward=(7, 48), max_position_embeddings=70)
         | {
             "scale_embedding": True,
             "activation_function": "relu",
@@ -188,6 +191,25 @@ SPECS: dict[str, tuple[str, dict[str, Any]]] = {
             "num_labels": 4,
         },
     ),
+}
+# Fields of the smallest model of each family.
+STACK = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20}
+TINY: dict[str, dict[str, Any]] = {
+    "Albert": STACK | {"embedding_size": 10},
+    "Bart": two_stacks(40, 24, layers=(1, 2), heads=(3, 2), feed_forward=(20, 12)),
+    "Bert": STACK,
+    "DistilBert": {"dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 20},
+    "GPT2": {"n_embd": 24, "n_layer": 2, "n_head": 3},
+    "GPTNeo": {
+        "hidden_size": 24,
+        "num_layers": 2,
+        "num_heads": 3,
+        "window_size": 3,
+        "attention_types": [[["global", "local"], 1]],
+    },
+    "Roberta": STACK,
+    "T5": {"d_model": 24, "d_kv": 5, "d_ff": 20, "num_layers": 2, "num_heads": 3},
+    "XLNet": {"d_model": 24, "n_layer": 2, "n_head": 3, "d_inner": 20},
 }
 ENCODERS = ("Bert", "Roberta", "Albert", "DistilBert")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import transformers
-from parity import BERT_SIZES, ODD_BERT_SIZES, bart_sizes, draw_weights
+from parity import BERT_SIZES, ODD_BERT_SIZES, draw_weights, two_stacks
 from torch import Tensor
 
 import tritone
@@ -56,20 +56,24 @@ SPECS: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
             "reorder_and_upcast_attn": True,
         },
     ),
-    "bart-odd": (BART, bart_sizes(41, 13, 21, layers=(3, 3), heads=(1, 3), feed_forward=(5, 19))),
+    "bart-odd": (
+        BART,
+        two_stacks(41, 21, layers=(3, 3), heads=(1, 3), feed_forward=(5, 19), max_position_embeddings=13),
+    ),
     "bart-scaled-untied": (
         BART,
-        bart_sizes(30, 33, 32, layers=(2, 1), heads=(2, 8), feed_forward=(7, 48))
+        two_stacks(30, 32, layers=(2, 1), heads=(2, 8), feed_forward=(7, 48), max_position_embeddings=33)
         | UNTIED
         | {"scale_embedding": True, "activation_function": "relu", "pad_token_id": 0, "bos_token_id": 1},
     ),
     "mbart-odd": (
         MBART,
-        bart_sizes(37, 11, 15, layers=(2, 2), heads=(3, 5), feed_forward=(6, 23)) | {"scale_embedding": True},
+        two_stacks(37, 15, layers=(2, 2), heads=(3, 5), feed_forward=(6, 23), max_position_embeddings=11)
+        | {"scale_embedding": True},
     ),
     "mbart-untied": (
         MBART,
-        bart_sizes(53, 20, 28, layers=(4, 4), heads=(1, 2), feed_forward=(4, 9))
+        two_stacks(53, 28, layers=(4, 4), heads=(1, 2), feed_forward=(4, 9), max_position_embeddings=20)
         | UNTIED
         | {"activation_function": "gelu_new"},
     ),
