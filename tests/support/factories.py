@@ -116,15 +116,18 @@ def write_vocabulary(folder: Path, languages: list[str]) -> int:
     return len(tokens)
 
 
-def write_checkpoint(folder: Path, lang_codes: str | None = None) -> Path:
-    """A Speech2Text model, its feature extractor and tokenizer; greedy results differ between recordings."""
+def write_checkpoint(folder: Path, lang_codes: str | None = None, **changes: Any) -> Path:
+    """A Speech2Text model, its feature extractor and tokenizer; greedy results differ between recordings.
+
+    `changes` are fields of the configuration.
+    """
     vocabulary = write_vocabulary(folder, LANGUAGES if lang_codes else [])
     options = {"lang_codes": lang_codes} if lang_codes else {}
     tokenizer = tritone.Speech2TextTokenizer(
         folder / "vocab.json", folder / "sentencepiece.bpe.model", **options
     )
     tritone.Speech2TextProcessor(tritone.Speech2TextFeatureExtractor(), tokenizer).save_pretrained(folder)
-    config = tiny_speech_to_text_config(vocab_size=vocabulary)
+    config = tiny_speech_to_text_config(vocab_size=vocabulary, **changes)
     seeded(tritone.Speech2TextForConditionalGeneration, config).save_pretrained(folder)
     return folder
 
