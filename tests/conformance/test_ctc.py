@@ -88,7 +88,7 @@ def waveforms() -> list[np.ndarray]:
 
 
 def test_logits_text_and_times_are_transformers(case, waveforms):
-    said = set()
+    texts = set()
     for waveform in waveforms:
         inputs = case.inputs(waveform)
         with torch.no_grad():
@@ -101,9 +101,9 @@ def test_logits_text_and_times_are_transformers(case, waveforms):
         assert ours.text == theirs.text
         assert ours.word_offsets == theirs.word_offsets
         assert ours.char_offsets == theirs.char_offsets
-        said.add(theirs.text)
-    assert len(said) > 4
-    assert any(" " in text for text in said)
+        texts.add(theirs.text)
+    assert len(texts) > 4
+    assert any(" " in text for text in texts)
 
 
 def test_the_loss_is_transformers_whatever_is_masked(case, waveforms):

@@ -84,17 +84,17 @@ def test_decoding_in_pages_agrees_and_is_the_same_alone_and_among_others(decoder
     for index in (0, 4, 7):
         alone = run_loop(Beside(decoder.ours), requests[index : index + 1])
         assert torch.equal(torch.cat(alone.logits[index]), torch.cat(run.logits[index]))
-    told = set()
+    transcripts = set()
     for index, source in enumerate(sources):
         (hypothesis,) = run.completions[index].hypotheses
-        told.add(tuple(hypothesis.token_ids))
+        transcripts.add(tuple(hypothesis.token_ids))
         read = torch.tensor([hypothesis.token_ids])[:, :-1]
         past, wanted = EncoderDecoderCache(DynamicCache(), DynamicCache()), []
         given = {"encoder_hidden_states": decoder.encoded(source), "past_key_values": past, "use_cache": True}
         for token in read[0]:
             wanted.append(decoder.theirs(token[None, None], **given).logits[0])
         assert_close(torch.cat(run.logits[index])[: read.shape[1]], torch.cat(wanted))
-    assert len(told) > 4
+    assert len(transcripts) > 4
 
 
 @one_each

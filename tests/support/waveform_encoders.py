@@ -288,7 +288,7 @@ def assert_close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
 
 
 def compare_gradients(ours: Any, theirs: Any, tolerance: float, least: float) -> int:
-    """Compare gradients within `tolerance` of each one's largest entry, or of `least`; returns their number."""
+    """Compare gradients within `tolerance` of each one's largest entry, or `least`; returns their number."""
     compared = 0
     for name, parameter in theirs.named_parameters():
         gradient = ours.get_parameter(name).grad
