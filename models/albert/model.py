@@ -1,38 +1,38 @@
 """ALBERT (arXiv 1909.11942): BERT with narrow embeddings, and layers that share their weights."""
 
-from typing import Any, ClassVar, cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
-from ..bert.layers import BERT_NAMES, BertEmbeddings, check_token_types
-from ..bert.model import BERT_INPUTS
+from ..bert.layers import BERT_NAMES, BertEmbeddings
+from ..bert.model import BERT_INPUTS, BertLikeStack
 from ..core.attention import DecoderAttention
-from ..core.classification import first_of_padded, labels_of
-from ..core.config import PretrainedConfig
+from ..core.classification import labels_of
 from ..core.forward import OUTPUT_FLAGS, declare_forward
 from ..core.layers import Attention, add_linear, apply_linear, normalize, select
 from ..core.model import PretrainedModel
 from ..core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from ..core.parameters import ParametersMixin
 from ..core.sequence_classifier import SequenceClassifier
-from ..core.stack import HIDDEN_STATES, PositionIndexer, StackSizes, TransformerStack
+from ..core.stack import HIDDEN_STATES, StackSizes
 from .config import AlbertConfig
 
 
 class AlbertCheckpoint(PretrainedModel):
     """Names of ALBERT's checkpoints."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = AlbertConfig
-    base_prefix: ClassVar[str | tuple[str, ...]] = "albert."
+    config_class = AlbertConfig
+    base_prefix = "albert."
     # Tables that are computed here, and the heads of other tasks.
-    ignored_keys: ClassVar[tuple[str, ...]] = (
+    ignored_keys = (
         r"embeddings\.(position_ids|token_type_ids)$",
         r"^(predictions|sop_classifier)\.",
         r"^(\w+\.)?pooler\.",
     )
-    fresh_keys: ClassVar[tuple[str, ...]] = (r"^(\w+\.)?pooler\.", r"^classifier\.")
+    fresh_keys = (r"^(\w+\.)?pooler\.", r"^classifier\.")
 
 
 class AlbertAttention(Attention):
@@ -87,7 +87,7 @@ class AlbertTransformer(nn.Module):
         )
 
 
-class AlbertModel(TransformerStack, ParametersMixin, AlbertCheckpoint):
+class AlbertModel(BertLikeStack, ParametersMixin, AlbertCheckpoint):
     """ALBERT without a head; every token sees all of its text.
 
     Args:
@@ -95,7 +95,6 @@ class AlbertModel(TransformerStack, ParametersMixin, AlbertCheckpoint):
         add_pooling_layer: with the map of each first token that classifiers read.
     """
 
-    embedding_name = "embeddings.word_embeddings"
     causal = False
     has_cross_attention = False
 
@@ -105,18 +104,13 @@ class AlbertModel(TransformerStack, ParametersMixin, AlbertCheckpoint):
         super().__init__(config)
         self.embeddings = BertEmbeddings(config, width=config.embedding_size)
         self.encoder = AlbertTransformer(config)
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
+        pooler = nn.Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
+        self.pooler: nn.Linear | None = pooler
         self.initialize()
 
     def forward_named(self, **inputs: Any) -> BaseModelOutputWithPoolingAndCrossAttentions:
-        """`forward` with its arguments by name: `run_padded`, and the pooled first tokens."""
-        output = self.run_padded(**inputs)
-        pooled = None
-        if self.pooler is not None:
-            pooled = self.pool(first_of_padded(output.last_hidden_state, inputs.get("attention_mask")))
-        return BaseModelOutputWithPoolingAndCrossAttentions.from_base(
-            output, pooler_output=pooled, cross_attentions=None
-        )
+        """`forward` with its arguments by name, without `cross_attentions`, as in transformers."""
+        return replace(super().forward_named(**inputs), cross_attentions=None)
 
     @property
     def sizes(self) -> StackSizes:
@@ -128,11 +122,6 @@ class AlbertModel(TransformerStack, ParametersMixin, AlbertCheckpoint):
             config.embedding_size,
             attention_dropout=config.attention_probs_dropout_prob,
         )
-
-    @property
-    def positions(self) -> PositionIndexer:
-        """Rows of the position table that tokens read."""
-        return PositionIndexer(0, self.config.max_position_embeddings)
 
     @property
     def layer_stack(self) -> nn.ModuleList:
@@ -150,10 +139,6 @@ class AlbertModel(TransformerStack, ParametersMixin, AlbertCheckpoint):
         narrow = F.dropout(narrow, self.config.hidden_dropout_prob, self.training)
         return apply_linear(self.encoder.embedding_hidden_mapping_in, narrow)
 
-    def check_token_types(self, token_types: Tensor | None) -> None:
-        """Check that token types exist; raises ValueError with those that there are."""
-        check_token_types(token_types, self.config.type_vocab_size)
-
     def pool(self, first: Tensor) -> Tensor:
         """Map of first tokens [texts, width], which classifiers read."""
         assert self.pooler is not None
@@ -161,16 +146,9 @@ class AlbertModel(TransformerStack, ParametersMixin, AlbertCheckpoint):
 
 
 class AlbertForSequenceClassification(SequenceClassifier, AlbertCheckpoint):
-    """ALBERT with a map from its pooled first token to labels.
+    """ALBERT with a map from its pooled first token to labels."""
 
-    Args:
-        config: sizes and constants, with `num_labels`; weights are fresh.
-
-    Raises:
-        ValueError: no labels.
-    """
-
-    base_name: ClassVar[str] = "albert"
+    base_name = "albert"
 
     def __init__(self, config: AlbertConfig) -> None:
         super().__init__(config)

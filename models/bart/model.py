@@ -4,7 +4,6 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..core.config import PretrainedConfig
 from ..core.encoder_decoder import TextToTextModel
 from ..core.encoder_decoder_classifier import TextToTextClassifier
 from ..core.fairseq_decoder import FairseqCausalLM, FairseqDecoder, FairseqStack
@@ -56,33 +55,25 @@ class BartEncoder(FairseqStack):
 
 
 class BartForCausalLM(FairseqCausalLM):
-    """BART's decoder with its map to the vocabulary; checkpoints of the whole model load too.
+    """BART's decoder with its map to the vocabulary; checkpoints of the whole model load too."""
 
-    Args:
-        config: sizes and constants; weights are fresh.
-    """
-
-    config_class: ClassVar[type[PretrainedConfig]] = BartConfig
+    config_class = BartConfig
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__(config, BartDecoder(config))
 
 
 class BartModel(TextToTextModel):
-    """BART without a head. Without `decoder_input_ids` its decoder reads the input shifted right.
+    """BART without a head. Without `decoder_input_ids` its decoder reads the input shifted right."""
 
-    Args:
-        config: sizes and constants; weights are fresh.
-    """
-
-    config_class: ClassVar[type[PretrainedConfig]] = BartConfig
-    reads_input: ClassVar[bool] = True
-    main_input_name: ClassVar[str] = "input_ids"
+    config_class = BartConfig
+    reads_input = True
+    main_input_name = "input_ids"
     tied_weights: ClassVar[dict[str, str]] = {
         "encoder.embed_tokens.weight": "shared.weight",
         "decoder.embed_tokens.weight": "shared.weight",
     }
-    ignored_keys: ClassVar[tuple[str, ...]] = (
+    ignored_keys = (
         r"^(model\.)?(lm_head\.|final_logits_bias$|classification_head\.|qa_outputs\.)",
         r"(encoder|decoder)\.version$",
     )
@@ -98,19 +89,15 @@ class BartModel(TextToTextModel):
 
 
 class BartForSequenceClassification(TextToTextClassifier):
-    """BART with a head on the last end token.
+    """BART with a head on the last end token."""
 
-    Args:
-        config: sizes and constants; weights are fresh.
-    """
-
-    config_class: ClassVar[type[PretrainedConfig]] = BartConfig
+    config_class = BartConfig
     base_class = BartModel
-    base_name: ClassVar[str] = "model"
+    base_name = "model"
     tied_weights: ClassVar[dict[str, str]] = {
         f"model.{name}": f"model.{home}" for name, home in BartModel.tied_weights.items()
     }
-    ignored_keys: ClassVar[tuple[str, ...]] = (
+    ignored_keys = (
         r"^(model\.)?(lm_head\.|final_logits_bias$|qa_outputs\.)",
         *BartModel.ignored_keys[1:],
     )

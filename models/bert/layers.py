@@ -157,17 +157,3 @@ class BertPooler(nn.Module):
     def forward(self, first: Tensor) -> Tensor:
         """First tokens [texts, width] to the same."""
         return apply_linear(self.dense, first, "tanh")
-
-
-def check_token_types(token_types: Tensor | None, count: int) -> None:
-    """Check that token types are below `count`.
-
-    Raises:
-        ValueError: with those that there are.
-    """
-    if token_types is not None and token_types.numel():
-        least, most = int(token_types.min()), int(token_types.max())
-        if not 0 <= least <= most < count:
-            raise ValueError(
-                f"token_type_ids go from {least} to {most}, and the model knows types 0 to {count - 1}"
-            )

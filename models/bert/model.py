@@ -15,9 +15,9 @@ from ..core.model import PretrainedModel
 from ..core.outputs import BaseModelOutputWithPoolingAndCrossAttentions, CausalLMOutputWithCrossAttentions
 from ..core.parameters import ParametersMixin
 from ..core.sequence_classifier import SequenceClassifier
-from ..core.stack import HIDDEN_STATES, PositionIndexer, StackSizes, TransformerStack
+from ..core.stack import HIDDEN_STATES, PositionIndexer, TransformerStack
 from .config import BertConfig, BertLikeConfig
-from .layers import BertEmbeddings, BertEncoder, BertPooler, check_token_types
+from .layers import BertEmbeddings, BertEncoder, BertPooler
 
 # Arguments of `forward` in the order of BERT's and GPT-2's models.
 BERT_INPUTS = "input_ids attention_mask token_type_ids position_ids inputs_embeds"
@@ -27,9 +27,9 @@ class BertCheckpoint(PretrainedModel):
     """Names of checkpoints of BERT and its kin."""
 
     config_class: ClassVar[type[PretrainedConfig]] = BertConfig
-    base_prefix: ClassVar[str | tuple[str, ...]] = "bert."
+    base_prefix = "bert."
     # Of checkpoints converted from TensorFlow.
-    renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = (
+    renamed_keys = (
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
     )
@@ -39,7 +39,7 @@ class BertCheckpoint(PretrainedModel):
         r"^cls\.seq_relationship\.",
         r"^(\w+\.)?pooler\.",
     )
-    fresh_keys: ClassVar[tuple[str, ...]] = (
+    fresh_keys = (
         r"\.crossattention\.",
         r"^(\w+\.)?pooler\.",
         r"^(cls|lm_head)\.",
@@ -51,7 +51,43 @@ class BertCheckpoint(PretrainedModel):
 OTHER_HEADS = (r"^(cls|lm_head)\.",)
 
 
-class BertModel(TransformerStack, ParametersMixin, BertCheckpoint):
+class BertLikeStack(TransformerStack):
+    """Stack with BERT's embeddings and a map of each text's first token, which classifiers read.
+
+    The constructor sets `embeddings` and `pooler`; the latter is None where nothing reads first tokens.
+    """
+
+    embedding_name = "embeddings.word_embeddings"
+    embeddings: BertEmbeddings
+    pooler: nn.Module | None
+
+    def forward_named(self, **inputs: Any) -> BaseModelOutputWithPoolingAndCrossAttentions:
+        """`forward` with its arguments by name: `run_padded`, and the pooled first tokens."""
+        output = self.run_padded(**inputs)
+        pooled = None
+        if self.pooler is not None:
+            pooled = self.pool(first_of_padded(output.last_hidden_state, inputs.get("attention_mask")))
+        return BaseModelOutputWithPoolingAndCrossAttentions.from_base(output, pooler_output=pooled)
+
+    def pool(self, first: Tensor) -> Tensor:
+        """Map of first tokens [texts, width], which classifiers read."""
+        raise NotImplementedError
+
+    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """Embed tokens, before dropout: [tokens, width]."""
+        return self.embeddings(inputs, position_ids, token_types)
+
+    def check_token_types(self, token_types: Tensor | None) -> None:
+        """Check that token types exist; raises ValueError with those that there are."""
+        if token_types is not None and token_types.numel():
+            least, most, count = int(token_types.min()), int(token_types.max()), self.config.type_vocab_size
+            if not 0 <= least <= most < count:
+                raise ValueError(
+                    f"token_type_ids go from {least} to {most}, and the model knows types 0 to {count - 1}"
+                )
+
+
+class BertModel(BertLikeStack, ParametersMixin, BertCheckpoint):
     """BERT without a head. With `is_decoder` its tokens see those before them alone.
 
     Args:
@@ -63,7 +99,6 @@ class BertModel(TransformerStack, ParametersMixin, BertCheckpoint):
     """
 
     layers_name = "encoder.layer"
-    embedding_name = "embeddings.word_embeddings"
     # Positions start behind the padding token's row, which padding tokens read wherever they are; else at 0.
     counts_from_padding: ClassVar[bool] = False
 
@@ -80,26 +115,6 @@ class BertModel(TransformerStack, ParametersMixin, BertCheckpoint):
         self.pooler = BertPooler(config) if add_pooling_layer else None
         self.initialize()
 
-    def forward_named(self, **inputs: Any) -> BaseModelOutputWithPoolingAndCrossAttentions:
-        """`forward` with its arguments by name: `run_padded`, and the pooled first tokens."""
-        output = self.run_padded(**inputs)
-        pooled = None
-        if self.pooler is not None:
-            pooled = self.pooler(first_of_padded(output.last_hidden_state, inputs.get("attention_mask")))
-        return BaseModelOutputWithPoolingAndCrossAttentions.from_base(output, pooler_output=pooled)
-
-    @property
-    def sizes(self) -> StackSizes:
-        """Sizes of the stack."""
-        config = self.config
-        return StackSizes(
-            config.num_hidden_layers,
-            config.num_attention_heads,
-            config.hidden_size,
-            config.hidden_dropout_prob,
-            config.attention_probs_dropout_prob,
-        )
-
     @property
     def positions(self) -> PositionIndexer:
         """Rows of the position table that tokens read."""
@@ -108,13 +123,10 @@ class BertModel(TransformerStack, ParametersMixin, BertCheckpoint):
             return PositionIndexer(padding + 1, count - padding - 1, padding)
         return PositionIndexer(0, count)
 
-    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """Embed tokens, before dropout: [tokens, width]."""
-        return self.embeddings(inputs, position_ids, token_types)
-
-    def check_token_types(self, token_types: Tensor | None) -> None:
-        """Check that token types exist; raises ValueError with those that there are."""
-        check_token_types(token_types, self.config.type_vocab_size)
+    def pool(self, first: Tensor) -> Tensor:
+        """Map first tokens [texts, width] to the same."""
+        assert self.pooler is not None
+        return self.pooler(first)
 
 
 class BertPredictionHeadTransform(nn.Module):
@@ -218,7 +230,7 @@ class BertLMHeadModel(BertCausalLM, BertCheckpoint):
         ValueError: cross-attention without `is_decoder`.
     """
 
-    decoder_name: ClassVar[str] = "bert"
+    decoder_name = "bert"
     tied_weights: ClassVar[dict[str, str]] = {
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
@@ -238,17 +250,10 @@ class BertLMHeadModel(BertCausalLM, BertCheckpoint):
 
 
 class BertForSequenceClassification(SequenceClassifier, BertCheckpoint):
-    """BERT with a map from its pooled first token to labels.
+    """BERT with a map from its pooled first token to labels."""
 
-    Args:
-        config: sizes and constants, with `num_labels`; weights are fresh.
-
-    Raises:
-        ValueError: no labels.
-    """
-
-    base_name: ClassVar[str] = "bert"
-    ignored_keys: ClassVar[tuple[str, ...]] = (*BertCheckpoint.ignored_keys, *OTHER_HEADS)
+    base_name = "bert"
+    ignored_keys = (*BertCheckpoint.ignored_keys, *OTHER_HEADS)
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -259,8 +264,7 @@ class BertForSequenceClassification(SequenceClassifier, BertCheckpoint):
 
     def classify(self, pooled: Tensor) -> Tensor:
         """First tokens [texts, width] to logits [texts, labels]."""
-        assert self.bert.pooler is not None
-        return apply_linear(self.classifier, self.dropout(self.bert.pooler(pooled)))
+        return apply_linear(self.classifier, self.dropout(self.bert.pool(pooled)))
 
 
 def classifier_dropout(config: BertLikeConfig) -> float:

@@ -20,11 +20,7 @@ _MAX_CHUNK_TOKENS = 1024
 
 
 class TextToTextClassifier(SequenceClassifier):
-    """Encoder, decoder and a head on the last end token; a family gives its `base_class`.
-
-    Args:
-        config: sizes and constants, with `num_labels`; weights are fresh.
-    """
+    """Encoder, decoder and a head on the last end token; a family gives its `base_class`."""
 
     base_class: ClassVar[type[TextToTextModel]]
 

@@ -21,7 +21,11 @@ _NEUTRAL = ("attn_implementation", "low_cpu_mem_usage")
 
 
 class PretrainedModel(PushToHub, nn.Module):
-    """Model with a configuration, whose parameter names are the checkpoint's."""
+    """Model with a configuration, whose parameter names are the checkpoint's.
+
+    Args:
+        config: sizes and constants; it is kept, and weights are fresh.
+    """
 
     config_class: ClassVar[type[PretrainedConfig]] = PretrainedConfig
     # Parameters that share another one's storage, so checkpoints may leave them out: name -> the other's.

@@ -30,6 +30,9 @@ class SequenceClassifier(ParametersMixin, PretrainedModel):
     Padding on the left changes nothing. (transformers counts BERT's positions from the first column and reads
     the pooled token there, padding or not, so its logits of a text padded on the left differ; in RoBERTa
     positions are right, and the token is the first column's too.)
+
+    Raises:
+        ValueError: a configuration without labels.
     """
 
     task: ClassVar[Task] = Task.SEQUENCE_CLASSIFICATION

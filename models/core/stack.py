@@ -104,8 +104,8 @@ class StackLayer(Protocol):
 class TransformerStack(nn.Module):
     """Stack of layers over tokens, with cross-attention to an encoder's output where there is one.
 
-    The first attributes are a class's or an object's; a family writes the properties and `embed`. `config`
-    needs the fields of `PretrainedConfig` and `use_cache`.
+    The first attributes are a class's or an object's; a family writes `embed`, and the properties that differ
+    from BERT's. `config` needs the fields of `PretrainedConfig` and `use_cache`.
     """
 
     layers_name: ClassVar[str] = "layers"  # attributes, or paths of such
@@ -114,18 +114,22 @@ class TransformerStack(nn.Module):
     has_cross_attention: bool = True
     needs_encoder: bool = False  # refuse a call without an encoder's output
     argument_prefix: str = ""  # of arguments' names in errors: "decoder_" in a model with an encoder
+    # Fields of the configuration: dropout of embedded tokens, and of attention weights.
+    dropout_fields: ClassVar[tuple[str, ...]] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
     config: Any
 
     @property
     def sizes(self) -> StackSizes:
-        """Sizes, read anew in every call."""
-        raise NotImplementedError
+        """Sizes, read anew in every call; by default from BERT's fields or aliases of these."""
+        config = self.config
+        dropouts = (getattr(config, name) for name in self.dropout_fields)
+        return StackSizes(config.num_hidden_layers, config.num_attention_heads, config.hidden_size, *dropouts)
 
     @property
     def positions(self) -> PositionIndexer:
-        """Rows of the position table that tokens read."""
-        raise NotImplementedError
+        """Rows of the position table that tokens read; by default all, in order."""
+        return PositionIndexer(0, self.config.max_position_embeddings)
 
     @property
     def layer_stack(self) -> nn.ModuleList:

@@ -1,6 +1,6 @@
 """DistilBERT (arXiv 1910.01108): half of BERT's layers, without token types."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,14 +9,13 @@ from torch import Tensor, nn
 from ...kernels.linear.gemm import linear
 from ..core.attention import DecoderAttention
 from ..core.classification import labels_of
-from ..core.config import PretrainedConfig
 from ..core.forward import OUTPUT_FLAGS, declare_forward
 from ..core.layers import Attention, add_linear, apply_linear, normalize, select
 from ..core.model import PretrainedModel
 from ..core.outputs import BaseModelOutput
 from ..core.parameters import ParametersMixin
 from ..core.sequence_classifier import LOGITS, SequenceClassifier
-from ..core.stack import HIDDEN_STATES, PositionIndexer, StackSizes, TransformerStack, embed_tokens
+from ..core.stack import HIDDEN_STATES, TransformerStack, embed_tokens
 from .config import DistilBertConfig
 
 _EPS = 1e-12
@@ -26,15 +25,15 @@ _NAMES = {"query": "q_lin", "key": "k_lin", "value": "v_lin", "output": "out_lin
 class DistilBertCheckpoint(PretrainedModel):
     """Names of DistilBERT's checkpoints."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = DistilBertConfig
-    base_prefix: ClassVar[str | tuple[str, ...]] = "distilbert."
+    config_class = DistilBertConfig
+    base_prefix = "distilbert."
     # Tables that are computed here, and the heads of other tasks.
-    ignored_keys: ClassVar[tuple[str, ...]] = (
+    ignored_keys = (
         r"embeddings\.position_ids$",
         r"^vocab_(transform|layer_norm|projector)\.",
         r"^qa_outputs\.",
     )
-    fresh_keys: ClassVar[tuple[str, ...]] = (r"^(pre_)?classifier\.",)
+    fresh_keys = (r"^(pre_)?classifier\.",)
 
 
 class Embeddings(nn.Module):
@@ -94,16 +93,13 @@ class Transformer(nn.Module):
 
 
 class DistilBertModel(TransformerStack, ParametersMixin, DistilBertCheckpoint):
-    """DistilBERT without a head; every token sees all of its text.
-
-    Args:
-        config: sizes and constants; weights are fresh.
-    """
+    """DistilBERT without a head; every token sees all of its text."""
 
     layers_name = "transformer.layer"
     embedding_name = "embeddings.word_embeddings"
     causal = False
     has_cross_attention = False
+    dropout_fields = ("dropout", "attention_dropout")
 
     forward = declare_forward(
         HIDDEN_STATES, f"input_ids attention_mask inputs_embeds position_ids {OUTPUT_FLAGS}"
@@ -127,36 +123,16 @@ class DistilBertModel(TransformerStack, ParametersMixin, DistilBertCheckpoint):
         """`forward` with its arguments by name, in DistilBERT's output class."""
         return BaseModelOutput.from_base(self.run_padded(**inputs))
 
-    @property
-    def sizes(self) -> StackSizes:
-        """Sizes of the stack."""
-        config = self.config
-        return StackSizes(
-            config.n_layers, config.n_heads, config.dim, config.dropout, config.attention_dropout
-        )
-
-    @property
-    def positions(self) -> PositionIndexer:
-        """Rows of the position table that tokens read."""
-        return PositionIndexer(0, self.config.max_position_embeddings)
-
     def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Embed tokens, before dropout: [tokens, dim]; there are no token types."""
         return self.embeddings(inputs, position_ids)
 
 
 class DistilBertForSequenceClassification(SequenceClassifier, DistilBertCheckpoint):
-    """DistilBERT with two maps from its first token to labels, and a ReLU between them.
+    """DistilBERT with two maps from its first token to labels, and a ReLU between them."""
 
-    Args:
-        config: sizes and constants, with `num_labels`; weights are fresh.
-
-    Raises:
-        ValueError: no labels.
-    """
-
-    base_name: ClassVar[str] = "distilbert"
-    has_token_types: ClassVar[bool] = False
+    base_name = "distilbert"
+    has_token_types = False
 
     forward = declare_forward(
         LOGITS, f"input_ids attention_mask inputs_embeds labels position_ids {OUTPUT_FLAGS}"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ...kernels.linear.gemm import linear
 from ..core.classification import labels_of, last_token
 from ..core.forward import OUTPUT_FLAGS, declare_forward
-from ..core.outputs import ModelOutput, SequenceClassifierOutputWithPast
+from ..core.outputs import SequenceClassifierOutputWithPast
 from ..core.sequence_classifier import LOGITS, Pooling, SequenceClassifier
 from ..core.stack import TransformerStack
 from .model import GPT_INPUTS, GPT2Checkpoint, GPT2Model
@@ -17,16 +17,13 @@ class LastTokenClassifier(SequenceClassifier):
     """Causal text model and a map from a text's last token that is not the padding token to labels.
 
     A family gives its `base_class`.
-
-    Args:
-        config: sizes and constants; weights are fresh.
     """
 
     base_class: ClassVar[type[TransformerStack]]
-    base_name: ClassVar[str] = "transformer"
+    base_name = "transformer"
     pooling: ClassVar[Pooling] = staticmethod(last_token)
-    output_class: ClassVar[type[ModelOutput]] = SequenceClassifierOutputWithPast
-    fresh_keys: ClassVar[tuple[str, ...]] = (r"^score\.",)
+    output_class = SequenceClassifierOutputWithPast
+    fresh_keys = (r"^score\.",)
 
     forward = declare_forward(
         f"{LOGITS} A text is read at its last token that is not `pad_token_id`, or at its first where all "
@@ -67,4 +64,4 @@ class GPT2ForSequenceClassification(LastTokenClassifier, GPT2Checkpoint):
     """GPT-2 with a map of each text's last token to labels."""
 
     base_class = GPT2Model
-    ignored_keys: ClassVar[tuple[str, ...]] = (*GPT2Checkpoint.ignored_keys, r"^lm_head\.")
+    ignored_keys = (*GPT2Checkpoint.ignored_keys, r"^lm_head\.")

@@ -5,11 +5,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..core.causal_lm import NEXT_TOKEN_LOGITS, CausalLM
-from ..core.config import PretrainedConfig
 from ..core.forward import ENCODER_OUTPUT, OUTPUT_FLAGS, declare_forward
 from ..core.model import PretrainedModel
 from ..core.parameters import ParametersMixin
-from ..core.stack import HIDDEN_STATES, PositionIndexer, StackSizes, TransformerStack, embed_tokens
+from ..core.stack import HIDDEN_STATES, TransformerStack, embed_tokens
 from .config import GPT2Config
 from .layers import GPT2MLP, Conv1D, GPT2Attention, GPT2Block
 
@@ -20,11 +19,11 @@ GPT_INPUTS = "input_ids past_key_values attention_mask token_type_ids position_i
 class GPT2Checkpoint(PretrainedModel):
     """Names of GPT-2's checkpoints, and fresh weights."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = GPT2Config
-    base_prefix: ClassVar[str | tuple[str, ...]] = "transformer."
+    config_class = GPT2Config
+    base_prefix = "transformer."
     # Masks in older checkpoints.
     ignored_keys: ClassVar[tuple[str, ...]] = (r"\.(attn|crossattention)\.(bias|masked_bias)$",)
-    fresh_keys: ClassVar[tuple[str, ...]] = (r"\.(crossattention|ln_cross_attn)\.",)
+    fresh_keys = (r"\.(crossattention|ln_cross_attn)\.",)
 
     def initialize(self) -> None:
         """Draw fresh weights; smaller ones where outputs are summed over the layers."""
@@ -71,6 +70,8 @@ class GPT2Model(GPTStack, ParametersMixin, GPT2Checkpoint):
         phase: of `linear`: "encode" for whole texts at once, "decode" for token by token.
     """
 
+    dropout_fields = ("embd_pdrop", "attn_pdrop")
+
     forward = declare_forward(HIDDEN_STATES, f"{GPT_INPUTS} {ENCODER_OUTPUT} use_cache {OUTPUT_FLAGS}")
 
     def __init__(self, config: GPT2Config, phase: str = "encode") -> None:
@@ -82,17 +83,6 @@ class GPT2Model(GPTStack, ParametersMixin, GPT2Checkpoint):
         self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.initialize()
 
-    @property
-    def sizes(self) -> StackSizes:
-        """Sizes of the stack."""
-        config = self.config
-        return StackSizes(config.n_layer, config.n_head, config.n_embd, config.embd_pdrop, config.attn_pdrop)
-
-    @property
-    def positions(self) -> PositionIndexer:
-        """Rows of the position table that tokens read."""
-        return PositionIndexer(0, self.config.n_positions)
-
 
 class GPT2LMHeadModel(CausalLM, GPT2Checkpoint):
     """GPT-2 with its map to the vocabulary: losses, logits, and a decoder for `SpeechEncoderDecoderModel`.
@@ -102,7 +92,7 @@ class GPT2LMHeadModel(CausalLM, GPT2Checkpoint):
             encoder.
     """
 
-    decoder_name: ClassVar[str] = "transformer"
+    decoder_name = "transformer"
     tied_weights: ClassVar[dict[str, str]] = {"lm_head.weight": "transformer.wte.weight"}
 
     forward = declare_forward(

@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
 from ..core.attention import DecoderAttention
-from ..core.config import PretrainedConfig
 from ..core.forward import OUTPUT_FLAGS, declare_forward
 from ..core.layers import Attention, add_linear, normalize, select
 from ..core.model import PretrainedModel
 from ..core.outputs import BaseModelOutputWithPastAndCrossAttentions
 from ..core.parameters import ParametersMixin
-from ..core.stack import HIDDEN_STATES, PositionIndexer, StackSizes
+from ..core.stack import HIDDEN_STATES
 from ..gpt2.classification import LastTokenClassifier
 from ..gpt2.model import GPT_INPUTS, GPTStack
 from .config import GPTNeoConfig
@@ -23,10 +22,10 @@ from .config import GPTNeoConfig
 class GPTNeoCheckpoint(PretrainedModel):
     """Names of GPT-Neo's checkpoints."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = GPTNeoConfig
-    base_prefix: ClassVar[str | tuple[str, ...]] = "transformer."
+    config_class = GPTNeoConfig
+    base_prefix = "transformer."
     # Masks in older checkpoints, and the heads of other tasks.
-    ignored_keys: ClassVar[tuple[str, ...]] = (
+    ignored_keys = (
         r"\.attn\.attention\.(bias|masked_bias)$",
         r"^(lm_head|classifier|qa_outputs)\.",
     )
@@ -85,13 +84,10 @@ class GPTNeoBlock(nn.Module):
 
 
 class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
-    """GPT-Neo without a head.
-
-    Args:
-        config: sizes and constants; weights are fresh.
-    """
+    """GPT-Neo without a head."""
 
     has_cross_attention = False
+    dropout_fields = ("embed_dropout", "attention_dropout")
 
     forward = declare_forward(HIDDEN_STATES, f"{GPT_INPUTS} use_cache {OUTPUT_FLAGS}")
 
@@ -106,23 +102,6 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
     def forward_named(self, **inputs: Any) -> BaseModelOutputWithPastAndCrossAttentions:
         """`forward` with its arguments by name, without `cross_attentions`, as in transformers."""
         return replace(self.run_padded(**inputs), cross_attentions=None)
-
-    @property
-    def sizes(self) -> StackSizes:
-        """Sizes of the stack."""
-        config = self.config
-        return StackSizes(
-            config.num_layers,
-            config.num_heads,
-            config.hidden_size,
-            config.embed_dropout,
-            config.attention_dropout,
-        )
-
-    @property
-    def positions(self) -> PositionIndexer:
-        """Rows of the position table that tokens read."""
-        return PositionIndexer(0, self.config.max_position_embeddings)
 
     @property
     def windows(self) -> Sequence[int | None]:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from ...kernels.linear.gemm import linear
 from ..bert.model import OTHER_HEADS, BertCausalLM, BertCheckpoint, BertModel, classifier_dropout
 from ..core.classification import ClassificationHead, labels_of
-from ..core.config import PretrainedConfig
 from ..core.layers import normalize
 from ..core.sequence_classifier import SequenceClassifier
 from .config import RobertaConfig
@@ -17,9 +16,9 @@ from .config import RobertaConfig
 class RobertaModel(BertModel):
     """RoBERTa without a head; arguments are those of `BertModel`."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = RobertaConfig
-    base_prefix: ClassVar[str | tuple[str, ...]] = "roberta."
-    counts_from_padding: ClassVar[bool] = True
+    config_class = RobertaConfig
+    base_prefix = "roberta."
+    counts_from_padding = True
 
 
 class RobertaLMHead(nn.Module):
@@ -42,9 +41,9 @@ class RobertaLMHead(nn.Module):
 class RobertaForCausalLM(BertCausalLM, BertCheckpoint):
     """RoBERTa with its map to the vocabulary; arguments are those of `BertLMHeadModel`."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = RobertaConfig
-    base_prefix: ClassVar[str | tuple[str, ...]] = "roberta."
-    decoder_name: ClassVar[str] = "roberta"
+    config_class = RobertaConfig
+    base_prefix = "roberta."
+    decoder_name = "roberta"
     tied_weights: ClassVar[dict[str, str]] = {
         "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
         "lm_head.decoder.bias": "lm_head.bias",
@@ -66,10 +65,10 @@ class RobertaForCausalLM(BertCausalLM, BertCheckpoint):
 class RobertaForSequenceClassification(SequenceClassifier, BertCheckpoint):
     """RoBERTa with a head of two maps on its first token; arguments are `BertForSequenceClassification`'s."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = RobertaConfig
-    base_prefix: ClassVar[str | tuple[str, ...]] = "roberta."
-    base_name: ClassVar[str] = "roberta"
-    ignored_keys: ClassVar[tuple[str, ...]] = (*BertCheckpoint.ignored_keys, *OTHER_HEADS)
+    config_class = RobertaConfig
+    base_prefix = "roberta."
+    base_name = "roberta"
+    ignored_keys = (*BertCheckpoint.ignored_keys, *OTHER_HEADS)
 
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__(config)

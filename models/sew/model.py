@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from ...kernels.conv.positional import positional_length
 from ...kernels.linear.gemm import linear
 from ...kernels.runtime.packing import cumulative, spans
-from ..core.config import PretrainedConfig
 from ..core.layers import normalize
 from ..wav2vec2.audio_classification import AudioClassifier
 from ..wav2vec2.ctc import CTCModel
@@ -106,11 +105,7 @@ class SEWEncoder(Squeeze):
 
 
 class SqueezedEncoder(WaveformEncoder):
-    """Base of SEW and SEW-D; a family gives its `encoder_class`.
-
-    Args:
-        config: sizes and constants; weights are fresh.
-    """
+    """Base of SEW and SEW-D; a family gives its `encoder_class`."""
 
     encoder_class: ClassVar[type[Squeeze]]
     frame_eps: ClassVar[str] = "layer_norm_eps"  # field of the frames' normalization
@@ -137,8 +132,8 @@ class SqueezedEncoder(WaveformEncoder):
 class SEWModel(SqueezedEncoder):
     """Convolutions on the waveform and a transformer on squeezed frames."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = SEWConfig
-    base_prefix: ClassVar[str] = "sew."
+    config_class = SEWConfig
+    base_prefix = "sew."
     encoder_class = SEWEncoder
 
 

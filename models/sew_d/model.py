@@ -1,10 +1,7 @@
 """SEW-D (arXiv 2109.06870): SEW whose attention sees contents and relative positions apart."""
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 
-from ..core.config import PretrainedConfig
 from ..sew.model import Squeeze, SqueezedEncoder
 from ..wav2vec2.audio_classification import AudioClassifier
 from ..wav2vec2.ctc import CTCModel
@@ -32,10 +29,10 @@ class SEWDEncoder(Squeeze):
 class SEWDModel(SqueezedEncoder):
     """Convolutions on the waveform and a transformer with disentangled attention on squeezed frames."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = SEWDConfig
-    base_prefix: ClassVar[str] = "sew_d."
+    config_class = SEWDConfig
+    base_prefix = "sew_d."
     encoder_class = SEWDEncoder
-    frame_eps: ClassVar[str] = "feature_layer_norm_eps"
+    frame_eps = "feature_layer_norm_eps"
 
     def initialize(self) -> None:
         """Fresh weights as transformers draws them; the table of relative positions last."""

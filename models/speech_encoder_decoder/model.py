@@ -1,14 +1,13 @@
 """SpeechEncoderDecoder (arXiv 2104.06678): a speech encoder and a text decoder that attends to it."""
 
 import os
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
 from ...scheduler.request import GenerationOptions
 from ..core.attention import DecoderAttention
-from ..core.config import PretrainedConfig
 from ..core.generation import GenerationMixin
 from ..core.losses import cross_entropy, shift_right
 from ..core.model import PretrainedModel
@@ -35,8 +34,8 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
             each other or the configuration.
     """
 
-    config_class: ClassVar[type[PretrainedConfig]] = SpeechEncoderDecoderConfig
-    base_prefix: ClassVar[str | tuple[str, ...]] = ""
+    config_class = SpeechEncoderDecoderConfig
+    base_prefix = ""
 
     def __init__(
         self,

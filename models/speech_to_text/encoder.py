@@ -1,6 +1,6 @@
 """Speech2Text's encoder: frames to hidden states, padded or packed."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from ...kernels.embedding import add_positions
 from ...kernels.runtime.packing import positions_within, unpack
 from ..core.attention import HeadMask, StackAttention, head_masks
-from ..core.config import PretrainedConfig
 from ..core.forward import OUTPUT_FLAGS, declare_forward
 from ..core.layers import EncoderLayer, embedding_scale, run_layers
 from ..core.outputs import BaseModelOutput
@@ -22,19 +21,15 @@ FRAMES_MASK = {"attention_mask": "[batch, frames], 1 for real frames; all of the
 
 
 class Speech2TextEncoder(SpeechEncoder):
-    """Subsampler, positions and encoder layers.
+    """Subsampler, positions and encoder layers."""
 
-    Args:
-        config: sizes and constants; weights are fresh.
-    """
-
-    config_class: ClassVar[type[PretrainedConfig]] = Speech2TextConfig
-    base_prefix: ClassVar[str | tuple[str, ...]] = ("model.encoder.", "encoder.")
-    computed_keys: ClassVar[tuple[str, ...]] = ("embed_positions.weights",)
-    main_input_name: ClassVar[str] = "input_features"
-    input_shape: ClassVar[str] = "features [batch, frames, features]"
+    config_class = Speech2TextConfig
+    base_prefix = ("model.encoder.", "encoder.")
+    computed_keys = ("embed_positions.weights",)
+    main_input_name = "input_features"
+    input_shape = "features [batch, frames, features]"
     # The inner half of a layer, 2,048 numbers a token, then takes 8 MB.
-    max_chunk_tokens: ClassVar[int] = 1024
+    max_chunk_tokens = 1024
 
     forward = declare_forward(
         "Encode a padded batch; each row's result is what it would be alone.",

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..core.causal_lm import CausalLM
-from ..core.config import PretrainedConfig
 from ..core.forward import OUTPUT_FLAGS, declare_forward
 from ..core.generation import GenerationMixin
 from ..core.losses import cross_entropy, shift_right
@@ -23,18 +22,14 @@ _INPUTS = (
 
 
 class Speech2TextModel(ParametersMixin, PretrainedModel):
-    """Encoder and decoder without the output map.
+    """Encoder and decoder without the output map."""
 
-    Args:
-        config: sizes and constants; weights are fresh.
-    """
-
-    config_class: ClassVar[type[PretrainedConfig]] = Speech2TextConfig
-    computed_keys: ClassVar[tuple[str, ...]] = (
+    config_class = Speech2TextConfig
+    computed_keys = (
         "encoder.embed_positions.weights",
         "decoder.embed_positions.weights",
     )
-    main_input_name: ClassVar[str] = "input_features"
+    main_input_name = "input_features"
 
     forward = declare_forward(
         "Teacher-forced hidden states of every decoder token; each row's are what they would be alone.",
@@ -104,17 +99,13 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
 
 
 class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):
-    """Speech2Text with its output map: losses, logits and `generate`.
+    """Speech2Text with its output map: losses, logits and `generate`."""
 
-    Args:
-        config: sizes and constants; weights are fresh.
-    """
-
-    config_class: ClassVar[type[PretrainedConfig]] = Speech2TextConfig
+    config_class = Speech2TextConfig
     tied_weights: ClassVar[dict[str, str]] = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
-    computed_keys: ClassVar[tuple[str, ...]] = tuple(f"model.{key}" for key in Speech2TextModel.computed_keys)
-    main_input_name: ClassVar[str] = "input_features"
-    decoder_name: ClassVar[str] = "model.decoder"
+    computed_keys = tuple(f"model.{key}" for key in Speech2TextModel.computed_keys)
+    main_input_name = "input_features"
+    decoder_name = "model.decoder"
 
     forward = declare_forward(
         "Teacher-forced logits, and with labels the loss; each row's are what they would be alone.",

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from ..core.attention import DecoderAttention, StackAttention
 from ..core.classification import ClassificationHead
-from ..core.config import PretrainedConfig
 from ..core.encoder_decoder import TextToTextModel
 from ..core.encoder_decoder_classifier import TextToTextClassifier
 from ..core.layers import run_layers, select
@@ -85,10 +84,10 @@ class T5Stack(TransformerStack):
 class T5Checkpoint(PretrainedModel):
     """Names of T5's checkpoints, and fresh weights."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = T5Config
-    float32_modules: ClassVar[tuple[str, ...]] = ("wo",)
-    main_input_name: ClassVar[str] = "input_ids"
-    ignored_keys: ClassVar[tuple[str, ...]] = (
+    config_class = T5Config
+    float32_modules = ("wo",)
+    main_input_name = "input_ids"
+    ignored_keys = (
         r"^(transformer\.)?(lm_head|qa_outputs|classifier|classification_head)\.",
         # Cross-attention has no biases; the first checkpoints hold an unused table.
         r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
@@ -121,13 +120,9 @@ class T5Checkpoint(PretrainedModel):
 
 
 class T5Model(T5Checkpoint, TextToTextModel):
-    """T5 without a head.
+    """T5 without a head."""
 
-    Args:
-        config: sizes and constants; weights are fresh.
-    """
-
-    base_prefix: ClassVar[str | tuple[str, ...]] = "transformer."
+    base_prefix = "transformer."
     tied_weights: ClassVar[dict[str, str]] = {
         "encoder.embed_tokens.weight": "shared.weight",
         "decoder.embed_tokens.weight": "shared.weight",
@@ -148,16 +143,12 @@ class T5Model(T5Checkpoint, TextToTextModel):
 
 
 class T5ForSequenceClassification(T5Checkpoint, TextToTextClassifier):
-    """T5 with a head on the last end token.
-
-    Args:
-        config: sizes and constants; weights are fresh.
-    """
+    """T5 with a head on the last end token."""
 
     base_class = T5Model
-    base_name: ClassVar[str] = "transformer"
-    base_prefix: ClassVar[str | tuple[str, ...]] = "transformer."
-    ignored_keys: ClassVar[tuple[str, ...]] = (
+    base_name = "transformer"
+    base_prefix = "transformer."
+    ignored_keys = (
         r"^(transformer\.)?(lm_head|qa_outputs|classifier)\.",
         *T5Checkpoint.ignored_keys[1:],
     )

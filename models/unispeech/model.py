@@ -1,8 +1,5 @@
 """UniSpeech (arXiv 2101.07597): wav2vec 2.0's architecture, trained otherwise."""
 
-from typing import ClassVar
-
-from ..core.config import PretrainedConfig
 from ..wav2vec2.audio_classification import AudioClassifier
 from ..wav2vec2.ctc import CTCModel
 from ..wav2vec2.model import Wav2Vec2Encoder
@@ -12,8 +9,8 @@ from .config import UniSpeechConfig
 class UniSpeechModel(Wav2Vec2Encoder):
     """Convolutions on the waveform and a transformer."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = UniSpeechConfig
-    base_prefix: ClassVar[str] = "unispeech."
+    config_class = UniSpeechConfig
+    base_prefix = "unispeech."
 
     def __init__(self, config: UniSpeechConfig) -> None:
         super().__init__(config)

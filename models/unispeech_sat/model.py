@@ -1,11 +1,8 @@
 """UniSpeech-SAT (arXiv 2110.05752): wav2vec 2.0's architecture, trained to tell speakers apart as well."""
 
-from typing import ClassVar
-
 import torch
 from torch import nn
 
-from ..core.config import PretrainedConfig
 from ..wav2vec2.audio_classification import AudioClassifier
 from ..wav2vec2.ctc import CTCModel
 from ..wav2vec2.model import Wav2Vec2Encoder
@@ -15,8 +12,8 @@ from .config import UniSpeechSatConfig
 class UniSpeechSatModel(Wav2Vec2Encoder):
     """Convolutions on the waveform and a transformer."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = UniSpeechSatConfig
-    base_prefix: ClassVar[str] = "unispeech_sat."
+    config_class = UniSpeechSatConfig
+    base_prefix = "unispeech_sat."
 
     def __init__(self, config: UniSpeechSatConfig) -> None:
         super().__init__(config)

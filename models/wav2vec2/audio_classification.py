@@ -1,6 +1,6 @@
 """Classifiers of recordings: waveform encoders, the mean of their output, and a map to labels."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +31,9 @@ class AudioClassifier(HeadedEncoder):
         ValueError: a configuration with an adapter, or without labels.
     """
 
-    task: ClassVar[Task] = Task.AUDIO_CLASSIFICATION
+    task = Task.AUDIO_CLASSIFICATION
     # A pretrained encoder has no head yet.
-    fresh_keys: ClassVar[tuple[str, ...]] = (r"^(projector|classifier)\.", r"^layer_weights$")
+    fresh_keys = (r"^(projector|classifier)\.", r"^layer_weights$")
     config: Any
 
     forward = declare_forward(

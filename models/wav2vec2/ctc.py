@@ -1,6 +1,6 @@
 """CTC models (Graves et al., 2006): waveform encoders with an output map, transcribed by their best path."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +26,9 @@ class CTCModel(HeadedEncoder):
         ValueError: a configuration without a vocabulary.
     """
 
-    task: ClassVar[Task] = Task.CTC
+    task = Task.CTC
     # A checkpoint of pretraining without labels has no head.
-    fresh_keys: ClassVar[tuple[str, ...]] = (r"^lm_head\.",)
+    fresh_keys = (r"^lm_head\.",)
 
     forward = declare_forward(
         "Logits of a padded batch, each row's what they would be alone, and with labels the loss.",

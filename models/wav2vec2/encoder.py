@@ -56,21 +56,18 @@ class WaveformEncoder(SpeechEncoder):
     """Convolutions, projection, SpecAugment in training, transformer, adapter.
 
     A family gives `project` and, as `encoder`, a module that is called as `layers.Encoder` is.
-
-    Args:
-        config: sizes and constants; weights are fresh.
     """
 
     # Checkpoints that were trained on transcripts alone may lack it, facebook/wav2vec2-base-960h for one.
-    training_keys: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
+    training_keys = ("masked_spec_embed",)
     # The names that torch's weight norm had before it was a parametrization.
-    renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = (
+    renamed_keys = (
         (r"\.weight_g$", ".parametrizations.weight.original0"),
         (r"\.weight_v$", ".parametrizations.weight.original1"),
     )
-    input_shape: ClassVar[str] = "waveforms [batch, samples]"
+    input_shape = "waveforms [batch, samples]"
     # The inner half of a layer, 3,072 numbers a token, then takes 6 MB.
-    max_chunk_tokens: ClassVar[int] = 512
+    max_chunk_tokens = 512
     output_class: ClassVar[type[ModelOutput]] = BaseModelOutput
     config: Any
     encoder: Any

@@ -7,11 +7,7 @@ from .encoder import WaveformEncoder
 
 
 class HeadedEncoder(PretrainedModel):
-    """Waveform encoder with a head; a family gives its `base_class`.
-
-    Args:
-        config: sizes and constants; weights are fresh.
-    """
+    """Waveform encoder with a head; a family gives its `base_class`."""
 
     base_class: ClassVar[type[WaveformEncoder]]
     base_name: ClassVar[str]  # the encoder's attribute, and its name in checkpoints

@@ -4,7 +4,6 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ..core.config import PretrainedConfig
 from ..core.outputs import ModelOutput
 from .config import SpeechEncoderConfig, Wav2Vec2Config
 from .encoder import Wav2Vec2BaseModelOutput, WaveformEncoder
@@ -48,10 +47,10 @@ class Wav2Vec2Encoder(WaveformEncoder):
 class Wav2Vec2Model(Wav2Vec2Encoder):
     """Convolutions on the waveform, a transformer, and an adapter where the configuration says so."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = Wav2Vec2Config
-    base_prefix: ClassVar[str] = "wav2vec2."
+    config_class = Wav2Vec2Config
+    base_prefix = "wav2vec2."
     # Adapters are added to an encoder that was trained without, for a decoder on top of it.
-    fresh_keys: ClassVar[tuple[str, ...]] = (r"^adapter\.",)
+    fresh_keys = (r"^adapter\.",)
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)

@@ -11,7 +11,6 @@ from ...kernels.linear.activation import activate, activate_
 from ...kernels.pooling.mean_pool import mean_pool
 from ...kernels.runtime.packing import cumulative, pack, spans, unpack
 from ..core.classification import labels_of, last_indices
-from ..core.config import PretrainedConfig
 from ..core.forward import OUTPUT_FLAGS, declare_forward
 from ..core.layers import apply_linear
 from ..core.model import PretrainedModel
@@ -51,9 +50,9 @@ class XLNetForSequenceClassificationOutput(ModelOutput):
 class XLNetCheckpoint(PretrainedModel):
     """Names of XLNet's checkpoints, and fresh weights."""
 
-    config_class: ClassVar[type[PretrainedConfig]] = XLNetConfig
-    base_prefix: ClassVar[str | tuple[str, ...]] = "transformer."
-    main_input_name: ClassVar[str] = "input_ids"
+    config_class = XLNetConfig
+    base_prefix = "transformer."
+    main_input_name = "input_ids"
     # The heads of other tasks.
     ignored_keys: ClassVar[tuple[str, ...]] = (
         r"^(lm_loss|start_logits|end_logits|answer_class|qa_outputs|classifier)\.",
@@ -260,16 +259,12 @@ class XLNetSequenceSummary(nn.Module):
 
 
 class XLNetForSequenceClassification(SequenceClassifier, XLNetCheckpoint):
-    """XLNet with a map of each text's summary to labels.
+    """XLNet with a map of each text's summary to labels."""
 
-    Args:
-        config: sizes and constants; weights are fresh.
-    """
-
-    base_name: ClassVar[str] = "transformer"
-    output_class: ClassVar[type[ModelOutput]] = XLNetForSequenceClassificationOutput
-    ignored_keys: ClassVar[tuple[str, ...]] = XLNetCheckpoint.ignored_keys[:1]
-    fresh_keys: ClassVar[tuple[str, ...]] = (r"^(sequence_summary|logits_proj)\.",)
+    base_name = "transformer"
+    output_class = XLNetForSequenceClassificationOutput
+    ignored_keys = XLNetCheckpoint.ignored_keys[:1]
+    fresh_keys = (r"^(sequence_summary|logits_proj)\.",)
 
     forward = declare_forward(LOGITS, f"{_TEXT} labels use_mems {OUTPUT_FLAGS}")
 
