@@ -62,8 +62,8 @@ class AlbertLayer(nn.Module):
         """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
         own = self.attention
         mixed = select(own.attend(hidden, attention, self.index), selected)
-        dropout = own.dropout if self.training else 0.0
-        hidden = normalize(own.LayerNorm, add_linear(own.output, mixed, select(hidden, selected), dropout))
+        hidden = add_linear(own.output, mixed, select(hidden, selected), own.dropout, self.training)
+        hidden = normalize(own.LayerNorm, hidden)
         inner = linear(hidden, self.ffn.weight, self.ffn.bias, activation=self.activation)
         return normalize(self.full_layer_layer_norm, add_linear(self.ffn_output, inner, hidden))
 

@@ -61,17 +61,18 @@ def bert_attention(config: PretrainedConfig, phase: str, key_phase: str | None =
 class BertOutput(nn.Module):
     """End of both halves of a layer: a linear map, the residual, the normalization of their sum."""
 
-    def __init__(self, config: BertLikeConfig, inner: int, phase: str) -> None:
+    def __init__(
+        self, config: PretrainedConfig, inner: int, phase: str = "encode", dropout: float | None = None
+    ) -> None:
         super().__init__()
         self.phase = phase
-        self.dropout = config.hidden_dropout_prob
+        self.dropout = config.hidden_dropout_prob if dropout is None else dropout
         self.dense = nn.Linear(inner, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
         """[tokens, inner] and [tokens, width] to [tokens, width]."""
-        dropout = self.dropout if self.training else 0.0
-        out = add_linear(self.dense, inner, residual, dropout, phase=self.phase)
+        out = add_linear(self.dense, inner, residual, self.dropout, self.training, phase=self.phase)
         return normalize(self.LayerNorm, out)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...kernels.linear.activation import check_activation
 from ...kernels.linear.gemm import linear
 from ...kernels.norm.layer_norm import layer_norm
+from ...kernels.runtime.weight_cache import cached
 from .attention import DecoderAttention
 from .config import PretrainedConfig
 
@@ -180,8 +181,8 @@ class Layer(nn.Module):
 
     def add(self, residual: Tensor, module: Any, hidden: Tensor, limit: float | None = None) -> Tensor:
         """`add_linear` with the layer's dropout and phase."""
-        dropout = self.dropout if self.training else 0.0
-        return add_linear(module, hidden, residual, dropout, phase=self.phase, limit=limit)
+        options: dict[str, Any] = {"phase": self.phase, "limit": limit}
+        return add_linear(module, hidden, residual, self.dropout, self.training, **options)
 
 
 class EncoderLayer(Layer):
@@ -236,6 +237,7 @@ def add_linear(
     hidden: Tensor,
     residual: Tensor,
     dropout: float = 0.0,
+    training: bool = False,
     *,
     phase: str = "encode",
     limit: float | None = None,
@@ -246,11 +248,11 @@ def add_linear(
         module: [inputs] to [width].
         hidden: [tokens, inputs].
         residual: [tokens, width].
-        dropout: 0 outside training.
+        dropout, training: as in `F.dropout`.
         phase: of `linear`.
         limit: of the sum's absolute value.
     """
-    if not dropout:
+    if not (training and dropout):
         return linear(hidden, module.weight, module.bias, residual=residual, limit=limit, phase=phase)
     out = residual + F.dropout(linear(hidden, module.weight, module.bias, phase=phase), dropout)
     return out if limit is None else out.clamp(-limit, limit)
@@ -301,6 +303,22 @@ def run_layers(
     if states is not None:
         states[-1] = hidden
     return hidden
+
+
+def transposed(weight: Tensor, hidden: Tensor) -> Tensor:
+    """Weight [inputs, ...] as `linear` reads it, [outputs, inputs]; cached where nothing learns.
+
+    Args:
+        weight: its last dimensions are flattened.
+        hidden: [tokens, inputs], to be multiplied by it.
+    """
+    if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
+        return weight.flatten(1).t()
+    return cached(_transposed, weight)
+
+
+def _transposed(weight: Tensor) -> Tensor:
+    return weight.detach().flatten(1).t().contiguous()
 
 
 def select(hidden: Tensor, selected: Tensor | None) -> Tensor:

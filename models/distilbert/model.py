@@ -80,8 +80,8 @@ class TransformerBlock(nn.Module):
         # Unlike BERT, without dropout behind the attention.
         hidden = normalize(self.sa_layer_norm, add_linear(own.output, mixed, select(hidden, selected)))
         inner = linear(hidden, ffn.lin1.weight, ffn.lin1.bias, activation=self.activation)
-        dropout = self.dropout if self.training else 0.0
-        return normalize(self.output_layer_norm, add_linear(ffn.lin2, inner, hidden, dropout))
+        hidden = add_linear(ffn.lin2, inner, hidden, self.dropout, self.training)
+        return normalize(self.output_layer_norm, hidden)
 
 
 class Transformer(nn.Module):

@@ -5,9 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
-from ...kernels.runtime.weight_cache import cached
 from ..core.attention import DecoderAttention
-from ..core.layers import Attention, normalize, select
+from ..core.layers import Attention, normalize, select, transposed
 from .config import GPT2Config
 
 _NAMES = {"query_key_value": "c_attn", "output": "c_proj"}  # see `Attention`
@@ -32,13 +31,8 @@ class Conv1D(nn.Module):
         self, hidden: Tensor, *, activation: str | None = None, residual: Tensor | None = None
     ) -> Tensor:
         """[tokens, inputs] to [tokens, outputs]; the arguments are those of `linear`."""
-        learning = torch.is_grad_enabled() and (hidden.requires_grad or self.weight.requires_grad)
-        weight = self.weight.t() if learning else cached(_transposed, self.weight)
+        weight = transposed(self.weight, hidden)
         return linear(hidden, weight, self.bias, activation=activation, residual=residual, phase=self.phase)
-
-
-def _transposed(weight: Tensor) -> Tensor:
-    return weight.detach().t().contiguous()
 
 
 class GPT2Attention(Attention):

@@ -54,7 +54,7 @@ class GPTNeoMLP(nn.Module):
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """[tokens, width] each to the same."""
         inner = linear(hidden, self.c_fc.weight, self.c_fc.bias, activation=self.activation)
-        return add_linear(self.c_proj, inner, residual, self.dropout if self.training else 0.0)
+        return add_linear(self.c_proj, inner, residual, self.dropout, self.training)
 
 
 class GPTNeoBlock(nn.Module):
@@ -78,8 +78,7 @@ class GPTNeoBlock(nn.Module):
         """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
         own = self.attn.attention
         mixed = select(own.attend(normalize(self.ln_1, hidden), attention, self.index), selected)
-        dropout = self.dropout if self.training else 0.0
-        hidden = add_linear(own.output, mixed, select(hidden, selected), dropout)
+        hidden = add_linear(own.output, mixed, select(hidden, selected), self.dropout, self.training)
         return self.mlp(normalize(self.ln_2, hidden), hidden)
 
 

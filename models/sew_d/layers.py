@@ -15,10 +15,11 @@ from ...kernels.linear.activation import activate, check_activation
 from ...kernels.linear.gemm import linear
 from ...kernels.norm.layer_norm import layer_norm
 from ...kernels.runtime.weight_cache import cached
-from ..bert.layers import BertIntermediate
-from ..core.layers import add_linear, normalize
+from ..bert.layers import BertIntermediate, BertOutput
+from ..core.layers import Attention
 from .config import SEWDConfig
 
+_NAMES = {"query": "query_proj", "key": "key_proj", "value": "value_proj"}  # of `Attention`
 Weights = list[list[Tensor]]  # of each layer, of each sequence: [heads, queries, keys]
 
 
@@ -54,22 +55,18 @@ class RelativePositions(nn.Module):
         return table if norm is None else cached(layer_norm, table, norm.weight, norm.bias, eps=norm.eps)
 
 
-class DisentangledSelfAttention(nn.Module):
+class DisentangledSelfAttention(Attention):
     """Projections of tokens and of relative positions, and attention with both."""
 
     def __init__(self, config: SEWDConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.heads = config.num_attention_heads
+        width, heads = config.hidden_size, config.num_attention_heads
+        by_query, by_key = "c2p" in config.pos_att_type, "p2c" in config.pos_att_type
+        scale = (width // heads * (1 + by_query + by_key)) ** -0.5
+        super().__init__(width, heads, _NAMES, scale=scale)
+        self.by_query, self.by_key = by_query, by_key
         # One dropout for the positions, another for the weights; both by the same draws as torch's.
         self.position_dropout = config.activation_dropout
         self.dropout = config.attention_dropout
-        self.by_query = "c2p" in config.pos_att_type
-        self.by_key = "p2c" in config.pos_att_type
-        self.scale = (width // self.heads * (1 + self.by_query + self.by_key)) ** -0.5
-        self.query_proj = nn.Linear(width, width)
-        self.key_proj = nn.Linear(width, width)
-        self.value_proj = nn.Linear(width, width)
         self.pos_key_proj: nn.Linear | None = None
         self.pos_query_proj: nn.Linear | None = None
         if config.relative_attention and not config.share_att_key:
@@ -91,8 +88,7 @@ class DisentangledSelfAttention(nn.Module):
             relative: positions.
             weights: gets the attention weights of each sequence, [heads, queries, keys], after dropout.
         """
-        projections = (self.query_proj, self.key_proj, self.value_proj)
-        query, key, value = (self._heads(projection, hidden) for projection in projections)
+        query, key, value = self.queries_key_values(hidden)
         position_query, position_key = self.tables(relative)
         attend: Callable[..., Tensor] = flash_attention
         weigh: Callable[..., list[Tensor]] = attention_weights
@@ -124,38 +120,20 @@ class DisentangledSelfAttention(nn.Module):
             return _heads(*given, heads=self.heads) if again else cached(_heads, *given, heads=self.heads)
 
         return (
-            projected(self.pos_query_proj or self.query_proj) if self.by_key else None,
-            projected(self.pos_key_proj or self.key_proj) if self.by_query else None,
+            projected(self.pos_query_proj or self.projection("query")) if self.by_key else None,
+            projected(self.pos_key_proj or self.projection("key")) if self.by_query else None,
         )
-
-    def _heads(self, projection: nn.Linear, hidden: Tensor) -> Tensor:
-        return _heads(hidden, projection.weight, projection.bias, heads=self.heads)
 
 
 def _heads(hidden: Tensor, weight: Tensor, bias: Tensor, *, heads: int) -> Tensor:
     return linear(hidden, weight, bias).view(len(hidden), heads, -1)
 
 
-class _Output(nn.Module):
-    """End of both halves of a layer: linear map, residual, normalization of their sum."""
-
-    def __init__(self, config: SEWDConfig, inner: int) -> None:
-        super().__init__()
-        self.dropout = config.activation_dropout
-        self.dense = nn.Linear(inner, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-
-    def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
-        """[tokens, inner] and [tokens, hidden_size] to [tokens, hidden_size]."""
-        dropout = self.dropout if self.training else 0.0
-        return normalize(self.LayerNorm, add_linear(self.dense, inner, residual, dropout))
-
-
 class _Attention(nn.Module):
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__()
         self.self = DisentangledSelfAttention(config)
-        self.output = _Output(config, config.hidden_size)
+        self.output = BertOutput(config, config.hidden_size, dropout=config.activation_dropout)
 
 
 class SEWDLayer(nn.Module):
@@ -166,7 +144,7 @@ class SEWDLayer(nn.Module):
         check_activation(config.hidden_act)
         self.attention = _Attention(config)
         self.intermediate = BertIntermediate(config, "encode")
-        self.output = _Output(config, config.intermediate_size)
+        self.output = BertOutput(config, config.intermediate_size, dropout=config.activation_dropout)
 
     def forward(
         self,

@@ -102,8 +102,8 @@ class T5Part(nn.Module):
         wide = torch.promote_types(residual.dtype, weight.dtype)
         limit = torch.finfo(torch.float16).max - 1000 if wide == torch.float16 else None
         if weight.dtype == wide:
-            dropout = self.dropout if self.training else 0.0
-            return add_linear(module, hidden, residual.to(wide), dropout, phase=self.phase, limit=limit)
+            options: dict[str, Any] = {"phase": self.phase, "limit": limit}
+            return add_linear(module, hidden, residual.to(wide), self.dropout, self.training, **options)
         out = residual + F.dropout(linear(hidden, weight, phase=self.phase), self.dropout, self.training)
         return out if limit is None else out.clamp(-limit, limit)
 

@@ -142,8 +142,7 @@ class EncoderLayer(nn.Module):
         """[tokens, hidden_size] to the same, in the given attention layout."""
         normed = normalize(self.layer_norm, hidden) if self.stable else hidden
         mixed = self.attention.attend(normed, attention, self.index)
-        dropout = self.dropout if self.training else 0.0
-        hidden = add_linear(self.attention.output, mixed, hidden, dropout)
+        hidden = add_linear(self.attention.output, mixed, hidden, self.dropout, self.training)
         if self.stable:
             return cast(Tensor, self.feed_forward(normalize(self.final_layer_norm, hidden), hidden))
         hidden = normalize(self.layer_norm, hidden)
@@ -167,7 +166,7 @@ class FeedForward(nn.Module):
         first = self.intermediate_dense
         inner = linear(hidden, first.weight, first.bias, activation=self.activation)
         inner = F.dropout(inner, self.activation_dropout, self.training)
-        return add_linear(self.output_dense, inner, residual, self.dropout if self.training else 0.0)
+        return add_linear(self.output_dense, inner, residual, self.dropout, self.training)
 
 
 class Encoder(nn.Module):

@@ -11,7 +11,7 @@ from ...kernels.attention.flash import weighted_values
 from ...kernels.attention.relative import relative_attention, relative_weights
 from ...kernels.linear.gemm import linear
 from ...kernels.runtime.weight_cache import cached
-from ..core.layers import normalize
+from ..core.layers import add_linear, apply_linear, normalize, transposed
 from .config import XLNetConfig
 
 _MAX_CACHED_DISTANCE = 1024  # keys of the distances of longer texts are made in each call
@@ -106,13 +106,7 @@ class XLNetRelativeAttention(nn.Module):
 
 def _heads(hidden: Tensor, weight: Tensor) -> Tensor:
     """[tokens, d_model] by a map [d_model, heads, head_dim]: [tokens, heads, head_dim]."""
-    learning = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    by_rows = weight.flatten(1).t() if learning else cached(_transposed, weight)
-    return linear(hidden, by_rows).view(len(hidden), *weight.shape[1:])
-
-
-def _transposed(weight: Tensor) -> Tensor:
-    return weight.detach().flatten(1).t().contiguous()
+    return linear(hidden, transposed(weight, hidden)).view(len(hidden), *weight.shape[1:])
 
 
 def _position_keys(weight: Tensor, *, limit: int) -> Tensor:
@@ -154,12 +148,10 @@ class XLNetFeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[tokens, d_model] to the same."""
-        first, second = self.layer_1, self.layer_2
-        inner = linear(hidden, first.weight, first.bias, activation=self.activation)
-        if not self.training or not self.dropout:
-            return normalize(self.layer_norm, linear(inner, second.weight, second.bias, residual=hidden))
-        out = linear(F.dropout(inner, self.dropout), second.weight, second.bias)
-        return normalize(self.layer_norm, hidden + F.dropout(out, self.dropout))
+        inner = F.dropout(apply_linear(self.layer_1, hidden, self.activation), self.dropout, self.training)
+        return normalize(
+            self.layer_norm, add_linear(self.layer_2, inner, hidden, self.dropout, self.training)
+        )
 
 
 class XLNetLayer(nn.Module):
