@@ -140,7 +140,6 @@ class AlbertModel(BertLikeStack, ParametersMixin, AlbertCheckpoint):
         return apply_linear(self.encoder.embedding_hidden_mapping_in, narrow)
 
     def pool(self, first: Tensor) -> Tensor:
-        """Map of first tokens [texts, width], which classifiers read."""
         assert self.pooler is not None
         return apply_linear(self.pooler, first, "tanh")
 
@@ -158,5 +157,4 @@ class AlbertForSequenceClassification(SequenceClassifier, AlbertCheckpoint):
         self.initialize()
 
     def classify(self, pooled: Tensor) -> Tensor:
-        """First tokens [texts, width] to logits [texts, labels]."""
         return apply_linear(self.classifier, self.dropout(self.albert.pool(pooled)))

@@ -4,12 +4,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from ..core.config import PretrainedConfig
 from ..core.encoder_decoder import TextToTextModel
 from ..core.encoder_decoder_classifier import TextToTextClassifier
 from ..core.fairseq_decoder import FairseqCausalLM, FairseqDecoder, FairseqStack
 from ..core.layers import EncoderLayer
 from ..core.stack import PositionIndexer
-from .config import BartConfig, BartLikeConfig
+from .config import BartConfig
 
 
 class LearnedPositions(nn.Embedding):
@@ -34,33 +35,33 @@ class LearnedPositions(nn.Embedding):
         return PositionIndexer(first=2, limit=self.num_embeddings - 2)
 
 
-class BartDecoder(FairseqDecoder):
-    """BART's decoder: embedded tokens and the output of every part of a layer are normalized."""
+class BartStack(FairseqStack):
+    """Learned positions; embedded tokens and the output of every part of a layer are normalized."""
 
-    def __init__(self, config: BartLikeConfig, *, norm_first: bool = False) -> None:
-        positions = LearnedPositions(config.max_position_embeddings, config.d_model)
-        super().__init__(config, positions, norm_first=norm_first, embedding_norm=True)
+    norm_first = False
+    embedding_norm = True
+
+    def make_positions(self, config: PretrainedConfig) -> LearnedPositions:
+        return LearnedPositions(config.max_position_embeddings, config.d_model)
 
 
-class BartEncoder(FairseqStack):
+class BartDecoder(BartStack, FairseqDecoder):
+    """BART's decoder."""
+
+
+class BartEncoder(BartStack):
     """BART's encoder: every token sees all of its text."""
 
     layer_class = EncoderLayer
     causal = False
     has_cross_attention = False
 
-    def __init__(self, config: BartConfig) -> None:
-        positions = LearnedPositions(config.max_position_embeddings, config.d_model)
-        super().__init__(config, positions, norm_first=False, embedding_norm=True)
-
 
 class BartForCausalLM(FairseqCausalLM):
     """BART's decoder with its map to the vocabulary; checkpoints of the whole model load too."""
 
     config_class = BartConfig
-
-    def __init__(self, config: BartConfig) -> None:
-        super().__init__(config, BartDecoder(config))
+    decoder_class = BartDecoder
 
 
 class BartModel(TextToTextModel):

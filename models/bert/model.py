@@ -74,11 +74,9 @@ class BertLikeStack(TransformerStack):
         raise NotImplementedError
 
     def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """Embed tokens, before dropout: [tokens, width]."""
         return self.embeddings(inputs, position_ids, token_types)
 
     def check_token_types(self, token_types: Tensor | None) -> None:
-        """Check that token types exist; raises ValueError with those that there are."""
         if token_types is not None and token_types.numel():
             least, most, count = int(token_types.min()), int(token_types.max()), self.config.type_vocab_size
             if not 0 <= least <= most < count:
@@ -117,14 +115,12 @@ class BertModel(BertLikeStack, ParametersMixin, BertCheckpoint):
 
     @property
     def positions(self) -> PositionIndexer:
-        """Rows of the position table that tokens read."""
         count, padding = self.config.max_position_embeddings, self.config.pad_token_id
         if self.counts_from_padding:
             return PositionIndexer(padding + 1, count - padding - 1, padding)
         return PositionIndexer(0, count)
 
     def pool(self, first: Tensor) -> Tensor:
-        """Map first tokens [texts, width] to the same."""
         assert self.pooler is not None
         return self.pooler(first)
 
@@ -189,7 +185,6 @@ class BertCausalLM(CausalLM):
         )
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [tokens, width] to logits [tokens, vocabulary]."""
         return self.head(hidden)
 
     def tie_weights(self) -> None:
@@ -205,11 +200,9 @@ class BertCausalLM(CausalLM):
         return tokens
 
     def get_output_embeddings(self) -> nn.Linear:
-        """Map to the vocabulary."""
         return self.head.decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the map to the vocabulary."""
         self.head.decoder = new_embeddings
         self._update_head_bias()
 
@@ -245,7 +238,6 @@ class BertLMHeadModel(BertCausalLM, BertCheckpoint):
 
     @property
     def head(self) -> BertLMPredictionHead:
-        """Head: hidden states [tokens, width] to logits [tokens, vocabulary]."""
         return self.cls.predictions
 
 
@@ -263,7 +255,6 @@ class BertForSequenceClassification(SequenceClassifier, BertCheckpoint):
         self.initialize()
 
     def classify(self, pooled: Tensor) -> Tensor:
-        """First tokens [texts, width] to logits [texts, labels]."""
         return apply_linear(self.classifier, self.dropout(self.bert.pool(pooled)))
 
 

@@ -95,15 +95,12 @@ class CausalLM(ParametersMixin, PretrainedModel):
         return cast(TransformerStack, self.get_submodule(self.decoder_name))
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """Token embedding of the decoder."""
         return self.get_decoder().get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding; `tie_weights` makes the output map follow."""
         self.get_decoder().set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Linear:
-        """Map to the vocabulary."""
         return self.lm_head
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:

@@ -55,6 +55,7 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
 
     # Without inputs of its own the decoder reads the encoder's, shifted right.
     reads_input: ClassVar[bool] = False
+    embedding_name = "shared"
     shared: nn.Embedding
     encoder: TransformerStack
     decoder: TransformerStack
@@ -179,10 +180,6 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
     def get_decoder(self) -> TransformerStack:
         """Decoder, which takes padded tokens as in transformers."""
         return self.decoder
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """Token embedding."""
-        return self.shared
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the token embedding, of encoder and decoder too."""

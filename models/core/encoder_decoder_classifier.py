@@ -86,7 +86,6 @@ class TextToTextClassifier(SequenceClassifier):
         )
 
     def run_base(self, **inputs: Any) -> Any:
-        """Output of the model without a head for a padded batch."""
         input_ids = inputs["input_ids"]
         if inputs.get("inputs_embeds") is not None:
             inputs["input_ids"] = None
@@ -100,7 +99,6 @@ class TextToTextClassifier(SequenceClassifier):
         return output
 
     def classify(self, pooled: Tensor) -> Tensor:
-        """Hidden states of end tokens [texts, width] to logits [texts, labels]."""
         return self.classification_head(pooled)
 
     def packed_logits(self, token_ids: Tensor, cu_tokens: Tensor, token_types: Tensor | None) -> Tensor:

@@ -29,37 +29,33 @@ class FairseqStack(TransformerStack):
 
     Args:
         config: sizes, by the names of `BartConfig`.
-        positions: a module that is a `Positions`.
-        norm_first: layers normalize the input of their parts, and the last one's output is normalized too.
-        embedding_norm: embedded tokens are normalized.
     """
 
     layer_class: ClassVar[type[Layer]]
+    # Layers normalize the input of their parts, and the last one's output is normalized too.
+    norm_first: ClassVar[bool]
+    embedding_norm: ClassVar[bool] = False  # of embedded tokens
 
-    def __init__(
-        self,
-        config: PretrainedConfig,
-        positions: nn.Module,
-        *,
-        norm_first: bool,
-        embedding_norm: bool = False,
-    ) -> None:
+    def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
         self.config = config
+        positions = self.make_positions(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
         self.embed_positions: Any = positions
         self.layers = nn.ModuleList(
-            self.layer_class(config, index, norm_first=norm_first) for index in range(self.sizes.layers)
+            self.layer_class(config, index, norm_first=self.norm_first) for index in range(self.sizes.layers)
         )
-        if embedding_norm:
+        if self.embedding_norm:
             self.layernorm_embedding = nn.LayerNorm(config.d_model)
-        if norm_first:
+        if self.norm_first:
             self.layer_norm = nn.LayerNorm(config.d_model)
-        self.norms_embedding, self.norms_last = embedding_norm, norm_first
+
+    def make_positions(self, config: PretrainedConfig) -> nn.Module:
+        """Fresh `Positions`."""
+        raise NotImplementedError
 
     @property
     def sizes(self) -> StackSizes:
-        """Sizes of the stack."""
         config, part = self.config, self.layer_class.part
         return StackSizes(
             getattr(config, f"{part}_layers"),
@@ -72,20 +68,18 @@ class FairseqStack(TransformerStack):
 
     @property
     def positions(self) -> PositionIndexer:
-        """Rows of the position table that tokens read."""
         positions: Positions = self.embed_positions
         return positions.indexer
 
     @property
     def final_norm(self) -> nn.LayerNorm | None:
-        """Norm of the last layer's output, where layers normalize their input."""
-        return self.layer_norm if self.norms_last else None
+        return self.layer_norm if self.norm_first else None
 
     def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Embed tokens, before dropout: [tokens, d_model]; there are no token types."""
         table, scale = self.embed_positions.table, embedding_scale(self.config)
         embedded = embed_tokens(inputs, position_ids, self.embed_tokens, table, scale)
-        return normalize(self.layernorm_embedding, embedded) if self.norms_embedding else embedded
+        return normalize(self.layernorm_embedding, embedded) if self.embedding_norm else embedded
 
 
 class FairseqDecoder(FairseqStack):
@@ -99,9 +93,9 @@ class FairseqCausalLM(CausalLM):
 
     Args:
         config: sizes and constants; it becomes a decoder's, as in transformers.
-        decoder: with fresh weights.
     """
 
+    decoder_class: ClassVar[type[FairseqDecoder]]
     decoder_name: ClassVar[str] = "model.decoder"
     shifts_labels: ClassVar[bool] = False
     tied_weights: ClassVar[dict[str, str]] = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
@@ -113,10 +107,10 @@ class FairseqCausalLM(CausalLM):
         r"^model\.decoder\.(version|embed_positions\._float_tensor)$",
     )
 
-    def __init__(self, config: PretrainedConfig, decoder: FairseqDecoder) -> None:
+    def __init__(self, config: PretrainedConfig) -> None:
         config.is_decoder, config.is_encoder_decoder = True, False
         super().__init__(config)
-        self.model = _DecoderHalf(decoder)
+        self.model = _DecoderHalf(self.decoder_class(config))
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.initialize()
         self.tie_weights()

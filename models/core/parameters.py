@@ -1,23 +1,33 @@
 """Parameters of a model: their number, and a new size of its vocabulary."""
 
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 
-class ParametersMixin:
-    """Counts parameters and resizes the vocabulary, with transformers' names and arguments.
+class TokenEmbedding(nn.Module):
+    """Access to a token embedding; a model whose embedding is a part's asks the part."""
 
-    A model offers `get_input_embeddings` and, with a map to the vocabulary, `get_output_embeddings`, and
-    their setters.
-    """
-
-    config: Any
+    embedding_name: ClassVar[str] = "embed_tokens"  # attribute, or a path of such
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Token embedding."""
-        raise NotImplementedError(f"{type(self).__name__} reads no tokens")
+        return cast(nn.Embedding, self.get_submodule(self.embedding_name))
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the token embedding; `tie_weights` makes an output map follow."""
+        owner, _, name = self.embedding_name.rpartition(".")
+        setattr(self.get_submodule(owner), name, value)
+
+
+class ParametersMixin(TokenEmbedding):
+    """Counts parameters and resizes the vocabulary, with transformers' names and arguments.
+
+    A model with a map to the vocabulary offers `get_output_embeddings` and its setter.
+    """
+
+    config: Any
 
     def get_output_embeddings(self) -> nn.Linear | None:
         """Map from hidden states to the vocabulary; None without one."""
@@ -82,7 +92,6 @@ class ParametersMixin:
             only_trainable: leave out those without a gradient.
             exclude_embeddings: leave out the token embedding.
         """
-        assert isinstance(self, nn.Module)
         left_out = {
             f"{name}.weight" for name, module in self.named_modules() if isinstance(module, nn.Embedding)
         }

@@ -151,10 +151,8 @@ class SequenceClassifier(ParametersMixin, PretrainedModel):
             )
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """Token embedding."""
         embedding: nn.Embedding = self.base.get_input_embeddings()
         return embedding
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding."""
         self.base.set_input_embeddings(value)

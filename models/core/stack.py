@@ -20,6 +20,7 @@ from .forward import OUTPUT_FLAGS, declare_forward
 from .layers import run_layers
 from .outputs import BaseModelOutputWithPastAndCrossAttentions, ModelOutput
 from .padding import TokenMasks, as_mask, check_inputs, pack_heads, pad_weights, unpack_all
+from .parameters import TokenEmbedding
 from .past_key_values import KeyValues, extend_key_values, is_cache, read_key_values
 
 # The first line of every stack's `forward`.
@@ -101,7 +102,7 @@ class StackLayer(Protocol):
         ...
 
 
-class TransformerStack(nn.Module):
+class TransformerStack(TokenEmbedding):
     """Stack of layers over tokens, with cross-attention to an encoder's output where there is one.
 
     The first attributes are a class's or an object's; a family writes `embed`, and the properties that differ
@@ -109,7 +110,6 @@ class TransformerStack(nn.Module):
     """
 
     layers_name: ClassVar[str] = "layers"  # attributes, or paths of such
-    embedding_name: ClassVar[str] = "embed_tokens"
     causal: bool = True  # a token sees those before it alone; else all, and there is no cache
     has_cross_attention: bool = True
     needs_encoder: bool = False  # refuse a call without an encoder's output
@@ -150,15 +150,6 @@ class TransformerStack(nn.Module):
     def max_tokens(self) -> int:
         """Tokens of the longest sequence."""
         return self.positions.limit
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """Token embedding."""
-        return cast(nn.Embedding, self.get_submodule(self.embedding_name))
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding."""
-        owner, _, name = self.embedding_name.rpartition(".")
-        setattr(self.get_submodule(owner), name, value)
 
     def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
         """Embed tokens, before dropout: [tokens, width].

@@ -147,7 +147,6 @@ class DistilBertForSequenceClassification(SequenceClassifier, DistilBertCheckpoi
         self.distilbert.initialize()
 
     def classify(self, pooled: Tensor) -> Tensor:
-        """First tokens [texts, dim] to logits [texts, labels]."""
         inner = apply_linear(self.pre_classifier, pooled, "relu")
         inner = F.dropout(inner, self.config.seq_classif_dropout, self.training)
         return apply_linear(self.classifier, inner)

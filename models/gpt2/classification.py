@@ -38,7 +38,6 @@ class LastTokenClassifier(SequenceClassifier):
         self.initialize()
 
     def run_base(self, **inputs: Any) -> Any:
-        """Output of the model without a head for a padded batch."""
         return self.base.run_padded(**inputs)
 
     def pool(self, hidden: Tensor, cu_tokens: Tensor, token_ids: Tensor | None) -> Tensor:
@@ -56,7 +55,6 @@ class LastTokenClassifier(SequenceClassifier):
         return super().pool(hidden, cu_tokens, token_ids)
 
     def classify(self, pooled: Tensor) -> Tensor:
-        """Last tokens [texts, width] to logits [texts, labels]."""
         return linear(pooled, self.score.weight)
 
 

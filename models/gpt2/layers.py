@@ -60,11 +60,9 @@ class GPT2Attention(Attention):
         self.dropout = config.resid_pdrop
 
     def make_projection(self, inputs: int, outputs: int, bias: bool, phase: str) -> Conv1D:
-        """Fresh projection between two widths."""
         return Conv1D(outputs, inputs, phase)
 
     def project(self, role: str, hidden: Tensor) -> Tensor:
-        """[tokens, inputs] to [tokens, outputs] of a role's projection."""
         return self.projection(role)(hidden)
 
     def add_output(self, mixed: Tensor, residual: Tensor) -> Tensor:

@@ -53,7 +53,6 @@ class GPTStack(TransformerStack):
 
     @property
     def final_norm(self) -> nn.LayerNorm:
-        """Norm of the last layer's output."""
         return self.ln_f
 
     def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:

@@ -104,7 +104,6 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
 
     @property
     def windows(self) -> Sequence[int | None]:
-        """Keys that each layer's self-attention sees, None for all."""
         size = self.config.window_size
         return [size if kind == "local" else None for kind in self.config.attention_layers]
 

@@ -5,10 +5,14 @@ from ..core.fairseq_decoder import FairseqCausalLM
 from .config import MBartConfig
 
 
+class MBartDecoder(BartDecoder):
+    """BART's decoder with norms first."""
+
+    norm_first = True
+
+
 class MBartForCausalLM(FairseqCausalLM):
     """MBart's decoder with its map to the vocabulary; checkpoints of the whole model load too."""
 
     config_class = MBartConfig
-
-    def __init__(self, config: MBartConfig) -> None:
-        super().__init__(config, BartDecoder(config, norm_first=True))
+    decoder_class = MBartDecoder

@@ -58,7 +58,6 @@ class RobertaForCausalLM(BertCausalLM, BertCheckpoint):
 
     @property
     def head(self) -> Any:
-        """Head: hidden states [tokens, width] to logits [tokens, vocabulary]."""
         return self.lm_head
 
 
@@ -79,5 +78,4 @@ class RobertaForSequenceClassification(SequenceClassifier, BertCheckpoint):
         self.initialize()
 
     def classify(self, pooled: Tensor) -> Tensor:
-        """First tokens [texts, width] to logits [texts, labels]."""
         return self.classifier(pooled)

@@ -100,7 +100,6 @@ class SEWEncoder(Squeeze):
     def transform(
         self, hidden: Tensor, cu_tokens: Tensor, states: list[Tensor] | None, record: bool
     ) -> tuple[Tensor, list[list[Tensor]] | None]:
-        """Output of the layers [tokens, hidden_size], and their attention weights."""
         return run_transformer(self, hidden, cu_tokens, states, record)
 
 
@@ -121,7 +120,6 @@ class SqueezedEncoder(WaveformEncoder):
         self.initialize()
 
     def project(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames [frames, conv_dim[-1]] to [frames, hidden_size], and the normalized frames."""
         frames = normalize(self.layer_norm, frames)
         hidden, projection = frames, self.feature_projection
         if projection is not None:

@@ -21,7 +21,6 @@ class SEWDEncoder(Squeeze):
     def transform(
         self, hidden: Tensor, cu_tokens: Tensor, states: list[Tensor] | None, record: bool
     ) -> tuple[Tensor, list[list[Tensor]] | None]:
-        """Output of the layers [tokens, hidden_size], and their attention weights."""
         hidden, weights = self.encoder(hidden, cu_tokens, states, record)
         return hidden, weights
 

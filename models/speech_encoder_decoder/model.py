@@ -131,18 +131,13 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
             inputs: waveforms [batch, samples] or features [batch, frames, features], as the encoder takes
                 them; also by the names `input_values` and `input_features`.
             attention_mask: [batch, samples or frames], 1 for real ones, which come first; all by default.
-            decoder_input_ids: int64 [batch, target].
-            decoder_attention_mask: [batch, past + target], 1 for real tokens; all by default.
-            encoder_outputs: of an earlier call of the encoder, instead of running it; `attention_mask` still
-                masks its tokens.
             past_key_values: of an earlier call, or a cache of transformers, for the tokens before these. The
                 encoder need not run again then.
-            decoder_inputs_embeds: [batch, target, width] instead of decoder_input_ids.
             labels: int64 [batch, target], -100 for no prediction. Without decoder_input_ids the decoder reads
                 the labels shifted right.
-            use_cache: return `past_key_values`.
-            output_attentions, output_hidden_states: also return those of encoder and decoder.
-            return_dict: False for a plain tuple.
+            decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, encoder_outputs, use_cache,
+                output_attentions, output_hidden_states, return_dict: as in
+                `Speech2TextForConditionalGeneration.forward`.
             **kwargs: further arguments of the decoder, with the prefix `decoder_`, and of the encoder, with
                 `encoder_` or no prefix.
 
@@ -231,7 +226,6 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
 
     @property
     def max_length(self) -> int:
-        """Tokens of the longest sequence, the start token counted."""
         return self.decoder.max_length
 
     def encoder_length(self, frames: int) -> int:
@@ -252,17 +246,10 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
         return self.decoder.cross_key_values(encoded)
 
     def decode(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
-        """Logits [tokens, vocabulary] of the next token after each of `token_ids` [tokens].
-
-        Args:
-            token_ids: int [tokens].
-            positions: int [tokens], each token's index in its sequence.
-            attention: the layout and cache to attend in.
-        """
+        """Logits [tokens, vocabulary] of the next tokens; arguments are those of `CausalLM.decode`."""
         return self.decoder.decode(token_ids, positions, attention)
 
     def pack_inputs(self, inputs: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Padded inputs of the encoder, packed, and their cu_seqlens."""
         pack = pack_waveforms if self.encoder.main_input_name == "input_values" else pack_features
         return pack(inputs, attention_mask)
 
@@ -296,15 +283,12 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
         return self.decoder
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The decoder's token embedding."""
         return self.decoder.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the decoder's token embedding."""
         self.decoder.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Linear:
-        """The decoder's map to the vocabulary."""
         return self.decoder.get_output_embeddings()
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
@@ -312,7 +296,6 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
         self.decoder.set_output_embeddings(new_embeddings)
 
     def tie_weights(self) -> None:
-        """Make the decoder's output map its token embedding, where its configuration says so."""
         self.decoder.tie_weights()
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:

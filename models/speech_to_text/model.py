@@ -30,6 +30,7 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
         "decoder.embed_positions.weights",
     )
     main_input_name = "input_features"
+    embedding_name = "decoder.embed_tokens"
 
     forward = declare_forward(
         "Teacher-forced hidden states of every decoder token; each row's are what they would be alone.",
@@ -88,14 +89,6 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
     def get_decoder(self) -> Speech2TextDecoder:
         """Decoder, which takes padded tokens as in transformers."""
         return self.decoder
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """Token embedding of the decoder."""
-        return self.decoder.embed_tokens
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the decoder's token embedding."""
-        self.decoder.embed_tokens = value
 
 
 class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):

@@ -3,17 +3,17 @@
 transformers dropped it after 4.57; the reference is 4.44, the last release that could build the model.
 """
 
-from ..core.fairseq_decoder import FairseqCausalLM, FairseqDecoder
-from ..speech_to_text.layers import SinusoidalPositions
+from ..core.fairseq_decoder import FairseqCausalLM
+from ..speech_to_text.decoder import Speech2TextDecoder
 from .config import Speech2Text2Config
 
 
-class Speech2Text2Decoder(FairseqDecoder):
-    """Decoder with fixed positions, which skip padding tokens, and layers that normalize their output."""
+class Speech2Text2Decoder(Speech2TextDecoder):
+    """Speech2Text's decoder with layers that normalize their output, and without an encoder too."""
 
-    def __init__(self, config: Speech2Text2Config) -> None:
-        positions = SinusoidalPositions(config.max_target_positions, config.d_model, config.pad_token_id)
-        super().__init__(config, positions, norm_first=False)
+    norm_first = False
+    needs_encoder = False
+    argument_prefix = ""
 
 
 class Speech2Text2ForCausalLM(FairseqCausalLM):
@@ -21,6 +21,4 @@ class Speech2Text2ForCausalLM(FairseqCausalLM):
 
     config_class = Speech2Text2Config
     computed_keys = ("model.decoder.embed_positions.weights",)
-
-    def __init__(self, config: Speech2Text2Config) -> None:
-        super().__init__(config, Speech2Text2Decoder(config))
+    decoder_class = Speech2Text2Decoder

@@ -35,11 +35,9 @@ class BiasedAttention(StackAttention):
         self.bias = bias_table, buckets
 
     def weigh(self, query: Tensor, key: Tensor, **options: Any) -> list[Tensor]:
-        """Attention weights of each sequence, [heads, queries, keys]; options are the kernel's."""
         return biased_weights(query, key, self.cu_query, self.cu_key, *self.bias, **options)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        """Mixed values, [tokens, heads, d_kv]."""
         return biased_attention(query, key, value, self.cu_query, self.cu_key, *self.bias, **options)
 
 

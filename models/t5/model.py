@@ -41,7 +41,6 @@ class T5Stack(TransformerStack):
 
     @property
     def sizes(self) -> StackSizes:
-        """Sizes, read anew in every call."""
         config, dropout = self.config, self.config.dropout_rate
         return StackSizes(len(self.block), config.num_heads, config.d_model, dropout, dropout)
 

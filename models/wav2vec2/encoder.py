@@ -91,7 +91,6 @@ class WaveformEncoder(SpeechEncoder):
         raise NotImplementedError
 
     def initialize(self) -> None:
-        """Fresh weights as transformers draws them."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)

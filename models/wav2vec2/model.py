@@ -31,7 +31,6 @@ class Wav2Vec2Encoder(WaveformEncoder):
         self.encoder = Encoder(config, config.do_stable_layer_norm, batch_norm)
 
     def project(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames [frames, conv_dim[-1]] to [frames, hidden_size], and the normalized frames."""
         hidden, normalized = self.feature_projection(frames)
         return hidden, normalized
 

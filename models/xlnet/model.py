@@ -82,6 +82,8 @@ class XLNetModel(XLNetCheckpoint, ParametersMixin):
         ValueError: `bi_data`, with which half of a batch reads its positions backwards.
     """
 
+    embedding_name = "word_embedding"
+
     def __init__(self, config: XLNetConfig) -> None:
         super().__init__(config)
         if config.bi_data:
@@ -222,14 +224,6 @@ class XLNetModel(XLNetCheckpoint, ParametersMixin):
     def check_token_types(self, token_types: Tensor | None) -> None:
         """Accept any."""
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """Token embedding."""
-        return self.word_embedding
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding."""
-        self.word_embedding = value
-
 
 class XLNetSequenceSummary(nn.Module):
     """Vector of each text for a classifier: of a token or of all, mapped where that is configured."""
@@ -276,7 +270,6 @@ class XLNetForSequenceClassification(SequenceClassifier, XLNetCheckpoint):
         self.initialize()
 
     def run_base(self, **inputs: Any) -> XLNetModelOutput:
-        """Output of the model without a head for a padded batch."""
         return self.transformer.run_padded(**inputs)
 
     def token_mask(
@@ -296,10 +289,8 @@ class XLNetForSequenceClassification(SequenceClassifier, XLNetCheckpoint):
         return self.sequence_summary(hidden, cu_tokens)
 
     def classify(self, pooled: Tensor) -> Tensor:
-        """Summaries [texts, d_model] to logits [texts, labels]."""
         return apply_linear(self.logits_proj, pooled)
 
     def packed_logits(self, token_ids: Tensor, cu_tokens: Tensor, token_types: Tensor | None) -> Tensor:
-        """Logits [texts, labels] of packed texts."""
         hidden = self.transformer.forward_packed(token_ids, cu_tokens, token_types)
         return self.classify(self.pool(hidden, cu_tokens, token_ids))

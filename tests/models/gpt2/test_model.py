@@ -29,7 +29,7 @@ def test_a_weight_is_transposed_once_and_again_when_it_changes(monkeypatch: pyte
     torch.nn.init.normal_(layer.weight)
     made = []
     monkeypatch.setattr(
-        "tritone.models.gpt2.layers._transposed",
+        "tritone.models.core.layers._transposed",
         lambda weight: made.append(1) or weight.detach().t().contiguous(),
     )
     with torch.inference_mode():
