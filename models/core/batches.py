@@ -37,7 +37,7 @@ def round_up(length: int, multiple: int | None) -> int:
 def padded_length(
     lengths: Sequence[int], padding: bool | str, max_length: int | None, multiple: int | None
 ) -> int:
-    """What the rows of a batch are padded to; 0 for not at all."""
+    """Length to pad the rows of a batch to; 0 for no padding."""
     one_of("padding", padding, (True, "longest", "max_length", False, "do_not_pad"))
     if padding == "max_length":
         return round_up(max_length or 0, multiple)
@@ -80,7 +80,7 @@ def as_list(token_ids: Any) -> Any:
 
 
 def is_batch(token_ids: Any) -> bool:
-    """Whether these are several sequences of token ids."""
+    """True for several sequences of token ids."""
     return not isinstance(token_ids, int) and len(token_ids) > 0 and np.ndim(token_ids[0]) > 0
 
 

@@ -41,11 +41,7 @@ class CausalLM(ParametersMixin, PretrainedModel):
     def forward_named(
         self, *, labels: Tensor | None = None, logits_to_keep: int = 0, **inputs: Any
     ) -> CausalLMOutputWithCrossAttentions:
-        """`forward` with its arguments by name; the decoder's go to `TransformerStack.run_padded`.
-
-        Raises:
-            ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
-        """
+        """`forward` with its arguments by name; the decoder's go to `TransformerStack.run_padded`."""
         output = self.get_decoder().run_padded(**inputs)
         hidden = output.last_hidden_state[:, -logits_to_keep:]
         logits = self.logits(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])

@@ -85,11 +85,7 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
         use_cache: bool | None = None,
         **flags: Any,
     ) -> Seq2SeqModelOutput:
-        """`forward` with its arguments by name.
-
-        Raises:
-            ValueError: inputs that are missing or do not fit, or longer than the model's positions.
-        """
+        """`forward` with its arguments by name."""
         if self.reads_input and input_ids is not None and decoder_input_ids is decoder_inputs_embeds is None:
             decoder_input_ids = self.shift_right_padded(input_ids, attention_mask)
             if decoder_attention_mask is None:

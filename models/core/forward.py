@@ -9,7 +9,8 @@ from torch import Tensor
 from .outputs import ModelOutput, as_asked
 
 ENCODER_OUTPUT = "encoder_hidden_states encoder_attention_mask"
-OUTPUT_FLAGS = "output_attentions output_hidden_states return_dict"
+_RECORDED = ("output_attentions", "output_hidden_states")
+OUTPUT_FLAGS = " ".join((*_RECORDED, "return_dict"))  # in every model's `forward`
 
 # Arguments mean the same in all models; they are optional.
 _MEANINGS = {
@@ -62,7 +63,7 @@ def declare_forward(
 ) -> Callable[..., Any]:
     """Make the `forward` of a class that offers `forward_named`, with transformers' argument order.
 
-    Flags that are None are the configuration's.
+    Output flags that are None are the configuration's.
 
     Args:
         summary: first paragraph of its docstring.
@@ -88,6 +89,9 @@ def declare_forward(
             raise TypeError(f"{type(self).__name__}.forward() {error}") from None
         del given["self"]
         return_dict = given.pop("return_dict", None)
+        for name in _RECORDED:
+            if given.get(name) is None:
+                given[name] = getattr(self.config, name)
         output: ModelOutput | tuple[Any, ...] = as_asked(
             self.forward_named(**given), return_dict, self.config
         )

@@ -56,11 +56,7 @@ class SequenceClassifier(ParametersMixin, PretrainedModel):
         raise NotImplementedError
 
     def forward_named(self, *, labels: Tensor | None = None, **inputs: Any) -> ModelOutput:
-        """`forward` with its arguments by name.
-
-        Raises:
-            ValueError: inputs or labels that do not fit, or a row without tokens.
-        """
+        """`forward` with its arguments by name."""
         output = self.run_base(**inputs)
         mask = self.token_mask(output.last_hidden_state, **inputs)
         token_ids = inputs.get("input_ids")

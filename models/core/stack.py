@@ -193,8 +193,8 @@ class TransformerStack(TokenEmbedding):
         cross_attn_head_mask: HeadMask | None = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
     ) -> BaseModelOutputWithPastAndCrossAttentions:
         """Pack a padded batch, run the layers, and unpack their outputs; arguments are those of `forward`.
 
@@ -212,7 +212,7 @@ class TransformerStack(TokenEmbedding):
         cross_mask = head_masks(cross_attn_head_mask, *shape, "cross_attn_head_mask")
         options: dict[str, Any] = {
             "dropout": sizes.attention_dropout if self.training else 0.0,
-            "record": config.output_attentions if output_attentions is None else output_attentions,
+            "record": output_attentions,
         }
         cu_target, cu_source = cumulative(masks.target.sum(1)), cumulative(masks.source.sum(1))
         cu_seen = cumulative(masks.seen.sum(1))
@@ -222,8 +222,7 @@ class TransformerStack(TokenEmbedding):
             self._cross_key_values(encoder_hidden_states, past, masks),
             None if past is None else [_packed_pair(layer[:2], masks.past) for layer in past],
         )
-        records_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        states: list[Tensor] | None = [] if records_states else None
+        states: list[Tensor] | None = [] if output_hidden_states else None
         packed_ids = self._position_ids(inputs, position_ids, masks)
         types = None if token_type_ids is None else _pack_numbers(token_type_ids, "token_type_ids", masks)
         embedded = self.embed(pack(inputs, masks.target), packed_ids, types)

@@ -58,12 +58,7 @@ class GPTNeoMLP(nn.Module):
 
 
 class GPTNeoBlock(nn.Module):
-    """Self-attention, then feed-forward, each normalized first.
-
-    Args:
-        config: sizes.
-        index: of the layer.
-    """
+    """Self-attention, then feed-forward, each normalized first."""
 
     def __init__(self, config: GPTNeoConfig, index: int) -> None:
         super().__init__()

@@ -18,11 +18,7 @@ from .config import SEWConfig, SqueezedConfig
 
 
 class Squeeze(nn.Module):
-    """Frames to fewer tokens and back, around the transformer of SEW or SEW-D.
-
-    Args:
-        config: sizes.
-    """
+    """Frames to fewer tokens and back, around the transformer of SEW or SEW-D."""
 
     def __init__(self, config: SqueezedConfig) -> None:
         super().__init__()

@@ -53,23 +53,17 @@ class Speech2TextEncoder(SpeechEncoder):
         input_features: Tensor,
         attention_mask: Tensor | None = None,
         head_mask: HeadMask | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
     ) -> BaseModelOutput:
-        """`forward` with its arguments by name.
-
-        Raises:
-            ValueError: inputs that do not fit, or a recording longer than the model's positions.
-        """
+        """`forward` with its arguments by name."""
         config = self.config
         features, cu_frames = pack_features(input_features, attention_mask)
         lengths = [self.length(frames) for frames in cu_frames.diff().tolist()]
         mask = mask_of(lengths, self.padded_length(input_features.shape[1]), features.device)
         masks = head_masks(head_mask, config.encoder_layers, config.encoder_attention_heads, "head_mask")
-        record = config.output_attentions if output_attentions is None else output_attentions
-        keep = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        states: list[Tensor] | None = [] if keep else None
-        hidden, attention = self._run(features, cu_frames, states, head_mask=masks, record=record)
+        states: list[Tensor] | None = [] if output_hidden_states else None
+        hidden, attention = self._run(features, cu_frames, states, head_mask=masks, record=output_attentions)
         return BaseModelOutput(
             last_hidden_state=unpack(hidden, mask),
             hidden_states=unpack_all(states, mask),

@@ -60,11 +60,7 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
         use_cache: bool | None = None,
         **flags: Any,
     ) -> Seq2SeqModelOutput:
-        """`forward` with its arguments by name.
-
-        Raises:
-            ValueError: inputs that are missing or do not fit, or longer than the model's positions.
-        """
+        """`forward` with its arguments by name."""
         encoded, source_mask = self.encoder.encode_for_decoder(
             input_features, attention_mask, encoder_outputs, past_key_values, head_mask=head_mask, **flags
         )
@@ -119,11 +115,7 @@ class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):
         self.adopt_generation_defaults()
 
     def forward_named(self, *, labels: Tensor | None = None, **inputs: Any) -> Seq2SeqLMOutput:  # type: ignore[override]
-        """`forward` with its arguments by name.
-
-        Raises:
-            ValueError: inputs that are missing, do not fit or are not supported.
-        """
+        """`forward` with its arguments by name."""
         decoder_inputs = (inputs.get("decoder_input_ids"), inputs.get("decoder_inputs_embeds"))
         if labels is not None and decoder_inputs == (None, None):
             inputs["decoder_input_ids"] = shift_right(

@@ -73,11 +73,7 @@ class AudioClassifier(HeadedEncoder):
         labels: Tensor | None = None,
         **flags: Any,
     ) -> SequenceClassifierOutput:
-        """`forward` with its arguments by name.
-
-        Raises:
-            ValueError: inputs or labels that do not fit, or a recording that is too short.
-        """
+        """`forward` with its arguments by name."""
         if attention_mask is not None:
             input_values, attention_mask = _left_aligned(input_values, attention_mask)
         encoded, states, attentions = self.base.encode_padded(

@@ -55,11 +55,7 @@ class CTCModel(HeadedEncoder):
     def forward_named(
         self, *, input_values: Tensor, labels: Tensor | None = None, **inputs: Any
     ) -> CausalLMOutput:
-        """`forward` with its arguments by name.
-
-        Raises:
-            ValueError: inputs or labels that do not fit, or a recording that is too short.
-        """
+        """`forward` with its arguments by name."""
         inner = self.base.forward_named(input_values=input_values, **inputs)
         hidden = self.dropout(inner["last_hidden_state"])
         logits = self._logits(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)

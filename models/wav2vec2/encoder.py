@@ -110,12 +110,7 @@ class WaveformEncoder(SpeechEncoder):
     def forward_named(
         self, *, input_values: Tensor, attention_mask: Tensor | None = None, **inputs: Any
     ) -> ModelOutput:
-        """`forward` with its arguments by name.
-
-        Raises:
-            ValueError: inputs that do not fit, a mask whose real samples do not come first, or a recording
-                that is too short.
-        """
+        """`forward` with its arguments by name."""
         encoded, states, attentions = self.encode_padded(input_values, attention_mask, **inputs)
         frames = self._frames(input_values.shape[1])
         whole = Wav2Vec2BaseModelOutput(
@@ -132,18 +127,17 @@ class WaveformEncoder(SpeechEncoder):
         attention_mask: Tensor | None = None,
         *,
         mask_time_indices: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
         layer_weights: Tensor | None = None,
     ) -> tuple[Encoded, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
         """Packed results of `forward`, and padded hidden states and attention weights, if asked for.
 
         Args:
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states: see
-                `forward`; `forward_named` has the errors.
+            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states: those of
+                `forward`.
             layer_weights: [layers + 1], of the sum of hidden states; None for no sum.
         """
-        config = self.config
         if not input_values.is_floating_point():
             raise ValueError(f"input_values must be floats [batch, samples], got {input_values.dtype}")
         samples, cu_samples = pack_waveforms(input_values, attention_mask)
@@ -163,10 +157,8 @@ class WaveformEncoder(SpeechEncoder):
                     f"mask_time_indices must be {list(frame_mask.shape)}, got {list(mask_time_indices.shape)}"
                 )
             masked = pack(mask_time_indices.to(samples.device).bool(), frame_mask)
-        record = config.output_attentions if output_attentions is None else output_attentions
-        keep = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        states: list[Tensor] | None = [] if keep else None
-        encoded = self._run(samples, cu_samples, masked, states, bool(record), layer_weights)
+        states: list[Tensor] | None = [] if output_hidden_states else None
+        encoded = self._run(samples, cu_samples, masked, states, output_attentions, layer_weights)
         state_mask = _mask(encoded.cu_states, frames // self.encoder.frames_per_token)
         attentions = pad_weights(encoded.weights, state_mask, state_mask)
         return encoded, unpack_all(states, state_mask), attentions

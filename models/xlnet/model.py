@@ -115,8 +115,8 @@ class XLNetModel(XLNetCheckpoint, ParametersMixin):
         token_type_ids: Tensor | None = None,
         input_mask: Tensor | None = None,
         use_mems: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
         **pretraining: Any,
     ) -> XLNetModelOutput:
         """Pack a padded batch, run the layers, and unpack their outputs; arguments are those of `forward`.
@@ -142,17 +142,15 @@ class XLNetModel(XLNetCheckpoint, ParametersMixin):
             segments = pack(token_type_ids.to(mask.device), mask)
         if use_mems is None:
             use_mems = config.use_mems_train if self.training else config.use_mems_eval
-        records_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        records = config.output_attentions if output_attentions is None else output_attentions
-        states: list[Tensor] | None = [] if records_states or use_mems else None
-        weights: list[list[Tensor]] | None = [] if records else None
+        states: list[Tensor] | None = [] if output_hidden_states or use_mems else None
+        weights: list[list[Tensor]] | None = [] if output_attentions else None
         cu_tokens = cumulative(mask.sum(1))
         hidden = self.forward_packed(pack(inputs, mask), cu_tokens, segments, states=states, weights=weights)
         padded = unpack_all(states, mask)
         return XLNetModelOutput(
             last_hidden_state=unpack(hidden, mask),
             mems=tuple(map(self._memory, padded[:-1])) if use_mems and padded is not None else None,
-            hidden_states=padded if records_states else None,
+            hidden_states=padded if output_hidden_states else None,
             attentions=pad_weights(weights, mask, mask),
         )
 
