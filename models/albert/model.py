@@ -6,7 +6,6 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.linear.gemm import linear
 from ..bert.layers import BERT_NAMES, BertEmbeddings
 from ..bert.model import BERT_INPUTS, BertLikeStack
 from ..core.attention import DecoderAttention
@@ -64,7 +63,7 @@ class AlbertLayer(nn.Module):
         mixed = select(own.attend(hidden, attention, self.index), selected)
         hidden = add_linear(own.output, mixed, select(hidden, selected), own.dropout, self.training)
         hidden = normalize(own.LayerNorm, hidden)
-        inner = linear(hidden, self.ffn.weight, self.ffn.bias, activation=self.activation)
+        inner = apply_linear(self.ffn, hidden, self.activation)
         return normalize(self.full_layer_layer_norm, add_linear(self.ffn_output, inner, hidden))
 
 

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.embedding import add_positions, embedding
-from ...kernels.linear.gemm import linear
 from ..core.attention import DecoderAttention
 from ..core.config import PretrainedConfig
 from ..core.layers import Attention, add_linear, apply_linear, normalize, select
@@ -101,8 +100,7 @@ class BertIntermediate(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[tokens, width] to [tokens, inner]."""
-        weight, bias = self.dense.weight, self.dense.bias
-        return linear(hidden, weight, bias, activation=self.activation, phase=self.phase)
+        return apply_linear(self.dense, hidden, self.activation, self.phase)
 
 
 class BertLayer(nn.Module):

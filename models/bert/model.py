@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...kernels.linear.gemm import linear
 from ..core.causal_lm import NEXT_TOKEN_LOGITS, CausalLM
 from ..core.classification import first_of_padded, labels_of
 from ..core.config import PretrainedConfig
@@ -136,9 +135,7 @@ class BertPredictionHeadTransform(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[tokens, width] to the same."""
-        weight, bias = self.dense.weight, self.dense.bias
-        inner = linear(hidden, weight, bias, activation=self.activation, phase="decode")
-        return normalize(self.LayerNorm, inner)
+        return normalize(self.LayerNorm, apply_linear(self.dense, hidden, self.activation, "decode"))
 
 
 class BertLMPredictionHead(nn.Module):
@@ -152,7 +149,7 @@ class BertLMPredictionHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[tokens, width] to [tokens, vocabulary]."""
-        return linear(self.transform(hidden), self.decoder.weight, self.decoder.bias, phase="decode")
+        return apply_linear(self.decoder, self.transform(hidden), phase="decode")
 
 
 class BertOnlyMLMHead(nn.Module):

@@ -4,9 +4,9 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from ...kernels.linear.gemm import linear
 from .attention import DecoderAttention
 from .forward import OUTPUT_FLAGS, declare_forward
+from .layers import apply_linear
 from .losses import cross_entropy, shift_left
 from .model import PretrainedModel
 from .outputs import CausalLMOutputWithCrossAttentions
@@ -52,8 +52,7 @@ class CausalLM(ParametersMixin, PretrainedModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [tokens, width] to logits [tokens, vocabulary]."""
-        head = self.get_output_embeddings()
-        return linear(hidden, head.weight, head.bias, phase="decode")
+        return apply_linear(self.get_output_embeddings(), hidden, phase="decode")
 
     # Contract with the generation loop: packed in, packed out.
 

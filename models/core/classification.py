@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.linear.gemm import linear
 from ...kernels.runtime.packing import positions_within
+from .layers import apply_linear
 
 
 def classification_loss(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
@@ -96,9 +96,9 @@ class ClassificationHead(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """[texts, width] to logits [texts, labels]."""
         pooled = F.dropout(pooled, self.dropout, self.training)
-        inner = linear(pooled, self.dense.weight, self.dense.bias, activation="tanh")
+        inner = apply_linear(self.dense, pooled, "tanh")
         inner = F.dropout(inner, self.dropout, self.training)
-        return linear(inner, self.out_proj.weight, self.out_proj.bias)
+        return apply_linear(self.out_proj, inner)
 
 
 # Poolings map the configuration, token ids [tokens] or None, and cu_seqlens to one token index a text.

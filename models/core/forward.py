@@ -105,3 +105,17 @@ def declare_forward(
         "or that are too long or too short for the model."
     )
     return forward
+
+
+def split_by_part(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of an encoder and of a decoder, by their own names.
+
+    Args:
+        inputs: the decoder's with the prefix "decoder_", the encoder's with "encoder_" or without a prefix.
+    """
+    encoder: dict[str, Any] = {}
+    decoder: dict[str, Any] = {}
+    for name, value in inputs.items():
+        part = decoder if name.startswith("decoder_") else encoder
+        part[name.removeprefix("decoder_" if part is decoder else "encoder_")] = value
+    return encoder, decoder

@@ -227,9 +227,11 @@ def normalize(module: nn.LayerNorm, hidden: Tensor) -> Tensor:
     return layer_norm(hidden, module.weight, module.bias, module.eps)
 
 
-def apply_linear(module: nn.Linear, hidden: Tensor, activation: str | None = None) -> Tensor:
-    """`activation(module(hidden))` of rows [rows, inputs]."""
-    return linear(hidden, module.weight, module.bias, activation=activation)
+def apply_linear(
+    module: nn.Linear, hidden: Tensor, activation: str | None = None, phase: str = "encode"
+) -> Tensor:
+    """`activation(module(hidden))` of rows [rows, inputs]; `phase` is that of `linear`."""
+    return linear(hidden, module.weight, module.bias, activation=activation, phase=phase)
 
 
 def add_linear(

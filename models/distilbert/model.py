@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.linear.gemm import linear
 from ..core.attention import DecoderAttention
 from ..core.classification import labels_of
 from ..core.forward import OUTPUT_FLAGS, declare_forward
@@ -79,7 +78,7 @@ class TransformerBlock(nn.Module):
         mixed = select(own.attend(hidden, attention, self.index), selected)
         # Unlike BERT, without dropout behind the attention.
         hidden = normalize(self.sa_layer_norm, add_linear(own.output, mixed, select(hidden, selected)))
-        inner = linear(hidden, ffn.lin1.weight, ffn.lin1.bias, activation=self.activation)
+        inner = apply_linear(ffn.lin1, hidden, self.activation)
         hidden = add_linear(ffn.lin2, inner, hidden, self.dropout, self.training)
         return normalize(self.output_layer_norm, hidden)
 

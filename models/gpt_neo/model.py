@@ -6,10 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...kernels.linear.gemm import linear
 from ..core.attention import DecoderAttention
 from ..core.forward import OUTPUT_FLAGS, declare_forward
-from ..core.layers import Attention, add_linear, normalize, select
+from ..core.layers import Attention, add_linear, apply_linear, normalize, select
 from ..core.model import PretrainedModel
 from ..core.outputs import BaseModelOutputWithPastAndCrossAttentions
 from ..core.parameters import ParametersMixin
@@ -53,7 +52,7 @@ class GPTNeoMLP(nn.Module):
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """[tokens, width] each to the same."""
-        inner = linear(hidden, self.c_fc.weight, self.c_fc.bias, activation=self.activation)
+        inner = apply_linear(self.c_fc, hidden, self.activation)
         return add_linear(self.c_proj, inner, residual, self.dropout, self.training)
 
 

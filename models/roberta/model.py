@@ -5,10 +5,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ...kernels.linear.gemm import linear
 from ..bert.model import OTHER_HEADS, BertCausalLM, BertCheckpoint, BertModel, classifier_dropout
 from ..core.classification import ClassificationHead, labels_of
-from ..core.layers import normalize
+from ..core.layers import apply_linear, normalize
 from ..core.sequence_classifier import SequenceClassifier
 from .config import RobertaConfig
 
@@ -33,9 +32,9 @@ class RobertaLMHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[tokens, width] to [tokens, vocabulary]; the activation is gelu whatever the layers have."""
-        inner = linear(hidden, self.dense.weight, self.dense.bias, activation="gelu", phase="decode")
+        inner = apply_linear(self.dense, hidden, "gelu", phase="decode")
         normed = normalize(self.layer_norm, inner)
-        return linear(normed, self.decoder.weight, self.decoder.bias, phase="decode")
+        return apply_linear(self.decoder, normed, phase="decode")
 
 
 class RobertaForCausalLM(BertCausalLM, BertCheckpoint):

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.conv.positional import positional_length
-from ...kernels.linear.gemm import linear
 from ...kernels.runtime.packing import cumulative, spans
-from ..core.layers import normalize
+from ..core.layers import apply_linear, normalize
 from ..wav2vec2.audio_classification import AudioClassifier
 from ..wav2vec2.ctc import CTCModel
 from ..wav2vec2.encoder import WaveformEncoder
@@ -77,7 +76,7 @@ class _Upsampling(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[tokens, hidden_size] to [tokens * squeeze_factor, hidden_size]."""
-        wide = linear(hidden, self.projection.weight, self.projection.bias, activation=self.activation)
+        wide = apply_linear(self.projection, hidden, self.activation)
         return wide.view(-1, hidden.shape[1])
 
 
@@ -117,9 +116,8 @@ class SqueezedEncoder(WaveformEncoder):
 
     def project(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         frames = normalize(self.layer_norm, frames)
-        hidden, projection = frames, self.feature_projection
-        if projection is not None:
-            hidden = linear(frames, projection.weight, projection.bias)
+        projection = self.feature_projection
+        hidden = frames if projection is None else apply_linear(projection, frames)
         return F.dropout(hidden, self.config.feat_proj_dropout, self.training), frames
 
 

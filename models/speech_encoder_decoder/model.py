@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ...kernels.linear.gemm import linear
 from ...scheduler.request import GenerationOptions
 from ..core.attention import DecoderAttention
+from ..core.forward import split_by_part
 from ..core.generation import GenerationMixin
 from ..core.losses import cross_entropy, shift_right
 from ..core.model import PretrainedModel
@@ -147,7 +148,7 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
             TypeError: an argument that neither part knows.
             ValueError: inputs that are missing, do not fit or are not supported.
         """
-        encoder_options, decoder_options = _split(kwargs)
+        encoder_options, decoder_options = split_by_part(kwargs)
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         flags = {  # None leaves it to the configuration of each part
             name: (getattr(self.config, name) or None) if flag is None else flag
@@ -305,13 +306,3 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
     def parts(self) -> dict[str, PretrainedModel]:
         """Encoder and decoder."""
         return {"encoder": self.encoder, "decoder": self.decoder}
-
-
-def _split(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split further arguments of `forward` into the encoder's and the decoder's, by their own names."""
-    encoder: dict[str, Any] = {}
-    decoder: dict[str, Any] = {}
-    for name, value in kwargs.items():
-        part = decoder if name.startswith("decoder_") else encoder
-        part[name.removeprefix("decoder_" if part is decoder else "encoder_")] = value
-    return encoder, decoder

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..core.causal_lm import CausalLM
-from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.forward import OUTPUT_FLAGS, declare_forward, split_by_part
 from ..core.generation import GenerationMixin
 from ..core.losses import cross_entropy, shift_right
 from ..core.model import PretrainedModel
@@ -51,30 +51,29 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
         attention_mask: Tensor | None = None,
         encoder_outputs: Any = None,
         past_key_values: Any = None,
-        head_mask: Any = None,
-        decoder_input_ids: Tensor | None = None,
-        decoder_inputs_embeds: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        decoder_head_mask: Any = None,
         cross_attn_head_mask: Any = None,
         use_cache: bool | None = None,
-        **flags: Any,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
+        **inputs: Any,
     ) -> Seq2SeqModelOutput:
         """`forward` with its arguments by name."""
+        flags: dict[str, Any] = {
+            "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
+        }
+        encoder_inputs, decoder_inputs = split_by_part(inputs)
         encoded, source_mask = self.encoder.encode_for_decoder(
-            input_features, attention_mask, encoder_outputs, past_key_values, head_mask=head_mask, **flags
+            input_features, attention_mask, encoder_outputs, past_key_values, **flags, **encoder_inputs
         )
         decoded = self.decoder.run_padded(
-            decoder_input_ids,
-            decoder_inputs_embeds,
-            attention_mask=decoder_attention_mask,
             encoder_hidden_states=None if encoded is None else encoded.last_hidden_state,
             encoder_attention_mask=source_mask,
-            head_mask=decoder_head_mask,
             cross_attn_head_mask=cross_attn_head_mask,
             past_key_values=past_key_values,
             use_cache=use_cache,
             **flags,
+            **decoder_inputs,
         )
         return Seq2SeqModelOutput.from_halves(encoded, decoded)
 

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...kernels.linear.gemm import linear
 from ...kernels.pooling.mean_pool import mean_pool
 from ...kernels.runtime.packing import cumulative
 from ...scheduler.model_protocol import Task
 from ..core.classification import classification_loss
 from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.layers import apply_linear
 from ..core.outputs import SequenceClassifierOutput
 from .encoder import SAMPLES_MASK
 from .headed_encoder import HeadedEncoder
@@ -100,8 +100,8 @@ class AudioClassifier(HeadedEncoder):
     def _logits(self, hidden: Tensor, cu_tokens: Tensor) -> Tensor:
         # The projection of the mean is the mean of the projections, at one row a recording.
         pooled = mean_pool(hidden, cu_tokens)
-        pooled = linear(pooled, self.projector.weight, self.projector.bias)
-        return linear(pooled, self.classifier.weight, self.classifier.bias)
+        pooled = apply_linear(self.projector, pooled)
+        return apply_linear(self.classifier, pooled)
 
 
 def _left_aligned(input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.linear.gemm import linear
 from ...kernels.sampling.draw import greedy
 from ...scheduler.model_protocol import Task
 from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.layers import apply_linear
 from ..core.outputs import CausalLMOutput
 from .encoder import SAMPLES_MASK
 from .headed_encoder import HeadedEncoder
@@ -87,7 +87,7 @@ class CTCModel(HeadedEncoder):
         return {"token_ids": (token_ids, cu_tokens), "log_probabilities": (log_probabilities, cu_tokens)}
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return linear(hidden, self.lm_head.weight, self.lm_head.bias)
+        return apply_linear(self.lm_head, hidden)
 
 
 def ctc_loss(logits: Tensor, labels: Tensor, lengths: list[int], config: Any) -> Tensor:

@@ -10,12 +10,11 @@ from ...kernels.conv.normalized import normalized_conv
 from ...kernels.conv.subsample import conv_subsample, output_length
 from ...kernels.conv.waveform import valid_length, waveform_conv
 from ...kernels.linear.activation import check_activation
-from ...kernels.linear.gemm import linear
 from ...kernels.norm.group_norm import group_norm
 from ...kernels.norm.layer_norm import layer_norm
 from ..core.attention import DecoderAttention, StackAttention
 from ..core.chunks import in_chunks
-from ..core.layers import Attention, add_linear, normalize, run_layers
+from ..core.layers import Attention, add_linear, apply_linear, normalize, run_layers
 from .config import SpeechEncoderConfig, Wav2Vec2Config
 from .positions import PositionalConvolution
 
@@ -114,7 +113,7 @@ class FeatureProjection(nn.Module):
         """Frames [frames, conv_dim[-1]] to [frames, hidden_size], and the normalized frames."""
         if self.layer_norm is not None:
             frames = normalize(self.layer_norm, frames)
-        hidden = linear(frames, self.projection.weight, self.projection.bias)
+        hidden = apply_linear(self.projection, frames)
         return F.dropout(hidden, self.dropout, self.training), frames
 
 
@@ -163,8 +162,7 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """[tokens, hidden_size] each."""
-        first = self.intermediate_dense
-        inner = linear(hidden, first.weight, first.bias, activation=self.activation)
+        inner = apply_linear(self.intermediate_dense, hidden, self.activation)
         inner = F.dropout(inner, self.activation_dropout, self.training)
         return add_linear(self.output_dense, inner, residual, self.dropout, self.training)
 
@@ -279,7 +277,7 @@ class Adapter(nn.Module):
             The tokens, their cu_seqlens, and the number of layers that ran: training may skip some.
         """
         if self.proj is not None and self.proj_layer_norm is not None:
-            hidden = normalize(self.proj_layer_norm, linear(hidden, self.proj.weight, self.proj.bias))
+            hidden = normalize(self.proj_layer_norm, apply_linear(self.proj, hidden))
         ran = 0
         for layer in self.layers:
             if self.training and self.layerdrop and torch.rand(()).item() <= self.layerdrop:
