@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from .runtime.dispatch import choose
-from .runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
-from .runtime.optional_triton import tl, triton
+from .runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
+from .runtime.optional_triton import tl
 
 
 def embedding(
@@ -116,24 +116,11 @@ def _launch(
         token_ids, positions = None if token_ids is None else token_ids.long(), positions.long()
     tokens, width = positions.shape[0], table.shape[1]
     out = table.new_empty(tokens, width)
-    case = embed_kernel.case(
-        table.device, table.dtype, positions.dtype, "aligned" if width % 16 == 0 else "any"
-    )
-    positions = ready(positions)
-    case.launch(
-        (triton.cdiv(tokens, case.constant("BLOCK_M")), triton.cdiv(width, case.constant("BLOCK_N"))),
-        ready(table),
-        positions if token_ids is None else ready(token_ids),
-        positions,
-        ready(position_table),
-        out,
-        tokens,
-        width,
-        table.shape[0],
-        position_table.shape[0],
-        int(token_ids is not None),
-        scale,
-    )
+    case = embed_kernel.case(table.device, table.dtype, positions.dtype, alignment(width))
+    grid = case.block_count("BLOCK_M", tokens), case.block_count("BLOCK_N", width)
+    tensors = table, token_ids, positions, position_table, out
+    rows = table.shape[0], position_table.shape[0]
+    case.launch(grid, *tensors, tokens, width, *rows, token_ids is not None, scale)
     return out
 
 
@@ -173,29 +160,14 @@ def embed_kernel(
 
 
 _INTEGERS = (torch.int32, torch.int64)
-
-
-def _declare() -> None:
-    """Tiles in which a thread reads 16 bytes of each table in half precision."""
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for integer in _INTEGERS:
-                for alignment in ("aligned", "any"):
-                    embed_kernel.declare(
-                        dtype,
-                        integer,
-                        alignment,
-                        architecture=architecture,
-                        pointers={
-                            **dict.fromkeys(("token_ids_ptr", "positions_ptr"), integer),
-                            **dict.fromkeys(("table_ptr", "position_table_ptr", "out_ptr"), dtype),
-                        },
-                        aligned=alignment == "aligned",
-                        BLOCK_M=4,
-                        BLOCK_N=256,
-                        num_warps=4,
-                        num_stages=1,
-                    )
-
-
-_declare()
+for _integer in _INTEGERS:
+    # Tiles in which a thread reads 16 bytes of each table in half precision.
+    embed_kernel.declare_all(
+        DTYPES,
+        (_integer,),
+        ALIGNMENTS,
+        pointers=dict.fromkeys(("token_ids_ptr", "positions_ptr"), _integer),
+        num_stages=1,
+        BLOCK_M=4,
+        BLOCK_N=256,
+    )

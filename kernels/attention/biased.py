@@ -273,9 +273,4 @@ def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -
     return {"BLOCK_M": rows, "BLOCK_N": keys, "num_warps": 8, "num_stages": stages}
 
 
-declare_heads(
-    biased_attention_kernel,
-    ("query_ptr", "key_ptr", "value_ptr", "out_ptr"),
-    {"bias_ptr": torch.float32, "blocks_ptr": torch.int32},
-    _blocks,
-)
+declare_heads(biased_attention_kernel, _blocks, bias_ptr=torch.float32)

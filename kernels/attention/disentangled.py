@@ -294,9 +294,4 @@ def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -
     return {"BLOCK_M": side, "BLOCK_N": side, "WINDOW": 2 * side, "num_warps": warps, "num_stages": stages}
 
 
-declare_heads(
-    disentangled_attention_kernel,
-    ("query_ptr", "key_ptr", "value_ptr", "position_query_ptr", "position_key_ptr", "out_ptr"),
-    {"rows_ptr": torch.int32, "blocks_ptr": torch.int32},
-    _blocks,
-)
+declare_heads(disentangled_attention_kernel, _blocks, rows_ptr=torch.int32)

@@ -13,8 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ready
-from ..runtime.optional_triton import triton
 from ..runtime.packing import check_cu_seqlens, cumulative, spans
 from .dft import fbank_kernel, half_pairs, transform_pairs
 
@@ -179,25 +177,15 @@ def fbank_triton(
     features, cu_frames = waveforms.new_empty(sum(counts), num_mel_bins), cumulative(counts, device)
     case = fbank_kernel.case(device)
     lines, bins = case.constant("LINES"), case.constant("BLOCK_BINS")
-    case.launch(
-        (triton.cdiv(len(features), case.constant("BLOCK_FRAMES")), triton.cdiv(num_mel_bins, bins)),
-        ready(waveforms),
-        ready(cu_samples),
-        cu_frames,
+    tables = (
         _padded_window(options.window, length, 4 * quarter, device),
         transform_pairs(quarter, lines, device),
         _mel_pairs(options, lines, bins, device),
-        features,
-        len(counts),
-        len(counts).bit_length(),
-        len(features),
-        length,
-        shift,
-        quarter,
-        num_mel_bins,
-        options.preemphasis,
-        options.mel_floor,
     )
+    sizes = len(counts), len(counts).bit_length(), len(features), length, shift, quarter, num_mel_bins
+    grid = case.block_count("BLOCK_FRAMES", len(features)), case.block_count("BLOCK_BINS", num_mel_bins)
+    tensors = waveforms, cu_samples, cu_frames, *tables, features
+    case.launch(grid, *tensors, *sizes, options.preemphasis, options.mel_floor)
     return features, cu_frames
 
 
