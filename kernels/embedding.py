@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .runtime.dispatch import choose
+from .runtime.dispatch import Operation
 from .runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
 from .runtime.optional_triton import tl
 
@@ -34,15 +34,7 @@ def embedding(
             f"{list(positions.shape)}"
         )
     _check_tables(table, position_table, "table")
-    run = choose(
-        table,
-        position_table,
-        token_ids,
-        positions,
-        reference=embedding_reference,
-        triton=embedding_triton,
-    )
-    return run(token_ids, positions, table, position_table, scale)
+    return _embedding(token_ids, positions, table, position_table, scale)
 
 
 def embedding_reference(
@@ -79,10 +71,7 @@ def add_positions(hidden: Tensor, positions: Tensor, position_table: Tensor, sca
             f"{list(positions.shape)}"
         )
     _check_tables(hidden, position_table, "hidden")
-    run = choose(
-        hidden, position_table, positions, reference=add_positions_reference, triton=add_positions_triton
-    )
-    return run(hidden, positions, position_table, scale)
+    return _add_positions(hidden, positions, position_table, scale)
 
 
 def add_positions_reference(
@@ -107,6 +96,10 @@ def _check_tables(table: Tensor, position_table: Tensor, name: str) -> None:
         raise ValueError(
             f"{name} is {table.dtype} and position_table {position_table.dtype}; convert one with .to(dtype)"
         )
+
+
+_embedding = Operation(embedding_reference, triton=embedding_triton)
+_add_positions = Operation(add_positions_reference, triton=add_positions_triton)
 
 
 def _launch(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..runtime.dispatch import choose
+from ..runtime.dispatch import Operation
 from ..runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
 from ..runtime.optional_triton import tl
 
@@ -40,8 +40,7 @@ def store(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, sl
             f"{values.dtype}; convert them with .to(dtype)"
         )
     check_pools(keys, values)
-    run = choose(keys, values, new_keys, new_values, slots, reference=store_reference, triton=store_triton)
-    run(keys, values, new_keys, new_values, slots)
+    _store(keys, values, new_keys, new_values, slots)
 
 
 def check_pools(*pools: Tensor) -> None:
@@ -76,6 +75,9 @@ def store_triton(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Ten
     case = store_kernel.case(keys.device, keys.dtype, alignment(width))
     grid = case.block_count("BLOCK_M", tokens), case.block_count("BLOCK_N", width)
     case.launch(grid, keys, values, new_keys, new_values, slots, tokens, keys.shape[0] * PAGE_SIZE, width)
+
+
+_store = Operation(store_reference, triton=store_triton)
 
 
 @kernel(sizes=("width",), outputs=("keys_ptr", "values_ptr"))

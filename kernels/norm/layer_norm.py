@@ -104,18 +104,11 @@ def layer_norm_reference(
 
 
 def layer_norm_cpu(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float = 1e-5,
-    *,
-    residual: Tensor | None = None,
-    activation: str | None = None,
+    *arguments: Any, residual: Tensor | None = None, activation: str | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The reference, with an activation whose bits do not depend on the position."""
-    total = hidden if residual is None else hidden + residual
-    out = activate_(F.layer_norm(total, (hidden.shape[-1],), weight, bias, eps), activation)
-    return out if residual is None else (out, total)
+    out = layer_norm_reference(*arguments, residual=residual)
+    return (activate_(out[0], activation), out[1]) if isinstance(out, tuple) else activate_(out, activation)
 
 
 def rms_norm_reference(
@@ -129,35 +122,23 @@ def rms_norm_reference(
     return out if residual is None else (out, total)
 
 
+def rms_norm_triton(
+    hidden: Tensor, weight: Tensor, eps: float = 1e-6, *, residual: Tensor | None = None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`layer_norm_kernel` with a mean of 0 and without bias."""
+    return layer_norm_triton(hidden, weight, None, eps, residual=residual)
+
+
 def layer_norm_triton(
     hidden: Tensor,
     weight: Tensor,
-    bias: Tensor,
+    bias: Tensor | None,
     eps: float = 1e-5,
     *,
     residual: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """One launch: the mean, then the squared deviations from it, in float32."""
-    return _normalized(hidden, weight, bias, eps, residual, activation)
-
-
-def rms_norm_triton(
-    hidden: Tensor, weight: Tensor, eps: float = 1e-6, *, residual: Tensor | None = None
-) -> Tensor | tuple[Tensor, Tensor]:
-    """`layer_norm_kernel` with a mean of 0 and without bias."""
-    return _normalized(hidden, weight, None, eps, residual)
-
-
-def _normalized(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    eps: float,
-    residual: Tensor | None,
-    activation: str | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Layer norm with a bias, RMS norm without one."""
+    """One launch: the mean, then the squared deviations from it, in float32. RMS norm without a bias."""
     width = hidden.shape[-1]
     rows = hidden.numel() // width
     out = torch.empty_like(hidden, memory_format=torch.contiguous_format)

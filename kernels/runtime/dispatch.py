@@ -69,6 +69,8 @@ class Operation:
         self.reference, self.cpu, self.triton = reference, cpu, triton
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if dropout := options.pop("dropout", 0.0):  # of training, which only references have
+            return self.reference(*arguments, dropout=dropout, **options)
         tensors = [value for value in (*arguments, *options.values()) if isinstance(value, Tensor)]
         run = choose(*tensors, reference=self.reference, cpu=self.cpu, triton=self.triton)
         return run(*arguments, **options)
