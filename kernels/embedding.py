@@ -40,7 +40,7 @@ def embedding(
 def embedding_reference(
     token_ids: Tensor, positions: Tensor, table: Tensor, position_table: Tensor, scale: float
 ) -> Tensor:
-    """The specification in plain torch."""
+    """Specification in plain torch."""
     return table[token_ids.long()] * scale + position_table[positions.long()]
 
 
@@ -77,7 +77,7 @@ def add_positions(hidden: Tensor, positions: Tensor, position_table: Tensor, sca
 def add_positions_reference(
     hidden: Tensor, positions: Tensor, position_table: Tensor, scale: float
 ) -> Tensor:
-    """The specification in plain torch."""
+    """Specification in plain torch."""
     return hidden * scale + position_table[positions.long()]
 
 

@@ -64,7 +64,7 @@ def check_pools(*pools: Tensor) -> None:
 def store_reference(
     keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor
 ) -> None:
-    """The specification in plain torch."""
+    """Specification in plain torch."""
     keys.view(-1, *keys.shape[2:])[slots] = new_keys
     values.view(-1, *values.shape[2:])[slots] = new_values
 

@@ -95,7 +95,7 @@ def normalized_conv_cpu(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same as a GEMM over the windows, with weights scaled for each utterance; in float32 at least."""
+    """A GEMM over the windows, with weights scaled for each utterance; in float32 at least."""
     outputs, _, kernel = weight.shape
     wide = torch.promote_types(waveforms.dtype, torch.float32)
     flat = flattened(weight).double()  # [C_out, kernel]

@@ -71,7 +71,7 @@ def conv_subsample_reference(
 def conv_subsample_cpu(
     frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """The same as one GEMM over the windows of all utterances; frames outside of one are a row of zeros."""
+    """One GEMM over the windows of all utterances; frames outside of an utterance are a row of zeros."""
     kernel = weight.shape[2]
     lengths = [end - start for start, end in spans(cu_frames)]
     cu_out = cumulative([output_length(length, kernel, stride) for length in lengths])
@@ -89,7 +89,7 @@ def conv_subsample_cpu(
 def conv_subsample_triton(
     frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """The same as an implicit GEMM: an output's row is the kernel * C_in numbers from its first frame on."""
+    """An implicit GEMM: an output's row is the kernel * C_in numbers from its first frame on."""
     doubled, channels, taps = weight.shape
     counts = [output_length(end - start, taps, stride) for start, end in spans(cu_frames)]
     cu_out = cumulative(counts, frames.device)

@@ -89,7 +89,7 @@ DEFAULT = FbankOptions()  # Speech2Text's
 def fbank(waveforms: Tensor, cu_samples: Tensor, options: FbankOptions = DEFAULT) -> tuple[Tensor, Tensor]:
     """Natural logarithm of mel band powers, each utterance on its own.
 
-    An utterance shorter than a frame has no frames; the caller decides what that means.
+    An utterance shorter than a frame has no frames, which is no error here.
 
     Args:
         waveforms: float32 or float64 [samples], packed, in the scale in which the powers are wanted (Kaldi's
@@ -142,7 +142,7 @@ def fbank_reference(
 def fbank_cpu(
     waveforms: Tensor, cu_samples: Tensor, options: FbankOptions = DEFAULT
 ) -> tuple[Tensor, Tensor]:
-    """The same, some frames at a time in a reused buffer: about twice as fast. Forward only."""
+    """Filter bank of some frames at a time in a reused buffer: about twice as fast. Forward only."""
     length, shift = frame_sizes(options.sampling_rate)
     taper = _window(options.window, length, waveforms.dtype, waveforms.device)
     mel = _mel_matrix(options, waveforms.dtype, waveforms.device)

@@ -84,7 +84,7 @@ def linear_cpu(
     limit: float | None = None,
     phase: str = "encode",
 ) -> Tensor:
-    """The same on a packed weight, see `multiply`."""
+    """`multiply` by a weight that is packed once, then the rest of the epilogue."""
     out = multiply(hidden, weight, bias, None if activation == "glu" else activation, phase)
     if activation == "glu":
         out = gated(*out.chunk(2, dim=-1))

@@ -76,7 +76,7 @@ class Kernel:
         self.name = function.__name__
         self.sizes, self.outputs = sizes, outputs
         self.types: dict[str, str | None] = {}  # run-time parameters: a number's type, None for a pointer
-        self.constants: list[str] = []
+        self.constants: list[str] = []  # compile-time parameters
         for parameter in inspect.signature(function).parameters.values():
             if parameter.annotation is tl.constexpr:
                 self.constants.append(parameter.name)
@@ -195,7 +195,7 @@ class Case:
         return [name for name, kind in self.types if kind.startswith("*") or name in sizes]
 
     def constant(self, name: str) -> Any:
-        """A compile-time parameter."""
+        """Value of a compile-time parameter."""
         return dict(self.constants)[name]
 
     def block_count(self, name: str, size: int) -> int:

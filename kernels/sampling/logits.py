@@ -16,30 +16,17 @@ _NEVER = float("-inf")
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """Rules on scores, applied in this order; the defaults change nothing.
+    """Rules on scores, applied in this order; the defaults change nothing."""
 
-    Args:
-        repetition_penalty: divides positive and multiplies negative scores of tokens that already occur.
-        ngram_size: n-grams of this size occur at most once; 0 for no limit.
-        banned_sequences: the last token of each is banned behind the others.
-        min_length: tokens before which none of `ends` is allowed.
-        ends: tokens that end a sequence.
-        forced_first: the only token allowed after the start token.
-        forced_last: the only tokens allowed at a row's maximum length.
-        suppressed: tokens that are never allowed.
-        begin_suppressed: tokens that are not allowed in a row of `begin` tokens.
-        begin: length at which `begin_suppressed` applies.
-    """
-
-    repetition_penalty: float = 1.0
-    ngram_size: int = 0
-    banned_sequences: tuple[tuple[int, ...], ...] = ()
-    min_length: int = 0
-    ends: tuple[int, ...] = ()
-    forced_first: int | None = None
-    forced_last: tuple[int, ...] = ()
-    suppressed: tuple[int, ...] = ()
-    begin_suppressed: tuple[int, ...] = ()
+    repetition_penalty: float = 1.0  # divides positive, multiplies negative scores of earlier tokens
+    ngram_size: int = 0  # n-grams of this size occur at most once; 0 for no limit
+    banned_sequences: tuple[tuple[int, ...], ...] = ()  # the last token of each is banned behind the others
+    min_length: int = 0  # tokens before which none of `ends` is allowed
+    ends: tuple[int, ...] = ()  # tokens that end a sequence
+    forced_first: int | None = None  # the only token allowed after the start token
+    forced_last: tuple[int, ...] = ()  # the only tokens allowed at a row's maximum length
+    suppressed: tuple[int, ...] = ()  # tokens that are never allowed
+    begin_suppressed: tuple[int, ...] = ()  # tokens that are not allowed in a row of `begin` tokens
     begin: int = 1
 
     @property

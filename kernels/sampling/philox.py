@@ -78,7 +78,7 @@ def _multiply(value: Tensor, factor: int) -> tuple[Tensor, Tensor]:
 
 
 def philox_uniform_triton(seeds: Tensor, sequence_index: Tensor, steps: Tensor, count: int = 1) -> Tensor:
-    """The same to the bit: all but the last step is integer arithmetic."""
+    """One launch, equal to the reference to the bit: all but the last step is integer arithmetic."""
     out = torch.empty(seeds.shape[0], count, dtype=torch.float32, device=seeds.device)
     case = philox_kernel.case(seeds.device)
     grid = seeds.shape[0], case.block_count("BLOCK", count)
