@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from .mapped_file import MOST_TENSORS, MappedFile
+from .extras import has_package, missing_package
+from .mapped_file import MAX_TENSORS, MappedFile
 
 _TABLE = Path(__file__).with_name("keras_h5_table.py")
 _PATIENCE = 600  # seconds for the table of a file, on whatever disk
@@ -31,10 +31,8 @@ def read_h5(path: Path) -> dict[str, Tensor]:
         ImportError: h5py is not installed.
         ValueError: a file that is damaged, or holds what is not read.
     """
-    if find_spec("h5py") is None:
-        raise ImportError(
-            f"{path} needs h5py to be read: pip install 'tritone[tensorflow]', or pip install h5py"
-        )
+    if not has_package("h5py"):
+        raise missing_package(path, "h5py", "h5py", "tensorflow")
     tensors: dict[str, Tensor] = {}
     with MappedFile(path) as file:
         for name, dtype, shape, offset, size in _table(file):
@@ -49,7 +47,7 @@ def _table(file: MappedFile) -> list[list[Any]]:
     """What the script says lies in the file."""
     request = {
         "path": os.path.abspath(file.path),
-        "most": 2 * MOST_TENSORS,  # groups have names too
+        "most": 2 * MAX_TENSORS,  # groups have names too
         "import_from": [os.path.abspath(entry) for entry in sys.path if entry],
     }
     try:

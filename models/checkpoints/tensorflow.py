@@ -13,15 +13,14 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .extras import import_for
 from .files import Checkpoint
-from .mapped_file import MOST_DIMENSIONS, MOST_NAME, MOST_TENSORS, MappedFile
-from .tensorflow_crc import masked_crc
-from .tensorflow_snappy import decompress
+from .mapped_file import MAX_DIMENSIONS, MAX_NAME_LENGTH, MAX_TENSORS, MappedFile
 
 SUFFIX = ".index"
-_MOST_INDEX = 16 * 2**20  # bytes, unpacked too; a hundred thousand names with their places take about that
-_MOST_BLOCK = 2**20  # bytes that a block may unpack to; TensorFlow cuts them at 256 KiB
-_MOST_SHARDS = 10_000
+MAX_INDEX_BYTES = 16 * 2**20  # a hundred thousand names with their places take about that
+MAX_SHARDS = 10_000
+CHECKSUM_BYTES = 2**22  # copied at a time
 _FOOTER = 48
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"  # in checkpoints that go by objects
@@ -51,10 +50,12 @@ def read_index(checkpoint: Checkpoint, filename: str) -> dict[str, Tensor]:
         filename: of the index, which the checkpoint has.
 
     Raises:
+        ImportError: google-crc32c is not installed.
         OSError: a file of data is missing.
         ValueError: a file that is damaged, or an index that is not by names.
     """
     path = checkpoint.require(filename)
+    import_for(path, "google_crc32c", "google-crc32c", "tensorflow")
     shards, entries = _read_table(path)
     tensors: dict[str, Tensor] = {}
     prefix = filename.removesuffix(SUFFIX)
@@ -76,6 +77,16 @@ def read_index(checkpoint: Checkpoint, filename: str) -> dict[str, Tensor]:
     return tensors
 
 
+def masked_crc(data: bytes | memoryview) -> int:
+    """CRC-32C, rotated and offset as LevelDB stores it."""
+    from google_crc32c import extend
+
+    crc = 0
+    for start in range(0, len(data), CHECKSUM_BYTES):
+        crc = extend(crc, bytes(data[start : start + CHECKSUM_BYTES]))
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def _check_bytes(file: MappedFile, entry: _Entry) -> None:
     """Refuse a tensor that is not what was written; its place is inside the file."""
     if entry.crc is None:
@@ -87,8 +98,10 @@ def _check_bytes(file: MappedFile, entry: _Entry) -> None:
 
 def _read_table(path: Path) -> tuple[int, list[_Entry]]:
     """How many files of data there are, and what lies in them."""
-    if path.stat().st_size > _MOST_INDEX:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than the {_MOST_INDEX} that are read")
+    if path.stat().st_size > MAX_INDEX_BYTES:
+        raise ValueError(
+            f"{path} has {path.stat().st_size} bytes, more than the {MAX_INDEX_BYTES} that are read"
+        )
     data = path.read_bytes()
     shards: int | None = None
     entries: list[_Entry] = []
@@ -105,8 +118,8 @@ def _read_table(path: Path) -> tuple[int, list[_Entry]]:
                     "it goes by objects, as tf.train.Checkpoint and save_weights without .h5 write it; "
                     "only those by names are read: write tf_model.h5 with save_pretrained"
                 )
-            if len(entries) >= MOST_TENSORS:
-                raise ValueError(f"it has over {MOST_TENSORS} tensors")
+            if len(entries) >= MAX_TENSORS:
+                raise ValueError(f"it has over {MAX_TENSORS} tensors")
             entries.append(_read_entry(name, value))
     except _Refused as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
@@ -138,19 +151,15 @@ def _rows(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     for part in range(4):
         handle[part], at = _varint(footer, at)
     last: bytes | None = None
-    end, unpacked = 0, 0
+    end = 0
     for _, place in _rows_of(_block(data, handle[2], handle[3])):
         offset, at = _varint(place, 0)
         size, _ = _varint(place, at)
         if offset < end:  # or a small file could be gone through for hours
             raise ValueError("its blocks overlap")
         end = offset + size
-        block = _block(data, offset, size)
-        unpacked += len(block)
-        if unpacked > _MOST_INDEX:
-            raise ValueError(f"its blocks unpack to over {_MOST_INDEX} bytes")
         rows = 0
-        for key, value in _rows_of(block):
+        for key, value in _rows_of(_block(data, offset, size)):
             if last is not None and key <= last:
                 raise ValueError("its names are not in order")
             last, rows = key, rows + 1
@@ -160,18 +169,17 @@ def _rows(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(data: bytes, offset: int, size: int) -> bytes:
-    """One block, checked and unpacked."""
+    """One block, checked."""
     if offset + size + 5 > len(data) - _FOOTER:
         raise ValueError(f"a block takes bytes {offset} to {offset + size} of {len(data)}")
     stored = int.from_bytes(data[offset + size + 1 : offset + size + 5], "little")
     if masked_crc(data[offset : offset + size + 1]) != stored:
         raise ValueError("a block does not have its checksum")
-    block, kind = data[offset : offset + size], data[offset + size]
-    if kind == 1:
-        return decompress(block, _MOST_BLOCK)
-    if kind != 0:
-        raise ValueError(f"a block is compressed in a way that is not known, {kind}")
-    return block
+    if data[offset + size] != 0:
+        raise _Refused(
+            "its blocks are compressed, as no TensorFlow from 1.2 on writes them; save it with one of those"
+        )
+    return data[offset : offset + size]
 
 
 def _rows_of(block: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -187,8 +195,8 @@ def _rows_of(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         length, at = _varint(block, at)
         if shared > len(key) or at + own + length > end:
             raise ValueError("a row is longer than its block")
-        if shared + own > MOST_NAME:
-            raise ValueError(f"a name has over {MOST_NAME} bytes")
+        if shared + own > MAX_NAME_LENGTH:
+            raise ValueError(f"a name has over {MAX_NAME_LENGTH} bytes")
         key = key[:shared] + block[at : at + own]
         yield key, block[at + own : at + own + length]
         at += own + length
@@ -255,7 +263,7 @@ def _read_header(data: bytes) -> int:
             shards = _number(value)
         elif field == 2 and value:
             raise _Refused("its tensors are big-endian; write it again on another machine")
-    if not 0 < shards <= _MOST_SHARDS:
+    if not 0 < shards <= MAX_SHARDS:
         raise ValueError(f"it says that there are {shards} files of data")
     return shards
 
@@ -292,8 +300,8 @@ def _read_shape(name: str, data: bytes) -> tuple[int, ...]:
         if field == 2:
             lengths = [_number(length) for part, length in _fields(_message(value)) if part == 1]
             shape.append(lengths[-1] if lengths else 0)
-            if len(shape) > MOST_DIMENSIONS:
-                raise ValueError(f"{name!r} has over {MOST_DIMENSIONS} dimensions")
+            if len(shape) > MAX_DIMENSIONS:
+                raise ValueError(f"{name!r} has over {MAX_DIMENSIONS} dimensions")
         elif field == 3 and value:
             raise ValueError(f"{name!r} has a shape that is not known")
     return tuple(shape)

@@ -71,7 +71,7 @@ def test_damaged_files_give_tensors_or_an_error_in_bounded_memory_and_time(kind,
 
 
 def damaged_files(kind: str) -> Iterator[bytes]:
-    fuzz, made = by_path(TESTS / "test_fuzz.py"), by_path(TESTS / "models" / "test_tensorflow_index.py")
+    fuzz, made = by_path(TESTS / "test_fuzz.py"), by_path(Path(__file__).with_name("test_tensorflow.py"))
     contents = sources()[kind]
     for number in range(COUNTS[kind]):
         draw = random.Random(f"{kind} {number}")
