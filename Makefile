@@ -29,4 +29,4 @@ bench:  ## micro benchmarks; `make bench ARGS=--benchmark-compare` compares with
 	$(PYTHON) -m pytest -n 0 bench/micro --benchmark-only --benchmark-autosave $(ARGS)
 
 stub:  ## the facade's stub, from the families' registrations
-	$(PYTHON) -m tritone.models.registry
+	$(PYTHON) -m tritone.stub

@@ -20,8 +20,8 @@ MODELS = {  # kinds of model, and the public name by which one is loaded
 class Family:
     """The classes of one `model_type`, imported on first use.
 
-    The entry is the `FAMILY` of the folder that bears the model_type, with "_" for "-". A class of that
-    folder is "module.Class" and public as `tritone.Class`; a relative's is "folder/module.Class".
+    The entry is the `FAMILY` of the folder that bears the model_type, with "_" for "-". "module.Class" is a
+    class of that folder and public as `tritone.Class`; "folder/module.Class" is a relative's, or not public.
     """
 
     model_type: str  # as in config.json

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Task(StrEnum):
-    """Task of a model; each value is the field of `Family` in models/registry.py that holds its class."""
+    """Task of a model; each value is the field of `Family` in models/family.py that holds its class."""
 
     GENERATION = "speech_seq2seq"
     CTC = "ctc"

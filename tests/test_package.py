@@ -20,14 +20,24 @@ def python(code: str, *arguments: str, cwd: Path | None = None) -> str:
     return run.stdout
 
 
-def test_importing_tritone_takes_under_a_fifth_of_a_second_and_no_torch(tmp_path):
+def test_importing_tritone_takes_under_a_fifth_of_a_second_and_nothing_large(tmp_path):
     code = (
         "import sys, time; start = time.perf_counter(); import tritone\n"
-        "print(time.perf_counter() - start, 'torch' in sys.modules)"
+        "large = {'torch', 'huggingface_hub', 'safetensors'} & set(sys.modules)\n"
+        "print(time.perf_counter() - start, len(large))"
     )
     runs = [python(code, cwd=tmp_path).split() for _ in range(4)]
     assert min(float(seconds) for seconds, _ in runs) < 0.2
-    assert [torch for _, torch in runs] == ["False"] * 4
+    assert [large for _, large in runs] == ["0"] * 4
+
+
+def test_a_familys_modules_are_imported_when_they_are_used(tmp_path):
+    code = (
+        "import sys, tritone; tritone.AutoModelForSpeechSeq2Seq\n"
+        "print([name for name in sys.modules for family in tritone.models.registry.FAMILIES\n"
+        "       if name.startswith(f'tritone.models.{family.folder}.')])"
+    )
+    assert python(code, cwd=tmp_path) == "[]\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["transcribe", "--help"], ["--version"]])

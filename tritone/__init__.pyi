@@ -61,7 +61,6 @@ from .models.sew_d.model import SEWDModel as SEWDModel
 from .models.speech_encoder_decoder.config import SpeechEncoderDecoderConfig as SpeechEncoderDecoderConfig
 from .models.speech_encoder_decoder.model import SpeechEncoderDecoderModel as SpeechEncoderDecoderModel
 from .models.speech_to_text.config import Speech2TextConfig as Speech2TextConfig
-from .models.speech_to_text.encoder import Speech2TextEncoder as Speech2TextEncoder
 from .models.speech_to_text.feature_extractor import Speech2TextFeatureExtractor as Speech2TextFeatureExtractor
 from .models.speech_to_text.model import Speech2TextForConditionalGeneration as Speech2TextForConditionalGeneration
 from .models.speech_to_text.model import Speech2TextModel as Speech2TextModel

@@ -4,4 +4,4 @@ from ..roberta.tokenizer import RobertaTokenizer
 
 
 class BartTokenizer(RobertaTokenizer):
-    """BART's, which is RoBERTa's."""
+    """RoBERTa's tokenizer under BART's name; arguments as there."""

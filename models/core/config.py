@@ -9,55 +9,50 @@ from typing import Any, ClassVar, Self
 
 from ..checkpoints.files import Checkpoint, open_checkpoint, read_json, single_file
 from ..checkpoints.hub import PushToHub
+from .fields import Fields, field
 from .label_maps import LabelMaps
 
-# What a library writes about itself.
+# Written by libraries about themselves.
 _BOOKKEEPING = ("transformers_version", "_name_or_path", "_commit_hash", "_attn_implementation_autoset")
 
 
-class PretrainedConfig(LabelMaps, PushToHub):
-    """What every model's configuration shares; a family adds its own fields as keyword arguments.
+class PretrainedConfig(Fields, LabelMaps, PushToHub):
+    """The fields that every model's configuration has; a family declares its own in a subclass.
 
-    Fields that a family does not know are kept and written back, as transformers does.
+    Fields that a family does not know are kept and written back, as in transformers. The text
+    models' fresh weights have the standard deviation `init_std`, a field or an alias of one.
 
     Args:
         **kwargs: any field of a `config.json`.
+
+    Raises:
+        ValueError: fields that do not fit, or not together.
+        TypeError: more positional arguments than fields, or a field given twice.
     """
 
     model_type: ClassVar[str] = ""
-    # Another name under which a field can be read and written, as in transformers.
-    attribute_map: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, **kwargs: Any) -> None:
-        self.architectures: list[str] | None = kwargs.pop("architectures", None)
-        self.output_attentions: bool = kwargs.pop("output_attentions", False)
-        self.output_hidden_states: bool = kwargs.pop("output_hidden_states", False)
-        self.return_dict: bool = kwargs.pop("return_dict", True)
+    architectures: list[str] | None = None
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+    return_dict: bool = True
+    # Of the weights, by its name, such as "float16".
+    dtype: str | None = field(None, convert=lambda given: given and str(given).removeprefix("torch."))
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         older = kwargs.pop("torch_dtype", None)
-        dtype = kwargs.pop("dtype", None)
-        dtype = older if dtype is None else dtype
-        # Of the weights, by its name, such as "float16".
-        self.dtype: str | None = None if dtype is None else str(dtype).removeprefix("torch.")
-        kwargs.pop("model_type", None)
+        if older is not None and kwargs.get("dtype") is None:
+            kwargs["dtype"] = older
         self.take_labels(kwargs)
-        for name, value in kwargs.items():
-            if name not in _BOOKKEEPING:
-                setattr(self, name, value)
-
-    def __getattr__(self, name: str) -> Any:
-        alias = type(self).attribute_map.get(name)
-        if alias is None:
-            raise AttributeError(f"{type(self).__name__} has no field {name!r}")
-        return getattr(self, alias)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(type(self).attribute_map.get(name, name), value)
+        for name in ("model_type", *_BOOKKEEPING):
+            kwargs.pop(name, None)
+        super().__init__(*args, **kwargs)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PretrainedConfig) and self.to_dict() == other.to_dict()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=list)}"
+        return f"{type(self).__name__} {self.to_json_string()}"
 
     @property
     def torch_dtype(self) -> str | None:
@@ -65,16 +60,20 @@ class PretrainedConfig(LabelMaps, PushToHub):
         return self.dtype
 
     def get_text_config(self, decoder: bool | None = None) -> "PretrainedConfig":
-        """The configuration that has the vocabulary: this one, or in one of several parts that part's."""
+        """The configuration with the vocabulary: this one, or a part's of a model of several parts."""
         return self
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, with `model_type`, as in `config.json`."""
         return self.without_default_labels({**self.__dict__, "model_type": type(self).model_type})
 
+    def to_json_string(self) -> str:
+        """The text of `config.json`."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, default=list)
+
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], **overrides: Any) -> Self:
-        """A configuration from the fields of a `config.json`, some of them overridden."""
+        """A configuration from the fields of a `config.json`, and fields that replace them."""
         return cls(**{**fields, **overrides})
 
     @classmethod
@@ -89,8 +88,8 @@ class PretrainedConfig(LabelMaps, PushToHub):
 
         Args:
             name_or_dir: a folder, the id of a repository on the Hub, or a JSON file.
-            return_unused_kwargs: return (configuration, the rest) with those of the arguments that are no
-                field of the configuration, instead of adding them to it.
+            return_unused_kwargs: return (configuration, the arguments that are none of its fields) instead of
+                adding those.
             **kwargs: `files.HUB_OPTIONS`, which `hub.HubCheckpoint` explains, and fields to replace.
 
         Raises:
@@ -111,7 +110,7 @@ class PretrainedConfig(LabelMaps, PushToHub):
 
     @classmethod
     def adopt(cls, config: Any) -> Self:
-        """A copy of a configuration, which may be transformers' of the same family.
+        """A copy of a configuration of this family, of this library or of transformers.
 
         Raises:
             ValueError: of another family, or no configuration.
@@ -125,23 +124,21 @@ class PretrainedConfig(LabelMaps, PushToHub):
         return cls.from_dict(config.to_dict())
 
     def overridden(self, fields: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
-        """This configuration with fields replaced, and those of `fields` that it does not have."""
+        """(this configuration with fields replaced, those of `fields` that it does not have)."""
         known = {name: value for name, value in fields.items() if hasattr(self, name)}
         unknown = {name: value for name, value in fields.items() if name not in known}
         return (self.from_dict(self.to_dict(), **known) if known else self), unknown
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write `config.json` into `folder`, which is made if need be."""
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.to_dict(), indent=2, sort_keys=True, default=list)
-        (path / "config.json").write_text(text + "\n", encoding="utf-8")
+        """Write `config.json` into `folder`, creating it if needed."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "config.json").write_text(self.to_json_string() + "\n", encoding="utf-8")
 
 
 def read_config(
     name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields of a `config.json`, and what of `kwargs` has nothing to do with finding it."""
+    """(fields of a `config.json`, the arguments of `kwargs` that are not for finding it)."""
     file = single_file(name_or_dir)
     checkpoint, rest = open_checkpoint(name_or_dir if file is None else file.parent, **kwargs)
     return read_json(checkpoint.require("config.json") if file is None else file), rest

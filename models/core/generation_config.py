@@ -1,9 +1,10 @@
-"""How a checkpoint wants to be decoded: `generation_config.json`, its defaults and what is refused."""
+"""Generation options: `generation_config.json`, defaults and checks."""
 
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,51 +14,88 @@ from ..checkpoints.hub import PushToHub
 from .config import PretrainedConfig
 
 _FILE = "generation_config.json"
+_DEFAULT_NEW_TOKENS = 20  # transformers', where neither the call nor the checkpoint gives a length
 
-# What transformers falls back to where neither the call nor the checkpoint says.
-_GLOBAL_DEFAULTS: dict[str, Any] = {
-    "num_beams": 1,
-    "do_sample": False,
-    "num_return_sequences": 1,
-    "temperature": 1.0,
-    "top_k": 50,
-    "top_p": 1.0,
-    "length_penalty": 1.0,
-    "early_stopping": False,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
-    "renormalize_logits": False,
-    "min_length": 0,
-}
-_DEFAULT_NEW_TOKENS = 20
+
+@dataclass(frozen=True)
+class _Option:
+    """A supported option: transformers' default, the conversion, and the values that it accepts."""
+
+    default: Any = None
+    convert: Callable[[str, Any], Any] = lambda name, value: value
+    accepted: str = ""
+    fits: Callable[[Any], bool] = lambda value: True
+
+    def read(self, name: str, value: Any) -> Any:
+        """The value, converted.
+
+        Raises:
+            ValueError: naming the option, its value and the accepted ones.
+        """
+        value = self.convert(name, value)
+        if not self.fits(value):
+            raise ValueError(f"{name} is {value!r}; it must be {self.accepted}")
+        return value
+
+
+def _whole(name: str, value: Any) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"{name} is {value!r}; it must be a whole number")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {value!r}; it must be a number") from None
+
+
+def _ids(name: str, value: Any) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    try:
+        return (int(value),) if isinstance(value, int) else tuple(int(token) for token in value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"{name} is {value!r}; it must be a token id or a list of them, whole numbers"
+        ) from None
+
+
+def _words(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(word) for word in value or ())
+
 
 _OPTIONS = {
-    *_GLOBAL_DEFAULTS,
-    "max_length",
-    "max_new_tokens",
-    "min_new_tokens",
-    "decoder_start_token_id",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "bad_words_ids",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-    "seed",
+    "num_beams": _Option(1, _whole, "1 or more", lambda count: count >= 1),
+    "do_sample": _Option(False),
+    "num_return_sequences": _Option(1, _whole, "1 or more", lambda count: count >= 1),
+    "temperature": _Option(1.0, _number, "above 0", lambda value: value > 0),
+    "top_k": _Option(50, _whole, "0 (off) or more", lambda count: count >= 0),
+    "top_p": _Option(1.0, _number, "above 0, at most 1", lambda share: 0 < share <= 1),
+    "length_penalty": _Option(1.0, _number),
+    "early_stopping": _Option(
+        False, accepted='True, False or "never"', fits=lambda value: value in (True, False, "never")
+    ),
+    "repetition_penalty": _Option(1.0, _number, "above 0", lambda value: value > 0),
+    "no_repeat_ngram_size": _Option(0, _whole, "0 (off) or more", lambda size: size >= 0),
+    "encoder_no_repeat_ngram_size": _Option(0),  # 0 alone, see _NEUTRAL
+    "renormalize_logits": _Option(False),
+    "max_length": _Option(),
+    "max_new_tokens": _Option(),
+    "min_length": _Option(0, _whole, "0 or more", lambda length: length >= 0),
+    "min_new_tokens": _Option(),
+    "decoder_start_token_id": _Option(None, _whole),
+    "bos_token_id": _Option(),
+    "eos_token_id": _Option(None, _ids),
+    "pad_token_id": _Option(None, _whole),
+    "forced_bos_token_id": _Option(),
+    "forced_eos_token_id": _Option(None, _ids),
+    "bad_words_ids": _Option(None, _words),
+    "suppress_tokens": _Option(None, _ids),
+    "begin_suppress_tokens": _Option(None, _ids),
+    "seed": _Option(None, _whole, "0 to 2**63 - 1", lambda seed: 0 <= seed < 2**63),
 }
-
-_WHOLE = (
-    "num_beams",
-    "num_return_sequences",
-    "top_k",
-    "no_repeat_ngram_size",
-    "decoder_start_token_id",
-    "pad_token_id",
-    "seed",
-)
 
 # Options of transformers that are not supported, with the values that change nothing.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -104,7 +142,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_mtp": (False,),
     "watermarking_config": (),
 }
-# Bookkeeping in the file that says nothing about decoding.
+# Bookkeeping in the file, without effect on decoding.
 _BOOKKEEPING = {
     "_from_model_config",
     "transformers_version",
@@ -119,7 +157,7 @@ _BOOKKEEPING = {
 
 
 class GenerationConfig(PushToHub):
-    """The generation options that a checkpoint sets itself; everything else is left to the defaults.
+    """The generation options that a checkpoint sets; all others have transformers' defaults.
 
     Args:
         **options: as in `generation_config.json`.
@@ -159,7 +197,7 @@ class GenerationConfig(PushToHub):
 
         Args:
             name_or_dir: a folder or the id of a repository on the Hub.
-            config: of its model, whose options are taken where the file is missing, as in older checkpoints.
+            config: of its model; gives the options of older checkpoints, without the file.
             **kwargs: `files.HUB_OPTIONS`, which `hub.HubCheckpoint` explains, and options to replace.
 
         Raises:
@@ -176,16 +214,16 @@ class GenerationConfig(PushToHub):
     def from_model_config(cls, config: PretrainedConfig) -> "GenerationConfig":
         """The generation options among a model's fields, or else those of its decoder."""
         given = {name: value for name, value in config.to_dict().items() if value is not None}
-        fields = {**config.get_text_config(decoder=True).to_dict(), **given}
-        wanted = (_OPTIONS | _NEUTRAL.keys()) - {"output_attentions", "output_hidden_states", "use_cache"}
-        return cls(**{name: fields[name] for name in sorted(wanted & fields.keys())})
+        merged = {**config.get_text_config(decoder=True).to_dict(), **given}
+        of_forward = {"output_attentions", "output_hidden_states", "use_cache"}
+        wanted = (_OPTIONS.keys() | _NEUTRAL.keys()) - of_forward
+        return cls(**{name: merged[name] for name in sorted(wanted & merged.keys())})
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write `generation_config.json` into `folder`, which is made if need be."""
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
+        """Write `generation_config.json` into `folder`, creating it if needed."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.options, indent=2, sort_keys=True)
-        (path / _FILE).write_text(text + "\n", encoding="utf-8")
+        (Path(folder) / _FILE).write_text(text + "\n", encoding="utf-8")
 
     def resolve(
         self,
@@ -201,7 +239,7 @@ class GenerationConfig(PushToHub):
             limit: tokens of the longest sequence that the model has positions for.
             default_max_length: where neither call nor checkpoint gives a length; transformers' 20 new tokens
                 by default.
-            vocabulary: how many tokens there are.
+            vocabulary: number of the model's tokens.
 
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
@@ -211,35 +249,25 @@ class GenerationConfig(PushToHub):
             for name, value in call.items()
             if value is not None and _accepted(name, value) in _OPTIONS
         }
-        merged = {**_GLOBAL_DEFAULTS, **self.options, **given}
-        start = merged.get("decoder_start_token_id", merged.get("bos_token_id"))
-        if start is None:
+        merged = {name: option.default for name, option in _OPTIONS.items()} | self.options | given
+        if merged["decoder_start_token_id"] is None:
+            merged["decoder_start_token_id"] = merged["bos_token_id"]
+        if merged["decoder_start_token_id"] is None:
             raise ValueError("decoder_start_token_id is not set by the call nor by the checkpoint; give it")
-        eos = _ids(merged.get("eos_token_id"))
-        options = GenerationOptions(
-            max_length=_max_length(merged, given, default_max_length),
-            min_length=_min_length(merged, given),
-            num_beams=merged["num_beams"],
-            do_sample=merged["do_sample"],
-            num_return_sequences=merged["num_return_sequences"],
-            temperature=float(merged["temperature"]),
-            top_k=merged["top_k"],
-            top_p=float(merged["top_p"]),
-            length_penalty=float(merged["length_penalty"]),
-            early_stopping=merged["early_stopping"],
-            repetition_penalty=float(merged["repetition_penalty"]),
-            no_repeat_ngram_size=merged["no_repeat_ngram_size"],
-            renormalize_logits=merged["renormalize_logits"],
-            decoder_start_token_id=start,
-            eos_token_ids=eos,
-            pad_token_id=merged.get("pad_token_id", eos[0] if eos else 0),
-            forced_bos_token_id=merged.get("forced_bos_token_id"),
-            forced_eos_token_ids=_ids(merged.get("forced_eos_token_id")),
-            bad_words_ids=tuple(tuple(word) for word in merged.get("bad_words_ids", ())),
-            suppress_tokens=_ids(merged.get("suppress_tokens")),
-            begin_suppress_tokens=_ids(merged.get("begin_suppress_tokens")),
-            seed=merged["seed"] if merged.get("seed") is not None else secrets.randbits(63),
-        )
+        if merged["pad_token_id"] is None:
+            merged["pad_token_id"] = next(iter(_ids("eos_token_id", merged["eos_token_id"])), 0)
+        if merged["seed"] is None:
+            merged["seed"] = secrets.randbits(63)
+        merged["min_length"] = _length("min", merged, given)
+        merged["max_length"] = _length("max", merged, given)
+        if merged["max_length"] is None:
+            default = _DEFAULT_NEW_TOKENS + 1 if default_max_length is None else default_max_length
+            merged["max_length"] = default
+        values = {}
+        for field in fields(GenerationOptions):
+            name = field.name.replace("_token_ids", "_token_id")
+            values[field.name] = _OPTIONS[name].read(name, merged[name])
+        options = GenerationOptions(**values)
         _check(options, limit)
         if vocabulary is not None:
             _check_tokens(options, vocabulary)
@@ -252,65 +280,31 @@ def _accepted(name: str, value: Any) -> str:
     Raises:
         ValueError: a name that is unknown, or a value that would change something that is not supported.
     """
-    if name not in _OPTIONS | _NEUTRAL.keys() | _BOOKKEEPING:
+    if name not in _OPTIONS.keys() | _NEUTRAL.keys() | _BOOKKEEPING:
         raise ValueError(f"unknown generation option {name!r}; known: {', '.join(sorted(_OPTIONS))}")
     if value is not None and value not in _NEUTRAL.get(name, (value,)):
         raise ValueError(f"generation option {name}={value!r} is not supported; leave it out")
     return name
 
 
-def _ids(value: Any) -> tuple[int, ...]:
-    if value is None:
-        return ()
-    try:
-        return (int(value),) if isinstance(value, int) else tuple(int(token) for token in value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{value!r} is neither a token id nor a list of them; give whole numbers") from None
-
-
-def _max_length(merged: Mapping[str, Any], given: Mapping[str, Any], default: int | None) -> int:
-    if merged.get("max_new_tokens") is not None and not (
-        "max_length" in given and "max_new_tokens" not in given
-    ):
-        return int(merged["max_new_tokens"]) + 1
-    if merged.get("max_length") is not None:
-        return int(merged["max_length"])
-    return default if default is not None else _DEFAULT_NEW_TOKENS + 1
-
-
-def _min_length(merged: Mapping[str, Any], given: Mapping[str, Any]) -> int:
-    if merged.get("min_new_tokens") is not None and not (
-        "min_length" in given and "min_new_tokens" not in given
-    ):
-        return int(merged["min_new_tokens"]) + 1
-    return int(merged["min_length"])
+def _length(bound: str, merged: Mapping[str, Any], given: Mapping[str, Any]) -> int | None:
+    """The length bound, start token counted: of new tokens, unless the call gives the length alone."""
+    length, new_tokens = f"{bound}_length", f"{bound}_new_tokens"
+    if merged[new_tokens] is not None and not (length in given and new_tokens not in given):
+        return int(merged[new_tokens]) + 1
+    return None if merged[length] is None else int(merged[length])
 
 
 def _check(options: GenerationOptions, limit: int) -> None:
-    """Refuse values out of range.
+    """Refuse lengths and numbers of sequences that do not go together.
 
     Raises:
         ValueError: naming the option, its value and what is accepted.
     """
-    for name in _WHOLE:
-        if not isinstance(getattr(options, name), int):
-            raise ValueError(f"{name} is {getattr(options, name)!r}; it must be a whole number")
-    bounds = [
-        ("max_length", 2 <= options.max_length <= limit, f"2 to {limit}, the model's decoder positions"),
-        ("num_beams", options.num_beams >= 1, "1 or more"),
-        ("num_return_sequences", options.num_return_sequences >= 1, "1 or more"),
-        ("temperature", options.temperature > 0, "above 0"),
-        ("top_k", options.top_k >= 0, "0 (off) or more"),
-        ("top_p", 0 < options.top_p <= 1, "above 0, at most 1"),
-        ("repetition_penalty", options.repetition_penalty > 0, "above 0"),
-        ("no_repeat_ngram_size", options.no_repeat_ngram_size >= 0, "0 (off) or more"),
-        ("early_stopping", options.early_stopping in (True, False, "never"), 'True, False or "never"'),
-        ("min_length", options.min_length >= 0, "0 or more"),
-        ("seed", 0 <= options.seed < 2**63, "0 to 2**63 - 1"),
-    ]
-    for name, fits, accepted in bounds:
-        if not fits:
-            raise ValueError(f"{name} is {getattr(options, name)!r}; it must be {accepted}")
+    if not 2 <= options.max_length <= limit:
+        raise ValueError(
+            f"max_length is {options.max_length}; it must be 2 to {limit}, the model's decoder positions"
+        )
     if options.num_return_sequences > 1:
         if options.num_beams > 1 and options.num_return_sequences > options.num_beams:
             raise ValueError(
@@ -325,7 +319,7 @@ def _check(options: GenerationOptions, limit: int) -> None:
 
 
 def _check_tokens(options: GenerationOptions, vocabulary: int) -> None:
-    """Refuse tokens that the model does not have: they would fail in the middle of a batch, with all of it.
+    """Refuse tokens outside the vocabulary, which would fail a whole batch in its middle.
 
     Raises:
         ValueError: naming the option, the token and the vocabulary.
@@ -335,7 +329,7 @@ def _check_tokens(options: GenerationOptions, vocabulary: int) -> None:
         "pad_token_id": (options.pad_token_id,),
         "forced_bos_token_id": (options.forced_bos_token_id,),
         "forced_eos_token_id": options.forced_eos_token_ids,
-        # An end token outside of the vocabulary is one that never comes, until it is to be banned.
+        # An end token outside the vocabulary never comes; only min_length, which bans it, needs its score.
         "eos_token_id": options.eos_token_ids if options.min_length else (),
         "bad_words_ids": tuple(token for word in options.bad_words_ids for token in word),
         "suppress_tokens": options.suppress_tokens,

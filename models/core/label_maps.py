@@ -1,22 +1,22 @@
-"""The labels of a classifier in its configuration: their names, numbers, and the kind of problem."""
+"""A classifier's labels in its configuration: names, numbers, and the kind of problem."""
 
 import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
-# Far beyond any classifier, and little enough for a hostile configuration to cost nothing.
-_MOST_LABELS = 2**20
+# Far beyond any classifier, and small enough that a hostile configuration costs nothing.
+MAX_LABELS = 2**20
 
 
 class LabelMaps:
-    """Fields that every configuration has, as in transformers: `id2label`, `label2id`, `problem_type`.
+    """The fields `id2label`, `label2id` and `problem_type` of every configuration, as in transformers.
 
-    How many labels there are, `num_labels`, is how many `id2label` names; setting it to another number makes
-    both maps anew. `label2id` stays None where `id2label` is given without it.
+    The number of labels, `num_labels`, is the size of `id2label`; setting another number resets both maps.
+    `label2id` stays None where `id2label` is given without it.
     """
 
-    # How many labels there are where nobody says; these are not written.
+    # Labels where a configuration names none; these are not written.
     default_num_labels: ClassVar[int] = 2
     id2label: dict[int, str]
     label2id: dict[str, int] | None
@@ -26,8 +26,8 @@ class LabelMaps:
         """Take these fields out of a constructor's.
 
         Raises:
-            ValueError: maps that are none, a number of labels that cannot be, an unknown problem type, or one
-                that a single label does not go with.
+            ValueError: maps of another type, a number of labels out of range, an unknown problem type, or
+                "single_label_classification" with one label.
         """
         names, numbers = fields.pop("id2label", None), fields.pop("label2id", None)
         count, problem = fields.pop("num_labels", None), fields.pop("problem_type", None)
@@ -48,7 +48,7 @@ class LabelMaps:
                     warnings.warn(
                         f"num_labels is {count}, and id2label names {len(self.id2label)}: there are {count} "
                         "now, with other names",
-                        stacklevel=4,
+                        stacklevel=3,
                     )
                 self.num_labels = count
         if problem == "single_label_classification" and self.num_labels == 1:
@@ -60,19 +60,19 @@ class LabelMaps:
 
     @property
     def num_labels(self) -> int:
-        """How many labels a classifier tells apart; 1 for a number."""
+        """Labels of a classifier; 1 for regression."""
         return len(self.id2label)
 
     @num_labels.setter
     def num_labels(self, count: int) -> None:
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= _MOST_LABELS:
-            raise ValueError(f"num_labels must be a number from 0 to {_MOST_LABELS}, got {count!r}")
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MAX_LABELS:
+            raise ValueError(f"num_labels must be a number from 0 to {MAX_LABELS}, got {count!r}")
         if count != len(self.id2label):
             self.id2label = default_labels(count)
             self.label2id = {name: number for number, name in self.id2label.items()}
 
     def without_default_labels(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Fields to be written, less the label maps where they say nothing."""
+        """The fields to write: without the label maps where these are the default."""
         names = default_labels(self.default_num_labels)
         defaults = {
             "id2label": names,
@@ -85,12 +85,12 @@ class LabelMaps:
 
 
 def default_labels(count: int) -> dict[int, str]:
-    """The names of labels that have none."""
+    """Placeholder names, as transformers gives to labels without."""
     return {number: f"LABEL_{number}" for number in range(count)}
 
 
 def _numbered(names: Any) -> dict[int, str]:
-    """Names by number, which JSON writes as text."""
+    """Names by number, from JSON's numbers as text."""
     try:
         return {int(number): name for number, name in names.items()}
     except (AttributeError, TypeError, ValueError):

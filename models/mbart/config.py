@@ -1,11 +1,9 @@
 """MBart's configuration."""
 
-from typing import ClassVar
-
 from ..bart.config import BartLikeConfig
 
 
 class MBartConfig(BartLikeConfig):
-    """MBart's; see `BartLikeConfig`. Its outputs start with their language, so nothing else is there to."""
+    """Sizes and constants of an MBart model; no default start token: outputs start with their language."""
 
-    model_type: ClassVar[str] = "mbart"
+    model_type = "mbart"

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...kernels.runtime.packing import cumulative
 from ..checkpoints.files import Checkpoint, open_checkpoint, read_json, single_file, write_json
 from ..checkpoints.hub import PushToHub
-from .batches import BatchFeature, column, one_of, padded_length, round_up, stack
+from ..core.batches import BatchFeature, column, one_of, padded_length, round_up, stack
 
 PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
 _NEUTRAL = {"return_attention_mask", "processor_class", "transformers_version", "name_or_path", "auto_map"}

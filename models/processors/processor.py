@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from ..auto import AutoFeatureExtractor, AutoTokenizer
 from ..checkpoints.files import Checkpoint, open_checkpoint
 from ..checkpoints.hub import PushToHub
-from .batches import BatchFeature
+from ..core.batches import BatchFeature
+from ..registry import families_with
 from .feature_extractor import FeatureExtractor
 
 
@@ -93,9 +95,6 @@ class SpeechProcessor(PushToHub):
 
         `kwargs` are `files.HUB_OPTIONS`, settings of the one and options of the other.
         """
-        from ..auto import AutoFeatureExtractor, AutoTokenizer  # which need the processors
-        from ..registry import families_with
-
         checkpoint, options = open_checkpoint(name_or_dir, **kwargs)
         extractor = cls.feature_extractor_class
         others = [family.load("feature_extractor") for family in families_with("feature_extractor")]

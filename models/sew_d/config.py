@@ -1,64 +1,41 @@
-"""The configuration of SEW-D."""
+"""SEW-D's configuration."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
+from ..core.fields import ABSENT, field, one_of
 from ..sew.config import SqueezedConfig
 
 TERMS = ("p2c", "c2p")
-_NORMS = ("layer_norm", "none")
+
+
+def _names(given: Any) -> list[str]:
+    """Names as a list, or one text with "|" between them."""
+    if isinstance(given, str):
+        return [name.strip() for name in given.split("|") if name.strip()]
+    return list(given or ())
 
 
 class SEWDConfig(SqueezedConfig):
     """Sizes and constants of a SEW-D model; the defaults are transformers'.
 
-    A checkpoint may also set what transformers reads and does not list: `max_relative_positions`, in place of
-    max_position_embeddings, and with `conv_kernel_size` above 0, `conv_groups`, `conv_act` and
+    A checkpoint may also set fields that transformers reads and does not list: `max_relative_positions`, in
+    place of max_position_embeddings, and with `conv_kernel_size` above 0, `conv_groups`, `conv_act` and
     `hidden_dropout_prob` a convolution beside the first layer.
-
-    Args:
-        max_position_embeddings: the distance from which on all share a relative position.
-        position_buckets: relative positions on each side, shared by far distances; 0 or less for one for each
-            distance.
-        share_att_key: attention uses the projections of its queries and keys for relative positions too.
-        relative_attention: whether scores depend on relative positions at all.
-        pos_att_type: which of their terms do, of "p2c" (position to content) and "c2p" (content to position).
-        norm_rel_ebd: "layer_norm" normalizes the relative positions, "none" does not.
-        feature_layer_norm_eps: of the normalization of the frames; `layer_norm_eps` is the transformer's.
-        **kwargs: see `SqueezedConfig`.
-
-    Raises:
-        ValueError: see `SqueezedConfig`; or an option that is not known or not supported.
     """
 
-    model_type: ClassVar[str] = "sew-d"
+    model_type = "sew-d"
 
-    def __init__(
-        self,
-        *,
-        max_position_embeddings: int = 512,
-        position_buckets: int = 256,
-        share_att_key: bool = True,
-        relative_attention: bool = True,
-        pos_att_type: Sequence[str] | None = TERMS,
-        norm_rel_ebd: str = "layer_norm",
-        hidden_act: str = "gelu_python",
-        layer_norm_eps: float = 1e-7,
-        feature_layer_norm_eps: float = 1e-5,
-        **kwargs: Any,
-    ) -> None:
-        self.max_position_embeddings = max_position_embeddings
-        self.position_buckets = position_buckets
-        self.share_att_key = share_att_key
-        self.relative_attention = relative_attention
-        if isinstance(pos_att_type, str):
-            pos_att_type = [term.strip() for term in pos_att_type.split("|") if term.strip()]
-        self.pos_att_type = list(pos_att_type or ())
-        self.norm_rel_ebd = norm_rel_ebd
-        self.feature_layer_norm_eps = feature_layer_norm_eps
-        super().__init__(hidden_act=hidden_act, layer_norm_eps=layer_norm_eps, **kwargs)
-        if "layerdrop" not in kwargs:
-            del self.layerdrop  # the one field of its relatives that it has not
+    max_position_embeddings: int = 512  # distances from here on share a relative position
+    position_buckets: int = 256  # relative positions on each side; 0 or less: one for each distance
+    share_att_key: bool = True  # project relative positions with the weights of queries and keys
+    relative_attention: bool = True
+    # Terms of the scores: "p2c" (position to content), "c2p" (content to position).
+    pos_att_type: list[str] = field(TERMS, convert=_names, check=one_of(*TERMS))
+    norm_rel_ebd: str = "layer_norm"  # or "none": of the relative positions
+    feature_layer_norm_eps: float = 1e-5  # of the frames; layer_norm_eps is the transformer's
+    hidden_act = "gelu_python"
+    layer_norm_eps = 1e-7
+    layerdrop = ABSENT
 
     @property
     def farthest(self) -> int:
@@ -73,17 +50,18 @@ class SEWDConfig(SqueezedConfig):
 
     @property
     def normalized_positions(self) -> bool:
-        """Whether the relative positions are normalized."""
+        """True where the relative positions are normalized."""
         return "layer_norm" in self._norms
 
     @property
     def _norms(self) -> list[str]:
         return [part.strip() for part in self.norm_rel_ebd.lower().split("|")]
 
-    def _check(self) -> None:
-        super()._check()
-        _refuse_unknown("pos_att_type", self.pos_att_type, TERMS)
-        _refuse_unknown("norm_rel_ebd", self._norms, _NORMS)
+    def _complete(self) -> None:
+        super()._complete()
+        for norm in self._norms:
+            if norm not in ("layer_norm", "none"):
+                raise ValueError(f"norm_rel_ebd {norm!r} is not supported; use 'layer_norm' or 'none'")
         head = getattr(self, "attention_head_size", None)
         if head is not None and head * self.num_attention_heads != self.hidden_size:
             raise ValueError(
@@ -93,11 +71,3 @@ class SEWDConfig(SqueezedConfig):
         kernel = getattr(self, "conv_kernel_size", 0)
         if kernel > 0 and kernel % 2 == 0:
             raise ValueError(f"conv_kernel_size {kernel} would change the number of tokens; use an odd one")
-
-
-def _refuse_unknown(name: str, given: list[str], known: Sequence[str]) -> None:
-    for part in given:
-        if part not in known:
-            raise ValueError(
-                f"{name} has {part!r}, which is not supported; use {' or '.join(map(repr, known))}"
-            )

@@ -6,7 +6,7 @@ FAMILY = Family(
     "speech_to_text",
     "config.Speech2TextConfig",
     speech_seq2seq="model.Speech2TextForConditionalGeneration",
-    speech_encoder="encoder.Speech2TextEncoder",
+    speech_encoder="speech_to_text/encoder.Speech2TextEncoder",  # not public, as in transformers
     feature_extractor="feature_extractor.Speech2TextFeatureExtractor",
     tokenizer="tokenizer.Speech2TextTokenizer",
     processor="processor.Speech2TextProcessor",

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...kernels.features.fbank import fbank, frame_count, frame_sizes
 from ...kernels.norm.utterance_cmvn import utterance_cmvn
-from ..processors.batches import BatchFeature as BatchFeature
+from ..core.batches import BatchFeature as BatchFeature
 from ..processors.feature_extractor import FeatureExtractor
 
 _KALDI_SCALE = 2.0**15  # Kaldi's filter bank was made for 16-bit integers

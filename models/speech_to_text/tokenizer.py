@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from sentencepiece import SentencePieceProcessor
 
 from ..checkpoints.files import Checkpoint
-from ..processors.batches import one_of
+from ..core.batches import one_of
 from ..tokenizers.base import Ids
 from ..tokenizers.slow import VOCAB_FILE, PythonTokenizer, read_vocabulary
 

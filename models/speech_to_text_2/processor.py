@@ -6,7 +6,7 @@ from .tokenizer import Speech2Text2Tokenizer
 
 
 class Speech2Text2Processor(SpeechProcessor):
-    """Feature extractor of wav2vec 2.0 and tokenizer of Speech2Text2, for the models that join the two."""
+    """Feature extractor of wav2vec 2.0 and tokenizer of Speech2Text2, for a model of the two."""
 
     feature_extractor_class = Wav2Vec2FeatureExtractor
     tokenizer_class = Speech2Text2Tokenizer

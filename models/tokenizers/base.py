@@ -12,7 +12,7 @@ import numpy as np
 
 from ..checkpoints.files import Checkpoint, open_checkpoint, write_json
 from ..checkpoints.hub import PushToHub
-from ..processors.batches import BatchFeature, as_list, column, is_batch, one_of, padded_length, pairs, stack
+from ..core.batches import BatchFeature, as_list, column, is_batch, one_of, padded_length, pairs, stack
 from .options import (
     COMMON_OPTIONS,
     CONFIG_FILE,

@@ -1,49 +1,13 @@
 """UniSpeech's configuration."""
 
-from typing import Any, ClassVar
-
-from ..wav2vec2.config import SpeechEncoderConfig
+from ..wav2vec2.config import ContrastiveConfig
 
 
-class UniSpeechConfig(SpeechEncoderConfig):
-    """Sizes and constants of a UniSpeech model; the defaults are microsoft/unispeech-large-1500h-cv's.
+class UniSpeechConfig(ContrastiveConfig):
+    """Sizes and constants of a UniSpeech model; the defaults are microsoft/unispeech-large-1500h-cv's."""
 
-    Args:
-        do_stable_layer_norm: normalize before attention and feed-forward, not after.
-        feat_quantizer_dropout, num_codevectors_per_group, num_codevector_groups, codevector_dim,
-            proj_codevector_dim, contrastive_logits_temperature, num_negatives, diversity_loss_weight,
-            num_ctc_classes, replace_prob: of pretraining.
-        **kwargs: see `SpeechEncoderConfig`.
-    """
+    model_type = "unispeech"
 
-    model_type: ClassVar[str] = "unispeech"
-
-    def __init__(
-        self,
-        *,
-        do_stable_layer_norm: bool = False,
-        feat_quantizer_dropout: float = 0.0,
-        num_codevectors_per_group: int = 320,
-        num_codevector_groups: int = 2,
-        contrastive_logits_temperature: float = 0.1,
-        num_negatives: int = 100,
-        codevector_dim: int = 256,
-        proj_codevector_dim: int = 256,
-        diversity_loss_weight: float = 0.1,
-        ctc_loss_reduction: str = "mean",
-        num_ctc_classes: int = 80,
-        replace_prob: float = 0.5,
-        **kwargs: Any,
-    ) -> None:
-        self.do_stable_layer_norm = do_stable_layer_norm
-        self.feat_quantizer_dropout = feat_quantizer_dropout
-        self.num_codevectors_per_group = num_codevectors_per_group
-        self.num_codevector_groups = num_codevector_groups
-        self.contrastive_logits_temperature = contrastive_logits_temperature
-        self.num_negatives = num_negatives
-        self.codevector_dim = codevector_dim
-        self.proj_codevector_dim = proj_codevector_dim
-        self.diversity_loss_weight = diversity_loss_weight
-        self.num_ctc_classes = num_ctc_classes
-        self.replace_prob = replace_prob
-        super().__init__(ctc_loss_reduction=ctc_loss_reduction, **kwargs)
+    ctc_loss_reduction = "mean"
+    num_ctc_classes: int = 80  # of pretraining, as is replace_prob
+    replace_prob: float = 0.5

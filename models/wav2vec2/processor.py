@@ -5,9 +5,9 @@ from .feature_extractor import Wav2Vec2FeatureExtractor
 
 
 class Wav2Vec2Processor(SpeechProcessor):
-    """Feature extractor and tokenizer of wav2vec 2.0, HuBERT, UniSpeech, SEW and their kin.
+    """Feature extractor and tokenizer of wav2vec 2.0 and its relatives.
 
-    The tokenizer is what the repository names: for CTC a `Wav2Vec2CTCTokenizer`.
+    The checkpoint's files name the tokenizer's class: for CTC `Wav2Vec2CTCTokenizer`.
     """
 
     feature_extractor_class = Wav2Vec2FeatureExtractor

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..checkpoints.files import read_json, write_json
+from ..core.batches import as_list, is_batch
 from ..core.outputs import ModelOutput
-from ..processors.batches import as_list, is_batch
 from ..tokenizers.options import AddedToken
 from ..tokenizers.slow import VOCAB_FILE, PythonTokenizer, check_vocabulary
 

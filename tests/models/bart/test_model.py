@@ -100,8 +100,8 @@ def test_a_decoder_says_in_its_configuration_that_it_is_one(config_class: Any) -
     [
         ({"decoder_attention_heads": 5}, "decoder_attention_heads 5 must divide d_model 24"),
         ({"decoder_attention_heads": 0}, "decoder_attention_heads 0 must divide d_model 24"),
-        ({"activation_function": "quick"}, "unknown activation 'quick'; one of gelu"),
-        ({"cross_attention_hidden_size": 48}, "cross_attention_hidden_size is 48, .* reads d_model, 24"),
+        ({"activation_function": "quick"}, "activation_function 'quick' is not supported; one of gelu"),
+        ({"cross_attention_hidden_size": 48}, "cross_attention_hidden_size is 48, .* decoder of width 24"),
     ],
 )
 def test_configurations_that_make_no_model_are_refused(

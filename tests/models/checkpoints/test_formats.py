@@ -292,7 +292,7 @@ def state_of_bytes(content: bytes, folder: Path) -> dict[str, torch.Tensor]:
         ({"encoder_layers": None}, "describes no model"),
         ({"d_model": None}, "has fields that make no configuration"),
         ({"conv_kernel_sizes": 5}, "has fields that make no configuration"),
-        ({"encoder_attention_heads": 0}, "has fields that make no configuration"),
+        ({"encoder_attention_heads": 0}, "encoder_attention_heads 0 must divide d_model"),
     ],
     ids=str,
 )

@@ -1,12 +1,15 @@
 """Configurations: the fields of `config.json`, to and from transformers."""
 
 import copy
+import inspect
 import json
+import pickle
 
 import pytest
 from transformers import Speech2TextConfig as TheirConfig
 
 from tritone.models.core.config import PretrainedConfig
+from tritone.models.core.fields import ABSENT, at_least, field
 from tritone.models.speech_to_text.config import Speech2TextConfig
 
 # What transformers' object holds about itself, or writes only where it is not the default.
@@ -159,3 +162,40 @@ def test_a_plain_configuration_takes_any_field():
     config = PretrainedConfig(model_type="ignored", depth=3)
     assert config.depth == 3
     assert config.to_dict()["model_type"] == ""
+
+
+class Base(PretrainedConfig):
+    width: int = field(8, check=at_least(1), alias="hidden_size")
+    sizes: list[int] = field((3, 3), convert=list)
+    rate: float = 0.1
+
+
+class Derived(Base):
+    depth: int = 2
+    width = 16
+    rate = ABSENT
+
+
+def test_a_relative_replaces_a_default_and_keeps_check_converter_and_alias():
+    config = Derived(sizes=(1,))
+    assert (config.depth, config.width, config.hidden_size, config.sizes) == (2, 16, 16, [1])
+    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
+        Derived(hidden_size=0)
+    with pytest.raises(AttributeError, match="Derived has no field 'rate'"):
+        config.rate  # noqa: B018
+    assert Derived(rate=0.5).rate == 0.5
+    assert Base().width == 8
+
+
+def test_fields_can_be_given_by_position_and_are_in_the_signature():
+    assert (Base(4, [1]).width, Base(4, [1]).sizes) == (4, [1])
+    assert list(inspect.signature(Derived).parameters)[:3] == ["depth", "width", "rate"]
+    with pytest.raises(TypeError, match="multiple values for argument 'width'"):
+        Base(4, width=4)
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        Base(*range(20))
+
+
+def test_a_configuration_survives_pickling():
+    config = Derived(num_labels=3, my_field=[1])
+    assert pickle.loads(pickle.dumps(config)) == config

@@ -1,4 +1,4 @@
-"""Generation options: whose word counts, and what is refused."""
+"""Generation options: precedence of call, file and defaults, and the values that are refused."""
 
 import json
 
@@ -42,10 +42,10 @@ def model() -> Speech2TextForConditionalGeneration:
     return Speech2TextForConditionalGeneration(Speech2TextConfig(**SIZES)).eval()
 
 
-# Whose word counts
+# Precedence
 
 
-def test_where_nobody_says_anything_transformers_defaults_hold():
+def test_options_that_neither_call_nor_file_sets_have_transformers_defaults():
     assert resolve() == GenerationOptions(
         max_length=21,  # 20 new tokens and the start token
         top_k=50,
@@ -92,7 +92,7 @@ def test_the_length_is_the_calls_then_the_files_then_the_default(call, file, def
         ({"min_length": 3}, {"min_new_tokens": 4}, 3),
     ],
 )
-def test_the_least_length_counts_the_start_token_and_the_calls_word_comes_first(call, file, length):
+def test_the_least_length_counts_the_start_token_and_is_the_calls_then_the_files(call, file, length):
     assert resolve(call, file).min_length == length
 
 

@@ -55,7 +55,7 @@ def tokens(*shape: int) -> torch.Tensor:
         ({"num_heads": 5}, "num_heads 5 must divide hidden_size 24"),
         ({"num_layers": 4}, "are of 3 layers, and num_layers is 4"),
         ({"attention_types": [[["global", "sparse"], 1], [["local"], 1]]}, "has 'sparse'"),
-        ({"window_size": 0}, "at least 1; got 0"),
+        ({"window_size": 0}, "window_size must be at least 1, got 0"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(fields: dict[str, Any], named: str) -> None:

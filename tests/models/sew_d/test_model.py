@@ -83,9 +83,9 @@ def test_a_recording_shorter_than_a_token_is_refused() -> None:
     [
         (
             {"pos_att_type": ("c2p", "p2p")},
-            "pos_att_type has 'p2p', which is not supported; use 'p2c' or 'c2p'",
+            "pos_att_type 'p2p' is not supported; use 'p2c' or 'c2p'",
         ),
-        ({"norm_rel_ebd": "batch_norm"}, "norm_rel_ebd has 'batch_norm'"),
+        ({"norm_rel_ebd": "batch_norm"}, "norm_rel_ebd 'batch_norm'"),
         ({"attention_head_size": 5}, "attention_head_size 5 is not supported"),
         ({"conv_kernel_size": 4}, "conv_kernel_size 4 would change the number of tokens"),
         ({"conv_kernel_size": 3, "conv_act": "snake"}, "unknown activation 'snake'"),

@@ -96,11 +96,11 @@ def test_a_configuration_is_written_and_read(tmp_path: Path) -> None:
     ("fields", "problem"),
     [
         ({"feed_forward_proj": "double-gelu"}, "'double-gelu'"),
-        ({"feed_forward_proj": "gated-nothing"}, "unknown activation 'nothing'"),
+        ({"feed_forward_proj": "gated-nothing"}, "dense_act_fn 'nothing' is not supported"),
         ({"relative_attention_num_buckets": 3}, "3 buckets up to distance 128 cannot be divided"),
         ({"relative_attention_max_distance": 16}, "32 buckets up to distance 16"),
-        ({"num_heads": 0}, "num_heads 0"),
-        ({"d_kv": -3}, "d_kv -3"),
+        ({"num_heads": 0}, "num_heads must be at least 1, got 0"),
+        ({"d_kv": -3}, "d_kv must be at least 1, got -3"),
     ],
 )
 def test_what_makes_no_t5_is_refused(fields: dict[str, Any], problem: str) -> None:

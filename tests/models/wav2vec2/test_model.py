@@ -132,7 +132,7 @@ def test_a_token_mask_is_no_narrower_than_its_recordings() -> None:
         ({"conv_dim": (6, 8, 9)}, "conv_dim .* conv_stride .* conv_kernel"),
         ({"conv_dim": (), "conv_stride": (), "conv_kernel": ()}, "one number for each convolution"),
         ({"conv_stride": (4, 0)}, "conv_stride .* at least 1"),
-        ({"feat_extract_norm": "batch"}, "'batch' is not known; use 'group' or 'layer'"),
+        ({"feat_extract_norm": "batch"}, "'batch' is not supported; use 'group' or 'layer'"),
         ({"num_attention_heads": 5}, "num_attention_heads 5 must divide hidden_size 12"),
         ({"num_conv_pos_embedding_groups": 8}, "num_conv_pos_embedding_groups 8 must divide"),
         ({"adapter_attn_dim": 16}, "adapter_attn_dim 16 is not supported"),

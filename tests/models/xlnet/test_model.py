@@ -42,8 +42,8 @@ def tokens(*shape: int) -> torch.Tensor:
         ({"n_head": 5}, "n_head 5 must divide d_model 24"),
         ({"d_head": 7}, "d_head is 7, and d_model 24 / n_head 3 is 8"),
         ({"d_model": 33}, "d_model must be even, for as many sines as cosines; got 33"),
-        ({"attn_type": "both"}, "attn_type 'both' is not supported; 'bi' or 'uni'"),
-        ({"summary_type": "attn"}, "summary_type 'attn' is not supported; one of last, first"),
+        ({"attn_type": "both"}, "attn_type 'both' is not supported; use 'bi' or 'uni'"),
+        ({"summary_type": "attn"}, "summary_type 'attn' is not supported; use 'last', 'first', 'mean' or"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(fields: dict[str, Any], named: str) -> None:

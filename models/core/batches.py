@@ -1,4 +1,4 @@
-"""What feature extractors and tokenizers return: rows of differing lengths, padded and stacked on request."""
+"""Outputs of feature extractors and tokenizers: rows of differing lengths, padded and stacked on request."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class BatchFeature(dict[str, Any]):
-    """What processors return: a dict whose items are attributes as well, so that `model(**batch)` works."""
+    """Output of a processor: a dict whose items are attributes as well, so that `model(**batch)` works."""
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -1,0 +1,168 @@
+"""Declared fields of a configuration, each written once: annotation, default, check and alias."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, get_origin
+
+from ...kernels.linear.activation import ACTIVATIONS
+
+# A check takes a configuration and the name of one of its fields, and raises ValueError.
+Check = Callable[[Any, str], None]
+ABSENT: Any = object()  # the default of a relative's field that this family does not have
+
+
+@dataclass(frozen=True)
+class Field:
+    """A declaration, as `field` makes it."""
+
+    default: Any
+    check: Check | None = None
+    convert: Callable[[Any], Any] | None = None
+    alias: str | None = None
+    annotation: Any = Any
+
+
+def field(
+    default: Any,
+    *,
+    check: Check | None = None,
+    convert: Callable[[Any], Any] | None = None,
+    alias: str | None = None,
+) -> Any:
+    """Declare a field of a configuration; a plain `name: type = default` declares one without these.
+
+    Args:
+        default: its value where none is given.
+        check: refuses values, once every field is set.
+        convert: called with the given value or the default.
+        alias: another name to give, read and write it by.
+    """
+    return Field(default, check, convert, alias)
+
+
+class Fields:
+    """Base of configurations that declare their fields in the class body.
+
+    A subclass inherits fields; setting one again replaces its default and keeps check, converter and alias.
+    Fields can be given by position, a class's own before those of its bases. Unknown fields are kept.
+    """
+
+    _fields: ClassVar[dict[str, Field]] = {}
+    # From alias to field, as in transformers.
+    attribute_map: ClassVar[dict[str, str]] = {}
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        hints, own = inspect.get_annotations(cls), {}
+        for name, value in list(vars(cls).items()):
+            inherited = cls._fields.get(name)
+            if inherited is None and (name not in hints or get_origin(hints[name]) is ClassVar):
+                continue
+            given = value if isinstance(value, Field) else Field(value)
+            if inherited is not None:
+                given = replace(inherited, default=given.default, check=given.check or inherited.check)
+            own[name] = replace(given, annotation=hints.get(name, given.annotation))
+            delattr(cls, name)  # so that `__getattr__` names a field that is not there
+        cls._fields = own | {name: given for name, given in cls._fields.items() if name not in own}
+        cls.attribute_map = {given.alias: name for name, given in cls._fields.items() if given.alias}
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [
+            inspect.Parameter(name, kind, default=given.default, annotation=given.annotation)
+            for name, given in cls._fields.items()
+        ]
+        unknown = inspect.Parameter("unknown", inspect.Parameter.VAR_KEYWORD, annotation=Any)
+        cls.__signature__ = inspect.Signature([*parameters, unknown])
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        given = self.__signature__.bind(*args, **kwargs).arguments
+        unknown = given.pop("unknown", {})
+        for name, declared in self._fields.items():
+            value = given.get(name, declared.default)
+            if value is not ABSENT:
+                setattr(self, name, value if declared.convert is None else declared.convert(value))
+        for name, value in unknown.items():  # last, so that an alias is not overwritten by a default
+            setattr(self, name, value)
+        for name, declared in self._fields.items():
+            if declared.check is not None:
+                declared.check(self, name)
+        self._complete()
+
+    def _complete(self) -> None:
+        """Derive fields that follow from others, and check what concerns several."""
+
+    def __getattr__(self, name: str) -> Any:
+        target = type(self).attribute_map.get(name)
+        if target is None:
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}")
+        return getattr(self, target)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(type(self).attribute_map.get(name, name), value)
+
+
+def _parts(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def divides(width: str) -> Check:
+    """The check of a number of heads or groups, which must divide another field."""
+
+    def check(config: Any, name: str) -> None:
+        number, whole = getattr(config, name), getattr(config, width)
+        if number < 1 or whole % number:
+            raise ValueError(f"{name} {number} must divide {width} {whole}")
+
+    return check
+
+
+def at_least(minimum: int) -> Check:
+    """The check of a number, or of each in a list of numbers, with a lower bound."""
+
+    def check(config: Any, name: str) -> None:
+        value = getattr(config, name)
+        if any(part < minimum for part in _parts(value)):
+            raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+    return check
+
+
+def one_of(*accepted: str) -> Check:
+    """The check of a name, or of each in a list of names."""
+
+    def check(config: Any, name: str) -> None:
+        for part in _parts(getattr(config, name)):
+            if part not in accepted:
+                known = f"{', '.join(map(repr, accepted[:-1]))} or {accepted[-1]!r}"
+                raise ValueError(f"{name} {part!r} is not supported; use {known}")
+
+    return check
+
+
+def activation(config: Any, name: str) -> None:
+    """The check of an activation's name."""
+    value = getattr(config, name)
+    if value not in ACTIVATIONS:
+        known = ", ".join(sorted(ACTIVATIONS))
+        raise ValueError(f"{name} {value!r} is not supported; one of {known}")
+
+
+def optional_activation(config: Any, name: str) -> None:
+    """The check of an activation's name, or None for no activation."""
+    if getattr(config, name) is not None:
+        activation(config, name)
+
+
+def check_cross_width(config: Any, width: int) -> None:
+    """Refuse an encoder of another width: these decoders' cross-attention has none in transformers either.
+
+    Raises:
+        ValueError: `cross_attention_hidden_size` that is neither None nor the decoder's own width.
+    """
+    given = getattr(config, "cross_attention_hidden_size", None)
+    if given not in (None, width):
+        raise ValueError(
+            f"cross_attention_hidden_size is {given}, and a {config.model_type} decoder of width {width} "
+            "reads encoder outputs of that width; leave it out, and SpeechEncoderDecoderModel projects them"
+        )
