@@ -6,27 +6,23 @@ from pathlib import Path
 from typing import Any
 
 
-def has_package(module: str) -> bool:
-    """True where a package can be imported."""
+def require_package(path: Path, module: str, distribution: str, extra: str) -> None:
+    """Refuse to read `path` without the package that reads it.
+
+    Raises:
+        ImportError: not installed; the message names the extra that brings it.
+    """
     try:
-        return find_spec(module) is not None
+        if find_spec(module) is not None:
+            return
     except ValueError:  # sys.modules holds None
-        return False
-
-
-def missing_package(path: Path, module: str, distribution: str, extra: str) -> ImportError:
-    """The error for a file that needs a package which is not installed."""
-    return ImportError(
+        pass
+    raise ImportError(
         f"{path} needs {module} to be read: pip install 'tritone[{extra}]', or pip install {distribution}"
     )
 
 
 def import_for(path: Path, module: str, distribution: str, extra: str) -> Any:
-    """The package that reads `path`.
-
-    Raises:
-        ImportError: not installed; the message names the extra that brings it.
-    """
-    if not has_package(module):
-        raise missing_package(path, module, distribution, extra)
+    """The package that reads `path`; errors as in `require_package`."""
+    require_package(path, module, distribution, extra)
     return import_module(module)

@@ -1,4 +1,4 @@
-"""Tensors copied out of a mapped file whose own tables, which are not to be trusted, give their places."""
+"""Tensors copied out of a mapped file, at offsets that its own untrusted tables give."""
 
 import math
 import mmap
@@ -29,13 +29,10 @@ DTYPES = {
 
 
 class MappedFile:
-    """A file in memory as far as it is looked at, for a `with` statement.
+    """A file mapped into memory, for a `with` statement.
 
-    The tensors out of it are copies and together never more than the file: tables that say otherwise, or that
-    give one place to several, are refused before anything is allocated.
-
-    Args:
-        path: exists.
+    Its tensors are copies, together never more than the file: tables that claim more, or the same bytes for
+    several tensors, are refused before anything is allocated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,15 +51,11 @@ class MappedFile:
         self.data = b""  # closed with the last view of it
 
     def damaged(self, how: str) -> ValueError:
-        """The error for a file that is not what it should be."""
+        """The error for a damaged file."""
         return ValueError(f"{self.path} is damaged ({how}); fetch it again")
 
     def check_name(self, name: str, already: int) -> None:
-        """Refuse names longer than any and more tensors than any model has.
-
-        Raises:
-            ValueError: either.
-        """
+        """Refuse a name over `MAX_NAME_LENGTH`, and a tensor over `MAX_TENSORS`, with a ValueError."""
         if len(name) > MAX_NAME_LENGTH:
             raise self.damaged(f"a tensor's name has over {MAX_NAME_LENGTH} characters: {name[:40]!r}...")
         if already >= MAX_TENSORS:
@@ -76,13 +69,13 @@ class MappedFile:
         Args:
             name: for errors.
             dtype: a name of `DTYPES`.
-            shape: as the file says.
+            shape: as the file gives it.
             offset: bytes from the start of the file.
-            size: bytes, as the file says, if it does.
+            size: bytes, as the file gives them; None if it does not.
 
         Raises:
-            ValueError: an unknown dtype, a shape that is none or does not fit `size`, a place outside the
-                file, or one that other tensors have already.
+            ValueError: an unknown dtype, a bad shape, one that does not fit `size`, bytes outside the file,
+                or more bytes than other tensors have left of it.
         """
         needed = self._checked_size(name, dtype, shape, size)
         if offset < 0 or offset + needed > self.size:
@@ -94,17 +87,17 @@ class MappedFile:
         if not needed:
             return self._empty(name, dtype, shape)
         raw = torch.frombuffer(self.data, dtype=torch.uint8, count=needed, offset=offset)
-        return _typed(raw.clone(), dtype, shape)  # aligned, which places in these files are not
+        return _typed(raw.clone(), dtype, shape)  # aligned, which offsets in these files are not
 
     def tensor_of_bytes(self, name: str, dtype: str, shape: tuple[int, ...], data: bytes) -> Tensor:
-        """A copy of one tensor whose bytes a parser has taken out of the file; otherwise as `tensor`."""
+        """A copy of one tensor whose bytes a parser has read from the file; otherwise as `tensor`."""
         self._reserve(name, self._checked_size(name, dtype, shape, len(data)))
         if not data:
             return self._empty(name, dtype, shape)
         return _typed(torch.from_numpy(np.frombuffer(data, np.uint8).copy()), dtype, shape)
 
     def _checked_size(self, name: str, dtype: str, shape: tuple[int, ...], size: int | None) -> int:
-        """The bytes of a tensor; refuses a layout that no tensor has."""
+        """Size of a tensor in bytes; a layout that no tensor has is refused."""
         name = repr(name[:MAX_NAME_LENGTH])
         if dtype not in DTYPES:
             raise ValueError(
@@ -120,7 +113,7 @@ class MappedFile:
         return needed
 
     def _reserve(self, name: str, needed: int) -> None:
-        """Count a tensor's bytes; all tensors together have no more than the file."""
+        """Count a tensor's bytes against the size of the file."""
         self._left -= needed
         if self._left < 0:
             raise self.damaged(f"its tensors overlap, at {name[:MAX_NAME_LENGTH]!r}")
@@ -128,10 +121,10 @@ class MappedFile:
     def _empty(self, name: str, dtype: str, shape: tuple[int, ...]) -> Tensor:
         try:
             return torch.empty(shape, dtype=DTYPES[dtype])
-        except RuntimeError:  # the other lengths are too large even for strides
+        except RuntimeError:  # the other lengths overflow the strides
             raise self.damaged(f"{name!r} has the shape {list(shape)}") from None
 
 
 def _typed(raw: Tensor, dtype: str, shape: tuple[int, ...]) -> Tensor:
-    """Bytes, uint8 [n] and aligned, as a tensor."""
+    """A tensor of aligned bytes, uint8 [n]."""
     return raw.ne(0).reshape(shape) if dtype == "bool" else raw.view(DTYPES[dtype]).reshape(shape)

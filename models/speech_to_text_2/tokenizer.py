@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..checkpoints.files import MOST_JSON, Checkpoint
+from ..checkpoints.files import Checkpoint, check_size
 from ..tokenizers.slow import VOCAB_FILE, PythonTokenizer, read_vocabulary
 
 _MERGES_FILE = "merges.txt"
@@ -113,10 +113,9 @@ def _read_merges(path: Path) -> dict[tuple[str, ...], int]:
     """Pairs of pieces with their ranks.
 
     Raises:
-        ValueError: not text, or larger than `MOST_JSON`.
+        ValueError: not text, or larger than `files.MAX_JSON_BYTES`.
     """
-    if path.stat().st_size > MOST_JSON:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than the {MOST_JSON} that are read")
+    check_size(path)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     except UnicodeDecodeError as error:

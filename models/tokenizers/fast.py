@@ -14,7 +14,7 @@ from tokenizers import Encoding
 from tokenizers.models import BPE, WordPiece
 from tokenizers.processors import PostProcessor, TemplateProcessing
 
-from ..checkpoints.files import MOST_JSON, Checkpoint, read_json
+from ..checkpoints.files import Checkpoint, check_size, read_json
 from .base import Row, Tokenizer
 from .options import AddedToken, as_added
 from .sentencepiece_model import read_sentencepiece
@@ -314,10 +314,7 @@ def check_table(table: Any, path: Path) -> None:
 def _read(reader: Any, *paths: Path) -> Any:
     """What the library reads from files, after a look at their size."""
     for path in paths:
-        if path.stat().st_size > MOST_JSON:
-            raise ValueError(
-                f"{path} has {path.stat().st_size} bytes, more than the {MOST_JSON} that are read"
-            )
+        check_size(path)
     try:
         return reader(*map(str, paths))
     except Exception as error:  # the library raises nothing narrower

@@ -13,7 +13,7 @@ import pytest
 
 from tritone.models.checkpoints.convert import read_foreign
 from tritone.models.checkpoints.files import Checkpoint
-from tritone.models.checkpoints.keras_h5 import _TABLE as SCRIPT
+from tritone.models.checkpoints.keras_h5 import _SCRIPT as SCRIPT
 
 h5py = pytest.importorskip("h5py")
 HUGE = 1 << 40
@@ -153,7 +153,7 @@ def test_an_h5_of_names_without_end_is_refused_before_they_are_listed(tmp_path):
 def test_the_table_of_an_h5_is_read_under_limits():
     """The script's own process has them; this one's stay as they are."""
     code = (
-        f"import runpy; script = runpy.run_path({str(SCRIPT)!r}); script['limit']();"
+        f"import runpy; script = runpy.run_path({str(SCRIPT)!r}); script['set_limits']();"
         "import resource; print(resource.getrlimit(resource.RLIMIT_CPU)[0]);"
         "print(len(bytes(1 << 31)))"
     )
