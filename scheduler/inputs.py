@@ -23,7 +23,7 @@ class FrontEnd(Protocol):
     """Turns waveforms into the model's features."""
 
     def frame_count(self, samples: int) -> int: ...
-    def packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]: ...
+    def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 def frames_of(request: Request, front_end: FrontEnd | None) -> int:
@@ -63,7 +63,7 @@ def pack_inputs(
     waveforms = [request.inputs for request in requests if request.inputs.dim() == 1]
     if waveforms and front_end is not None:
         packed = _joined(waveforms, device)
-        features, cu_frames = front_end.packed(packed, cumulative(list(map(len, waveforms)), device))
+        features, cu_frames = front_end.extract_packed(packed, cumulative(list(map(len, waveforms)), device))
         if len(waveforms) == len(requests):
             return features, cu_frames
         extracted = iter(features.split((cu_frames[1:] - cu_frames[:-1]).tolist()))

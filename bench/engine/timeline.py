@@ -156,7 +156,7 @@ def _wrapped(
 
 def _encoding(model: Any, front_end: Any) -> list[tuple[Any, str]]:
     own = [(model, "encode"), (model, "cross_key_values")]
-    return [*own, (front_end, "packed")] if front_end is not None else own
+    return [*own, (front_end, "extract_packed")] if front_end is not None else own
 
 
 class Utilization:

@@ -20,7 +20,7 @@ _NEUTRAL = {"return_attention_mask", "processor_class", "transformers_version", 
 
 
 class FeatureExtractor(PushToHub, ABC):
-    """Mono recordings to a model's inputs. A family gives its settings, `packed`, and its frames.
+    """Mono recordings to a model's inputs. A family gives its settings, `extract_packed`, and its frames.
 
     `settings` are the names of the constructor's arguments, which the files hold as well; `fixed` are those
     with one supported value.
@@ -38,10 +38,10 @@ class FeatureExtractor(PushToHub, ABC):
 
     @abstractmethod
     def frame_count(self, samples: int) -> int:
-        """Rows of `packed` for a recording of so many samples; 0 where it is too short for one."""
+        """Rows of `extract_packed` for a recording of so many samples; 0 where it is too short for one."""
 
     @abstractmethod
-    def packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
+    def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Features [rows, width] of packed waveforms, on their device, and their offsets int32 [n + 1]."""
 
     @abstractmethod
@@ -116,7 +116,7 @@ class FeatureExtractor(PushToHub, ABC):
             waveforms = [waveform[:kept] for waveform in waveforms]
         cu_samples = cumulative([len(waveform) for waveform in waveforms])
         with torch.no_grad():
-            packed, cu_rows = self.packed(torch.from_numpy(np.concatenate(waveforms)), cu_samples)
+            packed, cu_rows = self.extract_packed(torch.from_numpy(np.concatenate(waveforms)), cu_samples)
         features = np.split(packed.numpy(), cu_rows[1:-1].tolist())
 
         masked = self._masks(padding) if return_attention_mask is None else return_attention_mask
@@ -173,7 +173,7 @@ class FeatureExtractor(PushToHub, ABC):
         return True
 
     def _row(self, features: np.ndarray) -> np.ndarray:
-        """One utterance's part of `packed` as the model's `forward` takes it."""
+        """One utterance's part of `extract_packed` as the model's `forward` takes it."""
         return features
 
     def _mono(self, waveform: Any, index: int) -> np.ndarray:

@@ -71,7 +71,7 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
         """Frames of a recording of so many samples; 0 where it is shorter than one frame."""
         return frame_count(samples, self.sampling_rate)
 
-    def packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
+    def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Features of packed waveforms, on their device, without padding.
 
         Args:

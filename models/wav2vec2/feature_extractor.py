@@ -61,10 +61,10 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
         self.do_normalize = do_normalize
 
     def frame_count(self, samples: int) -> int:
-        """Rows of `packed` for a recording of so many samples: each sample is one."""
+        """Rows of `extract_packed` for a recording of so many samples: each sample is one."""
         return samples
 
-    def packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
+    def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
         """Packed waveforms as the models read them, on their device, without padding.
 
         Args:

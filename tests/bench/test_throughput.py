@@ -217,7 +217,7 @@ def test_calls_are_timed_on_the_object_alone_and_a_model_nobody_calls_gives_noth
         cross_key_values = decode = encode
 
     class FrontEnd:
-        def packed(self):
+        def extract_packed(self):
             return None
 
     model, front_end = Model(), FrontEnd()

@@ -77,7 +77,7 @@ def scene(
     pair = pair_of(name)
     torch.set_num_threads(threads)
     extractor = tritone.Speech2TextFeatureExtractor(num_mel_bins=pair.width)
-    features = [extractor.packed(one, packed_lengths([one]))[0] for one in waveforms]
+    features = [extractor.extract_packed(one, packed_lengths([one]))[0] for one in waveforms]
     requests = [
         make_request(
             pair,
@@ -176,7 +176,7 @@ def test_waveforms_give_what_their_features_give(scene: Scene, run_loop: Any) ->
 def test_features_of_packed_waveforms_are_those_of_each_alone(scene: Scene) -> None:
     order = shuffled(list(range(COUNT)), 5)
     together = [scene.waveforms[index] for index in order]
-    features, cu_frames = scene.extractor.packed(torch.cat(together), packed_lengths(together))
+    features, cu_frames = scene.extractor.extract_packed(torch.cat(together), packed_lengths(together))
     for row, index in zip(features.split(cu_frames.diff().tolist()), order, strict=True):
         assert torch.equal(row, scene.features[index]), index
 
@@ -227,7 +227,7 @@ def test_what_a_padded_batch_does_in_transformers(
     pair = pair_of("middle")
     theirs, ours = pair.theirs, pair.ours
     extractor = tritone.Speech2TextFeatureExtractor()
-    alone = [extractor.packed(one, packed_lengths([one]))[0] for one in waveforms]
+    alone = [extractor.extract_packed(one, packed_lengths([one]))[0] for one in waveforms]
     features, mask = padded(alone)
     options = {"num_beams": 1, "max_length": 12}
     batch_texts = theirs.generate(features, attention_mask=mask, **options)

@@ -119,7 +119,7 @@ def test_what_a_published_size_launches_is_declared_in_every_dtype_and_for_every
     with recorded() as cases:
         waveform = torch.randn(5000, generator=torch.Generator().manual_seed(0), device="cpu").to(kernels_on)
         cu_samples = torch.tensor([0, 5000], dtype=torch.int32, device=kernels_on)
-        features, _ = extractor.packed(waveform, cu_samples)
+        features, _ = extractor.extract_packed(waveform, cu_samples)
         for options in ({}, {"num_beams": 5}, {"do_sample": True, "top_k": 50, "top_p": 0.9}):
             model.generate(features[None], max_new_tokens=2, **options)
     declared = set(declared_cases())

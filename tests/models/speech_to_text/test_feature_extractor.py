@@ -134,7 +134,7 @@ def test_every_form_of_a_recording_gives_the_same_bits(form):
 def test_an_utterance_has_the_same_bits_alone_in_a_batch_and_packed():
     extractor = Speech2TextFeatureExtractor()
     cu_samples = torch.tensor([0, *map(len, BATCH)]).cumsum(0).to(torch.int32)
-    features, cu_frames = extractor.packed(torch.from_numpy(np.concatenate(BATCH)), cu_samples)
+    features, cu_frames = extractor.extract_packed(torch.from_numpy(np.concatenate(BATCH)), cu_samples)
     batch = extractor(BATCH, sampling_rate=RATE, padding=True, return_tensors="pt")
     for i, waveform in enumerate(BATCH):
         alone = extractor(waveform, sampling_rate=RATE, return_tensors="pt").input_features[0]
@@ -145,14 +145,14 @@ def test_an_utterance_has_the_same_bits_alone_in_a_batch_and_packed():
 def test_packed_waveforms_too_short_for_a_frame_have_none():
     extractor = Speech2TextFeatureExtractor()
     cu_samples = torch.tensor([0, 399, 399, 1_399], dtype=torch.int32)
-    features, cu_frames = extractor.packed(torch.from_numpy(recording(1_399)), cu_samples)
+    features, cu_frames = extractor.extract_packed(torch.from_numpy(recording(1_399)), cu_samples)
     assert cu_frames.tolist() == [0, 0, 0, 4]
     assert features.shape == (4, 80)
 
 
 def test_packed_integers_are_refused():
     with pytest.raises(ValueError, match="int16"):
-        Speech2TextFeatureExtractor().packed(
+        Speech2TextFeatureExtractor().extract_packed(
             torch.zeros(500, dtype=torch.int16), torch.tensor([0, 500], dtype=torch.int32)
         )
 

@@ -98,7 +98,7 @@ def test_a_row_of_a_batch_has_the_bits_of_the_recording_alone(normalize):
     extractor = Wav2Vec2FeatureExtractor(do_normalize=normalize)
     recordings = [recording(400 + 211 * i, i) for i in range(8)]
     batch = extractor(recordings, sampling_rate=RATE, padding=True, return_tensors="pt")
-    packed, cu_samples = extractor.packed(
+    packed, cu_samples = extractor.extract_packed(
         torch.from_numpy(np.concatenate(recordings)), cumulative([len(one) for one in recordings])
     )
     assert packed.shape == (sum(map(len, recordings)), 1)
@@ -116,7 +116,7 @@ def test_silence_stays_silent_and_packed_integers_are_refused():
     )
     assert torch.equal(batch.input_values, torch.zeros(2, 500))
     with pytest.raises(ValueError, match="int16"):
-        extractor.packed(torch.zeros(500, dtype=torch.int16), cumulative([500]))
+        extractor.extract_packed(torch.zeros(500, dtype=torch.int16), cumulative([500]))
 
 
 def test_a_missing_sampling_rate_is_warned_about():
