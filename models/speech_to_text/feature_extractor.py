@@ -16,19 +16,19 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
     """Log-mel features of mono recordings, normalized over each utterance.
 
     Args:
-        feature_size: kept for transformers; `num_mel_bins` alone decides.
+        feature_size: for transformers' files; without effect, `num_mel_bins` counts.
         sampling_rate: Hz, 8,000 to 48,000.
         num_mel_bins: features of a frame.
-        padding_value: what stands in padded frames.
+        padding_value: of padded frames.
         do_ceptral_normalize: normalize at all (transformers' spelling).
         normalize_means: to mean 0 over the utterance.
         normalize_vars: to standard deviation 1 over the utterance.
-        **kwargs: what transformers writes beside these: padding_side "right" and dither 0, the only values
+        **kwargs: further settings of transformers' files: padding_side "right" and dither 0, the only values
             supported, and names without effect.
 
     Raises:
-        ValueError: for a value that is not supported.
-        TypeError: for a setting that does not exist.
+        ValueError: a value that is not supported.
+        TypeError: a setting that does not exist.
     """
 
     model_input_names = ("input_features", "attention_mask")
@@ -79,7 +79,7 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
             cu_samples: int32 [n + 1].
 
         Returns:
-            (features float32 [frames, bins], cu_frames int32 [n + 1]); none for an utterance under 25 ms.
+            (features float32 [frames, bins], cu_frames int32 [n + 1]); no frame of an utterance under 25 ms.
         """
         if not waveforms.is_floating_point():
             raise ValueError(f"waveforms must be floats from -1 to 1, got {waveforms.dtype}")

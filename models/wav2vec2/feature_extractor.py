@@ -1,4 +1,4 @@
-"""From waveforms to the inputs of wav2vec 2.0 and its relatives."""
+"""Inputs of wav2vec 2.0 and its relatives from waveforms."""
 
 from typing import Any, ClassVar
 
@@ -10,24 +10,24 @@ from ..processors.feature_extractor import FeatureExtractor
 
 
 class Wav2Vec2FeatureExtractor(FeatureExtractor):
-    """Mono recordings, each shifted and scaled to mean 0 and variance 1 over its own samples.
+    """Mono recordings, each normalized to mean 0 and variance 1 over its own samples.
 
-    A mask comes with every padded batch, so that a model can tell the padding, unless the call says not to:
-    with the models whose convolutions were trained without one (feat_extract_norm "group") as well, where
-    transformers leaves it out and the padding changes what a recording gives.
+    Every padded batch has a mask, unless the call refuses it, so that a model can tell the padding: also for
+    models whose convolutions were trained without one (feat_extract_norm "group"), where transformers leaves
+    it out and padding changes a recording's result.
 
     Args:
         feature_size: 1, the sample.
         sampling_rate: Hz.
-        padding_value: what stands in padded samples.
+        padding_value: of padded samples.
         do_normalize: normalize at all.
-        return_attention_mask: return a mask even where nothing is padded.
-        **kwargs: what transformers writes beside these: padding_side "right", the only value supported, and
+        return_attention_mask: return a mask even without padding.
+        **kwargs: further settings of transformers' files: padding_side "right", the only value supported, and
             names without effect.
 
     Raises:
-        ValueError: for a value that is not supported.
-        TypeError: for a setting that does not exist.
+        ValueError: a value that is not supported.
+        TypeError: a setting that does not exist.
     """
 
     model_input_names = ("input_values", "attention_mask")
@@ -61,11 +61,11 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
         self.do_normalize = do_normalize
 
     def frame_count(self, samples: int) -> int:
-        """Rows of `extract_packed` for a recording of so many samples: each sample is one."""
+        """Rows of `extract_packed` for so many samples: one each."""
         return samples
 
     def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Packed waveforms as the models read them, on their device, without padding.
+        """Inputs of the models from packed waveforms, on their device, without padding.
 
         Args:
             waveforms: float32 [samples], -1 to 1, utterances end to end at the extractor's rate.
@@ -89,6 +89,6 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
         return length
 
     def _shortest(self) -> tuple[int, str]:
-        # The models know what their convolutions need; this catches [samples, channels] taken for a batch.
+        # Models check what their convolutions need; this catches [samples, channels] given as a batch.
         shortest = max(1, self.sampling_rate // 1_000)
         return shortest, f"{shortest} (1 ms)"
