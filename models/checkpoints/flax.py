@@ -37,7 +37,7 @@ def read_msgpack(path: Path) -> dict[str, Tensor]:
 
     Raises:
         ImportError: msgpack is not installed.
-        ValueError: a file that is damaged, or holds anything but maps of tensors.
+        ValueError: a damaged file, or one of anything but maps of tensors.
     """
     msgpack = import_for(path, "msgpack", "msgpack", "flax")
     with MappedFile(path) as file:
@@ -57,7 +57,7 @@ def read_msgpack(path: Path) -> dict[str, Tensor]:
 
 
 def _unpack(msgpack: Any, file: MappedFile) -> Any:
-    """The file's content: maps as `Pairs`, arrays as `_Array`. Its own lengths bound what is allocated."""
+    """The file's content: maps as `Pairs`, arrays as `_Array`; its size bounds the memory."""
     entries = 0
 
     def pairs(content: Pairs) -> Pairs:
@@ -89,7 +89,7 @@ def _unpack(msgpack: Any, file: MappedFile) -> Any:
 
 
 def _collect(file: MappedFile, content: Pairs, prefix: str, depth: int, tensors: dict[str, Tensor]) -> None:
-    """Add a map's tensors to `tensors`, their keys behind `prefix`; empties `content`."""
+    """Move a map's tensors into `tensors`, with `prefix` before their keys."""
     if depth >= MAX_DEPTH:
         raise file.damaged(f"its maps are nested over {MAX_DEPTH} deep")
     if any(key == _CHUNKED for key, _ in content):
@@ -122,16 +122,16 @@ def _tensor(file: MappedFile, name: str, array: _Array) -> Tensor:
 
 
 def _join_chunks(file: MappedFile, name: str, content: Pairs) -> Tensor:
-    """The tensor of a map that holds its shape and its flat pieces, both as maps from "0" on."""
+    """The tensor of a map with its shape and flat pieces, both as maps with keys from "0" on."""
     match content:
         case [(str(), True), ("shape", list() as lengths), ("chunks", list() as chunks)]:
             pass
         case _:
             raise file.damaged(f"{name!r} in chunks is not made of shape and chunks alone")
-    for part, entries, most in (("shape", lengths, MAX_DIMENSIONS), ("chunks", chunks, MAX_CHUNKS)):
+    for part, entries, limit in (("shape", lengths, MAX_DIMENSIONS), ("chunks", chunks, MAX_CHUNKS)):
         kind = int if part == "shape" else _Array
         in_order = [key for key, _ in entries] == [str(number) for number in range(len(entries))]
-        if len(entries) > most or not in_order or not all(type(value) is kind for _, value in entries):
+        if len(entries) > limit or not in_order or not all(type(value) is kind for _, value in entries):
             raise file.damaged(f"{name!r} in chunks has a wrong {part}")
     shape = [length for _, length in lengths]
     pieces = [_tensor(file, name, chunk).flatten() for _, chunk in chunks]

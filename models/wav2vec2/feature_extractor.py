@@ -82,7 +82,7 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
     def _masks(self, padding: bool | str) -> bool:
         return self.return_attention_mask or padding not in (False, "do_not_pad")
 
-    def _row(self, features: np.ndarray) -> np.ndarray:
+    def _squeeze(self, features: np.ndarray) -> np.ndarray:
         return features[:, 0]
 
     def _samples(self, length: int) -> int:
