@@ -14,20 +14,21 @@ from ...kernels.runtime.packing import cumulative
 from ..checkpoints.files import Checkpoint, open_checkpoint, read_json, single_file, write_json
 from ..checkpoints.hub import PushToHub
 from ..core.batches import BatchFeature, column, one_of, padded_length, round_up, stack
+from ..core.fields import Fields
 
 PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
 _NEUTRAL = {"return_attention_mask", "processor_class", "transformers_version", "name_or_path", "auto_map"}
 
 
-class FeatureExtractor(PushToHub, ABC):
+class FeatureExtractor(Fields, PushToHub, ABC):
     """Mono recordings to a model's inputs.
 
-    A family gives its settings, `extract_packed`, and its frames. `settings` are the constructor's arguments,
-    which files hold as well; `fixed` are those with one supported value.
+    A family declares its settings as fields, which are the constructor's arguments and in the files too, and
+    gives `extract_packed` and its frames. `fixed` are further settings with one supported value.
     """
 
     model_input_names: tuple[str, str]
-    settings: ClassVar[tuple[str, ...]]
+    settings: ClassVar[tuple[str, ...]]  # names of the fields
     fixed: ClassVar[dict[str, Any]]
     unit: ClassVar[str]  # of `max_length`: "frames" or "samples"
 
@@ -35,6 +36,20 @@ class FeatureExtractor(PushToHub, ABC):
     padding_value: float
     return_attention_mask: bool
     processor_class: str | None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.settings = tuple(cls._fields)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        for name, only in self.fixed.items():
+            if (given := kwargs.pop(name, None)) not in (None, only):
+                raise ValueError(f"{name} {given!r} is not supported, only {only!r} is")
+        self.processor_class = kwargs.get("processor_class")
+        settings = {name: value for name, value in kwargs.items() if name in self.settings}
+        if unknown := sorted(kwargs.keys() - settings.keys() - _NEUTRAL):
+            raise TypeError(f"there is no setting {unknown[0]!r}; there are {', '.join(self.settings)}")
+        super().__init__(*args, **settings)
 
     @abstractmethod
     def frame_count(self, samples: int) -> int:
@@ -51,16 +66,6 @@ class FeatureExtractor(PushToHub, ABC):
     @abstractmethod
     def _shortest(self) -> tuple[int, str]:
         """Least number of samples of a recording, and its description for errors."""
-
-    def _check(self, kwargs: dict[str, Any]) -> None:
-        """Refuse keyword arguments other than neutral names and fixed values."""
-        for name, only in self.fixed.items():
-            if kwargs.get(name) not in (None, only):
-                raise ValueError(f"{name} {kwargs[name]!r} is not supported, only {only!r} is")
-        unknown = [name for name in kwargs if name not in self.fixed and name not in _NEUTRAL]
-        if unknown:
-            raise TypeError(f"there is no setting {unknown[0]!r}; there are {', '.join(self.settings)}")
-        self.processor_class = kwargs.get("processor_class")
 
     def __call__(
         self,

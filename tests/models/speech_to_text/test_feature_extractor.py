@@ -10,8 +10,8 @@ import pytest
 import sentencepiece
 import torch
 
+from tritone.models.core.batches import BatchFeature
 from tritone.models.speech_to_text.feature_extractor import (
-    BatchFeature,
     Speech2TextFeatureExtractor,
 )
 from tritone.models.speech_to_text.processor import Speech2TextProcessor
@@ -229,7 +229,7 @@ def test_audio_and_options_that_cannot_be_used_are_explained(message, audio, opt
         (ValueError, "Wav2Vec2FeatureExtractor", {"feature_extractor_type": "Wav2Vec2FeatureExtractor"}),
         (ValueError, "sampling_rate must be", {"sampling_rate": 4_000}),
         (ValueError, "num_mel_bins", {"num_mel_bins": 0}),
-        (TypeError, "no setting 'normalize_means'", {"normalize_means": False}),
+        (TypeError, "no setting 'normalize_mean'", {"normalize_mean": False}),
     ],
 )
 def test_a_setting_that_is_not_supported_is_named(error, message, settings):
