@@ -51,6 +51,13 @@ def tiny_speech_to_text_config(**changes: Any) -> tritone.Speech2TextConfig:
     return tritone.Speech2TextConfig(**{**sizes, **changes})
 
 
+def smallest_speech_to_text_config(**changes: Any) -> tritone.Speech2TextConfig:
+    """One layer of width 8 on each half, 20 positions: for tests of files."""
+    widths = dict.fromkeys(("d_model", "encoder_ffn_dim", "decoder_ffn_dim", "conv_channels"), 8)
+    sizes = widths | {"encoder_layers": 1, "decoder_layers": 1, "max_source_positions": 20}
+    return tiny_speech_to_text_config(**{**sizes, "max_target_positions": 20, **changes})
+
+
 def tiny_wav2vec2_config(config_class: Any = None, **changes: Any) -> Any:
     """Two layers of width 24, 20 ms a frame; `config_class` may be HuBERT's or another relative's."""
     sizes = {
@@ -116,7 +123,11 @@ def write_vocabulary(folder: Path, languages: list[str]) -> int:
     return len(tokens)
 
 
-def write_checkpoint(folder: Path, lang_codes: str | None = None) -> Path:
+def write_checkpoint(
+    folder: Path,
+    lang_codes: str | None = None,
+    config: Callable[..., tritone.Speech2TextConfig] = tiny_speech_to_text_config,
+) -> Path:
     """A Speech2Text model, its feature extractor and tokenizer; greedy results differ between recordings."""
     vocabulary = write_vocabulary(folder, LANGUAGES if lang_codes else [])
     options = {"lang_codes": lang_codes} if lang_codes else {}
@@ -124,8 +135,8 @@ def write_checkpoint(folder: Path, lang_codes: str | None = None) -> Path:
         folder / "vocab.json", folder / "sentencepiece.bpe.model", **options
     )
     tritone.Speech2TextProcessor(tritone.Speech2TextFeatureExtractor(), tokenizer).save_pretrained(folder)
-    config = tiny_speech_to_text_config(vocab_size=vocabulary)
-    seeded(tritone.Speech2TextForConditionalGeneration, config).save_pretrained(folder)
+    model = seeded(tritone.Speech2TextForConditionalGeneration, config(vocab_size=vocabulary))
+    model.save_pretrained(folder)
     return folder
 
 

@@ -2,21 +2,14 @@
 
 import json
 import struct
-from pathlib import Path
-from typing import Any
 
 import pytest
+from checkpoints import read_converted
 
-from tritone.models.checkpoints.convert import read_foreign
-from tritone.models.checkpoints.files import Checkpoint
 from tritone.models.checkpoints.flax import read_msgpack
 
 pytest.importorskip("msgpack")
 HUGE = 1 << 40
-
-
-def read(folder: Path, framework: str) -> dict[str, Any]:
-    return read_foreign(Checkpoint(str(folder), folder), framework)
 
 
 def text(value: str) -> bytes:
@@ -112,7 +105,7 @@ def test_a_hostile_msgpack_is_refused(name, tmp_path):
     content, problem = FLAX[name]
     (tmp_path / "flax_model.msgpack").write_bytes(content)
     with pytest.raises(ValueError, match=problem) as caught:
-        read(tmp_path, "Flax")
+        read_converted(tmp_path, "Flax")
     assert "flax_model.msgpack" in str(caught.value)
 
 
@@ -121,7 +114,7 @@ def test_a_msgpack_of_more_tensors_than_any_model_is_refused(tmp_path):
     body = b"".join(text(str(number)) + one for number in range(100_001))
     (tmp_path / "flax_model.msgpack").write_bytes(b"\xdf" + struct.pack(">I", 100_001) + body)
     with pytest.raises(ValueError, match="over 100000 tensors"):
-        read(tmp_path, "Flax")
+        read_converted(tmp_path, "Flax")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +127,7 @@ def test_a_shard_outside_the_folder_is_refused(framework, index, shard, tmp_path
     (tmp_path / "outside").write_bytes(entry(array((1,), b"1234")))
     (folder / f"{index}.index.json").write_text(json.dumps({"weight_map": {"w": shard}}))
     with pytest.raises(ValueError, match="names a shard outside its folder"):
-        read(folder, framework)
+        read_converted(folder, framework)
 
 
 def test_a_tensor_in_two_shards_with_two_values_is_refused(tmp_path):
@@ -143,7 +136,7 @@ def test_a_tensor_in_two_shards_with_two_values_is_refused(tmp_path):
     shards = {"w": "shard0", "x": "shard1"}
     (tmp_path / "flax_model.msgpack.index.json").write_text(json.dumps({"weight_map": shards}))
     with pytest.raises(ValueError, match="leads to several values of 'w'"):
-        read(tmp_path, "Flax")
+        read_converted(tmp_path, "Flax")
 
 
 def test_half_precision_integers_and_scalars_are_read_to_the_bit(tmp_path):

@@ -2,22 +2,15 @@
 
 import struct
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import GOLDEN, read_converted
 
-from tritone.models.checkpoints.convert import read_foreign
-from tritone.models.checkpoints.files import Checkpoint
 from tritone.models.checkpoints.tensorflow import masked_crc
 
 pytest.importorskip("google_crc32c")
 HUGE = 1 << 40
-GOLDEN = Path(__file__).parents[2] / "conformance" / "golden" / "tensorflow_checkpoints.zip"
-
-
-def read(folder: Path, framework: str) -> dict[str, Any]:
-    return read_foreign(Checkpoint(str(folder), folder), framework)
 
 
 def varint(number: int) -> bytes:
@@ -116,7 +109,7 @@ def test_a_hostile_index_is_refused(name, tmp_path):
     (tmp_path / "model.ckpt.index").write_bytes(content)
     (tmp_path / "model.ckpt.data-00000-of-00001").write_bytes(bytes(16))
     with pytest.raises(ValueError, match=problem) as caught:
-        read(tmp_path, "TensorFlow")
+        read_converted(tmp_path, "TensorFlow")
     assert str(tmp_path / "model.ckpt.") in str(caught.value)
 
 
@@ -124,9 +117,9 @@ def test_an_index_made_by_hand_is_read_and_wants_its_data(tmp_path):
     rows = [ONE, (b"m/a/kernel", place((1, 2))), (b"m/b", place((2,), 8))]
     (tmp_path / "model.ckpt.index").write_bytes(table(rows))
     with pytest.raises(FileNotFoundError, match=r"no model\.ckpt\.data-00000-of-00001"):
-        read(tmp_path, "TensorFlow")
+        read_converted(tmp_path, "TensorFlow")
     (tmp_path / "model.ckpt.data-00000-of-00001").write_bytes(struct.pack("<4f", 1, 2, 3, 4))
-    tensors = read(tmp_path, "TensorFlow")
+    tensors = read_converted(tmp_path, "TensorFlow")
     assert {name: tensor.tolist() for name, tensor in tensors.items()} == {
         "a.weight": [[1], [2]],
         "b": [3, 4],
@@ -148,27 +141,27 @@ def test_blocks_in_blocks_are_refused_or_a_small_file_would_be_gone_through_for_
     (tmp_path / "model.ckpt.index").write_bytes(made)
     (tmp_path / "model.ckpt.data-00000-of-00001").write_bytes(bytes(16))
     with pytest.raises(ValueError, match="its blocks overlap"):
-        read(tmp_path, "TensorFlow")
+        read_converted(tmp_path, "TensorFlow")
 
 
 def test_compressed_blocks_are_refused_with_the_versions_that_write_none(tmp_path):
     (tmp_path / "model.ckpt.index").write_bytes(table([], block([ONE], kind=1)))
     with pytest.raises(ValueError, match=r"compressed, as no TensorFlow from 1\.2 on writes them"):
-        read(tmp_path, "TensorFlow")
+        read_converted(tmp_path, "TensorFlow")
 
 
 def test_a_flipped_bit_of_a_tensor_is_found_in_what_tensorflow_wrote(tmp_path):
-    with zipfile.ZipFile(GOLDEN) as archive:
+    with zipfile.ZipFile(GOLDEN / "tensorflow_checkpoints.zip") as archive:
         for name in archive.namelist():
             if name.startswith("bert/index/model.ckpt"):
                 (tmp_path / name.rpartition("/")[2]).write_bytes(archive.read(name))
-    assert read(tmp_path, "TensorFlow")
+    assert read_converted(tmp_path, "TensorFlow")
     shard = tmp_path / "model.ckpt.data-00001-of-00003"
     content = bytearray(shard.read_bytes())
     content[500] ^= 1
     shard.write_bytes(content)
     with pytest.raises(ValueError, match=r"data-00001-of-00003 is damaged \('tf_bert.*its checksum\)"):
-        read(tmp_path, "TensorFlow")
+        read_converted(tmp_path, "TensorFlow")
 
 
 def test_a_flipped_bit_of_an_index_is_found(tmp_path):
@@ -176,4 +169,4 @@ def test_a_flipped_bit_of_an_index_is_found(tmp_path):
     content[8] ^= 4
     (tmp_path / "model.ckpt.index").write_bytes(content)
     with pytest.raises(ValueError, match="does not have its checksum"):
-        read(tmp_path, "TensorFlow")
+        read_converted(tmp_path, "TensorFlow")
