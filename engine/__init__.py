@@ -1,1 +1,1 @@
-"""What users touch: the engine, transcription jobs, audio files and the command line."""
+"""The engine: requests, threads, audio files and the command line."""

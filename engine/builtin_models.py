@@ -1,4 +1,4 @@
-"""The models that come along."""
+"""Models that are part of the package."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,24 +7,19 @@ _MODELS = Path(__file__).parent.parent / "models"
 
 
 @dataclass(frozen=True, slots=True)
-class Bundled:
-    """A model that comes along.
+class BuiltinModel:
+    """A model in the package, used where a command or an engine is given none."""
 
-    Args:
-        name: of its folder in `models/`, and in results.
-        knows: what it can do, for who did not ask for it by name.
-    """
-
-    name: str
-    knows: str
+    name: str  # of its folder in `models/`, and in results
+    description: str  # for the note that a command prints
 
     @property
     def folder(self) -> Path:
-        """Its checkpoint."""
+        """The folder of its checkpoint."""
         return _MODELS / self.name
 
 
-DIGITS = Bundled("digits", "the digits model that comes along, which knows English digits only")
-DIGIT_CLASSIFIER = Bundled(
-    "digit_classifier", "the classifier that comes along, which tells single spoken English digits apart"
+DIGITS = BuiltinModel("digits", "the built-in digits model, which knows English digits only")
+DIGIT_CLASSIFIER = BuiltinModel(
+    "digit_classifier", "the built-in classifier, which tells single spoken English digits apart"
 )

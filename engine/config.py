@@ -1,14 +1,93 @@
-"""What the maker of an engine says of its cache and of how a GPU decodes."""
+"""Configuration of an engine: every tunable, its unit and the reason for its default."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from ..scheduler.model_protocol import Task
+
+DEFAULT_TOP_K = 5  # labels of a classification
+DEFAULT_MEMORY_FRACTION = 0.9  # of the free memory, where neither it nor num_pages is given
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """See `Engine`, whose arguments these are."""
+class EngineConfig:
+    """Tunables of an `Engine`. Results do not depend on them, but for the default length of a transcript.
 
-    num_rows: int | None = None
-    num_pages: int | None = None
-    memory_fraction: float | None = None
-    graphs: bool = True
-    overlap: bool = True
+    Raises:
+        ValueError: a number below 1, a time below 0, a fraction out of range, or two sizes for one cache.
+    """
+
+    # Cache and decoding; of models that generate.
+    num_rows: int | None = None  # hypotheses decoded at once; None: `rows_on_cpu` or `rows_on_gpu`
+    num_pages: int | None = None  # cache pages of 16 positions; None: sized for the rows, or the GPU
+    memory_fraction: float | None = None  # of a GPU's free memory, in place of num_pages; None: 0.9
+    graphs: bool = True  # on a GPU, record decode steps as CUDA graphs
+    overlap: bool = True  # on a GPU, encode on a stream of its own beside decoding
+    rows_on_cpu: int = 32
+    rows_on_gpu: int = 512
+    beams_of_longest: int = 5  # a default cache holds the longest recording with so many beams
+    usual_seconds: float = 20.0  # a default cache holds a greedy request of such a recording in each row
+    reserved_gpu_bytes: int = 1 << 29  # for CUDA graphs, and for what the runtime allocates by itself
+
+    # Default length of a transcript, where neither the call nor the checkpoint sets one.
+    tokens_per_second: float = 8.0  # of audio; speech has about 3.4
+    extra_tokens: int = 16  # on top, for short recordings
+
+    # Encoder positions of one step.
+    encode_budget: int = 4096  # of models that generate: arrivals must not hold up decoding
+    # Of encoder-only models, 160 s of audio: a GPU needs many to be busy, and the cores of a CPU need
+    # recordings of all lengths for equal shares.
+    predict_budget: int = 8192
+
+    # Requests that are read and not finished. They bound the memory that inputs take.
+    in_flight_per_row: int = 2  # as many again are read while the first are decoded
+    in_flight_on_cpu: int = 64  # recordings of an encoder-only model: a few steps of short ones
+    in_flight_on_gpu: int = 1024
+    in_flight_texts: int = 1024  # some hundred tokens each
+    in_flight_seconds: float = 3600.0  # of audio, of an encoder-only model: 230 MB
+    submit_ahead: int = 2  # `transcribe` and `classify` submit so many times the requests in flight
+
+    # Reading.
+    num_readers: int = 2  # threads that decode and resample; one reads some thousand seconds a second
+    # An idle loop waits for inputs that are still being read, as a step with the first of many leaves all
+    # cores but one idle: seconds until the next one arrives, and in all.
+    arrival_wait: float = 0.002
+    total_arrival_wait: float = 0.02
+
+    # Longest recording, where no table of positions bounds it.
+    max_seconds: float = 24 * 3600.0
+    encode_memory_share: float = 0.25  # of the memory; the rest is for weights, cache, other processes
+
+    def __post_init__(self) -> None:
+        fraction = self.memory_fraction
+        if fraction is not None and not 0 < fraction <= 1:
+            raise ValueError(f"memory_fraction is {fraction}; it must be above 0 and at most 1")
+        if fraction is not None and self.num_pages is not None:
+            raise ValueError(
+                "memory_fraction and num_pages both say how large the cache is; give one of them"
+            )
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise ValueError(f"{field.name} is {value}; it must be 1 or more")
+            if isinstance(value, float) and not value >= 0:
+                raise ValueError(f"{field.name} is {value}; it must be 0 or more")
+
+    def override(self, **given: Any) -> "EngineConfig":
+        """This configuration with the given fields replaced, except for those that are None."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    def validate_for(self, model: Any) -> None:
+        """Validate the sizes of the cache against a model that is loaded.
+
+        Raises:
+            ValueError: a size for a model without a cache, or a fraction of a GPU's memory on the CPU.
+        """
+        if model.task is not Task.GENERATION:
+            for size in ("num_rows", "num_pages", "memory_fraction"):
+                if getattr(self, size) is not None:
+                    raise ValueError(
+                        f"{size} is the size of a cache, and a {type(model).__name__} has none; leave it out"
+                    )
+        if self.memory_fraction is not None and model.device.type != "cuda":
+            raise ValueError("memory_fraction is of a GPU's memory; on the CPU give num_pages instead")

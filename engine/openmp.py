@@ -1,4 +1,4 @@
-"""The OpenMP threads behind torch's operations on the CPU."""
+"""OpenMP threads behind torch's operations on the CPU."""
 
 import ctypes
 from functools import cache
@@ -8,12 +8,12 @@ _SOFT = 1  # omp_pause_soft
 
 
 def release_team() -> None:
-    """Let go of the OpenMP threads that the calling thread keeps for its next operation, which gets new ones.
+    """Release the OpenMP team of the calling thread; its next operation gets a new one.
 
-    libgomp keeps a team for every thread that has ever run an operation on several, and where all of them
-    together are more than the processors, each one sleeps after an operation instead of waiting for the next
-    for a moment. The engine's thread then waits a wake-up per operation because of teams with nothing to do,
-    as that of the thread that loaded the model: on two processors it took 1.5 times as long.
+    libgomp keeps a team for every thread that has run an operation on several cores. Where all teams together
+    have more threads than there are processors, a thread sleeps after an operation in place of a short spin
+    for the next. The engine's thread then waits for a wake-up per operation because of idle teams, such as
+    that of the thread that loaded the model: 1.5 times the time on two processors.
     """
     library = _libgomp()
     if library is not None:
@@ -22,7 +22,7 @@ def release_team() -> None:
 
 @cache
 def _libgomp() -> ctypes.CDLL | None:
-    """The library that torch has loaded; None where it uses another, or the system says nothing."""
+    """The library that torch has loaded; None where torch uses another one, or /proc is missing."""
     try:
         loaded = Path("/proc/self/maps").read_text().splitlines()
     except OSError:

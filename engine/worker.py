@@ -1,81 +1,69 @@
-"""The threads of an engine: a few that read audio, and the one that alone touches the generation loop."""
+"""Threads of an engine: a few that read inputs, and the only one that touches the generation loop."""
 
 import heapq
 import math
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..scheduler.request import Event, FinishReason, GenerationOptions, Request, Tokens
-from .handle import Handle, RequestOutput
+from ..scheduler.request import Event, FinishReason, GenerationOptions, Request, RequestOutput, Tokens
+from .config import EngineConfig
+from .handle import Handle
 from .openmp import release_team
+from .stats import EngineStats
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..scheduler.loop import GenerationLoop, LoopStats
+    from ..scheduler.loop import GenerationLoop
 
+_FINISHED = (FinishReason.STOP, FinishReason.LENGTH)
 
-# Where the loop has nothing to do and more is on its way, its next step waits for it: as long as something
-# comes in so many seconds, and so many in all. A step with the first of many leaves all cores but one idle.
-_NEXT, _ALL = 0.002, 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A recording or text that has been read: what the loop needs of it, and how many seconds it is."""
-
-    inputs: "Tensor"
-    options: GenerationOptions | None  # None for a encoder-only model
-    duration: float
+# Inputs of the model, options (None of an encoder-only model), and seconds of audio.
+Prepared = tuple["Tensor", GenerationOptions | None, float]
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One recording on its way: queued (`prepare` set), being read, read (`prepared` set), in the loop."""
+    """One request on its way: queued (`prepare` set), being read, read (`prepared` set), in the loop."""
 
     handle: Handle[Any]
-    prepare: Callable[[], Prepared] | None  # run by a reading thread; may hold audio, so dropped once taken
-    priority: int
-    stream: bool
+    prepare: Callable[[], Prepared] | None  # for a reading thread; may hold audio, so dropped once called
+    priority: int = 0
+    stream: bool = True
     prepared: Prepared | None = None
-    request_id: int | None = None
-    duration: float = 0.0
-    has_place: bool = False
+    request_id: int = -1  # in the loop
+    duration: float = 0.0  # seconds of audio, once read
+    in_flight: bool = False  # being read, or read and not finished
     cancelled: bool = False
 
 
-@dataclass(slots=True)
-class Counts:
-    """What has gone through, and for how long there was something to do."""
-
-    finished: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    audio_seconds: float = 0.0  # of the finished ones
-    busy_seconds: float = 0.0
-    busy_since: float | None = None
-
-
 class Worker:
-    """Carries jobs from submission to their handle's end.
+    """The engine's queue and threads, from submission to the end of each handle.
 
     Args:
         loop: a fresh generation loop; from now on only this object's thread touches it.
-        readers: threads that prepare recordings.
-        places: recordings that may be read and not finished at a time; it bounds the memory that audio takes.
-        seconds: no more is read while those hold so many seconds of audio.
+        max_in_flight: requests that may be read and not finished at a time; bounds the memory of inputs.
+        max_in_flight_seconds: reading stops while those hold so many seconds of audio.
+        config: threads and waits.
     """
 
     def __init__(
-        self, loop: "GenerationLoop", *, readers: int, places: int, seconds: float = math.inf
+        self,
+        loop: "GenerationLoop",
+        *,
+        max_in_flight: int,
+        max_in_flight_seconds: float = math.inf,
+        config: EngineConfig | None = None,
     ) -> None:
+        config = config or EngineConfig()
+        self._config = config
         self._loop = loop
-        self._loop_stats: LoopStats = loop.stats()
-        self._in_loop: dict[int, Job] = {}  # the loop's thread alone touches it
+        self._loop_stats = loop.stats()
+        self._in_loop: dict[int, Job] = {}  # of the loop's thread alone
         self._next_request_id = 0
 
         lock = threading.Lock()  # guards all below
@@ -83,18 +71,21 @@ class Worker:
         self._running = threading.Condition(lock)
         self._jobs: dict[Handle[Any], Job] = {}  # all that have not ended
         self._queue: list[tuple[int, int, Job]] = []  # heap: highest priority, then first come
-        self._queued = 0  # ever
-        self._free_places = places
-        self._free_seconds = seconds
+        self._submitted = 0
+        self._free_requests = max_in_flight
+        self._free_seconds = max_in_flight_seconds
         self._being_read = 0
         self._ready: deque[Job] = deque()
         self._to_cancel: deque[Job] = deque()
-        self._counts = Counts()
+        self._ended: Counter[FinishReason] = Counter()
+        self._audio_seconds = 0.0  # of finished requests
+        self._busy_seconds = 0.0
+        self._busy_since: float | None = None
         self._closed = False
         self._failure: Exception | None = None
 
         self._threads = [threading.Thread(target=self._run, name="tritone-loop", daemon=True)]
-        for number in range(readers):
+        for number in range(config.num_readers):
             self._threads.append(
                 threading.Thread(target=self._read, name=f"tritone-read-{number}", daemon=True)
             )
@@ -102,32 +93,32 @@ class Worker:
             thread.start()
 
     def submit(self, job: Job) -> None:
-        """Takes a job; its handle ends sooner or later. Raises RuntimeError once closed or failed."""
+        """Queue a job. Raises RuntimeError once closed or failed."""
         with self._reading:
             self.check_open()
             self._jobs[job.handle] = job
-            if self._counts.busy_since is None:
-                self._counts.busy_since = time.perf_counter()
-            heapq.heappush(self._queue, (-job.priority, self._queued, job))
-            self._queued += 1
+            if self._busy_since is None:
+                self._busy_since = time.perf_counter()
+            heapq.heappush(self._queue, (-job.priority, self._submitted, job))
+            self._submitted += 1
             self._reading.notify()
 
     def cancel(self, handle: Handle[Any]) -> bool:
-        """Asks for the end of a handle's job; False where it has ended."""
+        """Cancel the job of a handle; False where it has ended."""
         with self._running:
             job = self._jobs.get(handle)
             if job is None:
                 return False
             job.cancelled = True
             if job.prepare is not None:
-                self._finish(job, RequestOutput(FinishReason.CANCELLED))
-            elif job.request_id is not None:
+                self._finish(job, FinishReason.CANCELLED)
+            elif job.request_id >= 0:
                 self._to_cancel.append(job)
                 self._running.notify()
             return True
 
     def close(self, cancel: bool) -> None:
-        """Takes no more jobs, lets those there end (cancelled where `cancel`), and waits for the threads."""
+        """Take no more jobs, finish those there are, or cancel them, and wait for the threads."""
         with self._running:
             self._closed = True
             handles = list(self._jobs) if cancel else []
@@ -139,26 +130,39 @@ class Worker:
             thread.join()
 
     def check_open(self) -> None:
-        """Raises RuntimeError where no job is taken any more, and says why."""
+        """Raise RuntimeError, with the reason, where no job is taken any more."""
         if self._failure is not None:
             raise RuntimeError(f"the engine has stopped on an error: {self._failure!r}") from self._failure
         if self._closed:
             raise RuntimeError("the engine is closed; make a new one")
 
-    def numbers(self) -> tuple[Counts, "LoopStats", int]:
-        """Counts until now, the loop's numbers after its last step, and how many jobs have not reached it."""
+    def stats(self) -> EngineStats:
+        """Statistics of this moment; the loop's are as of its last step. Counts no compilations."""
         with self._running:
-            counts = replace(self._counts)
-            outside = sum(job.request_id is None for job in self._jobs.values())
-            loop_stats = self._loop_stats
-        if counts.busy_since is not None:
-            counts.busy_seconds += time.perf_counter() - counts.busy_since
-        return counts, loop_stats, outside
+            loop, busy = self._loop_stats, self._busy_seconds
+            if self._busy_since is not None:
+                busy += time.perf_counter() - self._busy_since
+            return EngineStats(
+                running=loop.running,
+                waiting=loop.waiting + sum(job.request_id < 0 for job in self._jobs.values()),
+                finished=sum(self._ended[reason] for reason in _FINISHED),
+                failed=self._ended[FinishReason.ERROR],
+                cancelled=self._ended[FinishReason.CANCELLED],
+                pages_used=loop.pages_used,
+                pages_total=loop.pages_total,
+                tokens_generated=loop.tokens_generated,
+                audio_seconds=self._audio_seconds,
+                busy_seconds=busy,
+                tokens_per_second=loop.tokens_generated / busy if busy else 0.0,
+                rtfx=self._audio_seconds / busy if busy else 0.0,
+                graphs=loop.graphs,
+                compiled=0,
+            )
 
     # The reading threads.
 
     def _read(self) -> None:
-        while (taken := self._take()) is not None:
+        while (taken := self._next_to_read()) is not None:
             job, prepare = taken
             prepared, error = None, None
             try:
@@ -172,28 +176,29 @@ class Worker:
                 if job.handle not in self._jobs:
                     continue  # the engine has failed meanwhile
                 if prepared is None:
-                    self._finish(job, RequestOutput(FinishReason.ERROR, error=error))
-                elif job.cancelled:
-                    self._finish(job, RequestOutput(FinishReason.CANCELLED, duration=prepared.duration))
+                    self._finish(job, FinishReason.ERROR, error)
+                    continue
+                job.duration = prepared[2]
+                self._free_seconds -= job.duration
+                if job.cancelled:
+                    self._finish(job, FinishReason.CANCELLED)
                 else:
-                    job.prepared, job.duration = prepared, prepared.duration
-                    self._free_seconds -= job.duration
+                    job.prepared = prepared
                     self._ready.append(job)
                     self._running.notify()
 
-    def _take(self) -> tuple[Job, Callable[[], Prepared]] | None:
-        """The next job to read and how, once there is a place for it; None when no more will come."""
+    def _next_to_read(self) -> tuple[Job, Callable[[], Prepared]] | None:
+        """The next job and its `prepare`, once another may be in flight; None when no more will come."""
         with self._reading:
             while True:
                 while self._queue and self._queue[0][2].handle not in self._jobs:
                     heapq.heappop(self._queue)  # cancelled in the queue
-                if self._can_be_read:
+                if self._can_read:
                     job = heapq.heappop(self._queue)[2]
                     prepare, job.prepare = job.prepare, None
-                    if prepare is None:
-                        raise RuntimeError("a recording was taken twice; this is a bug in tritone")
-                    job.has_place = True
-                    self._free_places -= 1
+                    assert prepare is not None  # a job is queued once
+                    job.in_flight = True
+                    self._free_requests -= 1
                     self._being_read += 1
                     return job, prepare
                 elif self._closed and not self._queue:
@@ -202,14 +207,14 @@ class Worker:
                     self._reading.wait()
 
     @property
-    def _can_be_read(self) -> bool:
-        return bool(self._queue) and self._free_places > 0 and self._free_seconds > 0
+    def _can_read(self) -> bool:
+        return bool(self._queue) and self._free_requests > 0 and self._free_seconds > 0
 
     # The loop's thread.
 
     def _run(self) -> None:
         try:
-            while self._turn():
+            while self._step():
                 pass
         except BaseException as raised:
             error = (
@@ -220,10 +225,10 @@ class Worker:
             with self._running:
                 self._failure, self._closed = error, True
                 for job in list(self._jobs.values()):
-                    self._finish(job, RequestOutput(FinishReason.ERROR, duration=job.duration, error=error))
+                    self._finish(job, FinishReason.ERROR, error)
 
-    def _turn(self) -> bool:
-        """Hands the loop what has come, and takes one step; False when there is nothing more to come."""
+    def _step(self) -> bool:
+        """Hand the loop new jobs and cancellations, and take one step; False when closed and empty."""
         with self._running:
             self._running.wait_for(
                 lambda: (
@@ -233,7 +238,7 @@ class Worker:
             if self._closed and not self._jobs:
                 return False
             if not self._loop.has_work:
-                self._gather()
+                self._wait_for_arrivals()
             ready, self._ready = self._ready, deque()
             to_cancel, self._to_cancel = self._to_cancel, deque()
             for job in ready:
@@ -242,98 +247,77 @@ class Worker:
         for job in ready:
             self._start(job)
         for job in to_cancel:
-            if job.request_id is not None:
-                self._loop.cancel(job.request_id)
+            self._loop.cancel(job.request_id)
         events = self._loop.step() if self._loop.has_work else []
         stats = self._loop.stats()
         with self._running:
             self._loop_stats = stats
             for event in events:
-                self._tell(event)
+                self._handle(event)
         return True
 
-    def _gather(self) -> None:
-        """Waits a little for what is about to be ready, with the lock held."""
-        end = time.monotonic() + _ALL
+    def _wait_for_arrivals(self) -> None:
+        """Wait a little for inputs that are being read, with the lock held."""
+        end = time.monotonic() + self._config.total_arrival_wait
         count = 0
 
         def more() -> bool:
             return len(self._ready) > count
 
-        while more() and (self._being_read or self._can_be_read):
+        while more() and (self._being_read or self._can_read):
             count = len(self._ready)
-            self._running.wait_for(more, min(_NEXT, end - time.monotonic()))
+            self._running.wait_for(more, min(self._config.arrival_wait, end - time.monotonic()))
 
     def _start(self, job: Job) -> None:
         prepared, job.prepared = job.prepared, None
-        if prepared is None or job.request_id is None:
-            raise RuntimeError("a job came to the loop without its recording; this is a bug in tritone")
+        assert prepared is not None  # as of every job that is ready
+        inputs, options, _ = prepared
         if job.cancelled:
             with self._running:
-                self._finish(job, RequestOutput(FinishReason.CANCELLED, duration=job.duration))
+                self._finish(job, FinishReason.CANCELLED)
             return
         self._in_loop[job.request_id] = job
-        options = prepared.options
-        if job.stream and options:  # so that what a cancelled one has is the beginning of its token_ids
+        if job.stream and options:  # tokens of a cancelled request begin as a finished one's do
             job.handle.add_tokens((options.decoder_start_token_id,))
         try:
             self._loop.submit(
-                Request(
-                    job.request_id,
-                    prepared.inputs,
-                    options,
-                    priority=job.priority,
-                    stream=job.stream,
-                )
+                Request(job.request_id, inputs, options, priority=job.priority, stream=job.stream)
             )
-        except ValueError as error:  # this request's own fault: it can never fit, say
+        except ValueError as error:  # the request's own, as where it can never fit
             del self._in_loop[job.request_id]
             with self._running:
-                self._finish(job, RequestOutput(FinishReason.ERROR, duration=job.duration, error=error))
+                self._finish(job, FinishReason.ERROR, error)
 
-    def _tell(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
+        """Pass an event of the loop to the request's handle, with the lock held."""
         if isinstance(event, Tokens):
             self._in_loop[event.request_id].handle.add_tokens(event.token_ids)
             return
-        job = self._in_loop.pop(event.request_id)
-        best = event.hypotheses[0] if event.hypotheses else None
-        error = event.error
-        if error is None and event.finish_reason is FinishReason.ERROR:
-            error = RuntimeError("the loop ended this request without saying why; this is a bug in tritone")
-        self._finish(
-            job,
-            RequestOutput(
-                event.finish_reason,
-                token_ids=best.token_ids if best else (),
-                duration=job.duration,
-                score=best.score if best else None,
-                error=error,
-                answer=event.predictions,
-            ),
-        )
+        if event.error is None and event.finish_reason is FinishReason.ERROR:
+            error = RuntimeError("the loop ended this request without a reason; this is a bug in tritone")
+            event = replace(event, error=error)
+        self._end(self._in_loop.pop(event.request_id), event)
 
-    def _finish(self, job: Job, outcome: RequestOutput) -> None:
-        """Ends a job, with the lock held."""
+    def _finish(self, job: Job, reason: FinishReason, error: Exception | None = None) -> None:
+        """End a job without an output of the loop, with the lock held."""
+        self._end(job, RequestOutput(job.request_id, (), reason, error))
+
+    def _end(self, job: Job, output: RequestOutput) -> None:
+        """Count a job, let others be read in its place, and finish its handle, with the lock held."""
         del self._jobs[job.handle]
         job.prepare = None
-        counts = self._counts
-        match outcome.finish_reason:
-            case FinishReason.ERROR:
-                counts.failed += 1
-            case FinishReason.CANCELLED:
-                counts.cancelled += 1
-            case _:
-                counts.finished += 1
-                counts.audio_seconds += outcome.duration
-        if not self._jobs and counts.busy_since is not None:
-            counts.busy_seconds += time.perf_counter() - counts.busy_since
-            counts.busy_since = None
-        if job.has_place:
-            self._free_places += 1
+        self._ended[output.finish_reason] += 1
+        if output.finish_reason in _FINISHED:
+            self._audio_seconds += job.duration
+        if not self._jobs and self._busy_since is not None:
+            self._busy_seconds += time.perf_counter() - self._busy_since
+            self._busy_since = None
+        if job.in_flight:
+            self._free_requests += 1
             self._free_seconds += job.duration  # 0 unless it has been read
         if self._closed:
             self._running.notify_all()
             self._reading.notify_all()
-        elif job.has_place:
+        elif job.in_flight:
             self._reading.notify_all()
-        job.handle.finish(outcome)
+        job.handle.finish(output, job.duration)

@@ -1,12 +1,11 @@
-"""Tokens and positions to vectors."""
+"""Embeddings of tokens and positions."""
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from .runtime.dispatch import choose
 from .runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from .runtime.optional_triton import tl, triton
 
 
 def embedding(
@@ -14,14 +13,14 @@ def embedding(
 ) -> Tensor:
     """`table[token_ids] * scale + position_table[positions]`.
 
-    A row that a table does not have is an error on the CPU; a kernel cannot raise, and gives NaN.
+    An id or position past its table is an error on the CPU; a kernel cannot raise, and gives NaN.
 
     Args:
         token_ids: int [tokens].
         positions: int [tokens], rows of the position table.
         table: [vocabulary, width].
         position_table: [positions, width], sinusoidal or learned.
-        scale: multiplies the token's vector, sqrt(width) in Speech2Text.
+        scale: multiplies the token's embedding, sqrt(width) in Speech2Text.
 
     Returns:
         [tokens, width].
@@ -31,7 +30,7 @@ def embedding(
     """
     if token_ids.shape != positions.shape or token_ids.dim() != 1:
         raise ValueError(
-            f"tokens and positions must be two lists of one length, got {list(token_ids.shape)} and "
+            f"token_ids and positions must have one shape [tokens], got {list(token_ids.shape)} and "
             f"{list(positions.shape)}"
         )
     _check_tables(table, position_table, "table")
@@ -49,7 +48,7 @@ def embedding(
 def embedding_reference(
     token_ids: Tensor, positions: Tensor, table: Tensor, position_table: Tensor, scale: float
 ) -> Tensor:
-    """The specification, in plain torch."""
+    """The specification in plain torch."""
     return table[token_ids.long()] * scale + position_table[positions.long()]
 
 
@@ -67,7 +66,7 @@ def add_positions(hidden: Tensor, positions: Tensor, position_table: Tensor, sca
 
     Args:
         hidden: [tokens, width].
-        positions: int [tokens]; a row that the table does not have is treated as in `embedding`.
+        positions: int [tokens]; past the table as in `embedding`.
         position_table: [positions, width].
         scale: multiplies `hidden`.
 
@@ -89,7 +88,7 @@ def add_positions(hidden: Tensor, positions: Tensor, position_table: Tensor, sca
 def add_positions_reference(
     hidden: Tensor, positions: Tensor, position_table: Tensor, scale: float
 ) -> Tensor:
-    """The specification, in plain torch."""
+    """The specification in plain torch."""
     return hidden * scale + position_table[positions.long()]
 
 
@@ -149,35 +148,35 @@ def embed_kernel(
     width: tl.int32,
     table_rows: tl.int32,
     position_rows: tl.int32,
-    by_token: tl.int32,  # 1 where ids name the table's rows, 0 where the table's rows are the tokens
+    by_token: tl.int32,  # 1 where token ids index the table, 0 where its rows are the tokens
     scale: tl.float32,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    there = (m < tokens)[:, None] & (n < width)[None, :]
+    mask = (m < tokens)[:, None] & (n < width)[None, :]
     position = tl.load(positions_ptr + m, mask=m < tokens, other=0).to(tl.int64)
     row = m.to(tl.int64)
     if by_token != 0:
         row = tl.load(token_ids_ptr + m, mask=m < tokens, other=0).to(tl.int64)
-    # A row that does not exist is not read, it is NaN.
-    known = ((row >= 0) & (row < table_rows))[:, None] & there
-    placed = ((position >= 0) & (position < position_rows))[:, None] & there
-    vector = tl.load(table_ptr + row[:, None] * width + n[None, :], mask=known, other=float("nan"))
+    # Rows past a table are not read, and give NaN.
+    known_row = ((row >= 0) & (row < table_rows))[:, None] & mask
+    known_position = ((position >= 0) & (position < position_rows))[:, None] & mask
+    vector = tl.load(table_ptr + row[:, None] * width + n[None, :], mask=known_row, other=float("nan"))
     offset = tl.load(
-        position_table_ptr + position[:, None] * width + n[None, :], mask=placed, other=float("nan")
+        position_table_ptr + position[:, None] * width + n[None, :], mask=known_position, other=float("nan")
     )
     out = vector.to(tl.float32) * scale + offset.to(tl.float32)
-    places = m.to(tl.int64)[:, None] * width + n[None, :]
-    tl.store(out_ptr + places, out.to(out_ptr.dtype.element_ty), mask=there)
+    offsets = m.to(tl.int64)[:, None] * width + n[None, :]
+    tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 _INTEGERS = (torch.int32, torch.int64)
 
 
 def _declare() -> None:
-    """Tiles in which a thread reads 16 bytes of each table, for halves."""
+    """Tiles in which a thread reads 16 bytes of each table in half precision."""
     for architecture in ARCHITECTURES:
         for dtype in DTYPES:
             for integer in _INTEGERS:

@@ -1,166 +1,163 @@
-"""The running requests, laid out for one decode step after the other until one comes or goes."""
+"""Layout of the running requests for decode steps; it holds until a request comes or goes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from .cache.attention_metadata import PageLayout
 from .inputs import uploaded
 from .request import GenerationOptions, Request
 from .sampling.select import SamplingGroup
+from .scheduler import Admission
 
 
-@dataclass(slots=True)
-class Running:
-    """A request that is being decoded, and what the scheduler lent it.
+@dataclass(eq=False, slots=True)
+class RunningRequest:
+    """A request from its admission to its release.
 
     Args:
         request: as submitted.
-        options: its own.
-        rules: `rules_of` its options; equal rules make a group.
-        rows: of the state, one a hypothesis.
-        self_pages: each hypothesis' pages, in the order of its positions.
-        cross_pages: in the order of the encoder's positions.
-        cross_length: encoder positions.
-        born: decode steps that the runner had made before this request's first.
+        admission: its slots, pages and number of encoder positions.
+        first_step: decode steps that the runner had made before this request's first.
         streamed: tokens reported so far, the start token counted.
-        scores: of every step so far, where the request asked for them, each with whether the request had
-            ended before (bool [], on the device).
-        reported: whether its end has been.
+        scores: of every step so far, where the request asked for them, each with a flag (bool [], on the
+            device) that is true where the request had ended before.
+        reported: true once its RequestOutput has been made.
+
+    Attributes:
+        rules: `rules_of` the options of a request that is decoded.
     """
 
     request: Request
-    options: GenerationOptions
-    rules: GenerationOptions
-    rows: tuple[int, ...]
-    self_pages: tuple[tuple[int, ...], ...]
-    cross_pages: tuple[int, ...]
-    cross_length: int
-    born: int
+    admission: Admission
+    first_step: int = 0
     streamed: int = 1
     scores: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     reported: bool = False
+    rules: GenerationOptions = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.request.options is not None:
+            self.rules = rules_of(self.request.options)
+
+    @property
+    def options(self) -> GenerationOptions:
+        """Options of a request that is decoded."""
+        return cast(GenerationOptions, self.request.options)
 
 
 def rules_of(options: GenerationOptions) -> GenerationOptions:
-    """Options without what each request of a group has of its own: max_length, seed, and how long min_length
-    is. Whether there is one stays: it takes a kernel that other requests do without."""
+    """Options that the requests of a sampling group share: all but max_length, seed and min_length.
+
+    Of min_length it stays whether there is one, since it takes a kernel that other requests do without.
+    """
     return replace(options, max_length=0, min_length=min(options.min_length, 1), seed=0)
 
 
 @dataclass(slots=True)
 class Batch:
-    """Index tensors of the running batch; they hold until a request comes or goes.
+    """Tensors of the running requests that all decode steps share; n rows, one a hypothesis.
 
     Args:
-        order: requests as they lie in the batch, groups together.
-        rows: int64 [n], rows of the state.
-        streams: int32 [n], a row's index among its request's hypotheses.
-        first_slots: int64 [requests], each request's first row of the state.
-        places: int32 [n], positions that a row has pages for. One that has ended and is not released yet
-            stays on its last, so that it writes nowhere else.
-        cu_rows: int32 [requests + 1], which rows of the batch are a request's.
+        requests: in the order of the rows, groups together.
+        slots: int64 [n], each row's sequence slot.
+        sequence_index: int32 [n], each row's index among its request's hypotheses.
+        first_slots: int64 [requests], each request's first sequence slot.
+        capacity: int32 [n], positions that a row has pages for. A row that has ended and is not released yet
+            stays on its last one, so that it writes nowhere else.
         self_tables: int32 [n, blocks].
-        cross_tables: int32 [requests, blocks].
-        cross_lengths: int32 [requests].
-        groups: requests that share their options.
+        cross: pages of the encoder outputs.
+        groups: requests that share their rules.
         streaming: requests that report tokens as they come.
-        streaming_rows: int64 [n], their rows of the state.
-        keeping: requests that keep every step's scores, with their rows of the batch.
+        streaming_slots: int64 [streaming], their sequence slots.
+        keep_scores: requests that keep every step's scores, with their rows.
         longest: a bound of all lengths.
     """
 
-    order: list[Running]
-    rows: Tensor
-    streams: Tensor
+    requests: list[RunningRequest]
+    slots: Tensor
+    sequence_index: Tensor
     first_slots: Tensor
-    places: Tensor
-    cu_rows: Tensor
+    capacity: Tensor
     self_tables: Tensor
-    cross_tables: Tensor
-    cross_lengths: Tensor
+    cross: PageLayout
     groups: list[SamplingGroup]
-    streaming: list[Running]
-    streaming_rows: Tensor
-    keeping: list[tuple[Running, slice]]
+    streaming: list[RunningRequest]
+    streaming_slots: Tensor
+    keep_scores: list[tuple[RunningRequest, slice]]
     longest: int
 
     @classmethod
-    def of(cls, running: list[Running], decode_steps: int, device: torch.device) -> "Batch":
+    def of(cls, running: list[RunningRequest], decode_steps: int, device: torch.device) -> "Batch":
         """Lay out `running`, groups in the order in which their first request came.
 
         Args:
             running: at least one request.
-            decode_steps: that the runner has made so far.
+            decode_steps: made by the runner so far.
             device: of the tensors.
         """
-        by_rules: dict[GenerationOptions, list[Running]] = {}
+        by_rules: dict[GenerationOptions, list[RunningRequest]] = {}
         for one in running:
             by_rules.setdefault(one.rules, []).append(one)
-        order = [one for members in by_rules.values() for one in members]
-        rows = [row for one in order for row in one.rows]
-        streams = [stream for one in order for stream in range(len(one.rows))]
-        cu_rows = [0]
-        for one in order:
-            cu_rows.append(cu_rows[-1] + len(one.rows))
-        streaming = [one for one in order if one.request.stream and one.rules.hypotheses == 1]
-        return cls(
-            order=order,
-            rows=_numbers(rows, torch.int64, device),
-            streams=_numbers(streams, torch.int32, device),
-            first_slots=_numbers([one.rows[0] for one in order], torch.int64, device),
-            places=_numbers(
-                [one.options.max_length - 1 for one in order for _ in one.rows], torch.int32, device
-            ),
-            cu_rows=_numbers(cu_rows, torch.int32, device),
-            self_tables=_table([pages for one in order for pages in one.self_pages], device),
-            cross_tables=_table([one.cross_pages for one in order], device),
-            cross_lengths=_numbers([one.cross_length for one in order], torch.int32, device),
-            groups=_groups(by_rules, device),
-            streaming=streaming,
-            streaming_rows=_numbers([one.rows[0] for one in streaming], torch.int64, device),
-            keeping=[
-                (one, slice(start, end))
-                for one, (start, end) in zip(order, pairwise(cu_rows), strict=True)
-                if one.request.keep_scores
-            ],
-            # Of steps, not of lengths, which are on the device; who has ended is at most at its own limit.
-            longest=max(min(1 + decode_steps - one.born, one.options.max_length) for one in order),
-        )
+        requests = [one for members in by_rules.values() for one in members]
+        admissions = [one.admission for one in requests]
+        options = [one.options for one in requests for _ in one.admission.slots]  # of each row
+        cu_rows = [0, *accumulate(len(one.slots) for one in admissions)]
+        bounds = dict(zip(requests, pairwise(cu_rows), strict=True))
 
-    def step_on(self, most: int) -> None:
-        """All lengths may be one more from now on, up to `most`."""
-        self.longest = min(self.longest + 1, most)
+        def numbers(values: list[int], dtype: torch.dtype = torch.int32) -> Tensor:
+            return uploaded(torch.tensor(values, dtype=dtype), device)
 
-
-def _groups(by_rules: dict[GenerationOptions, list[Running]], device: torch.device) -> list[SamplingGroup]:
-    groups, start = [], 0
-    for rules, members in by_rules.items():
-        rows = [row for one in members for row in one.rows]
-        own = [one.options for one in members for _ in one.rows]
-        groups.append(
-            SamplingGroup(
-                options=rules,
-                start=start,
-                end=start + len(rows),
-                rows=_numbers(rows, torch.int64, device),
-                max_lengths=_numbers([options.max_length for options in own], torch.int32, device),
-                min_lengths=_numbers([options.min_length for options in own], torch.int32, device),
-                seeds=_numbers([options.seed for options in own], torch.int64, device),
-                streams=_numbers([s for one in members for s in range(len(one.rows))], torch.int64, device),
+        slots = numbers([slot for one in admissions for slot in one.slots], torch.int64)
+        sequence_index = numbers([index for one in admissions for index in range(len(one.slots))])
+        max_lengths = numbers([own.max_length for own in options])
+        min_lengths = numbers([own.min_length for own in options])
+        seeds = numbers([own.seed for own in options], torch.int64)
+        groups = []
+        for rules, members in by_rules.items():
+            rows = slice(bounds[members[0]][0], bounds[members[-1]][1])
+            groups.append(
+                SamplingGroup(
+                    rules,
+                    rows,
+                    slots=slots[rows],
+                    max_lengths=max_lengths[rows],
+                    min_lengths=min_lengths[rows],
+                    seeds=seeds[rows],
+                    sequence_index=sequence_index[rows].long(),
+                )
             )
+        streaming = [one for one in requests if one.request.stream and one.options.hypotheses == 1]
+        return cls(
+            requests=requests,
+            slots=slots,
+            sequence_index=sequence_index,
+            first_slots=numbers([one.slots[0] for one in admissions], torch.int64),
+            capacity=max_lengths - 1,
+            self_tables=_table([pages for one in admissions for pages in one.self_pages], device),
+            cross=PageLayout(
+                _table([one.cross_pages for one in admissions], device),
+                lengths=numbers([one.encode_tokens for one in admissions]),
+                cu_rows=numbers(cu_rows),
+            ),
+            groups=groups,
+            streaming=streaming,
+            streaming_slots=numbers([one.admission.slots[0] for one in streaming], torch.int64),
+            keep_scores=[(one, slice(*bounds[one])) for one in requests if one.request.keep_scores],
+            # Of steps, not of lengths, which are on the device; an ended request is at most at its limit.
+            longest=max(min(1 + decode_steps - one.first_step, one.options.max_length) for one in requests),
         )
-        start += len(rows)
-    return groups
+
+    def lengthen(self, limit: int) -> None:
+        """Let all lengths be one more from now on, up to `limit`."""
+        self.longest = min(self.longest + 1, limit)
 
 
 def _table(pages: list[tuple[int, ...]], device: torch.device) -> Tensor:
     """Page numbers as one int32 table [rows, longest], padded with 0."""
     widest = max(map(len, pages))
-    return _numbers([[*row, *[0] * (widest - len(row))] for row in pages], torch.int32, device)
-
-
-def _numbers(values: Sequence[int] | list[list[int]], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return uploaded(torch.tensor(values, dtype=dtype), device)
+    padded = [[*row, *[0] * (widest - len(row))] for row in pages]
+    return uploaded(torch.tensor(padded, dtype=torch.int32), device)

@@ -1,4 +1,4 @@
-"""What requests bring, packed end to end: waveforms by way of the front end, features as they are."""
+"""Packing of requests' inputs: features as given, waveforms by way of the front end."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,26 +11,29 @@ from .request import Request
 
 
 def uploaded(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on the device. A GPU fetches one of the host by itself, from pinned memory, in its turn: a
-    copy that was waited for would wait for all that was launched before."""
+    """Copy a tensor to the device without waiting.
+
+    A GPU fetches it from pinned memory in the order of its launches; a blocking copy would wait for all of
+    those before.
+    """
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
-    # torch lends pinned memory again only when the copies out of it are done.
+    # torch reuses pinned memory only when the copies out of it are done.
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class FrontEnd(Protocol):
-    """Turns waveforms into the model's features."""
+    """Extractor of the model's features from waveforms."""
 
     def frame_count(self, samples: int) -> int: ...
     def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 def frames_of(request: Request, front_end: FrontEnd | None) -> int:
-    """Frames of features that a request brings, or that its waveform comes to.
+    """Number of frames of a request's features, given or extracted from its waveform.
 
     Raises:
-        ValueError: a waveform without a front end, or nothing to transcribe.
+        ValueError: a waveform without a front end, or an input without a frame.
     """
     if request.inputs.dim() == 0:
         raise ValueError("inputs must be samples or features [frames, features], got a tensor of shape []")
@@ -52,7 +55,7 @@ def frames_of(request: Request, front_end: FrontEnd | None) -> int:
 def pack_inputs(
     requests: Sequence[Request], front_end: FrontEnd | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Packed features of all requests, those that brought waveforms and those that brought features.
+    """Pack the features of all requests, given or extracted from waveforms.
 
     Returns:
         Features [frames, features] and cu_frames, int32 [requests + 1], on `device`.
@@ -73,8 +76,7 @@ def pack_inputs(
 
 
 def _joined(parts: list[Tensor], device: torch.device) -> Tensor:
-    """Parts end to end on the device; from the host in one copy, out of pinned memory that they were joined
-    in."""
+    """Concatenate parts on the device; those of the host in one copy, through pinned memory."""
     first = parts[0]
     if device.type != "cuda" or any(part.is_cuda or part.dtype != first.dtype for part in parts):
         return torch.cat([part.to(device) for part in parts])

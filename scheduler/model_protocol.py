@@ -5,13 +5,13 @@ Free of torch at import, so that the registry of families can name tasks.
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeGuard
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from .cache.paged_cache import PagedAttention
+    from .cache.attention_metadata import AttentionMetadata
 
 
 class Task(StrEnum):
@@ -58,7 +58,7 @@ class GenerativeModel(Model, Protocol):
         """Keys and values [tokens, heads, head_dim] of hidden states, a pair a layer."""
         ...
 
-    def decode(self, token_ids: "Tensor", positions: "Tensor", attention: "PagedAttention") -> "Tensor":
+    def decode(self, token_ids: "Tensor", positions: "Tensor", attention: "AttentionMetadata") -> "Tensor":
         """Logits [rows, vocabulary] of one token a row, int64 [rows], at its position, int64 [rows]."""
         ...
 
@@ -73,3 +73,8 @@ class EncoderOnlyModel(Model, Protocol):
         than a caller asks for.
         """
         ...
+
+
+def generates(model: GenerativeModel | EncoderOnlyModel) -> TypeGuard[GenerativeModel]:
+    """True for a model that decodes token by token."""
+    return model.task is Task.GENERATION

@@ -1,4 +1,4 @@
-"""Requests and what becomes of them."""
+"""Requests, their options, and the events that report their results."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # the scheduler itself never imports torch
 
 
 class FinishReason(StrEnum):
-    """Why a request ended."""
+    """Reason for the end of a request or sequence."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -20,7 +20,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """How one request is decoded; the names and meanings are transformers'.
+    """Decoding options of one request; names and meanings are transformers'.
 
     Args:
         max_length: tokens of the longest sequence, the start token counted.
@@ -28,12 +28,12 @@ class GenerationOptions:
         num_beams: hypotheses of beam search; 1 for greedy search or sampling.
         do_sample: draw tokens instead of taking the best.
         num_return_sequences: how many sequences to return, best first.
-        temperature, top_k, top_p: shape of the distribution that is drawn from; 1, 0 and 1 leave it alone.
+        temperature, top_k, top_p: shape of the distribution to draw from; 1, 0 and 1 leave it unchanged.
         length_penalty: exponent of the length that divides a beam's score.
-        early_stopping: True, False or "never": when a beam search gives up on its open beams.
+        early_stopping: True, False or "never": the rule by which a beam search gives up its open beams.
         repetition_penalty: divides positive and multiplies negative scores of tokens already there.
         no_repeat_ngram_size: n-grams of this size occur once at most; 0 allows any.
-        renormalize_logits: log-softmax after all else.
+        renormalize_logits: log-softmax after all other rules.
         decoder_start_token_id: the first token.
         eos_token_ids: any of these ends a sequence.
         pad_token_id: fills up ended sequences.
@@ -41,7 +41,7 @@ class GenerationOptions:
         forced_eos_token_ids: the last token at max_length, any of these.
         bad_words_ids: token sequences that never occur.
         suppress_tokens: tokens that never occur.
-        begin_suppress_tokens: tokens that do not occur as the first one generated.
+        begin_suppress_tokens: tokens that do not occur as the first generated one.
         seed: of the draws.
     """
 
@@ -76,7 +76,7 @@ class GenerationOptions:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One recording to be transcribed.
+    """One recording or text for the model.
 
     Args:
         request_id: larger than every earlier one's.

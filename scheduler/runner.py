@@ -1,49 +1,43 @@
-"""Carries out the scheduler's steps on the device: encode what is admitted, decode what runs."""
+"""Execution of the scheduler's steps on the device: encode the admitted requests, decode the running ones."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import TypeGuard, cast
+from typing import cast
 
 import torch
+from torch import Tensor
 
 from ..kernels.attention.kv_cache import PAGE_SIZE
-from .batch import Batch, Running, rules_of
-from .cache.paged_cache import PagedCache, slots_of
+from .batch import Batch, RunningRequest
+from .cache.paged_cache import PagedCache
+from .config import RunnerConfig
 from .decode_step import decode_batch
-from .device.cpu_pool import CpuWorkerPool, Part, Result, balanced
+from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.cuda_graphs import DecodeGraphs, record_on
-from .device.encode_stream import Overlap
-from .inputs import FrontEnd, frames_of, pack_inputs, uploaded
-from .model_protocol import EncoderOnlyModel, GenerativeModel
-from .request import FinishReason, GenerationOptions, Request
-from .scheduler import Admission, Demand, Step
+from .device.encode_stream import EncodeStream
+from .encoder import Encoder
+from .inputs import FrontEnd, frames_of
+from .model_protocol import EncoderOnlyModel, GenerativeModel, generates
+from .request import Event, FinishReason, Request, RequestOutput, Tokens
+from .scheduler import Demand, Step
 from .state import DecodeState
-from .step_output import EncoderOutputs, HostCopy, Pending, StepOutput, hypotheses_of
-
-# What a cache that nobody sized may take: enough for some thousand seconds of audio in a small model.
-_DEFAULT_CACHE_BYTES = 2 << 30
-_DEFAULT_ROWS = 256
-
-# Encoder positions that one core encodes at a time: a layer's inner half takes 4 MB of a small model's.
-MAX_CHUNK_TOKENS = 512
-# What a decode step costs a request beside its encoder positions, in encoder positions.
-_ROW_COST = 600
-
-Arrival = tuple[Admission, Request]
+from .step_output import HostCopy, StepOutput, read_hypotheses
 
 
 class ModelRunner:
-    """Owns the tensors: the paged cache, the tables of hypotheses, and the batch that is being decoded.
+    """Owner of the tensors: the paged cache, the tables of hypotheses, and the batch that is decoded.
 
     Args:
-        model: in evaluation mode; generative, encoder-only, or both.
+        model: in evaluation mode.
         front_end: for requests that bring waveforms; None where they bring features.
-        num_pages: pages of 16 rows in the cache; a encoder-only model needs none.
-        num_rows: hypotheses that can be decoded at once.
+        predictor: serves the encoder-only requests; `model` itself where that does not generate.
+        num_pages: pages of 16 positions in the cache; an encoder-only model needs none.
+        num_slots: hypotheses that can be decoded at once.
         max_length: tokens of the longest sequence; the model's own limit by default.
         graphs: record decode steps as CUDA graphs, see `DecodeGraphs`. Off a GPU the same steps on the same
             tensors, launched one by one.
-        overlap: encode beside decoding, see `Overlap`.
+        overlap: encode beside decoding, see `EncodeStream`.
+        config: tunables.
     """
 
     def __init__(
@@ -51,51 +45,72 @@ class ModelRunner:
         model: GenerativeModel | EncoderOnlyModel,
         front_end: FrontEnd | None = None,
         *,
+        predictor: EncoderOnlyModel | None = None,
         num_pages: int = 0,
-        num_rows: int = 0,
+        num_slots: int = 0,
         max_length: int | None = None,
         graphs: bool = False,
         overlap: bool = False,
+        config: RunnerConfig | None = None,
     ) -> None:
         self.model = model
-        self.front_end = front_end
         self.num_pages = num_pages
-        self.num_rows = num_rows
-        self.count_anew()
-        cache_shape, longest = (0, 0, 0), 0  # of a model that only answers
-        if _generates(model):
-            cache_shape, longest = model.cache_shape, max_length or model.max_length
-        idle = int(graphs)  # a page and a row for requests that are not there
+        self.num_slots = num_slots
+        self.config = config or RunnerConfig()
+        self._front_end = front_end
+        self._decoder: GenerativeModel | None = None
+        cache_shape, token_limit = (0, 0, 0), 0  # of a model that does not generate
+        if generates(model):
+            self._decoder = model
+            cache_shape, token_limit = model.cache_shape, max_length or model.max_length
+        elif predictor is None:
+            predictor = cast(EncoderOnlyModel, model)
+        self._predictor = predictor
+        self.reset_counts()
+        idle = int(graphs)  # a page and a slot for a bucket's requests that are missing
         self._cache = PagedCache(*cache_shape, num_pages + idle, model.dtype, model.device)
-        self._state = DecodeState(num_rows + idle, longest, model.device)
-        self._running: dict[int, Running] = {}
-        self._joining: list[tuple[Admission, Request, int]] = []  # encoded, with their lengths
-        self._batches: list[Batch] = []
-        self._cpu_pool = CpuWorkerPool.for_device(model.device) if not graphs else None
-        self._overlap = Overlap(model.device) if overlap else None
-        self._graphs = (
-            DecodeGraphs(self._decode_batch, self._state, num_pages, record_on(model.device))
-            if graphs
-            else None
+        self._state = DecodeState(num_slots + idle, token_limit, model.device)
+        self._requests: dict[int, RunningRequest] = {}  # admitted and not released
+        self._encoded: list[RunningRequest] = []  # not decoded yet
+        self._decoding: list[RunningRequest] = []
+        self._batches: list[Batch] = []  # of those decoding; none after one has come or gone
+        self._pool = None if graphs else CpuWorkerPool.for_device(model.device, self.config.switch_interval)
+        self._stream = EncodeStream(model.device) if overlap else None
+        self._encoder = Encoder(
+            self._decoder,
+            predictor,
+            front_end,
+            self._cache,
+            self._pool,
+            self._stream,
+            self.config.max_chunk_tokens,
         )
+        self._graphs: DecodeGraphs | None = None
+        if graphs:
+            record, limit = record_on(model.device), self.config.max_recorded_steps
+            self._graphs = DecodeGraphs(self._decode_batch, self._state, num_pages, record, limit)
         # Results are read on a stream of their own, not in line behind the steps launched since.
-        self._reader = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
+        self._result_stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
     @classmethod
-    def sized_for(cls, model: GenerativeModel, requests: Sequence[Request]) -> "ModelRunner":
+    def sized_for(
+        cls, model: GenerativeModel, requests: Sequence[Request], config: RunnerConfig | None = None
+    ) -> "ModelRunner":
         """A runner whose cache holds these requests, or as many at a time as a bounded cache can."""
-        demands = [_demand(model, None, request) for request in requests]
+        config = config or RunnerConfig()
+        demands = [_demand(model, None, None, request) for request in requests]
         layers, heads, head_dim = model.cache_shape
         page_bytes = 2 * layers * PAGE_SIZE * heads * head_dim * torch.finfo(model.dtype).bits // 8
-        pages = min(sum(demand.pages for demand in demands), _DEFAULT_CACHE_BYTES // page_bytes)
-        rows = min(sum(demand.hypotheses for demand in demands), _DEFAULT_ROWS)
+        pages = min(sum(demand.pages for demand in demands), config.default_cache_bytes // page_bytes)
+        slots = min(sum(demand.hypotheses for demand in demands), config.default_num_slots)
         return cls(
             model,
             num_pages=max([pages, *(demand.pages for demand in demands)]),
-            num_rows=max([rows, *(demand.hypotheses for demand in demands)]),
+            num_slots=max([slots, *(demand.hypotheses for demand in demands)]),
             max_length=max(
                 (request.options.max_length for request in requests if request.options), default=2
             ),
+            config=config,
         )
 
     @property
@@ -103,262 +118,192 @@ class ModelRunner:
         """Decode steps that have been recorded as CUDA graphs."""
         return self._graphs.recorded if self._graphs else 0
 
-    def count_anew(self) -> None:
-        """Begin to count what is done; while nothing runs."""
+    def reset_counts(self) -> None:
+        """Count steps and tokens from 0; only while nothing runs."""
         self.steps = 0
         self.decode_steps = 0
-        self.decoded_rows = 0
+        self.decoded_tokens = 0
         self.encoded_tokens = 0
 
     def demand(self, request: Request) -> Demand:
-        """What a request can ever need.
+        """Everything a request can ever need; its encoder length is computed here and nowhere later.
 
         Raises:
             ValueError: inputs or a length that this runner cannot take, with the limit.
         """
-        demand = _demand(self.model, self.front_end, request)
+        demand = _demand(self._decoder, self._predictor, self._front_end, request)
         limit = self._state.tokens.shape[2]
         if request.options is not None and request.options.max_length > limit:
             asked = request.options.max_length
             raise ValueError(f"max_length is {asked}, and this runner holds {limit} tokens; ask for fewer")
         return demand
 
-    def execute(self, step: Step, admitted: Mapping[int, Request]) -> StepOutput:
-        """Carry out one step and wait for what it brings; see `launch`."""
-        return self.collect(self.launch(step, admitted))
-
-    def launch(self, step: Step, admitted: Mapping[int, Request]) -> Pending:
+    def launch(self, step: Step, admitted: Mapping[int, Request]) -> StepOutput:
         """Hand one step to the device, without waiting for its results.
 
-        Who ends in it stays in the batch and in the state's tables, unchanged, until its release.
+        A request that ends in it stays in the batch and in the state's tables, unchanged, until its release.
 
         Args:
             step: the plan.
             admitted: the requests that it admits, by id.
         """
-        if self._cpu_pool is None:
+        if self._pool is None:
             return self._launch(step, admitted)
-        return self._cpu_pool.run(self._launch, step, admitted)
+        return self._pool.run(self._launch, step, admitted)
 
     @torch.inference_mode()
-    def _launch(self, step: Step, admitted: Mapping[int, Request]) -> Pending:
-        pending = Pending(StepOutput())
-        for release in step.released:
-            if self._running.pop(release.request_id, None) is not None:
-                self._batches = []
-            self._joining = [one for one in self._joining if one[0].request_id != release.request_id]
+    def _launch(self, step: Step, admitted: Mapping[int, Request]) -> StepOutput:
+        output = StepOutput(step.number)
+        self._release(step)
         self._join()
-        arrivals = [(admission, admitted[admission.request_id]) for admission in step.admitted]
-        if decoding := [arrival for arrival in arrivals if arrival[0].rows]:
-            self._admit(decoding, pending)
-        if encoder_only := [arrival for arrival in arrivals if not arrival[0].rows]:
-            self._admit(encoder_only, pending)
-        if self._overlap is None or not self._running:
+        self._admit(step, admitted, output)
+        if self._stream is None or not self._decoding:
             self._join()
-        if self._running and not self._batches:
-            self._batches = [
-                Batch.of(share, self.decode_steps, self.model.device) for share in self._shares()
-            ]
-        if self._batches:
+        if self._decoding:
+            if not self._batches:
+                shares = self._shares()
+                self._batches = [Batch.of(share, self.decode_steps, self.model.device) for share in shares]
             for _ in range(step.decode_steps):
-                self._decode(pending)
-            pending.order = [running for batch in self._batches for running in batch.order]
-            pending.side = self._state.side
+                self._decode(output)
+            output.decoded = [running for batch in self._batches for running in batch.requests]
+            output.buffer = self._state.buffer
             first_slots = torch.cat([batch.first_slots for batch in self._batches])
-            pending.done = HostCopy(self._state.request_done[first_slots])
+            output.done = HostCopy(self._state.request_done[first_slots])
         self.steps += 1
-        return pending
+        return output
 
     @torch.inference_mode()
-    def collect(self, pending: Pending) -> StepOutput:
-        """What a step brought, once it is there.
+    def collect(self, output: StepOutput) -> list[Event]:
+        """Events of a step, once its results are there: tokens first, then completions.
 
-        Steps launched since may have released requests and lent their rows to others: of those nothing is
-        reported, except for what failed or was answered in the step itself.
+        A request released by a step launched since has lent its slots to others: it has no events.
         """
-        outcome = pending.outcome
-        for answers in pending.answers:
-            outcome.answers.update(answers.values())
-        for streaming, newest in pending.streams:
+        pieces: dict[RunningRequest, list[int]] = {}
+        for streaming, newest in output.streamed:
             for running, (length, token) in zip(streaming, newest.values(), strict=True):
-                self._stream(running, length, token, outcome)
-        if pending.done is None:
-            return outcome
+                # No longer than before: its sequence had ended before.
+                if length > running.streamed and self._is_current(running):
+                    running.streamed = length
+                    pieces.setdefault(running, []).append(token)
+        events: list[Event] = [
+            Tokens(running.request.request_id, tuple(tokens)) for running, tokens in pieces.items()
+        ]
+        for running, error in output.failed:
+            if self._is_current(running):
+                events.append(RequestOutput(running.request.request_id, (), FinishReason.ERROR, error))
+        predictions: dict[RunningRequest, dict[str, Tensor]] = {}
+        for packed in output.encoder_outputs:
+            predictions |= packed.values()
+        for running in output.encoder_only:
+            if self._is_current(running):
+                request_id = running.request.request_id
+                events.append(
+                    RequestOutput(request_id, (), FinishReason.STOP, predictions=predictions[running])
+                )
+        return events + self._completions(output)
+
+    def _completions(self, output: StepOutput) -> list[RequestOutput]:
+        """RequestOutputs of the requests that ended in a step, or were found to have ended by it first."""
+        if output.done is None:
+            return []
         ended = [
             running
-            for running, done in zip(pending.order, pending.done.values(), strict=True)
+            for running, done in zip(output.decoded, output.done.values(), strict=True)
             if done and not running.reported and self._is_current(running)
         ]
-        with torch.cuda.stream(self._reader) if self._reader else nullcontext():
-            found = hypotheses_of(ended, self._state, pending.side)
+        with torch.cuda.stream(self._result_stream) if self._result_stream else nullcontext():
+            found = read_hypotheses(ended, self._state, output.buffer)
+        completions = []
         for running, hypotheses in zip(ended, found, strict=True):
             running.reported = True
-            request_id = running.request.request_id
-            outcome.hypotheses[request_id] = hypotheses
-            outcome.finished[request_id] = hypotheses[0].finish_reason
-            outcome.scores[request_id] = tuple(scores for before, scores in running.scores if not before)
-        return outcome
+            scores = tuple(scores for had_ended, scores in running.scores if not had_ended)
+            reason = hypotheses[0].finish_reason
+            completions.append(RequestOutput(running.request.request_id, hypotheses, reason, scores=scores))
+        return completions
 
-    def _admit(self, arrivals: list[Arrival], pending: Pending) -> None:
-        """Encode what arrives, all together; where that fails in parts, so that none fails the others.
+    def _release(self, step: Step) -> None:
+        for release in step.released:
+            self._requests.pop(release.request_id, None)
+        if step.released:
+            self._encoded = [running for running in self._encoded if self._is_current(running)]
+            decoding = [running for running in self._decoding if self._is_current(running)]
+            if len(decoding) < len(self._decoding):
+                self._decoding, self._batches = decoding, []
 
-        In halves where memory ran out, since they may do; else one by one.
+    def _admit(self, step: Step, admitted: Mapping[int, Request], output: StepOutput) -> None:
+        """Encode the admitted requests."""
+        arrivals = [RunningRequest(admitted[one.request_id], one) for one in step.admitted]
+        self._requests |= {running.request.request_id: running for running in arrivals}
+        if generative := [running for running in arrivals if running.admission.slots]:
+            self._encoded += self._count_encoded(self._encoder.encode(generative, output))
+        if encoder_only := [running for running in arrivals if not running.admission.slots]:
+            output.encoder_only += self._count_encoded(self._encoder.encode(encoder_only, output))
 
-        Args:
-            arrivals: all generative or all encoder-only, at least one.
-        """
-        try:
-            if arrivals[0][0].rows:
-                self._encode(arrivals)
-            else:
-                self._predict(arrivals, pending)
-            return
-        except Exception as error:
-            if len(arrivals) == 1:
-                request_id = arrivals[0][0].request_id
-                pending.outcome.finished[request_id] = FinishReason.ERROR
-                pending.outcome.errors[request_id] = error
-                return
-            too_much = isinstance(error, torch.OutOfMemoryError)
-        # Not in the handler: the error's traceback holds what the attempt had allocated.
-        size = 1
-        if too_much:
-            pending.out_of_memory = True
-            torch.cuda.empty_cache()
-            size = -(-len(arrivals) // 2)
-        for start in range(0, len(arrivals), size):
-            self._admit(arrivals[start : start + size], pending)
-
-    def _predict(self, arrivals: list[Arrival], pending: Pending) -> None:
-        """Answer encoder-only requests, which end with that."""
-        model = cast(EncoderOnlyModel, self.model)
-
-        def predict(chunk: list[Arrival]) -> EncoderOutputs:
-            requests = [request for _, request in chunk]
-            packed = model.predict(*pack_inputs(requests, self.front_end, model.device))
-            return EncoderOutputs([request.request_id for request in requests], packed)
-
-        pending.answers += self._each(predict, self._chunks(arrivals))
-        for _, request in arrivals:
-            pending.outcome.finished[request.request_id] = FinishReason.STOP
-            self.encoded_tokens += model.encoder_length(frames_of(request, self.front_end))
-
-    def _encode(self, arrivals: list[Arrival]) -> None:
-        chunks = self._chunks(arrivals)
-        for chunk, lengths in zip(chunks, self._each(self._encode_chunk, chunks), strict=True):
-            for (admission, request), length in zip(chunk, lengths, strict=True):
-                self.encoded_tokens += length
-                self._joining.append((admission, request, length))
-
-    def _encode_chunk(self, arrivals: list[Arrival]) -> list[int]:
-        """Encode recordings into their pages, and say how many encoder positions each has."""
-        model, overlap = cast(GenerativeModel, self.model), self._overlap
-        requests = [request for _, request in arrivals]
-        # Not from the encoder's cu_tokens, which would have to be waited for.
-        lengths = [model.encoder_length(frames_of(request, self.front_end)) for request in requests]
-        slots = [
-            slots_of(admission.cross_pages, length)
-            for (admission, _), length in zip(arrivals, lengths, strict=True)
-        ]
-        with overlap.encoding([request.inputs for request in requests]) if overlap else nullcontext():
-            encoded, _ = model.encode(*pack_inputs(requests, self.front_end, model.device))
-            key_values = model.cross_key_values(encoded)
-            if overlap:
-                overlap.write_pages()
-            self._cache.store_cross(key_values, uploaded(torch.cat(slots), model.device))
-        return lengths
+    def _count_encoded(self, encoded: list[RunningRequest]) -> list[RunningRequest]:
+        self.encoded_tokens += sum(running.admission.encode_tokens for running in encoded)
+        return encoded
 
     def _join(self) -> None:
-        """Take what has been encoded among what is decoded."""
-        if self._joining:
-            if self._overlap:
-                self._overlap.join()
-            for encoded in self._joining:
-                self._begin(*encoded)
-            self._joining, self._batches = [], []
+        """Let the encoded requests be decoded from the next decode step on."""
+        if not self._encoded:
+            return
+        if self._stream:
+            self._stream.join()
+        for running in self._encoded:
+            options = running.options
+            self._state.admit(running.admission.slots, options.decoder_start_token_id, options.num_beams > 1)
+            running.first_step = self.decode_steps
+        self._decoding += self._encoded
+        self._encoded, self._batches = [], []
 
-    def _begin(self, admission: Admission, request: Request, length: int) -> None:
-        """Take an encoded request, of `length` positions, among those that are decoded."""
-        options = cast(GenerationOptions, request.options)
-        self._state.admit(list(admission.rows), options.decoder_start_token_id, options.num_beams > 1)
-        self._running[request.request_id] = Running(
-            request=request,
-            options=options,
-            rules=rules_of(options),
-            rows=admission.rows,
-            self_pages=admission.self_pages,
-            cross_pages=admission.cross_pages,
-            cross_length=length,
-            born=self.decode_steps,
-        )
-
-    def _decode(self, pending: Pending) -> None:
-        """One token for every running hypothesis."""
+    def _decode(self, output: StepOutput) -> None:
+        """Decode one token of every hypothesis."""
         state = self._state
-        self._each(self._graphs.decode if self._graphs else self._decode_batch, self._batches)
-        state.turn()
+        map_parts(self._pool, self._graphs.decode if self._graphs else self._decode_batch, self._batches)
+        state.swap()
         self.decode_steps += 1
         for batch in self._batches:
-            batch.step_on(state.tokens.shape[2])
-            self.decoded_rows += len(batch.rows)
+            batch.lengthen(state.tokens.shape[2])
+            self.decoded_tokens += len(batch.slots)
             if batch.streaming:
-                lengths = state.length[batch.streaming_rows]
-                newest = state.tokens[state.side, batch.streaming_rows, lengths.long() - 1]
-                pending.streams.append((batch.streaming, HostCopy(torch.stack([lengths, newest], dim=1))))
+                lengths = state.length[batch.streaming_slots]
+                newest = state.tokens[state.buffer, batch.streaming_slots, lengths.long() - 1]
+                output.streamed.append((batch.streaming, HostCopy(torch.stack([lengths, newest], dim=1))))
 
     def _decode_batch(self, batch: Batch) -> None:
-        decode_batch(cast(GenerativeModel, self.model), self._cache, self._state, batch)
+        assert self._decoder is not None  # only a generative model has a batch
+        decode_batch(self._decoder, self._cache, self._state, batch)
 
-    def _each(self, function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
-        """`function` of every part, side by side where there is a pool."""
-        return list(map(function, parts)) if self._cpu_pool is None else self._cpu_pool.map(function, parts)
+    def _shares(self) -> list[list[RunningRequest]]:
+        """The decoding requests, a share for each core of the pool."""
+        if self._pool is None:
+            return [self._decoding]
+        costs = [self.config.decode_cost + running.admission.encode_tokens for running in self._decoding]
+        return balanced(self._decoding, costs, self._pool.size)
 
-    def _shares(self) -> list[list[Running]]:
-        """The running requests, a share for each core of the pool."""
-        running = list(self._running.values())
-        if self._cpu_pool is None:
-            return [running]
-        return balanced(running, [_ROW_COST + one.cross_length for one in running], self._cpu_pool.size)
-
-    def _chunks(self, arrivals: list[Arrival]) -> list[list[Arrival]]:
-        """What is to be encoded, in parts of which each has one core."""
-        if self._cpu_pool is None:
-            return [arrivals]
-        frames = [frames_of(request, self.front_end) for _, request in arrivals]
-        tokens = [self.model.encoder_length(count) for count in frames]
-        rounds = -(-sum(tokens) // (MAX_CHUNK_TOKENS * self._cpu_pool.size))
-        return balanced(arrivals, tokens, rounds * self._cpu_pool.size)
-
-    def _is_current(self, running: Running) -> bool:
-        """Whether a request still owns the rows that it was lent."""
-        return self._running.get(running.request.request_id) is running
-
-    def _stream(self, running: Running, length: int, token: int, outcome: StepOutput) -> None:
-        """Report the newest token of a request that streams, unless its sequence had ended before."""
-        if length > running.streamed and self._is_current(running):
-            running.streamed = length
-            request_id = running.request.request_id
-            outcome.tokens[request_id] = (*outcome.tokens.get(request_id, ()), token)
-
-
-def _generates(model: GenerativeModel | EncoderOnlyModel) -> TypeGuard[GenerativeModel]:
-    return hasattr(model, "decode")
+    def _is_current(self, running: RunningRequest) -> bool:
+        """True while a request owns what it was lent."""
+        return self._requests.get(running.request.request_id) is running
 
 
 def _demand(
-    model: GenerativeModel | EncoderOnlyModel, front_end: FrontEnd | None, request: Request
+    decoder: GenerativeModel | None,
+    predictor: EncoderOnlyModel | None,
+    front_end: FrontEnd | None,
+    request: Request,
 ) -> Demand:
-    """What a request can ever need.
+    """Everything a request can ever need.
 
     Raises:
-        ValueError: a request of a kind that the model does not answer, a waveform without a front end, or
+        ValueError: a request of a task that the model does not have, a waveform without a front end, or
             inputs too short or too long for the model.
     """
     options = request.options
-    if options is None and not hasattr(model, "predict"):
-        raise ValueError(f"a {type(model).__name__} decodes token by token; give the request options")
-    if options is not None and not _generates(model):
-        raise ValueError(f"a {type(model).__name__} does not generate; give the request no options")
+    model = predictor if options is None else decoder
+    if model is None:
+        if options is None:
+            raise ValueError(f"a {type(decoder).__name__} decodes token by token; give the request options")
+        raise ValueError(f"a {type(predictor).__name__} does not generate; give the request no options")
     tokens = model.encoder_length(frames_of(request, front_end))
     if options is None:
         return Demand(tokens, decode_positions=0, hypotheses=0)

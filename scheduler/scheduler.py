@@ -1,8 +1,8 @@
-"""Which request runs when. Events go in (`add`, `cancel`, `update`), plans come out (`schedule`).
+"""Admission of requests. Events go in (`add`, `cancel`, `update`), plans come out (`schedule`).
 
 A request waits until everything it can ever need is free, is admitted with all of it, runs, and ends once:
 nothing admitted is ever evicted, so there is no deadlock to reason about. A plan is a difference from the one
-before it. A request that merely goes on appears in no plan and costs no work here.
+before it. A request that only goes on appears in no plan and costs no work here.
 
 Pure Python: no tensors, no clock, no I/O, so that thousands of random histories can be checked in a minute.
 One thread owns a scheduler.
@@ -25,11 +25,11 @@ class CapacityError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a request can ever need. Raises ValueError for a negative number."""
+    """Everything a request can ever need. Raises ValueError for a negative number."""
 
-    encode_tokens: int  # encoder positions = rows of cross-attention keys and values
-    decode_positions: int  # rows of self-attention keys and values that one hypothesis can write
-    hypotheses: int  # beams, or returned samples; 0 for a encoder-only request, which only encodes
+    encode_tokens: int  # encoder positions, and cache positions of cross-attention
+    decode_positions: int  # cache positions of self-attention that one hypothesis can write
+    hypotheses: int  # beams, or returned samples; 0 for an encoder-only request
 
     def __post_init__(self) -> None:
         for name in ("encode_tokens", "decode_positions", "hypotheses"):
@@ -38,7 +38,7 @@ class Demand:
 
     @property
     def cross_pages(self) -> int:
-        """Pages that all hypotheses read; none for a encoder-only request, whose encoding is not kept."""
+        """Pages that all hypotheses read; none for an encoder-only request."""
         return _pages(self.encode_tokens) if self.hypotheses else 0
 
     @property
@@ -56,17 +56,18 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request that runs from this step on, and all that it will own until its release."""
+    """A request that runs from this step on, with all that it owns until its release."""
 
     request_id: int
-    rows: tuple[int, ...]  # one a hypothesis
+    encode_tokens: int
+    slots: tuple[int, ...]  # sequence slots, one a hypothesis
     cross_pages: tuple[int, ...]  # in the order of the encoder's positions
     self_pages: tuple[tuple[int, ...], ...]  # for each hypothesis, in the order of its positions
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A request that has ended. From this step on its rows and pages (if it had any) may be another's."""
+    """A request that has ended. From this step on its slots and pages, if it had any, may be another's."""
 
     request_id: int
     reason: FinishReason
@@ -74,30 +75,30 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One plan, to be carried out in this order: released, admitted (encode), decode."""
+    """One plan, carried out in this order: released, admitted (encode), decode."""
 
     number: int  # 0, 1, 2, ...
     released: tuple[Release, ...]
     admitted: tuple[Admission, ...]
-    decode_steps: int  # 0 where no row would be decoding
+    decode_steps: int  # 0 where no hypothesis would be decoding
 
 
 class Scheduler:
     """Admits the highest priority first, in order of arrival within it; nothing overtakes.
 
-    num_pages and num_rows are the sizes of the cache (pages of 16 positions) and of the decode batch
+    num_pages and num_slots are the sizes of the cache (pages of 16 positions) and of the decode batch
     (hypotheses). encode_budget is the number of encoder positions that one step may admit; a longer request
     is admitted in a step of its own. Raises ValueError for a negative size or a budget below 1.
     """
 
-    def __init__(self, num_pages: int, num_rows: int, encode_budget: int) -> None:
-        if num_pages < 0 or num_rows < 0 or encode_budget < 1:
+    def __init__(self, num_pages: int, num_slots: int, encode_budget: int) -> None:
+        if num_pages < 0 or num_slots < 0 or encode_budget < 1:
             raise ValueError(
-                f"num_pages={num_pages}, num_rows={num_rows}, encode_budget={encode_budget}: "
-                "pages and rows must be 0 or more and the budget 1 or more"
+                f"num_pages={num_pages}, num_slots={num_slots}, encode_budget={encode_budget}: "
+                "pages and slots must be 0 or more and the budget 1 or more"
             )
         self._pages = PageAllocator(num_pages)
-        self._rows = PageAllocator(num_rows)
+        self._slots = PageAllocator(num_slots)
         self._encode_budget = encode_budget
         self._line = _Line()
         self._running: dict[int, _Running] = {}
@@ -105,9 +106,9 @@ class Scheduler:
         self._next_step = 0
 
     def schedule(self, decode_steps: int = 1) -> Step:
-        """The next plan: frees what has ended, then admits from the head of the line while it fits.
+        """Plan a step: release ended requests, then admit from the head of the line while it fits.
 
-        decode_steps is the number of tokens that this plan lets every running hypothesis go on for.
+        decode_steps is the number of tokens that every running hypothesis is decoded for.
         """
         if decode_steps < 1:
             raise ValueError(f"decode_steps is {decode_steps}; it must be 1 or more")
@@ -116,7 +117,7 @@ class Scheduler:
         encode_tokens = 0
         while self._line:
             request_id, demand = self._line.head()
-            if demand.pages > self._pages.free or demand.hypotheses > self._rows.free:
+            if demand.pages > self._pages.free or demand.hypotheses > self._slots.free:
                 break  # even where a later one would fit: small requests must not starve a large one
             if admitted and encode_tokens + demand.encode_tokens > self._encode_budget:
                 break
@@ -125,10 +126,10 @@ class Scheduler:
             encode_tokens += demand.encode_tokens
         number = self._next_step
         self._next_step += 1
-        return Step(number, released, tuple(admitted), decode_steps if self.rows_used else 0)
+        return Step(number, released, tuple(admitted), decode_steps if self.slots_used else 0)
 
     def add(self, request_id: int, demand: Demand, priority: int = 0) -> None:
-        """Puts a request in line; a larger priority goes first.
+        """Put a request in line; a larger priority goes first.
 
         An id may be used again once the release of its last request has been planned. Raises ValueError while
         it has not, and CapacityError for a request that can never fit; neither leaves a trace.
@@ -139,7 +140,7 @@ class Scheduler:
         self._line.join(request_id, demand, priority)
 
     def cancel(self, request_id: int) -> bool:
-        """Ends a waiting or running request; its release is in the next step. False where there is none."""
+        """End a waiting or running request; its release is in the next step. False where there is none."""
         if request_id in self._line:
             self._line.leave(request_id)
             self._ended[request_id] = _Ended(FinishReason.CANCELLED, None)
@@ -147,11 +148,11 @@ class Scheduler:
         return self._end(request_id, FinishReason.CANCELLED)
 
     def update(self, step: int, finished: Mapping[int, FinishReason]) -> None:
-        """Reports which requests the plan with this number saw finish; their releases are in the next step.
+        """Report the requests that finished in the plan with this number; the next step releases them.
 
         It may come late, more than once and out of order. Ids that were not running in that step, or have
-        ended since (a cancellation, an earlier report), are ignored: the first end wins, and nothing about
-        requests past their release needs to be remembered. Raises ValueError for a step never planned.
+        ended since (a cancellation, an earlier report), are ignored: the first end wins, and no released
+        request has to be stored for it. Raises ValueError for a step never planned.
         """
         if not 0 <= step < self._next_step:
             raise ValueError(f"step {step} was never planned; {self._next_step} steps were, counted from 0")
@@ -162,13 +163,13 @@ class Scheduler:
                 self._end(request_id, reason)
 
     def halve_encode_budget(self) -> int:
-        """Admits half as much a step from now on, as after memory ran out; returns the new budget."""
+        """Admit half as much a step from now on, as after memory ran out; returns the new budget."""
         self._encode_budget = max(1, self._encode_budget // 2)
         return self._encode_budget
 
     @property
     def has_work(self) -> bool:
-        """Whether another step would change anything: some request waits, runs, or has not been released."""
+        """True while a request waits, runs, or has not been released."""
         return bool(self._line or self._running or self._ended)
 
     @property
@@ -187,15 +188,15 @@ class Scheduler:
         return self._pages.count - self._pages.free
 
     @property
-    def rows_used(self) -> int:
-        """Rows owned, until the step that releases them."""
-        return self._rows.count - self._rows.free
+    def slots_used(self) -> int:
+        """Sequence slots owned, until the step that releases them."""
+        return self._slots.count - self._slots.free
 
     def _release_ended(self) -> tuple[Release, ...]:
         released = []
         for request_id, ended in self._ended.items():
             if ended.admission is not None:
-                self._rows.give(ended.admission.rows)
+                self._slots.give(ended.admission.slots)
                 self._pages.give(chain(ended.admission.cross_pages, *ended.admission.self_pages))
             released.append(Release(request_id, ended.reason))
         self._ended = {}
@@ -204,9 +205,9 @@ class Scheduler:
     def _admit(self, request_id: int, demand: Demand) -> Admission:
         admission = Admission(
             request_id,
-            rows=self._rows.take(demand.hypotheses),
+            encode_tokens=demand.encode_tokens,
+            slots=self._slots.take(demand.hypotheses),
             cross_pages=self._pages.take(demand.cross_pages),
-            # one take for each, so that each is consecutive where the whole would not be
             self_pages=tuple(self._pages.take(demand.pages_per_hypothesis) for _ in range(demand.hypotheses)),
         )
         self._running[request_id] = _Running(self._next_step, admission)
@@ -228,10 +229,10 @@ class Scheduler:
                 f"cache has {self._pages.count}; raise num_pages, or ask for fewer hypotheses, fewer new "
                 "tokens or less audio"
             )
-        if demand.hypotheses > self._rows.count:
+        if demand.hypotheses > self._slots.count:
             raise CapacityError(
                 f"request {request_id} needs {demand.hypotheses} rows (hypotheses), but the decode batch has "
-                f"{self._rows.count}; raise num_rows, or ask for fewer beams or returned sequences"
+                f"{self._slots.count}; raise num_rows, or ask for fewer beams or returned sequences"
             )
 
 
@@ -246,7 +247,7 @@ class _Ended(NamedTuple):
 
 
 class _Line:
-    """Those who wait, in order of descending priority and then of arrival; anyone may leave at any time."""
+    """Waiting requests, by descending priority and then by arrival; any may leave at any time."""
 
     def __init__(self) -> None:
         # OrderedDict finds its first entry at once however many left before it; dict walks over their holes

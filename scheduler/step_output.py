@@ -1,4 +1,4 @@
-"""What a step brings, and its way from the device to the host."""
+"""Results of a step on their way from the device to the host."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,28 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batch import Running
+from .batch import RunningRequest
 from .request import FinishReason, GenerationOptions, Hypothesis
 from .state import DecodeState
 
 
-@dataclass(slots=True)
-class StepOutput:
-    """What a step brought: who finished and why, with what, and the newest tokens of who streams."""
-
-    finished: dict[int, FinishReason] = field(default_factory=dict)
-    hypotheses: dict[int, tuple[Hypothesis, ...]] = field(default_factory=dict)
-    errors: dict[int, Exception] = field(default_factory=dict)
-    tokens: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    scores: dict[int, tuple[Tensor, ...]] = field(default_factory=dict)
-    answers: dict[int, dict[str, Tensor]] = field(default_factory=dict)
-
-
 class HostCopy:
-    """A tensor on its way to the host, beside what the device does next.
+    """A tensor that is copied to the host beside the device's next work.
 
     Args:
-        tensor: which nobody writes to any more.
+        tensor: not written to any more.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -41,98 +29,101 @@ class HostCopy:
             self._event.record()
 
     def tensor(self) -> Tensor:
-        """On the host; waits until it is there."""
+        """The tensor on the host; waits for the copy."""
         if self._event is not None:
             self._event.synchronize()
         return self._host
 
     def values(self) -> list[Any]:
-        """As Python's numbers; waits until they are there."""
+        """The tensor as Python's numbers; waits for the copy."""
         return self.tensor().tolist()
 
 
 class EncoderOutputs:
-    """What a model says to encoder-only requests that were encoded together, on its way to the host.
+    """An encoder-only model's results for requests that were encoded together.
 
     Args:
-        request_ids: in the order of the packed batch.
-        packed: see `EncoderOnlyModel`.
+        requests: in the order of the packed batch.
+        packed: results of `EncoderOnlyModel.predict`.
     """
 
-    def __init__(self, request_ids: list[int], packed: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        self._request_ids = request_ids
-        self._arriving = {
-            name: (HostCopy(rows), HostCopy(cu_rows)) for name, (rows, cu_rows) in packed.items()
-        }
+    def __init__(self, requests: list[RunningRequest], packed: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        self._requests = requests
+        self._packed = {name: (HostCopy(rows), HostCopy(cu_rows)) for name, (rows, cu_rows) in packed.items()}
 
-    def values(self) -> dict[int, dict[str, Tensor]]:
-        """Each request's own rows, by the names that the model gave; waits until they are there."""
-        answers: dict[int, dict[str, Tensor]] = {request_id: {} for request_id in self._request_ids}
-        for name, (rows, cu_rows) in self._arriving.items():
-            spans = pairwise(cu_rows.values())
-            for request_id, (start, end) in zip(self._request_ids, spans, strict=True):
-                # A copy, so that who keeps an answer does not keep those of the whole batch.
-                answers[request_id][name] = rows.tensor()[start:end].clone()
-        return answers
+    def values(self) -> dict[RunningRequest, dict[str, Tensor]]:
+        """Each request's own rows, by the model's names; waits for the copies."""
+        results: dict[RunningRequest, dict[str, Tensor]] = {running: {} for running in self._requests}
+        for name, (rows, cu_rows) in self._packed.items():
+            for result, (start, end) in zip(results.values(), pairwise(cu_rows.values()), strict=True):
+                # A copy: a result must not keep the whole batch's in memory.
+                result[name] = rows.tensor()[start:end].clone()
+        return results
 
 
-def hypotheses_of(ended: list[Running], state: DecodeState, side: int) -> list[tuple[Hypothesis, ...]]:
-    """What requests that are over have come to, in the order of their rows.
-
-    Read beside the steps launched since: those write what is there already over rows that have ended.
+@dataclass(slots=True)
+class StepOutput:
+    """A step that has been handed to the device, with the results that are still to come.
 
     Args:
-        ended: the requests.
-        state: which has not lent their rows to others since.
-        side: of its tables that the step wrote in which they were found to be over.
+        number: of the scheduler's plan.
+        failed: requests that could not be encoded, with their errors.
+        encoder_only: requests whose results `encoder_outputs` has, in the order of their admission.
+        decoded: requests of the step's batch.
+        done: bool [decoded], true for those that have ended; None where nothing was decoded.
+        buffer: of the state's tables, written by the step.
+        streamed: for each decode step the requests that stream, with their lengths and newest tokens,
+            int32 [requests, 2].
+        out_of_memory: true where the admitted requests were too much to encode at once.
+    """
+
+    number: int
+    failed: list[tuple[RunningRequest, Exception]] = field(default_factory=list)
+    encoder_only: list[RunningRequest] = field(default_factory=list)
+    encoder_outputs: list[EncoderOutputs] = field(default_factory=list)
+    decoded: list[RunningRequest] = field(default_factory=list)
+    done: HostCopy | None = None
+    buffer: int = 0
+    streamed: list[tuple[list[RunningRequest], HostCopy]] = field(default_factory=list)
+    out_of_memory: bool = False
+
+
+def read_hypotheses(
+    ended: list[RunningRequest], state: DecodeState, buffer: int
+) -> list[tuple[Hypothesis, ...]]:
+    """Hypotheses of requests that have ended, best first, in the order of the requests.
+
+    Reading beside the steps launched since is safe: those leave the tables of ended requests as they are.
+
+    Args:
+        ended: the requests, whose slots have not been lent to others since.
+        state: of the runner.
+        buffer: written by the step in which they were found to have ended.
     """
     if not ended:
         return []
     device = state.tokens.device
-    rows = [row for running in ended for row in running.rows]
-    beams = [running.rules.num_beams > 1 for running in ended for _ in running.rows]
-    index, searched = torch.tensor(rows, device=device), torch.tensor(beams, device=device)
+    slots = [slot for running in ended for slot in running.admission.slots]
+    beams = [running.options.num_beams > 1 for running in ended for _ in running.admission.slots]
+    index, searched = torch.tensor(slots, device=device), torch.tensor(beams, device=device)
     lengths = state.final_length[index].tolist()
     scores = torch.where(searched, state.final_score[index], state.score[index]).tolist()
     longest = max(lengths)
     tokens = torch.where(
         searched[:, None],
         state.final_tokens[index, :longest],
-        state.tokens[side, index, :longest],
+        state.tokens[buffer, index, :longest],
     ).tolist()
-    found = zip(lengths, scores, tokens, beams, strict=True)
+    rows = zip(lengths, scores, tokens, beams, strict=True)
     return [
         tuple(
-            _hypothesis(row[:length], score if searched else score / (length - 1), running.rules)
-            for length, score, row, searched in islice(found, len(running.rows))
+            _hypothesis(token_ids[:length], score if searched else score / (length - 1), running.options)
+            for length, score, token_ids, searched in islice(rows, len(running.admission.slots))
         )
         for running in ended
     ]
 
 
-def _hypothesis(tokens: list[int], score: float, rules: GenerationOptions) -> Hypothesis:
-    stopped = bool(tokens) and tokens[-1] in rules.eos_token_ids
+def _hypothesis(tokens: list[int], score: float, options: GenerationOptions) -> Hypothesis:
+    stopped = bool(tokens) and tokens[-1] in options.eos_token_ids
     return Hypothesis(tuple(tokens), score, FinishReason.STOP if stopped else FinishReason.LENGTH)
-
-
-@dataclass(slots=True)
-class Pending:
-    """A step that has been handed to the device, and what of it is still to come.
-
-    Args:
-        outcome: what is known already.
-        order: the requests of its batch.
-        side: of the state's tables that the step wrote.
-        answers: to the encoder-only requests that it admitted.
-        done: bool [requests], which of them have ended; None where nothing ran.
-        streams: for each decode step the requests that stream, their lengths and newest tokens.
-        out_of_memory: whether what it admitted was too much to encode at once.
-    """
-
-    outcome: StepOutput
-    answers: list[EncoderOutputs] = field(default_factory=list)
-    order: list[Running] = field(default_factory=list)
-    side: int = 0
-    done: HostCopy | None = None
-    streams: list[tuple[list[Running], HostCopy]] = field(default_factory=list)
-    out_of_memory: bool = False

@@ -1,43 +1,39 @@
-"""What bad input gets: one or two lines that name the value and the remedy, and nothing else is lost.
+"""Bad input: an error of one or two lines with the value and the remedy, and nothing else is lost.
 
-Each line of the list has its case here, through the command or the engine, as a user meets it. More:
+Each row of docs/errors.md has its case here, through the command or the engine, as a user meets it. More:
 
-    recordings       tests/engine/audio/test_reader.py (files and arrays), tests/engine/test_engine.py (their place
-                     in a job), tests/models/speech_to_text/test_feature_extractor.py (the processor's arguments)
-    silence          tests/kernels/norm/test_utterance_cmvn.py (a constant bin), the processor's tests (features)
-    checkpoints      tests/models/core/test_loading.py, test_configuration.py, test_auto.py, test_hub.py (every
-                     answer of a hub, and none)
-    a request        tests/scheduler/test_scheduler.py (one that can never fit)
-    options          tests/models/core/test_generation_config.py (every one that is not supported, every range)
-    mutated files    tests/test_fuzz.py
+    recordings     tests/engine/audio/test_reader.py (files and arrays), tests/engine/test_engine.py (their
+                   place in a job), tests/models/speech_to_text/test_feature_extractor.py (the processor)
+    silence        tests/kernels/norm/test_utterance_cmvn.py (a constant bin)
+    checkpoints    tests/models/core/test_loading.py, tests/models/test_auto.py,
+                   tests/models/checkpoints/test_hub.py (every answer of a hub, and none)
+    a request      tests/scheduler/test_scheduler.py (one that can never fit)
+    options        tests/models/core/test_generation_config.py (every unsupported one, every range)
+    mutated files  tests/test_fuzz.py
 """
 
 import json
-import os
 import shutil
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-import typer.testing
+from commands import SOON, records, tritone_invoke, tritone_process
 from safetensors.torch import load_file, save_file
 
 import tritone
 from tritone.engine.audio.reader import AudioError
-from tritone.engine.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "models" / "digits"
 SAMPLE = ROOT / "samples" / "two_digits_16k.wav"
 RATE = 16_000
-LONGEST = 240  # seconds: 6,000 encoder positions of 4 frames of 10 ms
-SOON = 300  # seconds; nothing takes so long but on a machine that is busy otherwise
+MAX_SECONDS = 240  # seconds: 6,000 encoder positions of 4 frames of 10 ms
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,8 +44,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def command(*arguments) -> typer.testing.Result:
-    return typer.testing.CliRunner().invoke(app, ["transcribe", *map(str, arguments)])
+command = partial(tritone_invoke, "transcribe")
 
 
 def is_brief(message: str) -> bool:
@@ -116,8 +111,8 @@ RECORDINGS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     ),
     "longer than the model's positions": (
         "long.flac",
-        lambda path: write(path, np.zeros(8_000 * (LONGEST + 1), np.int16), 8_000),
-        f"longer than {LONGEST}.0 s, the most that is taken at once; split it",
+        lambda path: write(path, np.zeros(8_000 * (MAX_SECONDS + 1), np.int16), 8_000),
+        f"longer than {MAX_SECONDS}.0 s, the most that is taken at once; split it",
     ),
 }
 GOOD: dict[str, Callable[[Path], object]] = {
@@ -136,16 +131,16 @@ def job(tmp_path_factory):
         make(folder / name)
     output = folder / "out.jsonl"
     run = command(*(folder / name for name in names), "--output", output, "--device", "cpu")
-    records = [json.loads(line) for line in output.read_text().splitlines()]
-    assert [Path(record["path"]).name for record in records] == names, run.output
-    return run, {Path(record["path"]).name: record for record in records}
+    found = records(output)
+    assert [Path(record["path"]).name for record in found] == names, run.output
+    return run, {Path(record["path"]).name: record for record in found}
 
 
 @pytest.mark.parametrize("line", RECORDINGS)
 def test_a_bad_recording_is_named_with_what_is_wrong_and_what_to_do(job, line):
-    run, records = job
+    run, found = job
     name, _, message = RECORDINGS[line]
-    record = records[name]
+    record = found[name]
     assert (record["text"], record["finish_reason"]) == (None, "error")
     assert str(record["path"]) in record["error"]
     assert is_brief(record["error"])
@@ -155,17 +150,17 @@ def test_a_bad_recording_is_named_with_what_is_wrong_and_what_to_do(job, line):
 
 
 def test_the_other_recordings_are_transcribed_and_the_exit_code_is_1(job):
-    run, records = job
+    run, found = job
     assert run.exit_code == 1
-    assert [name for name, record in records.items() if record["error"] is None] == sorted(GOOD)
-    assert records["a_first.wav"]["text"] == records["z_last.wav"]["text"] != ""
-    assert f"{len(records)} files" in run.stderr
+    assert [name for name, record in found.items() if record["error"] is None] == sorted(GOOD)
+    assert found["a_first.wav"]["text"] == found["z_last.wav"]["text"] != ""
+    assert f"{len(found)} files" in run.stderr
     assert f"{len(RECORDINGS)} failed" in run.stderr
 
 
 def test_digital_silence_gets_a_result_from_finite_features(job):
-    _, records = job
-    silence = records["silence.wav"]
+    _, found = job
+    silence = found["silence.wav"]
     assert silence["finish_reason"] in ("stop", "length")
     assert np.isfinite(silence["score"])
     extractor = tritone.Speech2TextFeatureExtractor()
@@ -200,8 +195,8 @@ REQUESTS: dict[str, tuple[dict, str]] = {
         r"array \(399,\): 24.9 ms, shorter than one frame of 25 ms; leave it out",
     ),
     "longer than the model's positions": (
-        {"source": np.zeros((LONGEST + 1) * RATE, np.float32)},
-        f"longer than {LONGEST}.0 s, the most that is taken at once; split it",
+        {"source": np.zeros((MAX_SECONDS + 1) * RATE, np.float32)},
+        f"longer than {MAX_SECONDS}.0 s, the most that is taken at once; split it",
     ),
     "a request that can never fit: rows": (
         {"source": tone(), "num_beams": 5},
@@ -254,12 +249,12 @@ def test_a_bad_option_is_refused_when_it_is_given(engine, line):
 
 
 def edit(name: str, **fields) -> Callable[[Path], None]:
-    """Sets fields of a JSON file, or takes them out where they are None."""
+    """Set fields of a JSON file; None removes one."""
 
     def change(folder: Path) -> None:
         content = json.loads((folder / name).read_text()) | fields
-        kept = {key: value for key, value in content.items() if value is not None}
-        (folder / name).write_text(json.dumps(kept))
+        fields_left = {key: value for key, value in content.items() if value is not None}
+        (folder / name).write_text(json.dumps(fields_left))
 
     return change
 
@@ -271,7 +266,7 @@ def without_a_tensor(folder: Path) -> None:
 
 
 def with_header(header: bytes, size: int | None = None) -> Callable[[Path], None]:
-    """Puts another header before the tensors, and says that it has `size` bytes."""
+    """Put another header before the tensors, with `size` as its declared length in bytes."""
 
     def change(folder: Path) -> None:
         path = folder / "model.safetensors"
@@ -366,19 +361,10 @@ def test_what_a_checkpoint_has_too_much_is_a_warning_of_one_line(tmp_path):
     assert warning.endswith("has no place for: unexpected: x")
 
 
-def test_an_unreachable_hub_ends_the_command_with_2_and_names_the_remedy(tmp_path):
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": "http://127.0.0.1:9",  # the port of the service that discards what it gets
-        "HF_HOME": str(tmp_path),
-    }
-    run = subprocess.run(
-        [sys.executable, "-m", "tritone", "transcribe", SAMPLE, "--model", "somebody/s2t", "--device", "cpu"],
-        capture_output=True,
-        text=True,
-        timeout=SOON,
-        env=environment,
-    )
+def test_an_unreachable_hub_ends_the_command_with_2_and_names_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard service's port
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    run = tritone_process("transcribe", SAMPLE, "--model", "somebody/s2t", "--device", "cpu")
     assert run.returncode == 2
     assert run.stdout == ""
     assert run.stderr.startswith("tritone: error: ")

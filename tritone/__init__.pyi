@@ -1,6 +1,15 @@
 """Written by `python -m tritone.stub`."""
 
+from .engine.audio.reader import AudioError as AudioError
+from .engine.config import EngineConfig as EngineConfig
 from .engine.engine import Engine as Engine
+from .engine.handle import Handle as Handle
+from .engine.outputs import Classification as Classification
+from .engine.outputs import Label as Label
+from .engine.outputs import Span as Span
+from .engine.outputs import Transcription as Transcription
+from .engine.stats import EngineStats as EngineStats
+from .engine.tasks.inputs import TextError as TextError
 from .models.albert.config import AlbertConfig as AlbertConfig
 from .models.albert.model import AlbertForSequenceClassification as AlbertForSequenceClassification
 from .models.albert.model import AlbertModel as AlbertModel
@@ -94,6 +103,7 @@ from .models.xlnet.config import XLNetConfig as XLNetConfig
 from .models.xlnet.model import XLNetForSequenceClassification as XLNetForSequenceClassification
 from .models.xlnet.model import XLNetModel as XLNetModel
 from .models.xlnet.tokenizer import XLNetTokenizer as XLNetTokenizer
+from .scheduler.scheduler import CapacityError as CapacityError
 
 __version__: str
 __all__: list[str]

@@ -3,7 +3,13 @@
 from .models.registry import FAMILIES
 
 _OTHERS = {  # module: its public names that are no family's
+    "engine.audio.reader": ("AudioError",),
+    "engine.config": ("EngineConfig",),
     "engine.engine": ("Engine",),
+    "engine.handle": ("Handle",),
+    "engine.outputs": ("Classification", "Label", "Span", "Transcription"),
+    "engine.stats": ("EngineStats",),
+    "engine.tasks.inputs": ("TextError",),
     "models.auto": (
         *("AutoConfig", "AutoFeatureExtractor", "AutoProcessor", "AutoTokenizer"),
         *("AutoModelForAudioClassification", "AutoModelForCTC"),
@@ -12,6 +18,7 @@ _OTHERS = {  # module: its public names that are no family's
     "models.core.generation_config": ("GenerationConfig",),
     "models.processors.processor": ("SpeechProcessor",),
     "models.tokenizers.tokenizer_json": ("PreTrainedTokenizerFast",),
+    "scheduler.scheduler": ("CapacityError",),
 }
 HOMES = {name: module for module, names in _OTHERS.items() for name in names} | {
     name: f"models.{module}" for family in FAMILIES for name, module in family.public_names()

@@ -1,0 +1,1 @@
+"""Micro benchmarks of kernels, scheduler and tokenizers, by pytest-benchmark: `make bench`."""

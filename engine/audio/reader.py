@@ -1,7 +1,7 @@
-"""Audio from the outside world: a file or an array in, one float32 channel at the model's rate out.
+"""Audio reader: a file or an array in, one float32 channel at the model's rate out.
 
 Files are decoded by libsndfile (WAV, FLAC, OGG Vorbis, Opus, MP3, AIFF and more) and resampled by soxr.
-This module never imports torch: a tensor is recognized only where its owner has imported torch already.
+torch is not imported here: a tensor is recognized where its owner has imported torch already.
 """
 
 import glob
@@ -25,34 +25,39 @@ AUDIO_SUFFIXES = frozenset(
         *("m4a", "aac", "mp4", "wma", "webm", "amr"),
     )
 )
-LOWEST_RATE, HIGHEST_RATE = (
-    1_000,
-    768_000,
-)  # Hz; outside, a header is wrong and resampling could take any memory
-LOUDEST = 1e6  # full scale is 1; beyond this the filter bank's powers leave float32
+# Hz. Beyond, a header is wrong, and resampling could take any memory.
+MIN_RATE, MAX_RATE = 1_000, 768_000
+MAX_PEAK = 1e6  # full scale is 1; beyond, the filter bank's powers overflow float32
 BLOCK = 1 << 16  # frames decoded at a time
 
-# Writers that cannot seek back (ffmpeg or sox into a pipe, arecord) leave sizes from here on in a WAV header.
+# A size in a WAV header from here on is a placeholder of a writer that cannot seek back: ffmpeg or sox into a
+# pipe, arecord.
 _UNKNOWN_SIZE = 0x7FFF_0000
 _CHUNK_BEYOND_THE_FILE = re.compile(r"^(?:data|SSND)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _OGG_WITHOUT_END = "Last page lacks an end-of-stream bit"
 
 
 class AudioError(ValueError):
-    """A recording that cannot be used. The message names it, says what is wrong and what to do."""
+    """A recording that cannot be used. The message has its name, the problem and the remedy."""
 
 
 def load_audio(
     source: Any, sampling_rate: int, *, source_rate: int | None = None, max_seconds: float | None = None
 ) -> np.ndarray:
-    """Reads a recording as float32 [samples], one channel, at `sampling_rate` Hz.
+    """Read a recording as float32 [samples], one channel, at `sampling_rate` Hz.
 
-    `source` is a path, or a numpy array or torch tensor [samples] or [samples, channels], whose own rate is
-    `source_rate` (default: `sampling_rate`). Integer arrays are taken as PCM and scaled to -1..1. Channels
-    are averaged, rates converted by soxr at its high quality. With `max_seconds`, decoding stops there.
+    Channels are averaged; rates are converted by soxr at its high quality.
 
-    Raises AudioError for what is missing, empty, no audio, cut short, too long, or holds NaN or infinity.
-    A cut MP3 without a length in its header is not noticed: what it holds is read.
+    Args:
+        source: a path, or a numpy array or torch tensor, [samples] or [samples, channels]. Integers are PCM,
+            scaled to -1..1.
+        sampling_rate: Hz, of the result.
+        source_rate: Hz, of an array; `sampling_rate` by default.
+        max_seconds: of the longest recording; decoding stops there.
+
+    Raises:
+        AudioError: a source that is missing, empty, no audio, cut short or too long, or holds NaN or
+            infinity. A cut MP3 without a length in its header is not noticed, and read to its end.
     """
     _check_rate(sampling_rate, "the target rate")
     if isinstance(source, str | os.PathLike):
@@ -76,9 +81,10 @@ def load_audio(
 
 
 def as_samples(source: Any) -> np.ndarray:
-    """A numpy array or torch tensor as float32 [samples] or [samples, channels], always a copy.
+    """A copy of a numpy array or torch tensor as float32, [samples] or [samples, channels].
 
-    Raises AudioError for another type, other than one or two dimensions, or channels before samples.
+    Raises:
+        AudioError: another type, a number of dimensions other than 1 and 2, or channels before samples.
     """
     if (torch := sys.modules.get("torch")) is not None and isinstance(source, torch.Tensor):
         tensor = source.detach().cpu()
@@ -111,10 +117,12 @@ def as_samples(source: Any) -> np.ndarray:
 
 
 def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The recordings that paths name, each once: files as they are, folders and globs by suffix, sorted.
+    """The recordings of paths, each once: files as they are, folders and globs by suffix, sorted.
 
-    Folders are searched to the bottom; hidden files are left out. A path that exists is never read as a glob.
-    Raises AudioError for a path that does not exist and for a folder or glob without any recording.
+    Folders are searched recursively; hidden files are left out. A path that exists is never read as a glob.
+
+    Raises:
+        AudioError: a path that does not exist, or a folder or glob without any recording.
     """
     found: dict[Path, None] = {}
     for given in paths:
@@ -173,7 +181,7 @@ def _decode(name: str, max_seconds: float | None) -> tuple[np.ndarray, int]:
 
 
 def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    # Never asks for as many frames as the header promises: headers lie, and the array is allocated first.
+    # In blocks, not by the header's number of frames: headers lie, and the array is allocated first.
     while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
         yield block
 
@@ -208,7 +216,7 @@ def _check_file(name: str) -> None:
 
 
 def _check_whole(file: soundfile.SoundFile, name: str) -> None:
-    # libsndfile reads a cut file to its end without a word, except in its log.
+    # libsndfile reports a cut file in its log alone.
     log = file.extra_info
     remedy = "copy it again, or keep what is there: ffmpeg -i IN out.wav"
     for declared, present in _CHUNK_BEYOND_THE_FILE.findall(log):
@@ -219,14 +227,9 @@ def _check_whole(file: soundfile.SoundFile, name: str) -> None:
 
 
 def _check_rate(rate: int, name: str) -> None:
-    if (
-        isinstance(rate, bool)
-        or not isinstance(rate, int | np.integer)
-        or not LOWEST_RATE <= rate <= HIGHEST_RATE
-    ):
+    if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or not MIN_RATE <= rate <= MAX_RATE:
         raise AudioError(
-            f"{name}: sampling rate {rate!r}; "
-            f"it must be a whole number from {LOWEST_RATE} to {HIGHEST_RATE} Hz"
+            f"{name}: sampling rate {rate!r}; it must be a whole number from {MIN_RATE} to {MAX_RATE} Hz"
         )
 
 
@@ -235,7 +238,7 @@ def _check_samples(samples: np.ndarray, name: str) -> None:
     if not np.isfinite(peak):
         bad = int(np.flatnonzero(~np.isfinite(samples))[0])
         raise AudioError(f"{name}: sample {bad} is {samples[bad]}; repair or re-export the recording")
-    if peak > LOUDEST:
+    if peak > MAX_PEAK:
         raise AudioError(f"{name}: samples up to {peak:.3g}; scale them to -1..1")
 
 

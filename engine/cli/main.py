@@ -1,28 +1,33 @@
-"""The `tritone` command. Whatever imports torch is imported inside a command, so that `--help` is at once."""
+"""The `tritone` command. Imports of torch stay inside the commands, so that `--help` takes no time."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...scheduler.request import FinishReason
 from ..builtin_models import DIGIT_CLASSIFIER
-from ..classification import TOP_K, Classification
-from ..outputs import Transcription
+from ..config import DEFAULT_TOP_K
+from ..outputs import Classification, Transcription
 from .output_files import LineFormat
-from .run import Output, Setup, Task, find_recordings, find_texts, refuse, run
+from .run import Command, Output, Setup, find_recordings, find_texts, refuse, run
+
+if TYPE_CHECKING:
+    from ..engine import Engine
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
-# Options that every command has.
+# Options of every command.
 OutputFile = Annotated[
     Path | None,
-    typer.Option("--output", dir_okay=False, help="Write to this file; one that exists is continued."),
+    typer.Option("--output", dir_okay=False, help="Write to this file; an existing one is continued."),
 ]
 Format = Annotated[
     LineFormat | None,
-    typer.Option("--format", help="Lines of text, or of JSON. Default: text, to a file jsonl."),
+    typer.Option("--format", help="Lines of text or of JSON. Default: text; jsonl to a file."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin the output file anew.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start the output file from scratch.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda. Default: a GPU if there is one.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, float16 or bfloat16.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for the model.")]
@@ -42,21 +47,21 @@ def tritone(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Speech to text, and labels of speech and text; many at once, each exactly as it would be alone."""
+    """Speech to text, and labels for speech and text: many at once, each result as if it were alone."""
 
 
 @app.command()
 def transcribe(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Recordings, folders, globs, or - to read paths from stdin."),
+        typer.Argument(metavar="PATH...", help="Recordings, folders, globs, or - for paths on stdin."),
     ],
     model: Annotated[
-        str | None, typer.Option(help="Checkpoint, a name or folder. Default: English digits.")
+        str | None, typer.Option(help="Checkpoint: a name or folder. Default: English digits.")
     ] = None,
     num_beams: Annotated[int | None, typer.Option(min=1, help="Beams. Default: the checkpoint's.")] = None,
     language: Annotated[
-        str | None, typer.Option(help="Language to translate into, of those the checkpoint has.")
+        str | None, typer.Option(help="Language to translate into, if the checkpoint has several.")
     ] = None,
     output: OutputFile = None,
     line_format: Format = None,
@@ -68,28 +73,29 @@ def transcribe(
     ] = None,
     threads: Threads = None,
 ) -> None:
-    """Transcribes recordings, in the order given.
+    """Transcribe recordings, in the order given.
 
-    Prints a line for each, its path, a tab and its text; of a single file just the text. One that cannot be
-    transcribed is named on stderr and stops no other. Exit code: 0, 1 where any failed, 2 for a wrong call.
+    Prints a line for each: path, tab, text; for a single file just the text. A recording that fails is named
+    on stderr and the others go on. Exit code: 0; 1 if any failed; 2 for a wrong call.
 
-    An output file that exists is continued: recordings with a result there are skipped, those that failed are
-    tried again, and a line torn by a crash is dropped. It must have been made with the same model, beams,
-    language, length and dtype, of paths given in the same way.
+    An existing output file is continued: recordings with a result there are skipped, failed ones are tried
+    again, and a line torn by a crash is dropped. The model, beams, language, length and dtype must be those
+    that it was made with, and paths must be spelled the same.
     """
-    where = Output(output, line_format, overwrite)
-    options: dict[str, Any] = {
-        "num_beams": num_beams,
-        "max_new_tokens": max_new_tokens,
-        "language": language,
-    }
-    task = Task(
+    options: dict[str, Any] = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "language": language}
+    command = Command(
         of_texts=False,
         submit=lambda engine, sources: engine.transcribe(sources, **options),
-        failure=_no_transcription,
+        failure=lambda error: Transcription("", (), FinishReason.ERROR, 0.0, error=error),
     )
-    setup = Setup(model, device, dtype, threads)
-    run(find_recordings(paths), task, setup, options, where, _is_several(paths))
+    run(
+        find_recordings(paths),
+        command,
+        Setup(model, device, dtype, threads),
+        options,
+        Output(output, line_format, overwrite),
+        show_name=_is_several(paths),
+    )
 
 
 @app.command()
@@ -98,21 +104,19 @@ def classify(
         list[str],
         typer.Argument(
             metavar="PATH...|TEXT...",
-            help="Recordings, folders, globs; with --text texts. - reads lines of either from stdin.",
+            help="Recordings, folders, globs; with --text texts; - for lines of either on stdin.",
         ),
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="Checkpoint of a classifier, a name or folder. Default: single English digits."),
+        typer.Option(help="Checkpoint of a classifier: a name or folder. Default: single English digits."),
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Classify texts, not recordings.")] = False,
-    pairs: Annotated[
-        bool, typer.Option("--pairs", help="Each text is two, with a tab between them.")
-    ] = False,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Each text is a pair with a tab between.")] = False,
     truncate: Annotated[
-        bool, typer.Option("--truncate", help="Cut texts that are too long, instead of failing them.")
+        bool, typer.Option("--truncate", help="Cut texts that are too long; by default they fail.")
     ] = False,
-    top_k: Annotated[int, typer.Option(min=1, help="Labels of a result, best first.")] = TOP_K,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels of a result, best first.")] = DEFAULT_TOP_K,
     output: OutputFile = None,
     line_format: Format = None,
     overwrite: Overwrite = False,
@@ -120,51 +124,41 @@ def classify(
     dtype: Dtype = "float32",
     threads: Threads = None,
 ) -> None:
-    """Gives recordings, or texts, their labels, in the order given.
+    """Label recordings, or texts, in the order given.
 
-    Prints a line for each: its path or text, a tab, then labels and scores with tabs between them; of a
-    single file or text just those. Failures, exit codes and output files are as with transcribe; an output
-    file must have been made with the same model, dtype, --top-k, --pairs and --truncate.
+    Prints a line for each: path or text, then labels and scores, with tabs between; for a single file or text
+    just those. Failures, exit codes and output files are as with transcribe; an output file is continued with
+    the same model, dtype, --top-k, --pairs and --truncate.
     """
-    where = Output(output, line_format, overwrite)
     if model is None and text:
-        refuse("--text needs --model, the name or folder of a classifier of texts; none comes along")
+        refuse("--text needs --model, the name or folder of a classifier of texts; none is built in")
     for name, given in (("--pairs", pairs), ("--truncate", truncate)):
         if given and not text:
-            refuse(f"{name} is about texts; give --text too, or leave it out")
+            refuse(f"{name} is for texts; give --text too, or leave it out")
     options: dict[str, Any] = {"top_k": top_k, "pairs": pairs or None, "truncate": truncate or None}
-    task = Task(
+
+    def submit(engine: "Engine", sources: list[Any]) -> Iterator[Classification]:
+        results = engine.classify(sources, top_k=top_k, truncate=truncate)
+        if text != (engine.sampling_rate is None):
+            name = type(engine.model).__name__
+            refuse(f"a {name} classifies recordings; leave --text out" if text else f"a {name} needs --text")
+        return results
+
+    command = Command(
         of_texts=text,
-        submit=lambda engine, ready: _classify(engine, ready, text, top_k, truncate),
-        failure=_no_classification,
+        submit=submit,
+        failure=lambda error: Classification((), FinishReason.ERROR, error=error),
     )
     items = find_texts(sources, pairs) if text else find_recordings(sources)
-    several = len(items) > 1 or sources == ["-"] if text else _is_several(sources)
-    setup = Setup(model, device, dtype, threads, DIGIT_CLASSIFIER)
-    run(items, task, setup, options, where, several)
-
-
-def _classify(engine: Any, sources: list[Any], text: bool, top_k: int, truncate: bool) -> Any:
-    """The engine's results; a recording for a classifier of texts, or the reverse, is a wrong call."""
-    results = engine.classify(sources, top_k=top_k, truncate=truncate)
-    if text != (engine.sampling_rate is None):
-        name = type(engine.model).__name__
-        refuse(f"a {name} classifies recordings; leave --text out" if text else f"a {name} needs --text")
-    return results
-
-
-def _no_transcription(error: Exception) -> Transcription:
-    from ...scheduler.request import FinishReason
-
-    return Transcription("", (), FinishReason.ERROR, 0.0, error=error)
-
-
-def _no_classification(error: Exception) -> Classification:
-    from ...scheduler.request import FinishReason
-
-    return Classification((), FinishReason.ERROR, error=error)
+    run(
+        items,
+        command,
+        Setup(model, device, dtype, threads, DIGIT_CLASSIFIER),
+        options,
+        Output(output, line_format, overwrite),
+        show_name=len(items) > 1 or sources == ["-"] if text else _is_several(sources),
+    )
 
 
 def _is_several(paths: list[str]) -> bool:
-    """Whether lines have to tell which recording they are of."""
     return len(paths) > 1 or not Path(paths[0]).is_file()

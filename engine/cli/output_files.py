@@ -1,4 +1,4 @@
-"""Lines of results, text or JSON, and files of them that a later run continues where they stop."""
+"""Lines of results, as text or JSON, and files of them that a later run continues."""
 
 import contextlib
 import json
@@ -13,17 +13,16 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Self
 
-from ..classification import Classification
-from ..outputs import Transcription
+from ..outputs import Classification, Transcription
 
 try:
     import fcntl
 except ImportError:  # not on Windows, where two runs may write one file
     fcntl = None  # type: ignore[assignment]
 
-LONGEST_LINE = 1 << 22  # bytes; what has more before its first line's end was not written here
-_HEADER = "# tritone "  # begins a text file: what its lines were made with
-# Whatever some reader takes for the end of a line: JSON escapes the first half by itself.
+MAX_LINE_BYTES = 1 << 22  # a longer line was not written here
+_HEADER = "# tritone "  # first line of a text file, before the origin of its lines
+# All characters that some reader takes for the end of a line; JSON escapes the first half by itself.
 _LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 _JSON_ESCAPES = str.maketrans({end: f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"})
 # In a text file each line is one request, and its first tab ends the path or text. On Windows a path has no
@@ -31,12 +30,12 @@ _JSON_ESCAPES = str.maketrans({end: f"\\u{ord(end):04x}" for end in "\x85\u2028\
 _ESCAPES = str.maketrans({special: repr(special)[1:-1] for special in "\\\t" + _LINE_ENDS})
 _PATH_ESCAPES = _ESCAPES if os.sep == "/" else {}
 
-Name = Path | str  # of what a result is of: a recording's path, or a text itself
-Line = Transcription | Classification
+Name = Path | str  # of a result: the recording's path, or the text itself
+Result = Transcription | Classification
 
 
 class LineFormat(StrEnum):
-    """How a result becomes a line."""
+    """Format of a result's line."""
 
     TEXT = "text"
     JSONL = "jsonl"
@@ -44,22 +43,17 @@ class LineFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a result comes from beside its recording or text; one file's lines share it.
+    """The model and options behind a result; all lines of a file share them."""
 
-    Args:
-        model: a checkpoint's folder, absolute, or its name.
-        options: those that change results, by name.
-    """
-
-    model: str
-    options: dict[str, Any]
+    model: str  # a checkpoint's folder, absolute, or its name
+    options: dict[str, Any]  # those that change results, by name
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in ({"model": self.model} | self.options).items())
 
 
-def json_line(name: Name, result: Line, origin: Origin, ascii_only: bool = False) -> str:
-    """A result or a failure as a JSON object."""
+def json_line(name: Name, result: Result, origin: Origin, ascii_only: bool = False) -> str:
+    """A JSON object of a result or failure."""
     record: dict[str, Any] = {_key(name): str(name)}
     if isinstance(result, Transcription):
         record["text"] = None if result.error is not None else result.text
@@ -80,42 +74,41 @@ def json_line(name: Name, result: Line, origin: Origin, ascii_only: bool = False
     return json.dumps(record | asdict(origin), ensure_ascii=ascii_only).translate(_JSON_ESCAPES)
 
 
-def text_line(name: Name | None, result: Line) -> str:
-    """A result as its path or text, a tab and what was said, or as that alone; always one line.
+def text_line(name: Name | None, result: Result) -> str:
+    """One line of text: the name and a tab, unless it is None, then the transcript, or labels and scores.
 
-    Of a classification that is each label, a tab and its score, all with tabs between them. A backslash, tab
-    or line end within the path or text is written as Python writes it: \\\\, \\t, \\n.
+    Labels and scores have tabs between them. A backslash, tab or line end in a name or label is written as
+    Python writes it: \\\\, \\t, \\n.
     """
     if isinstance(result, Transcription):
-        said = " ".join(result.text.split())
+        text = " ".join(result.text.split())
     else:
-        said = "\t".join(f"{label.label.translate(_ESCAPES)}\t{label.score:.6f}" for label in result.labels)
-    return said if name is None else f"{_shown(name)}\t{said}"
+        text = "\t".join(f"{label.label.translate(_ESCAPES)}\t{label.score:.6f}" for label in result.labels)
+    return text if name is None else f"{_escaped(name)}\t{text}"
 
 
 def message_of(error: Exception) -> str:
-    """What an error says; its type where that is nothing."""
+    """The message of an error; its type where that is empty."""
     return str(error) or repr(error)
 
 
 class ResultsFile:
-    """A file of lines, one a recording or text, continued where it exists.
+    """A file with a line for each recording or text; an existing one is continued.
 
-    A process may be killed at any moment: each line is handed to the system at once, a last line without its
-    end is dropped by the next run, and whatever else is rewritten is rewritten beside the file and then moved
-    into its place. Opening changes nothing but that the file exists; `begin` does.
+    It survives a kill at any moment: each line is handed to the system at once, a last line without its end
+    is dropped by the next run, and everything else is rewritten beside the file and moved into its place.
+    Opening only creates the file; `begin` changes it.
 
     Args:
-        path: the file; made where it does not exist. A pipe or device is written to and never read.
-        line_format: of its lines. A text file begins with a line that says what made it; each JSON line says
-            so itself.
-        origin: what its lines are made with.
-        overwrite: begin anew, whatever the file holds.
-        of_texts: whether its lines are of texts, not of recordings.
+        path: of the file. A pipe or device is written to and never read.
+        line_format: of its lines. A text file begins with a line with the origin; each JSON line has its own.
+        origin: of its lines.
+        overwrite: True starts from scratch, whatever the file holds.
+        of_texts: True where its lines are of texts, False of recordings.
 
     Raises:
-        ValueError: a file that something else wrote, that was made with another model or other options, or
-            that another run is writing.
+        ValueError: a file of another program, another model or other options, or one that another run is
+            writing.
         OSError: a file that cannot be read or written.
     """
 
@@ -132,11 +125,11 @@ class ResultsFile:
         self._format = line_format
         self._origin = origin
         self._key = "text" if of_texts else "path"
-        self._results: set[str] = set()  # names of what has its result there
-        self._failures: set[str] = set()  # of what failed in an earlier run
+        self._results: set[str] = set()  # names with a result in the file
+        self._failures: set[str] = set()  # names that failed in an earlier run
         self._end = 0  # bytes of whole lines
         with contextlib.ExitStack() as resources:
-            # Unbuffered: a line is there when `write` returns, and nothing is left over to fail in `close`.
+            # Unbuffered: a line is in the file when `write` returns, and `close` has nothing left to write.
             self._file = resources.enter_context(self._path.open("ab", buffering=0))
             self._is_regular = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
             if self._is_regular:
@@ -147,33 +140,33 @@ class ResultsFile:
 
     @property
     def count(self) -> int:
-        """Recordings or texts whose result is there already."""
+        """Results in the file when it was opened."""
         return len(self._results)
 
     def has(self, name: Name) -> bool:
-        """Whether its result, not a failure, was there when the file was opened."""
+        """True where the name had a result, not a failure, when the file was opened."""
         return self._name(name) in self._results
 
     def failed(self, name: Name) -> bool:
-        """Whether its failure was there when the file was opened."""
+        """True where the name had a failure when the file was opened."""
         return self._name(name) in self._failures
 
     def begin(self, names: Iterable[Name]) -> None:
-        """Makes room for the lines of these: call it before `write`.
+        """Drop a torn last line and the failures of these names; call it before `write`.
 
-        Drops a torn last line and their failures; or everything, to begin anew.
+        With `overwrite`, drop everything.
         """
         if not self._is_regular:
             return
         if again := self._failures.intersection(map(self._name, names)):
-            self._take_out_failures(again)
+            self._remove_failures(again)
         else:
             self._file.truncate(self._end)
         if self._format is LineFormat.TEXT and not self._end:
             self._append(_HEADER + json.dumps(asdict(self._origin), ensure_ascii=False))
 
-    def write(self, name: Name, result: Line) -> None:
-        """Adds a result's line; a failure has none in a text file. Raises OSError, for a full disk say."""
+    def write(self, name: Name, result: Result) -> None:
+        """Append the line of a result; a failure has none in a text file. Raises OSError on a full disk."""
         if self._format is LineFormat.JSONL:
             self._append(json_line(name, result, self._origin))
         elif result.error is None:
@@ -189,7 +182,7 @@ class ResultsFile:
         _write(self._file, _encoded(line) + b"\n")
 
     def _read(self, path: Path) -> None:
-        """Takes note of what is there."""
+        """Collect the names in the file and the end of its last whole line."""
         for number, line in enumerate(self._lines(), 1):
             if not line.endswith(b"\n"):
                 beginning = b""
@@ -198,7 +191,7 @@ class ResultsFile:
                 elif number == 1:
                     beginning = _HEADER.encode()
                 torn = line.rstrip(b"\0")  # zeros are what a power failure may leave of a line
-                if len(line) >= LONGEST_LINE or torn[: len(beginning)] != beginning[: len(torn)]:
+                if len(line) >= MAX_LINE_BYTES or torn[: len(beginning)] != beginning[: len(torn)]:
                     raise ValueError(_foreign(path, number, self._format))
                 return
             name, origin, failed = self._parse(line, number, path)
@@ -213,11 +206,11 @@ class ResultsFile:
 
     def _lines(self) -> Iterator[bytes]:
         with self._path.open("rb") as file:
-            while line := file.readline(LONGEST_LINE):
+            while line := file.readline(MAX_LINE_BYTES):
                 yield line
 
     def _parse(self, line: bytes, number: int, path: Path) -> tuple[str | None, Origin | None, bool]:
-        """A whole line's name, what it was made with, and whether it is a failure."""
+        """Name and origin of a whole line, and True for a failure; None for what the format does not have."""
         try:
             if self._format is LineFormat.JSONL:
                 record = json.loads(line)
@@ -237,13 +230,13 @@ class ResultsFile:
             raise ValueError(_foreign(path, number, self._format)) from None
 
     def _name(self, name: Name) -> str:
-        """A name as it is read back from the file."""
+        """A name in the form in which it is read back from the file."""
         if self._format is LineFormat.JSONL:
             return str(name)
-        return _encoded(_shown(name)).decode()
+        return _encoded(_escaped(name)).decode()
 
-    def _take_out_failures(self, names: set[str]) -> None:
-        """Moves a copy without these lines into the file's place, and goes on with that."""
+    def _remove_failures(self, names: set[str]) -> None:
+        """Replace the file by a copy without the failures of these names."""
         beside = self._path.with_name(self._path.name + ".part")
         with contextlib.ExitStack() as resources:
             copy = resources.enter_context(beside.open("wb", buffering=0))
@@ -257,13 +250,13 @@ class ResultsFile:
                     _write(copy, line)
             os.fsync(copy.fileno())
             os.replace(beside, self._path)
-            # The lock on the old file stays, for who opened it before it was replaced.
+            # The lock on the old file stays, for a run that opened it before it was replaced.
             self._resources.enter_context(resources.pop_all())
             self._file = copy
 
 
 class StandardOutput:
-    """Lines to standard output; a failure has none there as text."""
+    """Lines on standard output, with the methods of `ResultsFile`; as text a failure has none."""
 
     def __init__(self, line_format: LineFormat, origin: Origin, show_name: bool) -> None:
         self._format = line_format
@@ -271,10 +264,10 @@ class StandardOutput:
         self._show_name = show_name  # in lines of text
 
     def begin(self, names: Iterable[Name]) -> None:
-        """As a file's; nothing is here to make room."""
+        """Nothing to drop."""
 
-    def write(self, name: Name, result: Line) -> None:
-        """Prints a result's line."""
+    def write(self, name: Name, result: Result) -> None:
+        """Print the line of a result."""
         encoding = sys.stdout.encoding or "utf-8"
         if self._format is LineFormat.JSONL:
             is_unicode = encoding.lower().replace("-", "") == "utf8"
@@ -296,7 +289,7 @@ def _key(name: Name) -> str:
     return "path" if isinstance(name, Path) else "text"
 
 
-def _shown(name: Name) -> str:
+def _escaped(name: Name) -> str:
     return str(name).translate(_PATH_ESCAPES if isinstance(name, Path) else _ESCAPES)
 
 
@@ -313,7 +306,7 @@ def _foreign(path: Path, number: int, line_format: LineFormat) -> str:
 
 
 def _lock(file: FileIO, path: Path) -> None:
-    """Keeps a second run away from a file until this one ends, however it ends."""
+    """Lock a file against a second run until this process ends."""
     if fcntl is None:
         return
     try:

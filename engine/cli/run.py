@@ -1,4 +1,4 @@
-"""What the commands share: results in order to a file or to standard output, progress, errors, exit codes."""
+"""The run of a command: results in order to a file or to standard output, progress, errors, exit codes."""
 
 import os
 import sys
@@ -6,39 +6,38 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import typer
 
-from ..builtin_models import DIGITS, Bundled
-from .output_files import Line, LineFormat, Name, Origin, ResultsFile, StandardOutput, message_of
+from ..builtin_models import DIGITS, BuiltinModel
+from .output_files import LineFormat, Name, Origin, Result, ResultsFile, StandardOutput, message_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ..engine import Engine
 
-INTERRUPTED = 130  # what shells report for SIGINT
-_EXCERPT = 32  # characters of a text that tell which one failed
+INTERRUPTED = 130  # the exit code that shells report for SIGINT
+_MAX_EXCERPT = 32  # characters of a text beside its error
 
-# A request: its name in the results, what the engine is given, and what is wrong where that is known already.
-Item = tuple[Name, Any, Exception | None]
+
+class Item(NamedTuple):
+    """One recording or text of a call."""
+
+    name: Name  # in the results
+    source: Any  # for the engine
+    problem: Exception | None  # found before the engine has it
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where results go.
-
-    Args:
-        path: a file; None for standard output.
-        line_format: of its lines; None for text, to a file for JSON lines.
-        overwrite: begin the file anew.
-    """
+    """Destination of results: a file, or standard output where `path` is None."""
 
     path: Path | None
-    line_format: LineFormat | None
+    line_format: LineFormat | None  # None: text, to a file JSON lines
     overwrite: bool
 
     def __post_init__(self) -> None:
@@ -47,39 +46,49 @@ class Output:
 
     @property
     def format(self) -> LineFormat:
-        """Of its lines."""
+        """The format of its lines."""
         return self.line_format or (LineFormat.JSONL if self.path else LineFormat.TEXT)
+
+    def open(self, origin: Origin, of_texts: bool, resources: ExitStack) -> ResultsFile | None:
+        """The results file, closed with `resources`; one that cannot be used ends the command."""
+        from ..audio.reader import AUDIO_SUFFIXES
+
+        if self.path is None:
+            return None
+        if self.path.suffix.lower() in AUDIO_SUFFIXES:
+            refuse(f"--output {self.path}: has a recording's name; give it another suffix")
+        try:
+            return resources.enter_context(
+                ResultsFile(self.path, self.format, origin, overwrite=self.overwrite, of_texts=of_texts)
+            )
+        except OSError as error:
+            refuse(f"--output {self.path}: cannot be written ({error.strerror})")
+        except ValueError as error:
+            refuse(f"--output {error}")
 
 
 @dataclass(frozen=True)
 class Setup:
-    """The engine that a command wants.
+    """The engine of a command: arguments of `Engine`, and CPU threads."""
 
-    Args:
-        model: a checkpoint's name or folder; None for the one that comes along.
-        device, dtype: as `Engine` takes them.
-        threads: for the model on a CPU; None to leave them.
-        along: the one that comes along for this command.
-    """
-
-    model: str | None
+    model: str | None  # None: the built-in one
     device: str | None
     dtype: str
-    threads: int | None
-    along: Bundled = DIGITS
+    threads: int | None  # None leaves torch's number
+    builtin: BuiltinModel = DIGITS
 
     def origin(self, options: dict[str, Any]) -> Origin:
-        """What results come from, with those of the options that say something."""
+        """The origin of its results: the model, and the options that are set."""
         given = {
             name: value for name, value in (options | {"dtype": self.dtype}).items() if value is not None
         }
         if self.model is None:
-            return Origin(self.along.name, given)
+            return Origin(self.builtin.name, given)
         folder = Path(self.model).expanduser()
         return Origin(str(folder.resolve()) if folder.is_dir() else self.model, given)
 
     def start(self, resources: ExitStack) -> "Engine":
-        """The engine, which ends with `resources`; a model that cannot be used ends the command."""
+        """The engine, closed with `resources`; a model that cannot be used ends the command."""
         import torch
 
         from ..engine import Engine
@@ -87,79 +96,80 @@ class Setup:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         if self.model is None:
-            note(f"no --model given: using {self.along.knows}")
+            note(f"no --model given: using {self.builtin.description}")
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning  # type: ignore[assignment]
-                model = self.along.folder if self.model is None else self.model
+                model = self.builtin.folder if self.model is None else self.model
                 return resources.enter_context(Engine(model, device=self.device, dtype=self.dtype))
         except (ValueError, OSError, RuntimeError) as error:
             refuse(str(error))
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a command does with each item.
+class Command:
+    """The work of a command on its items."""
 
-    Args:
-        of_texts: whether they are texts, not recordings.
-        submit: the engine and sources to their results in order; ValueError for a wrong call.
-        failure: what becomes of an item that is wrong already.
-    """
-
-    of_texts: bool
-    submit: "Callable[[Engine, list[Any]], Iterator[Line]]" = field(repr=False)
-    failure: Callable[[Exception], Line] = field(repr=False)
+    of_texts: bool  # else of recordings
+    submit: "Callable[[Engine, list[Any]], Iterator[Result]]"  # in order; ValueError is a wrong call
+    failure: Callable[[Exception], Result]  # the result of an item with a problem
 
 
 def run(
-    items: Sequence[Item], task: Task, setup: Setup, options: dict[str, Any], output: Output, show_name: bool
+    items: Sequence[Item],
+    command: Command,
+    setup: Setup,
+    options: dict[str, Any],
+    output: Output,
+    show_name: bool,
 ) -> None:
-    """Has every item's result written in order, shows how far it is, and ends with the exit code.
+    """Write the result of every item in order, show progress, and end with the exit code.
 
     Raises:
         typer.Exit: 1 where any failed, 2 for a wrong call, 130 where it was interrupted.
     """
     origin = setup.origin(options)
     with ExitStack() as resources:
-        results = _open(output, origin, task, resources) if output.path else None
+        results = output.open(origin, command.of_texts, resources)
         left = list(items)
         if results is not None:
-            left = [item for item in items if not results.has(item[0])]
-            _tell_what_is_there(output, task, len(items), left, results)
-        names = [name for name, _, _ in left]
+            left = [item for item in items if not results.has(item.name)]
+            _note_continued(output, command, len(items), left, results)
         if not left:
             if results is not None and results.count:
                 results.begin(())
             return
         engine: Engine | None = None
-        ready: Iterator[Line] = iter(())
-        if sources := [source for _, source, problem in left if problem is None]:
+        ready: Iterator[Result] = iter(())
+        if sources := [item.source for item in left if item.problem is None]:
             engine = setup.start(resources)
             try:
-                ready = task.submit(engine, sources)
+                ready = command.submit(engine, sources)
             except ValueError as error:
                 refuse(str(error))
-        summary = Summary(task.of_texts)
+        summary = Summary(command.of_texts)
         progress = resources.enter_context(_progress(len(left)))
         lines = results or StandardOutput(output.format, origin, show_name)
         try:
-            lines.begin(names)
+            lines.begin([item.name for item in left])
             for name, _, problem in left:
-                result = next(ready) if problem is None else task.failure(problem)
+                result = next(ready) if problem is None else command.failure(problem)
                 summary.add(result)
-                _report(name, result, lines, progress)
+                if result.error is not None:
+                    _show_error(name, result.error, progress)
+                lines.write(name, result)
+                progress.advance(progress.task_ids[0])
         except KeyboardInterrupt:
             if engine is not None:
                 engine.close(cancel=True)
             summary.show(f"interrupted with {len(left) - summary.count} to go")
             raise typer.Exit(INTERRUPTED) from None
-        except RuntimeError as error:  # the engine itself; a request's own error is in its result
+        except RuntimeError as error:  # the engine's; a request's own error is in its result
             summary.show(f"{error}; stopped with {len(left) - summary.count} to go")
             raise typer.Exit(1) from None
         except OSError as error:
             if results is None:
-                raise  # standard output's reader has gone; typer knows how to end
+                raise  # the reader of standard output has gone; typer ends quietly
             to_go = len(left) - summary.count
             summary.show(f"--output {output.path}: {error.strerror}; stopped with {to_go} to go")
             raise typer.Exit(1) from None
@@ -169,7 +179,7 @@ def run(
 
 
 class Summary:
-    """What a run comes to, from now on."""
+    """Counts of a run, and its time from construction on."""
 
     def __init__(self, of_texts: bool) -> None:
         self.count = self.failures = 0
@@ -177,8 +187,8 @@ class Summary:
         self._of_texts = of_texts
         self._start = time.perf_counter()
 
-    def add(self, result: Line) -> None:
-        """Counts one result."""
+    def add(self, result: Result) -> None:
+        """Count one result."""
         self.count += 1
         if result.error is None:
             self.audio_seconds += result.duration
@@ -186,7 +196,7 @@ class Summary:
             self.failures += 1
 
     def show(self, ending: str = "") -> None:
-        """Prints it to stderr, and how the run ended where that was not by itself."""
+        """Print the counts to stderr, and the reason of an early end."""
         seconds = time.perf_counter() - self._start
         if self._of_texts:
             done = f"{self.count} texts in {seconds:.1f} s ({self.count / seconds:.1f} a second)"
@@ -199,46 +209,44 @@ class Summary:
 
 
 def find_recordings(paths: Sequence[str]) -> list[Item]:
-    """The recordings that arguments name, each once, and what is wrong where one names none."""
+    """The recordings of arguments, each once, and a problem for an argument without any."""
     from ..audio.reader import AudioError, find_audio
 
     recordings: dict[Path, Exception | None] = {}
     for given in paths:
         if given == "-":
             # As bytes, because names need not be text.
-            recordings |= {Path(os.fsdecode(line)): None for line in _lines_of_input()}
+            recordings |= {Path(os.fsdecode(line)): None for line in _stdin_lines()}
             continue
         try:
             recordings |= dict.fromkeys(find_audio([given]))
         except AudioError as error:
             recordings[Path(given)] = error
-    return [(path, path, problem) for path, problem in recordings.items()]
+    return [Item(path, path, problem) for path, problem in recordings.items()]
 
 
 def find_texts(texts: Sequence[str], pairs: bool) -> list[Item]:
-    """The texts that arguments are, and lines of standard input; with `pairs` each is two, a tab between."""
+    """The texts of arguments and lines of standard input; with `pairs` each is two, a tab between."""
     found: list[str] = []
     for given in texts:
-        lines = (
-            (line.decode("utf-8", "surrogateescape") for line in _lines_of_input())
-            if given == "-"
-            else [given]
-        )
-        found += lines
+        if given == "-":
+            found += [line.decode("utf-8", "surrogateescape") for line in _stdin_lines()]
+        else:
+            found.append(given)
     if not pairs:
-        return [(text, text, None) for text in found]
-    return [(text, tuple(text.split("\t")), _wrong_pair(text)) for text in found]
+        return [Item(text, text, None) for text in found]
+    return [Item(text, tuple(text.split("\t")), _pair_problem(text)) for text in found]
 
 
-def _wrong_pair(text: str) -> Exception | None:
+def _pair_problem(text: str) -> Exception | None:
     count = text.count("\t")
     if count == 1:
         return None
     return ValueError(f"{text!r:.40}: with --pairs two texts have one tab between them, here are {count}")
 
 
-def _lines_of_input() -> Iterator[bytes]:
-    """Lines of standard input that are not blank; only a line end ends one."""
+def _stdin_lines() -> Iterator[bytes]:
+    """Lines of standard input that are not blank; only a line feed ends one."""
     for line in sys.stdin.buffer.read().split(b"\n"):
         if line.strip():
             yield line.rstrip(b"\r")
@@ -248,53 +256,34 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
     note(f"warning: {message}")
 
 
-def _open(output: Output, origin: Origin, task: Task, resources: ExitStack) -> ResultsFile:
-    from ..audio.reader import AUDIO_SUFFIXES
-
-    path = output.path
-    assert path is not None  # asked before
-    if path.suffix.lower() in AUDIO_SUFFIXES:
-        refuse(f"--output {path}: has a recording's name; give it another suffix")
-    try:
-        return resources.enter_context(
-            ResultsFile(path, output.format, origin, overwrite=output.overwrite, of_texts=task.of_texts)
-        )
-    except OSError as error:
-        refuse(f"--output {path}: cannot be written ({error.strerror})")
-    except ValueError as error:
-        refuse(f"--output {error}")
-
-
-def _tell_what_is_there(
-    output: Output, task: Task, total: int, left: list[Item], results: ResultsFile
+def _note_continued(
+    output: Output, command: Command, total: int, left: list[Item], results: ResultsFile
 ) -> None:
-    failed = sum(results.failed(name) for name, _, _ in left)
+    """Note on stderr how many results an existing file has, and how many failures are tried again."""
+    failed = sum(results.failed(item.name) for item in left)
     if total > len(left) or failed:
-        what = "texts" if task.of_texts else "recordings"
+        what = "texts" if command.of_texts else "recordings"
         again = f", {failed} that failed are tried again" if failed else ""
         note(f"{output.path} goes on: {total - len(left)} of {total} {what} are there{again}")
 
 
-def _report(name: Name, result: Line, lines: ResultsFile | StandardOutput, progress: "Progress") -> None:
-    """Makes one result known, at once."""
-    if result.error is not None:
-        # Its message may name the file already, or show how the text begins.
-        message, shown = message_of(result.error), str(name)
-        if not isinstance(name, Path):
-            shown = repr(name)[:_EXCERPT]
-        progress.console.print(
-            message if shown in message else f"{shown}: {message}",
-            style="red" if progress.console.is_terminal else None,
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-    lines.write(name, result)
-    progress.advance(progress.task_ids[0])
+def _show_error(name: Name, error: Exception, progress: "Progress") -> None:
+    """Print the error of an item to stderr, above the bar."""
+    # A message may name the file already, or show how the text begins.
+    message, shown = message_of(error), str(name)
+    if not isinstance(name, Path):
+        shown = repr(name)[:_MAX_EXCERPT]
+    progress.console.print(
+        message if shown in message else f"{shown}: {message}",
+        style="red" if progress.console.is_terminal else None,
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _progress(total: int) -> "Progress":
-    """A bar on stderr, and nothing at all where that is no terminal."""
+    """A progress bar on stderr; nothing where that is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -314,11 +303,11 @@ def _progress(total: int) -> "Progress":
 
 
 def note(message: str) -> None:
-    """Tells something on stderr."""
+    """Print a note to stderr."""
     typer.echo(f"tritone: {message}", err=True)
 
 
 def refuse(message: str) -> NoReturn:
-    """Ends the command as a wrong call."""
+    """End the command with exit code 2, for a wrong call."""
     typer.echo(f"tritone: error: {message}", err=True)
     raise typer.Exit(2)

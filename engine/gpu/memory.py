@@ -1,4 +1,4 @@
-"""How much of a GPU's memory the cache gets: what all else does not need, which is measured."""
+"""Size of the KV cache on a GPU: free memory minus the measured peak of encoding and decoding."""
 
 import gc
 from typing import Any
@@ -8,54 +8,56 @@ import torch
 from ...kernels.attention.kv_cache import PAGE_SIZE
 from ...scheduler.inputs import pack_inputs
 from ...scheduler.request import Request
+from ..config import DEFAULT_MEMORY_FRACTION, EngineConfig
 from .warm_up import noise
 
-FRACTION = 0.9  # of the free memory, where nobody says
-# For recorded steps, and for what a runtime takes that nobody counts.
-_RESERVE = 1 << 29
-# Recordings longer than so many steps' worth of encoder positions are not encoded for the sake of measuring:
-# what they take is reckoned from those that are.
-_MOST_MEASURED = 4
+# The longest recording is encoded to measure it up to so many budgets; beyond, its memory is extrapolated.
+_MAX_MEASURED_BUDGETS = 4
 
 
-def fitting_pages(
-    model: Any, front_end: Any, max_seconds: float, *, rows: int, fraction: float, budget: int
-) -> int:
-    """Pages that a GPU has room for beside all else that an engine needs.
+def fitting_pages(model: Any, front_end: Any, max_seconds: float, num_rows: int, config: EngineConfig) -> int:
+    """Pages that fit beside everything else that an engine needs.
 
     Args:
         model: on its GPU.
         front_end: its feature extractor.
         max_seconds: of the longest recording.
-        rows: hypotheses decoded at once.
-        fraction: of the memory that is free now which may be used.
-        budget: encoder positions of a step.
+        num_rows: hypotheses decoded at once.
+        config: the share of the free memory, the reserve and the budget of encoding.
     """
     layers, heads, head_dim = model.cache_shape
     page_bytes = 2 * layers * heads * head_dim * PAGE_SIZE * model.dtype.itemsize
-    encoding = encoding_bytes(model, front_end, max_seconds, budget)
+    encoding = encoding_bytes(model, front_end, max_seconds, config.encode_budget, config.usual_seconds)
     free, _ = torch.cuda.mem_get_info(model.device)
-    decoding = decoding_bytes(rows, model.config.get_text_config().vocab_size, model.max_length)
+    decoding = decoding_bytes(num_rows, model.config.get_text_config().vocab_size, model.max_length)
+    decoding += config.reserved_gpu_bytes
+    fraction = config.memory_fraction or DEFAULT_MEMORY_FRACTION
     return pages_in(free, fraction, page_bytes, encoding=encoding, decoding=decoding)
 
 
 def pages_in(free: int, fraction: float, page_bytes: int, *, encoding: int, decoding: int) -> int:
-    """Pages in a fraction of `free` bytes without what encoding and decoding take; in a quarter of that
-    fraction at least, since memory that runs out while encoding only makes the batches smaller."""
+    """Pages in a fraction of `free` bytes minus the peak of encoding and decoding.
+
+    At least a quarter of that fraction: encoding that runs out of memory only makes the batches smaller.
+    """
     usable = int(free * fraction)
     return max(usable - encoding - decoding, usable // 4) // page_bytes
 
 
-def decoding_bytes(rows: int, vocabulary: int, max_length: int) -> int:
-    """What decode steps take at most, reckoned: scores in a few forms, tables of tokens, for each row; the
-    same again for recorded steps, which have memory of their own."""
-    return 2 * rows * (24 * vocabulary + 24 * max_length) + _RESERVE
+def decoding_bytes(num_rows: int, vocab_size: int, max_length: int) -> int:
+    """Upper bound of the memory of decode steps, in bytes.
+
+    For each row scores in a few forms and tables of tokens; twice, as CUDA graphs have memory of their own.
+    """
+    return 2 * num_rows * (24 * vocab_size + 24 * max_length)
 
 
-def encoding_bytes(model: Any, front_end: Any, max_seconds: float, budget: int) -> int:
-    """What the largest batch takes that is encoded at once: a whole budget, or the longest recording.
+def encoding_bytes(
+    model: Any, front_end: Any, max_seconds: float, budget: int, usual_seconds: float = 20.0
+) -> int:
+    """Peak memory of encoding the largest batch, in bytes: a whole budget, or the longest recording.
 
-    Measured by encoding it, or what of it fits; what does not is reckoned in proportion.
+    Measured on a batch of noise; halved until it fits, and extrapolated from there in proportion.
     """
     rate = front_end.sampling_rate
 
@@ -63,24 +65,24 @@ def encoding_bytes(model: Any, front_end: Any, max_seconds: float, budget: int) 
         return int(model.encoder_length(front_end.frame_count(int(seconds * rate))))
 
     longest = positions(max_seconds)
-    if budget < longest <= _MOST_MEASURED * budget:
+    if budget < longest <= _MAX_MEASURED_BUDGETS * budget:
         lengths = [max_seconds]
     else:
-        usual = min(max_seconds, 20.0)
+        usual = min(max_seconds, usual_seconds)
         lengths = [usual] * -(-budget // positions(usual))
     while True:
-        taken = _encoded(model, front_end, [int(seconds * rate) for seconds in lengths])
-        if taken is not None or len(lengths) == 1:
+        peak = _peak_of_encoding(model, front_end, [int(seconds * rate) for seconds in lengths])
+        if peak is not None or len(lengths) == 1:
             break
         lengths = lengths[: len(lengths) // 2]
     measured = sum(map(positions, lengths))
     free, _ = torch.cuda.mem_get_info(model.device)
-    return free if taken is None else int(taken * max(longest, budget, measured) / measured)
+    return free if peak is None else int(peak * max(longest, budget, measured) / measured)
 
 
 @torch.inference_mode()
-def _encoded(model: Any, front_end: Any, lengths: list[int]) -> int | None:
-    """Bytes that encoding noise, of so many samples each, takes at its peak; None where they run out."""
+def _peak_of_encoding(model: Any, front_end: Any, lengths: list[int]) -> int | None:
+    """Peak memory of encoding noise of so many samples each, in bytes; None where memory runs out."""
     device = model.device
     gc.collect()
     torch.cuda.empty_cache()
@@ -89,11 +91,11 @@ def _encoded(model: Any, front_end: Any, lengths: list[int]) -> int | None:
     requests = [Request(index, noise(samples)) for index, samples in enumerate(lengths)]
     try:
         encoded, _ = model.encode(*pack_inputs(requests, front_end, device))
-        kept = model.cross_key_values(encoded)
+        key_values = model.cross_key_values(encoded)
         torch.cuda.synchronize(device)
-        taken = torch.cuda.max_memory_reserved(device) - before
-        del encoded, kept
+        peak = torch.cuda.max_memory_reserved(device) - before
+        del encoded, key_values
     except torch.OutOfMemoryError:
-        taken = None
+        peak = None
     torch.cuda.empty_cache()
-    return taken
+    return peak

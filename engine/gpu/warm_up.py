@@ -1,4 +1,4 @@
-"""What an engine does on a GPU before it is ready: some of everything, so that nothing compiles later."""
+"""Warm-up on a GPU: noise through every kernel, so that none compiles once the engine is ready."""
 
 import logging
 from collections.abc import Iterable
@@ -14,9 +14,8 @@ from ...scheduler.scheduler import CapacityError
 
 _log = logging.getLogger(__name__)
 
-_TOKENS = 6  # of a sequence: enough for a first and a last one and a page's row or two between
-# Long enough that attention goes through its keys in several parts, and the usual short one.
-_LONG, _SHORT = 60.0, 1.0
+_MAX_LENGTH = 6  # tokens: a first and a last one, and some of a page between
+_LONG, _SHORT = 60.0, 1.0  # seconds; attention goes through the keys of the long one in several parts
 
 
 def noise(samples: int) -> Tensor:
@@ -24,16 +23,16 @@ def noise(samples: int) -> Tensor:
     return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))
 
 
-def ways_of_decoding(options: GenerationOptions, rows: int) -> list[GenerationOptions]:
-    """Options that together take every kernel that decoding has.
+def warm_up_options(options: GenerationOptions, num_rows: int) -> list[GenerationOptions]:
+    """Options that together launch every kernel of decoding.
 
     Args:
-        options: of the checkpoint.
-        rows: hypotheses that there is room for.
+        options: the checkpoint's.
+        num_rows: hypotheses decoded at once.
     """
-    plain = replace(
+    greedy = replace(
         options,
-        max_length=_TOKENS,
+        max_length=_MAX_LENGTH,
         min_length=0,
         num_beams=1,
         num_return_sequences=1,
@@ -41,31 +40,31 @@ def ways_of_decoding(options: GenerationOptions, rows: int) -> list[GenerationOp
         top_k=5,
         top_p=0.9,
     )
-    ways = [plain, replace(plain, num_beams=min(5, rows)), replace(plain, do_sample=True)]
-    ways += [replace(way, min_length=3, repetition_penalty=1.1, renormalize_logits=True) for way in ways]
-    return [*ways, replace(plain, num_beams=min(2, rows), do_sample=True)]
+    plain = [greedy, replace(greedy, num_beams=min(5, num_rows)), replace(greedy, do_sample=True)]
+    ruled = [replace(one, min_length=3, repetition_penalty=1.1, renormalize_logits=True) for one in plain]
+    return [*plain, *ruled, replace(greedy, num_beams=min(2, num_rows), do_sample=True)]
 
 
 def warm_up(
-    loop: GenerationLoop, front_end: Any, max_seconds: float, ways: Iterable[GenerationOptions | None]
+    loop: GenerationLoop, front_end: Any, max_seconds: float, options: Iterable[GenerationOptions | None]
 ) -> None:
-    """Transcribe noise once in each way, the first time a long piece of it.
+    """Transcribe noise once with each of the options, with the first of them a long piece too.
 
-    What fails here fails again where somebody waits for it, so a warning is all that comes of it.
+    A failure is logged as a warning: it comes again with the first request, which can report it.
 
     Args:
-        loop: which nobody has given work yet.
+        loop: without work.
         front_end: the model's feature extractor.
         max_seconds: of the longest recording.
-        ways: options; None of a model that has none.
+        options: None for an encoder-only model.
     """
-    for number, options in enumerate(ways):
+    for number, one in enumerate(options):
         for seconds in (_LONG, _SHORT) if number == 0 else (_SHORT,):
             samples = int(min(seconds, max_seconds) * front_end.sampling_rate)
             try:
-                loop.warm_up([Request(0, noise(samples), options)])
+                loop.warm_up([Request(0, noise(samples), one)])
             except CapacityError:
-                continue  # a cache too small for it will never see the like
+                continue  # a cache that is too small for it gets no such request
             except Exception as error:
                 _log.warning("an engine's warming up failed, it goes on without: %s", error)
                 return

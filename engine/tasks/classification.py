@@ -1,40 +1,41 @@
-"""How an engine drives a model that gives recordings or texts labels: encoder-only requests."""
+"""Classification in an engine: encoder-only requests whose logits become labels."""
 
 from typing import Any
 
-from ..classification import TOP_K, LabelReader
-from ..config import Settings
-from .encoder_only import EncoderOnlyTask
+from ...scheduler.request import FinishReason, RequestOutput
+from ..config import DEFAULT_TOP_K, EngineConfig
+from ..outputs import Classification, Label, OutputProcessor
+from .base import EncoderOnlyTask, Verb
 from .inputs import Recordings, Texts
 
-_OPTIONS = {"top_k": TOP_K, "truncate": False}
+_DEFAULTS = {"top_k": DEFAULT_TOP_K, "truncate": False}
 
 
-class Classifier(EncoderOnlyTask):
-    """A classifier in an engine.
+class ClassificationTask(EncoderOnlyTask):
+    """A classifier of recordings or texts in an engine.
 
     Args:
-        model: see `EncoderOnlyModel`; its answer holds `logits`, one row.
+        model: an `EncoderOnlyModel` whose predictions hold `logits`, one row a request.
         inputs: recordings or texts.
-        settings: see `EncoderOnlyTask`.
+        config: see `EncoderOnlyTask`.
     """
 
-    verb = "classify"
+    verb: Verb = "classify"
 
-    def __init__(self, model: Any, inputs: Recordings | Texts, settings: Settings) -> None:
-        super().__init__(model, inputs, settings)
-        self._config = model.config
+    def __init__(self, model: Any, inputs: Recordings | Texts, config: EngineConfig) -> None:
+        super().__init__(model, inputs, config)
+        self._model_config = model.config
 
     def check(self, language: str | None, options: dict[str, Any]) -> dict[str, Any]:
-        """`top_k` and `truncate`; raises ValueError for bad ones and for any other option."""
+        """Complete `top_k` and `truncate`. Raises ValueError for bad ones and for any other option."""
         if language is not None:
             raise ValueError(f"language {language!r}: a {self.name} gives labels; leave it out")
         for name in options:
-            if name not in _OPTIONS:
+            if name not in _DEFAULTS:
                 raise ValueError(
-                    f"unknown option {name!r}: a {self.name} gives labels, and takes {', '.join(_OPTIONS)}"
+                    f"unknown option {name!r}: a {self.name} gives labels, and takes {', '.join(_DEFAULTS)}"
                 )
-        options = _OPTIONS | options
+        options = _DEFAULTS | options
         top_k, truncate = options["top_k"], options["truncate"]
         if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
             raise ValueError(f"top_k must be a number of labels, 1 or more, or None for all; got {top_k!r}")
@@ -44,6 +45,45 @@ class Classifier(EncoderOnlyTask):
             raise ValueError(f"truncate=True is for texts; a {self.name} takes recordings, which are not cut")
         return options
 
-    def reader(self, options: dict[str, Any]) -> LabelReader:
-        """What reads the answer to a request with these options."""
-        return LabelReader(self._config, options["top_k"])
+    def output_processor(self, options: dict[str, Any]) -> "LabelProcessor":
+        """A processor for these options' `top_k`."""
+        return LabelProcessor(self._model_config, options["top_k"])
+
+
+class LabelProcessor(OutputProcessor[Classification]):
+    """Output processor of classifiers: logits to scores, scores to labels.
+
+    Args:
+        model_config: with `id2label` and `problem_type`.
+        top_k: labels of a result; None for all.
+    """
+
+    def __init__(self, model_config: Any, top_k: int | None) -> None:
+        self._model_config = model_config
+        self._top_k = top_k
+
+    def process(
+        self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any
+    ) -> Classification:
+        """The classification of a request; without labels where it failed or was cancelled."""
+        if output.predictions is None:
+            return Classification((), output.finish_reason, duration, output.error, source)
+        logits = output.predictions["logits"][0].double()
+        if not logits.isfinite().all():
+            error = RuntimeError("the model's logits are not finite; run it in float32, or in bfloat16")
+            return Classification((), FinishReason.ERROR, duration, error, source)
+        match self._model_config.problem_type:
+            case "regression":
+                scores = logits.tolist()
+            case "multi_label_classification":
+                scores = logits.sigmoid().tolist()
+            case _:
+                scores = (logits.softmax(0) if len(logits) > 1 else logits.sigmoid()).tolist()
+        best = sorted(range(len(scores)), key=lambda index: (-scores[index], index))[: self._top_k]
+        names = self._model_config.id2label
+        labels = tuple(Label(str(names.get(index, f"LABEL_{index}")), scores[index]) for index in best)
+        return Classification(labels, output.finish_reason, duration, source=source)
+
+    def to_text(self, result: Classification) -> str:
+        """The best label."""
+        return result.labels[0].label if result.labels else ""

@@ -1,38 +1,38 @@
-"""How an engine drives a CTC model: encoder-only requests, and the best path of each as text with its times."""
+"""CTC in an engine: encoder-only requests whose best path becomes text with times."""
 
 import math
 from itertools import groupby
 from typing import Any
 
 from ...models.core.generation_config import GenerationConfig
-from ..config import Settings
-from ..handle import RequestOutput
-from ..outputs import Span, Transcription, TranscriptionReader
-from .encoder_only import EncoderOnlyTask
+from ...scheduler.request import RequestOutput
+from ..config import EngineConfig
+from ..outputs import OutputProcessor, Span, Transcription
+from .base import EncoderOnlyTask, Verb
 from .inputs import Recordings
 
-# Options of generation whose value says what CTC does anyway.
+# Options of generation whose value describes CTC's best path too.
 _NEUTRAL = {"num_beams": 1, "do_sample": False, "num_return_sequences": 1}
 
 
-class CTC(EncoderOnlyTask):
+class CTCTask(EncoderOnlyTask):
     """A CTC model in an engine.
 
     Args:
-        model: see `EncoderOnlyModel`; its answer holds `token_ids` and `log_probabilities`, one a frame.
+        model: an `EncoderOnlyModel` whose predictions hold `token_ids` and `log_probabilities`, one a frame.
         inputs: recordings.
-        tokenizer: its own.
-        settings: see `EncoderOnlyTask`.
+        tokenizer: the checkpoint's.
+        config: see `EncoderOnlyTask`.
     """
 
-    verb = "transcribe"
+    verb: Verb = "transcribe"
 
-    def __init__(self, model: Any, inputs: Recordings, tokenizer: Any, settings: Settings) -> None:
-        super().__init__(model, inputs, settings)
-        self._reader = CTCReader(tokenizer, model.samples_per_token, inputs.sampling_rate)
+    def __init__(self, model: Any, inputs: Recordings, tokenizer: Any, config: EngineConfig) -> None:
+        super().__init__(model, inputs, config)
+        self._processor = CTCProcessor(tokenizer, model.samples_per_token, inputs.sampling_rate)
 
     def check(self, language: str | None, options: dict[str, Any]) -> dict[str, Any]:
-        """No options; raises ValueError for any that says something else than what CTC does anyway."""
+        """No options. Raises ValueError for any but the neutral ones."""
         if language is not None:
             raise ValueError(f"language {language!r}: a {self.name} writes down what is said; leave it out")
         for name, value in GenerationConfig(**options).options.items():
@@ -43,58 +43,58 @@ class CTC(EncoderOnlyTask):
                 )
         return {}
 
-    def reader(self, options: dict[str, Any]) -> "CTCReader":
-        """What reads the answer to a request."""
-        return self._reader
+    def output_processor(self, options: dict[str, Any]) -> "CTCProcessor":
+        """The processor of the best path, for all requests."""
+        return self._processor
 
 
-class CTCReader(TranscriptionReader):
-    """Reads the best path: repetitions are one token, blanks none.
+class CTCProcessor(OutputProcessor[Transcription]):
+    """Output processor of the best path: repetitions merge into one token, blanks go.
 
     Args:
         tokenizer: a `Wav2Vec2CTCTokenizer`; its padding token is the blank.
         hop: samples from one frame to the next.
-        rate: samples a second.
+        sampling_rate: samples a second.
     """
 
-    whole_words = False
-
-    def __init__(self, tokenizer: Any, hop: int, rate: int) -> None:
+    def __init__(self, tokenizer: Any, hop: int, sampling_rate: int) -> None:
         self._tokenizer = tokenizer
         self._hop = hop
-        self._rate = rate
+        self._sampling_rate = sampling_rate
 
-    def text(self, token_ids: tuple[int, ...]) -> str:
-        """The text of tokens without repetitions and blanks."""
-        return str(self._tokenizer.decode(list(token_ids), group_tokens=False))
-
-    def result(self, outcome: RequestOutput, source: Any) -> Transcription:
-        """The transcription of an outcome without an error; empty where it was cancelled."""
-        if outcome.answer is None:
-            return Transcription("", (), outcome.finish_reason, outcome.duration, source=source)
-        path = outcome.answer["token_ids"].tolist()
-        log_probabilities = outcome.answer["log_probabilities"].tolist()
-        # Special tokens are not skipped, or a letter would merge with its like beyond a blank.
-        read = self._tokenizer.decode(path, output_char_offsets=True, output_word_offsets=True)
+    def process(
+        self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any
+    ) -> Transcription:
+        """The transcription of a request; without text where it failed or was cancelled."""
+        if output.predictions is None:
+            return Transcription("", (), output.finish_reason, duration, error=output.error, source=source)
+        path = output.predictions["token_ids"].tolist()
+        log_probabilities = output.predictions["log_probabilities"].tolist()
+        # With special tokens, or a letter would merge with an equal one beyond a blank.
+        decoded = self._tokenizer.decode(path, output_char_offsets=True, output_word_offsets=True)
         return Transcription(
-            text=read.text,
+            text=decoded.text,
             token_ids=tuple(token for token, _ in groupby(path) if token != self._tokenizer.pad_token_id),
-            finish_reason=outcome.finish_reason,
-            duration=outcome.duration,
+            finish_reason=output.finish_reason,
+            duration=duration,
             score=math.fsum(log_probabilities) / len(log_probabilities),
-            words=self._spans(read.word_offsets, "word"),
-            characters=self._spans(read.char_offsets, "char"),
+            words=self._spans(decoded.word_offsets, "word"),
+            characters=self._spans(decoded.char_offsets, "char"),
             source=source,
         )
 
-    def _spans(self, offsets: list[dict[str, Any]], kind: str) -> tuple[Span, ...]:
-        """Offsets in frames as spans in seconds, spelled as in the text."""
+    def to_text(self, result: Transcription) -> str:
+        """The text of the transcription."""
+        return result.text
+
+    def _spans(self, offsets: list[dict[str, Any]], unit: str) -> tuple[Span, ...]:
+        """Spans in seconds of offsets in frames, in the case of the text."""
         lower = self._tokenizer.do_lower_case
         return tuple(
             Span(
-                one[kind].lower() if lower else one[kind],
-                one["start_offset"] * self._hop / self._rate,
-                one["end_offset"] * self._hop / self._rate,
+                offset[unit].lower() if lower else offset[unit],
+                offset["start_offset"] * self._hop / self._sampling_rate,
+                offset["end_offset"] * self._hop / self._sampling_rate,
             )
-            for one in offsets
+            for offset in offsets
         )

@@ -1,21 +1,21 @@
-"""What an engine is given, recordings or texts, made into what its model reads."""
+"""Inputs of a model, made from recordings or texts."""
 
 import os
-from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio.limits import longest_seconds, longest_text
+from ..audio.limits import max_recording_seconds, max_text_tokens
 from ..audio.reader import AudioError, as_samples, load_audio
+from ..config import EngineConfig
 
-EXCERPT = 40  # characters of a text in a message about it
+_MAX_EXCERPT = 40  # characters of a text in a message
 
 
 class TextError(ValueError):
-    """A text that cannot be used. The message shows how it begins, says what is wrong and what to do."""
+    """A text that cannot be used. The message shows its beginning, the problem and the remedy."""
 
 
 class Recordings:
@@ -23,20 +23,20 @@ class Recordings:
 
     Args:
         model: with `encoder_length`.
-        feature_extractor: its front end.
+        feature_extractor: the checkpoint's.
+        config: with the longest recording.
     """
 
-    def __init__(self, model: Any, feature_extractor: Any) -> None:
+    def __init__(self, model: Any, feature_extractor: Any, config: EngineConfig) -> None:
         self.front_end = feature_extractor
         self.sampling_rate: int = feature_extractor.sampling_rate  # Hz
-        self.max_seconds = longest_seconds(model, feature_extractor)
+        self.max_seconds = max_recording_seconds(model, feature_extractor, config)
         self._model = model
 
-    def taken(self, source: Any) -> Any:
-        """What is kept of a source until it is read, in the caller's thread.
+    def snapshot(self, source: Any) -> Any:
+        """The source as it is now, for a reading thread: a path, a copy of an array, or its AudioError.
 
-        Of an array a copy, because callers fill the same buffer again; its errors belong to the handle like a
-        file's.
+        A copy, because callers fill the same buffer again. An error is for the handle, as that of a file.
         """
         if isinstance(source, str | os.PathLike):
             return source
@@ -45,19 +45,19 @@ class Recordings:
         except AudioError as error:
             return error
 
-    def read(self, taken: Any, sampling_rate: int | None, options: dict[str, Any]) -> tuple[Tensor, float]:
-        """In a reading thread: the samples, float32 [samples], and how many seconds they are.
+    def read(self, source: Any, sampling_rate: int | None, options: dict[str, Any]) -> tuple[Tensor, float]:
+        """Waveform of a snapshot, float32 [samples], and its duration in seconds.
 
         Raises:
             AudioError: a recording that cannot be used.
         """
-        if isinstance(taken, AudioError):
-            raise taken
+        if isinstance(source, AudioError):
+            raise source
         samples = load_audio(
-            taken, self.sampling_rate, source_rate=sampling_rate, max_seconds=self.max_seconds
+            source, self.sampling_rate, source_rate=sampling_rate, max_seconds=self.max_seconds
         )
         duration = len(samples) / self.sampling_rate
-        name = os.fspath(taken) if isinstance(taken, str | os.PathLike) else f"array {taken.shape}"
+        name = os.fspath(source) if isinstance(source, str | os.PathLike) else f"array {source.shape}"
         frames = self.front_end.frame_count(len(samples))
         if frames < 1:
             raise AudioError(
@@ -71,11 +71,11 @@ class Recordings:
 
 
 class Texts:
-    """Texts for a model: strings and pairs of them in, tokens out.
+    """Texts for a model: strings and pairs of strings in, token ids out.
 
     Args:
-        model: with `encoder_length`.
-        tokenizer: its own.
+        model: with `encoder_length` and `has_token_types`.
+        tokenizer: the checkpoint's.
     """
 
     front_end = None
@@ -85,59 +85,65 @@ class Texts:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self.max_tokens = longest_text(model)
-        # Tokenizers may give types that the model has no use for.
-        self._takes_types = getattr(model, "has_token_types", True) and (
-            "token_type_ids" in signature(model.forward).parameters
-        )
+        self.max_tokens = max_text_tokens(model)
 
-    def taken(self, source: Any) -> Any:
-        """What is kept of a source until it is read: itself, or of a list a copy."""
+    def snapshot(self, source: Any) -> Any:
+        """The source as it is now, for a reading thread: of a list a copy."""
         return tuple(source) if isinstance(source, list) else source
 
-    def read(self, taken: Any, sampling_rate: int | None, options: dict[str, Any]) -> tuple[Tensor, float]:
-        """In a reading thread: the tokens, int64 [tokens, 1], or with token types [tokens, 2], and 0 seconds.
+    def read(self, source: Any, sampling_rate: int | None, options: dict[str, Any]) -> tuple[Tensor, float]:
+        """Token ids of a snapshot, int64 [tokens, 1], or with token types [tokens, 2], and 0 seconds.
 
         Raises:
-            TextError: no text, or one longer than the model's positions that is not to be cut.
+            TextError: a source that is no text, or one longer than the model's positions without `truncate`.
         """
-        if isinstance(taken, str):
-            text, pair = taken, None
-        elif isinstance(taken, tuple) and len(taken) == 2 and all(isinstance(part, str) for part in taken):
-            text, pair = taken
+        if isinstance(source, str):
+            text, pair = source, None
+        elif isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, str) for part in source):
+            text, pair = source
         else:
-            what = f"{type(taken).__name__} {taken!r:.{EXCERPT}}"
-            raise TextError(f"a text is a str, or a pair (str, str); got {what}")
-        cut: dict[str, Any] = {"truncation": False}
-        if options.get("truncate"):
-            known = [most for most in (self.max_tokens, self._tokenizer.model_max_length) if most is not None]
-            cut = {"truncation": True, "max_length": min(known)} if min(known) < 10**20 else cut
-        shown = repr(text if len(text) <= EXCERPT else text[: EXCERPT - 3] + "...")
+            given = f"{type(source).__name__} {source!r:.{_MAX_EXCERPT}}"
+            raise TextError(f"a text is a str, or a pair (str, str); got {given}")
+        excerpt = repr(text if len(text) <= _MAX_EXCERPT else text[: _MAX_EXCERPT - 3] + "...")
         try:
             f"{text}{pair}".encode()
         except UnicodeEncodeError as error:
-            raise TextError(f"{shown}: is not Unicode ({error.reason}); read it with its encoding") from None
-        encoded = self._tokenizer(text, pair, **cut)
-        columns = [encoded["input_ids"]]
-        if self._takes_types and "token_type_ids" in encoded:
-            columns.append(encoded["token_type_ids"])
-            kinds = getattr(self._model.config, "type_vocab_size", None)  # the others take any number
-            if kinds is not None and max(columns[1], default=0) >= kinds:  # which would stop a GPU for good
-                raise TextError(
-                    f"{shown}: token types go to {max(columns[1])}, and the model knows types 0 to "
-                    f"{kinds - 1}; give one text, not a pair, or the tokenizer that belongs to the model"
-                )
-        count = len(columns[0])
-        if not count:
-            raise TextError(f"{shown}: comes to no tokens; leave it out")
-        if max(columns[0]) >= self._model.config.vocab_size:  # which would stop a GPU for good
             raise TextError(
-                f"{shown}: token {max(columns[0])} is beyond the model's {self._model.config.vocab_size}; "
+                f"{excerpt}: is not Unicode ({error.reason}); read it with its encoding"
+            ) from None
+        encoded = self._tokenizer(text, pair, **self._truncation(options))
+        columns = [encoded["input_ids"]]
+        # Tokenizers may return types that the model has no use for.
+        if self._model.has_token_types and "token_type_ids" in encoded:
+            columns.append(encoded["token_type_ids"])
+        self._check_tokens(columns, excerpt)
+        return torch.from_numpy(np.array(columns, dtype=np.int64).T.copy()), 0.0
+
+    def _truncation(self, options: dict[str, Any]) -> dict[str, Any]:
+        limits = [limit for limit in (self.max_tokens, self._tokenizer.model_max_length) if limit is not None]
+        # Tokenizers without a limit have 10^30, as transformers' do.
+        if options.get("truncate") and min(limits) < 10**20:
+            return {"truncation": True, "max_length": min(limits)}
+        return {"truncation": False}
+
+    def _check_tokens(self, columns: list[list[int]], excerpt: str) -> None:
+        """Refuse tokens that the model has no embedding for: on a GPU they would end the process."""
+        token_ids, *types = columns
+        known_types = getattr(self._model.config, "type_vocab_size", None)  # None: any number
+        if types and known_types is not None and max(types[0], default=0) >= known_types:
+            raise TextError(
+                f"{excerpt}: token types go to {max(types[0])}, and the model knows types 0 to "
+                f"{known_types - 1}; give one text, not a pair, or the tokenizer that belongs to the model"
+            )
+        if not token_ids:
+            raise TextError(f"{excerpt}: comes to no tokens; leave it out")
+        if max(token_ids) >= self._model.config.vocab_size:
+            raise TextError(
+                f"{excerpt}: token {max(token_ids)} is beyond the model's {self._model.config.vocab_size}; "
                 "give the tokenizer that belongs to it"
             )
-        if self.max_tokens is not None and count > self.max_tokens:
+        if self.max_tokens is not None and len(token_ids) > self.max_tokens:
             raise TextError(
-                f"{shown}: {count} tokens, and the model has positions for {self.max_tokens}; shorten it, or "
-                "have it cut: truncate=True, --truncate"
+                f"{excerpt}: {len(token_ids)} tokens, and the model has positions for {self.max_tokens}; "
+                "shorten it, or have it cut: truncate=True, --truncate"
             )
-        return torch.from_numpy(np.array(columns, dtype=np.int64).T.copy()), 0.0

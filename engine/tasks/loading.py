@@ -1,4 +1,4 @@
-"""Which model an engine is asked for: its class, its processor, and what drives it."""
+"""Loading of an engine's model and processor, and the task that serves them."""
 
 import os
 from typing import Any
@@ -15,34 +15,36 @@ from ...models.auto import (
     AutoTokenizer,
 )
 from ...models.checkpoints.files import Checkpoint, open_checkpoint, read_json
-from ...models.registry import FAMILIES, Family, family_of_fields
+from ...models.registry import FAMILIES, family_of_fields
+from ...scheduler.model_protocol import Task
 from ..builtin_models import DIGITS
-from ..config import Settings
-from .classification import Classifier
-from .ctc import CTC
-from .generation import Generation
+from ..config import EngineConfig
+from .base import EngineTask
+from .classification import ClassificationTask
+from .ctc import CTCTask
+from .generation import GenerationTask
 from .inputs import Recordings, Texts
 
-# The kinds of model that an engine runs, as `Family` names them: how it is loaded, and what goes with it.
-_AUTO: dict[str, tuple[Any, Any]] = {
-    "speech_seq2seq": (AutoModelForSpeechSeq2Seq, AutoProcessor),
-    "ctc": (AutoModelForCTC, AutoProcessor),
-    "audio_classification": (AutoModelForAudioClassification, AutoFeatureExtractor),
-    "sequence_classification": (AutoModelForSequenceClassification, AutoTokenizer),
+# For each task the classes that load a checkpoint's model and its processor.
+_AUTO: dict[Task, tuple[Any, Any]] = {
+    Task.GENERATION: (AutoModelForSpeechSeq2Seq, AutoProcessor),
+    Task.CTC: (AutoModelForCTC, AutoProcessor),
+    Task.AUDIO_CLASSIFICATION: (AutoModelForAudioClassification, AutoFeatureExtractor),
+    Task.SEQUENCE_CLASSIFICATION: (AutoModelForSequenceClassification, AutoTokenizer),
 }
 
 
 def load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any]:
-    """A model, ready to run, and its processor; arguments and errors as of `Engine`."""
+    """A model in evaluation mode and its processor; arguments and errors as of `Engine`."""
     if model is None or isinstance(model, str | os.PathLike):
         name = DIGITS.folder if model is None else model
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         checkpoint, _ = open_checkpoint(name)
-        auto, auto_processor = _AUTO[_kind_of(checkpoint)]
+        auto, auto_processor = _AUTO[_task_of(checkpoint)]
         loaded = auto.from_pretrained(checkpoint, device=device, dtype=dtype or torch.float32)
         return loaded, processor or auto_processor.from_pretrained(checkpoint)
-    if not hasattr(model, "generation_loop") and not hasattr(model, "predict"):
+    if getattr(model, "task", None) not in _AUTO:
         raise ValueError(
             f"model is a {type(model).__name__}; give a checkpoint's name or folder, or a loaded model"
         )
@@ -55,51 +57,57 @@ def load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any]
     return model.eval(), processor
 
 
-def make_task(model: Any, processor: Any, settings: Settings) -> Generation | CTC | Classifier:
-    """A loaded model, with its inputs and its loop.
+def make_task(model: Any, processor: Any, config: EngineConfig) -> EngineTask:
+    """The task of a loaded model, with its inputs and its loop.
 
     Raises:
-        ValueError: a processor that does not go with the model, or settings of a cache that is not there.
+        ValueError: a processor that does not go with the model, or a size for a cache that it does not have.
     """
-    classifies = type(model).__name__.endswith("ForSequenceClassification")
-    if classifies and model.main_input_name == "input_ids":
-        if not hasattr(processor, "model_max_length"):
+    config.validate_for(model)
+    if model.task is Task.SEQUENCE_CLASSIFICATION:
+        if not hasattr(processor, "model_max_length"):  # transformers' tokenizers will do too
             raise _wrong_processor(model, processor, "texts", "tokenizer")
-        return Classifier(model, Texts(model, processor), settings)
-    # A classifier of recordings has no tokenizer, so that its feature extractor comes alone.
+        return ClassificationTask(model, Texts(model, processor), config)
+    # A classifier of recordings has no tokenizer, so its feature extractor comes alone.
+    classifies = model.task is Task.AUDIO_CLASSIFICATION
     feature_extractor = getattr(processor, "feature_extractor", processor)
     if not hasattr(feature_extractor, "frame_count") or not (classifies or hasattr(processor, "tokenizer")):
         wanted = "feature extractor" if classifies else "processor"
         raise _wrong_processor(model, processor, "recordings", wanted)
-    inputs = Recordings(model, feature_extractor)
+    inputs = Recordings(model, feature_extractor, config)
     if classifies:
-        return Classifier(model, inputs, settings)
-    kind = CTC if hasattr(model, "predict") else Generation
-    return kind(model, inputs, processor.tokenizer, settings)
+        return ClassificationTask(model, inputs, config)
+    if model.task is Task.CTC:
+        return CTCTask(model, inputs, processor.tokenizer, config)
+    return GenerationTask(model, inputs, processor.tokenizer, config)
 
 
-def _kind_of(checkpoint: Checkpoint) -> str:
-    """What kind of model a checkpoint is: by what its configuration says it was saved as, else by its family.
+def _task_of(checkpoint: Checkpoint) -> Task:
+    """The task of a checkpoint: by the head of the class that it was saved from, else by its family.
 
     Raises:
-        ValueError: a family that is not here, or an encoder that says nothing.
+        ValueError: a family that has no task, or an encoder without a head.
     """
     config = read_json(checkpoint.require("config.json"))
-    saved_as = [str(name) for name in config.get("architectures") or []]
-    families = [family for family in FAMILIES if any(getattr(family, kind) for kind in _AUTO)]
+    families = [family for family in FAMILIES if any(getattr(family, task) for task in Task)]
     family = family_of_fields(config, checkpoint.name, checkpoint.own_name, families)
-    if any(name.endswith("ForCTC") for name in saved_as):
-        return "ctc"
-    if any(name.endswith("ForSequenceClassification") for name in saved_as):
-        return "audio_classification" if family.audio_classification else "sequence_classification"
-    if family.speech_seq2seq:
-        return "speech_seq2seq"
-    if saved_as:
+    tasks = [task for task in Task if getattr(family, task)]
+    saved_as = [str(name) for name in config.get("architectures") or []]
+    heads = {_head(name) for name in saved_as}
+    for task in tasks:
+        if _head(family.class_name(task)) in heads:
+            return task
+    if saved_as and Task.GENERATION not in tasks:
         raise ValueError(
             f"{checkpoint} is a {saved_as[0]}, which has no head to say anything with; give a "
-            f"checkpoint that was trained with one, such as a {_headed(family)}"
+            f"checkpoint that was trained with one, such as a For{_head(family.class_name(tasks[0]))}"
         )
-    return "ctc" if family.ctc else "sequence_classification"
+    return tasks[0]
+
+
+def _head(class_name: str) -> str:
+    """The head in the name of a class, which transformers puts after "For": CTC of HubertForCTC."""
+    return class_name.rpartition("For")[2]
 
 
 def _wrong_processor(model: Any, processor: Any, reads: str, wanted: str) -> ValueError:
@@ -107,7 +115,3 @@ def _wrong_processor(model: Any, processor: Any, reads: str, wanted: str) -> Val
         f"processor is a {type(processor).__name__}, and a {type(model).__name__} reads {reads}; give the "
         f"{wanted} of its checkpoint"
     )
-
-
-def _headed(family: Family) -> str:
-    return "ForCTC" if family.ctc else "ForSequenceClassification"

@@ -1,21 +1,32 @@
-"""Attention whose scores have a learned bias for how far apart two tokens are: T5's (arXiv 1910.10683)."""
+"""Attention with a learned bias by the distance of query and key: T5's (arXiv 1910.10683)."""
 
 import math
-from collections.abc import Callable
-from functools import cache
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
-from ..runtime.launch import kernel, ready
-from ..runtime.packing import aligned, check_cu_seqlens, spans
-from ..runtime.weight_cache import kept
+from ..runtime.launch import kernel
+from ..runtime.optional_triton import tl
+from ..runtime.packing import aligned, spans
+from ..runtime.weight_cache import cached
+from .checks import check_packed
 from .distance_buckets import Buckets
-from .flash import declare_heads, query_blocks, weighted_values
+from .flash import weighted_values
+from .tiles import (
+    LOG2_E,
+    declare_heads,
+    first_element,
+    launch_heads,
+    load_keys,
+    read_block,
+    softmax_begin,
+    softmax_step,
+    softmax_store,
+    tile_mask,
+    tile_offsets,
+)
 
 
 def biased_attention(
@@ -31,20 +42,19 @@ def biased_attention(
     scale: float = 1.0,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`softmax(query @ key.T * scale + bias) @ value`, each sequence on its own, in float32 inside.
+    """`softmax(query @ key.T * scale + bias) @ value` of each sequence, accumulated in float32.
 
-    The bias of a query and a key is the table's row for the bucket of their distance, a number a head. Both
-    ends are aligned: a sequence's last query has the place of its last key. A query that sees no key gets
-    zeros.
+    The bias of a query and a key is the table's row for the bucket of their distance, a number a head. A
+    sequence's last query has the position of its last key. A query that sees no key gets zeros.
 
     Args:
         query: [query tokens, heads, head_dim], packed. On a GPU head_dim is at most 128.
         key, value: [key tokens, heads, head_dim], packed.
-        cu_query, cu_key: int32 [n + 1] each; the same n sequences. Not to be changed in place, as for
+        cu_query, cu_key: int32 [n + 1] each, of the same n sequences; never changed in place, as for
             `flash_attention`.
-        bias_table: [buckets, heads]. What is derived from it for a launch is kept, see `derived.kept`.
-        buckets: how distances find their rows in the table.
-        causal: a query sees the keys up to its own place.
+        bias_table: [buckets, heads]. Its biases by distance are cached.
+        buckets: the table's rows by distance.
+        causal: a query sees the keys up to its own position.
         scale: multiplies the products; T5 leaves them as they are.
         dropout: of the attention weights, for training.
 
@@ -54,16 +64,7 @@ def biased_attention(
     Raises:
         ValueError: shapes or offsets that do not fit.
     """
-    check_cu_seqlens(cu_query, query.shape[0], "cu_query")
-    check_cu_seqlens(cu_key, key.shape[0], "cu_key")
-    if cu_query.numel() != cu_key.numel():
-        raise ValueError(
-            f"queries of {cu_query.numel() - 1} sequences, but keys of {cu_key.numel() - 1}; give one of each"
-        )
-    if query.dim() != 3 or key.shape != value.shape or query.shape[1:] != key.shape[1:]:
-        raise ValueError(
-            f"heads do not fit: query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"
-        )
+    check_packed(query, key, value, cu_query, cu_key)
     if list(bias_table.shape) != [buckets.count, query.shape[1]]:
         raise ValueError(
             f"bias_table must be {[buckets.count, query.shape[1]]}, a number a bucket and head, "
@@ -93,15 +94,15 @@ def biased_weights(
     scale: float = 1.0,
     dropout: float = 0.0,
 ) -> list[Tensor]:
-    """The attention weights of each sequence, [heads, queries, keys] in float32 at least: half of the
-    specification."""
+    """Attention weights of each sequence, [heads, queries, keys], float32 or wider: half of the
+    specification, with `weighted_values`."""
     wide = torch.promote_types(query.dtype, torch.float32)
     rows, limit = buckets.rows(query.device), buckets.farthest
     weights = []
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
         one, other = aligned(query[q0:q1]).to(wide), aligned(key[k0:k1]).to(wide)
-        place = torch.arange(q1 - q0, device=query.device) + (k1 - k0) - (q1 - q0)
-        distance = place[:, None] - torch.arange(k1 - k0, device=query.device)
+        position = torch.arange(q1 - q0, device=query.device) + (k1 - k0) - (q1 - q0)
+        distance = position[:, None] - torch.arange(k1 - k0, device=query.device)
         bias = bias_table[rows[distance.clamp(-limit, limit) + limit]].permute(2, 0, 1).to(wide)
         scores = torch.einsum("qhd,khd->hqk", one, other) * scale + bias
         if causal:
@@ -127,18 +128,9 @@ def biased_attention_reference(
     scale: float = 1.0,
     dropout: float = 0.0,
 ) -> Tensor:
-    """The specification, in plain torch: one sequence after the other."""
-    weights = biased_weights(
-        query,
-        key,
-        cu_query,
-        cu_key,
-        bias_table,
-        buckets,
-        causal=causal,
-        scale=scale,
-        dropout=dropout,
-    )
+    """The specification in plain torch, one sequence after the other."""
+    given = query, key, cu_query, cu_key, bias_table
+    weights = biased_weights(*given, buckets, causal=causal, scale=scale, dropout=dropout)
     return weighted_values(weights, value, cu_key)
 
 
@@ -154,17 +146,17 @@ def biased_attention_cpu(
     causal: bool = False,
     scale: float = 1.0,
 ) -> Tensor:
-    """One sequence after the other: the order of its sums then depends on its own length alone."""
+    """torch's fused attention of each sequence: the order of sums depends on its own length alone."""
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    by_distance = kept(bias_table, _maker(buckets, 1.0))
+    by_distance = cached(_by_distance, bias_table, buckets=buckets, factor=1.0)
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
         blind = max(q1 - q0 - (k1 - k0), 0) if causal else q1 - q0 if k0 == k1 else 0
         out[q0 : q0 + blind] = 0
         q0 += blind
         if q0 == q1:
             continue
-        # With the last query first, a row of biases is the one before it moved by a place: all of them are
-        # views of one line, of a bias a distance, and no [queries, keys] tensor is made.
+        # With the last query first, a query's biases are those of the one before it, moved by one: all are
+        # views of one line of biases by distance, and no [queries, keys] tensor is made.
         mixed = F.scaled_dot_product_attention(
             query[q0:q1].flip(0).transpose(0, 1)[None],
             aligned(key[k0:k1]).transpose(0, 1)[None],
@@ -177,7 +169,7 @@ def biased_attention_cpu(
 
 
 def _line(by_distance: Tensor, queries: int, keys: int, causal: bool) -> Tensor:
-    """The biases of a sequence, from its last query and first key to its first query and last key:
+    """Biases of a sequence from its last query and first key to its first query and last key:
     [heads, queries + keys - 1]."""
     limit = by_distance.shape[1] // 2
     distance = keys - 1 - torch.arange(queries + keys - 1)
@@ -187,16 +179,10 @@ def _line(by_distance: Tensor, queries: int, keys: int, causal: bool) -> Tensor:
     return line
 
 
-@cache
-def _maker(buckets: Buckets, factor: float) -> Callable[[Tensor], Tensor]:
-    """What makes of a table [buckets, heads] the biases by distance, [heads, 2 * farthest + 1] in float32 at
-    least, times a factor. The same function every time, which `kept` goes by."""
-
-    def make(table: Tensor) -> Tensor:
-        wide = table.detach().to(torch.promote_types(table.dtype, torch.float32)) * factor
-        return wide[buckets.rows(table.device)].t().contiguous()
-
-    return make
+def _by_distance(table: Tensor, *, buckets: Buckets, factor: float) -> Tensor:
+    """Biases by distance, times a factor, of a table [buckets, heads]: [heads, 2 * farthest + 1]."""
+    wide = table.detach().to(torch.promote_types(table.dtype, torch.float32)) * factor
+    return wide[buckets.rows(table.device)].t().contiguous()
 
 
 def biased_attention_triton(
@@ -211,35 +197,10 @@ def biased_attention_triton(
     causal: bool = False,
     scale: float = 1.0,
 ) -> Tensor:
-    """One program for a block of queries and a head, as in `flash_attention_triton`."""
-    tokens, heads, head_dim = query.shape
-    if head_dim > _WIDEST:
-        raise ValueError(f"attention on a GPU takes heads of at most {_WIDEST}, got {head_dim}")
-    out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    if not out.numel():
-        return out
-    case = biased_attention_kernel.case(
-        query.device,
-        max(16, triton.next_power_of_2(head_dim)),
-        query.dtype,
-        "aligned" if head_dim % 16 == 0 else "any",
-    )
-    blocks = query_blocks(cu_query, cu_key, tokens, case.constant("BLOCK_M"))
-    case.launch(
-        (blocks.shape[0] * heads,),
-        ready(query),
-        ready(key),
-        ready(value),
-        ready(kept(bias_table, _maker(buckets, math.log2(math.e)))),
-        blocks,
-        out,
-        heads,
-        head_dim,
-        buckets.farthest,
-        int(causal),
-        scale * math.log2(math.e),
-    )
-    return out
+    """One launch, see `launch_heads`."""
+    bias = cached(_by_distance, bias_table, buckets=buckets, factor=LOG2_E)
+    numbers = buckets.farthest, int(causal), scale * LOG2_E
+    return launch_heads(biased_attention_kernel, query, cu_query, cu_key, (key, value, bias), *numbers)
 
 
 @kernel(sizes=("head_dim",))
@@ -248,11 +209,11 @@ def biased_attention_kernel(
     key_ptr,  # [key tokens, heads, head_dim]
     value_ptr,  # [key tokens, heads, head_dim]
     bias_ptr,  # float32 [heads, 2 * limit + 1], by distance, times log2(e)
-    blocks_ptr,  # int32 [blocks, 4], see `flash_attention.query_blocks`
+    blocks_ptr,  # int32 [blocks, 4], of `query_blocks`
     out_ptr,  # [query tokens, heads, head_dim]
     heads: tl.int32,
     head_dim: tl.int32,
-    limit: tl.int32,  # the distance from which on all biases of a side are one
+    limit: tl.int32,  # the distance from which on biases are equal, in either direction
     causal: tl.int32,  # 0 or 1
     scale: tl.float32,  # times log2(e): powers of 2 are what the hardware has
     PRECISION: tl.constexpr,
@@ -260,38 +221,28 @@ def biased_attention_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    block = blocks_ptr + tl.program_id(0) // heads * 4
-    head = tl.program_id(0) % heads
-    first, query_end = tl.load(block), tl.load(block + 1)
-    key_begin, keys = tl.load(block + 2), tl.load(block + 3) - tl.load(block + 2)
+    head, first, query_end, key_begin, keys = read_block(blocks_ptr, heads)
     if first >= query_end:
         return
 
     m = tl.arange(0, BLOCK_M)
     n = tl.arange(0, BLOCK_N)
-    d = tl.arange(0, BLOCK_D)
-    stride = heads * head_dim
-    far = stride.to(tl.int64)
-    places = m[:, None] * stride + d[None, :]
-    there = (first + m < query_end)[:, None] & (d < head_dim)[None, :]
-    query_rows = (first.to(tl.int64) * heads + head) * head_dim
-    key_rows = (key_begin.to(tl.int64) * heads + head) * head_dim
-    query = tl.load(query_ptr + query_rows + places, mask=there, other=0.0)
+    offsets = tile_offsets(BLOCK_M, BLOCK_D, heads, head_dim)
+    mask = tile_mask(first, query_end, head_dim, BLOCK_M, BLOCK_D)
+    row = first_element(first, head, heads, head_dim)
+    begin = first_element(key_begin, head, heads, head_dim)
+    query = tl.load(query_ptr + row + offsets, mask=mask, other=0.0)
 
     # Keys are counted from the sequence's first, and the block's first query stands at `diagonal`.
     diagonal = first - query_end + keys
     lag = m[:, None] - n[None, :]
     middle = bias_ptr + head * (2 * limit + 1) + limit
-    nearest = (causal - 1) * 1073741824  # the least distance that is seen: 0, or less than there is
+    nearest = (causal - 1) * 1073741824  # the least visible distance: 0, or less than there is
     stop_at = keys - causal * tl.maximum(query_end - first - BLOCK_M, 0)
 
-    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_M,), tl.float32)
-    mixed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    highest, total, mixed = softmax_begin(BLOCK_M, BLOCK_D)
     for start in range(0, stop_at, BLOCK_N):
-        rows = key_rows + start * far
-        inside = (start + n < keys)[:, None] & (d < head_dim)[None, :]
-        key = tl.load(key_ptr + rows + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        key = load_keys(key_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
         step = diagonal - start
         # The tile's distances go from step - (BLOCK_N - 1) to step + BLOCK_M - 1; their biases are read from
@@ -303,22 +254,10 @@ def biased_attention_kernel(
         if start + BLOCK_N > keys - causal * (query_end - first - 1):
             seen = (start + n < keys)[None, :] & (lag + step >= nearest)
             scores = tl.where(seen, scores, float("-inf"))
-        raised = tl.maximum(highest, tl.max(scores, 1))
-        # Where nothing has been seen yet, -inf - -inf would be no number.
-        shift = tl.where(raised == float("-inf"), 0.0, raised)
-        weights = tl.exp2(scores - shift[:, None])
-        decay = tl.exp2(highest - shift)
-        total = total * decay + tl.sum(weights, 1)
-        mixed = mixed * decay[:, None]
-        value = tl.load(value_ptr + rows + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        weights, highest, total, mixed = softmax_step(scores, 1.0, highest, total, mixed, True)
+        value = load_keys(value_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
         mixed = tl.dot(weights.to(value.dtype), value, mixed, input_precision=PRECISION)
-        highest = raised
-
-    mixed = mixed / tl.where(total == 0.0, 1.0, total)[:, None]
-    tl.store(out_ptr + query_rows + places, mixed.to(out_ptr.dtype.element_ty), mask=there)
-
-
-_WIDEST = 128  # of heads, as in flash_attention
+    softmax_store(out_ptr + row + offsets, mask, total, mixed, True)
 
 
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:

@@ -1,17 +1,29 @@
-"""Attention whose scores also depend on how far apart two tokens are (DeBERTa, arXiv 2006.03654): SEW-D's."""
-
-import math
+"""Attention with learned vectors by the distance of query and key (DeBERTa, arXiv 2006.03654): SEW-D's."""
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
-from ..runtime.launch import kernel, ready
-from ..runtime.packing import aligned, check_cu_seqlens, spans
-from .flash import declare_heads, query_blocks, weighted_values
+from ..runtime.launch import kernel
+from ..runtime.optional_triton import tl
+from ..runtime.packing import aligned, spans
+from .checks import check_self_attention
+from .diagonals import BLOCK, diagonal_products, heads_at_a_time, heads_first
+from .flash import weighted_values
+from .tiles import (
+    LOG2_E,
+    declare_heads,
+    first_element,
+    launch_heads,
+    load_keys,
+    read_block,
+    softmax_begin,
+    softmax_step,
+    softmax_store,
+    tile_mask,
+    tile_offsets,
+)
 
 
 def disentangled_attention(
@@ -26,20 +38,20 @@ def disentangled_attention(
     scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`softmax(scores * scale) @ value` within each sequence, in float32 inside.
+    """`softmax(scores * scale) @ value` of each sequence, accumulated in float32.
 
-    The score of a query at place i and a key at place j has up to three terms, `r` the row of the position
-    tables for `i - j`:
+    The score of a query at position i and a key at position j has up to three terms, `r` the row of the
+    position tables for `i - j`:
 
         query[i] . key[j] + query[i] . position_key[r] + position_query[r] . key[j]
 
     Args:
         query, key, value: [tokens, heads, head_dim], packed. On a GPU head_dim is at most 128.
-        cu_tokens: int32 [n + 1]. Not to be changed in place, as for `flash_attention`.
+        cu_tokens: int32 [n + 1], never changed in place, as for `flash_attention`.
         position_query: [positions, heads, head_dim], or None without the last term.
         position_key: [positions, heads, head_dim], or None without the one before it.
-        rows: int32 [2 * limit + 1], for each `i - j` from -limit to limit the row of the tables; what is
-            farther apart has the row of the limit. See `relative_positions.relative_rows`.
+        rows: int32 [2 * limit + 1], the tables' row for each `i - j` from -limit to limit, as
+            `relative_rows` makes them; greater distances have the row of the limit.
         scale: multiplies the scores.
         dropout: of the attention weights, for training.
 
@@ -49,12 +61,7 @@ def disentangled_attention(
     Raises:
         ValueError: shapes or offsets that do not fit, or (on the CPU) rows that the tables do not have.
     """
-    check_cu_seqlens(cu_tokens, query.shape[0], "cu_tokens")
-    if query.dim() != 3 or key.shape != query.shape or value.shape != query.shape:
-        raise ValueError(
-            "query, key and value must all be [tokens, heads, head_dim], "
-            f"got {list(query.shape)}, {list(key.shape)} and {list(value.shape)}"
-        )
+    check_self_attention(query, key, value, cu_tokens)
     _check_positions(query, position_query, position_key, rows)
     given = (query, key, value, cu_tokens, position_query, position_key, rows)
     if dropout:
@@ -100,15 +107,15 @@ def disentangled_weights(
     scale: float,
     dropout: float = 0.0,
 ) -> list[Tensor]:
-    """The attention weights of each sequence, [heads, queries, keys] in float32 at least: half of the
-    specification."""
+    """Attention weights of each sequence, [heads, queries, keys], float32 or wider: half of the
+    specification, with `weighted_values`."""
     wide = torch.promote_types(query.dtype, torch.float32)
     limit = rows.shape[0] // 2
     weights = []
     for start, end in spans(cu_tokens):
         one, other = aligned(query[start:end]).to(wide), aligned(key[start:end]).to(wide)
-        place = torch.arange(end - start, device=query.device)
-        near = rows[(place[:, None] - place).clamp(-limit, limit) + limit].long()
+        position = torch.arange(end - start, device=query.device)
+        near = rows[(position[:, None] - position).clamp(-limit, limit) + limit].long()
         near = near.expand(query.shape[1], -1, -1)
         scores = torch.einsum("qhd,khd->hqk", one, other)
         if position_key is not None:
@@ -131,7 +138,7 @@ def disentangled_attention_reference(
     scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
-    """The specification, in plain torch: one sequence after the other."""
+    """The specification in plain torch, one sequence after the other."""
     weights = disentangled_weights(
         query, key, cu_tokens, position_query, position_key, rows, scale=scale, dropout=dropout
     )
@@ -149,17 +156,17 @@ def disentangled_attention_cpu(
     *,
     scale: float,
 ) -> Tensor:
-    """One sequence after the other: the order of its sums then depends on its own length alone."""
+    """Products of each sequence on its own: the order of sums depends on its own length alone."""
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     tables = [
-        None if table is None else _by_heads(table) * scale if by_key else _by_heads(table)
+        None if table is None else heads_first(table) * scale if by_key else heads_first(table)
         for table, by_key in ((position_query, True), (position_key, False))
     ]
     for start, end in spans(cu_tokens):
         if start == end:
             continue
-        parts = [_by_heads(aligned(tensor[start:end])) for tensor in (query, key, value)]
-        together = max(1, _CELLS // (end - start) ** 2)
+        parts = [heads_first(aligned(tensor[start:end])) for tensor in (query, key, value)]
+        together = heads_at_a_time(end - start)
         for head in range(0, query.shape[1], together):
             some = slice(head, head + together)
             one, other, mixed = (part[some] for part in parts)
@@ -170,54 +177,27 @@ def disentangled_attention_cpu(
     return out
 
 
-_CELLS = 1 << 20  # scores at a time, of several heads where sequences are short: 4 MB
-_BLOCK = 128  # queries, or keys, whose products with the tables are made at a time
-
-
-def _by_heads(tensor: Tensor) -> Tensor:
-    """[tokens, heads, head_dim] to [heads, tokens, head_dim], contiguous, in float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).transpose(0, 1).contiguous()
-
-
 def _scores(
     query: Tensor, key: Tensor, position_query: Tensor | None, position_key: Tensor | None, rows: Tensor
 ) -> Tensor:
-    """All terms of one sequence, [heads, tokens, tokens]; query and position_query come with the scale."""
+    """Scores of one sequence, [heads, tokens, tokens]; query and position_query are scaled."""
     scores = torch.bmm(query, key.transpose(1, 2))
     tokens = query.shape[1]
-    for begin in range(0, tokens, _BLOCK):
-        end = min(begin + _BLOCK, tokens)
+    for begin in range(0, tokens, BLOCK):
+        end = min(begin + BLOCK, tokens)
         window = torch.arange(tokens + end - begin - 1)
         if position_key is not None:
-            scores[:, begin:end] += _skewed(query[:, begin:end], position_key, rows, end - 1 - window)
+            scores[:, begin:end] += _diagonals(query[:, begin:end], position_key, rows, end - 1 - window)
         if position_query is not None:
-            term = _skewed(key[:, begin:end], position_query, rows, window - (end - 1))
+            term = _diagonals(key[:, begin:end], position_query, rows, window - (end - 1))
             scores[:, :, begin:end] += term.transpose(1, 2)
     return scores
 
 
-def _skewed(content: Tensor, table: Tensor, rows: Tensor, distances: Tensor) -> Tensor:
-    """Products with the table's rows for `distances`, each row of them one place further than the last.
-
-    Distances from one token of a block to all others are neighbors, so that a product with the rows of all
-    distances of the block, read along its diagonals, needs no gathering.
-
-    Args:
-        content: [heads, block, head_dim].
-        table: [heads, positions, head_dim].
-        rows: as in `disentangled_attention`.
-        distances: [others + block - 1]; those of the last token of the block come first.
-
-    Returns:
-        [heads, block, others], a view.
-    """
+def _diagonals(content: Tensor, table: Tensor, rows: Tensor, distances: Tensor) -> Tensor:
     limit = rows.shape[0] // 2
     near = table[:, rows[distances.clamp(-limit, limit) + limit].long()]
-    products = torch.bmm(content, near.transpose(1, 2))
-    heads, block, width = products.shape
-    return products.as_strided(
-        (heads, block, width - block + 1), (block * width, width - 1, 1), storage_offset=block - 1
-    )
+    return diagonal_products(content, near)
 
 
 def disentangled_attention_triton(
@@ -231,39 +211,11 @@ def disentangled_attention_triton(
     *,
     scale: float,
 ) -> Tensor:
-    """One program for a block of queries and a head, as in `flash_attention_triton`."""
-    tokens, heads, head_dim = query.shape
-    if head_dim > _WIDEST:
-        raise ValueError(f"attention on a GPU takes heads of at most {_WIDEST}, got {head_dim}")
-    out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    if not out.numel():
-        return out
-    case = disentangled_attention_kernel.case(
-        query.device,
-        max(16, triton.next_power_of_2(head_dim)),
-        query.dtype,
-        "aligned" if head_dim % 16 == 0 else "any",
-    )
-    blocks = query_blocks(cu_tokens, cu_tokens, tokens, case.constant("BLOCK_M"))
-    query = ready(query)
-    case.launch(
-        (blocks.shape[0] * heads,),
-        query,
-        ready(key),
-        ready(value),
-        query if position_query is None else ready(position_query),
-        query if position_key is None else ready(position_key),
-        ready(rows),
-        blocks,
-        out,
-        heads,
-        head_dim,
-        rows.shape[0] // 2,
-        int(position_query is not None),
-        int(position_key is not None),
-        scale * math.log2(math.e),
-    )
-    return out
+    """One launch, see `launch_heads`."""
+    operands = key, value, position_query, position_key, rows
+    has_terms = int(position_query is not None), int(position_key is not None)
+    numbers = rows.shape[0] // 2, *has_terms, scale * LOG2_E
+    return launch_heads(disentangled_attention_kernel, query, cu_tokens, cu_tokens, operands, *numbers)
 
 
 @kernel(sizes=("head_dim",))
@@ -274,7 +226,7 @@ def disentangled_attention_kernel(
     position_query_ptr,  # [positions, heads, head_dim]
     position_key_ptr,  # [positions, heads, head_dim]
     rows_ptr,  # int32 [2 * limit + 1]
-    blocks_ptr,  # int32 [blocks, 4], see `flash_attention.query_blocks`
+    blocks_ptr,  # int32 [blocks, 4], of `query_blocks`
     out_ptr,  # [tokens, heads, head_dim]
     heads: tl.int32,
     head_dim: tl.int32,
@@ -288,68 +240,49 @@ def disentangled_attention_kernel(
     BLOCK_D: tl.constexpr,
     WINDOW: tl.constexpr,  # distances within a tile, BLOCK_M + BLOCK_N - 1, rounded up
 ):
-    block = blocks_ptr + tl.program_id(0) // heads * 4
-    head = tl.program_id(0) % heads
-    first, query_end = tl.load(block), tl.load(block + 1)
-    begin, keys = tl.load(block + 2), tl.load(block + 3) - tl.load(block + 2)
+    head, first, query_end, key_begin, keys = read_block(blocks_ptr, heads)
     if first >= query_end:
         return
 
     m = tl.arange(0, BLOCK_M)
     n = tl.arange(0, BLOCK_N)
     d = tl.arange(0, BLOCK_D)
-    stride = heads * head_dim
-    far = stride.to(tl.int64)
-    places = m[:, None] * stride + d[None, :]
-    there = (first + m < query_end)[:, None] & (d < head_dim)[None, :]
-    query_rows = (first.to(tl.int64) * heads + head) * head_dim
-    key_rows = (begin.to(tl.int64) * heads + head) * head_dim
-    query = tl.load(query_ptr + query_rows + places, mask=there, other=0.0)
+    offsets = tile_offsets(BLOCK_M, BLOCK_D, heads, head_dim)
+    mask = tile_mask(first, query_end, head_dim, BLOCK_M, BLOCK_D)
+    row = first_element(first, head, heads, head_dim)
+    begin = first_element(key_begin, head, heads, head_dim)
+    query = tl.load(query_ptr + row + offsets, mask=mask, other=0.0)
 
-    # The nearest distance of a tile is that of its first query to its last key. From there on a window holds
-    # all that occur in it, and query m and key n are `lag` further: the products with the window's rows
-    # are read along their diagonals, and stay in the multiprocessor.
-    nearest = first - begin - (BLOCK_N - 1) + tl.arange(0, WINDOW)
-    lag = m[:, None] - n[None, :] + (BLOCK_N - 1)
+    # Distances of a tile from that of its first query to its last key on, and each pair's index among them. A
+    # product with their rows, gathered by the index, is read along its diagonals and stays in the
+    # multiprocessor.
+    distances = first - key_begin - (BLOCK_N - 1) + tl.arange(0, WINDOW)
+    index = m[:, None] - n[None, :] + (BLOCK_N - 1)
     by_query = (d < head_dim * has_position_key)[None, :]
     by_key = (d < head_dim * has_position_query)[None, :]
 
-    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_M,), tl.float32)
-    mixed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    highest, total, mixed = softmax_begin(BLOCK_M, BLOCK_D)
     for start in range(0, keys, BLOCK_N):
-        row = tl.load(rows_ptr + (tl.minimum(tl.maximum(nearest - start, -limit), limit) + limit))
-        near = (row * heads + head)[:, None] * head_dim + d[None, :]
+        table_row = tl.load(rows_ptr + (tl.minimum(tl.maximum(distances - start, -limit), limit) + limit))
+        near = (table_row * heads + head)[:, None] * head_dim + d[None, :]
         position_key = tl.load(position_key_ptr + near, mask=by_query, other=0.0)
         products = tl.dot(query, tl.trans(position_key), input_precision=PRECISION)
-        scores = tl.gather(products, lag, 1)
-        shift = key_rows + start * far
-        inside = (start + n < keys)[:, None] & (d < head_dim)[None, :]
-        key = tl.load(key_ptr + shift + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        scores = tl.gather(products, index, 1)
+        key = load_keys(key_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
         position_query = tl.load(position_query_ptr + near, mask=by_key, other=0.0)
         products = tl.dot(position_query, tl.trans(key), input_precision=PRECISION)
-        scores += tl.gather(products, lag, 0)
+        scores += tl.gather(products, index, 0)
         scores += tl.dot(query, tl.trans(key), input_precision=PRECISION)
         scores = tl.where((start + n < keys)[None, :], scores * scale, float("-inf"))
-        raised = tl.maximum(highest, tl.max(scores, 1))
-        weights = tl.exp2(scores - raised[:, None])
-        decay = tl.exp2(highest - raised)
-        total = total * decay + tl.sum(weights, 1)
-        mixed = mixed * decay[:, None]
-        value = tl.load(value_ptr + shift + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        weights, highest, total, mixed = softmax_step(scores, 1.0, highest, total, mixed, False)
+        value = load_keys(value_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
         mixed = tl.dot(weights.to(value.dtype), value, mixed, input_precision=PRECISION)
-        highest = raised
-
-    mixed = mixed / total[:, None]
-    tl.store(out_ptr + query_rows + places, mixed.to(out_ptr.dtype.element_ty), mask=there)
-
-
-_WIDEST = 128  # of heads, as in flash_attention
+    softmax_store(out_ptr + row + offsets, mask, total, mixed, False)
 
 
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
-    """Queries and keys of a step, warps and stages. Two products of each query and key of a step with as many
-    rows again, and their diagonals, take the registers that larger blocks would need."""
+    """Queries and keys of a step, warps and stages. Products with twice as many rows of positions, and their
+    diagonals, take the registers that larger blocks would need."""
     if dtype == torch.float32:
         # One stage for the narrowest too: with two, Triton 3.6 needs a stack on sm_90.
         side, warps, stages = 16, 8 if width > 64 else 4, 2 if 16 < width <= 64 else 1

@@ -1,19 +1,29 @@
-"""Attention over packed sequences: teacher-forced decoders, encoders and encoder-only models."""
-
-import math
-from collections.abc import Callable
+"""Attention over packed sequences, of encoders, teacher-forced decoders and encoder-only models."""
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..runtime.dispatch import choose
-from ..runtime.launch import ARCHITECTURES, DTYPES, Kernel, kernel, precision, ready
-from ..runtime.packing import aligned, check_cu_seqlens, spans
+from ..runtime.launch import kernel
+from ..runtime.optional_triton import tl
+from ..runtime.packing import aligned, spans
+from .checks import check_packed, check_scale_and_window
 from .flash_cpu import LONG, attention_by_products, products_pay
+from .tiles import (
+    LOG2_E,
+    NO_WINDOW,
+    declare_heads,
+    first_element,
+    launch_heads,
+    load_keys,
+    read_block,
+    softmax_begin,
+    softmax_step,
+    softmax_store,
+    tile_mask,
+    tile_offsets,
+)
 
 
 def flash_attention(
@@ -29,19 +39,19 @@ def flash_attention(
     relative: object | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`softmax(query @ key.T * scale) @ value`, each sequence on its own, in float32 inside.
+    """`softmax(query @ key.T * scale) @ value` of each sequence, accumulated in float32.
 
     A query that sees no key (there are none, or with `causal` fewer keys than queries) gets zeros.
 
     Args:
         query: [query tokens, heads, head_dim], packed. On a GPU head_dim is at most 128.
         key, value: [key tokens, heads, head_dim], packed.
-        cu_query, cu_key: int32 [n + 1] each; the same n sequences. Not to be changed in place: what is
-            derived from them for a launch is kept as long as they live, for the layers that follow.
-        causal: a query sees the keys up to its own place, both ends aligned.
+        cu_query, cu_key: int32 [n + 1] each, of the same n sequences; never changed in place: a launch's
+            blocks are cached by them, for the layers that follow.
+        causal: a query sees the keys up to its own position; the last query has that of the last key.
         scale: multiplies the scores, positive; head_dim ** -0.5 by default (GPT-Neo and T5 use 1).
         window: with `causal`, a query sees only its last `window` keys (GPT-Neo's local layers).
-        relative: not here; the families that have relative terms have kernels of their own, see the error.
+        relative: refused; operations with relative terms are named in the error.
         dropout: of the attention weights, for training.
 
     Returns:
@@ -50,47 +60,26 @@ def flash_attention(
     Raises:
         ValueError: shapes or offsets that do not fit, a scale that is not positive, a window without
             `causal` or smaller than 1.
-        NotImplementedError: relative terms; the message names the kernels that have them.
+        NotImplementedError: relative terms.
     """
-    check_cu_seqlens(cu_query, query.shape[0], "cu_query")
-    check_cu_seqlens(cu_key, key.shape[0], "cu_key")
-    if cu_query.numel() != cu_key.numel():
-        raise ValueError(
-            f"queries of {cu_query.numel() - 1} sequences, but keys of {cu_key.numel() - 1}; give one of each"
-        )
-    if key.shape != value.shape or query.shape[1:] != key.shape[1:]:
-        raise ValueError(
-            f"heads do not fit: query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"
-        )
+    check_packed(query, key, value, cu_query, cu_key)
     if relative is not None:
         raise NotImplementedError(
-            "relative terms have kernels of their own: use biased_attention (T5), relative_attention (XLNet) "
-            "or disentangled_attention (SEW-D), each in the file of its name"
-        )
-    if window is not None and (not causal or window < 1):
-        raise ValueError(
-            f"window is the number of keys, at least 1, that a causal query sees; got {window} with "
-            f"causal={causal}; give causal=True with it, or no window to see all keys"
+            "flash_attention has no relative terms: use biased_attention (T5), relative_attention (XLNet) "
+            "or disentangled_attention (SEW-D) of tritone.kernels.attention"
         )
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if not scale > 0:
-        raise ValueError(f"scale must be positive, got {scale}; to turn the scores' sign, negate query")
+    check_scale_and_window(scale, window, causal)
+    given = query, key, value, cu_query, cu_key
     if dropout:
-        run = flash_attention_reference
-        return run(
-            query, key, value, cu_query, cu_key, causal=causal, scale=scale, window=window, dropout=dropout
-        )
+        return flash_attention_reference(*given, causal=causal, scale=scale, window=window, dropout=dropout)
     run = choose(
-        query,
-        key,
-        value,
-        cu_query,
-        cu_key,
+        *given,
         reference=flash_attention_reference,
         cpu=flash_attention_cpu,
         triton=flash_attention_triton,
     )
-    return run(query, key, value, cu_query, cu_key, causal=causal, scale=scale, window=window)
+    return run(*given, causal=causal, scale=scale, window=window)
 
 
 def attention_weights(
@@ -104,7 +93,7 @@ def attention_weights(
     window: int | None = None,
     dropout: float = 0.0,
 ) -> list[Tensor]:
-    """The attention weights of each sequence, [heads, queries, keys] float32: half of the specification."""
+    """Attention weights of each sequence, [heads, queries, keys] float32: first half of the specification."""
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     weights = []
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
@@ -122,7 +111,7 @@ def attention_weights(
 
 
 def weighted_values(weights: list[Tensor], value: Tensor, cu_key: Tensor) -> Tensor:
-    """The values of each sequence [key tokens, heads, head_dim], mixed by its weights: the other half.
+    """Values weighted by each sequence's attention weights: second half of the specification.
 
     Args:
         weights: [heads, queries, keys] of each sequence, as `attention_weights` gives them.
@@ -151,7 +140,7 @@ def flash_attention_reference(
     window: int | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """The specification, in plain torch: one sequence after the other."""
+    """The specification in plain torch, one sequence after the other."""
     weights = attention_weights(
         query, key, cu_query, cu_key, causal=causal, scale=scale, window=window, dropout=dropout
     )
@@ -169,7 +158,7 @@ def flash_attention_cpu(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """One sequence after the other: the order of its sums then depends on its own length alone."""
+    """torch's fused attention of each sequence: the order of sums depends on its own length alone."""
     out = torch.empty_like(query)
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
         if q0 == q1:
@@ -190,11 +179,11 @@ def flash_attention_cpu(
 
 
 def _visible(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    """Which keys a causal query sees: bool [queries, keys], the last query seeing up to the last key."""
-    places = torch.arange(queries, device=device)[:, None] + (keys - queries)
-    others = torch.arange(keys, device=device)[None]
-    seen = others <= places
-    return seen if window is None else seen & (others > places - window)
+    """Causal mask, bool [queries, keys]: keys that a query sees, the last query up to the last key."""
+    query = torch.arange(queries, device=device)[:, None] + (keys - queries)
+    key = torch.arange(keys, device=device)[None]
+    seen = key <= query
+    return seen if window is None else seen & (key > query - window)
 
 
 def flash_attention_triton(
@@ -208,83 +197,11 @@ def flash_attention_triton(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """One program for a block of queries and a head: FlashAttention-2's order (Dao, arXiv:2307.08691)."""
-    tokens, heads, head_dim = query.shape
-    if head_dim > _WIDEST:
-        raise ValueError(f"attention on a GPU takes heads of at most {_WIDEST}, got {head_dim}")
-    out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    if not out.numel():
-        return out
-    case = flash_attention_kernel.case(
-        query.device,
-        max(16, triton.next_power_of_2(head_dim)),
-        query.dtype,
-        "aligned" if head_dim % 16 == 0 else "any",
-    )
-    blocks = query_blocks(cu_query, cu_key, tokens, case.constant("BLOCK_M"))
-    scale = head_dim**-0.5 if scale is None else scale
-    case.launch(
-        (blocks.shape[0] * heads,),
-        ready(query),
-        ready(key),
-        ready(value),
-        blocks,
-        out,
-        heads,
-        head_dim,
-        int(causal),
-        _EVERYTHING if window is None else min(window, _EVERYTHING),
-        scale * math.log2(math.e),
-    )
-    return out
-
-
-# By cu_query, then by cu_key, then by block size. All layers of a model, and both attentions of a decoder's
-# layer, ask for the same few, and making one takes about 15 small launches.
-_made: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-
-
-def query_blocks(cu_query: Tensor, cu_key: Tensor, tokens: int, block: int) -> Tensor:
-    """Which queries each block of a launch takes, made on the device without waiting for it.
-
-    A table, because a program that looked for its sequence itself would begin with ten loads that wait for
-    one another among 1,024 sequences: as long as its work on 300 keys. Blocks of the most keys come first
-    and of each sequence the last, which sees the most when causal, so that a launch ends on its shortest.
-
-    Args:
-        cu_query, cu_key: int32 [n + 1], n at least 1.
-        tokens: the number of queries.
-        block: queries of a block.
-
-    Returns:
-        int32 [bound, 4]: first query, end of the sequence's queries, first and end of its keys. The bound
-        is what `tokens` queries of n sequences need at most; blocks that are not needed are all 0.
-    """
-    of_query = _made.setdefault(cu_query, WeakTensorKeyDictionary())
-    by_block = of_query.setdefault(cu_key, {})
-    if block not in by_block:
-        by_block[block] = _query_blocks(cu_query, cu_key, tokens, block)
-    return by_block[block]
-
-
-def _query_blocks(cu_query: Tensor, cu_key: Tensor, tokens: int, block: int) -> Tensor:
-    sequences = cu_query.numel() - 1
-    bound = (tokens + sequences * (block - 1)) // block
-    order = cu_key.diff().argsort(descending=True, stable=True)
-    counts = (cu_query.diff()[order] + block - 1) // block
-    ends = counts.cumsum(0)
-    number = torch.arange(bound, device=ends.device)
-    place = torch.searchsorted(ends, number, right=True)
-    needed = (place < sequences)[:, None]
-    place = place.clamp(max=sequences - 1)
-    sequence = order[place]
-    columns = [
-        cu_query[sequence] + (ends[place] - 1 - number) * block,
-        cu_query[sequence + 1],
-        cu_key[sequence],
-        cu_key[sequence + 1],
-    ]
-    return torch.where(needed, torch.stack(columns, 1), 0).int()
+    """One launch, see `launch_heads`."""
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    seen = NO_WINDOW if window is None else min(window, NO_WINDOW)
+    numbers = int(causal), seen, scale * LOG2_E
+    return launch_heads(flash_attention_kernel, query, cu_query, cu_key, (key, value), *numbers)
 
 
 @kernel(sizes=("head_dim",))
@@ -292,7 +209,7 @@ def flash_attention_kernel(
     query_ptr,  # [query tokens, heads, head_dim]
     key_ptr,  # [key tokens, heads, head_dim]
     value_ptr,  # [key tokens, heads, head_dim]
-    blocks_ptr,  # int32 [blocks, 4], see `query_blocks`
+    blocks_ptr,  # int32 [blocks, 4], of `query_blocks`
     out_ptr,  # [query tokens, heads, head_dim]
     heads: tl.int32,
     head_dim: tl.int32,
@@ -304,23 +221,17 @@ def flash_attention_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    block = blocks_ptr + tl.program_id(0) // heads * 4
-    head = tl.program_id(0) % heads
-    first, query_end = tl.load(block), tl.load(block + 1)
-    key_begin, keys = tl.load(block + 2), tl.load(block + 3) - tl.load(block + 2)
+    head, first, query_end, key_begin, keys = read_block(blocks_ptr, heads)
     if first >= query_end:
         return
 
     m = first + tl.arange(0, BLOCK_M)
     n = tl.arange(0, BLOCK_N)
-    d = tl.arange(0, BLOCK_D)
-    stride = heads * head_dim
-    far = stride.to(tl.int64)
-    places = (m - first)[:, None] * stride + d[None, :]
-    there = (m < query_end)[:, None] & (d < head_dim)[None, :]
-    query_rows = (first.to(tl.int64) * heads + head) * head_dim
-    key_rows = (key_begin.to(tl.int64) * heads + head) * head_dim
-    query = tl.load(query_ptr + query_rows + places, mask=there, other=0.0)
+    offsets = tile_offsets(BLOCK_M, BLOCK_D, heads, head_dim)
+    mask = tile_mask(first, query_end, head_dim, BLOCK_M, BLOCK_D)
+    row = first_element(first, head, heads, head_dim)
+    begin = first_element(key_begin, head, heads, head_dim)
+    query = tl.load(query_ptr + row + offsets, mask=mask, other=0.0)
 
     # Keys are counted from the sequence's first. When causal, query m stands at `diagonal`; both ends meet.
     diagonal = m - query_end + keys
@@ -330,76 +241,27 @@ def flash_attention_kernel(
     # From a multiple of the block, which the compiler makes use of: 12 to 29 registers on sm_90.
     start_at = tl.maximum(keys - beyond - window + 1, 0) // BLOCK_N * BLOCK_N
     stop_at = keys - causal * tl.maximum(beyond - BLOCK_M, 0)
-    # Between these, all of the block's queries see all keys, and the mask is skipped.
+    # Between these two, every query of the block sees every key, and the mask is skipped.
     all_from = stop_at - window
     all_until = keys - causal * (beyond - 1)
 
-    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_M,), tl.float32)
-    mixed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+    highest, total, mixed = softmax_begin(BLOCK_M, BLOCK_D)
     for start in range(start_at, stop_at, BLOCK_N):
-        rows = key_rows + start * far
-        inside = (start + n < keys)[:, None] & (d < head_dim)[None, :]
-        key = tl.load(key_ptr + rows + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        key = load_keys(key_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION)
         if (start < all_from) | (start + BLOCK_N > all_until):
-            place = (start + n)[None, :]
-            seen = (place <= highest_seen[:, None]) & (place >= lowest_seen[:, None])
+            position = (start + n)[None, :]
+            seen = (position <= highest_seen[:, None]) & (position >= lowest_seen[:, None])
             scores = tl.where(seen, scores, float("-inf"))
-        raised = tl.maximum(highest, tl.max(scores, 1) * scale)
-        # Where nothing has been seen yet, -inf - -inf would be no number.
-        shift = tl.where(raised == float("-inf"), 0.0, raised)
-        weights = tl.exp2(scores * scale - shift[:, None])
-        decay = tl.exp2(highest - shift)
-        total = total * decay + tl.sum(weights, 1)
-        mixed = mixed * decay[:, None]
-        value = tl.load(value_ptr + rows + (n[:, None] * stride + d[None, :]), mask=inside, other=0.0)
+        weights, highest, total, mixed = softmax_step(scores, scale, highest, total, mixed, True)
+        value = load_keys(value_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
         mixed = tl.dot(weights.to(value.dtype), value, mixed, input_precision=PRECISION)
-        highest = raised
-
-    mixed = mixed / tl.where(total == 0.0, 1.0, total)[:, None]
-    tl.store(out_ptr + query_rows + places, mixed.to(out_ptr.dtype.element_ty), mask=there)
-
-
-_WIDEST = 128  # of heads: the accumulators of wider ones leave no room for blocks this large
-_EVERYTHING = 2**30  # a window that hides nothing
-
-
-def declare_heads(
-    attention: Kernel,
-    values: tuple[str, ...],
-    others: dict[str, torch.dtype],
-    blocks: Callable[[str, int, torch.dtype, str], dict[str, int]],
-) -> None:
-    """The cases of an attention kernel: by the width of heads alone, for what it leaves out are numbers, read
-    once a block.
-
-    Args:
-        attention: with the constants PRECISION and BLOCK_D.
-        values: pointers of the inputs' dtype.
-        others: the other pointers.
-        blocks: the other constants, of an architecture, a width, a dtype and an alignment.
-    """
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for width in (16, 32, 64, _WIDEST):
-                for alignment in ("aligned", "any"):
-                    attention.declare(
-                        width,
-                        dtype,
-                        alignment,
-                        architecture=architecture,
-                        pointers=dict.fromkeys(values, dtype) | others,
-                        aligned=alignment == "aligned",
-                        PRECISION=precision(dtype),
-                        BLOCK_D=width,
-                        **blocks(architecture, width, dtype, alignment),
-                    )
+    softmax_store(out_ptr + row + offsets, mask, total, mixed, True)
 
 
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
-    """Queries and keys of a step, warps and stages. 128 queries by 64 keys is what scores, weights and mixed
-    values leave registers for; float32 takes more of them, and so do the addresses of rows not aligned."""
+    """Queries and keys of a step, warps and stages. Scores, weights and values of 128 queries by 64 keys fill
+    the registers; float32 takes more of them, and so do the addresses of rows that are not aligned."""
     wide = width > 64
     if dtype == torch.float32:
         rows, keys, warps, stages = (32, 16, 8, 2) if wide else (64, 32, 8, 2)

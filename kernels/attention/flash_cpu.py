@@ -1,4 +1,4 @@
-"""Attention of one long sequence on the CPU by oneDNN's products, where torch's fused attention is slower."""
+"""Attention of one long sequence on the CPU by oneDNN's products, for processors where that is faster."""
 
 import math
 from functools import cache
@@ -9,19 +9,19 @@ from torch import Tensor
 
 from ..linear.cpu import one_dnn, packs
 
-LONG = 64  # queries and keys from which on this can take less time than torch's fused attention
+LONG = 64  # queries and keys from which on this can be faster than torch's fused attention
 _QUERIES = 384  # of a block: with 1,000 keys its scores take 1.5 MB
-_STEP = 32  # keys are rounded up to this: for every number of them oneDNN compiles code
+_STEP = 32  # keys are padded to a multiple of it: oneDNN compiles code for each number of them
 
 
 @cache
 def products_pay(dtype: torch.dtype) -> bool:
-    """Whether `attention_by_products` is the faster one here, for sequences that are `LONG`.
+    """True where `attention_by_products` is faster than torch's fused attention for `LONG` sequences.
 
-    torch's fused attention leaves its products to MKL, which does without AVX-512 on AMD's processors. On
-    a core of an Intel Xeon the fused one takes half the time, in float32 and bfloat16, from 64 keys to 1,024.
+    The fused one multiplies by MKL, which uses no AVX-512 on AMD's processors. On a core of an Intel Xeon it
+    takes half the time, in float32 and bfloat16, from 64 keys to 1,024.
     """
-    # torch before 2.12 does not say whose processor it is.
+    # torch before 2.12 does not give the processor's name.
     about: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return packs(dtype) and not str(about.get("cpu_name", "")).startswith("Intel")
 
@@ -47,7 +47,7 @@ def attention_by_products(
 
 
 def _padded(wide: Tensor, columns: int, rows: int) -> Tensor:
-    """Copy of `wide` [heads, rows, columns] with so many zeros behind each, contiguous."""
+    """Copy of `wide` [heads, rows, columns] with that many columns and rows of zeros added, contiguous."""
     heads, before, width = wide.shape
     padded = wide.new_zeros(heads, before + rows, width + columns)
     padded[:, :before, :width] = wide

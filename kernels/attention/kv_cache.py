@@ -1,24 +1,23 @@
-"""Pages of keys and values: 16 rows each, written by a prefill or by one decode step."""
+"""Pages of keys and values, of 16 positions each, written by a prefill or by a decode step."""
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.dispatch import choose
 from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from ..runtime.optional_triton import tl, triton
 
-PAGE_SIZE = 16  # rows of a page
+PAGE_SIZE = 16  # positions of a page
 
 
 def store(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor) -> None:
-    """Write rows into pages, in place.
+    """Write keys and values into pages, in place.
 
     Args:
         keys, values: [pages, 16, heads, head_dim], contiguous: one layer's pool.
-        new_keys, new_values: [rows, heads, head_dim].
-        slots: int64 [rows], `page * 16 + row in the page`; no slot twice. One past the pool is an error on
-            the CPU; a kernel cannot raise, and leaves that row out.
+        new_keys, new_values: [tokens, heads, head_dim].
+        slots: int64 [tokens], cache positions, `page * 16 + position in the page`, each once. One past the
+            pool is an error on the CPU; a kernel cannot raise, and leaves that token out.
 
     Raises:
         ValueError: shapes or dtypes that do not fit, or pools that cannot be written in place.
@@ -46,13 +45,13 @@ def store(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, sl
 
 
 def check_pools(*pools: Tensor) -> None:
-    """Refuse pools that a kernel would have to copy first.
+    """Validate pools that a kernel reads or writes in place.
 
-    A page takes 16 rows of 2 bytes at least, so all pages, and layers of a cache, begin at a multiple of 32
-    bytes if the first one does. torch allocates that way.
+    A page takes 32 bytes at least, so all pages, and layers of a cache, begin at a multiple of 16 bytes if
+    the first does, as torch allocates it.
 
     Raises:
-        ValueError: not contiguous, or not at a multiple of 16 bytes.
+        ValueError: a pool that is not contiguous, or not at a multiple of 16 bytes.
     """
     for pool in pools:
         if not pool.is_contiguous() or pool.data_ptr() % 16:
@@ -66,16 +65,16 @@ def check_pools(*pools: Tensor) -> None:
 def store_reference(
     keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor
 ) -> None:
-    """The specification, in plain torch."""
+    """The specification in plain torch."""
     keys.view(-1, *keys.shape[2:])[slots] = new_keys
     values.view(-1, *values.shape[2:])[slots] = new_values
 
 
 def store_triton(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor) -> None:
     """One launch for keys and values."""
-    rows, width = new_keys.shape[0], keys.shape[2] * keys.shape[3]
+    tokens, width = new_keys.shape[0], keys.shape[2] * keys.shape[3]
     case = store_kernel.case(keys.device, keys.dtype, "aligned" if width % 16 == 0 else "any")
-    blocks = triton.cdiv(rows, case.constant("BLOCK_M")), triton.cdiv(width, case.constant("BLOCK_N"))
+    blocks = triton.cdiv(tokens, case.constant("BLOCK_M")), triton.cdiv(width, case.constant("BLOCK_N"))
     case.launch(
         blocks,
         keys,
@@ -83,7 +82,7 @@ def store_triton(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Ten
         ready(new_keys),
         ready(new_values),
         ready(slots),
-        rows,
+        tokens,
         keys.shape[0] * PAGE_SIZE,
         width,
     )
@@ -91,31 +90,31 @@ def store_triton(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Ten
 
 @kernel(sizes=("width",))
 def store_kernel(
-    keys_ptr,  # [places, width], as values
+    keys_ptr,  # [positions, width], as values
     values_ptr,
-    new_keys_ptr,  # [rows, width], as new values
+    new_keys_ptr,  # [tokens, width], as new values
     new_values_ptr,
-    slots_ptr,  # int64 [rows]
-    rows: tl.int32,
-    places: tl.int32,  # pages * 16
+    slots_ptr,  # int64 [tokens]
+    tokens: tl.int32,
+    positions: tl.int32,  # pages * 16
     width: tl.int32,  # heads * head_dim
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    slot = tl.load(slots_ptr + m, mask=m < rows, other=-1)
-    there = ((slot >= 0) & (slot < places))[:, None] & (n < width)[None, :]
+    slot = tl.load(slots_ptr + m, mask=m < tokens, other=-1)
+    mask = ((slot >= 0) & (slot < positions))[:, None] & (n < width)[None, :]
     source = m.to(tl.int64)[:, None] * width + n[None, :]
     target = slot[:, None] * width + n[None, :]
-    key = tl.load(new_keys_ptr + source, mask=there)
-    value = tl.load(new_values_ptr + source, mask=there)
-    tl.store(keys_ptr + target, key, mask=there)
-    tl.store(values_ptr + target, value, mask=there)
+    key = tl.load(new_keys_ptr + source, mask=mask)
+    value = tl.load(new_values_ptr + source, mask=mask)
+    tl.store(keys_ptr + target, key, mask=mask)
+    tl.store(values_ptr + target, value, mask=mask)
 
 
 def _declare() -> None:
-    """Tiles in which a thread moves 16 bytes of keys and as many of values, for halves."""
+    """Tiles in which a thread moves 16 bytes of keys and as many of values in half precision."""
     for architecture in ARCHITECTURES:
         for dtype in DTYPES:
             for alignment in ("aligned", "any"):

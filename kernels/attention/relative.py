@@ -1,5 +1,5 @@
-"""Attention whose scores also depend on how far apart two tokens are and on whether they are of one segment
-(Transformer-XL, arXiv 1901.02860): XLNet's (arXiv 1906.08237)."""
+"""Attention with terms for the distance of query and key and for their segments (Transformer-XL, arXiv
+1901.02860): XLNet's (arXiv 1906.08237)."""
 
 import math
 
@@ -8,9 +8,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime.dispatch import choose
-from ..runtime.packing import aligned, check_cu_seqlens, spans
+from ..runtime.launch import kernel
+from ..runtime.optional_triton import tl
+from ..runtime.packing import aligned, spans
+from .checks import check_scale_and_window, check_self_attention
+from .diagonals import BLOCK, diagonal_products, heads_at_a_time, heads_first
 from .flash import weighted_values
-from .relative_triton import relative_attention_triton
+from .tiles import (
+    LOG2_E,
+    NO_WINDOW,
+    declare_heads,
+    first_element,
+    launch_heads,
+    load_keys,
+    read_block,
+    softmax_begin,
+    softmax_step,
+    softmax_store,
+)
 
 
 def relative_attention(
@@ -30,9 +45,9 @@ def relative_attention(
     window: int | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`softmax(scores * scale) @ value` within each sequence, in float32 inside.
+    """`softmax(scores * scale) @ value` of each sequence, accumulated in float32.
 
-    The score of a query at place i and a key at place j is
+    The score of a query at position i and a key at position j is
 
         (query[i] + content_bias) . key[j] + (query[i] + position_bias) . position_key[i - j]
         + (query[i] + segment_bias) . segment_key[0 if segments[i] == segments[j] else 1]
@@ -41,15 +56,15 @@ def relative_attention(
 
     Args:
         query, key, value: [tokens, heads, head_dim], packed. On a GPU head_dim is at most 128.
-        cu_tokens: int32 [n + 1]. Not to be changed in place, as for `flash_attention`.
-        position_key: [2 * limit + 1, heads, head_dim], for each `i - j` from -limit to limit; what is farther
-            apart has the row of the limit.
+        cu_tokens: int32 [n + 1], never changed in place, as for `flash_attention`.
+        position_key: [2 * limit + 1, heads, head_dim], for each `i - j` from -limit to limit; greater
+            distances have the row of the limit.
         content_bias, position_bias: [heads, head_dim], added to queries before the products.
         segments: int32 [tokens], any numbers; None without the last term.
         segment_bias: [heads, head_dim], with segments.
         segment_key: [2, heads, head_dim], for the same segment and for another one, with segments.
         scale: multiplies the scores, positive.
-        causal: a query sees the keys up to its own place.
+        causal: a query sees the keys up to its own position.
         window: with `causal`, a query sees only its last `window` keys.
         dropout: of the attention weights, for training.
 
@@ -60,20 +75,9 @@ def relative_attention(
         ValueError: shapes or offsets that do not fit, a scale that is not positive, or a window without
             `causal` or smaller than 1.
     """
-    check_cu_seqlens(cu_tokens, query.shape[0], "cu_tokens")
-    if query.dim() != 3 or key.shape != query.shape or value.shape != query.shape:
-        raise ValueError(
-            "query, key and value must all be [tokens, heads, head_dim], "
-            f"got {list(query.shape)}, {list(key.shape)} and {list(value.shape)}"
-        )
+    check_self_attention(query, key, value, cu_tokens)
     _check_terms(query, position_key, content_bias, position_bias, segments, segment_bias, segment_key)
-    if not scale > 0:
-        raise ValueError(f"scale must be positive, got {scale}")
-    if window is not None and (not causal or window < 1):
-        raise ValueError(
-            f"window is the number of keys, at least 1, that a causal query sees; got {window} with "
-            f"causal={causal}; give causal=True with it, or no window to see all keys"
-        )
+    check_scale_and_window(scale, window, causal)
     given = (
         query,
         key,
@@ -150,15 +154,15 @@ def relative_weights(
     window: int | None = None,
     dropout: float = 0.0,
 ) -> list[Tensor]:
-    """The attention weights of each sequence, [heads, queries, keys] in float32 at least: half of the
-    specification."""
+    """Attention weights of each sequence, [heads, queries, keys], float32 or wider: half of the
+    specification, with `weighted_values`."""
     wide = torch.promote_types(query.dtype, torch.float32)
     limit = position_key.shape[0] // 2
     weights = []
     for start, end in spans(cu_tokens):
         one, other = aligned(query[start:end]).to(wide), aligned(key[start:end]).to(wide)
-        place = torch.arange(end - start, device=query.device)
-        distance = place[:, None] - place
+        position = torch.arange(end - start, device=query.device)
+        distance = position[:, None] - position
         # No more rows than the sequence reads, so that sums do not depend on how many the table has.
         own = min(limit, max(end - start - 1, 0))
         near = position_key[limit - own : limit + own + 1].to(wide)
@@ -178,7 +182,7 @@ def relative_weights(
 
 
 def _unseen(distance: Tensor, window: int | None) -> Tensor:
-    """Which keys a causal query does not see, by how far before it they are."""
+    """Mask of the keys that a causal query does not see, by distance."""
     later = distance < 0
     return later if window is None else later | (distance >= window)
 
@@ -194,7 +198,7 @@ def relative_attention_reference(
     window: int | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """The specification, in plain torch: one sequence after the other; `terms` as in `relative_attention`."""
+    """The specification in plain torch, one sequence after the other; `terms` as in `relative_attention`."""
     weights = relative_weights(
         query,
         key,
@@ -224,20 +228,20 @@ def relative_attention_cpu(
     causal: bool = False,
     window: int | None = None,
 ) -> Tensor:
-    """One sequence after the other: the order of its sums then depends on its own length alone."""
+    """Products of each sequence on its own: the order of sums depends on its own length alone."""
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    table = _by_heads(position_key)
-    biases = [_by_heads(bias[None]) for bias in (content_bias, position_bias)]
+    table = heads_first(position_key)
+    biases = [heads_first(bias[None]) for bias in (content_bias, position_bias)]
     for_segments = None
     if segment_bias is not None and segment_key is not None:
-        for_segments = _by_heads(segment_bias[None]), _by_heads(segment_key)
+        for_segments = heads_first(segment_bias[None]), heads_first(segment_key)
     for start, end in spans(cu_tokens):
         if start == end:
             continue
-        one, other, mixed = (_by_heads(aligned(tensor[start:end])) for tensor in (query, key, value))
-        place = torch.arange(end - start)
-        unseen = _unseen(place[:, None] - place, window) if causal else None
-        together = max(1, _CELLS // (end - start) ** 2)
+        one, other, mixed = (heads_first(aligned(tensor[start:end])) for tensor in (query, key, value))
+        position = torch.arange(end - start)
+        unseen = _unseen(position[:, None] - position, window) if causal else None
+        together = heads_at_a_time(end - start)
         for head in range(0, query.shape[1], together):
             some = slice(head, head + together)
             for_content, for_positions = (one[some] + bias[some] for bias in biases)
@@ -256,33 +260,166 @@ def relative_attention_cpu(
     return out
 
 
-_CELLS = 1 << 20  # scores at a time, of several heads where sequences are short: 4 MB
-_BLOCK = 128  # queries whose products with the positions are made at a time
-
-
-def _by_heads(tensor: Tensor) -> Tensor:
-    """[tokens, heads, head_dim] to [heads, tokens, head_dim], contiguous, in float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).transpose(0, 1).contiguous()
-
-
 def _add_positions(scores: Tensor, query: Tensor, table: Tensor) -> None:
     """Add the products of one sequence's queries with its positions to `scores` [heads, tokens, tokens].
-
-    The distances from one query to all keys are neighbors, and the next query's are one further: a product
-    of a block of queries with the rows of all its distances is read along its diagonals.
 
     Args:
         query: [heads, tokens, head_dim], with its bias.
         table: [heads, 2 * limit + 1, head_dim].
     """
-    heads, tokens, _ = query.shape
-    limit = table.shape[1] // 2
-    for begin in range(0, tokens, _BLOCK):
-        block = min(_BLOCK, tokens - begin)
-        distances = begin + block - 1 - torch.arange(tokens + block - 1)  # of the block's last query first
+    tokens, limit = query.shape[1], table.shape[1] // 2
+    for begin in range(0, tokens, BLOCK):
+        end = min(begin + BLOCK, tokens)
+        distances = end - 1 - torch.arange(tokens + end - begin - 1)
         near = table[:, distances.clamp(-limit, limit) + limit]
-        products = torch.bmm(query[:, begin : begin + block], near.transpose(1, 2))
-        width = products.shape[2]
-        scores[:, begin : begin + block] += products.as_strided(
-            (heads, block, tokens), (block * width, width - 1, 1), storage_offset=block - 1
-        )
+        scores[:, begin:end] += diagonal_products(query[:, begin:end], near)
+
+
+def relative_attention_triton(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_tokens: Tensor,
+    position_key: Tensor,
+    content_bias: Tensor,
+    position_bias: Tensor,
+    segments: Tensor | None = None,
+    segment_bias: Tensor | None = None,
+    segment_key: Tensor | None = None,
+    *,
+    scale: float,
+    causal: bool = False,
+    window: int | None = None,
+) -> Tensor:
+    """One launch, see `launch_heads`."""
+    operands = (
+        key,
+        value,
+        position_key,
+        content_bias,
+        position_bias,
+        cu_tokens if segments is None else segments,
+        segment_bias,
+        segment_key,
+    )
+    seen = NO_WINDOW if window is None else min(window, NO_WINDOW)
+    numbers = position_key.shape[0] // 2, int(segments is not None), int(causal), seen, scale * LOG2_E
+    return launch_heads(relative_attention_kernel, query, cu_tokens, cu_tokens, operands, *numbers)
+
+
+@kernel(sizes=("head_dim",))
+def relative_attention_kernel(
+    query_ptr,  # [tokens, heads, head_dim]
+    key_ptr,  # [tokens, heads, head_dim]
+    value_ptr,  # [tokens, heads, head_dim]
+    position_key_ptr,  # [2 * limit + 1, heads, head_dim]
+    content_bias_ptr,  # [heads, head_dim]
+    position_bias_ptr,  # [heads, head_dim]
+    segments_ptr,  # int32 [tokens]
+    segment_bias_ptr,  # [heads, head_dim]
+    segment_key_ptr,  # [2, heads, head_dim]
+    blocks_ptr,  # int32 [blocks, 4], of `query_blocks`
+    out_ptr,  # [tokens, heads, head_dim]
+    heads: tl.int32,
+    head_dim: tl.int32,
+    limit: tl.int32,
+    has_segments: tl.int32,  # 0 or 1; without them their keys are read as zeros
+    causal: tl.int32,  # 0 or 1
+    window: tl.int32,  # where there is none, more than there are keys
+    scale: tl.float32,  # times log2(e): powers of 2 are what the hardware has
+    PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    WINDOW: tl.constexpr,  # distances within a tile, BLOCK_M + BLOCK_N - 1, rounded up
+):
+    head, first, query_end, key_begin, keys = read_block(blocks_ptr, heads)
+    if first >= query_end:
+        return
+
+    m = tl.arange(0, BLOCK_M)
+    n = tl.arange(0, BLOCK_N)
+    d = tl.arange(0, BLOCK_D)
+    stride = heads * head_dim
+    offsets = m[:, None] * stride + d[None, :]
+    mask = (first + m < query_end)[:, None] & (d < head_dim)[None, :]
+    row = first_element(first, head, heads, head_dim)
+    begin = first_element(key_begin, head, heads, head_dim)
+    query = tl.load(query_ptr + row + offsets, mask=mask, other=0.0).to(tl.float32)
+
+    # The segment's term is one of two numbers a query.
+    of_segments = d < head_dim * has_segments
+    bias = tl.load(segment_bias_ptr + head * head_dim + d, mask=of_segments, other=0.0).to(tl.float32)
+    same = tl.load(segment_key_ptr + head * head_dim + d, mask=of_segments, other=0.0).to(tl.float32)
+    other = tl.load(segment_key_ptr + stride + head * head_dim + d, mask=of_segments, other=0.0)
+    if_same = tl.sum((query + bias[None, :]) * same[None, :], 1)[:, None]
+    if_other = tl.sum((query + bias[None, :]) * other.to(tl.float32)[None, :], 1)[:, None]
+    segment_rows = segments_ptr + key_begin
+    with_segment = first - key_begin + m < keys * has_segments
+    segment = tl.load(segment_rows + (first - key_begin) + m, mask=with_segment, other=0)
+
+    bias = tl.load(position_bias_ptr + head * head_dim + d, mask=d < head_dim, other=0.0).to(tl.float32)
+    for_positions = (query + bias[None, :]).to(query_ptr.dtype.element_ty)
+    bias = tl.load(content_bias_ptr + head * head_dim + d, mask=d < head_dim, other=0.0).to(tl.float32)
+    for_content = (query + bias[None, :]).to(query_ptr.dtype.element_ty)
+
+    # Distances of a tile from that of its first query to its last key on, and each pair's index among them. A
+    # product with their rows, gathered by the index, is read along its diagonals and stays in the
+    # multiprocessor.
+    distances = first - key_begin - (BLOCK_N - 1) + tl.arange(0, WINDOW)
+    index = m[:, None] - n[None, :] + (BLOCK_N - 1)
+    position = (first - key_begin + m)[:, None]
+    start_at = tl.maximum(first - key_begin - window + 1, 0) // BLOCK_N * BLOCK_N * causal
+    stop_at = tl.where(causal != 0, tl.minimum(first - key_begin + BLOCK_M, keys), keys)
+
+    highest, total, mixed = softmax_begin(BLOCK_M, BLOCK_D)
+    for start in range(start_at, stop_at, BLOCK_N):
+        table_row = tl.minimum(tl.maximum(distances - start, -limit), limit) + limit
+        near = (table_row * heads + head)[:, None] * head_dim + d[None, :]
+        position_key = tl.load(position_key_ptr + near, mask=(d < head_dim)[None, :], other=0.0)
+        products = tl.dot(for_positions, tl.trans(position_key), input_precision=PRECISION)
+        scores = tl.gather(products, index, 1)
+        key = load_keys(key_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
+        scores += tl.dot(for_content, tl.trans(key), input_precision=PRECISION)
+        its = tl.load(segment_rows + start + n, mask=start + n < keys * has_segments, other=0)
+        scores += tl.where(segment[:, None] == its[None, :], if_same, if_other)
+        before = position - (start + n)[None, :]
+        seen = (start + n < keys)[None, :] & (before >= 0 - (1 - causal) * keys)
+        scores = tl.where(seen & (before < window), scores * scale, float("-inf"))
+        weights, highest, total, mixed = softmax_step(scores, 1.0, highest, total, mixed, True)
+        value = load_keys(value_ptr, begin, start, keys, heads, head_dim, BLOCK_N, BLOCK_D)
+        mixed = tl.dot(weights.to(value.dtype), value, mixed, input_precision=PRECISION)
+    softmax_store(out_ptr + row + offsets, mask, total, mixed, True)
+
+
+def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
+    """Queries and keys of a step, warps and stages. The product with twice as many rows of positions, and its
+    diagonals, take the registers that larger blocks would need."""
+    if dtype == torch.float32:
+        # Two stages where one needs a stack on sm_90, with Triton 3.9 or 3.6, and the other way round.
+        twice = 16 < width <= 64 or (width > 64 and alignment == "any")
+        side, warps, stages = 16, 8 if width > 64 else 4, 2 if twice else 1
+    else:
+        side, warps, stages = 32, 8 if width > 64 or alignment == "any" else 4, 2
+        if width > 64 and alignment == "any":
+            side, warps = 16, 4
+    stages = 1 if architecture == "gfx942" else stages
+    return {"BLOCK_M": side, "BLOCK_N": side, "WINDOW": 2 * side, "num_warps": warps, "num_stages": stages}
+
+
+declare_heads(
+    relative_attention_kernel,
+    (
+        "query_ptr",
+        "key_ptr",
+        "value_ptr",
+        "position_key_ptr",
+        "content_bias_ptr",
+        "position_bias_ptr",
+        "segment_bias_ptr",
+        "segment_key_ptr",
+        "out_ptr",
+    ),
+    {"segments_ptr": torch.int32, "blocks_ptr": torch.int32},
+    _blocks,
+)

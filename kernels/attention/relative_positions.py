@@ -1,4 +1,4 @@
-"""Which row of a table of positions stands for how far two tokens are apart."""
+"""Rows of a table of relative positions, by distance (DeBERTa v2)."""
 
 from functools import cache
 
@@ -8,16 +8,16 @@ from torch import Tensor
 
 @cache
 def relative_rows(buckets: int, farthest: int, device: torch.device) -> Tensor:
-    """DeBERTa v2's rows for `disentangled_attention`: int32 [2 * limit + 1], into tables of 2 * span rows.
+    """Rows of `disentangled_attention`, int32 [2 * limit + 1], in tables of 2 * span rows.
 
-    Distances up to half of `buckets` have a row each, larger ones share rows in steps that grow
-    logarithmically up to `farthest`. In float32 as transformers computes it, since a bucket's edge depends on
-    rounding. Made once.
+    Distances up to half of `buckets` have a row each, greater ones share rows in steps that grow
+    logarithmically up to `farthest`. Made once, in float32 as transformers computes it: edges depend on
+    rounding.
 
     Args:
-        buckets: rows on each side, which is the span; 0 or less for a row for each distance.
+        buckets: rows of each direction, the span; 0 or less for a row for each distance.
         farthest: the distance from which on all share a row; the span where there are no buckets.
-        device: where it lies.
+        device: of the result.
 
     Raises:
         ValueError: buckets that leave nothing to divide, or a `farthest` below 1.
@@ -32,7 +32,7 @@ def relative_rows(buckets: int, farthest: int, device: torch.device) -> Tensor:
             f"{buckets} position buckets cannot be divided logarithmically up to {farthest}: use at least 2, "
             f"and a farthest relative position above {middle + 1}; or 0 for no buckets"
         )
-    # Until the outermost row on both sides; with 2 or 3 buckets all that is not 0 shares one on each side.
+    # Up to the outermost row in both directions; with 2 or 3 buckets all distances but 0 share one in each.
     power = 0.0 if middle == 1 else (buckets - 1 - middle) / (middle - 1)
     limit = int(middle * ((farthest - 1) / middle) ** power) + 2
     distance = torch.arange(-limit, limit + 1)

@@ -1,23 +1,24 @@
-"""Convolution of a waveform, one channel, to many: what it writes is a hundred times what it reads.
+"""First layer of wav2vec2's feature encoder: a convolution of one channel into many (arXiv 2006.11477).
 
-With the statistics over time of what it would give, from which the normalized outputs are written at once.
+It writes a hundred times as much as it reads. A channel's mean and variance over time follow from moments of
+the waveform, so that normalized outputs are written at once.
 """
 
 from itertools import product
+from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..linear.activation import activated, code_of
-from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import cumulative, positions_within
 
-MOST_TAPS = 16  # of a convolution whose outputs are normalized
+MAX_TAPS = 16  # of a convolution whose outputs are normalized
 
 
-def waveform_filter(
+def first_layer(
     waveforms: Tensor,
     cu_samples: Tensor,
     counts: list[int],
@@ -46,15 +47,14 @@ def waveform_filter(
     """
     kernel_size, outputs = taps.shape
     out = waveforms.new_empty(sum(counts), outputs)
-    alignment = "aligned" if outputs % 16 == 0 else "any"
-    case = waveform_filter_kernel.case(waveforms.device, waveforms.dtype, alignment)
-    owner, place = pieces(counts, case.constant("BLOCK_M"), waveforms.device)
+    case = first_layer_kernel.case(waveforms.device, waveforms.dtype, alignment(outputs))
+    utterances, starts = _pieces(counts, case.constant("BLOCK_M"), waveforms.device)
     case.launch(
-        (owner.numel(), triton.cdiv(outputs, case.constant("BLOCK_N"))),
+        (utterances.numel(), triton.cdiv(outputs, case.constant("BLOCK_N"))),
         ready(waveforms),
         ready(cu_samples),
-        owner,
-        place,
+        utterances,
+        starts,
         cumulative(counts, waveforms.device),
         ready(taps),
         taps if scale is None else scale,
@@ -71,26 +71,25 @@ def waveform_filter(
     return out
 
 
-def pieces(counts: list[int], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Outputs in pieces of `size` within each utterance: whose each piece is, and its first output there,
-    both int32 [pieces]."""
-    numbers = [-(-count // size) for count in counts]
-    owner = torch.repeat_interleave(torch.tensor(numbers, dtype=torch.int32))
-    place = positions_within(cumulative(numbers), owner.numel()) * size
-    return owner.to(device, torch.int32), place.to(device, torch.int32)
+def _pieces(counts: list[int], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Each utterance's outputs divided into pieces of `size`: utterance and first output, int32 [pieces]."""
+    pieces = [-(-count // size) for count in counts]
+    utterances = torch.repeat_interleave(torch.tensor(pieces, dtype=torch.int32))
+    starts = positions_within(cumulative(pieces), utterances.numel()) * size
+    return utterances.to(device, torch.int32), starts.to(device, torch.int32)
 
 
 @kernel(sizes=("N",))
-def waveform_filter_kernel(
+def first_layer_kernel(
     waveforms_ptr,  # [samples]
     cu_samples_ptr,  # [utterances + 1]
-    owner_ptr,  # [pieces]: its utterance
-    place_ptr,  # [pieces]: its first output in the utterance
+    piece_utterance_ptr,  # [pieces]
+    piece_start_ptr,  # [pieces], first output in the utterance
     cu_out_ptr,  # [utterances + 1]
     taps_ptr,  # [taps, N]
     scale_ptr,  # [utterances, N]
     shift_ptr,  # [N], with a scale [utterances, N]
-    centre_ptr,  # [utterances]
+    center_ptr,  # [utterances]
     out_ptr,  # [positions, N]
     N: tl.int32,
     taps: tl.int32,
@@ -101,15 +100,15 @@ def waveform_filter_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    utterance = tl.load(owner_ptr + tl.program_id(0))
-    m = tl.load(place_ptr + tl.program_id(0)) + tl.arange(0, BLOCK_M)
+    utterance = tl.load(piece_utterance_ptr + tl.program_id(0))
+    m = tl.load(piece_start_ptr + tl.program_id(0)) + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     begin = tl.load(cu_out_ptr + utterance)
     rows = tl.load(cu_out_ptr + utterance + 1) - begin
     samples = waveforms_ptr + tl.load(cu_samples_ptr + utterance).to(tl.int64) + m * stride
-    center = tl.load(centre_ptr + utterance * scaled) * scaled
+    center = tl.load(center_ptr + utterance * scaled) * scaled
 
-    # Ten products for every output: too few for matrix units to matter beside the writing of it.
+    # Ten products an output: writing it takes longer, so that matrix units would gain nothing. In float32.
     values = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for tap in range(0, taps):
         sample = tl.load(samples + tap, mask=m < rows, other=0.0).to(tl.float32) - center
@@ -119,12 +118,12 @@ def waveform_filter_kernel(
     scale = tl.load(scale_ptr + own, mask=n < N * scaled, other=1.0)
     shift = tl.load(shift_ptr + own, mask=n < N * has_shift, other=0.0)
     values = activated(values * scale[None, :] + shift[None, :], activation)
-    places = (begin + m).to(tl.int64)[:, None] * N + n[None, :]
-    there = (m < rows)[:, None] & (n < N)[None, :]
-    tl.store(out_ptr + places, values.to(out_ptr.dtype.element_ty), mask=there)
+    offsets = (begin + m).to(tl.int64)[:, None] * N + n[None, :]
+    mask = (m < rows)[:, None] & (n < N)[None, :]
+    tl.store(out_ptr + offsets, values.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-def filter_statistics(
+def first_layer_statistics(
     waveforms: Tensor,
     cu_samples: Tensor,
     counts: list[int],
@@ -135,13 +134,13 @@ def filter_statistics(
     *,
     stride: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale and shift [n, C_out] and center [n] with which `waveform_filter` gives what has mean 0 and
-    variance 1 over each utterance's outputs, times `norm_weight` plus `norm_bias`; float32.
+    """Scale and shift [n, C_out] and center [n], float32, with which `first_layer` normalizes its outputs.
 
-    Two launches, in float64: moments of pieces of each utterance's windows, and what follows from them.
+    To mean 0 and variance 1 over each utterance, then times `norm_weight` plus `norm_bias`. Two launches, in
+    float64: moments of pieces of each utterance's windows, then statistics from the moments.
 
     Args:
-        taps: float32 [kernel, C_out], `MOST_TAPS` of them at most.
+        taps: float32 [kernel, C_out], at most `MAX_TAPS` of them.
         norm_weight, norm_bias: float32 [C_out].
         eps: added to the variance.
     """
@@ -149,27 +148,27 @@ def filter_statistics(
     scale, shift = waveforms.new_empty(2, len(counts), outputs, dtype=torch.float32)
     center = waveforms.new_empty(len(counts), dtype=torch.float32)
     case = window_moments_kernel.case(device, waveforms.dtype)
-    owner, place = pieces(counts, case.constant("SPAN"), device)
     span = case.constant("SPAN")
+    utterances, starts = _pieces(counts, span, device)
     cu_pieces = cumulative([triton.cdiv(count, span) for count in counts], device)
-    moments = waveforms.new_empty(owner.numel(), MOST_TAPS + 1, MOST_TAPS, dtype=torch.float64)
+    moments = waveforms.new_empty(utterances.numel(), MAX_TAPS + 1, MAX_TAPS, dtype=torch.float64)
     cu_out = cumulative(counts, device)
     waveforms, cu_samples = ready(waveforms), ready(cu_samples)
     case.launch(
-        (owner.numel(), kernel_size + 1),
+        (utterances.numel(), kernel_size + 1),
         waveforms,
         cu_samples,
-        owner,
-        place,
+        utterances,
+        starts,
         cu_out,
         moments,
         kernel_size,
         stride,
     )
-    whole = filter_statistics_kernel.case(device, waveforms.dtype)
+    case = first_layer_statistics_kernel.case(device, waveforms.dtype)
     scale, shift = ready(scale), ready(shift)
-    whole.launch(
-        (len(counts), triton.cdiv(outputs, whole.constant("BLOCK_N"))),
+    case.launch(
+        (len(counts), triton.cdiv(outputs, case.constant("BLOCK_N"))),
         waveforms,
         cu_samples,
         cu_pieces,
@@ -192,10 +191,10 @@ def filter_statistics(
 def window_moments_kernel(
     waveforms_ptr,  # [samples]
     cu_samples_ptr,  # [utterances + 1]
-    owner_ptr,  # [pieces]: its utterance
-    place_ptr,  # [pieces]: its first window in the utterance
+    piece_utterance_ptr,  # [pieces]
+    piece_start_ptr,  # [pieces], first window in the utterance
     cu_out_ptr,  # [utterances + 1]
-    moments_ptr,  # [pieces, TAPS + 1, TAPS]: sums of products of two taps' samples, last of the samples
+    moments_ptr,  # [pieces, TAPS + 1, TAPS]: sums of products of two taps' samples; last row sums of samples
     taps: tl.int32,
     stride: tl.int32,
     SPAN: tl.constexpr,
@@ -203,20 +202,20 @@ def window_moments_kernel(
     TAPS: tl.constexpr,
 ):
     piece, other = tl.program_id(0), tl.program_id(1)
-    utterance = tl.load(owner_ptr + piece)
-    place = tl.load(place_ptr + piece)
+    utterance = tl.load(piece_utterance_ptr + piece)
+    begin = tl.load(piece_start_ptr + piece)
     rows = tl.load(cu_out_ptr + utterance + 1) - tl.load(cu_out_ptr + utterance)
-    end = tl.minimum(place + SPAN, rows)
+    end = tl.minimum(begin + SPAN, rows)
     samples = waveforms_ptr + tl.load(cu_samples_ptr + utterance).to(tl.int64)
-    # Measured from the first sample, so that the moments of a constant are exactly 0.
+    # Deviations from the first sample, so that the moments of a constant are exactly 0.
     origin = tl.load(samples).to(tl.float64)
     tap = tl.arange(0, TAPS)
     total = tl.zeros((BLOCK_M, TAPS), tl.float64)
-    for start in range(place, end, BLOCK_M):
+    for start in range(begin, end, BLOCK_M):
         m = start + tl.arange(0, BLOCK_M)
-        there = (m < end)[:, None] & (tap < taps)[None, :]
-        window = tl.load(samples + m[:, None] * stride + tap[None, :], mask=there, other=0.0).to(tl.float64)
-        window = tl.where(there, window - origin, 0.0)
+        mask = (m < end)[:, None] & (tap < taps)[None, :]
+        window = tl.load(samples + m[:, None] * stride + tap[None, :], mask=mask, other=0.0).to(tl.float64)
+        window = tl.where(mask, window - origin, 0.0)
         factor = tl.load(samples + m * stride + other, mask=m < end * (other < taps), other=0.0)
         factor = tl.where(other < taps, factor.to(tl.float64) - origin, 1.0)
         total += window * factor[:, None]
@@ -225,7 +224,7 @@ def window_moments_kernel(
 
 
 @kernel()
-def filter_statistics_kernel(
+def first_layer_statistics_kernel(
     waveforms_ptr,  # [samples]
     cu_samples_ptr,  # [utterances + 1]
     cu_pieces_ptr,  # [utterances + 1]
@@ -236,7 +235,7 @@ def filter_statistics_kernel(
     norm_bias_ptr,  # [N]
     scale_ptr,  # [utterances, N]
     shift_ptr,  # [utterances, N]
-    centre_ptr,  # [utterances]
+    center_ptr,  # [utterances]
     N: tl.int32,
     taps: tl.int32,
     eps: tl.float32,
@@ -251,9 +250,9 @@ def filter_statistics_kernel(
     sums = tl.zeros((TAPS,), tl.float64)
     for piece in range(tl.load(cu_pieces_ptr + utterance), tl.load(cu_pieces_ptr + utterance + 1)):
         moments = moments_ptr + tl.cast(piece, tl.int64) * ((TAPS + 1) * TAPS)
-        # Rows of taps that there are not were never written.
-        there = (other < taps)[:, None] & (tap < TAPS)[None, :]
-        products += tl.load(moments + other[:, None] * TAPS + tap[None, :], mask=there, other=0.0)
+        # Rows behind the last tap are not written.
+        mask = (other < taps)[:, None] & (tap < TAPS)[None, :]
+        products += tl.load(moments + other[:, None] * TAPS + tap[None, :], mask=mask, other=0.0)
         sums += tl.load(moments + TAPS * TAPS + tap)
     count = tl.maximum(rows, 1).to(tl.float64)
     means = sums / count
@@ -265,11 +264,10 @@ def filter_statistics_kernel(
     origin = origin.to(tl.float64)
     middle = (origin + tl.sum(means, 0) / taps).to(tl.float32)
     if tl.program_id(1) == 0:
-        tl.store(centre_ptr + utterance, middle)
+        tl.store(center_ptr + utterance, middle)
     means += tl.where(tap < taps, origin - middle.to(tl.float64), 0.0)
 
-    # In float64: a channel that listens to high frequencies has a variance that is a small difference of
-    # large sums.
+    # In float64: the variance of a high-pass channel is a small difference of large sums.
     inside = (n < N)[:, None] & (tap < taps)[None, :]
     weight = tl.load(taps_ptr + tap[None, :] * N + n[:, None], mask=inside, other=0.0).to(tl.float64)
     mean = tl.sum(weight * means[None, :], 1)
@@ -287,43 +285,26 @@ def filter_statistics_kernel(
 
 
 def _declare() -> None:
-    numbers = dict.fromkeys(
-        ("cu_samples_ptr", "owner_ptr", "place_ptr", "cu_out_ptr", "cu_pieces_ptr"), torch.int32
-    )
-    wide = dict.fromkeys(
-        ("taps_ptr", "scale_ptr", "shift_ptr", "centre_ptr", "norm_weight_ptr", "norm_bias_ptr"),
-        torch.float32,
-    )
+    offsets = ("cu_samples_ptr", "piece_utterance_ptr", "piece_start_ptr", "cu_out_ptr", "cu_pieces_ptr")
+    parameters = ("taps_ptr", "scale_ptr", "shift_ptr", "center_ptr", "norm_weight_ptr", "norm_bias_ptr")
+    types = dict.fromkeys(offsets, torch.int32) | dict.fromkeys(parameters, torch.float32)
+    types["moments_ptr"] = torch.float64
     for architecture, dtype in product(ARCHITECTURES, DTYPES):
-        pointers = numbers | wide | {"waveforms_ptr": dtype, "out_ptr": dtype, "moments_ptr": torch.float64}
-        for alignment in ("aligned", "any"):
-            waveform_filter_kernel.declare(
+        pointers = types | {"waveforms_ptr": dtype, "out_ptr": dtype}
+        for sizes in ALIGNMENTS:
+            first_layer_kernel.declare(
                 dtype,
-                alignment,
+                sizes,
                 architecture=architecture,
                 pointers=pointers,
-                aligned=alignment == "aligned",
+                aligned=sizes == "aligned",
                 num_stages=1,
                 BLOCK_M=32,
-                BLOCK_N=64 if alignment == "aligned" else 32,
+                BLOCK_N=64 if sizes == "aligned" else 32,
             )
-        window_moments_kernel.declare(
-            dtype,
-            architecture=architecture,
-            pointers=pointers,
-            num_stages=1,
-            SPAN=2048,
-            BLOCK_M=64,
-            TAPS=MOST_TAPS,
-        )
-        filter_statistics_kernel.declare(
-            dtype,
-            architecture=architecture,
-            pointers=pointers,
-            num_stages=1,
-            BLOCK_N=32,
-            TAPS=MOST_TAPS,
-        )
+        shared: dict[str, Any] = {"architecture": architecture, "pointers": pointers, "num_stages": 1}
+        window_moments_kernel.declare(dtype, SPAN=2048, BLOCK_M=64, TAPS=MAX_TAPS, **shared)
+        first_layer_statistics_kernel.declare(dtype, BLOCK_N=32, TAPS=MAX_TAPS, **shared)
 
 
 _declare()

@@ -1,7 +1,7 @@
 """Convolution, normalization over time and activation in one: the first layer of wav2vec2's feature encoder.
 
-The outputs are a hundred times as many numbers as the waveform. To normalize them afterwards is to write and
-read them again and again; but a channel's mean and variance follow from the windows' own mean and covariance,
+The outputs are a hundred times as many numbers as the waveform. Normalized afterwards, they would be written
+and read several times. But a channel's mean and variance follow from the mean and covariance of the windows,
 which are a few numbers, so outputs are written once, normalized.
 """
 
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from ..linear.activation import check_activation
-from ..linear.gemm import linear_cpu
 from ..norm.group_norm import group_norm_reference, group_norm_triton
-from ..runtime.dispatch import choose
+from ..runtime.dispatch import Operation
 from ..runtime.packing import check_cu_seqlens, cumulative, spans
-from ..runtime.weight_cache import kept
-from .first_layer import MOST_TAPS, filter_statistics, waveform_filter
+from ..runtime.weight_cache import cached
+from .first_layer import MAX_TAPS, first_layer, first_layer_statistics
 from .waveform import (
-    ROWS,
     by_tap,
+    check_stride,
     flattened,
-    valid_length,
+    multiply_windows,
+    valid_lengths,
     waveform_conv_reference,
     waveform_conv_triton,
     windows,
@@ -39,11 +39,11 @@ def normalized_conv(
 ) -> tuple[Tensor, Tensor]:
     """`waveform_conv`, then `group_norm` with as many groups as channels, then `activation`.
 
-    A bias of the convolution would be subtracted again with the mean, so there is none.
+    Without a bias in the convolution: the normalization would subtract it with the mean.
 
     Args:
-        waveforms: [samples, 1], utterances end to end.
-        cu_samples: int32 [n + 1], where each utterance begins; first 0, last the number of samples.
+        waveforms: [samples, 1], packed.
+        cu_samples: int32 [n + 1], offsets of the utterances.
         weight: [C_out, 1, kernel], as in `torch.nn.Conv1d`.
         norm_weight, norm_bias: [C_out], of the normalization.
         eps: added to the variance.
@@ -67,20 +67,9 @@ def normalized_conv(
             f"normalized_conv to {weight.shape[0]} channels got a normalization of "
             f"{list(norm_weight.shape)} and {list(norm_bias.shape)}"
         )
-    if stride < 1:
-        raise ValueError(f"stride must be at least 1, got {stride}")
+    check_stride(stride)
     check_activation(activation)
-    run = choose(
-        waveforms,
-        cu_samples,
-        weight,
-        norm_weight,
-        norm_bias,
-        reference=normalized_conv_reference,
-        cpu=normalized_conv_cpu,
-        triton=normalized_conv_triton,
-    )
-    return run(
+    return _normalized_conv(
         waveforms, cu_samples, weight, norm_weight, norm_bias, eps, stride=stride, activation=activation
     )
 
@@ -96,7 +85,7 @@ def normalized_conv_reference(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The specification: one operation after the other."""
+    """Specification: one operation after the other."""
     mixed, cu_out = waveform_conv_reference(waveforms, cu_samples, weight, None, stride=stride)
     out = group_norm_reference(
         mixed, cu_out, weight.shape[0], norm_weight, norm_bias, eps, activation=activation
@@ -115,31 +104,31 @@ def normalized_conv_cpu(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As products with windows, by weights that are scaled for each utterance; in float32 at least."""
+    """The same as a GEMM over the windows, with weights scaled for each utterance; in float32 at least."""
     outputs, _, kernel = weight.shape
     wide = torch.promote_types(waveforms.dtype, torch.float32)
     flat = flattened(weight).double()  # [C_out, kernel]
     lengths = [end - start for start, end in spans(cu_samples)]
-    counts = [valid_length(length, kernel, stride) for length in lengths]
+    counts = valid_lengths(cu_samples, kernel, stride)
     out = waveforms.new_empty(sum(counts), outputs)
-    for utterance, place in zip(waveforms.double().split(lengths), out.split(counts), strict=True):
-        if not place.shape[0]:
+    for utterance, result in zip(waveforms.double().split(lengths), out.split(counts), strict=True):
+        if not result.shape[0]:
             continue
-        # From their middle, so that samples far from zero lose nothing in float32.
+        # Centered, so that samples far from zero lose nothing in float32.
         centered = utterance - utterance.mean()
         scaled, shift = _statistics(windows(centered, kernel, stride), flat, norm_weight, norm_bias, eps)
         rows = windows(centered.to(wide), kernel, stride)
-        scaled, shift = scaled.to(wide), shift.to(wide)
-        for some, there in zip(rows.split(ROWS), place.split(ROWS), strict=True):
-            there.copy_(linear_cpu(some, scaled, shift, activation=activation))
+        multiply_windows(rows, scaled.to(wide), shift.to(wide), activation, out=result)
     return out, cumulative(counts)
 
 
 def _statistics(
     rows: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Weights and bias of the normalized convolution. In float64: a channel that listens to high frequencies
-    has a variance that is a small difference of large sums."""
+    """Weights and bias of the normalized convolution, for windows [outputs, kernel].
+
+    In float64: the variance of a high-pass channel is a small difference of large sums.
+    """
     means = rows.mean(0)
     deviations = rows - means
     covariance = deviations.T @ deviations / rows.shape[0]
@@ -159,18 +148,18 @@ def normalized_conv_triton(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Three launches, two of which read the waveform and write next to nothing."""
+    """Three launches, of which the first two read the waveform and write a few numbers."""
     outputs, _, kernel = weight.shape
-    if kernel > MOST_TAPS:
+    if kernel > MAX_TAPS:
         mixed, cu_out = waveform_conv_triton(waveforms, cu_samples, weight, None, stride=stride)
         out = group_norm_triton(mixed, cu_out, outputs, norm_weight, norm_bias, eps, activation=activation)
         return out, cu_out
-    counts = [valid_length(end - start, kernel, stride) for start, end in spans(cu_samples)]
-    taps, samples = kept(weight, by_tap), waveforms.reshape(-1)
-    scale, shift, center = filter_statistics(
+    counts = valid_lengths(cu_samples, kernel, stride)
+    taps, samples = cached(by_tap, weight), waveforms.reshape(-1)
+    scale, shift, center = first_layer_statistics(
         samples, cu_samples, counts, taps, norm_weight.float(), norm_bias.float(), eps, stride=stride
     )
-    out = waveform_filter(
+    out = first_layer(
         samples,
         cu_samples,
         counts,
@@ -182,3 +171,8 @@ def normalized_conv_triton(
         center=center,
     )
     return out, cumulative(counts, waveforms.device)
+
+
+_normalized_conv = Operation(
+    normalized_conv_reference, cpu=normalized_conv_cpu, triton=normalized_conv_triton
+)

@@ -1,25 +1,29 @@
 """Strided 1-D convolution with bias and gated linear unit, over packed utterances.
 
-Each utterance sees its own zero edges, so a neighbor in the batch never leaks into it.
+Each utterance has its own zeros at both ends, so that its neighbors in the batch never leak into it. The
+subsampler of Speech2Text (arXiv 2010.05171) and of wav2vec2's adapter.
 """
+
+from itertools import product
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from ..linear.gemm import linear_cpu
-from ..runtime.dispatch import choose
-from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from ..linear.gemm import linear_cpu, tile_of_program
+from ..runtime.dispatch import Operation
+from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, precision, ready
+from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import check_cu_seqlens, cumulative, positions_within, spans
-from ..runtime.weight_cache import kept
+from ..runtime.weight_cache import cached
+from .implicit_gemm import window_starts
+from .waveform import flattened
 
 
 def conv_subsample(
     frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """`glu(conv1d(frames) + bias)` with `kernel // 2` zeros on both sides of each utterance.
+    """`glu(conv1d(frames) + bias)` with `kernel // 2` zeros at both ends of each utterance.
 
     Args:
         frames: [frames, C_in], packed.
@@ -40,27 +44,18 @@ def conv_subsample(
             f"conv_subsample takes frames of {weight.shape[1]} channels and an even number of outputs, "
             f"got {frames.shape[1]} channels and {weight.shape[0]} outputs"
         )
-    run = choose(
-        frames,
-        cu_frames,
-        weight,
-        bias,
-        reference=conv_subsample_reference,
-        cpu=conv_subsample_cpu,
-        triton=conv_subsample_triton,
-    )
-    return run(frames, cu_frames, weight, bias, stride=stride)
+    return _conv_subsample(frames, cu_frames, weight, bias, stride=stride)
 
 
 def output_length(length: int, kernel: int, stride: int) -> int:
-    """Outputs of the convolution for `length` inputs; none for an empty utterance."""
+    """Number of outputs for `length` inputs; none for an empty utterance."""
     return (length + 2 * (kernel // 2) - kernel) // stride + 1 if length else 0
 
 
 def conv_subsample_reference(
     frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """The specification, in plain torch: one utterance after the other."""
+    """Specification in plain torch, an utterance at a time."""
     kernel = weight.shape[2]
     outputs = []
     for start, end in spans(cu_frames):
@@ -76,7 +71,7 @@ def conv_subsample_reference(
 def conv_subsample_cpu(
     frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """As one GEMM over the windows of all utterances; a row of zeros stands for what lies outside."""
+    """The same as one GEMM over the windows of all utterances; frames outside of one are a row of zeros."""
     kernel = weight.shape[2]
     lengths = [end - start for start, end in spans(cu_frames)]
     cu_out = cumulative([output_length(length, kernel, stride) for length in lengths])
@@ -88,36 +83,25 @@ def conv_subsample_cpu(
     zero_row = frames.shape[0]
     rows = torch.where((inside >= 0) & (inside < counts), starts + inside, zero_row)
     windows = F.pad(frames, (0, 0, 0, 1))[rows].view(total, kernel * weight.shape[1])
-    return linear_cpu(windows, kept(weight, _flat), bias, activation="glu"), cu_out
-
-
-def _flat(weight: Tensor) -> Tensor:
-    """A copy of `weight` [2 * C_out, C_in, taps] as a GEMM's, for windows that lie frame after frame."""
-    return weight.detach().transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(1)
+    return linear_cpu(windows, cached(flattened, weight), bias, activation="glu"), cu_out
 
 
 def conv_subsample_triton(
     frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """As one GEMM whose rows are read where they lie.
-
-    Frames follow one another in memory, and so do the taps of a window: an output's row of the GEMM is
-    kernel * C_in numbers from its first frame on, and rows overlap.
-    """
+    """The same as an implicit GEMM: an output's row is the kernel * C_in numbers from its first frame on."""
     doubled, channels, taps = weight.shape
     counts = [output_length(end - start, taps, stride) for start, end in spans(cu_frames)]
     cu_out = cumulative(counts, frames.device)
     outputs, rows = doubled // 2, sum(counts)
     out = frames.new_empty(rows, outputs)
-    case = conv_subsample_kernel.case(
-        frames.device, frames.dtype, "aligned" if channels % 16 == 0 and outputs % 16 == 0 else "any"
-    )
+    case = conv_subsample_kernel.case(frames.device, frames.dtype, alignment(channels, outputs))
     tiles = triton.cdiv(rows, case.constant("BLOCK_M")) * triton.cdiv(outputs, case.constant("BLOCK_N"))
     case.launch(
         (tiles,),
         ready(frames),
         _windows(cu_frames, cu_out, rows, taps, stride),
-        kept(weight, _rearranged),
+        cached(_rearranged, weight),
         out if bias is None else ready(bias),
         out,
         rows,
@@ -130,17 +114,17 @@ def conv_subsample_triton(
 
 
 def _windows(cu_frames: Tensor, cu_out: Tensor, rows: int, taps: int, stride: int) -> Tensor:
-    """int32 [3, rows]: each output's first frame, which may lie before its utterance, and the utterance's
-    first frame and end. A table, since looking for an utterance takes as long as a short row's sums."""
-    numbers = torch.arange(cu_out.numel() - 1, device=cu_out.device)
-    utterance = torch.repeat_interleave(numbers, cu_out.diff(), output_size=rows)
-    place = torch.arange(rows, dtype=torch.int32, device=cu_out.device) - cu_out[utterance]
-    begin = cu_frames[utterance]
-    return torch.stack([begin + place * stride - taps // 2, begin, cu_frames[utterance + 1]])
+    """Each output's first frame, which may lie before its utterance, and the utterance's first frame and end.
+
+    int32 [3, rows]. A table, since a search for the utterance would take as long as a short row's sums.
+    """
+    utterance = torch.repeat_interleave(cu_out.diff(), output_size=rows)
+    begin, end = cu_frames[utterance], cu_frames[utterance + 1]
+    return torch.stack([window_starts(cu_frames, cu_out, rows, stride) - taps // 2, begin, end])
 
 
 def _rearranged(weight: Tensor) -> Tensor:
-    """A copy of `weight` as the kernel reads it: [C_out, 2, kernel, C_in], a value and then its gate."""
+    """A copy of `weight` as the kernel reads it: [C_out, 2, kernel, C_in], value and gate."""
     doubled, channels, taps = weight.shape
     pairs = weight.detach().view(2, doubled // 2, channels, taps).permute(1, 0, 3, 2)
     return pairs.clone(memory_format=torch.contiguous_format)
@@ -149,7 +133,7 @@ def _rearranged(weight: Tensor) -> Tensor:
 @kernel(sizes=("N", "channels"))
 def conv_subsample_kernel(
     frames_ptr,  # [frames, channels]
-    windows_ptr,  # int32 [3, rows], see `_windows`
+    windows_ptr,  # int32 [3, rows]: first frame, first and end of the utterance
     weight_ptr,  # [N, 2, taps, channels]: value, gate
     bias_ptr,  # [2 * N]: values, then gates
     out_ptr,  # [rows, N]
@@ -164,20 +148,14 @@ def conv_subsample_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    # Neighboring programs share weights and rows in the L2: GROUP row blocks go through all columns
-    # together.
-    row_blocks, column_blocks = tl.cdiv(rows, BLOCK_M), tl.cdiv(N, BLOCK_N)
-    in_group = GROUP * column_blocks
-    first_block = tl.program_id(0) // in_group * GROUP
-    group_size = tl.minimum(row_blocks - first_block, GROUP)
-    index = tl.program_id(0) % in_group
-    m = (first_block + index % group_size) * BLOCK_M + tl.arange(0, BLOCK_M)
-    first_column = (index // group_size) * BLOCK_N
+    row_block, column_block = tile_of_program(rows, N, GROUP, BLOCK_M, BLOCK_N)
+    m = row_block * BLOCK_M + tl.arange(0, BLOCK_M)
+    first_column = column_block * BLOCK_N
     pair = 2 * first_column + tl.arange(0, 2 * BLOCK_N)
     k = tl.arange(0, BLOCK_K)
     K = taps * channels
 
-    # Of a row's K numbers those from `low` to `high` are its own utterance's; the others are zeros.
+    # Of a row's K numbers, those from `low` to `high` belong to its utterance; the others are zeros.
     first = tl.load(windows_ptr + m, mask=m < rows, other=0)
     begin = tl.load(windows_ptr + rows.to(tl.int64) + m, mask=m < rows, other=0)
     end = tl.load(windows_ptr + 2 * rows.to(tl.int64) + m, mask=m < rows, other=0)
@@ -185,13 +163,13 @@ def conv_subsample_kernel(
     high = tl.minimum(end - first, taps) * channels
     frame_rows = frames_ptr + first.to(tl.int64)[:, None] * channels
     weight_rows = weight_ptr + pair.to(tl.int64)[None, :] * K
-    both = tl.zeros((BLOCK_M, 2 * BLOCK_N), tl.float32)
+    both = tl.zeros((BLOCK_M, 2 * BLOCK_N), tl.float32)  # the accumulator and the epilogue are float32
     for start in range(0, K, BLOCK_K):
-        place = start + k
-        inside = (place[None, :] >= low[:, None]) & (place[None, :] < high[:, None])
-        frames = tl.load(frame_rows + place[None, :], mask=inside, other=0.0)
-        there = (pair < 2 * N)[None, :] & (place < K)[:, None]
-        weight = tl.load(weight_rows + place[:, None], mask=there, other=0.0)
+        index = start + k
+        inside = (index[None, :] >= low[:, None]) & (index[None, :] < high[:, None])
+        frames = tl.load(frame_rows + index[None, :], mask=inside, other=0.0)
+        mask = (pair < 2 * N)[None, :] & (index < K)[:, None]
+        weight = tl.load(weight_rows + index[:, None], mask=mask, other=0.0)
         both = tl.dot(frames, weight, both, input_precision=PRECISION)
 
     n = first_column + tl.arange(0, BLOCK_N)
@@ -199,45 +177,44 @@ def conv_subsample_kernel(
     with_bias = n < N * has_bias
     values += tl.load(bias_ptr + n, mask=with_bias, other=0.0).to(tl.float32)[None, :]
     gates += tl.load(bias_ptr + N + n, mask=with_bias, other=0.0).to(tl.float32)[None, :]
-    places = m.to(tl.int64)[:, None] * N + n[None, :]
+    offsets = m.to(tl.int64)[:, None] * N + n[None, :]
     mixed = (values * tl.sigmoid(gates)).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + places, mixed, mask=(m < rows)[:, None] & (n < N)[None, :])
+    tl.store(out_ptr + offsets, mixed, mask=(m < rows)[:, None] & (n < N)[None, :])
+
+
+_conv_subsample = Operation(conv_subsample_reference, cpu=conv_subsample_cpu, triton=conv_subsample_triton)
 
 
 def _declare() -> None:
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for alignment in ("aligned", "any"):
-                conv_subsample_kernel.declare(
-                    dtype,
-                    alignment,
-                    architecture=architecture,
-                    pointers=dict.fromkeys(("frames_ptr", "weight_ptr", "bias_ptr", "out_ptr"), dtype)
-                    | {"windows_ptr": torch.int32},
-                    aligned=alignment == "aligned",
-                    PRECISION=precision(dtype),
-                    GROUP=8,
-                    **_blocks(architecture, dtype, alignment),
-                )
+    names = ("frames_ptr", "weight_ptr", "bias_ptr", "out_ptr")
+    for architecture, dtype, sizes in product(ARCHITECTURES, DTYPES, ALIGNMENTS):
+        conv_subsample_kernel.declare(
+            dtype,
+            sizes,
+            architecture=architecture,
+            pointers=dict.fromkeys(names, dtype) | {"windows_ptr": torch.int32},
+            aligned=sizes == "aligned",
+            PRECISION=precision(dtype),
+            GROUP=8,
+            **_blocks(architecture, dtype, sizes),
+        )
 
 
-def _blocks(architecture: str, dtype: torch.dtype, alignment: str) -> dict[str, int]:
-    """Tile, warps and stages. The accumulator is twice as wide as the tile; rows that are not aligned take a
-    register for every number's address, and float32 twice of those."""
-    if alignment == "aligned" and dtype != torch.float32:
+def _blocks(architecture: str, dtype: torch.dtype, sizes: str) -> dict[str, int]:
+    """Tile, warps and stages.
+
+    The accumulator is twice as wide as the tile, and rows that are not aligned take a register for the
+    address of every number, or two in float32.
+    """
+    if sizes == "aligned" and dtype != torch.float32:
         rows, outputs, inner, warps, stages = 128, 64, 64, 8, 3
     else:
-        rows = 32 if alignment == "any" and dtype == torch.float32 else 64
+        rows = 32 if sizes == "any" and dtype == torch.float32 else 64
         outputs, inner, warps, stages = 32, 32, 4, 2
     if architecture == "gfx942":
         inner, stages = 32, 2
-    return {
-        "BLOCK_M": rows,
-        "BLOCK_N": outputs,
-        "BLOCK_K": inner,
-        "num_warps": warps,
-        "num_stages": stages,
-    }
+    tile = {"BLOCK_M": rows, "BLOCK_N": outputs, "BLOCK_K": inner}
+    return tile | {"num_warps": warps, "num_stages": stages}
 
 
 _declare()

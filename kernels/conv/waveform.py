@@ -1,4 +1,4 @@
-"""Strided 1-D convolution without padding, over packed utterances: wav2vec2's feature encoder."""
+"""Strided 1-D convolution without padding, over packed utterances (wav2vec2's feature encoder)."""
 
 import torch
 import torch.nn.functional as F
@@ -6,11 +6,14 @@ from torch import Tensor
 
 from ..linear.activation import activate, check_activation
 from ..linear.gemm import linear_cpu
-from ..runtime.dispatch import choose
+from ..runtime.dispatch import Operation
 from ..runtime.packing import check_cu_seqlens, cumulative, spans
-from ..runtime.weight_cache import kept
-from .first_layer import waveform_filter
-from .implicit_gemm import window_product, window_starts
+from ..runtime.weight_cache import cached
+from .first_layer import first_layer
+from .implicit_gemm import implicit_gemm, window_starts
+
+# Windows copied at a time. With their outputs they stay in a core's cache: 1.5 and 0.5 MB in wav2vec2.
+_WINDOWS = 256
 
 
 def waveform_conv(
@@ -25,8 +28,8 @@ def waveform_conv(
     """`activation(conv1d(hidden) + bias)` of each utterance on its own, over whole windows only.
 
     Args:
-        hidden: [positions, C_in], utterances end to end; samples of waveforms are [samples, 1].
-        cu_tokens: int32 [n + 1], where each utterance begins; first 0, last the number of positions.
+        hidden: [positions, C_in], packed; samples of waveforms are [samples, 1].
+        cu_tokens: int32 [n + 1], offsets of the utterances.
         weight: [C_out, C_in, kernel], as in `torch.nn.Conv1d`.
         bias: [C_out], or None.
         stride: positions from one output to the next.
@@ -41,24 +44,29 @@ def waveform_conv(
     check_cu_seqlens(cu_tokens, hidden.shape[0], "cu_tokens")
     if hidden.dim() != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(f"waveform_conv takes [positions, {weight.shape[1]}], got {list(hidden.shape)}")
+    check_stride(stride)
+    check_activation(activation)
+    return _waveform_conv(hidden, cu_tokens, weight, bias, stride=stride, activation=activation)
+
+
+def check_stride(stride: int) -> None:
+    """Validate the stride of a convolution.
+
+    Raises:
+        ValueError: a stride below 1.
+    """
     if stride < 1:
         raise ValueError(f"stride must be at least 1, got {stride}")
-    check_activation(activation)
-    run = choose(
-        hidden,
-        cu_tokens,
-        weight,
-        bias,
-        reference=waveform_conv_reference,
-        cpu=waveform_conv_cpu,
-        triton=waveform_conv_triton,
-    )
-    return run(hidden, cu_tokens, weight, bias, stride=stride, activation=activation)
 
 
 def valid_length(length: int, kernel: int, stride: int) -> int:
-    """Outputs for `length` inputs: whole windows, of which a short utterance has none."""
+    """Number of outputs for `length` inputs: whole windows, of which a short utterance has none."""
     return (length - kernel) // stride + 1 if length >= kernel else 0
+
+
+def valid_lengths(cu_seqlens: Tensor, kernel: int, stride: int) -> list[int]:
+    """`valid_length` of each packed utterance."""
+    return [valid_length(end - start, kernel, stride) for start, end in spans(cu_seqlens)]
 
 
 def waveform_conv_reference(
@@ -70,14 +78,13 @@ def waveform_conv_reference(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The specification, in plain torch: one utterance after the other."""
+    """Specification in plain torch, an utterance at a time."""
+    counts = valid_lengths(cu_tokens, weight.shape[2], stride)
     outputs = [hidden.new_zeros(0, weight.shape[0])]
-    lengths = []
-    for start, end in spans(cu_tokens):
-        lengths.append(valid_length(end - start, weight.shape[2], stride))
-        if lengths[-1]:
+    for (start, end), count in zip(spans(cu_tokens), counts, strict=True):
+        if count:
             outputs.append(F.conv1d(hidden[start:end].T[None], weight, bias, stride=stride)[0].T)
-    return activate(torch.cat(outputs), activation), cumulative(lengths, hidden.device)
+    return activate(torch.cat(outputs), activation), cumulative(counts, hidden.device)
 
 
 def waveform_conv_cpu(
@@ -89,28 +96,29 @@ def waveform_conv_cpu(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As products with windows, which overlap where they lie and are copied a few at a time."""
+    """The same as a GEMM over the windows."""
     outputs, _, kernel = weight.shape
-    flat = kept(weight, flattened)
+    flat = cached(flattened, weight)
     lengths = [end - start for start, end in spans(cu_tokens)]
-    counts = [valid_length(length, kernel, stride) for length in lengths]
+    counts = valid_lengths(cu_tokens, kernel, stride)
     out = hidden.new_empty(sum(counts), outputs)
-    for utterance, place in zip(hidden.contiguous().split(lengths), out.split(counts), strict=True):
-        for rows, there in zip(
-            windows(utterance, kernel, stride).split(ROWS), place.split(ROWS), strict=True
-        ):
-            there.copy_(linear_cpu(rows, flat, bias, activation=activation))
+    for utterance, result in zip(hidden.contiguous().split(lengths), out.split(counts), strict=True):
+        multiply_windows(windows(utterance, kernel, stride), flat, bias, activation, out=result)
     return out, cumulative(counts)
-
-
-# Windows copied at a time. With their outputs they stay in a core's cache: 1.5 and 0.5 MB in wav2vec2.
-ROWS = 256
 
 
 def windows(utterance: Tensor, kernel: int, stride: int) -> Tensor:
     """A view [outputs, kernel * C_in] of a contiguous [positions, C_in], position after position."""
     count, channels = valid_length(utterance.shape[0], kernel, stride), utterance.shape[1]
     return utterance.as_strided((count, kernel * channels), (stride * channels, 1))
+
+
+def multiply_windows(
+    rows: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, *, out: Tensor
+) -> None:
+    """`linear_cpu` of a view of `windows`, which a GEMM has to copy, a few windows at a time."""
+    for part, result in zip(rows.split(_WINDOWS), out.split(_WINDOWS), strict=True):
+        result.copy_(linear_cpu(part, weight, bias, activation=activation))
 
 
 def flattened(weight: Tensor) -> Tensor:
@@ -127,27 +135,24 @@ def waveform_conv_triton(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One launch: of one channel by multiplying, of more as a GEMM whose rows are read where they lie."""
-    kernel = weight.shape[2]
-    counts = [valid_length(end - start, kernel, stride) for start, end in spans(cu_tokens)]
+    """One launch: `first_layer` for one channel, `implicit_gemm` for more."""
+    counts = valid_lengths(cu_tokens, weight.shape[2], stride)
     cu_out = cumulative(counts, hidden.device)
     if weight.shape[1] == 1:
+        taps = cached(by_tap, weight)
         shift = None if bias is None else bias.float()
-        out = waveform_filter(
-            hidden.reshape(-1),
-            cu_tokens,
-            counts,
-            kept(weight, by_tap),
-            shift,
-            stride=stride,
-            activation=activation,
-        )
-        return out, cu_out
+        samples = hidden.reshape(-1)
+        return first_layer(
+            samples, cu_tokens, counts, taps, shift, stride=stride, activation=activation
+        ), cu_out
     first = window_starts(cu_tokens, cu_out, sum(counts), stride)
-    flat = kept(weight, flattened)[None]
-    return window_product(hidden[None], first, flat, bias, activation=activation), cu_out
+    flat = cached(flattened, weight)[None]
+    return implicit_gemm(hidden[None], first, flat, bias, activation=activation), cu_out
 
 
 def by_tap(weight: Tensor) -> Tensor:
-    """`weight` [C_out, 1, kernel] as float32 [kernel, C_out]."""
+    """A copy of `weight` [C_out, 1, kernel] as float32 [kernel, C_out]."""
     return weight.detach()[:, 0].T.to(torch.float32).clone(memory_format=torch.contiguous_format)
+
+
+_waveform_conv = Operation(waveform_conv_reference, cpu=waveform_conv_cpu, triton=waveform_conv_triton)

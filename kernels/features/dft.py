@@ -1,14 +1,13 @@
-"""The filter bank's kernel: a discrete Fourier transform folded twice, on the matrix units."""
+"""Kernel of the filter bank: a discrete Fourier transform, folded twice, on the matrix units."""
 
 import math
 from functools import lru_cache
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..runtime.launch import ARCHITECTURES, kernel
+from ..runtime.optional_triton import tl, triton
 
 
 @kernel()
@@ -16,28 +15,29 @@ def fbank_kernel(
     waveforms_ptr,  # [samples]
     cu_samples_ptr,  # [utterances + 1]
     cu_frames_ptr,  # [utterances + 1]
-    window_ptr,  # [4 * K], zeros behind the frame
-    transform_ptr,  # [2 * K / LINES, K, 4, LINES], see `transform_pairs`
-    mel_ptr,  # [blocks of bins, 2 * K / LINES, LINES, 2, BLOCK_BINS], see fbank.py's `_mel_pairs`
+    window_ptr,  # [4 * K], with zeros behind the frame
+    transform_ptr,  # [2 * K / LINES, K, 4, LINES], from `transform_pairs`
+    mel_ptr,  # [blocks of bins, 2 * K / LINES, LINES, 2, BLOCK_BINS], from `_mel_pairs`
     out_ptr,  # [frames, bins]
     utterances: tl.int32,
     search_steps: tl.int32,  # halvings that bring the number of utterances to 1
     frames: tl.int32,
-    length: tl.int32,  # of a frame in samples
-    shift: tl.int32,  # from one frame to the next, in samples
+    length: tl.int32,  # samples of a frame
+    shift: tl.int32,  # samples from one frame to the next
     K: tl.int32,  # a quarter of the padded frame: 64 at 8 kHz, 128 at 16 kHz, 512 at 48 kHz
     bins: tl.int32,
     preemphasis: tl.float32,
     mel_floor: tl.float32,
     BLOCK_FRAMES: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    LINES: tl.constexpr,  # at a time, all even or all odd
+    LINES: tl.constexpr,  # frequencies at a time, all even or all odd
     BLOCK_BINS: tl.constexpr,
 ):
-    # A line's power does not depend on where time 0 lies. Seen from the middle of the padded frame, the
-    # transform folds twice, as an FFT begins: what lies as far before the middle as behind it is added for
-    # the cosines and subtracted for the sines; then what lies as far from the quarters, with one sign for
-    # even lines and the other for odd ones. A third of the product is left of it, and of its tables.
+    # The power of a spectral line does not depend on the origin of time. From the middle of the padded frame
+    # the transform folds twice, like the first steps of an FFT. Samples at one distance before and behind the
+    # middle are added for the cosines and subtracted for the sines; then samples at one distance from the
+    # quarters, with one sign for even lines and the other for odd ones. That leaves a third of the product
+    # and of its tables.
     frame = tl.program_id(0) * BLOCK_FRAMES + tl.arange(0, BLOCK_FRAMES)
     inside = frame < frames
     frame = tl.minimum(frame, frames - 1)
@@ -50,20 +50,20 @@ def fbank_kernel(
         last = tl.where(behind, last, middle)
     start = tl.load(cu_samples_ptr + first) + (frame - tl.load(cu_frames_ptr + first)) * shift
 
-    # The mean goes first: folded into the transform, an offset of the recording costs a digit. It is measured
-    # from the frame's first sample, so that a constant frame becomes exactly 0.
+    # The mean goes first: folded into the transform, an offset of the recording costs a digit. Summed from
+    # the frame's first sample, in float32, so that a constant frame becomes exactly 0.
     sample = tl.load(waveforms_ptr + start)
     total = tl.zeros((BLOCK_FRAMES,), tl.float32)
     highest = tl.full((BLOCK_FRAMES,), float("-inf"), tl.float32)
     lowest = tl.full((BLOCK_FRAMES,), float("inf"), tl.float32)
     for begin in range(0, length, 32):
-        place = begin + tl.arange(0, 32)
-        values = tl.load(waveforms_ptr + start[:, None] + tl.minimum(place, length - 1)[None, :])
-        total += tl.sum(tl.where((place < length)[None, :], values - sample[:, None], 0.0), axis=1)
+        index = begin + tl.arange(0, 32)
+        values = tl.load(waveforms_ptr + start[:, None] + tl.minimum(index, length - 1)[None, :])
+        total += tl.sum(tl.where((index < length)[None, :], values - sample[:, None], 0.0), axis=1)
         highest = tl.maximum(highest, tl.max(values, axis=1))
         lowest = tl.minimum(lowest, tl.min(values, axis=1))
     mean = sample + total / length
-    # Pre-emphasis at most doubles a sample and four are added: below 2^16 float16 holds them.
+    # Pre-emphasis at most doubles a sample and four are added, so that float16 holds them, below 2^16.
     scale, unscale = _powers_of_two(tl.maximum(highest - mean, mean - lowest), 11)
 
     mel_power = tl.zeros((BLOCK_FRAMES, BLOCK_BINS), tl.float32)
@@ -80,10 +80,10 @@ def fbank_kernel(
             b = a
             c = a
             d = a
-            # Always so, but the compiler leaves reads in a branch as they are. Elsewhere it keeps rounds of
-            # them in shared memory: three times as much of it on sm_90, and more registers than there are.
+            # Always true. Outside of a branch the compiler pipelines these loads through shared memory: three
+            # times as much of it on sm_90, and more registers than there are.
             if begin < K:
-                back = tl.minimum(k, 1)[None, :]  # pre-emphasis takes the first sample for the one before it
+                back = tl.minimum(k, 1)[None, :]  # the first sample stands for the one before it
                 a = _emphasized(waveforms_ptr, start, k, back, mean, window_ptr, length, preemphasis)
                 b = _emphasized(waveforms_ptr, start, 2 * K - 1 - k, 1, mean, window_ptr, length, preemphasis)
                 c = _emphasized(waveforms_ptr, start, 2 * K + k, 1, mean, window_ptr, length, preemphasis)
@@ -99,33 +99,33 @@ def fbank_kernel(
         mel += line[:, None] * (2 * BLOCK_BINS) + bin_[None, :]
         mel_power += _product(power * power_scale[:, None], mel) * power_unscale[:, None]
 
-    # Both tables are 2^14 times what they stand for, the transform's in the power twice.
+    # Both tables are scaled by 2^14; the transform's scale enters the power squared.
     unscale *= 2.0**-21
     mel_power = mel_power * unscale[:, None] * unscale[:, None]
     bin_ += tl.program_id(1) * BLOCK_BINS
-    values = tl.log(tl.where(mel_power < mel_floor, mel_floor, mel_power))  # keeps NaN
-    places = out_ptr + frame.to(tl.int64)[:, None] * bins + bin_[None, :]
-    tl.store(places, values, mask=inside[:, None] & (bin_ < bins)[None, :])
+    values = tl.log(tl.where(mel_power < mel_floor, mel_floor, mel_power))  # NaN stays NaN
+    outputs = out_ptr + frame.to(tl.int64)[:, None] * bins + bin_[None, :]
+    tl.store(outputs, values, mask=inside[:, None] & (bin_ < bins)[None, :])
 
 
 @triton.jit
-def _emphasized(waveforms_ptr, start, place, back, mean, window_ptr, length, preemphasis):
-    """Samples at these places of the frames without their mean, after pre-emphasis, times the window."""
-    # In the padding, where the window is 0, the last sample stands for all: the next could be no number.
-    own = waveforms_ptr + (start[:, None] + tl.minimum(place, length - 1)[None, :])
+def _emphasized(waveforms_ptr, start, index, back, mean, window_ptr, length, preemphasis):
+    """Samples of the frames at `index` without their mean, after pre-emphasis, times the window."""
+    # Padding, where the window is 0, reads the last sample: the one behind it could be NaN.
+    own = waveforms_ptr + (start[:, None] + tl.minimum(index, length - 1)[None, :])
     values = (tl.load(own) - mean[:, None]) - preemphasis * (tl.load(own - back) - mean[:, None])
-    return values * tl.load(window_ptr + place)[None, :]
+    return values * tl.load(window_ptr + index)[None, :]
 
 
 @triton.jit
 def _product(values, table):
-    """`values @ table` about as exact as in float32, but on the matrix units.
+    """`values @ table` on the matrix units, about as exact as in float32.
 
-    A float32 number is a sum of two float16 numbers within 2^-24 of itself (where its exponent allows, hence
-    the scales), and three of the four products of such sums matter: tf32x3 at twice its rate, and on AMD's
-    units too. In a table the lower halves stand behind the upper ones, row by row. Matrix units cut off what
-    they cannot hold instead of rounding, which adds up; so sums are short here, small terms first, and the
-    caller adds them up in float32.
+    A float32 number is the sum of two float16 numbers to within 2^-24 of itself (where its exponent allows,
+    hence the scales), and three of the four products of such sums matter: tf32x3 at twice its rate, and on
+    AMD's units too. In a table each row of upper halves is followed by its row of lower halves. Matrix units
+    truncate instead of rounding, which accumulates: sums are short here, small terms first, and the caller
+    adds them up in float32.
     """
     high = values.to(tl.float16)
     low = (values - high.to(tl.float32)).to(tl.float16)
@@ -136,39 +136,39 @@ def _product(values, table):
 
 
 @triton.jit
-def _powers_of_two(peak, PLACES: tl.constexpr):
-    """What brings a number to 2^PLACES up to twice that, and what brings it back; exact, as powers of two."""
+def _powers_of_two(peak, EXPONENT: tl.constexpr):
+    """Powers of two that scale a number to 2^EXPONENT up to twice that, and back; both exact."""
     exponent = (peak.to(tl.int32, bitcast=True) >> 23) & 0xFF
-    exponent = tl.minimum(tl.maximum(exponent, 40), 254)  # 0, and what has no place between: infinity, NaN
-    scale = ((254 + PLACES - exponent) << 23).to(tl.float32, bitcast=True)
-    return scale, ((exponent - PLACES) << 23).to(tl.float32, bitcast=True)
+    exponent = tl.minimum(tl.maximum(exponent, 40), 254)  # for 0, infinity and NaN too
+    scale = ((254 + EXPONENT - exponent) << 23).to(tl.float32, bitcast=True)
+    return scale, ((exponent - EXPONENT) << 23).to(tl.float32, bitcast=True)
 
 
 @lru_cache(maxsize=8)
 def transform_pairs(quarter: int, lines: int, device: torch.device) -> Tensor:
     """Cosines and sines for `fbank_kernel`: float16 [2 * quarter / lines, quarter, 4, lines].
 
-    By blocks of lines, even and odd ones in turn; cosines, upper and lower halves, then sines. The line at
-    half the sampling rate is in no triangle and left out.
+    By blocks of lines, even and odd ones in turn; upper and lower halves of cosines, then of sines. Without
+    the line at half the sampling rate, which is in no triangle.
     """
     numbers = torch.arange(2 * quarter).reshape(-1, lines, 2).transpose(1, 2).reshape(-1, 1, lines)
-    places = torch.arange(quarter, dtype=torch.float64)[:, None] + 0.5
-    angles = places * numbers * (math.pi / (2 * quarter))
+    positions = torch.arange(quarter, dtype=torch.float64)[:, None] + 0.5
+    angles = positions * numbers * (math.pi / (2 * quarter))
     return torch.cat([half_pairs(angles.cos()), half_pairs(angles.sin())], dim=2).to(device)
 
 
 def half_pairs(numbers: Tensor) -> Tensor:
-    """2^14 times float64 numbers up to 1 as sums of two float16 numbers: [..., rows, 2, columns]."""
+    """2^14 times float64 numbers up to 1, as sums of two float16 numbers: [..., rows, 2, columns]."""
     numbers = numbers * 2.0**14
     high = numbers.half()
     return torch.stack([high, (numbers - high.double()).half()], dim=-2)
 
 
 def _declare() -> None:
-    """One kernel for every rate, window and number of bins.
+    """One case for every rate, window and number of bins.
 
-    Tables come from the L2 once for each block of frames, which asks for large blocks. On sm_90 twice this
-    one, by 8 warps, needs a few bytes of stack under some versions of Triton.
+    Every block of frames reads the tables from the L2, so blocks are large. On sm_90 blocks twice as large,
+    with 8 warps, need a few bytes of stack under some versions of Triton.
     """
     pointers = dict.fromkeys(("waveforms_ptr", "window_ptr", "out_ptr"), torch.float32)
     pointers |= dict.fromkeys(("cu_samples_ptr", "cu_frames_ptr"), torch.int32)

@@ -1,16 +1,16 @@
-"""Activations of single numbers: their names, and what they are on the CPU and in kernels."""
+"""Elementwise activations: their names, and their forms in plain torch, on the CPU and in kernels."""
 
 from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
 
-# Names as in the checkpoints' `activation_function`, `hidden_act` and the like. Some peers spell out one
-# formula in several ways, whose rounding differs.
+from ..runtime.optional_triton import tl, triton
+
+# Names as in a checkpoint's `activation_function` or `hidden_act`. Several names are one formula, which peers
+# write out in different ways, with different rounding.
 _TANH_GELU = partial(F.gelu, approximate="tanh")
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -29,23 +29,25 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def check_activation(name: str | None) -> None:
-    """Refuse a name that is neither None nor one of `ACTIVATIONS`.
+    """Validate an activation's name: None, or one of `ACTIVATIONS`.
 
     Raises:
-        ValueError: with the names that are.
+        ValueError: an unknown name, with the known ones.
     """
     if name is not None and name not in ACTIVATIONS:
         raise ValueError(f"unknown activation {name!r}; one of {', '.join(sorted(ACTIVATIONS))}")
 
 
 def activate(hidden: Tensor, name: str | None) -> Tensor:
-    """The specification, in plain torch; `hidden` itself for None."""
+    """Activation by name, in plain torch; `hidden` itself for None."""
     return hidden if name is None else ACTIVATIONS[name](hidden)
 
 
 def activate_(hidden: Tensor, name: str | None) -> Tensor:
-    """On the CPU, forward only, in place where `hidden` is contiguous: the outcome. An element's bits do not
-    depend on its place in the tensor."""
+    """Activation on the CPU, forward only, in place where `hidden` is contiguous.
+
+    An element's bits do not depend on its position in the tensor, as torch's do for all but ReLU and tanh.
+    """
     if name is None:
         return hidden
     hidden = hidden.contiguous()
@@ -57,21 +59,21 @@ def activate_(hidden: Tensor, name: str | None) -> Tensor:
     return hidden
 
 
-# Activations that torch rounds by an element's place: whole vectors one way, what is left over behind the
-# last of them, at the end of every thread's share, another. In place.
+# In-place activations that torch rounds by an element's position: whole vectors one way, and the rest behind
+# the last vector of every thread's share another way.
 _VECTORS_ONLY: dict[Callable[[Tensor], Tensor], Callable[[Tensor], object]] = {
     F.gelu: torch.ops.aten.gelu_,
     _TANH_GELU: partial(torch.ops.aten.gelu_, approximate="tanh"),
     F.silu: partial(F.silu, inplace=True),
     torch.sigmoid: torch.sigmoid_,
 }
-_VECTORS = 64  # numbers: torch takes two vectors of at most 32 at a time
-_LARGE = 32768  # numbers: torch may divide a call of more among threads, in equal shares of at least these
-_SMALL = 16384  # and gives one of fewer to a single thread, whatever the activation
+_VECTORS = 64  # elements: torch takes two vectors of at most 32 at a time
+_LARGE = 32768  # elements: torch may divide a larger call among threads, in equal shares of at least this
+_SMALL = 16384  # elements: torch gives a smaller call to a single thread, whatever the activation
 
 
 def _by_whole_vectors(function: Callable[[Tensor], object], flat: Tensor) -> None:
-    """`function`, in place, such that every thread's share of each call is of whole vectors."""
+    """Apply `function` in place, in calls whose share for each thread consists of whole vectors."""
     equal_shares = _LARGE * torch.get_num_threads()
     whole = flat.numel() - flat.numel() % equal_shares
     if whole:
@@ -88,12 +90,11 @@ def _by_whole_vectors(function: Callable[[Tensor], object], flat: Tensor) -> Non
 
 
 def post_operation(name: str | None) -> tuple[str, str] | None:
-    """oneDNN's name of an activation that it can do at the end of a product, and of the algorithm; None where
-    it cannot."""
+    """oneDNN's (name, algorithm) of an activation that it fuses into a product; None where it cannot."""
     return ("none", "") if name is None else _POST_OPERATIONS.get(ACTIVATIONS[name])
 
 
-# Not its ReLU, which turns NaN into 0.
+# Without ReLU: oneDNN's turns NaN into 0.
 _POST_OPERATIONS: dict[Callable[[Tensor], Tensor], tuple[str, str]] = {
     F.gelu: ("gelu", "none"),
     _TANH_GELU: ("gelu", "tanh"),
@@ -104,10 +105,9 @@ _POST_OPERATIONS: dict[Callable[[Tensor], Tensor], tuple[str, str]] = {
 
 
 def gated(values: Tensor, gate: Tensor) -> Tensor:
-    """`values * sigmoid(gate)`; an element's bits do not depend on its place in the tensor.
+    """`values * sigmoid(gate)`; an element's bits do not depend on its position in the tensor.
 
-    torch.sigmoid (hence F.glu) rounds what is left over behind the last whole vector otherwise than the rest;
-    torch.exp does not.
+    By torch.exp: torch.sigmoid, and so F.glu, rounds the elements behind the last whole vector differently.
     """
     return (_wide(values) / _wide(gate).neg().exp_().add_(1.0)).to(values.dtype)
 
@@ -116,20 +116,23 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-# Numbers of the branches of `activated`.
+# Branches of `activated`.
 _CODES = {F.gelu: 0, _TANH_GELU: 1, F.silu: 2, torch.tanh: 3, torch.sigmoid: 4, F.relu: 5}
 NONE = 6  # any other number
 
 
 def code_of(name: str | None) -> int:
-    """The number of an activation for `activated`."""
+    """Number of an activation's branch in `activated`."""
     return NONE if name is None else _CODES[ACTIVATIONS[name]]
 
 
 @triton.jit
 def activated(values, activation):
-    """The activation of this number, on float32. The branch is taken at run time, the same way by all rows:
-    a kernel for each would have to be compiled for every type and tile."""
+    """Activation by its `code_of`, on float32 values.
+
+    A branch at run time, which all rows take alike: as a constant it would multiply the cases of every
+    kernel, type and tile by six.
+    """
     if activation == 0:
         values = 0.5 * values * (1.0 + tl.erf(values * 0.7071067811865476))
     elif activation == 1:
@@ -143,13 +146,13 @@ def activated(values, activation):
     elif activation == 4:
         values = tl.sigmoid(values)
     elif activation == 5:
-        values = tl.where(values < 0.0, 0.0, values)  # keeps NaN
+        values = tl.where(values < 0.0, 0.0, values)  # NaN stays NaN
     return values
 
 
 @triton.jit
 def _tanh(values):
-    """By exp of a number that is never positive, so that it cannot overflow."""
+    """tanh by exp of a number that is never positive, so that it cannot overflow."""
     decay = tl.exp(-2.0 * tl.abs(values))
     tanh = (1.0 - decay) / (1.0 + decay)
     return tl.where(values < 0.0, -tanh, tanh)

@@ -1,16 +1,15 @@
-"""GEMM with bias, activation and residual."""
+"""Linear layer: a GEMM with bias, activation or GLU, residual and clamp in its epilogue."""
 
 import math
 from itertools import product
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from ..runtime.dispatch import choose
-from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from ..runtime.dispatch import Operation
+from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, precision, ready
+from ..runtime.optional_triton import tl, triton
 from .activation import ACTIVATIONS, activate, activated, code_of, gated
 from .cpu import multiply
 
@@ -36,9 +35,9 @@ def linear(
         activation: one of `ACTIVATIONS`, or "glu", which multiplies the first half of the outputs by the
             sigmoid of the second.
         residual: [rows, N], added after the activation; with "glu" [rows, N / 2].
-        limit: what the result is clamped to, -limit to limit.
+        limit: the result is clamped to -limit ... limit.
         phase: "encode" or "decode", for many rows or few. Sums may differ between the two in the last bit, so
-            whoever calls keeps to one.
+            a caller keeps to one.
 
     Returns:
         [rows, N], in hidden's dtype; with "glu" [rows, N / 2].
@@ -55,10 +54,7 @@ def linear(
         raise ValueError(f"unknown phase {phase!r}; one of {', '.join(PHASES)}")
     if activation == "glu" and weight.shape[0] % 2:
         raise ValueError(f"glu halves the outputs; {weight.shape[0]} cannot be halved")
-    run = choose(
-        hidden, weight, bias, residual, reference=linear_reference, cpu=linear_cpu, triton=linear_triton
-    )
-    return run(hidden, weight, bias, activation=activation, residual=residual, limit=limit, phase=phase)
+    return _linear(hidden, weight, bias, activation=activation, residual=residual, limit=limit, phase=phase)
 
 
 def linear_reference(
@@ -71,7 +67,7 @@ def linear_reference(
     limit: float | None = None,
     phase: str = "encode",
 ) -> Tensor:
-    """The specification, in plain torch."""
+    """Specification in plain torch."""
     out = F.linear(hidden, weight, bias)
     out = F.glu(out) if activation == "glu" else activate(out, activation)
     out = out if residual is None else residual + out
@@ -88,7 +84,7 @@ def linear_cpu(
     limit: float | None = None,
     phase: str = "encode",
 ) -> Tensor:
-    """The reference, its GEMM by weights laid out once, `prepacked`."""
+    """The same on a packed weight, see `multiply`."""
     out = multiply(hidden, weight, bias, None if activation == "glu" else activation, phase)
     if activation == "glu":
         out = gated(*out.chunk(2, dim=-1))
@@ -106,18 +102,12 @@ def linear_triton(
     limit: float | None = None,
     phase: str = "encode",
 ) -> Tensor:
-    """One launch: the epilogue works on the accumulators, in float32."""
+    """One launch; the epilogue works on the float32 accumulators."""
     rows, width = hidden.shape
-    form = "plain" if activation in (None, "relu") else "glu" if activation == "glu" else "curved"
+    form, code, floor = epilogue(activation)
     outputs = weight.shape[0] // 2 if form == "glu" else weight.shape[0]
     out = hidden.new_empty(rows, outputs)
-    case = linear_kernel.case(
-        hidden.device,
-        phase,
-        form,
-        hidden.dtype,
-        "aligned" if width % 16 == 0 and outputs % 16 == 0 else "any",
-    )
+    case = linear_kernel.case(hidden.device, phase, form, hidden.dtype, alignment(width, outputs))
     tiles = triton.cdiv(rows, case.constant("BLOCK_M")) * triton.cdiv(outputs, case.constant("BLOCK_N"))
     case.launch(
         (tiles,),
@@ -131,11 +121,38 @@ def linear_triton(
         width,
         int(bias is not None),
         int(residual is not None),
-        0 if form == "glu" else code_of(activation),
-        0.0 if activation == "relu" else -math.inf,
+        code,
+        floor,
         math.inf if limit is None else limit,
     )
     return out
+
+
+_linear = Operation(linear_reference, cpu=linear_cpu, triton=linear_triton)
+
+
+def epilogue(activation: str | None) -> tuple[str, int, float]:
+    """Form of a GEMM kernel, `code_of` the activation for the curved form, lower bound for the plain one.
+
+    ReLU and no activation have a form of their own: the registers of all other activations would halve the
+    number of programs that run side by side.
+    """
+    if activation == "glu":
+        return "glu", 0, -math.inf
+    form = "plain" if activation in (None, "relu") else "curved"
+    return form, code_of(activation), 0.0 if activation == "relu" else -math.inf
+
+
+@triton.jit
+def tile_of_program(rows, N, GROUP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Row block and column block of this program. GROUP row blocks go through all columns together, so that
+    neighbors share weights and rows in the L2."""
+    row_blocks, column_blocks = tl.cdiv(rows, BLOCK_M), tl.cdiv(N, BLOCK_N)
+    in_group = GROUP * column_blocks
+    first_block = tl.program_id(0) // in_group * GROUP
+    group_size = tl.minimum(row_blocks - first_block, GROUP)
+    index = tl.program_id(0) % in_group
+    return first_block + index % group_size, index // group_size
 
 
 @kernel(sizes=("N", "K"))
@@ -151,8 +168,8 @@ def linear_kernel(
     has_bias: tl.int32,  # 0 or 1, as the next one
     has_residual: tl.int32,
     activation: tl.int32,  # its `code_of`, in the curved form
-    floor: tl.float32,  # in the plain form: 0 for ReLU, -inf for nothing
-    limit: tl.float32,
+    floor: tl.float32,  # in the plain form: 0 for ReLU, -inf without activation
+    limit: tl.float32,  # inf for none
     FORM: tl.constexpr,
     PRECISION: tl.constexpr,
     GROUP: tl.constexpr,
@@ -160,19 +177,14 @@ def linear_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    # So that neighbors share weights and rows in the L2, GROUP row blocks go through all columns together.
-    row_blocks, column_blocks = tl.cdiv(rows, BLOCK_M), tl.cdiv(N, BLOCK_N)
-    in_group = GROUP * column_blocks
-    first_block = tl.program_id(0) // in_group * GROUP
-    group_size = tl.minimum(row_blocks - first_block, GROUP)
-    place = tl.program_id(0) % in_group
-    m = (first_block + place % group_size) * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = (place // group_size) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row_block, column_block = tile_of_program(rows, N, GROUP, BLOCK_M, BLOCK_N)
+    m = row_block * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = column_block * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
 
     hidden_rows = hidden_ptr + m.to(tl.int64)[:, None] * K
     weight_rows = weight_ptr + n.to(tl.int64)[None, :] * K
-    values = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    values = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)  # accumulators and epilogue are float32
     gates = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, K, BLOCK_K):
         inside = start + k < K
@@ -180,10 +192,10 @@ def linear_kernel(
             hidden_rows + (start + k)[None, :], mask=(m < rows)[:, None] & inside[None, :], other=0.0
         )
         columns = weight_rows + (start + k)[:, None]
-        there = (n < N)[None, :] & inside[:, None]
-        values = tl.dot(hidden, tl.load(columns, mask=there, other=0.0), values, input_precision=PRECISION)
+        mask = (n < N)[None, :] & inside[:, None]
+        values = tl.dot(hidden, tl.load(columns, mask=mask, other=0.0), values, input_precision=PRECISION)
         if FORM == "glu":
-            gate = tl.load(columns + N.to(tl.int64) * K, mask=there, other=0.0)
+            gate = tl.load(columns + N.to(tl.int64) * K, mask=mask, other=0.0)
             gates = tl.dot(hidden, gate, gates, input_precision=PRECISION)
 
     with_bias = n < N * has_bias
@@ -195,46 +207,45 @@ def linear_kernel(
         values = activated(values, activation)
     else:
         values = tl.where(values < floor, floor, values)
-    places = m.to(tl.int64)[:, None] * N + n[None, :]
-    there = (m < rows)[:, None] & (n < N)[None, :]
+    offsets = m.to(tl.int64)[:, None] * N + n[None, :]
+    mask = (m < rows)[:, None] & (n < N)[None, :]
     with_residual = (m < rows * has_residual)[:, None] & (n < N)[None, :]
-    values += tl.load(residual_ptr + places, mask=with_residual, other=0.0).to(tl.float32)
-    values = tl.where(values > limit, limit, tl.where(values < -limit, -limit, values))  # keeps NaN
-    tl.store(out_ptr + places, values.to(out_ptr.dtype.element_ty), mask=there)
+    values += tl.load(residual_ptr + offsets, mask=with_residual, other=0.0).to(tl.float32)
+    values = tl.where(values > limit, limit, tl.where(values < -limit, -limit, values))  # NaN stays NaN
+    tl.store(out_ptr + offsets, values.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def _declare() -> None:
-    """Encoding has rows enough for the largest tiles; a decode step has few, and small tiles spread them.
-
-    The plain form, with ReLU or nothing, stands apart because the registers of all other activations would
-    halve the number of programs that run side by side.
-    """
-    pointers = ("hidden_ptr", "weight_ptr", "bias_ptr", "residual_ptr", "out_ptr")
-    choices = product(ARCHITECTURES, PHASES, ("plain", "curved", "glu"), DTYPES, ("aligned", "any"))
-    for architecture, phase, form, dtype, alignment in choices:
+    """An encoding has enough rows for the largest tiles; a decode step has few, spread by small tiles."""
+    names = ("hidden_ptr", "weight_ptr", "bias_ptr", "residual_ptr", "out_ptr")
+    choices = product(ARCHITECTURES, PHASES, ("plain", "curved", "glu"), DTYPES, ALIGNMENTS)
+    for architecture, phase, form, dtype, sizes in choices:
         linear_kernel.declare(
             phase,
             form,
             dtype,
-            alignment,
+            sizes,
             architecture=architecture,
-            pointers=dict.fromkeys(pointers, dtype),
-            aligned=alignment == "aligned",
+            pointers=dict.fromkeys(names, dtype),
+            aligned=sizes == "aligned",
             FORM=form,
             PRECISION=precision(dtype),
             GROUP=8,
-            **_blocks(architecture, dtype, form, phase, alignment),
+            **_blocks(architecture, dtype, form, phase, sizes),
         )
 
 
-def _blocks(architecture: str, dtype: torch.dtype, form: str, phase: str, alignment: str) -> dict[str, int]:
-    """Tile, warps and stages. Two accumulators share the registers that one has, so GLU's tiles are half;
-    rows that are not aligned are read a number at a time, which takes a register for every address."""
+def _blocks(architecture: str, dtype: torch.dtype, form: str, phase: str, sizes: str) -> dict[str, int]:
+    """Tile, warps and stages.
+
+    GLU has two accumulators in the registers of one, so its tiles are half as large. Rows that are not
+    aligned are read a number at a time, with a register for every address.
+    """
     small = phase == "decode" or dtype == torch.float32
     rows, outputs, inner = (32, 64, 64) if small else (128, 64 if form == "glu" else 128, 64)
     if dtype == torch.float32:
         inner = 32
-    if alignment == "any":
+    if sizes == "any":
         rows, outputs, inner = min(rows, 64), 32 if form == "glu" else 64, 16 if form == "glu" else 32
     return {
         "BLOCK_M": rows,

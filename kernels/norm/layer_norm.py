@@ -1,16 +1,16 @@
-"""Layer normalization and RMS normalization over the last dimension, with a fused residual."""
+"""Layer normalization (arXiv 1607.06450) and RMS normalization (arXiv 1910.07467) with a fused residual."""
 
+from itertools import product
 from typing import overload
 
 import torch
 import torch.nn.functional as F
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ..linear.activation import activate, activate_, activated, check_activation, code_of
-from ..runtime.dispatch import choose
-from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from ..runtime.dispatch import Operation
+from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, ready
+from ..runtime.optional_triton import tl, triton
 
 
 @overload
@@ -46,23 +46,14 @@ def layer_norm(
         activation: one of `ACTIVATIONS`.
 
     Returns:
-        [rows, width]; with a residual that of the sum, and the sum itself, for the layers behind.
+        [rows, width]; with a residual the normalized sum and the sum itself, both [rows, width].
 
     Raises:
         ValueError: shapes that do not fit, or an unknown activation.
     """
     _check("layer_norm", hidden, weight, residual)
     check_activation(activation)
-    run = choose(
-        hidden,
-        weight,
-        bias,
-        residual,
-        reference=layer_norm_reference,
-        cpu=layer_norm_cpu,
-        triton=layer_norm_triton,
-    )
-    return run(hidden, weight, bias, eps, residual=residual, activation=activation)
+    return _layer_norm(hidden, weight, bias, eps, residual=residual, activation=activation)
 
 
 @overload
@@ -74,7 +65,7 @@ def rms_norm(
 def rms_norm(
     hidden: Tensor, weight: Tensor, eps: float = 1e-6, *, residual: Tensor | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """`hidden / sqrt(mean of squares + eps) * weight`, each row on its own (T5; arXiv 1910.07467).
+    """`hidden / sqrt(mean of squares + eps) * weight`, each row on its own, as in T5.
 
     Args:
         hidden: [rows, width].
@@ -86,8 +77,7 @@ def rms_norm(
         ValueError: shapes that do not fit.
     """
     _check("rms_norm", hidden, weight, residual)
-    run = choose(hidden, weight, residual, reference=rms_norm_reference, triton=rms_norm_triton)
-    return run(hidden, weight, eps, residual=residual)
+    return _rms_norm(hidden, weight, eps, residual=residual)
 
 
 def _check(name: str, hidden: Tensor, weight: Tensor, residual: Tensor | None) -> None:
@@ -108,7 +98,7 @@ def layer_norm_reference(
     residual: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The specification, in plain torch."""
+    """Specification in plain torch."""
     total = hidden if residual is None else hidden + residual
     out = activate(F.layer_norm(total, (hidden.shape[-1],), weight, bias, eps), activation)
     return out if residual is None else (out, total)
@@ -123,7 +113,7 @@ def layer_norm_cpu(
     residual: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The reference, but for an activation whose bits do not depend on the place."""
+    """The reference, with an activation whose bits do not depend on the position."""
     total = hidden if residual is None else hidden + residual
     out = activate_(F.layer_norm(total, (hidden.shape[-1],), weight, bias, eps), activation)
     return out if residual is None else (out, total)
@@ -132,7 +122,7 @@ def layer_norm_cpu(
 def rms_norm_reference(
     hidden: Tensor, weight: Tensor, eps: float = 1e-6, *, residual: Tensor | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The specification, in plain torch; squares summed in float32 at least."""
+    """Specification in plain torch; squares summed in float32 at least."""
     total = hidden if residual is None else hidden + residual
     wide = total.to(torch.promote_types(total.dtype, torch.float32))
     scale = wide.square().mean(-1, keepdim=True).add(eps).rsqrt()
@@ -149,14 +139,14 @@ def layer_norm_triton(
     residual: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """One launch; the mean first, then the squared deviations from it, in float32."""
+    """One launch: the mean, then the squared deviations from it, in float32."""
     return _normalized(hidden, weight, bias, eps, residual, activation)
 
 
 def rms_norm_triton(
     hidden: Tensor, weight: Tensor, eps: float = 1e-6, *, residual: Tensor | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The same kernel, with a mean of 0 and no bias."""
+    """`layer_norm_kernel` with a mean of 0 and without bias."""
     return _normalized(hidden, weight, None, eps, residual)
 
 
@@ -168,14 +158,12 @@ def _normalized(
     residual: Tensor | None,
     activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Layer norm where there is a bias, RMS norm where there is none."""
+    """Layer norm with a bias, RMS norm without one."""
     width = hidden.shape[-1]
     rows = hidden.numel() // width
     out = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     total = out if residual is None else torch.empty_like(out)
-    case = layer_norm_kernel.case(
-        hidden.device, _size(width), hidden.dtype, "aligned" if width % 16 == 0 else "any"
-    )
+    case = layer_norm_kernel.case(hidden.device, _size(width), hidden.dtype, alignment(width))
     hidden = ready(hidden)
     case.launch(
         (triton.cdiv(rows, case.constant("ROWS")),),
@@ -205,50 +193,50 @@ def layer_norm_kernel(
     total_ptr,  # [rows, N]: hidden + residual
     rows: tl.int32,
     N: tl.int32,
-    has_residual: tl.int32,  # 0 or 1; without it nothing is written to total
-    centered: tl.int32,  # 1 for layer norm; 0 for RMS norm, which has neither mean nor bias
+    has_residual: tl.int32,  # 0 or 1; total is written only with a residual
+    centered: tl.int32,  # 1 for layer norm; 0 for RMS norm, without mean and bias
     activation: tl.int32,  # its `code_of`
     eps: tl.float32,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
-    LOOP: tl.constexpr,  # rows may be wider than BLOCK: go over them three times
+    LOOP: tl.constexpr,  # rows may be wider than BLOCK: three passes over each
 ):
     m = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     n = tl.arange(0, BLOCK)
     offsets = m.to(tl.int64)[:, None] * N + n[None, :]
     added = m < rows * has_residual
     if LOOP:
-        # Read again rather than kept: a second look hits the cache, and no program could hold any width.
-        # What a lane adds up is in the order of its columns, whoever else is in the launch.
+        # Three reads, of which the last two hit the cache: no program could hold rows of every width. A lane
+        # adds up its columns in order, so that sums do not depend on the launch.
         partial = tl.zeros((ROWS, BLOCK), tl.float32)
         for start in range(0, N, BLOCK):
             inside = (start + n < N)[None, :]
-            there, also = (m < rows)[:, None] & inside, added[:, None] & inside
-            partial += summed(hidden_ptr, residual_ptr, offsets + start, there, also).to(tl.float32)
+            mask, with_residual = (m < rows)[:, None] & inside, added[:, None] & inside
+            partial += summed(hidden_ptr, residual_ptr, offsets + start, mask, with_residual).to(tl.float32)
         mean = tl.where(centered == 1, tl.sum(partial, 1) / N, 0.0)
         partial = tl.zeros((ROWS, BLOCK), tl.float32)
         for start in range(0, N, BLOCK):
             inside = (start + n < N)[None, :]
-            there, also = (m < rows)[:, None] & inside, added[:, None] & inside
-            row = summed(hidden_ptr, residual_ptr, offsets + start, there, also)
+            mask, with_residual = (m < rows)[:, None] & inside, added[:, None] & inside
+            row = summed(hidden_ptr, residual_ptr, offsets + start, mask, with_residual)
             deviation = tl.where(inside, row.to(tl.float32) - mean[:, None], 0.0)
             partial += deviation * deviation
         scale = tl.rsqrt(tl.sum(partial, 1) / N + eps)
         for start in range(0, N, BLOCK):
             inside = (start + n < N)[None, :]
-            there, also = (m < rows)[:, None] & inside, added[:, None] & inside
-            row = summed(hidden_ptr, residual_ptr, offsets + start, there, also)
+            mask, with_residual = (m < rows)[:, None] & inside, added[:, None] & inside
+            row = summed(hidden_ptr, residual_ptr, offsets + start, mask, with_residual)
             weight = tl.load(weight_ptr + start + n, mask=start + n < N, other=0.0).to(tl.float32)
             bias = tl.load(bias_ptr + start + n, mask=start + n < N * centered, other=0.0).to(tl.float32)
             out = (row.to(tl.float32) - mean[:, None]) * scale[:, None] * weight[None, :] + bias[None, :]
             out = activated(out, activation)
-            tl.store(out_ptr + offsets + start, out.to(out_ptr.dtype.element_ty), mask=there)
-            tl.store(total_ptr + offsets + start, row, mask=also)
+            tl.store(out_ptr + offsets + start, out.to(out_ptr.dtype.element_ty), mask=mask)
+            tl.store(total_ptr + offsets + start, row, mask=with_residual)
     else:
         inside = (n < N)[None, :]
-        there, also = (m < rows)[:, None] & inside, added[:, None] & inside
-        row = summed(hidden_ptr, residual_ptr, offsets, there, also)
-        tl.store(total_ptr + offsets, row, mask=also)
+        mask, with_residual = (m < rows)[:, None] & inside, added[:, None] & inside
+        row = summed(hidden_ptr, residual_ptr, offsets, mask, with_residual)
+        tl.store(total_ptr + offsets, row, mask=with_residual)
         wide = row.to(tl.float32)
         mean = tl.where(centered == 1, tl.sum(wide, 1) / N, 0.0)
         deviation = tl.where(inside, wide - mean[:, None], 0.0)
@@ -256,52 +244,58 @@ def layer_norm_kernel(
         weight = tl.load(weight_ptr + n, mask=n < N, other=0.0).to(tl.float32)
         bias = tl.load(bias_ptr + n, mask=n < N * centered, other=0.0).to(tl.float32)
         out = activated(deviation * scale[:, None] * weight[None, :] + bias[None, :], activation)
-        tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=there)
+        tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def summed(hidden_ptr, residual_ptr, offsets, there, added):
-    """hidden + residual, rounded to their type as torch's sum is: what is normalized is what is handed on.
-    0 where there is neither."""
-    hidden = tl.load(hidden_ptr + offsets, mask=there, other=0.0).to(tl.float32)
-    residual = tl.load(residual_ptr + offsets, mask=added, other=0.0).to(tl.float32)
+def summed(hidden_ptr, residual_ptr, offsets, mask, with_residual):
+    """hidden + residual, 0 outside of the masks.
+
+    Rounded to their dtype as torch's sum is, so that the sum that is normalized is the one that is returned.
+    """
+    hidden = tl.load(hidden_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    residual = tl.load(residual_ptr + offsets, mask=with_residual, other=0.0).to(tl.float32)
     return (hidden + residual).to(hidden_ptr.dtype.element_ty)
 
 
-_SIZES = (256, 1024, 4096)  # widths that a program holds at once, rounded up to one of these
-_WIDER = 0  # in place of a size, for more than that
+_SIZES = (256, 1024, 4096)  # widths that a program holds at once; others are rounded up to one of these
+_WIDER = 0  # in place of a size, for wider rows
 
 
 def _size(width: int) -> int:
     return next((size for size in _SIZES if width <= size), _WIDER)
 
 
-def _shape(size: int, alignment: str) -> dict[str, int]:
-    """Tile and warps. Narrow rows share a program, so that a thread has 16 numbers to read at once; rows that
-    are not aligned are read a number at a time, which takes a register for every address."""
+def _shape(size: int, sizes: str) -> dict[str, int]:
+    """Tile and warps.
+
+    Narrow rows share a program, so that each thread reads 16 numbers at once. Rows that are not aligned are
+    read a number at a time, with a register for every address.
+    """
     if size == _WIDER:
-        return {"ROWS": 1, "BLOCK": 4096 if alignment == "aligned" else 2048, "num_warps": 8}
-    rows = {256: 8 if alignment == "aligned" else 4, 1024: 2, 4096: 1}[size]
+        return {"ROWS": 1, "BLOCK": 4096 if sizes == "aligned" else 2048, "num_warps": 8}
+    rows = {256: 8 if sizes == "aligned" else 4, 1024: 2, 4096: 1}[size]
     return {"ROWS": rows, "BLOCK": size, "num_warps": 8 if rows == 1 else 4}
 
 
+_layer_norm = Operation(layer_norm_reference, cpu=layer_norm_cpu, triton=layer_norm_triton)
+_rms_norm = Operation(rms_norm_reference, triton=rms_norm_triton)
+
+
 def _declare() -> None:
-    parameters = ("hidden_ptr", "residual_ptr", "weight_ptr", "bias_ptr", "out_ptr", "total_ptr")
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for size in (*_SIZES, _WIDER):
-                for alignment in ("aligned", "any"):
-                    layer_norm_kernel.declare(
-                        size,
-                        dtype,
-                        alignment,
-                        architecture=architecture,
-                        pointers=dict.fromkeys(parameters, dtype),
-                        aligned=alignment == "aligned",
-                        num_stages=1,
-                        LOOP=size == _WIDER,
-                        **_shape(size, alignment),
-                    )
+    names = ("hidden_ptr", "residual_ptr", "weight_ptr", "bias_ptr", "out_ptr", "total_ptr")
+    for architecture, dtype, size, sizes in product(ARCHITECTURES, DTYPES, (*_SIZES, _WIDER), ALIGNMENTS):
+        layer_norm_kernel.declare(
+            size,
+            dtype,
+            sizes,
+            architecture=architecture,
+            pointers=dict.fromkeys(names, dtype),
+            aligned=sizes == "aligned",
+            num_stages=1,
+            LOOP=size == _WIDER,
+            **_shape(size, sizes),
+        )
 
 
 _declare()

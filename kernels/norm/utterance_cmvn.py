@@ -1,12 +1,13 @@
-"""Mean and variance normalization of each utterance's features."""
+"""Mean and variance normalization of each utterance's features (CMVN), as in transformers' Speech2Text."""
+
+from itertools import product
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from ..runtime.dispatch import choose
-from ..runtime.launch import ARCHITECTURES, kernel, ready
+from ..runtime.dispatch import Operation
+from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, alignment, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import check_cu_seqlens, spans
 
 
@@ -15,13 +16,13 @@ def utterance_cmvn(
 ) -> Tensor:
     """Shift and scale each bin to mean 0 and standard deviation 1 over the frames of its utterance.
 
-    The standard deviation is that of the population (divided by the number of frames), as in transformers'
-    Speech2Text. A bin that is constant over its utterance has none and is left unscaled, so with its mean
-    removed it is exactly 0 (transformers divides by 0 there); so is every bin of an utterance of one frame.
+    The standard deviation is the population's (divided by the number of frames). A bin that is constant over
+    its utterance is not scaled, nor is an utterance of one frame, so that without its mean it is exactly 0;
+    transformers divides by 0 there.
 
     Args:
-        features: float32 or float64 [frames, bins], utterances end to end.
-        cu_frames: int32 [n + 1], where each utterance begins; first 0, last the number of frames.
+        features: float32 or float64 [frames, bins], packed.
+        cu_frames: int32 [n + 1], offsets of the utterances.
         normalize_means: subtract the mean.
         normalize_vars: divide by the standard deviation.
 
@@ -29,7 +30,7 @@ def utterance_cmvn(
         [frames, bins]
 
     Raises:
-        ValueError: for another dtype or shape.
+        ValueError: another dtype or shape, or offsets that do not fit.
     """
     if features.dim() != 2 or features.dtype not in (torch.float32, torch.float64):
         raise ValueError(
@@ -37,24 +38,22 @@ def utterance_cmvn(
             f"got {features.dtype} of shape {tuple(features.shape)}"
         )
     check_cu_seqlens(cu_frames, features.shape[0], "cu_frames")
-    run = choose(features, cu_frames, reference=utterance_cmvn_reference, triton=utterance_cmvn_triton)
-    return run(features, cu_frames, normalize_means=normalize_means, normalize_vars=normalize_vars)
+    return _utterance_cmvn(
+        features, cu_frames, normalize_means=normalize_means, normalize_vars=normalize_vars
+    )
 
 
 def utterance_cmvn_reference(
     features: Tensor, cu_frames: Tensor, *, normalize_means: bool = True, normalize_vars: bool = True
 ) -> Tensor:
-    """The specification, in plain torch, differentiable.
-
-    Sums in the dtype of `features`, utterance by utterance.
-    """
+    """Specification in plain torch, an utterance at a time, in the dtype of `features`; differentiable."""
     utterances = [features[:0]]
     for start, end in spans(cu_frames):
         if start == end:
             continue
         utterance = features[start:end]  # [frames, bins]
-        # Measured from the first frame, the deviations of a constant bin are exactly 0; measured from 0,
-        # its mean would be rounded, and the rounding error divided by itself.
+        # From the first frame, so that the deviations of a constant bin are exactly 0: from 0, its mean would
+        # be rounded, and the rounding error divided by itself.
         first = utterance[:1]
         shifted = utterance - first
         mean = shifted.mean(dim=0, keepdim=True)
@@ -73,13 +72,13 @@ def utterance_cmvn_triton(
 ) -> Tensor:
     """One launch, which does not wait for the device.
 
-    Not fused into the convolution that reads the result: the statistics need a pass of their own anyway, and
-    that convolution reads a frame 2.5 times for each block of its channels, straight into shared memory. To
-    scale there would cost it those copies, and save 640 bytes a frame, 15 ns for a second of audio.
+    Not fused into the convolution that reads the result. Statistics need a pass of their own, and the
+    convolution copies a frame 2.5 times for each block of its channels straight into shared memory. Scaling
+    there would cost those asynchronous copies, to save 640 bytes a frame: 15 ns for a second of audio.
     """
     bins = features.shape[1]
     out = torch.empty_like(features, memory_format=torch.contiguous_format)
-    case = utterance_cmvn_kernel.case(features.device, "aligned" if bins % 16 == 0 else "any")
+    case = utterance_cmvn_kernel.case(features.device, alignment(bins))
     case.launch(
         (len(cu_frames) - 1, triton.cdiv(bins, case.constant("BLOCK_BINS"))),
         ready(features),
@@ -103,57 +102,59 @@ def utterance_cmvn_kernel(
     BLOCK_FRAMES: tl.constexpr,
     BLOCK_BINS: tl.constexpr,
 ):
-    # An utterance's few bins belong to one program, whose sums go by blocks from its first frame on: their
-    # order depends on its length alone. Behind the first pass its values come from the caches.
+    # One program for a few bins of an utterance. Its float32 sums go by blocks from the first frame on, so
+    # that their order depends on the length alone. After the first pass values come from the caches.
     start = tl.load(cu_frames_ptr + tl.program_id(0))
     frames = tl.load(cu_frames_ptr + tl.program_id(0) + 1) - start
     bin_ = tl.program_id(1) * BLOCK_BINS + tl.arange(0, BLOCK_BINS)
     frame = tl.arange(0, BLOCK_FRAMES)
     utterance = start.to(tl.int64) * bins + bin_
-    here = (bin_ < bins)[None, :]
+    columns = (bin_ < bins)[None, :]
 
-    # Measured from the first frame, the deviations of a constant bin are exactly 0, see the reference.
+    # From the first frame, so that the deviations of a constant bin are exactly 0, as in the reference.
     first = tl.load(features_ptr + utterance, mask=bin_ < bins * tl.minimum(frames, 1), other=0.0)
     total = tl.zeros((BLOCK_BINS,), tl.float32)
     for begin in range(0, frames, BLOCK_FRAMES):
-        there = (begin + frame < frames)[:, None] & here
-        places = utterance[None, :] + (begin + frame).to(tl.int64)[:, None] * bins
-        values = tl.load(features_ptr + places, mask=there, other=0.0)
-        total += tl.sum(tl.where(there, values - first[None, :], 0.0), axis=0)
+        mask = (begin + frame < frames)[:, None] & columns
+        offsets = utterance[None, :] + (begin + frame).to(tl.int64)[:, None] * bins
+        values = tl.load(features_ptr + offsets, mask=mask, other=0.0)
+        total += tl.sum(tl.where(mask, values - first[None, :], 0.0), axis=0)
     mean = total / tl.maximum(frames, 1)
     squares = tl.zeros((BLOCK_BINS,), tl.float32)
     for begin in range(0, frames * normalize_vars, BLOCK_FRAMES):
-        there = (begin + frame < frames)[:, None] & here
-        places = utterance[None, :] + (begin + frame).to(tl.int64)[:, None] * bins
-        values = tl.load(features_ptr + places, mask=there, other=0.0)
-        deviations = tl.where(there, values - first[None, :] - mean[None, :], 0.0)
+        mask = (begin + frame < frames)[:, None] & columns
+        offsets = utterance[None, :] + (begin + frame).to(tl.int64)[:, None] * bins
+        values = tl.load(features_ptr + offsets, mask=mask, other=0.0)
+        deviations = tl.where(mask, values - first[None, :] - mean[None, :], 0.0)
         squares += tl.sum(deviations * deviations, axis=0)
     variance = squares / tl.maximum(frames, 1)
-    # The exact root: the fast one takes the smallest variances for 0.
+    # The exact root: the fast one returns 0 for the smallest variances.
     deviation = tl.sqrt_rn(tl.where(variance > 0.0, variance, 1.0))
     for begin in range(0, frames, BLOCK_FRAMES):
-        there = (begin + frame < frames)[:, None] & here
-        places = utterance[None, :] + (begin + frame).to(tl.int64)[:, None] * bins
-        values = tl.load(features_ptr + places, mask=there, other=0.0)
+        mask = (begin + frame < frames)[:, None] & columns
+        offsets = utterance[None, :] + (begin + frame).to(tl.int64)[:, None] * bins
+        values = tl.load(features_ptr + offsets, mask=mask, other=0.0)
         centered = values - first[None, :] - mean[None, :]
         values = tl.where(normalize_means > 0, centered, values)
-        tl.store(out_ptr + places, values / deviation[None, :], mask=there)
+        tl.store(out_ptr + offsets, values / deviation[None, :], mask=mask)
+
+
+_utterance_cmvn = Operation(utterance_cmvn_reference, triton=utterance_cmvn_triton)
 
 
 def _declare() -> None:
-    """Blocks of few bins make programs enough of few utterances, blocks of many frames short loops."""
+    """Blocks of few bins give enough programs for few utterances, blocks of many frames short loops."""
     pointers = dict.fromkeys(("features_ptr", "out_ptr"), torch.float32) | {"cu_frames_ptr": torch.int32}
-    for architecture in ARCHITECTURES:
-        for alignment in ("aligned", "any"):
-            utterance_cmvn_kernel.declare(
-                alignment,
-                architecture=architecture,
-                pointers=pointers,
-                aligned=alignment == "aligned",
-                BLOCK_FRAMES=256,
-                BLOCK_BINS=16,
-                num_warps=8,
-            )
+    for architecture, sizes in product(ARCHITECTURES, ALIGNMENTS):
+        utterance_cmvn_kernel.declare(
+            sizes,
+            architecture=architecture,
+            pointers=pointers,
+            aligned=sizes == "aligned",
+            BLOCK_FRAMES=256,
+            BLOCK_BINS=16,
+            num_warps=8,
+        )
 
 
 _declare()

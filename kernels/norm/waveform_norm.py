@@ -1,32 +1,31 @@
-"""Mean and variance normalization of each utterance's samples."""
+"""Mean and variance normalization of each utterance's samples, as in Wav2Vec2FeatureExtractor."""
 
 import torch
-import triton.language as tl
 from torch import Tensor
 
-from ..runtime.dispatch import choose
+from ..runtime.dispatch import Operation
 from ..runtime.launch import ARCHITECTURES, kernel, ready
+from ..runtime.optional_triton import tl
 from ..runtime.packing import check_cu_seqlens, spans
 
-EPSILON = 1e-7  # is added to the variance, as in transformers and fairseq
+EPSILON = 1e-7  # added to the variance, as in transformers
 
 
 def waveform_norm(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
     """Shift and scale each utterance to mean 0 and variance 1 over its samples.
 
-    The variance is that of the population (divided by the number of samples), plus `EPSILON`, as in
-    transformers' Wav2Vec2FeatureExtractor. An utterance of one constant value becomes exactly 0, where
-    transformers may keep a rounding error of its mean.
+    The variance is the population's (divided by the number of samples) plus `EPSILON`, as in transformers. A
+    constant utterance becomes exactly 0, where transformers may leave a rounding error of its mean.
 
     Args:
-        waveforms: float32 or float64 [samples], utterances end to end.
-        cu_samples: int32 [n + 1], where each utterance begins; first 0, last the number of samples.
+        waveforms: float32 or float64 [samples], packed.
+        cu_samples: int32 [n + 1], offsets of the utterances.
 
     Returns:
         [samples]
 
     Raises:
-        ValueError: for another dtype or shape.
+        ValueError: another dtype or shape, or offsets that do not fit.
     """
     if waveforms.dim() != 1 or waveforms.dtype not in (torch.float32, torch.float64):
         raise ValueError(
@@ -34,20 +33,16 @@ def waveform_norm(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
             f"got {waveforms.dtype} of shape {tuple(waveforms.shape)}"
         )
     check_cu_seqlens(cu_samples, waveforms.shape[0], "cu_samples")
-    run = choose(waveforms, cu_samples, reference=waveform_norm_reference, triton=waveform_norm_triton)
-    return run(waveforms, cu_samples)
+    return _waveform_norm(waveforms, cu_samples)
 
 
 def waveform_norm_reference(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
-    """The specification, in plain torch, differentiable.
-
-    Sums in the dtype of `waveforms`, utterance by utterance.
-    """
+    """Specification in plain torch, an utterance at a time, in the dtype of `waveforms`; differentiable."""
     utterances = [waveforms[:0]]
     for start, end in spans(cu_samples):
         if start == end:
             continue
-        # Measured from the first sample, as in `utterance_cmvn`: a constant has deviations of exactly 0.
+        # From the first sample, so that the deviations of a constant are exactly 0, as in `utterance_cmvn`.
         shifted = waveforms[start:end] - waveforms[start]
         deviations = shifted - shifted.mean()
         utterances.append(deviations / (deviations.square().mean() + EPSILON).sqrt())
@@ -71,37 +66,39 @@ def waveform_norm_kernel(
     out_ptr,  # [samples]
     BLOCK: tl.constexpr,
 ):
-    # One program an utterance, whose sums go by blocks from its first sample on: their order depends on its
-    # length alone. 20 seconds are 1.3 MB, read once from memory and twice from the caches.
+    # One program an utterance. Its float32 sums go by blocks from the first sample on, so that their order
+    # depends on the length alone. 20 seconds are 1.3 MB, read once from memory and twice from the caches.
     start = tl.load(cu_samples_ptr + tl.program_id(0))
     samples = tl.load(cu_samples_ptr + tl.program_id(0) + 1) - start
     utterance = waveforms_ptr + start.to(tl.int64)
-    place = tl.arange(0, BLOCK)
+    index = tl.arange(0, BLOCK)
 
     first = tl.load(utterance, mask=samples > 0, other=0.0)
     total = tl.zeros((BLOCK,), tl.float32)
     for begin in range(0, samples, BLOCK):
-        there = begin + place < samples
-        values = tl.load(utterance + begin + place, mask=there, other=0.0)
-        total += tl.where(there, values - first, 0.0)
+        mask = begin + index < samples
+        values = tl.load(utterance + begin + index, mask=mask, other=0.0)
+        total += tl.where(mask, values - first, 0.0)
     mean = tl.sum(total, axis=0) / tl.maximum(samples, 1)
     squares = tl.zeros((BLOCK,), tl.float32)
     for begin in range(0, samples, BLOCK):
-        there = begin + place < samples
-        values = tl.load(utterance + begin + place, mask=there, other=0.0)
-        deviations = tl.where(there, values - first - mean, 0.0)
+        mask = begin + index < samples
+        values = tl.load(utterance + begin + index, mask=mask, other=0.0)
+        deviations = tl.where(mask, values - first - mean, 0.0)
         squares += deviations * deviations
     deviation = tl.sqrt_rn(tl.sum(squares, axis=0) / tl.maximum(samples, 1) + 1e-7)
     for begin in range(0, samples, BLOCK):
-        there = begin + place < samples
-        values = tl.load(utterance + begin + place, mask=there, other=0.0)
-        tl.store(
-            out_ptr + start.to(tl.int64) + begin + place, (values - first - mean) / deviation, mask=there
-        )
+        mask = begin + index < samples
+        values = tl.load(utterance + begin + index, mask=mask, other=0.0)
+        samples_ptr = out_ptr + start.to(tl.int64) + begin + index
+        tl.store(samples_ptr, (values - first - mean) / deviation, mask=mask)
+
+
+_waveform_norm = Operation(waveform_norm_reference, triton=waveform_norm_triton)
 
 
 def _declare() -> None:
-    """Blocks of many samples make short loops: an utterance has hundreds of thousands."""
+    """Blocks of many samples make short loops: an utterance has hundreds of thousands of samples."""
     pointers = dict.fromkeys(("waveforms_ptr", "out_ptr"), torch.float32) | {"cu_samples_ptr": torch.int32}
     for architecture in ARCHITECTURES:
         waveform_norm_kernel.declare(architecture=architecture, pointers=pointers, BLOCK=8192, num_warps=16)

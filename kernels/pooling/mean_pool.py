@@ -1,33 +1,32 @@
-"""Masked mean pooling: the mean of each packed sequence's rows."""
+"""Mean pooling over packed sequences."""
 
+from itertools import product
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from ..runtime.dispatch import choose
-from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from ..runtime.dispatch import Operation
+from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import check_cu_seqlens, spans
 
 
 def mean_pool(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """The mean of each sequence's rows, summed in float32.
+    """Mean of each sequence's rows, summed in float32.
 
-    What a padded batch needs a mask for: only a sequence's own rows count, as in transformers'
-    Wav2Vec2ForSequenceClassification at batch size 1. Which bits come out depends on the sequence alone. One
-    without rows has no mean and gives NaN, as `torch.mean` does: 0 would pass for an answer.
+    The masked mean of transformers' Wav2Vec2ForSequenceClassification, as it is at batch size 1. The bits
+    depend on the sequence alone. A sequence without rows gives NaN, as `torch.mean` does.
 
     Args:
-        hidden: float [tokens, width], sequences end to end.
-        cu_seqlens: int32 [n + 1], where each sequence begins; first 0, last the number of tokens.
+        hidden: float [tokens, width], packed.
+        cu_seqlens: int32 [n + 1], offsets of the sequences.
 
     Returns:
         [n, width], of hidden's dtype.
 
     Raises:
-        ValueError: for another dtype or shape, or offsets that do not fit.
+        ValueError: another dtype or shape, or offsets that do not fit.
     """
     if hidden.dim() != 2 or not hidden.dtype.is_floating_point:
         raise ValueError(
@@ -35,15 +34,13 @@ def mean_pool(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
             f"got {hidden.dtype} of shape {list(hidden.shape)}"
         )
     check_cu_seqlens(cu_seqlens, hidden.shape[0], "cu_seqlens")
-    run = choose(hidden, cu_seqlens, reference=mean_pool_reference, triton=mean_pool_triton)
-    return run(hidden, cu_seqlens)
+    return _mean_pool(hidden, cu_seqlens)
 
 
 def mean_pool_reference(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """The specification, in plain torch: one sequence after the other, in float32 at least.
+    """Specification in plain torch, a sequence at a time, in float32 at least.
 
-    It serves CPU tensors as it is: a sum over rows has the same bits wherever they begin in memory, so that,
-    other than before a product, nothing is gained by `aligned`.
+    Also the CPU version: unlike a product, a sum over rows has the same bits at every address in memory.
     """
     wide = torch.promote_types(hidden.dtype, torch.float32)
     means = [hidden[start:end].to(wide).mean(0, keepdim=True) for start, end in spans(cu_seqlens)]
@@ -51,28 +48,26 @@ def mean_pool_reference(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
 
 
 def mean_pool_triton(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """Two launches, which do not wait for the device: sums of pieces of `SPAN` rows, and means made of them.
+    """Two launches, which do not wait for the device: sums of pieces of `SPAN` rows, then means.
 
-    Two numbers decided this. One recording of 5,000 rows of 1,024 bfloat16 numbers is 10 MB, 2.4 µs at
-    4.3 TB/s, but only with megabytes under way at once, on all multiprocessors: a program for each block of
-    columns, going down the rows, would be a handful of programs that wait for memory eighty times in a row.
-    So rows are divided too. And 4,096 clips of 49 rows of 768 numbers are 308 MB, 72 µs: their pieces must be
-    about as long as they are, and no program may do much beside reading its own.
+    Pieces, because one recording of 5,000 rows of 1,024 bfloat16 numbers is 10 MB: 2.4 µs at 4.3 TB/s if all
+    multiprocessors load at once. A program for each block of columns would be a handful of programs, each
+    waiting for memory eighty times in a row. Short pieces, because 4,096 clips of 49 rows of 768 numbers are
+    308 MB, 72 µs, in which a program may do little besides reading its rows.
 
-    An allowance of places, one for every full `SPAN` of all tokens and one more for every sequence, always
-    suffices. Where a sequence's places begin follows from where it begins in the batch (`first_place`), so
-    that nobody has to count the pieces first: the device alone knows how many there are.
+    The number of pieces is known on the device only. A piece for every full `SPAN` of all tokens and one for
+    every sequence always suffice, and a sequence's first piece follows from its offset (`first_piece`).
     """
     (tokens, width), sequences = hidden.shape, cu_seqlens.numel() - 1
     out = hidden.new_empty(sequences, width)
-    key = (hidden.dtype, "aligned" if width % 16 == 0 else "any")
+    key = (hidden.dtype, alignment(width))
     pieces = mean_pool_pieces_kernel.case(hidden.device, *key)
     means = mean_pool_kernel.case(hidden.device, *key)
-    places = tokens // pieces.constant("SPAN") + sequences
-    sums = hidden.new_empty(places, width, dtype=torch.float32)
+    max_pieces = tokens // pieces.constant("SPAN") + sequences
+    sums = hidden.new_empty(max_pieces, width, dtype=torch.float32)
     cu_seqlens = ready(cu_seqlens)
     pieces.launch(
-        (places * triton.cdiv(width, pieces.constant("BLOCK")),),
+        (max_pieces * triton.cdiv(width, pieces.constant("BLOCK")),),
         ready(hidden),
         cu_seqlens,
         sums,
@@ -85,9 +80,12 @@ def mean_pool_triton(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
 
 
 @triton.jit
-def first_place(sequence, start, SPAN: tl.constexpr):
-    """Where a sequence's pieces have their places, of which there is one for each piece at least: from its
-    start `a` to its end `b`, b // SPAN - a // SPAN + 1 is no less than (b - a) / SPAN, rounded up."""
+def first_piece(sequence, start, SPAN: tl.constexpr):
+    """Index of a sequence's first piece.
+
+    Up to the next sequence's there is room for all of its pieces: from start a to end b,
+    b // SPAN - a // SPAN + 1 is at least (b - a) / SPAN, rounded up.
+    """
     return start // SPAN + sequence
 
 
@@ -95,42 +93,42 @@ def first_place(sequence, start, SPAN: tl.constexpr):
 def mean_pool_pieces_kernel(
     hidden_ptr,  # [tokens, width]
     cu_seqlens_ptr,  # [sequences + 1]
-    sum_ptr,  # [places, width], float32
+    sum_ptr,  # [pieces, width], float32
     sequences: tl.int32,
-    halvings: tl.int32,  # which leave one sequence of them all
+    search_steps: tl.int32,  # halvings that bring the number of sequences to 1
     width: tl.int32,
     SPAN: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    # Blocks of columns first, so that neighbors in time read neighbors in memory.
+    # Column blocks vary fastest, so that programs that run together read neighbors in memory.
     column_blocks = tl.cdiv(width, BLOCK)
-    place = tl.program_id(0) // column_blocks
+    piece = tl.program_id(0) // column_blocks
     c = tl.program_id(0) % column_blocks * BLOCK + tl.arange(0, BLOCK)
 
-    # The sequence that has this place: the last whose places begin at it or before.
+    # Binary search for the sequence of this piece: the last one whose first piece is not behind it.
     sequence, beyond = 0, sequences
-    for _ in range(halvings):
+    for _ in range(search_steps):
         middle = (sequence + beyond) // 2
-        before = first_place(middle, tl.load(cu_seqlens_ptr + middle), SPAN) <= place
+        before = first_piece(middle, tl.load(cu_seqlens_ptr + middle), SPAN) <= piece
         sequence = tl.where(before, middle, sequence)
         beyond = tl.where(before, beyond, middle)
     start = tl.load(cu_seqlens_ptr + sequence)
     length = tl.load(cu_seqlens_ptr + sequence + 1) - start
-    done = (place - first_place(sequence, start, SPAN)) * SPAN
-    rows = length - done  # 0 or less in a place that is left over
+    done = (piece - first_piece(sequence, start, SPAN)) * SPAN
+    rows = length - done  # 0 or less in an unused piece
 
-    # The whole piece and no loop, so that its loads are under way together. It begins at so many rows of its
-    # own sequence: which rows are added up, and in which order, no neighbor can change.
+    # The whole piece without a loop, so that its loads are under way together, summed in float32. It begins
+    # at a multiple of SPAN in its own sequence, so that no neighbor changes its rows nor their order.
     t = tl.arange(0, SPAN)
     offsets = (start + done).to(tl.int64) * width + t[:, None] * width + c[None, :]
-    there = (t < rows)[:, None] & (c < width)[None, :]
-    values = tl.load(hidden_ptr + offsets, mask=there, other=0.0).to(tl.float32)
-    tl.store(sum_ptr + place.to(tl.int64) * width + c, tl.sum(values, 0), mask=c < width * (rows > 0))
+    mask = (t < rows)[:, None] & (c < width)[None, :]
+    values = tl.load(hidden_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    tl.store(sum_ptr + piece.to(tl.int64) * width + c, tl.sum(values, 0), mask=c < width * (rows > 0))
 
 
 @kernel(sizes=("width",))
 def mean_pool_kernel(
-    sum_ptr,  # [places, width], float32
+    sum_ptr,  # [pieces, width], float32
     cu_seqlens_ptr,  # [sequences + 1]
     out_ptr,  # [sequences, width]
     width: tl.int32,
@@ -143,41 +141,42 @@ def mean_pool_kernel(
     c = tl.program_id(0) % column_blocks * BLOCK + tl.arange(0, BLOCK)
     start = tl.load(cu_seqlens_ptr + sequence)
     length = tl.load(cu_seqlens_ptr + sequence + 1) - start
-    first = first_place(sequence, start, SPAN).to(tl.int64)
+    first = first_piece(sequence, start, SPAN).to(tl.int64)
     count = tl.cdiv(length, SPAN)
     piece = tl.arange(0, PIECES)
     total = tl.zeros((PIECES, BLOCK), tl.float32)
     for begin in range(0, count, PIECES):
-        there = (begin + piece < count)[:, None] & (c < width)[None, :]
+        mask = (begin + piece < count)[:, None] & (c < width)[None, :]
         offsets = (first + begin + piece)[:, None] * width + c[None, :]
-        total += tl.load(sum_ptr + offsets, mask=there, other=0.0)
+        total += tl.load(sum_ptr + offsets, mask=mask, other=0.0)
     mean = tl.sum(total, 0) / tl.maximum(length, 1)
     mean = tl.where(length > 0, mean, float("nan"))
     outputs = out_ptr + sequence.to(tl.int64) * width + c
     tl.store(outputs, mean.to(out_ptr.dtype.element_ty), mask=c < width)
 
 
+_mean_pool = Operation(mean_pool_reference, triton=mean_pool_triton)
+
+
 def _declare() -> None:
-    """Pieces of 64 rows: a second of speech is 49, and a recording of 12 s makes ten of them for each of six
-    blocks of columns, so that a few recordings are programs enough for every multiprocessor. Their sums add
-    6 % to what moves in bfloat16, and stay in the cache. A row's 128 columns are 256 bytes at a stretch."""
-    span = 64
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for alignment in ("aligned", "any"):
-                pointers = {"cu_seqlens_ptr": torch.int32, "sum_ptr": torch.float32}
-                shared: dict[str, Any] = {
-                    "architecture": architecture,
-                    "aligned": alignment == "aligned",
-                    "num_stages": 1,
-                    "SPAN": span,
-                }
-                mean_pool_pieces_kernel.declare(
-                    dtype, alignment, pointers=pointers | {"hidden_ptr": dtype}, BLOCK=128, **shared
-                )
-                mean_pool_kernel.declare(
-                    dtype, alignment, pointers=pointers | {"out_ptr": dtype}, PIECES=16, BLOCK=128, **shared
-                )
+    """Pieces of 64 rows and 128 columns.
+
+    A second of speech is 49 rows. A recording of 12 s has ten pieces for each of six column blocks, so that a
+    few recordings fill every multiprocessor. Writing the sums adds 6 % to the traffic in bfloat16, and they
+    stay in the cache. 128 columns of a row are 256 contiguous bytes.
+    """
+    types = {"cu_seqlens_ptr": torch.int32, "sum_ptr": torch.float32}
+    for architecture, dtype, sizes in product(ARCHITECTURES, DTYPES, ALIGNMENTS):
+        shared: dict[str, Any] = {
+            "architecture": architecture,
+            "pointers": types | {"hidden_ptr": dtype, "out_ptr": dtype},
+            "aligned": sizes == "aligned",
+            "num_stages": 1,
+            "SPAN": 64,
+            "BLOCK": 128,
+        }
+        mean_pool_pieces_kernel.declare(dtype, sizes, **shared)
+        mean_pool_kernel.declare(dtype, sizes, PIECES=16, **shared)
 
 
 _declare()

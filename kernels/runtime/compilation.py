@@ -1,4 +1,4 @@
-"""Compiling declared cases with no GPU at hand, and what the machine code takes of one."""
+"""Ahead-of-time compilation of declared cases, with no GPU, and the resources of their machine code."""
 
 import importlib
 import pkgutil
@@ -12,17 +12,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-
 from .launch import KERNELS, Case
+from .optional_triton import MISSING, triton
 
+# Triton's targets: backend, architecture, threads of a warp.
 TARGETS = {
-    "sm_80": GPUTarget("cuda", 80, 32),
-    "sm_90": GPUTarget("cuda", 90, 32),
-    "sm_100": GPUTarget("cuda", 100, 32),
-    "gfx942": GPUTarget("hip", "gfx942", 64),
+    "sm_80": ("cuda", 80, 32),
+    "sm_90": ("cuda", 90, 32),
+    "sm_100": ("cuda", 100, 32),
+    "gfx942": ("hip", "gfx942", 64),
 }
 # Shared memory that a program may have, in bytes. sm_80's is that of the consumer cards it stands for.
 SHARED_LIMITS = {"sm_80": 99 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
@@ -30,29 +28,20 @@ SHARED_LIMITS = {"sm_80": 99 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gf
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one compiled case takes.
+    """Resources of one compiled case."""
 
-    Args:
-        label, architecture: of the case.
-        registers: of a thread.
-        shared: bytes of shared memory of a program.
-        stack, local: bytes of each thread that went to memory: what did not fit into registers.
-        matrix_unit: which instruction multiplies matrices, "" for none.
-        asynchronous: whether copies to shared memory run beside the arithmetic.
-    """
-
-    label: str
+    label: str  # of the case
     architecture: str
-    registers: int
-    shared: int
-    stack: int
+    registers: int  # of a thread
+    shared: int  # bytes of shared memory of a program
+    stack: int  # bytes of a thread in memory, for what did not fit into registers; likewise local
     local: int
-    matrix_unit: str
-    asynchronous: bool
+    matrix_unit: str  # the instruction that multiplies matrices, "" for none
+    asynchronous: bool  # copies to shared memory run beside the arithmetic
 
     @property
     def complaint(self) -> str | None:
-        """Why this must not be shipped, if so."""
+        """The limit that this case breaks, in words; None for a case that may be shipped."""
         limit = SHARED_LIMITS[self.architecture]
         if self.shared > limit:
             return f"{self.shared} bytes of shared memory, and {self.architecture} has {limit}"
@@ -71,11 +60,14 @@ def declared_cases() -> list[Case]:
 
 
 def compile_all(cases: Iterable[Case], jobs: int) -> Iterator[Resources]:
-    """Resources of these cases, in their order, compiled by `jobs` processes."""
-    places = {id(case): place for place, case in enumerate(declared_cases())}
-    chosen = [places[id(case)] for case in cases]
+    """Resources of these cases, in their order, compiled by `jobs` processes: this one where that is 1."""
+    check_compiler()
+    if jobs == 1:
+        yield from map(compile_case, cases)
+        return
+    numbers = {id(case): number for number, case in enumerate(declared_cases())}
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(_compile_declared, chosen, chunksize=4)
+        yield from pool.map(_compile_number, [numbers[id(case)] for case in cases], chunksize=4)
 
 
 @cache
@@ -83,27 +75,38 @@ def _numbered() -> list[Case]:
     return declared_cases()
 
 
-def _compile_declared(place: int) -> Resources:
+def _compile_number(number: int) -> Resources:
     """In a worker: cases hold functions, which do not travel between processes, but their numbers do."""
-    return compile_case(_numbered()[place])
+    return compile_case(_numbered()[number])
 
 
-def compile_case(case: Case) -> Resources:
-    """Compile as a launch on that architecture would.
+def check_compiler() -> None:
+    """Refuse to compile without Triton or in its interpreter.
 
     Raises:
-        RuntimeError: in Triton's interpreter, whose functions cannot be compiled.
+        RuntimeError: with the remedy.
     """
+    if MISSING is not None:
+        raise RuntimeError(
+            f"Triton cannot be imported ({MISSING}); install it: it runs on Linux"
+        ) from MISSING
     if triton.knobs.runtime.interpret:
         raise RuntimeError(
             "TRITON_INTERPRET=1 is set, and interpreted functions cannot be compiled; unset it"
         )
+
+
+def compile_case(case: Case) -> Resources:
+    """Compile as a launch on that architecture would."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
     function, signature, attributes = specialization(case)
     with triton.knobs.amd.scope():
         triton.knobs.amd.use_buffer_ops = False  # as launch.py has it
         compiled = triton.compile(
             ASTSource(function, signature, dict(case.constants), attributes),
-            target=TARGETS[case.architecture],
+            target=GPUTarget(*TARGETS[case.architecture]),
             options=case.options,
         )
     if case.architecture.startswith("gfx"):
@@ -112,16 +115,16 @@ def compile_case(case: Case) -> Resources:
 
 
 def specialization(case: Case) -> tuple[Any, dict[str, str], dict[tuple[int], list[list[Any]]]]:
-    """What a launch of this case compiles: the function, its parameters' types, and what is known of them."""
+    """Triton's specialization of this case: the function, its parameters' types, and their attributes."""
     function = case.kernel.aligned if case.aligned else case.kernel.plain
     types = dict(case.types) | dict.fromkeys(dict(case.constants), "constexpr")
     signature = {name: types[name] for name in function.arg_names}
-    known = {
-        (place,): [["tt.divisibility", 16]]
-        for place, name in enumerate(function.arg_names)
+    attributes = {
+        (index,): [["tt.divisibility", 16]]
+        for index, name in enumerate(function.arg_names)
         if name in case.multiples
     }
-    return function, signature, known
+    return function, signature, attributes
 
 
 def _of_cubin(case: Case, cubin: bytes, ptx: str, shared: int) -> Resources:

@@ -1,4 +1,4 @@
-"""Which implementation of an operation runs: the choice every dispatching function of this package makes."""
+"""Choice of an operation's implementation by its tensors: reference, CPU or Triton."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,13 +17,12 @@ def choose(
 ) -> Callable[..., Any]:
     """The implementation for these tensors.
 
-    Anything that needs a gradient or is float64 goes to `reference`, the specification. Otherwise CUDA
-    tensors go to `triton`, CPU tensors to `cpu` where an operation has one, or to `triton` under
-    TRITON_INTERPRET=1. Operations without an implementation for the device run their reference there.
+    `reference` for gradients and float64; else `triton` for CUDA tensors, and for CPU tensors under
+    TRITON_INTERPRET=1; else `cpu`. An operation without one of them runs its reference there.
 
     Args:
         tensors: the operation's tensor arguments; None is skipped.
-        reference: plain torch, differentiable, any device.
+        reference: the specification: plain torch, differentiable, any device.
         cpu: tuned for CPU tensors, forward only.
         triton: launches kernels, forward only.
 
@@ -40,13 +39,36 @@ def choose(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
         return reference
     kind = given[0].device.type
-    if any(tensor.dtype == torch.float64 for tensor in given):
+    dtypes = {tensor.dtype for tensor in given}
+    if torch.float64 in dtypes:
         return cpu or reference if kind == "cpu" else reference
     if kind == "cpu" and interpreting() and triton is not None:
-        if any(tensor.dtype == torch.bfloat16 for tensor in given):
+        if torch.bfloat16 in dtypes:
             raise ValueError(
                 "Triton's interpreter multiplies bfloat16 wrongly; "
                 "use float32 or float16 under TRITON_INTERPRET=1"
             )
         return triton
     return {"cpu": cpu, "cuda": triton}.get(kind) or reference
+
+
+class Operation:
+    """The implementations of one operation. A call runs the one that `choose` takes for its tensors.
+
+    Args:
+        reference, cpu, triton: as in `choose`, with one signature.
+    """
+
+    def __init__(
+        self,
+        reference: Callable[..., Any],
+        *,
+        cpu: Callable[..., Any] | None = None,
+        triton: Callable[..., Any] | None = None,
+    ) -> None:
+        self.reference, self.cpu, self.triton = reference, cpu, triton
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        tensors = [value for value in (*arguments, *options.values()) if isinstance(value, Tensor)]
+        run = choose(*tensors, reference=self.reference, cpu=self.cpu, triton=self.triton)
+        return run(*arguments, **options)

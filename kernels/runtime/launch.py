@@ -1,9 +1,9 @@
-"""The one way to launch a Triton kernel: by a case that its file has declared.
+"""Launches of Triton kernels, by cases that their files declare.
 
-A case is a kernel compiled one way: types, constants, warps, stages, and which sizes are multiples of 16.
-Nothing else is ever compiled, so what `python -m tritone.kernels` compiles ahead of time, without a GPU, is
-all that can run on one. Triton would by itself compile anew for an argument of 1 or a multiple of 16; here
-pointers are always multiples of 16, sizes are where the case says so, and other numbers never count.
+A case is a kernel compiled one way: types, constants, warps, stages, and sizes that are multiples of 16.
+Nothing else is ever compiled, so `python -m tritone.kernels` compiles ahead of time, without a GPU, all that
+can run on one. Triton by itself would compile anew for an argument of 1 or a multiple of 16; here pointers
+are always multiples of 16, sizes where the case says so, and other numbers never count.
 """
 
 import inspect
@@ -14,14 +14,15 @@ from functools import cache
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-# What kernels are declared for. The configurations of sm_80 keep below 99 KiB of shared memory, which
+from .optional_triton import tl, triton
+
+# Targets that kernels are declared for. The configurations of sm_80 keep below 99 KiB of shared memory, which
 # consumer cards (8.6, 8.9, 12.x) have too.
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx942")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # of values; float64 goes to the references
+ALIGNMENTS = ("aligned", "any")  # part of most keys, see `alignment`
 _TYPE_NAMES = {
     torch.float32: "fp32",
     torch.float16: "fp16",
@@ -38,7 +39,7 @@ if torch.version.hip is not None:
     # On AMD's GPUs Triton would also compile anew for each pointer to less than 2 GiB.
     triton.knobs.amd.use_buffer_ops = False
 
-KERNELS: list["Kernel"] = []  # every kernel of the modules imported so far, in the order of their import
+KERNELS: list["Kernel"] = []  # of the modules imported so far, in the order of their import
 
 
 class UndeclaredCaseError(RuntimeError):
@@ -46,7 +47,7 @@ class UndeclaredCaseError(RuntimeError):
 
 
 class Kernel:
-    """A Triton function and the cases that it is compiled for.
+    """A Triton function and its declared cases.
 
     Pointer parameters end in `_ptr`, constants are annotated `tl.constexpr`, other numbers `tl.int32` or
     `tl.float32`.
@@ -84,8 +85,8 @@ class Kernel:
 
         Args:
             pointers: element types, by parameter.
-            num_warps, num_stages: of the compiler. Depend on what the key says and on nothing else: not on
-                how many rows share a launch.
+            num_warps, num_stages: of the compiler. They depend on the key alone, never on the number of rows
+                of a launch: another configuration may round otherwise.
             aligned: the kernel's `sizes` are multiples of 16.
             constants: by parameter.
         """
@@ -101,7 +102,7 @@ class Kernel:
         """The case for this device.
 
         Raises:
-            UndeclaredCaseError: there is none.
+            UndeclaredCaseError: none is declared.
         """
         architecture = architecture_of(device)
         found = self.cases.get((architecture, key))
@@ -116,37 +117,27 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """A kernel compiled one way.
-
-    Args:
-        kernel: of which.
-        architecture: one of `ARCHITECTURES`.
-        key: what it is for, as `Kernel.case` is asked for it.
-        types: run-time parameters in order, with Triton's names of their types ("*fp16", "i32").
-        constants: compile-time parameters.
-        aligned: the kernel's sizes are multiples of 16.
-        num_warps, num_stages: of the compiler.
-    """
+    """A kernel compiled one way."""
 
     kernel: Kernel
-    architecture: str
-    key: tuple[Hashable, ...]
-    types: tuple[tuple[str, str], ...]
-    constants: tuple[tuple[str, Any], ...]
-    aligned: bool
+    architecture: str  # one of `ARCHITECTURES`
+    key: tuple[Hashable, ...]  # of `Kernel.case`
+    types: tuple[tuple[str, str], ...]  # run-time parameters in order, Triton's type names ("*fp16", "i32")
+    constants: tuple[tuple[str, Any], ...]  # compile-time parameters
+    aligned: bool  # the kernel's sizes are multiples of 16
     num_warps: int
     num_stages: int
 
     @property
     def label(self) -> str:
-        """For people: kernel and key."""
+        """Kernel and key, to print."""
         parts = [_TYPE_NAMES[part] if isinstance(part, torch.dtype) else str(part) for part in self.key]
         return " ".join([self.kernel.name.removesuffix("_kernel"), *parts])
 
     @property
     def options(self) -> dict[str, Any]:
-        """The compiler's options; fusing multiplications with additions is said outright, or a newer
-        Triton would change results."""
+        """The compiler's options. Fused multiply-adds are set, since a later Triton's default is another one,
+        with other results."""
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
 
     @property
@@ -160,11 +151,10 @@ class Case:
         return dict(self.constants)[name]
 
     def launch(self, grid: tuple[int, ...], *arguments: Tensor | int | float) -> None:
-        """Run over `grid`; nothing where a side of it is 0.
+        """Run over `grid`; nothing where one of its sizes is 0.
 
         Args:
-            arguments: run-time parameters in order; tensors contiguous and at a multiple of 16 bytes, see
-                `ready`.
+            arguments: run-time parameters in order; tensors as `ready` makes them.
 
         Raises:
             UndeclaredCaseError: arguments that would compile another kernel than the one declared.
@@ -205,22 +195,24 @@ class Case:
 
 
 def kernel(*, sizes: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Kernel]:
-    """Decorator: make a Triton function a `Kernel`.
-
-    Args:
-        sizes: see `Kernel`.
-    """
+    """Decorator that makes a function a `Kernel` with these sizes."""
     return lambda function: Kernel(function, sizes)
 
 
 def ready(tensor: Tensor) -> Tensor:
-    """`tensor` as a kernel takes it, contiguous and at a multiple of 16 bytes: a copy where it is not."""
+    """`tensor`, or a copy, that is contiguous and begins at a multiple of 16 bytes, as kernels take it."""
     tensor = tensor.contiguous()
     return tensor if tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()
 
 
+def alignment(*sizes: int) -> str:
+    """Part of a case's key: "aligned" if all of these sizes are multiples of 16, so that rows are read by
+    vectors, else "any"."""
+    return "any" if any(size % _ALIGNMENT for size in sizes) else "aligned"
+
+
 def architecture_of(device: torch.device) -> str:
-    """Which of `ARCHITECTURES` a device's kernels are declared for; in the interpreter, Hopper's."""
+    """The one of `ARCHITECTURES` whose cases a device runs; in the interpreter, Hopper's."""
     return "sm_90" if device.type != "cuda" else _architecture(device.index or 0)
 
 
@@ -239,12 +231,12 @@ def _architecture(index: int) -> str:
 
 
 def precision(dtype: torch.dtype) -> str:
-    """Triton's `input_precision` of a product: float32 as such, never in tf32, which is Triton's default."""
+    """Triton's `input_precision` of a product: float32 in full, not in tf32, which is Triton's default."""
     return "ieee" if dtype == torch.float32 else "tf32"
 
 
 def interpreting() -> bool:
-    """Whether CPU tensors go to the kernels too, in Triton's interpreter (TRITON_INTERPRET=1)."""
+    """True where CPU tensors go to the kernels, in Triton's interpreter (TRITON_INTERPRET=1)."""
     return bool(triton.knobs.runtime.interpret)
 
 
@@ -252,17 +244,15 @@ _compiled: list[str] = []
 
 
 def compiled() -> int:
-    """Kernels that Triton has got ready in this process so far, compiled or read from its cache on disk: by
-    any thread, for any engine, ours or not. Stays 0 in the interpreter, which compiles nothing.
-    """
+    """Number of kernels that Triton has compiled in this process, or read from its cache on disk, by any
+    thread and for any library. Stays 0 in the interpreter."""
     return len(_compiled)
 
 
 def _count_compilations() -> None:
-    """Have Triton tell of every kernel that it had to get ready in the middle of a launch. Its own hook and
-    not a note of which cases were launched: a launch that compiles its case a second time shows too.
-    """
-    earlier = triton.knobs.runtime.jit_post_compile_hook  # whoever else listens goes on hearing
+    """Count in Triton's own hook rather than by cases launched: a launch that compiles its case a second time
+    shows too."""
+    earlier = triton.knobs.runtime.jit_post_compile_hook
 
     def count(*arguments: Any, **named: Any) -> bool | None:
         _compiled.append(str(named.get("repr", "")))  # one step, so that threads lose no count
@@ -282,8 +272,7 @@ def recorded(*, dry: bool = False) -> Iterator[list[Case]]:
     """Collect every case launched inside, in order.
 
     Args:
-        dry: collect only and launch nothing; outputs are whatever their memory held. For what a model too
-            large to run here would launch.
+        dry: launch nothing, and leave outputs as their memory was: for models too large to run here.
     """
     global _dry
     cases: list[Case] = []

@@ -1,4 +1,4 @@
-"""Packed batches: sequences end to end, with `cu_seqlens` to tell where each begins."""
+"""Packed batches: sequences end to end, with their offsets `cu_seqlens`."""
 
 from itertools import pairwise
 
@@ -6,29 +6,31 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-# The numbers of offsets on another device that were made of Python's, for as long as the tensor lives.
-_known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+# Python's copy of offsets on another device, while the tensor lives: reading them back waits for the device.
+# Not in `weight_cache`, since they cannot be made from the tensor without that wait.
+_on_host: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def cumulative(lengths: Tensor | list[int], device: torch.device | str | None = None) -> Tensor:
-    """Offsets of packed sequences: int32 [n + 1], first 0, from their n lengths. Never changed in place."""
+    """Offsets of packed sequences, int32 [n + 1], first 0, from their n lengths; never changed in place."""
     counts = torch.as_tensor(lengths, dtype=torch.int32)
     offsets = torch.zeros(counts.numel() + 1, dtype=torch.int32, device=counts.device)
     torch.cumsum(counts, 0, dtype=torch.int32, out=offsets[1:])
     there = offsets if device is None else offsets.to(device)
     if offsets.device.type == "cpu" and there.device != offsets.device:
-        _known[there] = offsets.tolist()
+        _on_host[there] = offsets.tolist()
     return there
 
 
 def spans(cu_seqlens: Tensor) -> list[tuple[int, int]]:
-    """(start, end) of each packed sequence, as Python numbers; waits for the device if it must."""
-    known = _known.get(cu_seqlens)
-    return list(pairwise(cu_seqlens.tolist() if known is None else known))
+    """(start, end) of each packed sequence, as Python numbers; waits for the device unless `cumulative` made
+    the offsets."""
+    offsets = _on_host.get(cu_seqlens)
+    return list(pairwise(cu_seqlens.tolist() if offsets is None else offsets))
 
 
 def positions_within(cu_seqlens: Tensor, total: int) -> Tensor:
-    """Each packed token's position in its own sequence: int64 [total]."""
+    """Position of each packed token in its own sequence, int64 [total]."""
     starts = cu_seqlens[:-1].long()
     lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).long()
     first = torch.repeat_interleave(starts, lengths, output_size=total)
@@ -36,16 +38,16 @@ def positions_within(cu_seqlens: Tensor, total: int) -> Tensor:
 
 
 def aligned(rows: Tensor) -> Tensor:
-    """`rows`, copied where they do not begin at a multiple of 64 bytes, as a fresh tensor does.
+    """`rows`, or a copy, that begin at a multiple of 64 bytes, as a fresh tensor does.
 
-    MKL chooses the order of some narrow sums by the address, and where a sequence begins in a packed batch
+    MKL chooses the order of some narrow sums by the address, and a sequence's address in a packed batch
     depends on the others.
     """
     return rows.clone(memory_format=torch.contiguous_format) if rows.data_ptr() % 64 else rows
 
 
 def pack(padded: Tensor, mask: Tensor) -> Tensor:
-    """Rows of `padded` [batch, time, ...] where `mask` [batch, time] is true, end to end [tokens, ...]."""
+    """Tokens of `padded` [batch, time, ...] where `mask` [batch, time] is true, end to end [tokens, ...]."""
     return padded[mask]
 
 
@@ -57,10 +59,10 @@ def unpack(packed: Tensor, mask: Tensor) -> Tensor:
 
 
 def check_cu_seqlens(cu_seqlens: Tensor, total: int, name: str) -> None:
-    """Refuse offsets that do not describe `total` packed rows, as far as shows without waiting for a GPU.
+    """Validate offsets of `total` packed rows, as far as possible without waiting for a GPU.
 
     Raises:
-        ValueError: wrong dtype or shape, and on the CPU also wrong first, last or descending values.
+        ValueError: a wrong dtype or shape; on the CPU also values that do not rise from 0 to `total`.
     """
     if cu_seqlens.dtype != torch.int32 or cu_seqlens.dim() != 1 or cu_seqlens.numel() == 0:
         raise ValueError(

@@ -1,30 +1,59 @@
-"""What operations make of a weight once and keep: its numbers in another order or layout."""
+"""Values derived from tensors alone, made once: a weight in another layout, the schedule of some offsets."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-# Of each weight: what tells whether it has changed since, and what was made of it, by the function.
-_made: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+T = TypeVar("T")
 
 
-def kept(weight: Tensor, make: Callable[[Tensor], Any]) -> Any:
-    """`make(weight)`, made once as long as the weight lives and is neither replaced nor changed in place.
+class _Node:
+    """Values made of one list of tensors, and the nodes of longer lists that begin with it."""
 
-    torch does not count changes of tensors made in inference mode, nor those through `.data`: load such
-    weights before the first call.
+    __slots__ = ("longer", "values")
+
+    def __init__(self) -> None:
+        self.longer = WeakTensorKeyDictionary()
+        self.values: dict[Hashable, tuple[Hashable, Any]] = {}  # by function: state of the tensors, value
+
+
+_nodes = WeakTensorKeyDictionary()  # by the first tensor of a list
+
+
+def cached(make: Callable[..., T], *weights: Tensor, **options: Hashable) -> T:
+    """`make(*weights, **options)`, made once while the weights live and are not changed in place.
+
+    Made at each call where a gradient may be wanted. Copies of a module share nothing. torch does not count
+    changes of tensors made in inference mode, nor those through `.data`: load such weights before the first
+    call.
 
     Args:
-        weight: the key; not kept alive.
-        make: gives a copy and never a view, which would keep the weight alive.
+        make: a function of its arguments alone. It gives no view of a weight, which would keep that alive.
+        weights: at least one; the cache does not hold them.
     """
-    state = (weight.data_ptr(), weight.dtype, weight.device, -1 if weight.is_inference() else weight._version)
-    before, made = _made.get(weight, (None, None))
+    if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+        return make(*weights, **options)
+    state: Hashable
+    node = _nodes.get(weights[0]) or _nodes.setdefault(weights[0], _Node())
+    if len(weights) == 1:  # the usual case, at every linear map of a step
+        state = _state(weights[0])
+    else:
+        state = tuple([_state(weight) for weight in weights])
+        for weight in weights[1:]:
+            node = node.longer.setdefault(weight, _Node())
+    key = (make, *options.items()) if options else make
+    before, value = node.values.get(key, (None, None))
     if before != state:
-        made = {}
-        _made[weight] = state, made
-    if make not in made:
-        made[make] = make(weight)
-    return made[make]
+        # Outside inference mode, since a later call may need a gradient through the value.
+        with torch.inference_mode(False), torch.no_grad():
+            value = make(*weights, **options)
+        node.values[key] = state, value
+    return value  # type: ignore[no-any-return]
+
+
+def _state(tensor: Tensor) -> Hashable:
+    version = -1 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), tensor.dtype, tensor.device, version

@@ -1,89 +1,86 @@
-"""From scores over the vocabulary to one token a row: the best, or a draw, with its log-probability."""
+"""Token selection over the vocabulary: the best token of each row or a draw, with its log-probability."""
 
 import torch
-import triton.language as tl
 from torch import Tensor
 
-from ..runtime.dispatch import choose
-from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
-from .philox import addresses, philox_uniform, uniform
-from .softmax import ROW_BLOCK, ROW_WARPS, alignment, no_sums, row_sums, total_sums, with_values
+from ..runtime.dispatch import Operation
+from ..runtime.launch import alignment, kernel, ready
+from ..runtime.optional_triton import tl
+from .philox import KEY_TYPES, philox_keys, philox_uniform, uniform
+from .softmax import declare_for_rows, no_sums, row_sums, total_sums, with_values
 from .sortable_float import LOWEST_KEY, index_of, order_key, packed
 
 
 def greedy(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Each row's best token by its scores, of equal ones the first, and its log-probability by the logits.
+    """Token with the highest score in each row, the first of equal ones, and its log-probability.
 
     Args:
-        logits: [rows, vocabulary].
-        scores: float32 [rows, vocabulary], what rules made of the logits; None for the logits themselves.
+        logits: [rows, vocabulary], for the log-probabilities.
+        scores: float32 [rows, vocabulary], the logits after all rules; None for the logits themselves.
 
     Returns:
         tokens int64 [rows] and log-probabilities float32 [rows].
     """
-    run = choose(logits, scores, reference=greedy_reference, triton=greedy_triton)
-    return run(logits, scores)
+    return _greedy(logits, scores)
 
 
 def greedy_reference(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The specification, in plain torch."""
+    """Specification in plain torch."""
     tokens = (logits if scores is None else scores).argmax(-1)
     return tokens, log_probability_reference(logits, tokens)
 
 
 def log_probability_reference(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Each row's token's logarithm of its probability: float32 [rows]."""
+    """Log-probability of each row's token: float32 [rows]."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
 
-def categorical(scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor) -> Tensor:
-    """One draw for each row from softmax(scores): the inverse of the cumulative distribution at one uniform.
+def categorical(scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor) -> Tensor:
+    """One draw for each row from softmax(scores), by the inverse of the cumulative distribution.
 
     Args:
         scores: float32 [rows, vocabulary]; -inf is never drawn.
-        seeds, streams, steps: int [rows], see `philox_uniform`.
+        seeds, sequence_index, steps: int [rows], as in `philox_uniform`.
 
     Returns:
         int64 [rows].
     """
-    run = choose(scores, seeds, reference=categorical_reference, triton=categorical_triton)
-    return run(scores, seeds, streams, steps)
+    return _categorical(scores, seeds, sequence_index, steps)
 
 
 def draw(
-    logits: Tensor, scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor
+    logits: Tensor, scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`categorical` of the scores, and the drawn token's log-probability by the logits.
 
     Args:
         logits: [rows, vocabulary].
-        scores: float32 [rows, vocabulary], what rules made of the logits.
-        seeds, streams, steps: int [rows], see `philox_uniform`.
+        scores: float32 [rows, vocabulary], the logits after all rules.
+        seeds, sequence_index, steps: int [rows], as in `philox_uniform`.
 
     Returns:
         tokens int64 [rows] and log-probabilities float32 [rows].
     """
-    run = choose(logits, scores, seeds, reference=draw_reference, triton=draw_triton)
-    return run(logits, scores, seeds, streams, steps)
+    return _draw(logits, scores, seeds, sequence_index, steps)
 
 
 def draw_reference(
-    logits: Tensor, scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor
+    logits: Tensor, scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The specification, in plain torch."""
-    tokens = categorical_reference(scores, seeds, streams, steps)
+    """Specification in plain torch."""
+    tokens = categorical_reference(scores, seeds, sequence_index, steps)
     return tokens, log_probability_reference(logits, tokens)
 
 
-def categorical_reference(scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor) -> Tensor:
-    """The specification, in plain torch."""
+def categorical_reference(scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor) -> Tensor:
+    """Specification in plain torch."""
     cumulated = scores.double().softmax(-1).cumsum(-1)
-    uniform = philox_uniform(seeds, streams, steps).double() * cumulated[:, -1:]
+    uniform = philox_uniform(seeds, sequence_index, steps).double() * cumulated[:, -1:]
     drawn = torch.searchsorted(cumulated, uniform, right=True)
-    # Rounding may not carry the search past the last token that can be drawn.
-    places = torch.arange(scores.shape[1], device=scores.device)
-    last = torch.where(scores > float("-inf"), places, 0).amax(-1)
+    # Rounding must not carry the search past the last token that can be drawn.
+    tokens = torch.arange(scores.shape[1], device=scores.device)
+    last = torch.where(scores > float("-inf"), tokens, 0).amax(-1)
     return torch.minimum(drawn[:, 0], last)
 
 
@@ -105,9 +102,9 @@ def greedy_triton(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor,
 
 
 def draw_triton(
-    logits: Tensor, scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor
+    logits: Tensor, scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One launch: two passes over the scores, one over the logits, and the scores again up to the token."""
+    """One launch: two passes over the scores, one up to the drawn token, and one over the logits."""
     tokens, log_probabilities = _outputs(logits)
     rows, vocabulary = logits.shape
     case = draw_kernel.case(logits.device, logits.dtype, alignment(vocabulary))
@@ -115,7 +112,7 @@ def draw_triton(
         (rows,),
         ready(logits),
         ready(scores.float()),
-        *addresses(seeds, streams, steps),
+        *philox_keys(seeds, sequence_index, steps),
         tokens,
         log_probabilities,
         vocabulary,
@@ -123,15 +120,20 @@ def draw_triton(
     return tokens, log_probabilities
 
 
-def categorical_triton(scores: Tensor, seeds: Tensor, streams: Tensor, steps: Tensor) -> Tensor:
-    """As `draw_triton`, whose log-probability is hardly more work."""
-    return draw_triton(scores, scores, seeds, streams, steps)[0]
+def categorical_triton(scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor) -> Tensor:
+    """`draw_triton`, whose log-probability takes little more work."""
+    return draw_triton(scores, scores, seeds, sequence_index, steps)[0]
 
 
 def _outputs(logits: Tensor) -> tuple[Tensor, Tensor]:
     rows = logits.shape[0]
     tokens = torch.empty(rows, dtype=torch.int64, device=logits.device)
     return tokens, torch.empty(rows, dtype=torch.float32, device=logits.device)
+
+
+_greedy = Operation(greedy_reference, triton=greedy_triton)
+_draw = Operation(draw_reference, triton=draw_triton)
+_categorical = Operation(categorical_reference, triton=categorical_triton)
 
 
 @kernel(sizes=("N",))
@@ -146,9 +148,9 @@ def greedy_kernel(
 ):
     row = tl.program_id(0)
     base = row.to(tl.int64) * N
-    # Every lane keeps its best and the first place of it, so that lanes meet once, at the end.
+    # Each lane has its best key and the first token with it; lanes are compared once, at the end.
     best = tl.full((BLOCK,), LOWEST_KEY, tl.int32)
-    best_place = tl.zeros((BLOCK,), tl.int32)
+    best_token = tl.zeros((BLOCK,), tl.int32)
     peaks, sums = no_sums(BLOCK)
     for start in range(0, N, BLOCK):
         n = start + tl.arange(0, BLOCK)
@@ -158,9 +160,9 @@ def greedy_kernel(
             has_scores > 0, tl.load(scores_ptr + base + n, mask=n < N * has_scores, other=0.0), values
         )
         key = tl.where(n < N, order_key(values), LOWEST_KEY)
-        best_place = tl.where(key > best, n, best_place)
+        best_token = tl.where(key > best, n, best_token)
         best = tl.maximum(best, key)
-    token = index_of(tl.max(packed(best, best_place), axis=0))
+    token = index_of(tl.max(packed(best, best_token), axis=0))
     peak, spread = total_sums(peaks, sums)
     logit = tl.load(logits_ptr + base + token).to(tl.float32)
     tl.store(tokens_ptr + row, token)
@@ -172,7 +174,7 @@ def draw_kernel(
     logits_ptr,  # [rows, N]
     scores_ptr,  # [rows, N]
     seeds_ptr,  # [rows]
-    streams_ptr,  # [rows]
+    sequence_index_ptr,  # [rows]
     steps_ptr,  # [rows]
     tokens_ptr,  # [rows]
     log_probabilities_ptr,  # [rows]
@@ -187,24 +189,26 @@ def draw_kernel(
         peaks = tl.maximum(peaks, tl.load(scores_ptr + base + n, mask=n < N, other=float("-inf")))
     peak = tl.max(peaks, axis=0)
 
-    # Sums in float64: in float32 the last of many tokens would have no room between two sums.
+    # Sums in float64: in float32 the last of many tokens would vanish between two sums.
     total = tl.full((), 0.0, tl.float64)
     for start in range(0, N, BLOCK):
         n = start + tl.arange(0, BLOCK)
         values = tl.load(scores_ptr + base + n, mask=n < N, other=float("-inf"))
         total += tl.sum(tl.exp(values - peak).to(tl.float64), axis=0)
     index = tl.zeros((1,), tl.int32)
-    number = uniform(tl.load(seeds_ptr + row), tl.load(streams_ptr + row), tl.load(steps_ptr + row), index)
+    number = uniform(
+        tl.load(seeds_ptr + row), tl.load(sequence_index_ptr + row), tl.load(steps_ptr + row), index
+    )
     target = tl.sum(number.to(tl.float64), axis=0) * total
 
-    token = tl.full((), 0, tl.int32)  # the last possible one so far, until one is drawn
+    token = tl.full((), 0, tl.int32)  # the last one so far that can be drawn
     before = tl.full((), 0.0, tl.float64)
     start = tl.full((), 0, tl.int32)
     while (start < N) & (before <= target):
         n = start + tl.arange(0, BLOCK)
         values = tl.load(scores_ptr + base + n, mask=n < N, other=float("-inf"))
         weights = tl.exp(values - peak).to(tl.float64)
-        # Rounding may not carry the search past the last token that can be drawn.
+        # Rounding must not carry the search past the last token that can be drawn.
         last = tl.max(tl.where(values > float("-inf"), n, -1), axis=0)
         reached = before + tl.sum(weights, axis=0)
         if reached > target:
@@ -220,23 +224,10 @@ def draw_kernel(
     tl.store(log_probabilities_ptr + row, logit - peak - spread)
 
 
-def _declare() -> None:
-    numbers = ("seeds_ptr", "streams_ptr", "steps_ptr", "tokens_ptr")
-    floats = ("scores_ptr", "log_probabilities_ptr")
-    types = dict.fromkeys(numbers, torch.int64) | dict.fromkeys(floats, torch.float32)
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for kind in ("aligned", "any"):
-                for declared in (greedy_kernel, draw_kernel):
-                    declared.declare(
-                        dtype,
-                        kind,
-                        architecture=architecture,
-                        pointers=types | {"logits_ptr": dtype},
-                        aligned=kind == "aligned",
-                        num_warps=ROW_WARPS,
-                        BLOCK=ROW_BLOCK,
-                    )
-
-
-_declare()
+_types = KEY_TYPES | {
+    "tokens_ptr": torch.int64,
+    "scores_ptr": torch.float32,
+    "log_probabilities_ptr": torch.float32,
+}
+declare_for_rows(greedy_kernel, "logits_ptr", _types)
+declare_for_rows(draw_kernel, "logits_ptr", _types)

@@ -1,35 +1,34 @@
-"""Rules about tokens: what a sequence's own tokens, its length and lists of tokens do to its scores."""
+"""Logits processors that go by tokens: penalties, bans and forced tokens, as transformers 5.23 has them."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from ..runtime.dispatch import choose
-from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
-from .softmax import ROW_BLOCK, ROW_WARPS, alignment, log_softmax_reference, row_sums
+from ..runtime.dispatch import Operation
+from ..runtime.launch import alignment, kernel, ready
+from ..runtime.optional_triton import tl, triton
+from .softmax import ROW_WARPS, declare_for_rows, log_softmax_reference, row_sums
 
 _NEVER = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """What happens to scores, in this order; the defaults leave them alone.
+    """Rules on scores, applied in this order; the defaults change nothing.
 
     Args:
-        repetition_penalty: divides positive and multiplies negative scores of tokens already there.
-        ngram_size: n-grams of this size occur once at most; 0 allows any.
-        banned_sequences: their last token is banned where the rest has just been said.
-        min_length: no token of `ends` before so many tokens.
+        repetition_penalty: divides positive and multiplies negative scores of tokens that already occur.
+        ngram_size: n-grams of this size occur at most once; 0 for no limit.
+        banned_sequences: the last token of each is banned behind the others.
+        min_length: tokens before which none of `ends` is allowed.
         ends: tokens that end a sequence.
-        forced_first: the only token possible after the start token.
-        forced_last: the only tokens possible at a row's greatest length.
-        suppressed: never.
-        begin_suppressed: not where a row has `begin` tokens.
-        begin: see there.
+        forced_first: the only token allowed after the start token.
+        forced_last: the only tokens allowed at a row's maximum length.
+        suppressed: tokens that are never allowed.
+        begin_suppressed: tokens that are not allowed in a row of `begin` tokens.
+        begin: length at which `begin_suppressed` applies.
     """
 
     repetition_penalty: float = 1.0
@@ -45,7 +44,7 @@ class TokenRules:
 
     @property
     def idle(self) -> bool:
-        """Whether every score stays as it is."""
+        """True if no score changes."""
         bans = self.banned_sequences or self.suppressed or self.begin_suppressed
         forces = self.forced_first is not None or self.forced_last
         early_end = self.min_length and self.ends
@@ -62,23 +61,24 @@ def apply_rules(
     min_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
-    """Scores after every rule; rows share the rules but not their lengths.
+    """Apply every rule to the scores; rows share the rules but not their lengths.
 
     Args:
         scores: [rows, vocabulary].
-        tokens: int [rows, longest], so far; the start token is one of them.
-        lengths: int [rows], how many of them are there, at least 1.
-        max_lengths: int [rows], where each row's request ends.
-        rules: see `TokenRules`.
-        min_lengths: int [rows], each row's own `min_length`; that of the rules by default. Rules that have
-            none hold no end back.
+        tokens: int [rows, longest], each row's tokens so far with the start token.
+        lengths: int [rows], number of tokens so far, at least 1.
+        max_lengths: int [rows], maximum length of each row's request.
+        rules: applied in their order.
+        min_lengths: int [rows], each row's own `min_length` in place of the rules'. Without effect where the
+            rules have none.
         normalize: log-softmax before the first rule.
 
     Returns:
         float32 [rows, vocabulary].
     """
-    run = choose(scores, tokens, lengths, reference=apply_rules_reference, triton=apply_rules_triton)
-    return run(scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalize=normalize)
+    return _apply_rules(
+        scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalize=normalize
+    )
 
 
 def apply_rules_reference(
@@ -91,7 +91,7 @@ def apply_rules_reference(
     min_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
-    """The specification, in plain torch: one rule after the other over all scores."""
+    """Specification in plain torch: one rule after the other over all scores."""
     scores = scores if scores.dtype == torch.float64 else scores.float()
     if normalize:
         scores = log_softmax_reference(scores)
@@ -102,8 +102,8 @@ def apply_rules_reference(
     for sequence in rules.banned_sequences:
         scores = ban_sequence(scores, tokens, lengths, sequence)
     if rules.min_length and rules.ends:
-        least = rules.min_length if min_lengths is None else min_lengths
-        scores = _ban(scores, rules.ends, lengths < least)
+        min_length = rules.min_length if min_lengths is None else min_lengths
+        scores = _ban(scores, rules.ends, lengths < min_length)
     if rules.forced_first is not None:
         scores = _force(scores, (rules.forced_first,), lengths == 1)
     if rules.forced_last:
@@ -116,21 +116,21 @@ def apply_rules_reference(
 
 
 def penalize_repetition(scores: Tensor, tokens: Tensor, lengths: Tensor, penalty: float) -> Tensor:
-    """Scores of tokens already there, divided by `penalty` where positive and multiplied where negative.
+    """Divide positive scores of tokens that already occur by `penalty`, multiply negative ones by it.
 
     Args:
         scores: float32 [rows, vocabulary].
         tokens: int [rows, longest].
-        lengths: int [rows], how many of them are there, at least 1.
+        lengths: int [rows], at least 1.
     """
-    places = torch.arange(tokens.shape[1], device=tokens.device)[None]
-    seen = torch.where(places < lengths[:, None], tokens, tokens[:, :1]).long()
+    positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+    seen = torch.where(positions < lengths[:, None], tokens, tokens[:, :1]).long()
     old = scores.gather(-1, seen)
     return scores.scatter(-1, seen, torch.where(old < 0, old * penalty, old / penalty))
 
 
 def ban_repeated_ngrams(scores: Tensor, tokens: Tensor, lengths: Tensor, size: int) -> Tensor:
-    """-inf for every token that would complete an n-gram of `size` tokens that is already there.
+    """Ban, with -inf, every token that would complete an n-gram of `size` tokens that already occurs.
 
     Args:
         scores: float32 [rows, vocabulary].
@@ -153,9 +153,9 @@ def ban_repeated_ngrams(scores: Tensor, tokens: Tensor, lengths: Tensor, size: i
 
 
 def ban_sequence(scores: Tensor, tokens: Tensor, lengths: Tensor, sequence: tuple[int, ...]) -> Tensor:
-    """-inf for the last token of `sequence` in the rows that end with all of it but that.
+    """Ban, with -inf, the last token of `sequence` in rows that end with its other tokens.
 
-    As transformers 5.23 does, the start token counts: a word may begin with it.
+    The start token counts, as in transformers 5.23: a sequence may begin with it.
     """
     *prefix, last = sequence
     if not prefix:
@@ -172,17 +172,17 @@ def ban_sequence(scores: Tensor, tokens: Tensor, lengths: Tensor, sequence: tupl
     return scores
 
 
-def _ban(scores: Tensor, token_ids: tuple[int, ...], where: Tensor) -> Tensor:
-    """These tokens at -inf in the rows `where` [rows] is true."""
+def _ban(scores: Tensor, token_ids: tuple[int, ...], mask: Tensor) -> Tensor:
+    """Set these tokens to -inf in the rows where the mask [rows] is true."""
     columns = torch.tensor(token_ids, device=scores.device)
-    return scores.index_fill(1, columns, _NEVER).where(where[:, None], scores)
+    return scores.index_fill(1, columns, _NEVER).where(mask[:, None], scores)
 
 
-def _force(scores: Tensor, token_ids: tuple[int, ...], where: Tensor) -> Tensor:
-    """Nothing but these tokens, at 0, in the rows `where` [rows] is true."""
+def _force(scores: Tensor, token_ids: tuple[int, ...], mask: Tensor) -> Tensor:
+    """Set these tokens to 0 and all others to -inf in the rows where the mask [rows] is true."""
     columns = torch.tensor(token_ids, device=scores.device)
     forced = torch.full_like(scores, _NEVER).index_fill(1, columns, 0.0)
-    return forced.where(where[:, None], scores)
+    return forced.where(mask[:, None], scores)
 
 
 def apply_rules_triton(
@@ -195,7 +195,7 @@ def apply_rules_triton(
     min_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
-    """One launch: a pass over the vocabulary (two with log-softmax), then single tokens."""
+    """One launch: a pass over the vocabulary (two with log-softmax), then the tokens of each rule."""
     rows, vocabulary = scores.shape
     out = torch.empty(rows, vocabulary, dtype=torch.float32, device=scores.device)
     width = max(map(len, rules.banned_sequences), default=1)
@@ -232,17 +232,17 @@ def apply_rules_triton(
 
 @lru_cache(maxsize=256)
 def _table(rules: TokenRules, device: torch.device) -> Tensor:
-    """All lists of tokens one after the other, int32, made once: a step must not wait for a copy.
+    """Every rule's tokens, end to end, int32. Cached, because a step must not wait for a copy.
 
-    In this order: the token forced first, the ends, those forced last, suppressed, suppressed at the
-    beginning, then for each banned sequence its length and its tokens, filled up to the longest.
+    In this order: forced first token, ends, forced last tokens, suppressed, suppressed at the beginning; then
+    each banned sequence: its length and its tokens, padded to the longest.
     """
     width = max(map(len, rules.banned_sequences), default=1)
     numbers = [rules.forced_first or 0, *rules.ends, *rules.forced_last]
     numbers += [*rules.suppressed, *rules.begin_suppressed]
     for sequence in rules.banned_sequences:
         numbers += [len(sequence), *sequence, *[0] * (width - len(sequence))]
-    with torch.inference_mode(False):  # kept beyond the mode that the first step runs in
+    with torch.inference_mode(False):  # outlives the inference mode of the first step
         return torch.tensor(numbers, dtype=torch.int32, device=device)
 
 
@@ -253,18 +253,18 @@ def rules_kernel(
     lengths_ptr,  # [rows]
     max_lengths_ptr,  # [rows]
     min_lengths_ptr,  # [rows]
-    table_ptr,  # see `_table`
+    table_ptr,  # every rule's tokens, from `_table`
     out_ptr,  # [rows, N]
     N: tl.int32,
     longest: tl.int32,
     normalize: tl.int32,  # 0 or 1
     penalty: tl.float32,
-    penalized: tl.int32,  # 0 or 1: whether there is a penalty
-    ngram_size: tl.int32,  # 0 for any
-    sequences: tl.int32,  # banned ones
+    penalized: tl.int32,  # 0 or 1
+    ngram_size: tl.int32,  # 0 for no limit
+    sequences: tl.int32,  # number of banned ones
     sequence_width: tl.int32,  # tokens of the longest
-    held_back: tl.int32,  # ends where a row has too few tokens: all of them or 0
-    ends: tl.int32,  # how many in the table, as all but the last of the following
+    banned_ends: tl.int32,  # number of ends that a short row may not have: all or 0
+    ends: tl.int32,  # number in the table, as the next four
     forced_first: tl.int32,
     forced_last: tl.int32,
     suppressed: tl.int32,
@@ -287,7 +287,7 @@ def rules_kernel(
     first_forced = tl.where(length == 1, forced_first, 0)
     last_forced = tl.where(at_end, forced_last, 0)
 
-    if first_forced + last_forced > 0:  # whatever the rules before had done would be lost
+    if first_forced + last_forced > 0:  # forcing overrides all earlier rules
         for start in range(0, N, BLOCK):
             n = start + tl.arange(0, BLOCK)
             tl.store(to_ptr + n, tl.full((BLOCK,), float("-inf"), tl.float32), mask=n < N)
@@ -304,13 +304,13 @@ def rules_kernel(
             n = start + tl.arange(0, BLOCK)
             values = tl.load(in_ptr + n, mask=n < N).to(tl.float32)
             tl.store(to_ptr + n, values - peak - spread, mask=n < N)
-        tl.debug_barrier()  # from here on other threads write what one has written above
+        tl.debug_barrier()  # from here on threads overwrite what others have written above
         _penalize(in_ptr, to_ptr, history_ptr, length * penalized, peak, spread, penalty, N, LIST_BLOCK)
         tl.debug_barrier()
-        # All the bans write the same, so they need no order among themselves.
+        # All bans write -inf, so they need no order among themselves.
         _ban_ngrams(to_ptr, history_ptr, length, ngram_size, N, LIST_BLOCK)
         _ban_sequences(to_ptr, history_ptr, length, sequences_ptr, sequences, sequence_width, N, LIST_BLOCK)
-        early = tl.where(length < tl.load(min_lengths_ptr + row), held_back, 0)
+        early = tl.where(length < tl.load(min_lengths_ptr + row), banned_ends, 0)
         _assign(to_ptr, ends_ptr, early, float("-inf"), N, LIST_BLOCK)
     tl.debug_barrier()
     _assign(to_ptr, suppressed_ptr, suppressed, float("-inf"), N, LIST_BLOCK)
@@ -320,79 +320,69 @@ def rules_kernel(
 
 @triton.jit
 def _assign(to_ptr, ids_ptr, count, value, N, BLOCK: tl.constexpr):
-    """The value for each of `count` tokens."""
+    """Write the value for each of `count` tokens."""
     for start in range(0, count, BLOCK):
-        place = start + tl.arange(0, BLOCK)
-        _write(to_ptr, tl.load(ids_ptr + place, mask=place < count, other=-1), value, N)
+        index = start + tl.arange(0, BLOCK)
+        _write(to_ptr, tl.load(ids_ptr + index, mask=index < count, other=-1), value, N)
 
 
 @triton.jit
 def _write(to_ptr, token, value, N):
-    """The value for these tokens; -1, and what is no token of this vocabulary, is passed over."""
+    """Write the value for these tokens; skips -1 and other ids outside of the vocabulary."""
     tl.store(to_ptr + token, value, mask=(token >= 0) & (token < N))
 
 
 @triton.jit
 def _penalize(in_ptr, to_ptr, history_ptr, count, peak, spread, penalty, N, BLOCK: tl.constexpr):
-    """The penalty for the first `count` tokens of the history, for each distinct one once: the old score
-    comes from the input, so that a token found twice is written the same twice."""
+    """Penalize the first `count` tokens of the history, each distinct token once.
+
+    The old score is read from the input, so that a repeated token writes the same number twice.
+    """
     for start in range(0, count, BLOCK):
-        place = start + tl.arange(0, BLOCK)
-        token = tl.load(history_ptr + place, mask=place < count, other=-1)
-        there = (token >= 0) & (token < N)
-        old = tl.load(in_ptr + token, mask=there, other=0.0).to(tl.float32) - peak - spread
+        index = start + tl.arange(0, BLOCK)
+        token = tl.load(history_ptr + index, mask=index < count, other=-1)
+        mask = (token >= 0) & (token < N)
+        old = tl.load(in_ptr + token, mask=mask, other=0.0).to(tl.float32) - peak - spread
         _write(to_ptr, token, tl.where(old < 0.0, old * penalty, tl.div_rn(old, penalty)), N)
 
 
 @triton.jit
 def _ban_ngrams(to_ptr, history_ptr, length, size, N, BLOCK: tl.constexpr):
-    """Every token that followed the last size - 1 tokens before."""
+    """Ban every token that has followed the last size - 1 tokens before."""
     starts = tl.where(size > 0, length - size + 1, 0)
     for start in range(0, starts, BLOCK):
-        place = start + tl.arange(0, BLOCK)
-        same = place < starts
+        index = start + tl.arange(0, BLOCK)
+        same = index < starts
         for step in range(0, size - 1):
-            said = tl.load(history_ptr + place + step, mask=place < starts, other=-1)
-            same = same & (said == tl.load(history_ptr + length - size + 1 + step))
-        token = tl.load(history_ptr + place + size - 1, mask=place < starts, other=-1)
+            earlier = tl.load(history_ptr + index + step, mask=index < starts, other=-1)
+            same = same & (earlier == tl.load(history_ptr + length - size + 1 + step))
+        token = tl.load(history_ptr + index + size - 1, mask=index < starts, other=-1)
         _write(to_ptr, tl.where(same, token, -1), float("-inf"), N)
 
 
 @triton.jit
 def _ban_sequences(to_ptr, history_ptr, length, sequences_ptr, count, width, N, BLOCK: tl.constexpr):
-    """The last token of each sequence whose others the history ends with."""
+    """Ban the last token of each sequence whose other tokens end the history."""
     for start in range(0, count, BLOCK):
-        place = start + tl.arange(0, BLOCK)
-        sequence_ptr = sequences_ptr + place * (width + 1)
-        before = tl.load(sequence_ptr, mask=place < count, other=0) - 1
-        same = (place < count) & (before <= length)
+        index = start + tl.arange(0, BLOCK)
+        sequence_ptr = sequences_ptr + index * (width + 1)
+        before = tl.load(sequence_ptr, mask=index < count, other=0) - 1
+        same = (index < count) & (before <= length)
         for step in range(0, width - 1):
             compared = (step < before) & (before <= length)
             wanted = tl.load(sequence_ptr + 1 + step, mask=compared, other=0)
-            said = tl.load(history_ptr + length - before + step, mask=compared, other=0)
-            same = same & (wanted == said)
-        token = tl.load(sequence_ptr + 1 + before, mask=place < count, other=-1)
+            given = tl.load(history_ptr + length - before + step, mask=compared, other=0)
+            same = same & (wanted == given)
+        token = tl.load(sequence_ptr + 1 + before, mask=index < count, other=-1)
         _write(to_ptr, tl.where(same, token, -1), float("-inf"), N)
 
 
-def _declare() -> None:
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for kind in ("aligned", "any"):
-                rules_kernel.declare(
-                    dtype,
-                    kind,
-                    architecture=architecture,
-                    pointers=dict.fromkeys(
-                        ("tokens_ptr", "lengths_ptr", "max_lengths_ptr", "min_lengths_ptr", "table_ptr"),
-                        torch.int32,
-                    )
-                    | {"scores_ptr": dtype, "out_ptr": torch.float32},
-                    aligned=kind == "aligned",
-                    num_warps=ROW_WARPS,
-                    BLOCK=ROW_BLOCK,
-                    LIST_BLOCK=ROW_WARPS * 32,
-                )
+_apply_rules = Operation(apply_rules_reference, triton=apply_rules_triton)
 
-
-_declare()
+_int32 = ("tokens_ptr", "lengths_ptr", "max_lengths_ptr", "min_lengths_ptr", "table_ptr")
+declare_for_rows(
+    rules_kernel,
+    "scores_ptr",
+    dict.fromkeys(_int32, torch.int32) | {"out_ptr": torch.float32},
+    LIST_BLOCK=ROW_WARPS * 32,
+)

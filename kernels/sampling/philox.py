@@ -1,44 +1,41 @@
-"""Philox 4x32-10 (Salmon et al., SC 2011): random numbers by their address.
+"""Philox 4x32-10 (Salmon et al., SC 2011): a counter-based random number generator.
 
-A counter-based generator: a number depends on its key and counter alone, not on which other rows share the
-launch nor on when it is asked for.
+A number depends on its key and counter alone, not on the other rows of a launch nor on the order of calls.
 """
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from ..runtime.dispatch import choose
+from ..runtime.dispatch import Operation
 from ..runtime.launch import ARCHITECTURES, kernel, ready
+from ..runtime.optional_triton import tl, triton
 
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _MASK = 0xFFFFFFFF
 
 
-def philox_uniform(seeds: Tensor, streams: Tensor, steps: Tensor, count: int = 1) -> Tensor:
-    """Uniform numbers in (0, 1), 23 bits each, addressed by (seed, stream, step, index).
+def philox_uniform(seeds: Tensor, sequence_index: Tensor, steps: Tensor, count: int = 1) -> Tensor:
+    """Uniform numbers in (0, 1), 23 bits each, keyed by (seed, sequence, step, index).
 
     Args:
-        seeds: int64 [rows], non-negative: the key.
-        streams: int64 [rows], such as the index among a request's returned sequences.
-        steps: int [rows], the position being drawn.
+        seeds: int64 [rows], non-negative.
+        sequence_index: int64 [rows], index among a request's returned sequences.
+        steps: int [rows], position that is drawn.
         count: numbers for each row.
 
     Returns:
         float32 [rows, count].
     """
-    run = choose(seeds, streams, steps, reference=philox_uniform_reference, triton=philox_uniform_triton)
-    return run(seeds, streams, steps, count)
+    return _philox_uniform(seeds, sequence_index, steps, count)
 
 
-def philox_uniform_reference(seeds: Tensor, streams: Tensor, steps: Tensor, count: int = 1) -> Tensor:
-    """The specification, in plain torch."""
+def philox_uniform_reference(seeds: Tensor, sequence_index: Tensor, steps: Tensor, count: int = 1) -> Tensor:
+    """Specification in plain torch."""
     counter = (
         torch.arange(count, device=seeds.device)[None],
         steps.long()[:, None],
-        streams.long()[:, None],
+        sequence_index.long()[:, None],
         torch.zeros_like(seeds)[:, None],
     )
     words = philox_words(counter, ((seeds & _MASK)[:, None], ((seeds >> 32) & _MASK)[:, None]))
@@ -46,11 +43,11 @@ def philox_uniform_reference(seeds: Tensor, streams: Tensor, steps: Tensor, coun
 
 
 def philox_words(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """The generator itself: four words for each counter and key.
+    """Ten rounds of the generator: four words for each counter and key.
 
     Args:
         counter: four int64 tensors of 32-bit words, broadcast against each other and the key.
-        key: two of them.
+        key: two such tensors.
 
     Returns:
         four int64 tensors of 32-bit words.
@@ -68,8 +65,7 @@ def philox_words(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tup
 def uniform_from_words(words: Tensor) -> Tensor:
     """32-bit words as float32 in (0, 1), by their upper 23 bits.
 
-    Not 24: half a step above the largest 24-bit number rounds to 1 in float32, and the logarithm of its
-    logarithm is infinite.
+    With 24 bits, half a step above the largest number would round to 1, whose Gumbel noise is infinite.
     """
     return ((words >> 9).float() + 0.5) * 2.0**-23
 
@@ -81,24 +77,27 @@ def _multiply(value: Tensor, factor: int) -> tuple[Tensor, Tensor]:
     return (middle >> 16) & _MASK, ((middle & 0xFFFF) << 16) | (low_part & 0xFFFF)
 
 
-def philox_uniform_triton(seeds: Tensor, streams: Tensor, steps: Tensor, count: int = 1) -> Tensor:
-    """The same numbers to the bit: all but the last step is done in integers."""
+def philox_uniform_triton(seeds: Tensor, sequence_index: Tensor, steps: Tensor, count: int = 1) -> Tensor:
+    """The same to the bit: all but the last step is integer arithmetic."""
     out = torch.empty(seeds.shape[0], count, dtype=torch.float32, device=seeds.device)
     case = philox_kernel.case(seeds.device)
     blocks = triton.cdiv(count, case.constant("BLOCK"))
-    case.launch((seeds.shape[0], blocks), *addresses(seeds, streams, steps), out, count)
+    case.launch((seeds.shape[0], blocks), *philox_keys(seeds, sequence_index, steps), out, count)
     return out
 
 
-def addresses(seeds: Tensor, streams: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Seeds, streams and steps as kernels take them: int64 [rows]."""
-    return ready(seeds.long()), ready(streams.long()), ready(steps.long())
+def philox_keys(seeds: Tensor, sequence_index: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Seeds, sequence indices and steps as kernels take them: int64 [rows]."""
+    return ready(seeds.long()), ready(sequence_index.long()), ready(steps.long())
+
+
+_philox_uniform = Operation(philox_uniform_reference, triton=philox_uniform_triton)
 
 
 @kernel()
 def philox_kernel(
     seeds_ptr,  # [rows]
-    streams_ptr,  # [rows]
+    sequence_index_ptr,  # [rows]
     steps_ptr,  # [rows]
     out_ptr,  # [rows, count]
     count: tl.int32,
@@ -106,29 +105,27 @@ def philox_kernel(
 ):
     row = tl.program_id(0)
     index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    numbers = uniform(tl.load(seeds_ptr + row), tl.load(streams_ptr + row), tl.load(steps_ptr + row), index)
+    numbers = uniform(
+        tl.load(seeds_ptr + row), tl.load(sequence_index_ptr + row), tl.load(steps_ptr + row), index
+    )
     tl.store(out_ptr + row.to(tl.int64) * count + index, numbers, mask=index < count)
 
 
 @triton.jit
-def uniform(seed, stream, step, index):
-    """The numbers at these int32 indices, float32 in (0, 1); seed, stream and step are int64."""
+def uniform(seed, sequence, step, index):
+    """Numbers at these int32 indices, float32 in (0, 1); seed, sequence and step are int64."""
     nothing = tl.zeros_like(index)
-    words = tl.philox(seed, index, nothing + step.to(tl.int32), nothing + stream.to(tl.int32), nothing)[0]
+    words = tl.philox(seed, index, nothing + step.to(tl.int32), nothing + sequence.to(tl.int32), nothing)[0]
     return ((words >> 9).to(tl.float32) + 0.5) * 1.1920928955078125e-07
+
+
+KEY_TYPES = dict.fromkeys(("seeds_ptr", "sequence_index_ptr", "steps_ptr"), torch.int64)
 
 
 def _declare() -> None:
     for architecture in ARCHITECTURES:
         philox_kernel.declare(
-            architecture=architecture,
-            pointers={
-                "seeds_ptr": torch.int64,
-                "streams_ptr": torch.int64,
-                "steps_ptr": torch.int64,
-                "out_ptr": torch.float32,
-            },
-            BLOCK=512,
+            architecture=architecture, pointers=KEY_TYPES | {"out_ptr": torch.float32}, BLOCK=512
         )
 
 

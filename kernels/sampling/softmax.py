@@ -1,21 +1,23 @@
-"""Log-softmax over the vocabulary, and the sums in it, which other kernels take along in a pass of theirs."""
+"""Log-softmax over the vocabulary, and its online sums (arXiv 1805.02867), which other kernels share."""
+
+from itertools import product
+from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from ..runtime.dispatch import choose
-from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
+from ..runtime.dispatch import Operation
+from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, Kernel, alignment, kernel, ready
+from ..runtime.optional_triton import tl, triton
 
-# A pass over a row goes by blocks of this size, by 8 warps: 8 numbers a thread, two vectors of 16 bytes. Rows
-# are many, so a row has one program; its sums then have one order, whatever else is in the launch.
+# A pass over a row goes by blocks of this size, with 8 warps: 8 numbers a thread, two vectors of 16 bytes.
+# There are many rows, so each has one program, and the order of its sums does not depend on the launch.
 ROW_BLOCK = 2048
 ROW_WARPS = 8
 
 
 def log_softmax(scores: Tensor) -> Tensor:
-    """Log-probabilities of every row's tokens.
+    """Log-probabilities of each row's tokens.
 
     Args:
         scores: [rows, vocabulary].
@@ -23,16 +25,16 @@ def log_softmax(scores: Tensor) -> Tensor:
     Returns:
         float32 [rows, vocabulary].
     """
-    return choose(scores, reference=log_softmax_reference, triton=log_softmax_triton)(scores)
+    return _log_softmax(scores)
 
 
 def log_softmax_reference(scores: Tensor) -> Tensor:
-    """The specification, in plain torch."""
+    """Specification in plain torch, in float32 at least."""
     return (scores if scores.dtype == torch.float64 else scores.float()).log_softmax(-1)
 
 
 def log_softmax_triton(scores: Tensor) -> Tensor:
-    """One launch: a pass for the sums and one to write."""
+    """One launch: a pass for the sums and a pass that writes."""
     rows, vocabulary = scores.shape
     out = torch.empty(rows, vocabulary, dtype=torch.float32, device=scores.device)
     case = log_softmax_kernel.case(scores.device, scores.dtype, alignment(vocabulary))
@@ -40,9 +42,7 @@ def log_softmax_triton(scores: Tensor) -> Tensor:
     return out
 
 
-def alignment(vocabulary: int) -> str:
-    """Part of a case's key: whether rows of this width can be read by vectors."""
-    return "aligned" if vocabulary % 16 == 0 else "any"
+_log_softmax = Operation(log_softmax_reference, triton=log_softmax_triton)
 
 
 @kernel(sizes=("N",))
@@ -62,7 +62,7 @@ def log_softmax_kernel(
 
 @triton.jit
 def row_sums(row_ptr, N, BLOCK: tl.constexpr):
-    """A row's largest value and the logarithm of its sum of exp(value - largest)."""
+    """A row's maximum and log of the sum of exp(value - maximum), both float32."""
     peaks, sums = no_sums(BLOCK)
     for start in range(0, N, BLOCK):
         n = start + tl.arange(0, BLOCK)
@@ -73,13 +73,13 @@ def row_sums(row_ptr, N, BLOCK: tl.constexpr):
 
 @triton.jit
 def no_sums(BLOCK: tl.constexpr):
-    """Every lane's largest value and its sum of exp(value - largest), before the first block."""
+    """Each lane's maximum and sum of exp(value - maximum), before the first block; float32."""
     return tl.full((BLOCK,), float("-inf"), tl.float32), tl.zeros((BLOCK,), tl.float32)
 
 
 @triton.jit
 def with_values(peaks, sums, values):
-    """A block more. Every lane for itself: adding up across lanes in every block would take far longer."""
+    """Each lane's maximum and sum with one more block; lanes are merged once, at the end, which is faster."""
     highest = tl.maximum(peaks, values)
     anchor = tl.where(highest == float("-inf"), 0.0, highest)  # -inf - -inf would be NaN
     return highest, sums * tl.exp(peaks - anchor) + tl.exp(values - anchor)
@@ -87,25 +87,33 @@ def with_values(peaks, sums, values):
 
 @triton.jit
 def total_sums(peaks, sums):
-    """The largest value of all lanes, and the logarithm of the sum of exp(value - largest)."""
+    """The row's maximum and log of its sum, from those of the lanes."""
     peak = tl.max(peaks, axis=0)
     anchor = tl.where(peak == float("-inf"), 0.0, peak)
     return peak, tl.log(tl.sum(sums * tl.exp(peaks - anchor), axis=0))
 
 
-def _declare() -> None:
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for kind in ("aligned", "any"):
-                log_softmax_kernel.declare(
-                    dtype,
-                    kind,
-                    architecture=architecture,
-                    pointers={"scores_ptr": dtype, "out_ptr": torch.float32},
-                    aligned=kind == "aligned",
-                    num_warps=ROW_WARPS,
-                    BLOCK=ROW_BLOCK,
-                )
+def declare_for_rows(
+    declared: Kernel, typed: str, pointers: dict[str, torch.dtype], **constants: Any
+) -> None:
+    """Declare a kernel with one program a row, for every dtype and alignment.
+
+    Args:
+        typed: the pointer of the case's dtype.
+        pointers: element types of the others.
+        constants: besides BLOCK.
+    """
+    for architecture, dtype, sizes in product(ARCHITECTURES, DTYPES, ALIGNMENTS):
+        declared.declare(
+            dtype,
+            sizes,
+            architecture=architecture,
+            pointers=pointers | {typed: dtype},
+            aligned=sizes == "aligned",
+            num_warps=ROW_WARPS,
+            BLOCK=ROW_BLOCK,
+            **constants,
+        )
 
 
-_declare()
+declare_for_rows(log_softmax_kernel, "scores_ptr", {"out_ptr": torch.float32})

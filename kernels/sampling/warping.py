@@ -1,18 +1,17 @@
 """Warping of scores before a draw: temperature, top-k and top-p, without a sort on a GPU."""
 
 import math
+from itertools import product
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
-from ..runtime.dispatch import choose
-from ..runtime.launch import ARCHITECTURES, kernel, ready
+from ..runtime.dispatch import Operation
+from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, alignment, kernel, ready
+from ..runtime.optional_triton import tl, triton
 from .softmax import (
     ROW_BLOCK,
     ROW_WARPS,
-    alignment,
     log_softmax,
     log_softmax_reference,
     no_sums,
@@ -36,19 +35,19 @@ def warp(
     Args:
         scores: [rows, vocabulary].
         temperature: divides the scores.
-        top_k: scores below the k-th largest become -inf; 0 keeps all.
+        top_k: scores below the k-th largest become -inf; 0 for no limit.
         top_p: the least likely tokens that together have at most 1 - top_p become -inf, of equally likely
-            ones the first; 1 keeps all.
-        keep: tokens that always stay.
-        renormalize: whether the result is log-probabilities.
+            ones the first; 1 for no limit.
+        keep: minimum number of tokens that remain.
+        renormalize: return log-probabilities.
 
     Returns:
-        float32 [rows, vocabulary]; `scores` itself where there is nothing to do.
+        float32 [rows, vocabulary]; `scores` itself where no option applies.
     """
     if temperature == 1.0 and not top_k and top_p >= 1.0:
         return log_softmax(scores) if renormalize else scores
-    run = choose(scores, reference=warp_reference, triton=warp_triton)
-    return run(scores, temperature=temperature, top_k=top_k, top_p=top_p, keep=keep, renormalize=renormalize)
+    options = {"top_k": top_k, "top_p": top_p, "keep": keep, "renormalize": renormalize}
+    return _warp(scores, temperature=temperature, **options)
 
 
 def warp_reference(
@@ -60,7 +59,7 @@ def warp_reference(
     keep: int = 1,
     renormalize: bool = False,
 ) -> Tensor:
-    """The specification, in plain torch."""
+    """Specification in plain torch."""
     scores = scores if scores.dtype == torch.float64 else scores.float()
     if temperature != 1.0:
         scores = scores / temperature
@@ -84,8 +83,10 @@ def warp_triton(
     keep: int = 1,
     renormalize: bool = False,
 ) -> Tensor:
-    """One launch. What stays is all above one score and the last of those equal to it, so that score is
-    searched for, by counting or adding up what lies below a guess; a row stays in the cache meanwhile."""
+    """One launch. The remaining tokens are those above one score and the last of those equal to it.
+
+    A search finds that score: each pass counts, or adds up, what lies below a guess; rows stay in the cache.
+    """
     rows, vocabulary = scores.shape
     out = torch.empty(rows, vocabulary, dtype=torch.float32, device=scores.device)
     case = warp_kernel.case(scores.device, alignment(vocabulary))
@@ -106,10 +107,10 @@ def warp_triton(
 @kernel(sizes=("N",))
 def warp_kernel(
     scores_ptr,  # [rows, N]
-    out_ptr,  # [rows, N]; holds the scores over the temperature at first
+    out_ptr,  # [rows, N]; at first scores / temperature
     N: tl.int32,
     temperature: tl.float32,
-    top_k: tl.int32,  # 0 for all
+    top_k: tl.int32,  # 0 for no limit
     removable: tl.float32,  # 1 - top_p, or -inf
     keep: tl.int32,
     renormalize: tl.int32,  # 0 or 1
@@ -125,16 +126,16 @@ def warp_kernel(
         tl.store(row_ptr + n, values, mask=n < N)
         peaks = tl.maximum(peaks, values)
     peak = tl.max(peaks, axis=0)
-    tl.debug_barrier()  # each thread reads back what it wrote, but the compiler promises no such thing
+    tl.debug_barrier()  # each thread reads what it wrote, but the compiler does not promise that
     above = order_key(peak).to(tl.int64) + 1
 
-    # Kept in the end: keys above `border`, and those equal to it but the first `passed`.
+    # Remaining: keys above `border`, and those equal to it except the first `removed`.
     border = tl.full((), LOWEST_KEY, tl.int32)
-    passed = tl.full((), 0, tl.int32)
+    removed = tl.full((), 0, tl.int32)
     if top_k > 0:
         border = _searched(row_ptr, N, border, above, peak, 1.0, (N - top_k).to(tl.float32), False, BLOCK)
     if removable >= 0.0:
-        border, passed = _nucleus(row_ptr, N, border, above, peak, removable, keep, BLOCK)
+        border, removed = _nucleus(row_ptr, N, border, above, peak, removable, keep, BLOCK)
 
     seen = tl.full((), 0, tl.int32)
     peaks, sums = no_sums(BLOCK)
@@ -143,8 +144,8 @@ def warp_kernel(
         values = tl.load(row_ptr + n, mask=n < N, other=float("-inf"))
         key = order_key(values)
         equal = ((key == border) & (n < N)).to(tl.int32)
-        kept = (key > border) | ((equal > 0) & (seen + tl.cumsum(equal, axis=0) > passed))
-        values = tl.where(kept, values, float("-inf"))
+        remains = (key > border) | ((equal > 0) & (seen + tl.cumsum(equal, axis=0) > removed))
+        values = tl.where(remains, values, float("-inf"))
         tl.store(row_ptr + n, values, mask=n < N)
         peaks, sums = with_values(peaks, sums, values)
         seen += tl.sum(equal, axis=0)
@@ -159,37 +160,37 @@ def warp_kernel(
 
 @triton.jit
 def _nucleus(row_ptr, N, floor, above, peak, removable, keep, BLOCK: tl.constexpr):
-    """What top-p keeps of the keys from `floor` on: all above a border, and those equal to it but some."""
+    """Top-p among the keys from `floor` on: the border, and how many keys equal to it are removed."""
     border = above.to(tl.int32)
     _, total, _ = _compared(row_ptr, N, floor, border, peak, BLOCK)
     if removable < 1.0:
         border = _searched(row_ptr, N, floor, above, peak, total, removable, True, BLOCK)
     lighter, below, equal = _compared(row_ptr, N, floor, border, peak, BLOCK)
-    # Of those equal to the border the first go too, as many as there is room for: a division, and a step
-    # either way for what it rounded. Shares are rounded where the reference rounds its probabilities.
+    # Of the keys equal to the border the first are removed too, as many as there is room for: by a division
+    # and a correction by one for its rounding. Shares are rounded where the reference rounds probabilities.
     each = tl.div_rn(tl.exp(value_of(border) - peak), total)
     below = tl.div_rn(below, total)
-    passed = tl.floor(tl.where(each > 0.0, (removable - below) / each, 0.0))
-    passed += tl.where(_share(below, passed + 1.0, each) <= removable, 1.0, 0.0)
-    passed -= tl.where(_share(below, passed, each) > removable, 1.0, 0.0)
-    gone = tl.minimum(tl.maximum(passed, 0.0), equal.to(tl.float32)).to(tl.int32)
-    if N - lighter - gone < keep:
+    count = tl.floor(tl.where(each > 0.0, (removable - below) / each, 0.0))
+    count += tl.where(_share(below, count + 1.0, each) <= removable, 1.0, 0.0)
+    count -= tl.where(_share(below, count, each) > removable, 1.0, 0.0)
+    removed = tl.minimum(tl.maximum(count, 0.0), equal.to(tl.float32)).to(tl.int32)
+    if N - lighter - removed < keep:
         least = tl.full((), LOWEST_KEY, tl.int32)
         border = _searched(row_ptr, N, least, above, peak, 1.0, (N - keep).to(tl.float32), False, BLOCK)
         lighter, _, _ = _compared(row_ptr, N, floor, border, peak, BLOCK)
-        gone = tl.maximum(N - keep - lighter, 0)
-    return border, gone
+        removed = tl.maximum(N - keep - lighter, 0)
+    return border, removed
 
 
 @triton.jit
 def _share(below, count, each):
-    """What lies below and `count` times `each`, added up in float64 as the reference does."""
+    """`below + count * each`, added up in float64 as in the reference."""
     return (below.to(tl.float64) + count.to(tl.float64) * each.to(tl.float64)).to(tl.float32)
 
 
 @triton.jit
 def _compared(row_ptr, N, floor, border, peak, BLOCK: tl.constexpr):
-    """How many keys lie below the border, the weight of those from `floor` on, how many equal the border."""
+    """Number of keys below the border, weight of those from `floor` on, number equal to the border."""
     lighter = tl.zeros((BLOCK,), tl.int32)
     equal = tl.zeros((BLOCK,), tl.int32)
     weight = tl.zeros((BLOCK,), tl.float32)
@@ -206,15 +207,15 @@ def _compared(row_ptr, N, floor, border, peak, BLOCK: tl.constexpr):
 
 @triton.jit
 def _searched(row_ptr, N, floor, above, peak, total, limit, WEIGHED: tl.constexpr, BLOCK: tl.constexpr):
-    """The largest key such that at most `limit` lies below it: keys, or their share of the total weight.
+    """The largest key with at most `limit` below it: a number of keys, or their share of the total weight.
 
     Args:
-        floor: int32; keys below it do not count, and it is where the search begins.
+        floor: int32, lower end of the search; keys below it do not count.
         above: int64, a key above all.
         peak, total: of the weights exp(value - peak).
     """
-    # Three guesses in a pass quarter the interval, [low, high): at most `limit` lies below low, more below
-    # high. It then shrinks to the keys there are in it, which ends the search as soon as there is but one.
+    # Each pass has three guesses, which quarter the interval [low, high): at most `limit` lies below low and
+    # more below high. The interval then shrinks to its outermost keys, so that the search ends with the last.
     low, high = floor.to(tl.int64), above
     while low + 1 < high:
         width = high - low
@@ -235,9 +236,9 @@ def _searched(row_ptr, N, floor, above, peak, total, limit, WEIGHED: tl.constexp
             firsts += tl.where(key < first_key, weight, 0.0)
             seconds += tl.where(key < second_key, weight, 0.0)
             thirds += tl.where(key < third_key, weight, 0.0)
-            open_still = (n < N) & (key >= low_key) & (key < high_key)
-            least = tl.minimum(least, tl.where(open_still, key, 0x7FFFFFFF))
-            most = tl.maximum(most, tl.where(open_still, key, LOWEST_KEY))
+            open_keys = (n < N) & (key >= low_key) & (key < high_key)
+            least = tl.minimum(least, tl.where(open_keys, key, 0x7FFFFFFF))
+            most = tl.maximum(most, tl.where(open_keys, key, LOWEST_KEY))
         low_fits = tl.div_rn(tl.sum(firsts, axis=0), total) <= limit
         middle_fits = tl.div_rn(tl.sum(seconds, axis=0), total) <= limit
         high_fits = tl.div_rn(tl.sum(thirds, axis=0), total) <= limit
@@ -248,17 +249,19 @@ def _searched(row_ptr, N, floor, above, peak, total, limit, WEIGHED: tl.constexp
     return low.to(tl.int32)
 
 
+_warp = Operation(warp_reference, triton=warp_triton)
+
+
 def _declare() -> None:
-    for architecture in ARCHITECTURES:
-        for kind in ("aligned", "any"):
-            warp_kernel.declare(
-                kind,
-                architecture=architecture,
-                pointers={"scores_ptr": torch.float32, "out_ptr": torch.float32},
-                aligned=kind == "aligned",
-                num_warps=ROW_WARPS,
-                BLOCK=ROW_BLOCK,
-            )
+    for architecture, sizes in product(ARCHITECTURES, ALIGNMENTS):
+        warp_kernel.declare(
+            sizes,
+            architecture=architecture,
+            pointers={"scores_ptr": torch.float32, "out_ptr": torch.float32},
+            aligned=sizes == "aligned",
+            num_warps=ROW_WARPS,
+            BLOCK=ROW_BLOCK,
+        )
 
 
 _declare()

@@ -6,25 +6,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
-from ..bert.layers import BertEmbeddings, BertProjections, add_normalized, check_token_types
+from ..bert.layers import BERT_NAMES, BertEmbeddings, check_token_types
+from ..bert.model import BERT_INPUTS
 from ..core.attention import DecoderAttention
 from ..core.classification import first_of_padded, labels_of
 from ..core.config import PretrainedConfig
-from ..core.layers import rows_of
+from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.layers import Attention, add_linear, apply_linear, normalize, select
 from ..core.model import PretrainedModel
-from ..core.outputs import BaseModelOutputWithPoolingAndCrossAttentions, as_asked
+from ..core.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from ..core.parameters import ParametersMixin
-from ..core.stack import DecoderSizes, PositionIndexer, TransformerStack
-from ..core.text_classifier import TextClassifier
+from ..core.sequence_classifier import SequenceClassifier
+from ..core.stack import HIDDEN_STATES, PositionIndexer, StackSizes, TransformerStack
 from .config import AlbertConfig
 
 
 class AlbertCheckpoint(PretrainedModel):
-    """How ALBERT's checkpoints name what they hold."""
+    """Names of ALBERT's checkpoints."""
 
     config_class: ClassVar[type[PretrainedConfig]] = AlbertConfig
     base_prefix: ClassVar[str | tuple[str, ...]] = "albert."
-    # Tables that are counted, and the heads of other tasks.
+    # Tables that are computed here, and the heads of other tasks.
     ignored_keys: ClassVar[tuple[str, ...]] = (
         r"embeddings\.(position_ids|token_type_ids)$",
         r"^(predictions|sop_classifier)\.",
@@ -33,30 +35,19 @@ class AlbertCheckpoint(PretrainedModel):
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^(\w+\.)?pooler\.", r"^classifier\.")
 
 
-class AlbertAttention(BertProjections):
-    """Self-attention with what follows it."""
+class AlbertAttention(Attention):
+    """Self-attention with its output and the norm of that."""
 
     def __init__(self, config: AlbertConfig) -> None:
-        super().__init__(config, "encode", "encode")
+        super().__init__(config.hidden_size, config.num_attention_heads, BERT_NAMES | {"output": "dense"})
         self.dropout = config.hidden_dropout_prob
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-
-    def forward(
-        self, hidden: Tensor, attention: DecoderAttention, index: int, wanted: Tensor | None
-    ) -> Tensor:
-        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
-        query, (key, value) = self.queries(hidden), self.key_values(hidden)
-        mixed = attention.self_attention(index, query, key, value, self.scale)
-        dropout = self.dropout if self.training else 0.0
-        mixed, hidden = rows_of(mixed, wanted), rows_of(hidden, wanted)
-        return add_normalized(self.dense, self.LayerNorm, mixed.flatten(1), hidden, dropout)
 
 
 class AlbertLayer(nn.Module):
     """Self-attention, then feed-forward, each normalized after."""
 
-    # Attention layouts number layers to keep keys and values by, which an encoder does not read.
+    # Layouts number layers to keep keys and values by, which an encoder never reads.
     index = 0
 
     def __init__(self, config: AlbertConfig) -> None:
@@ -67,15 +58,18 @@ class AlbertLayer(nn.Module):
         self.ffn = nn.Linear(config.hidden_size, config.intermediate_size)
         self.ffn_output = nn.Linear(config.intermediate_size, config.hidden_size)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
-        hidden = self.attention(hidden, attention, self.index, wanted)
+    def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
+        own = self.attention
+        mixed = select(own.attend(hidden, attention, self.index), selected)
+        dropout = own.dropout if self.training else 0.0
+        hidden = normalize(own.LayerNorm, add_linear(own.output, mixed, select(hidden, selected), dropout))
         inner = linear(hidden, self.ffn.weight, self.ffn.bias, activation=self.activation)
-        return add_normalized(self.ffn_output, self.full_layer_layer_norm, inner, hidden)
+        return normalize(self.full_layer_layer_norm, add_linear(self.ffn_output, inner, hidden))
 
 
 class AlbertLayerGroup(nn.Module):
-    """Layers that are run one after the other, perhaps several times."""
+    """Layers that run one after the other, perhaps several times."""
 
     def __init__(self, config: AlbertConfig) -> None:
         super().__init__()
@@ -83,7 +77,7 @@ class AlbertLayerGroup(nn.Module):
 
 
 class AlbertTransformer(nn.Module):
-    """The map from the embeddings' width to the layers', and the groups of layers."""
+    """Map from the embeddings' width to the layers', and the groups of layers."""
 
     def __init__(self, config: AlbertConfig) -> None:
         super().__init__()
@@ -101,8 +95,11 @@ class AlbertModel(TransformerStack, ParametersMixin, AlbertCheckpoint):
         add_pooling_layer: with the map of each first token that classifiers read.
     """
 
+    embedding_name = "embeddings.word_embeddings"
     causal = False
     has_cross_attention = False
+
+    forward = declare_forward(HIDDEN_STATES, f"{BERT_INPUTS} {OUTPUT_FLAGS}")
 
     def __init__(self, config: AlbertConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
@@ -111,49 +108,21 @@ class AlbertModel(TransformerStack, ParametersMixin, AlbertCheckpoint):
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if add_pooling_layer else None
         self.initialize()
 
-    def forward(  # type: ignore[override]  # its order of arguments is another one
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutputWithPoolingAndCrossAttentions | tuple[Any, ...]:
-        """Hidden states of every given token; each row's are what they would be alone.
-
-        Arguments are those of `BertModel.forward`; inputs_embeds are embedding_size wide.
-
-        Raises:
-            ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
-        """
-        check_token_types(token_type_ids, self.config.type_vocab_size)
-        output = self.run_padded(
-            input_ids,
-            inputs_embeds,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
+    def forward_named(self, **inputs: Any) -> BaseModelOutputWithPoolingAndCrossAttentions:
+        """`forward` with its arguments by name: `run_padded`, and the pooled first tokens."""
+        output = self.run_padded(**inputs)
+        pooled = None
+        if self.pooler is not None:
+            pooled = self.pool(first_of_padded(output.last_hidden_state, inputs.get("attention_mask")))
+        return BaseModelOutputWithPoolingAndCrossAttentions.from_base(
+            output, pooler_output=pooled, cross_attentions=None
         )
-        hidden = output.last_hidden_state
-        pooled = None if self.pooler is None else self.pool(first_of_padded(hidden, attention_mask))
-        with_pooled = BaseModelOutputWithPoolingAndCrossAttentions(
-            last_hidden_state=hidden,
-            pooler_output=pooled,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
-        )
-        return as_asked(with_pooled, return_dict, self.config)
 
     @property
-    def sizes(self) -> DecoderSizes:
-        """See `TransformerStack`; the width is that of what is embedded."""
+    def sizes(self) -> StackSizes:
+        """Sizes of the stack; the width is the embeddings'."""
         config = self.config
-        return DecoderSizes(
+        return StackSizes(
             config.num_hidden_layers * config.inner_group_num,
             config.num_attention_heads,
             config.embedding_size,
@@ -162,41 +131,36 @@ class AlbertModel(TransformerStack, ParametersMixin, AlbertCheckpoint):
 
     @property
     def positions(self) -> PositionIndexer:
-        """See `TransformerStack`."""
+        """Rows of the position table that tokens read."""
         return PositionIndexer(0, self.config.max_position_embeddings)
 
     @property
     def layer_stack(self) -> nn.ModuleList:
-        """See `TransformerStack`; the same layers come again and again."""
+        """Layers in the order in which they run, each several times."""
         count, groups = self.config.num_hidden_layers, self.encoder.albert_layer_groups
-        # In transformers' arithmetic, which decides where the layers do not divide among the groups.
-        chosen = [groups[int(place / (count / len(groups)))] for place in range(count)]
+        # transformers' arithmetic, which matters where the groups do not divide the layers.
+        chosen = [groups[int(index / (count / len(groups)))] for index in range(count)]
         return nn.ModuleList(
             layer for group in chosen for layer in cast(AlbertLayerGroup, group).albert_layers
         )
 
-    def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TransformerStack`; dropout, which elsewhere follows, comes before the map to the layers' width."""
-        narrow = self.embeddings(given, rows, token_types)
+    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """Embed tokens: [tokens, hidden_size], with dropout before the map to the layers' width."""
+        narrow = self.embeddings(inputs, position_ids, token_types)
         narrow = F.dropout(narrow, self.config.hidden_dropout_prob, self.training)
-        widen = self.encoder.embedding_hidden_mapping_in
-        return linear(narrow, widen.weight, widen.bias)
+        return apply_linear(self.encoder.embedding_hidden_mapping_in, narrow)
+
+    def check_token_types(self, token_types: Tensor | None) -> None:
+        """Check that token types exist; raises ValueError with those that there are."""
+        check_token_types(token_types, self.config.type_vocab_size)
 
     def pool(self, first: Tensor) -> Tensor:
-        """First tokens [texts, width] to what classifiers read, [texts, width]."""
+        """Map of first tokens [texts, width], which classifiers read."""
         assert self.pooler is not None
-        return linear(first, self.pooler.weight, self.pooler.bias, activation="tanh")
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The token embedding."""
-        return self.embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding."""
-        self.embeddings.word_embeddings = value
+        return apply_linear(self.pooler, first, "tanh")
 
 
-class AlbertForSequenceClassification(TextClassifier, AlbertCheckpoint):
+class AlbertForSequenceClassification(SequenceClassifier, AlbertCheckpoint):
     """ALBERT with a map from its pooled first token to labels.
 
     Args:
@@ -215,7 +179,6 @@ class AlbertForSequenceClassification(TextClassifier, AlbertCheckpoint):
         self.classifier = nn.Linear(config.hidden_size, labels_of(config))
         self.initialize()
 
-    def classify(self, first: Tensor) -> Tensor:
-        """See `TextClassifier`."""
-        pooled = self.dropout(self.albert.pool(first))
-        return linear(pooled, self.classifier.weight, self.classifier.bias)
+    def classify(self, pooled: Tensor) -> Tensor:
+        """First tokens [texts, width] to logits [texts, labels]."""
+        return apply_linear(self.classifier, self.dropout(self.albert.pool(pooled)))

@@ -1,15 +1,16 @@
 """BERT's layers on packed tokens: bidirectional or causal, and beside an encoder's output."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.embedding import add_positions, embedding
 from ...kernels.linear.gemm import linear
 from ..core.attention import DecoderAttention
 from ..core.config import PretrainedConfig
-from ..core.layers import normalize, rows_of
+from ..core.layers import Attention, add_linear, apply_linear, normalize, select
 from .config import BertLikeConfig
+
+BERT_NAMES = {"query": "query", "key": "key", "value": "value"}  # see `Attention`
 
 
 class BertEmbeddings(nn.Module):
@@ -17,7 +18,7 @@ class BertEmbeddings(nn.Module):
 
     Args:
         config: sizes.
-        position_padding: row of the position table that learns nothing.
+        position_padding: row of the position table that gets no gradient.
         width: of all tables; hidden_size by default.
     """
 
@@ -31,62 +32,34 @@ class BertEmbeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
         self.LayerNorm = nn.LayerNorm(width, config.layer_norm_eps)
 
-    def forward(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """[tokens, width] of what is given.
+    def forward(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """Embed tokens: [tokens, width].
 
         Args:
-            given: int [tokens], or instead of them their vectors [tokens, width].
-            rows: int [tokens], of the position table.
+            inputs: token ids, int [tokens], or instead of them embeddings [tokens, width].
+            position_ids: int [tokens], rows of the position table.
             token_types: int [tokens]; 0 by default.
         """
         table, positions = self.word_embeddings.weight, self.position_embeddings.weight
-        if given.dim() == 2:
-            hidden = add_positions(given.to(positions.dtype), rows, positions, 1.0)
+        if inputs.dim() == 2:
+            hidden = add_positions(inputs.to(positions.dtype), position_ids, positions, 1.0)
         elif torch.is_grad_enabled() and table.requires_grad:
-            # By modules, whose padding rows learn nothing from the tokens read, as in transformers.
-            hidden = self.word_embeddings(given) + self.position_embeddings(rows)
+            # By modules, whose padding rows get no gradient, as in transformers.
+            hidden = self.word_embeddings(inputs) + self.position_embeddings(position_ids)
         else:
-            hidden = embedding(given, rows, table, positions, 1.0)
+            hidden = embedding(inputs, position_ids, table, positions, 1.0)
         types = self.token_type_embeddings.weight
         return normalize(self.LayerNorm, hidden + (types[0] if token_types is None else types[token_types]))
 
 
-class BertProjections(nn.Module):
-    """Queries, keys and values of one attention.
-
-    Args:
-        config: sizes.
-        phase: of `linear`, for queries.
-        key_phase: for keys and values: cross-attention makes them of a whole recording.
-    """
-
-    def __init__(self, config: PretrainedConfig, phase: str, key_phase: str) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.heads = config.num_attention_heads
-        self.phase = phase
-        self.key_phase = key_phase
-        self.scale = (width // self.heads) ** -0.5
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-
-    def queries(self, hidden: Tensor) -> Tensor:
-        """[tokens, width] to [tokens, heads, head_dim]."""
-        return self._heads(self.query, hidden, self.phase)
-
-    def key_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """[tokens, width] to keys and values, each [tokens, heads, head_dim]."""
-        keys = self._heads(self.key, hidden, self.key_phase)
-        return keys, self._heads(self.value, hidden, self.key_phase)
-
-    def _heads(self, projection: nn.Linear, hidden: Tensor, phase: str) -> Tensor:
-        projected = linear(hidden, projection.weight, projection.bias, phase=phase)
-        return projected.view(hidden.shape[0], self.heads, -1)
+def bert_attention(config: PretrainedConfig, phase: str, key_phase: str | None = None) -> Attention:
+    """Queries, keys and values of one attention; the output projection lies in `BertOutput`."""
+    width, heads = config.hidden_size, config.num_attention_heads
+    return Attention(width, heads, BERT_NAMES, phase=phase, key_phase=key_phase)
 
 
 class BertOutput(nn.Module):
-    """What ends both halves of a layer: a linear map, the residual, the normalization of their sum."""
+    """End of both halves of a layer: a linear map, the residual, the normalization of their sum."""
 
     def __init__(self, config: BertLikeConfig, inner: int, phase: str) -> None:
         super().__init__()
@@ -98,20 +71,21 @@ class BertOutput(nn.Module):
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
         """[tokens, inner] and [tokens, width] to [tokens, width]."""
         dropout = self.dropout if self.training else 0.0
-        return add_normalized(self.dense, self.LayerNorm, inner, residual, dropout, self.phase)
+        out = add_linear(self.dense, inner, residual, dropout, phase=self.phase)
+        return normalize(self.LayerNorm, out)
 
 
 class BertAttention(nn.Module):
-    """One attention with its projections and what follows it; who attends to what is the caller's."""
+    """One attention by its names in checkpoints: its projections, and its output with the norm."""
 
-    def __init__(self, config: BertLikeConfig, phase: str, key_phase: str) -> None:
+    def __init__(self, config: BertLikeConfig, phase: str, key_phase: str | None = None) -> None:
         super().__init__()
-        self.self = BertProjections(config, phase, key_phase)
+        self.self = bert_attention(config, phase, key_phase)
         self.output = BertOutput(config, config.hidden_size, phase)
 
 
 class BertIntermediate(nn.Module):
-    """The first linear map of a layer's second half, with its activation.
+    """First linear map of the feed-forward half, with its activation.
 
     Args:
         config: `hidden_size`, `intermediate_size` and `hidden_act`, by BERT's names.
@@ -137,23 +111,19 @@ class BertLayer(nn.Module):
         super().__init__()
         phase = "decode" if config.is_decoder else "encode"
         self.index = index
-        self.attention = BertAttention(config, phase, phase)
+        self.attention = BertAttention(config, phase)
         if config.add_cross_attention:
             self.crossattention = BertAttention(config, phase, "encode")
         self.intermediate = BertIntermediate(config, phase)
         self.output = BertOutput(config, config.intermediate_size, phase)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
-        own = self.attention.self
-        query, (key, value) = own.queries(hidden), own.key_values(hidden)
-        mixed = attention.self_attention(self.index, query, key, value, own.scale)
-        mixed, hidden = rows_of(mixed, wanted), rows_of(hidden, wanted)
-        hidden = self.attention.output(mixed.flatten(1), hidden)
+    def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
+        mixed = self.attention.self.attend(hidden, attention, self.index)
+        hidden = self.attention.output(select(mixed, selected), select(hidden, selected))
         if attention.crosses:
-            cross = self.crossattention.self
-            mixed = attention.cross_attention(self.index, cross.queries(hidden), cross.scale)
-            hidden = self.crossattention.output(mixed.flatten(1), hidden)
+            mixed = self.crossattention.self.cross_attend(hidden, attention, self.index)
+            hidden = self.crossattention.output(mixed, hidden)
         return self.output(self.intermediate(hidden), hidden)
 
     def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,7 +132,7 @@ class BertLayer(nn.Module):
 
 
 class BertEncoder(nn.Module):
-    """The stack of layers, which in a decoder has this name too.
+    """Stack of layers, by this name in a decoder too.
 
     Raises:
         ValueError: cross-attention without `is_decoder`.
@@ -177,36 +147,20 @@ class BertEncoder(nn.Module):
         self.layer = nn.ModuleList(BertLayer(config, index) for index in range(config.num_hidden_layers))
 
 
-def add_normalized(
-    dense: nn.Linear,
-    norm: nn.LayerNorm,
-    inner: Tensor,
-    residual: Tensor,
-    dropout: float = 0.0,
-    phase: str = "encode",
-) -> Tensor:
-    """`norm(residual + dropout(dense(inner)))`: [tokens, inner] and [tokens, width] to [tokens, width]."""
-    if dropout:
-        out = residual + F.dropout(linear(inner, dense.weight, dense.bias, phase=phase), dropout)
-    else:
-        out = linear(inner, dense.weight, dense.bias, residual=residual, phase=phase)
-    return normalize(norm, out)
-
-
 class BertPooler(nn.Module):
-    """What a classifier reads: a map of each sequence's first token."""
+    """Map of each sequence's first token, which a classifier reads."""
 
     def __init__(self, config: BertLikeConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, first: Tensor) -> Tensor:
-        """First tokens [rows, width] to [rows, width]."""
-        return linear(first, self.dense.weight, self.dense.bias, activation="tanh")
+        """First tokens [texts, width] to the same."""
+        return apply_linear(self.dense, first, "tanh")
 
 
 def check_token_types(token_types: Tensor | None, count: int) -> None:
-    """Refuse token types that a model does not have.
+    """Check that token types are below `count`.
 
     Raises:
         ValueError: with those that there are.

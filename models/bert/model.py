@@ -1,7 +1,4 @@
-"""BERT (arXiv 1810.04805): a text encoder, and with causal layers and cross-attention a decoder.
-
-Its kin derive from the classes here and say what is their own, see `roberta`.
-"""
+"""BERT (arXiv 1810.04805): a text encoder, and with causal layers and cross-attention a decoder."""
 
 from typing import Any, ClassVar
 
@@ -9,34 +6,34 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
-from ..core.causal_lm import CausalLM
+from ..core.causal_lm import NEXT_TOKEN_LOGITS, CausalLM
 from ..core.classification import first_of_padded, labels_of
 from ..core.config import PretrainedConfig
-from ..core.layers import normalize
+from ..core.forward import ENCODER_OUTPUT, OUTPUT_FLAGS, declare_forward
+from ..core.layers import apply_linear, normalize
 from ..core.model import PretrainedModel
-from ..core.outputs import (
-    BaseModelOutputWithPoolingAndCrossAttentions,
-    CausalLMOutputWithCrossAttentions,
-    as_asked,
-)
+from ..core.outputs import BaseModelOutputWithPoolingAndCrossAttentions, CausalLMOutputWithCrossAttentions
 from ..core.parameters import ParametersMixin
-from ..core.stack import DecoderSizes, PositionIndexer, TransformerStack
-from ..core.text_classifier import TextClassifier
+from ..core.sequence_classifier import SequenceClassifier
+from ..core.stack import HIDDEN_STATES, PositionIndexer, StackSizes, TransformerStack
 from .config import BertConfig, BertLikeConfig
 from .layers import BertEmbeddings, BertEncoder, BertPooler, check_token_types
 
+# Arguments of `forward` in the order of BERT's and GPT-2's models.
+BERT_INPUTS = "input_ids attention_mask token_type_ids position_ids inputs_embeds"
+
 
 class BertCheckpoint(PretrainedModel):
-    """How checkpoints of BERT and its kin name what they hold."""
+    """Names of checkpoints of BERT and its kin."""
 
     config_class: ClassVar[type[PretrainedConfig]] = BertConfig
     base_prefix: ClassVar[str | tuple[str, ...]] = "bert."
-    # Those that were converted from TensorFlow.
+    # Of checkpoints converted from TensorFlow.
     renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = (
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
     )
-    # Tables that are counted, and the heads of other tasks.
+    # Tables that are computed here, and the heads of other tasks.
     ignored_keys: ClassVar[tuple[str, ...]] = (
         r"embeddings\.(position_ids|token_type_ids)$",
         r"^cls\.seq_relationship\.",
@@ -50,7 +47,7 @@ class BertCheckpoint(PretrainedModel):
     )
 
 
-# Tensors that a classifier finds in checkpoints with another head; that its own is fresh is warned of anyway.
+# Heads that a classifier ignores in a checkpoint; the warning that its own is fresh suffices.
 OTHER_HEADS = (r"^(cls|lm_head)\.",)
 
 
@@ -65,9 +62,14 @@ class BertModel(TransformerStack, ParametersMixin, BertCheckpoint):
         ValueError: cross-attention without `is_decoder`.
     """
 
-    # Whether the first token has the row behind the padding token's in the position table, which padding
-    # tokens read wherever they stand; else row 0.
+    layers_name = "encoder.layer"
+    embedding_name = "embeddings.word_embeddings"
+    # Positions start behind the padding token's row, which padding tokens read wherever they are; else at 0.
     counts_from_padding: ClassVar[bool] = False
+
+    forward = declare_forward(
+        HIDDEN_STATES, f"{BERT_INPUTS} {ENCODER_OUTPUT} past_key_values use_cache {OUTPUT_FLAGS}"
+    )
 
     def __init__(self, config: BertLikeConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
@@ -78,65 +80,19 @@ class BertModel(TransformerStack, ParametersMixin, BertCheckpoint):
         self.pooler = BertPooler(config) if add_pooling_layer else None
         self.initialize()
 
-    def forward(  # type: ignore[override]  # its order of arguments is another one
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutputWithPoolingAndCrossAttentions | tuple[Any, ...]:
-        """Hidden states of every given token; each row's are what they would be alone.
-
-        Args:
-            token_type_ids: int64 [batch, target]; 0 by default.
-            position_ids: int64 [batch or 1, target], rows of the position table instead of counted ones.
-
-        The other arguments are `TransformerStack.forward`'s.
-
-        Raises:
-            ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
-        """
-        check_token_types(token_type_ids, self.config.type_vocab_size)
-        output = self.run_padded(
-            input_ids,
-            inputs_embeds,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=encoder_attention_mask,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
-        hidden = output.last_hidden_state
+    def forward_named(self, **inputs: Any) -> BaseModelOutputWithPoolingAndCrossAttentions:
+        """`forward` with its arguments by name: `run_padded`, and the pooled first tokens."""
+        output = self.run_padded(**inputs)
         pooled = None
         if self.pooler is not None:
-            pooled = self.pooler(first_of_padded(hidden, attention_mask))
-        with_pooled = BaseModelOutputWithPoolingAndCrossAttentions(
-            last_hidden_state=hidden,
-            pooler_output=pooled,
-            hidden_states=output.hidden_states,
-            past_key_values=output.past_key_values,
-            attentions=output.attentions,
-            cross_attentions=output.cross_attentions,
-        )
-        return as_asked(with_pooled, return_dict, self.config)
+            pooled = self.pooler(first_of_padded(output.last_hidden_state, inputs.get("attention_mask")))
+        return BaseModelOutputWithPoolingAndCrossAttentions.from_base(output, pooler_output=pooled)
 
     @property
-    def sizes(self) -> DecoderSizes:
-        """See `TransformerStack`."""
+    def sizes(self) -> StackSizes:
+        """Sizes of the stack."""
         config = self.config
-        return DecoderSizes(
+        return StackSizes(
             config.num_hidden_layers,
             config.num_attention_heads,
             config.hidden_size,
@@ -146,32 +102,23 @@ class BertModel(TransformerStack, ParametersMixin, BertCheckpoint):
 
     @property
     def positions(self) -> PositionIndexer:
-        """See `TransformerStack`."""
-        rows, padding = self.config.max_position_embeddings, self.config.pad_token_id
+        """Rows of the position table that tokens read."""
+        count, padding = self.config.max_position_embeddings, self.config.pad_token_id
         if self.counts_from_padding:
-            return PositionIndexer(padding + 1, rows - padding - 1, padding)
-        return PositionIndexer(0, rows)
+            return PositionIndexer(padding + 1, count - padding - 1, padding)
+        return PositionIndexer(0, count)
 
-    @property
-    def layer_stack(self) -> nn.ModuleList:
-        """See `TransformerStack`."""
-        return self.encoder.layer
+    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """Embed tokens, before dropout: [tokens, width]."""
+        return self.embeddings(inputs, position_ids, token_types)
 
-    def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TransformerStack`."""
-        return self.embeddings(given, rows, token_types)
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The token embedding."""
-        return self.embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding."""
-        self.embeddings.word_embeddings = value
+    def check_token_types(self, token_types: Tensor | None) -> None:
+        """Check that token types exist; raises ValueError with those that there are."""
+        check_token_types(token_types, self.config.type_vocab_size)
 
 
 class BertPredictionHeadTransform(nn.Module):
-    """What comes before the map to the vocabulary."""
+    """Linear map, activation and norm before the map to the vocabulary."""
 
     def __init__(self, config: BertLikeConfig) -> None:
         super().__init__()
@@ -187,7 +134,7 @@ class BertPredictionHeadTransform(nn.Module):
 
 
 class BertLMPredictionHead(nn.Module):
-    """The map to the vocabulary. The bias goes by two names, its own and the decoder's."""
+    """Map to the vocabulary, whose bias has two names, its own and the decoder's."""
 
     def __init__(self, config: BertLikeConfig) -> None:
         super().__init__()
@@ -201,7 +148,7 @@ class BertLMPredictionHead(nn.Module):
 
 
 class BertOnlyMLMHead(nn.Module):
-    """The head by the name that checkpoints give it."""
+    """The head by its name in checkpoints."""
 
     def __init__(self, config: BertLikeConfig) -> None:
         super().__init__()
@@ -209,93 +156,52 @@ class BertOnlyMLMHead(nn.Module):
 
 
 class BertCausalLM(CausalLM):
-    """A decoder of BERT's layers with a head that has a `decoder` and, tied to its bias, a `bias`.
+    """Decoder of BERT's layers, and a head that has a `decoder` and, tied to its bias, a `bias`."""
 
-    A family says where the two lie: `get_decoder` and `head`.
-    """
-
-    def get_decoder(self) -> BertModel:
-        """See `CausalLM`."""
-        raise NotImplementedError
+    forward = declare_forward(
+        NEXT_TOKEN_LOGITS,
+        f"{BERT_INPUTS} {ENCODER_OUTPUT} labels past_key_values use_cache logits_to_keep {OUTPUT_FLAGS}",
+    )
 
     @property
     def head(self) -> Any:
-        """Hidden states [tokens, width] to logits [tokens, vocabulary]."""
+        """Head: hidden states [tokens, width] to logits [tokens, vocabulary]."""
         raise NotImplementedError
 
-    def forward(  # type: ignore[override]  # its order of arguments is another one
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        past_key_values: Any = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int = 0,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
-        """Logits after every given token, and with labels the loss; see `BertModel.forward`.
-
-        Args:
-            labels: int64 [batch, target], the tokens themselves, -100 where nothing is to be predicted: each
-                is compared with the logits one place before it. Nothing is kept for a next call then.
-            logits_to_keep: return those of so many last places alone; all for 0.
-
-        Raises:
-            ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
-        """
-        check_token_types(token_type_ids, self.config.type_vocab_size)
-        output = self.get_decoder().run_padded(
-            input_ids,
-            inputs_embeds,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=encoder_attention_mask,
-            past_key_values=past_key_values,
-            use_cache=use_cache if labels is None else False,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
+    def forward_named(
+        self, *, labels: Tensor | None = None, use_cache: bool | None = None, **inputs: Any
+    ) -> CausalLMOutputWithCrossAttentions:
+        """`forward` with its arguments by name; as in transformers there is no cache with labels."""
+        return super().forward_named(
+            labels=labels, use_cache=use_cache if labels is None else False, **inputs
         )
-        return self.finish(output, labels, logits_to_keep, return_dict)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [tokens, width] to logits [tokens, vocabulary]."""
         return self.head(hidden)
 
     def tie_weights(self) -> None:
-        """Make the output map the token embedding and its bias the head's, where that is configured."""
+        """Tie the output map to the token embedding and its bias to the head's, where that is configured."""
         super().tie_weights()
         if self.config.tie_word_embeddings:
             self.head.decoder.bias = self.head.bias
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """See `ParametersMixin`."""
+        """Change the size of the vocabulary; arguments are `ParametersMixin`'s."""
         tokens = super().resize_token_embeddings(*args, **kwargs)
-        self._follow()
+        self._update_head_bias()
         return tokens
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding; `tie_weights` makes the output map follow."""
-        self.get_decoder().set_input_embeddings(value)
-
     def get_output_embeddings(self) -> nn.Linear:
-        """The map to the vocabulary."""
+        """Map to the vocabulary."""
         return self.head.decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         """Replace the map to the vocabulary."""
         self.head.decoder = new_embeddings
-        self._follow()
+        self._update_head_bias()
 
-    def _follow(self) -> None:
+    def _update_head_bias(self) -> None:
         """Make the head's own bias fit its map's; in a model that is not tied nothing reads it."""
         bias, tied = self.head.decoder.bias, self.config.tie_word_embeddings
         self.head.bias = bias if tied else nn.Parameter(bias.detach().clone())
@@ -312,6 +218,7 @@ class BertLMHeadModel(BertCausalLM, BertCheckpoint):
         ValueError: cross-attention without `is_decoder`.
     """
 
+    decoder_name: ClassVar[str] = "bert"
     tied_weights: ClassVar[dict[str, str]] = {
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
@@ -326,15 +233,11 @@ class BertLMHeadModel(BertCausalLM, BertCheckpoint):
 
     @property
     def head(self) -> BertLMPredictionHead:
-        """See `BertCausalLM`."""
+        """Head: hidden states [tokens, width] to logits [tokens, vocabulary]."""
         return self.cls.predictions
 
-    def get_decoder(self) -> BertModel:
-        """The model without its head, which takes padded tokens as in transformers."""
-        return self.bert
 
-
-class BertForSequenceClassification(TextClassifier, BertCheckpoint):
+class BertForSequenceClassification(SequenceClassifier, BertCheckpoint):
     """BERT with a map from its pooled first token to labels.
 
     Args:
@@ -354,14 +257,13 @@ class BertForSequenceClassification(TextClassifier, BertCheckpoint):
         self.classifier = nn.Linear(config.hidden_size, labels_of(config))
         self.initialize()
 
-    def classify(self, first: Tensor) -> Tensor:
-        """See `TextClassifier`."""
+    def classify(self, pooled: Tensor) -> Tensor:
+        """First tokens [texts, width] to logits [texts, labels]."""
         assert self.bert.pooler is not None
-        pooled = self.dropout(self.bert.pooler(first))
-        return linear(pooled, self.classifier.weight, self.classifier.bias)
+        return apply_linear(self.classifier, self.dropout(self.bert.pooler(pooled)))
 
 
 def classifier_dropout(config: BertLikeConfig) -> float:
     """Dropout of a classifier's head: its own, or else that of hidden states."""
-    given = config.classifier_dropout
-    return config.hidden_dropout_prob if given is None else given
+    own = config.classifier_dropout
+    return config.hidden_dropout_prob if own is None else own

@@ -1,25 +1,24 @@
-"""How layers attend over packed sequences; a decode step over pages is in `scheduler.cache`."""
+"""Attention layouts of packed sequences; a decode step over pages is in `scheduler.cache`."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ...kernels.attention.flash import attention_weights, flash_attention, weighted_values
-from ...kernels.runtime.packing import cumulative, spans
-from .padding import Places
+from ...kernels.runtime.packing import spans
 
-# [layers, heads], or one entry a layer: what the weights of its heads are multiplied by, None for nothing.
+# [layers, heads], or one entry a layer: factors of its heads' attention weights, None for 1.
 HeadMask = Tensor | Sequence[Tensor | None]
 
 
 class DecoderAttention(Protocol):
-    """The attention layout a decoder is given; layers are numbered from 0."""
+    """Attention layout that layers are given; they are numbered from 0."""
 
     @property
     def crosses(self) -> bool:
-        """Whether there is an encoder's output; without it layers leave their cross-attention out."""
+        """True with an encoder's output; without it layers leave their cross-attention out."""
         ...
 
     def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -34,15 +33,19 @@ class DecoderAttention(Protocol):
 class StackAttention:
     """One attention, self or cross, of all layers of a stack, over packed sequences.
 
+    Of a stack without past and encoder it is the whole `DecoderAttention`.
+
     Args:
         cu_query, cu_key: int32 [n + 1] each; the same n sequences.
-        causal: a query sees the keys up to its own place, both ends aligned.
+        causal: a query sees the keys up to its own position, both ends aligned.
         dropout: of the attention weights, for training.
-        head_mask: for each layer what the weights of its heads are multiplied by, see `head_masks`.
+        head_mask: for each layer the factors of its heads, from `head_masks`.
         record: keep each layer's weights in `weights`: [heads, queries, keys] for each sequence, after
             dropout and head mask, as transformers returns them. None otherwise.
         windows: for each layer how many keys a causal query sees, None for all; None where no layer has any.
     """
+
+    crosses = False
 
     def __init__(
         self,
@@ -63,21 +66,20 @@ class StackAttention:
         self.head_mask = head_mask
         self.weights: list[list[Tensor]] | None = [] if record else None
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attend in one layer: query, key and value [tokens, heads, head_dim] to the query's shape."""
-        window = None if self.windows is None else self.windows[layer]
-        if self.weights is None:
-            mixed = self._attend(query, key, value, scale, window)
-        else:
-            weights = self._weigh(query, key, scale, window)
-            # What is recorded must be what was used, and dropout draws anew each time. Without it the
-            # output is made the usual way, so that asking for weights does not change a result's bits.
-            mixed = (
-                weighted_values(weights, value, self.cu_key)
-                if self.dropout
-                else self._attend(query, key, value, scale, window)
-            )
+        options: dict[str, Any] = {"causal": self.causal, "scale": scale, "dropout": self.dropout}
+        if self.windows is not None:
+            options["window"] = self.windows[layer]
+        mixed = None
+        if self.weights is not None:
+            weights = self.weigh(query, key, **options)
             self.weights.append(weights)
+            # Recorded weights must be those used, and dropout draws anew each time. Without dropout the
+            # output is made the usual way, so that asking for weights does not change a result's bits.
+            mixed = weighted_values(weights, value, self.cu_key) if self.dropout else None
+        if mixed is None:
+            mixed = self.attend(query, key, value, **options)
         mask = None if self.head_mask is None else self.head_mask[layer]
         if mask is None:
             return mixed
@@ -86,127 +88,74 @@ class StackAttention:
         # A head's output is linear in its weights, so the mask may follow the kernel.
         return mixed * mask.to(mixed)[:, None]
 
-    def _weigh(self, query: Tensor, key: Tensor, scale: float, window: int | None) -> list[Tensor]:
-        return attention_weights(
-            query,
-            key,
-            self.cu_query,
-            self.cu_key,
-            causal=self.causal,
-            scale=scale,
-            window=window,
-            dropout=self.dropout,
-        )
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
-        return flash_attention(
-            query,
-            key,
-            value,
-            self.cu_query,
-            self.cu_key,
-            causal=self.causal,
-            scale=scale,
-            window=window,
-            dropout=self.dropout,
-        )
-
-
-class PackedAttention:
-    """A decoder's attention over several tokens of every sequence at once, beside its encoder output.
-
-    Args:
-        places: where the sequences' tokens lie in padded tensors.
-        cross_key_values: keys and values of the encoder's tokens, [source tokens, heads, head_dim], a pair
-            a layer; None where there is no encoder.
-        past: keys and values of each sequence's earlier tokens, packed, a pair a layer.
-        causal: a token sees itself and those before it; else all of its sequence.
-        head_mask, cross_head_mask: see `StackAttention`, as are dropout, record and windows.
-    """
-
-    def __init__(
-        self,
-        places: Places,
-        cross_key_values: list[tuple[Tensor, Tensor]] | None,
-        past: list[tuple[Tensor, Tensor]] | None = None,
-        *,
-        causal: bool = True,
-        head_mask: Sequence[Tensor | None] | None = None,
-        cross_head_mask: Sequence[Tensor | None] | None = None,
-        dropout: float = 0.0,
-        record: bool = False,
-        windows: Sequence[int | None] | None = None,
-    ) -> None:
-        target, source = cumulative(places.target.sum(1)), cumulative(places.source.sum(1))
-        earlier, seen = cumulative(places.past.sum(1)), cumulative(places.seen.sum(1))
-        self.own = StackAttention(
-            target,
-            seen,
-            causal=causal,
-            dropout=dropout,
-            head_mask=head_mask,
-            record=record,
-            windows=windows,
-        )
-        self.cross = StackAttention(target, source, dropout=dropout, head_mask=cross_head_mask, record=record)
-        self.cross_key_values = cross_key_values
-        self.past = past
-        self.order = interleaved(earlier, target) if past is not None else None
-        # This call's keys and values, by layer: a skipped layer has none.
-        self.key_values: dict[int, tuple[Tensor, Tensor]] = {}
-
-    @property
-    def crosses(self) -> bool:
-        """See `DecoderAttention`."""
-        return self.cross_key_values is not None
-
-    def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """See `DecoderAttention`."""
-        self.key_values[layer] = (key, value)
-        if self.past is not None:
-            past_key, past_value = self.past[layer]
-            key = torch.cat([past_key, key])[self.order]
-            value = torch.cat([past_value, value])[self.order]
-        return self.own(layer, query, key, value, scale)
+    __call__ = self_attention
 
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
-        """See `DecoderAttention`."""
-        assert self.cross_key_values is not None  # layers look at `crosses` first
-        key, value = self.cross_key_values[layer]
-        return self.cross(layer, query, key, value, scale)
-
-
-class PackedSelfAttention:
-    """Self-attention over whole packed sequences with nothing before them and no encoder beside them.
-
-    Args:
-        cu_seqlens: int32 [n + 1].
-        causal: a token sees itself and those before it; else all of its sequence.
-        windows: see `StackAttention`.
-    """
-
-    crosses = False
-
-    def __init__(
-        self, cu_seqlens: Tensor, *, causal: bool, windows: Sequence[int | None] | None = None
-    ) -> None:
-        self.own = StackAttention(cu_seqlens, cu_seqlens, causal=causal, windows=windows)
-
-    def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """See `DecoderAttention`."""
-        return self.own(layer, query, key, value, scale)
-
-    def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
-        """Not to be called: there is nothing to attend to.
+        """Not available: there is no encoder's output.
 
         Raises:
             ValueError: always.
         """
         raise ValueError(f"layer {layer} attends to an encoder's output, and there is none")
 
+    def weigh(self, query: Tensor, key: Tensor, **options: Any) -> list[Tensor]:
+        """Attention weights of each sequence, [heads, queries, keys]; options are the kernel's."""
+        return attention_weights(query, key, self.cu_query, self.cu_key, **options)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        """Mixed values, [tokens, heads, head_dim]."""
+        return flash_attention(query, key, value, self.cu_query, self.cu_key, **options)
+
+
+class PackedAttention:
+    """Attention of a decoder that reads several tokens of every sequence at once.
+
+    Args:
+        own: self-attention of this call's tokens to these and all earlier ones.
+        cross: attention to the encoder's tokens.
+        cross_key_values: keys and values of the encoder's tokens, [source tokens, heads, head_dim], a pair
+            a layer; None without an encoder.
+        past: keys and values of each sequence's earlier tokens, packed, a pair a layer.
+    """
+
+    def __init__(
+        self,
+        own: StackAttention,
+        cross: StackAttention,
+        cross_key_values: list[tuple[Tensor, Tensor]] | None,
+        past: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        self.own = own
+        self.cross = cross
+        self.cross_key_values = cross_key_values
+        self.past = past
+        self.order = None if past is None else interleaved(own.cu_key - own.cu_query, own.cu_query)
+        # This call's keys and values by layer; a skipped layer has none.
+        self.key_values: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def crosses(self) -> bool:
+        """True with an encoder's output."""
+        return self.cross_key_values is not None
+
+    def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Attend to this call's and all earlier tokens; [tokens, heads, head_dim] in and out."""
+        self.key_values[layer] = (key, value)
+        if self.past is not None:
+            past_key, past_value = self.past[layer]
+            key = torch.cat([past_key, key])[self.order]
+            value = torch.cat([past_value, value])[self.order]
+        return self.own.self_attention(layer, query, key, value, scale)
+
+    def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
+        """Attend to the encoder's keys and values; [tokens, heads, head_dim] in and out."""
+        assert self.cross_key_values is not None  # layers look at `crosses` first
+        key, value = self.cross_key_values[layer]
+        return self.cross.self_attention(layer, query, key, value, scale)
+
 
 def interleaved(cu_first: Tensor, cu_second: Tensor) -> Tensor:
-    """Rows of `torch.cat([first, second])`, both packed, as each sequence's first and then its second."""
+    """Token indices into `torch.cat([first, second])`, both packed, that put each sequence's two together."""
     shift = int(cu_first[-1])
     pieces = [
         piece
@@ -217,11 +166,11 @@ def interleaved(cu_first: Tensor, cu_second: Tensor) -> Tensor:
 
 
 def head_masks(mask: HeadMask | None, layers: int, heads: int, name: str) -> list[Tensor | None] | None:
-    """A head mask as one [heads] tensor a layer, None where a layer's heads all count.
+    """Head mask as one [heads] tensor a layer, None where all heads of a layer count.
 
     Args:
         mask: [layers, heads], or [layers] where a layer's heads share a number, or one entry a layer, each
-            [heads], a single number or None. 1 keeps a head, 0 silences it.
+            [heads], a single number or None. 1 leaves a head as it is, 0 silences it.
         layers, heads: of the stack.
         name: of the argument, for the error.
 

@@ -1,120 +1,76 @@
-"""What every text decoder with a map to the vocabulary shares: logits, loss, and the generation contract."""
+"""Text decoders with a map to the vocabulary: logits, loss, and the generation contract."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
-from .attention import DecoderAttention, HeadMask
+from .attention import DecoderAttention
+from .forward import OUTPUT_FLAGS, declare_forward
 from .losses import cross_entropy, shift_left
 from .model import PretrainedModel
-from .outputs import BaseModelOutputWithPastAndCrossAttentions, CausalLMOutputWithCrossAttentions, as_asked
+from .outputs import CausalLMOutputWithCrossAttentions
 from .parameters import ParametersMixin
 from .stack import TransformerStack
 
+# The first line of every decoder's `forward`.
+NEXT_TOKEN_LOGITS = "Logits after every given token, and with labels the loss."
+
 
 class CausalLM(ParametersMixin, PretrainedModel):
-    """A text decoder and the map from its hidden states to the vocabulary.
+    """Text decoder with a map from its hidden states to the vocabulary.
 
-    A family says where its decoder lies (`get_decoder`), and what makes its logits: `get_output_embeddings`,
-    or `logits` where there is more to it than that. `encode` is not among what it offers: a
-    `SpeechEncoderDecoderModel` has an encoder, and generates.
+    A family names its decoder (`decoder_name`) and makes logits by `lm_head`, or by its own `logits`. With an
+    encoder's `encode` it has the generation contract: `SpeechEncoderDecoderModel` generates.
     """
 
-    # Whether labels lie as input_ids do, so that logits are compared with those one place further; else the
-    # caller has shifted them (BART and its kin).
+    decoder_name: ClassVar[str]  # attribute of the decoder, or a path
+    # Labels are the tokens themselves, compared with the logits one position before; else the caller has
+    # shifted them (BART and its kin).
     shifts_labels: ClassVar[bool] = True
+    lm_head: nn.Linear
 
-    def get_decoder(self) -> TransformerStack:
-        """The decoder, which takes padded tokens as in transformers."""
-        raise NotImplementedError
+    # The order of BART and Speech2Text2; other families declare their own.
+    forward = declare_forward(
+        NEXT_TOKEN_LOGITS,
+        "input_ids attention_mask encoder_hidden_states encoder_attention_mask head_mask "
+        f"cross_attn_head_mask past_key_values inputs_embeds labels use_cache {OUTPUT_FLAGS} "
+        "logits_to_keep",
+    )
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [tokens, width] to logits [tokens, vocabulary]."""
-        head = self.get_output_embeddings()
-        assert head is not None
-        return linear(hidden, head.weight, head.bias, phase="decode")
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        head_mask: HeadMask | None = None,
-        cross_attn_head_mask: HeadMask | None = None,
-        past_key_values: Any = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        logits_to_keep: int = 0,
-    ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
-        """Logits after every given token, and with labels the loss; see `TransformerStack.forward`.
-
-        The order is that of BART and Speech2Text2; families with another one call `TransformerStack.run_padded`
-        and `finish` themselves.
-
-        Args:
-            labels: int64 [batch, target], -100 where nothing is to be predicted. A label belongs to the token
-                in its own place where `shifts_labels`, and to the one before it otherwise.
-            logits_to_keep: return those of so many last places alone; all for 0.
+    def forward_named(
+        self, *, labels: Tensor | None = None, logits_to_keep: int = 0, **inputs: Any
+    ) -> CausalLMOutputWithCrossAttentions:
+        """`forward` with its arguments by name; the decoder's go to `TransformerStack.run_padded`.
 
         Raises:
             ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
         """
-        output = self.get_decoder().run_padded(
-            input_ids,
-            inputs_embeds,
-            attention_mask=attention_mask,
-            encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=encoder_attention_mask,
-            head_mask=head_mask,
-            cross_attn_head_mask=cross_attn_head_mask,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
-        return self.finish(output, labels, logits_to_keep, return_dict)
-
-    def finish(
-        self,
-        output: BaseModelOutputWithPastAndCrossAttentions,
-        labels: Tensor | None,
-        logits_to_keep: int = 0,
-        return_dict: bool | None = None,
-    ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
-        """What `forward` returns of what the decoder returned; arguments are those of `forward`."""
+        output = self.get_decoder().run_padded(**inputs)
         hidden = output.last_hidden_state[:, -logits_to_keep:]
         logits = self.logits(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
         loss = None
         if labels is not None:
             loss = cross_entropy(logits, shift_left(labels) if self.shifts_labels else labels)
-        finished = CausalLMOutputWithCrossAttentions(
-            loss=loss,
-            logits=logits,
-            past_key_values=output.past_key_values,
-            hidden_states=output.hidden_states,
-            attentions=output.attentions,
-            cross_attentions=output.cross_attentions,
-        )
-        return as_asked(finished, return_dict, self.config)
+        return CausalLMOutputWithCrossAttentions.from_base(output, loss=loss, logits=logits)
 
-    # What the generation loop drives, packed in and packed out; together with an encoder's `encode`.
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states [tokens, width] to logits [tokens, vocabulary]."""
+        head = self.get_output_embeddings()
+        return linear(hidden, head.weight, head.bias, phase="decode")
+
+    # Contract with the generation loop: packed in, packed out.
 
     @property
     def cache_shape(self) -> tuple[int, int, int]:
-        """Layers, heads and head_dim of the keys and values to keep."""
+        """Layers, heads and head_dim of the cached keys and values."""
         sizes = self.get_decoder().sizes
         return sizes.layers, sizes.heads, sizes.width // sizes.heads
 
     @property
     def max_length(self) -> int:
         """Tokens of the longest sequence, the start token counted."""
-        return self.get_decoder().positions.limit
+        return self.get_decoder().max_tokens
 
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each layer's cross-attention keys and values of encoder tokens [tokens, width].
@@ -129,11 +85,27 @@ class CausalLM(ParametersMixin, PretrainedModel):
 
         Args:
             token_ids: int [tokens].
-            positions: int [tokens], each token's place in its sequence, from 0.
+            positions: int [tokens], each token's position in its sequence, from 0.
             attention: the layout and cache to attend in.
         """
-        return self.logits(self.get_decoder().packed(token_ids, positions, attention))
+        return self.logits(self.get_decoder().forward_packed(token_ids, positions, attention))
+
+    def get_decoder(self) -> TransformerStack:
+        """Decoder, which takes padded tokens as in transformers."""
+        return cast(TransformerStack, self.get_submodule(self.decoder_name))
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The decoder's token embedding."""
+        """Token embedding of the decoder."""
         return self.get_decoder().get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the token embedding; `tie_weights` makes the output map follow."""
+        self.get_decoder().set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """Map to the vocabulary."""
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Replace the map to the vocabulary."""
+        self.lm_head = new_embeddings

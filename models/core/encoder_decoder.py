@@ -6,19 +6,21 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.runtime.packing import positions_within
-from .attention import PackedSelfAttention, StackAttention
+from .attention import StackAttention
+from .forward import OUTPUT_FLAGS, declare_forward
+from .layers import select
 from .model import PretrainedModel
-from .outputs import BaseModelOutput, Seq2SeqModelOutput, as_asked, as_encoder_output
+from .outputs import Seq2SeqModelOutput, as_encoder_output
 from .padding import as_mask
 from .parameters import ParametersMixin
 from .stack import TransformerStack
 
 
-class TeacherForcedAttention(PackedSelfAttention):
-    """All tokens of packed sequences at once, beside an encoder's packed output.
+class TeacherForcedAttention:
+    """Attention to all tokens of packed sequences at once, and to an encoder's packed output.
 
     Args:
-        cu_tokens: int32 [n + 1], of the decoder's tokens.
+        own: self-attention of the decoder's tokens.
         layers: the decoder's.
         encoded: [source tokens, width], of the same sequences.
         cu_encoded: int32 [n + 1].
@@ -26,89 +28,77 @@ class TeacherForcedAttention(PackedSelfAttention):
 
     crosses = True
 
-    def __init__(self, cu_tokens: Tensor, layers: nn.ModuleList, encoded: Tensor, cu_encoded: Tensor) -> None:
-        super().__init__(cu_tokens, causal=True)
-        self.cross = StackAttention(cu_tokens, cu_encoded)
+    def __init__(
+        self, own: StackAttention, layers: nn.ModuleList, encoded: Tensor, cu_encoded: Tensor
+    ) -> None:
+        self.self_attention = own.self_attention
+        self.cross = StackAttention(own.cu_query, cu_encoded)
         self.layers: Any = layers
         self.encoded = encoded
 
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
-        """See `DecoderAttention`. Keys and values are made when their layer asks for them: those of all
-        layers would be the largest tensors of a call."""
+        """Attend to the encoder's keys and values, [tokens, heads, head_dim] in and out.
+
+        They are made when their layer asks for them: those of all layers would be the largest tensors of a
+        call.
+        """
         key, value = self.layers[layer].cross_key_value(self.encoded)
-        return self.cross(layer, query, key, value, scale)
+        return self.cross.self_attention(layer, query, key, value, scale)
 
 
 class TextToTextModel(ParametersMixin, PretrainedModel):
     """Encoder, decoder and the token embedding that they share.
 
-    A family makes `shared`, `encoder` and `decoder` in its constructor; the latter two have a token embedding
-    `embed_tokens` each, whose weight is that of `shared` where `ties_tables`.
+    The constructor sets `shared`, `encoder` and `decoder`; the latter two have a token embedding
+    `embed_tokens` each, tied to `shared` where `ties_embeddings`.
     """
 
-    # Whether the decoder reads the input, a place later, where it is given nothing of its own.
+    # Without inputs of its own the decoder reads the encoder's, shifted right.
     reads_input: ClassVar[bool] = False
     shared: nn.Embedding
     encoder: TransformerStack
     decoder: TransformerStack
 
     @property
-    def ties_tables(self) -> bool:
-        """Whether encoder and decoder have the token embedding in common."""
+    def ties_embeddings(self) -> bool:
+        """True where encoder and decoder share the token embedding."""
         return bool(self.config.tie_word_embeddings)
 
-    def forward(
+    forward = declare_forward(
+        "Teacher-forced hidden states of every decoder token, each row's equal to those of the row alone.",
+        "input_ids attention_mask decoder_input_ids decoder_attention_mask encoder_outputs "
+        f"past_key_values inputs_embeds decoder_inputs_embeds use_cache {OUTPUT_FLAGS}",
+    )
+
+    def forward_named(
         self,
+        *,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple[Tensor, ...] | None = None,
+        encoder_outputs: Any = None,
         past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Seq2SeqModelOutput | tuple[Any, ...]:
-        """Teacher-forced: hidden states of every decoder token; each row's are what they would be alone.
-
-        Args:
-            input_ids: int64 [batch, source].
-            attention_mask: [batch, source], 1 for tokens that are there; all by default.
-            decoder_input_ids: int64 [batch, target].
-            decoder_attention_mask: [batch, past + target], 1 for tokens that are there; all by default.
-            encoder_outputs: of an earlier call, instead of running the encoder; `attention_mask` still says
-                which of its tokens are there.
-            past_key_values: what an earlier call returned, for the tokens before these.
-            inputs_embeds, decoder_inputs_embeds: [batch, tokens, width] instead of token ids, scaled already.
-            use_cache: return `past_key_values` for a next call.
-            output_attentions: also return attention weights, [batch, heads, target, source] for each layer.
-            output_hidden_states: also return what is embedded and each layer's output, the last normalized
-                where there is a norm behind the layers.
-            return_dict: False for a plain tuple.
-
-        The last four are the configuration's where they are left out.
+        **flags: Any,
+    ) -> Seq2SeqModelOutput:
+        """`forward` with its arguments by name.
 
         Raises:
             ValueError: inputs that are missing or do not fit, or longer than the model's positions.
         """
         if self.reads_input and input_ids is not None and decoder_input_ids is decoder_inputs_embeds is None:
-            decoder_input_ids = self.padded_one_later(input_ids, attention_mask)
+            decoder_input_ids = self.shift_right_padded(input_ids, attention_mask)
             if decoder_attention_mask is None:
                 decoder_attention_mask = attention_mask
-        recorded: dict[str, Any] = {
-            "output_attentions": output_attentions,
-            "output_hidden_states": output_hidden_states,
-        }
         if encoder_outputs is not None:
-            encoded = as_encoder_output(encoder_outputs)
+            encoded: Any = as_encoder_output(encoder_outputs)
         else:
-            given = self.encoder.run_padded(
-                input_ids, inputs_embeds, attention_mask=attention_mask, use_cache=False, **recorded
+            encoded = self.encoder.run_padded(
+                input_ids, inputs_embeds, attention_mask=attention_mask, use_cache=False, **flags
             )
-            encoded = BaseModelOutput(given.last_hidden_state, given.hidden_states, given.attentions)
         decoded = self.decoder.run_padded(
             decoder_input_ids,
             decoder_inputs_embeds,
@@ -117,41 +107,49 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
             encoder_attention_mask=attention_mask,
             past_key_values=past_key_values,
             use_cache=use_cache,
-            **recorded,
+            **flags,
         )
-        output = Seq2SeqModelOutput(
-            last_hidden_state=decoded.last_hidden_state,
-            past_key_values=decoded.past_key_values,
-            decoder_hidden_states=decoded.hidden_states,
-            decoder_attentions=decoded.attentions,
-            cross_attentions=decoded.cross_attentions,
-            encoder_last_hidden_state=encoded.last_hidden_state,
-            encoder_hidden_states=encoded.hidden_states,
-            encoder_attentions=encoded.attentions,
-        )
-        return as_asked(output, return_dict, self.config)
+        return Seq2SeqModelOutput.from_halves(encoded, decoded)
 
-    def packed(self, token_ids: Tensor, cu_tokens: Tensor) -> Tensor:
-        """The decoder's hidden states when it reads what the encoder does, a place later.
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of the longest text."""
+        return self.encoder.max_tokens
+
+    def check_token_types(self, token_types: Tensor | None) -> None:
+        """Accept None: there are no token types."""
+
+    def forward_sequences(
+        self,
+        token_ids: Tensor,
+        cu_tokens: Tensor,
+        token_types: Tensor | None = None,
+        selected: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states of the decoder for packed texts that encoder and decoder both read.
 
         Args:
-            token_ids: int [tokens], packed, of sequences that have at least one each.
+            token_ids: int [tokens], packed, of texts that have at least one each.
             cu_tokens: int32 [n + 1].
+            token_types: None.
+            selected: int64, indices of the tokens to return; all by default.
 
         Returns:
             [tokens, width].
         """
-        encoded = self.encoder.packed_sequences(token_ids, cu_tokens)
-        attention = TeacherForcedAttention(cu_tokens, self.decoder.layer_stack, encoded, cu_tokens)
-        places = positions_within(cu_tokens, token_ids.shape[0])
-        return self.decoder.packed(self.one_later(token_ids, places == 0), places, attention)
+        encoded = self.encoder.forward_sequences(token_ids, cu_tokens)
+        own = self.decoder.packed_attention(cu_tokens, cu_tokens)
+        attention = TeacherForcedAttention(own, self.decoder.layer_stack, encoded, cu_tokens)
+        positions = positions_within(cu_tokens, token_ids.shape[0])
+        shifted = self.shift_right(token_ids, positions == 0)
+        return select(self.decoder.forward_packed(shifted, positions, attention), selected)
 
-    def one_later(self, token_ids: Tensor, first: Tensor) -> Tensor:
-        """Packed tokens as the decoder reads them: each sequence's start token, then all but its last.
+    def shift_right(self, token_ids: Tensor, first: Tensor) -> Tensor:
+        """Packed tokens as the decoder reads them: each text's start token, then all but its last.
 
         Args:
             token_ids: int [tokens], packed.
-            first: bool [tokens], the first token of each sequence.
+            first: bool [tokens], the first token of each text.
 
         Raises:
             ValueError: a configuration without a start token.
@@ -165,25 +163,25 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
         shifted = torch.where(first, start, token_ids.roll(1))
         return shifted if padding is None else shifted.masked_fill(shifted == -100, padding)
 
-    def padded_one_later(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """`one_later` of each row of padded tokens [batch, source], by what is there of it."""
+    def shift_right_padded(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """`shift_right` of the tokens that are there of each row, [batch, source]."""
         batch, source = input_ids.shape
         mask = as_mask(attention_mask, batch, source, input_ids.device, "attention_mask")
         first = mask & (mask.cumsum(1) == 1)
         shifted = input_ids.clone()
-        shifted[mask] = self.one_later(input_ids[mask], first[mask])
+        shifted[mask] = self.shift_right(input_ids[mask], first[mask])
         return shifted
 
     def get_encoder(self) -> TransformerStack:
-        """The encoder, which takes padded tokens as in transformers."""
+        """Encoder, which takes padded tokens as in transformers."""
         return self.encoder
 
     def get_decoder(self) -> TransformerStack:
-        """The decoder, which takes padded tokens as in transformers."""
+        """Decoder, which takes padded tokens as in transformers."""
         return self.decoder
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The token embedding."""
+        """Token embedding."""
         return self.shared
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
@@ -193,18 +191,18 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
         self.decoder.embed_tokens = value
 
     def tie_weights(self) -> None:
-        """Make the tables of encoder and decoder the shared one, where that is configured."""
-        if self.ties_tables:
+        """Tie the token embeddings of encoder and decoder to the shared one, where they are tied."""
+        if self.ties_embeddings:
             for stack in (self.encoder, self.decoder):
                 stack.get_input_embeddings().weight = self.shared.weight
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """See `ParametersMixin`.
+        """Change the size of the shared vocabulary; arguments are `ParametersMixin`'s.
 
         Raises:
-            ValueError: also where encoder and decoder have tables of their own.
+            ValueError: also where encoder and decoder have embeddings of their own.
         """
-        if not self.ties_tables:
+        if not self.ties_embeddings:
             raise ValueError(
                 "encoder and decoder have token embeddings of their own (tie_word_embeddings=False); resize "
                 "a model whose embedding is shared"

@@ -10,48 +10,55 @@ from ...scheduler.model_protocol import Task
 from ...scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 from ..checkpoints.files import Checkpoint
 from .generation_config import GenerationConfig
+from .model import PretrainedModel
 from .outputs import GenerateOutput
 from .padding import one_input, pack_features
 
 if TYPE_CHECKING:
+    from ...scheduler.config import RunnerConfig
     from ...scheduler.loop import GenerationLoop
     from ...scheduler.runner import FrontEnd
 
 
-class GenerationMixin:
-    """Gives a model with the generation contract (`encode`, `cross_key_values`, `decode`) its `generate`."""
+class GenerationMixin(PretrainedModel):
+    """`generate` of a model with the generation contract: `encode`, `cross_key_values`, `decode`."""
 
     task: ClassVar[Task] = Task.GENERATION
     generation_config: GenerationConfig
     side_files: ClassVar[tuple[str, ...]] = ("generation_config.json",)
 
     def adopt_generation_defaults(self) -> None:
-        """Take the generation options that lie in the model's own configuration."""
-        self.generation_config = GenerationConfig.from_model_config(self.config)  # type: ignore[attr-defined]
+        """Take generation defaults from the model's own configuration."""
+        self.generation_config = GenerationConfig.from_model_config(self.config)
 
     def read_generation_config(self, checkpoint: Checkpoint) -> None:
-        """Take the checkpoint's generation options."""
-        self.generation_config = GenerationConfig.from_pretrained(checkpoint, self.config)  # type: ignore[attr-defined]
+        """Read the checkpoint's generation defaults."""
+        self.generation_config = GenerationConfig.from_pretrained(checkpoint, self.config)
 
     def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
         """Write config.json, generation_config.json and the weights, as transformers reads them.
 
         `options` are those of `PretrainedModel.save_pretrained`.
         """
-        super().save_pretrained(folder, **options)  # type: ignore[misc]
+        super().save_pretrained(folder, **options)
         self.generation_config.save_pretrained(folder)
 
     def resolve_options(self, *, default_max_length: int | None = None, **options: Any) -> GenerationOptions:
-        """One call's generation options, completed by the checkpoint's and transformers' defaults.
+        """Complete a call's generation options by the checkpoint's and transformers' defaults.
 
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
-        limit, vocabulary = self.max_length, self.config.get_text_config().vocab_size  # type: ignore[attr-defined]
-        return self.generation_config.resolve(options, limit, default_max_length, vocabulary)
+        vocabulary = self.config.get_text_config().vocab_size
+        return self.generation_config.resolve(options, self.max_length, default_max_length, vocabulary)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest sequence, the start token counted."""
+        raise NotImplementedError
 
     def pack_inputs(self, inputs: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """A padded batch of the model's inputs, packed, and its cu_seqlens."""
+        """Pack a padded batch of the model's inputs; returns it and its cu_seqlens."""
         return pack_features(inputs, attention_mask)
 
     def generation_loop(
@@ -64,29 +71,32 @@ class GenerationMixin:
         ahead: int | None = None,
         graphs: bool | None = None,
         overlap: bool | None = None,
+        config: "RunnerConfig | None" = None,
     ) -> "GenerationLoop":
-        """A continuous-batching loop over this model.
+        """Make a continuous-batching loop over this model.
 
         Args:
-            front_end: turns packed waveforms into packed features; None where requests bring features.
+            front_end: makes packed features of packed waveforms; None for requests that bring features.
             num_pages: pages of 16 rows of keys and values in the cache.
             num_rows: hypotheses that can be decoded at once.
             encode_budget: encoder tokens admitted a step.
-            ahead: steps launched before the results of the first are waited for; see `GenerationLoop`.
-            graphs: record decode steps as CUDA graphs; see `ModelRunner`. None is: on a GPU.
-            overlap: encode beside decoding; see `ModelRunner`. None is: on a GPU.
+            ahead: steps launched before the loop waits for the first one's results; see `GenerationLoop`.
+            graphs: record decode steps as CUDA graphs; see `ModelRunner`. On a GPU by default.
+            overlap: encode beside decoding; see `ModelRunner`. On a GPU by default.
+            config: tunables of the runner.
         """
         from ...scheduler.loop import GenerationLoop
         from ...scheduler.runner import ModelRunner
 
-        on_gpu = self.device.type == "cuda"  # type: ignore[attr-defined]
+        on_gpu = self.device.type == "cuda"
         runner = ModelRunner(
             self,  # type: ignore[arg-type]
             front_end,
             num_pages=num_pages,
-            num_rows=num_rows,
+            num_slots=num_rows,
             graphs=on_gpu if graphs is None else graphs,
             overlap=on_gpu if overlap is None else overlap,
+            config=config,
         )
         return GenerationLoop(runner, encode_budget, ahead)
 
@@ -104,12 +114,12 @@ class GenerationMixin:
         """Decode a padded batch; each row's result is what it would be alone.
 
         Args:
-            inputs: features [batch, frames, features] or waveforms [batch, samples], as the model takes them;
-                also by the names `input_features` and `input_values`.
+            inputs: features [batch, frames, features] or waveforms [batch, samples], whichever the model
+                takes; also by the names `input_features` and `input_values`.
             attention_mask: [batch, frames or samples], 1 for real ones; all by default.
             return_dict_in_generate: return a `GenerateOutput`.
-            output_scores: put into it beam search's sequence scores, and for each step the processed scores
-                over the vocabulary [batch * hypotheses, vocabulary], -inf for a recording that has ended.
+            output_scores: include beam search's sequence scores and each step's processed scores over the
+                vocabulary [batch * hypotheses, vocabulary], -inf for a recording that has ended.
             **options: transformers' arguments of `generate`, by name, and `seed`.
 
         Returns:
@@ -124,59 +134,52 @@ class GenerationMixin:
                 "give the features to decode, or the waveforms: generate(inputs, attention_mask=...)"
             )
         resolved = self.resolve_options(**options)
-        packed, cu_frames = self.pack_inputs(given.to(self.device), attention_mask)  # type: ignore[attr-defined]
-        recordings = packed.split((cu_frames[1:] - cu_frames[:-1]).tolist())
+        packed, cu_frames = self.pack_inputs(given.to(self.device), attention_mask)
+        recordings = packed.split(cu_frames.diff().tolist())
         keep_scores = return_dict_in_generate and output_scores
-        requests = [
-            Request(index, recording, resolved, keep_scores=keep_scores)
-            for index, recording in enumerate(recordings)
-        ]
-        completions = self._run(requests)
-        hypotheses = [
-            hypothesis
-            for completion in completions
-            for hypothesis in completion.hypotheses[: resolved.num_return_sequences]
-        ]
-        sequences = _pad([list(hypothesis.token_ids) for hypothesis in hypotheses], resolved, self.device)  # type: ignore[attr-defined]
+        outputs = self._run(
+            [
+                Request(index, recording, resolved, keep_scores=keep_scores)
+                for index, recording in enumerate(recordings)
+            ]
+        )
+        returned = [one for output in outputs for one in output.hypotheses[: resolved.num_return_sequences]]
+        sequences = _pad([list(one.token_ids) for one in returned], resolved, self.device)
         if not return_dict_in_generate:
             return sequences
         if not output_scores:
             return GenerateOutput(sequences)
-        final = torch.tensor([hypothesis.score for hypothesis in hypotheses], device=sequences.device)
-        scores = _steps([completion.scores for completion in completions])
+        final = torch.tensor([one.score for one in returned], device=sequences.device)
+        scores = _steps([output.scores for output in outputs])
         return GenerateOutput(sequences, final if resolved.num_beams > 1 else None, scores)
 
     def _run(self, requests: list[Request]) -> list[RequestOutput]:
         from ...scheduler.loop import GenerationLoop
         from ...scheduler.runner import ModelRunner
 
-        runner = ModelRunner.sized_for(self, requests)  # type: ignore[arg-type]
-        loop = GenerationLoop(runner)
+        loop = GenerationLoop(ModelRunner.sized_for(self, requests))  # type: ignore[arg-type]
         for request in requests:
             loop.submit(request)
-        completions: dict[int, RequestOutput] = {}
+        outputs: dict[int, RequestOutput] = {}
         while loop.has_work:
-            for event in loop.step():
-                if isinstance(event, RequestOutput):
-                    completions[event.request_id] = event
-        for completion in completions.values():
-            if completion.finish_reason is FinishReason.ERROR and completion.error is not None:
-                raise completion.error
-        return [completions[request.request_id] for request in requests]
+            outputs |= {event.request_id: event for event in loop.step() if isinstance(event, RequestOutput)}
+        for output in outputs.values():
+            if output.finish_reason is FinishReason.ERROR and output.error is not None:
+                raise output.error
+        return [outputs[request.request_id] for request in requests]
 
 
 def _steps(scores: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Each recording's scores, [hypotheses, vocabulary] a step, together; -inf once it has ended."""
-    longest = max(map(len, scores))
+    """Join the recordings' scores, [hypotheses, vocabulary] a step, by step; -inf for one that has ended."""
     ended = [torch.full_like(own[0], float("-inf")) for own in scores]
     return tuple(
         torch.cat([own[step] if step < len(own) else none for own, none in zip(scores, ended, strict=True)])
-        for step in range(longest)
+        for step in range(max(map(len, scores)))
     )
 
 
 def _pad(sequences: list[list[int]], options: GenerationOptions, device: torch.device) -> Tensor:
-    """Sequences as one tensor, filled up as transformers does."""
+    """Join sequences in one tensor, padded as transformers pads them."""
     fill = options.pad_token_id
     if options.num_beams > 1 and not fill and options.eos_token_ids:
         fill = options.eos_token_ids[0]  # transformers writes `pad or eos`, and a pad of 0 counts as none

@@ -1,7 +1,8 @@
-"""Transformer layers as fairseq's models have them (BART, MBart, Speech2Text), on packed tokens."""
+"""Attention projections and fairseq's transformer layers (BART, MBart, Speech2Text), on packed tokens."""
 
 import math
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,148 +11,214 @@ from torch import Tensor, nn
 from ...kernels.linear.activation import check_activation
 from ...kernels.linear.gemm import linear
 from ...kernels.norm.layer_norm import layer_norm
-from .attention import DecoderAttention, StackAttention
+from .attention import DecoderAttention
 from .config import PretrainedConfig
+
+# Parameter names of fairseq's attention by role, in the order in which it creates them.
+FAIRSEQ_NAMES = {"key": "k_proj", "value": "v_proj", "query": "q_proj", "output": "out_proj"}
 
 
 class Attention(nn.Module):
-    """The four projections of multi-head attention; who attends to what is the caller's.
+    """Projections of multi-head attention; the layout to attend in (packed, paged) is an argument.
 
     Args:
-        width: d_model.
-        heads: of width / heads each.
-        phase: of `linear`, for what works on queries.
-        key_phase: for keys and values: cross-attention makes them of a whole recording.
+        width: of the hidden states.
+        heads: number of heads.
+        names: parameter name of each role in checkpoints. Roles are "query", "key", "value" and "output", or
+            fused "key_value" and "query_key_value". Projections are created in this order, on which the
+            weights of a seed depend.
+        phase: of `linear`, for queries and output.
+        key_phase: for keys and values, which cross-attention makes of a whole recording; `phase` by default.
+        head_dim: width / heads by default.
+        scale: of the scores; head_dim ** -0.5 by default.
+        bias, output_bias: of the projections to queries, keys and values, and of the output's.
 
     Raises:
-        ValueError: heads that do not divide the width.
+        ValueError: heads that do not divide the width, without head_dim.
     """
 
-    def __init__(self, width: int, heads: int, phase: str, key_phase: str) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        names: Mapping[str, str] = FAIRSEQ_NAMES,
+        *,
+        phase: str = "encode",
+        key_phase: str | None = None,
+        head_dim: int | None = None,
+        scale: float | None = None,
+        bias: bool = True,
+        output_bias: bool = True,
+    ) -> None:
         super().__init__()
-        if heads < 1 or width % heads:
-            raise ValueError(f"{heads} attention heads do not divide the width {width}; change one of them")
-        self.heads = heads
-        self.phase = phase
-        self.key_phase = key_phase
-        self.scale = (width // heads) ** -0.5
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.q_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
+        if head_dim is None:
+            if heads < 1 or width % heads:
+                raise ValueError(
+                    f"{heads} attention heads do not divide the width {width}; change one of them"
+                )
+            head_dim = width // heads
+        self.heads, self.head_dim = heads, head_dim
+        self.scale = head_dim**-0.5 if scale is None else scale
+        self.names = dict(names)
+        self.phases = {role: (key_phase or phase) if role in _KEYS else phase for role in names}
+        inner = heads * head_dim
+        for role, name in names.items():
+            outputs = width if role == "output" else inner * len(role.split("_"))
+            inputs, biased = (inner, output_bias) if role == "output" else (width, bias)
+            self.add_module(name, self.make_projection(inputs, outputs, biased, self.phases[role]))
 
-    def query(self, hidden: Tensor) -> Tensor:
+    def make_projection(self, inputs: int, outputs: int, bias: bool, phase: str) -> nn.Module:
+        """Fresh projection between two widths."""
+        return nn.Linear(inputs, outputs, bias)
+
+    def project(self, role: str, hidden: Tensor) -> Tensor:
+        """[tokens, inputs] to [tokens, outputs] of a role's projection."""
+        module = self.projection(role)
+        return linear(hidden, module.weight, module.bias, phase=self.phases[role])
+
+    def projection(self, role: str) -> Any:
+        """Module of a role."""
+        return getattr(self, self.names[role])
+
+    @property
+    def output(self) -> Any:
+        """Projection behind the attention."""
+        return self.projection("output")
+
+    def queries(self, hidden: Tensor) -> Tensor:
         """[tokens, width] to [tokens, heads, head_dim]."""
-        return self._heads(self.q_proj, hidden, self.phase)
+        return self._split(self.project("query", hidden))
 
-    def key_value(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def key_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """[tokens, width] to keys and values, each [tokens, heads, head_dim]."""
-        keys = self._heads(self.k_proj, hidden, self.key_phase)
-        return keys, self._heads(self.v_proj, hidden, self.key_phase)
+        if "key_value" in self.names:
+            key, value = self._split_fused("key_value", hidden)
+            return key, value
+        return self._split(self.project("key", hidden)), self._split(self.project("value", hidden))
 
-    def _heads(self, projection: nn.Linear, hidden: Tensor, phase: str) -> Tensor:
-        projected = linear(hidden, projection.weight, projection.bias, phase=phase)
-        return projected.view(hidden.shape[0], self.heads, -1)
+    def queries_key_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[tokens, width] to queries, keys and values, each [tokens, heads, head_dim]."""
+        if "query_key_value" in self.names:
+            query, key, value = self._split_fused("query_key_value", hidden)
+            return query, key, value
+        return self.queries(hidden), *self.key_values(hidden)
+
+    def attend(self, hidden: Tensor, attention: DecoderAttention, layer: int) -> Tensor:
+        """Self-attention in a layer: [tokens, width] to [tokens, heads * head_dim], the output's input."""
+        return attention.self_attention(layer, *self.queries_key_values(hidden), self.scale).flatten(1)
+
+    def cross_attend(self, hidden: Tensor, attention: DecoderAttention, layer: int) -> Tensor:
+        """Attention to the encoder's output in a layer, shaped as in `attend`."""
+        return attention.cross_attention(layer, self.queries(hidden), self.scale).flatten(1)
+
+    def _split(self, projected: Tensor) -> Tensor:
+        # All sizes by number: with no tokens torch cannot infer one.
+        return projected.reshape(len(projected), self.heads, self.head_dim)
+
+    def _split_fused(self, role: str, hidden: Tensor) -> list[Tensor]:
+        # Contiguous, since the bits of attention on the CPU may depend on strides.
+        parts = self.project(role, hidden).split(self.heads * self.head_dim, dim=1)
+        return [self._split(part).contiguous() for part in parts]
+
+
+_KEYS = ("key", "value", "key_value")
 
 
 class Layer(nn.Module):
-    """What encoder and decoder layers share: residual connections with dropout, and the feed-forward half.
+    """Self-attention and feed-forward with residual connections and dropout, as fairseq's layers have them.
 
     Args:
-        config: `d_model`, `activation_function` and the dropouts.
-        ffn_dim: the feed-forward half's inner width.
-        phase: of `linear`.
-        norm_first: whether each part's input is normalized; else its output, together with the residual.
+        config: sizes and dropouts by the names of `BartConfig`.
+        index: of the layer, from 0.
+        norm_first: normalize each part's input; else its output, together with the residual.
 
     Raises:
         ValueError: an unknown activation.
     """
 
-    def __init__(self, config: PretrainedConfig, ffn_dim: int, phase: str, *, norm_first: bool) -> None:
+    part: ClassVar[str]  # "encoder" or "decoder", as in the configuration's names
+    phase: ClassVar[str]  # of `linear`
+
+    def __init__(self, config: PretrainedConfig, index: int, *, norm_first: bool = True) -> None:
         super().__init__()
         check_activation(config.activation_function)
-        self.phase = phase
+        width, inner = config.d_model, getattr(config, f"{self.part}_ffn_dim")
+        self.index = index
         self.norm_first = norm_first
         self.dropout = config.dropout
         self.activation_dropout = config.activation_dropout
         self.activation = config.activation_function
-        self.fc1 = nn.Linear(config.d_model, ffn_dim)
-        self.fc2 = nn.Linear(ffn_dim, config.d_model)
-        self.final_layer_norm = nn.LayerNorm(config.d_model)
+        self.fc1 = nn.Linear(width, inner)
+        self.fc2 = nn.Linear(inner, width)
+        self.final_layer_norm = nn.LayerNorm(width)
+        heads = getattr(config, f"{self.part}_attention_heads")
+        self.self_attn = Attention(width, heads, phase=self.phase)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
+
+    def self_attention(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
+        """First part of the layer: [tokens, d_model] to the same."""
+        own, norm = self.self_attn, self.self_attn_layer_norm
+        mixed = own.attend(self.before(norm, hidden), attention, self.index)
+        return self.after(norm, self.add(hidden, own.output, mixed))
+
+    def feed_forward(self, hidden: Tensor, limit: float | None = None) -> Tensor:
+        """Last part of the layer: [tokens, d_model] to the same, clamped to `limit` if given."""
+        norm, first = self.final_layer_norm, self.fc1
+        inner = linear(
+            self.before(norm, hidden), first.weight, first.bias, activation=self.activation, phase=self.phase
+        )
+        inner = F.dropout(inner, self.activation_dropout, self.training)
+        return self.after(norm, self.add(hidden, self.fc2, inner, limit))
 
     def before(self, norm: nn.LayerNorm, hidden: Tensor) -> Tensor:
-        """What a part of the layer reads."""
+        """Input of a part, normalized where norms come first."""
         return normalize(norm, hidden) if self.norm_first else hidden
 
     def after(self, norm: nn.LayerNorm, hidden: Tensor) -> Tensor:
-        """What a part of the layer, residual included, hands on."""
+        """Output of a part, residual included, normalized where norms come last."""
         return hidden if self.norm_first else normalize(norm, hidden)
 
-    def add(self, residual: Tensor, module: nn.Linear, hidden: Tensor, limit: float | None = None) -> Tensor:
-        """`residual + dropout(module(hidden))`, clamped to `limit` where there is one."""
-        if not self.training or not self.dropout:
-            weight, bias = module.weight, module.bias
-            return linear(hidden, weight, bias, residual=residual, limit=limit, phase=self.phase)
-        out = residual + F.dropout(linear(hidden, module.weight, module.bias), self.dropout)
-        return out if limit is None else out.clamp(-limit, limit)
-
-    def feed_forward(self, hidden: Tensor, limit: float | None = None) -> Tensor:
-        """The last part of every layer, clamped to `limit` where there is one."""
-        norm, inner = self.final_layer_norm, self.fc1
-        wide = linear(
-            self.before(norm, hidden), inner.weight, inner.bias, activation=self.activation, phase=self.phase
-        )
-        wide = F.dropout(wide, self.activation_dropout, self.training)
-        return self.after(norm, self.add(hidden, self.fc2, wide, limit))
+    def add(self, residual: Tensor, module: Any, hidden: Tensor, limit: float | None = None) -> Tensor:
+        """`add_linear` with the layer's dropout and phase."""
+        dropout = self.dropout if self.training else 0.0
+        return add_linear(module, hidden, residual, dropout, phase=self.phase, limit=limit)
 
 
 class EncoderLayer(Layer):
-    """Self-attention within each utterance, then feed-forward."""
+    """Self-attention within each sequence, then feed-forward."""
 
-    def __init__(self, config: PretrainedConfig, index: int, *, norm_first: bool = True) -> None:
-        super().__init__(config, config.encoder_ffn_dim, "encode", norm_first=norm_first)
-        self.index = index
-        self.self_attn = Attention(config.d_model, config.encoder_attention_heads, "encode", "encode")
-        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
+    part, phase = "encoder", "encode"
 
-    def forward(self, hidden: Tensor, attention: StackAttention) -> Tensor:
+    def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
         """[tokens, d_model] to the same, in the given attention layout."""
-        own, norm = self.self_attn, self.self_attn_layer_norm
-        normed = self.before(norm, hidden)
-        mixed = attention(self.index, own.query(normed), *own.key_value(normed), own.scale)
         # As in transformers, what overflows a half stays finite.
         limit = torch.finfo(torch.float16).max - 1000 if hidden.dtype == torch.float16 else None
-        hidden = self.after(norm, self.add(hidden, own.out_proj, mixed.flatten(1)))
-        return self.feed_forward(hidden, limit)
+        return self.feed_forward(self.self_attention(hidden, attention), limit)
 
 
 class DecoderLayer(Layer):
     """Causal self-attention, cross-attention where there is an encoder's output, feed-forward."""
 
+    part, phase = "decoder", "decode"
+
     def __init__(self, config: PretrainedConfig, index: int, *, norm_first: bool = True) -> None:
-        super().__init__(config, config.decoder_ffn_dim, "decode", norm_first=norm_first)
-        self.index = index
-        self.self_attn = Attention(config.d_model, config.decoder_attention_heads, "decode", "decode")
-        self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
-        self.encoder_attn = Attention(config.d_model, config.decoder_attention_heads, "decode", "encode")
-        self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
+        super().__init__(config, index, norm_first=norm_first)
+        width, heads = config.d_model, config.decoder_attention_heads
+        self.encoder_attn = Attention(width, heads, phase=self.phase, key_phase="encode")
+        self.encoder_attn_layer_norm = nn.LayerNorm(width)
 
     def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
         """[tokens, d_model] to the same, in the given attention layout."""
-        own, norm = self.self_attn, self.self_attn_layer_norm
-        normed = self.before(norm, hidden)
-        mixed = attention.self_attention(self.index, own.query(normed), *own.key_value(normed), own.scale)
-        hidden = self.after(norm, self.add(hidden, own.out_proj, mixed.flatten(1)))
+        hidden = self.self_attention(hidden, attention)
         if attention.crosses:
             cross, norm = self.encoder_attn, self.encoder_attn_layer_norm
-            query = cross.query(self.before(norm, hidden))
-            mixed = attention.cross_attention(self.index, query, cross.scale)
-            hidden = self.after(norm, self.add(hidden, cross.out_proj, mixed.flatten(1)))
+            mixed = cross.cross_attend(self.before(norm, hidden), attention, self.index)
+            hidden = self.after(norm, self.add(hidden, cross.output, mixed))
         return self.feed_forward(hidden)
 
     def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-attention's keys and values of encoder tokens: [tokens, heads, head_dim] each."""
-        return self.encoder_attn.key_value(encoded)
+        return self.encoder_attn.key_values(encoded)
 
 
 def normalize(module: nn.LayerNorm, hidden: Tensor) -> Tensor:
@@ -159,16 +226,47 @@ def normalize(module: nn.LayerNorm, hidden: Tensor) -> Tensor:
     return layer_norm(hidden, module.weight, module.bias, module.eps)
 
 
+def apply_linear(module: nn.Linear, hidden: Tensor, activation: str | None = None) -> Tensor:
+    """`activation(module(hidden))` of rows [rows, inputs]."""
+    return linear(hidden, module.weight, module.bias, activation=activation)
+
+
+def add_linear(
+    module: nn.Linear,
+    hidden: Tensor,
+    residual: Tensor,
+    dropout: float = 0.0,
+    *,
+    phase: str = "encode",
+    limit: float | None = None,
+) -> Tensor:
+    """`residual + dropout(module(hidden))`, clamped to `limit` if given.
+
+    Args:
+        module: [inputs] to [width].
+        hidden: [tokens, inputs].
+        residual: [tokens, width].
+        dropout: 0 outside training.
+        phase: of `linear`.
+        limit: of the sum's absolute value.
+    """
+    if not dropout:
+        return linear(hidden, module.weight, module.bias, residual=residual, limit=limit, phase=phase)
+    out = residual + F.dropout(linear(hidden, module.weight, module.bias, phase=phase), dropout)
+    return out if limit is None else out.clamp(-limit, limit)
+
+
 def run_layers(
     layers: nn.ModuleList,
     norm: nn.LayerNorm | None,
     hidden: Tensor,
-    attention: Any,
+    attention: DecoderAttention,
     layerdrop: float,
     states: list[Tensor] | None = None,
-    wanted: Tensor | None = None,
+    selected: Tensor | None = None,
+    skipped: Callable[[], None] | None = None,
 ) -> Tensor:
-    """A stack of layers and the normalization after it, if any.
+    """Run a stack of layers and the normalization after it, if any.
 
     Args:
         layers: encoder or decoder layers.
@@ -178,23 +276,25 @@ def run_layers(
         layerdrop: chance of skipping a layer (LayerDrop, arXiv 1909.11556); 0 outside training.
         states: gets the hidden states before the first layer and after each that ran; the last ones
             normalized where there is a norm, as transformers gives them.
-        wanted: int64, the rows that are read of the result, for layers that take such; all for None. In the
-            last layer the others are queries, keys and values, and what follows attention is left out for
-            them: two thirds of that layer.
+        selected: int64, indices of the tokens whose output is needed, for layers that take such; None for
+            all. The last layer makes only keys and values of the others, which saves two thirds of it.
+        skipped: called for each layer that is skipped.
     """
     if states is not None:
         states.append(hidden)
-    for place, layer in enumerate(layers):
+    for index, layer in enumerate(layers):
         # No draw without layer drop, so that a seed gives dropout the same draws as in transformers.
         if layerdrop and torch.rand(()).item() < layerdrop:
+            if skipped is not None:
+                skipped()
             continue
-        if wanted is not None and place == len(layers) - 1:
-            hidden, wanted = layer(hidden, attention, wanted), None
+        if selected is not None and index == len(layers) - 1:
+            hidden, selected = layer(hidden, attention, selected), None
         else:
             hidden = layer(hidden, attention)
         if states is not None:
             states.append(hidden)
-    hidden = rows_of(hidden, wanted)  # no layer, or the last one dropped
+    hidden = select(hidden, selected)  # no layer, or the last one dropped
     if norm is None:
         return hidden
     hidden = normalize(norm, hidden)
@@ -203,11 +303,11 @@ def run_layers(
     return hidden
 
 
-def rows_of(hidden: Tensor, wanted: Tensor | None) -> Tensor:
-    """The `wanted` rows; all of them for None."""
-    return hidden if wanted is None else hidden[wanted]
+def select(hidden: Tensor, selected: Tensor | None) -> Tensor:
+    """`hidden[selected]`; all tokens for None."""
+    return hidden if selected is None else hidden[selected]
 
 
 def embedding_scale(config: PretrainedConfig) -> float:
-    """What embeddings are multiplied by."""
+    """Factor of token embeddings."""
     return math.sqrt(config.d_model) if config.scale_embedding else 1.0

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint and the model that they are for: what fits, what is missing, what is left."""
+"""Weights of a checkpoint into a model: which fit, which are missing, which are left over."""
 
 import math
 import threading
@@ -20,9 +20,9 @@ from ..checkpoints.weights import write_weights
 if TYPE_CHECKING:
     from .model import PretrainedModel
 
-# Of a position table, which no checkpoint bounds; the largest in use have some millions.
-_MOST_ELEMENTS = 2**26
-_SHOWN = 8  # names in a message
+# Numbers of a position table, which no checkpoint bounds; the largest in use have some millions.
+MAX_TABLE_ELEMENTS = 2**26
+MAX_NAMES_SHOWN = 8  # in a message
 _DRAWS = {
     *(nn.init.normal_, nn.init.uniform_, nn.init.kaiming_normal_, nn.init.kaiming_uniform_),
     *(Tensor.normal_, Tensor.uniform_),
@@ -31,29 +31,20 @@ _DRAWS = {
 
 @dataclass(frozen=True)
 class LoadingReport:
-    """Which tensors of a checkpoint go where in a model, and what does not come out even.
+    """Tensors of a checkpoint by their use in a model, and what is left over on either end."""
 
-    Args:
-        tensors: those that are loaded, by the model's names.
-        missing: names of the model that the checkpoint has no tensor for.
-        unexpected: tensors of the checkpoint that the model has no place for.
-        mismatched: tensors of another shape: name, the checkpoint's shape, the model's.
-        untied: names that the configuration ties to another one and the checkpoint gives values of their own.
-        fresh: names that the checkpoint has no tensor for and need not have.
-        kept: names whose values are the model's own, whatever it was made with: missing, fresh, of another
-            shape, or read in training alone.
-    """
-
-    tensors: dict[str, Tensor]
-    missing: set[str] = field(default_factory=set)
-    unexpected: set[str] = field(default_factory=set)
+    tensors: dict[str, Tensor]  # to be loaded, by the model's names
+    missing: set[str] = field(default_factory=set)  # names of the model that the checkpoint must have
+    unexpected: set[str] = field(default_factory=set)  # names of the checkpoint that the model does not know
+    # name, the checkpoint's shape, the model's
     mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=set)
-    untied: set[str] = field(default_factory=set)
-    fresh: set[str] = field(default_factory=set)
-    kept: set[str] = field(default_factory=set)
+    untied: set[str] = field(default_factory=set)  # tied by the configuration, with values of their own
+    fresh: set[str] = field(default_factory=set)  # not in the checkpoint, and need not be
+    # names that keep the values of a new model: missing, fresh, of another shape, or read in training alone
+    fresh_values: set[str] = field(default_factory=set)
 
     def to_dict(self) -> dict[str, Any]:
-        """As transformers' `output_loading_info` returns it."""
+        """The report in the form of transformers' `output_loading_info`."""
         return {
             "missing_keys": self.missing | self.fresh,
             "unexpected_keys": set(self.unexpected),
@@ -62,7 +53,7 @@ class LoadingReport:
         }
 
     def check(self, where: str, *, missing_allowed: bool = False, mismatched_allowed: bool = False) -> None:
-        """Refuse what would make another model of it, and warn of what is only left out.
+        """Refuse weights that make another model, and warn of those that are only left over.
 
         Raises:
             ValueError: tensors that are missing or of another shape, each named, unless they are allowed.
@@ -72,39 +63,37 @@ class LoadingReport:
             f"wrong shape: {name} is {list(given)}, the configuration wants {list(wanted)}"
             for name, given, wanted in sorted(self.mismatched)
         ]
-        left_out = [f"unexpected: {name}" for name in sorted(self.unexpected)]
+        left_over = [f"unexpected: {name}" for name in sorted(self.unexpected)]
         if not mismatched_allowed:
             problems += wrong
             wrong = []
         if problems:
             raise ValueError(
-                f"the weights in {where} do not fit its configuration: {_some(problems + left_out)}"
+                f"the weights in {where} do not fit its configuration: {_listed(problems + left_over)}"
             )
         if wrong:
-            _warn(f"the weights in {where} leave what has another shape with fresh values: {_some(wrong)}")
-        if left_out:
-            _warn(f"the weights in {where} hold tensors that the model has no place for: {_some(left_out)}")
+            _warn(f"the weights in {where} have tensors of another shape, left fresh: {_listed(wrong)}")
+        if left_over:
+            _warn(
+                f"the weights in {where} hold tensors that the model has no place for: {_listed(left_over)}"
+            )
         if self.fresh:
             _warn(
                 f"the weights in {where} are of a model without cross-attention, adapter or head; these are "
-                f"fresh, train the model before you use what it says: {_some(sorted(self.fresh))}"
+                f"fresh, train the model before you use its results: {_listed(sorted(self.fresh))}"
             )
         if self.untied:
             _warn(
-                f"the weights in {where} give {_some(sorted(self.untied))} values of its own, "
+                f"the weights in {where} give {_listed(sorted(self.untied))} values of its own, "
                 "so it is not tied; set tie_word_embeddings=False in its configuration"
             )
 
 
 def fit(tensors: Mapping[str, Tensor], model: "PretrainedModel") -> LoadingReport:
-    """Find each tensor's place in a model.
+    """Match a checkpoint's tensors with a model's names and shapes.
 
     A checkpoint of a model with a head fits the one without, and the other way round; of tied tensors one is
     enough; tables that old checkpoints hold and that are computed here are passed over.
-
-    Args:
-        tensors: a checkpoint's, by its names.
-        model: whose names and shapes count.
     """
     wanted = model.state_dict()
     given = {model.own_key(name): tensor for name, tensor in tensors.items()}
@@ -117,7 +106,7 @@ def fit(tensors: Mapping[str, Tensor], model: "PretrainedModel") -> LoadingRepor
     tied = {name: home for name, home in model.ties().items() if _is_tied(model, name, home)}
     for name, home in tied.items():
         if name in given and home in given:
-            # .bin files hold both, as one; else the checkpoint knows better than its configuration.
+            # .bin files hold both, equal; where they differ, the checkpoint overrules its configuration.
             if given[name].shape == given[home].shape and torch.equal(given[name], given[home]):
                 del given[name]
             else:
@@ -136,7 +125,7 @@ def fit(tensors: Mapping[str, Tensor], model: "PretrainedModel") -> LoadingRepor
     for name in wanted.keys() - shared:
         groups.setdefault(model.may_be_fresh(name), set()).add(name)
     groups.pop("", None)
-    # Some of a group alone are a damaged checkpoint.
+    # A checkpoint that lacks only some of a group is damaged.
     fresh = {name for group in groups.values() if group <= missing for name in group}
     loaded = {name: given[name] for name in given if name in wanted and name not in wrong}
     return LoadingReport(
@@ -146,12 +135,12 @@ def fit(tensors: Mapping[str, Tensor], model: "PretrainedModel") -> LoadingRepor
         mismatched=mismatched,
         untied=untied,
         fresh=fresh,
-        kept=wanted.keys() - loaded.keys() - shared,
+        fresh_values=wanted.keys() - loaded.keys() - shared,
     )
 
 
 def load(report: LoadingReport, model: "PretrainedModel") -> None:
-    """Copy the tensors of a report into the model that it was made for."""
+    """Copy a report's tensors into its model."""
     for name in report.untied:
         parent, _, leaf = name.rpartition(".")
         own = model.get_parameter(name).detach().clone()
@@ -162,12 +151,9 @@ def load(report: LoadingReport, model: "PretrainedModel") -> None:
 def save_state_dict(
     model: "PretrainedModel", folder: Path, state_dict: Mapping[str, Tensor] | None = None, **options: Any
 ) -> None:
-    """Write a model's tensors, tied ones once; `options` are those of `weights.write_weights`.
+    """Write a model's tensors, or `state_dict`, into a folder that exists; tied ones once.
 
-    Args:
-        model: whose they are.
-        folder: exists.
-        state_dict: written instead of the model's own.
+    `options` are those of `weights.write_weights`.
     """
     state = dict(model.state_dict() if state_dict is None else state_dict)
     for name, home in model.ties().items():
@@ -178,20 +164,20 @@ def save_state_dict(
 
 @contextmanager
 def bounded(tensors: Mapping[str, Tensor], *, drawn: bool = True) -> Iterator[None]:
-    """While a model is made for these tensors: absurd numbers in its configuration fail, not the machine.
+    """Bound the memory of a model that is made in this context, against absurd sizes in its configuration.
 
-    The model may have a few times what the checkpoint has, since it may lack some of it; `fit` says exactly.
-    (A model on the meta device would say so before it is made, but costs over a second of imports.)
+    The bound is a few times what the checkpoint has, since it may lack some of the model; `fit` is exact.
+    (A model on the meta device would tell before it is made, but costs over a second of imports.)
 
     Args:
-        tensors: a checkpoint's.
-        drawn: False to leave fresh weights as the memory was: drawing them takes longer than to load them.
+        tensors: the checkpoint's.
+        drawn: False to leave fresh weights undrawn: drawing them takes longer than loading them.
 
     Raises:
         ValueError: a configuration that describes no model, or one far from the checkpoint's size.
     """
     most_parameters = 4 * len(tensors) + 1000
-    most_elements = 4 * sum(tensor.numel() for tensor in tensors.values()) + _MOST_ELEMENTS
+    most_elements = 4 * sum(tensor.numel() for tensor in tensors.values()) + MAX_TABLE_ELEMENTS
     parameters = elements = 0
     here = threading.get_ident()
 
@@ -218,7 +204,7 @@ def bounded(tensors: Mapping[str, Tensor], *, drawn: bool = True) -> Iterator[No
 
 
 class _SmallTables(TorchFunctionMode):
-    """Refuses to compute a table of more than `_MOST_ELEMENTS`; draws weights, or does not."""
+    """Mode that refuses to compute a table over `MAX_TABLE_ELEMENTS`, and draws weights or leaves them."""
 
     def __init__(self, drawn: bool) -> None:
         super().__init__()
@@ -227,7 +213,7 @@ class _SmallTables(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """See torch.overrides."""
+        """Run one torch function, if its result is no larger than allowed."""
         if func in _DRAWS and not self._drawn:
             return args[0] if args else (kwargs or {})["tensor"]
         shapes = [value.shape for value in args if isinstance(value, Tensor) and value.dim()]
@@ -235,10 +221,10 @@ class _SmallTables(TorchFunctionMode):
         if len(shapes) > 1:
             broadcast = zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)
             largest = max(largest, math.prod(map(max, broadcast)))
-        if largest > _MOST_ELEMENTS:
+        if largest > MAX_TABLE_ELEMENTS:
             raise ValueError(
                 f"the configuration asks for a table of {largest} numbers, "
-                f"and {_MOST_ELEMENTS} are the most; correct its sizes"
+                f"and {MAX_TABLE_ELEMENTS} are the most; correct its sizes"
             )
         return func(*args, **(kwargs or {}))
 
@@ -246,7 +232,7 @@ class _SmallTables(TorchFunctionMode):
 def _renamed(
     tensors: dict[str, Tensor], wanted: Mapping[str, Any], prefixes: str | tuple[str, ...]
 ) -> dict[str, Tensor]:
-    """The tensors by the names of a model that has a prefix, or has not, where the checkpoint differs."""
+    """Tensors with the prefix of the model's names added or removed, where the checkpoint differs in it."""
     for prefix in (prefixes,) if isinstance(prefixes, str) else prefixes:
         here = any(name.startswith(prefix) for name in wanted)
         there = any(name.startswith(prefix) for name in tensors)
@@ -262,7 +248,7 @@ def _renamed(
 
 
 def _only_trained(model: nn.Module) -> set[str]:
-    """Names of what only training reads, so that a checkpoint may lack it: `training_keys` of any module."""
+    """Names of the tensors that only training reads: `training_keys` of any module."""
     return {
         f"{name}.{leaf}" if name else leaf
         for name, module in model.named_modules()
@@ -279,9 +265,9 @@ def _same_memory(one: Tensor, other: Tensor) -> bool:
     return one.data_ptr() == other.data_ptr() and one.shape == other.shape
 
 
-def _some(problems: list[str]) -> str:
-    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-    return "; ".join(problems[:_SHOWN]) + more
+def _listed(problems: list[str]) -> str:
+    more = f"; and {len(problems) - MAX_NAMES_SHOWN} more" if len(problems) > MAX_NAMES_SHOWN else ""
+    return "; ".join(problems[:MAX_NAMES_SHOWN]) + more
 
 
 def _warn(message: str) -> None:

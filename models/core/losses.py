@@ -1,4 +1,4 @@
-"""Labels: what a decoder reads to predict them, and the loss."""
+"""Labels of text decoders: shifted inputs, and the loss."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def shift_right(labels: Tensor, pad_token_id: int, start_token_id: int) -> Tensor:
-    """What a decoder reads to predict `labels`: the start token, then all but the last; -100 is padding.
+    """Decoder inputs that predict `labels`: the start token, then all but the last; -100 becomes padding.
 
     Raises:
         ValueError: labels that are not [batch, target].
@@ -18,7 +18,7 @@ def shift_right(labels: Tensor, pad_token_id: int, start_token_id: int) -> Tenso
 
 
 def shift_left(labels: Tensor) -> Tensor:
-    """What follows each token, where labels lie as the tokens do: nothing, -100, follows the last.
+    """Labels of the next token at each position; -100 at the last.
 
     Raises:
         ValueError: labels that are not [batch, target].
@@ -28,10 +28,10 @@ def shift_left(labels: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean over all labels [batch, target] that are not -100, as transformers weighs a batch.
+    """Cross entropy, the mean over all labels [batch, target] that are not -100, as in transformers.
 
     Raises:
-        ValueError: as many labels as logits are needed, each a token of the vocabulary or -100.
+        ValueError: other than one label a position, each a token of the vocabulary or -100.
     """
     if labels.shape != logits.shape[:2]:
         raise ValueError(f"labels {list(labels.shape)} do not fit decoder inputs {list(logits.shape[:2])}")
@@ -39,7 +39,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     if real.numel() and not 0 <= int(real.min()) <= int(real.max()) < logits.shape[2]:
         raise ValueError(
             f"labels go from {int(real.min())} to {int(real.max())}, and the model knows tokens 0 to "
-            f"{logits.shape[2] - 1}; -100 marks what is to be left out"
+            f"{logits.shape[2] - 1}; -100 marks positions to leave out"
         )
     return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
 

@@ -1,4 +1,4 @@
-"""What every model shares: loading, saving, where it lies."""
+"""Base of every model: loading, saving, device and dtype."""
 
 import os
 import re
@@ -16,41 +16,40 @@ from ..checkpoints.weights import read_weights
 from .config import PretrainedConfig
 from .loading import bounded, fit, load, save_state_dict
 
-# Arguments of transformers that choose how a model is loaded or run there, and change no result.
+# Arguments of transformers that change how a model is loaded or run there, and no result.
 _NEUTRAL = ("attn_implementation", "low_cpu_mem_usage")
 
 
 class PretrainedModel(PushToHub, nn.Module):
-    """A model with a configuration, whose parameter names are the checkpoint's."""
+    """Model with a configuration, whose parameter names are the checkpoint's."""
 
     config_class: ClassVar[type[PretrainedConfig]] = PretrainedConfig
-    # Parameters that are another one's storage, so checkpoints may leave them out: name -> where it lies.
+    # Parameters that share another one's storage, so checkpoints may leave them out: name -> the other's.
     tied_weights: ClassVar[dict[str, str]] = {}
     # Buffers that old checkpoints hold and that are computed here.
     computed_keys: ClassVar[tuple[str, ...]] = ()
-    # What a checkpoint with a head puts before the names of the model without; the first that fits.
+    # Prefix of a checkpoint with a head before the names of the model without; the first that fits.
     base_prefix: ClassVar[str | tuple[str, ...]] = "model."
-    # How a checkpoint's names become the model's where they differ: (regular expression, replacement) for
-    # re.sub on the whole name, before base_prefix is looked for.
+    # Checkpoint names to the model's where they differ: (regular expression, replacement) for re.sub on the
+    # whole name, before base_prefix is looked for.
     renamed_keys: ClassVar[tuple[tuple[str, str], ...]] = ()
-    # Tensors of a checkpoint that the model has no use for, as is to be expected (another head, the encoder
-    # of a decoder): expressions searched for in names, after base_prefix is settled.
+    # Regular expressions that are searched for in names, after base_prefix is settled:
+    # tensors of a checkpoint that the model does not use, as expected (another head, a decoder's encoder);
     ignored_keys: ClassVar[tuple[str, ...]] = ()
-    # Tensors that may lie in a checkpoint by another name, read where there is none by their own: own name ->
-    # the other one, after base_prefix is settled.
-    stand_in_keys: ClassVar[dict[str, str]] = {}
-    # Tensors of the model that a checkpoint may lack, all those of one expression together, and that then are
-    # fresh, with a warning (the cross-attention of what was no decoder): expressions searched for in names.
+    # tensors that a checkpoint may lack, all of one expression together, and that then are fresh, with a
+    # warning (the cross-attention of a checkpoint that was no decoder).
     fresh_keys: ClassVar[tuple[str, ...]] = ()
-    # Tensors that only training reads: a checkpoint may lack any of them, which then is fresh. Those of a
-    # model's parts count too.
+    # Tensors that a checkpoint may hold under another name, read where their own is missing: own -> other.
+    stand_in_keys: ClassVar[dict[str, str]] = {}
+    # Tensors that only training reads: a checkpoint may lack any of them, which then is fresh. Those of any
+    # module inside the model count too.
     training_keys: ClassVar[tuple[str, ...]] = ()
-    # Modules, by the last part of their names, whose outputs a float16 cannot hold: their weights are float32
-    # in a float16 model.
-    kept_in_float32: ClassVar[tuple[str, ...]] = ()
-    # What `forward` and `generate` call their input: waveforms or features.
+    # Modules, by the last part of their names, whose outputs overflow a float16: in a float16 model their
+    # weights are float32.
+    float32_modules: ClassVar[tuple[str, ...]] = ()
+    # Name of the input of `forward` and `generate`: waveforms or features.
     main_input_name: ClassVar[str] = "input_values"
-    # Files beside configuration and weights that the model reads, where there are any.
+    # Further files that the model reads, where a checkpoint has them.
     side_files: ClassVar[tuple[str, ...]] = ()
     replaced_files: ClassVar[tuple[str, ...]] = (
         "model.safetensors",
@@ -64,42 +63,56 @@ class PretrainedModel(PushToHub, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters lie."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The parameters' dtype."""
+        """Dtype of the parameters."""
         return next(self.parameters()).dtype
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """This model, moved to a device and turned into a dtype, all but `kept_in_float32`."""
+        """This model on a device and in a dtype, all but `float32_modules`."""
         self.to(device=device, dtype=dtype)
         if dtype == torch.float16:
             for name, module in self.named_modules():
-                if name.rpartition(".")[2] in self.kept_in_float32:
+                if name.rpartition(".")[2] in self.float32_modules:
                     module.float()
         return self
 
-    # How the tensors of a checkpoint find their place; a model made of others asks them.
+    # Names of a checkpoint's tensors. A model inside this one has its own names, after its attribute's.
+
+    def parts(self) -> dict[str, "PretrainedModel"]:
+        """Models inside this one that answer for their own tensors, by attribute."""
+        return {}
 
     def ties(self) -> dict[str, str]:
-        """`tied_weights` of this model."""
-        return dict(self.tied_weights)
+        """`tied_weights` of this model and its parts."""
+        return self.tied_weights | {
+            f"{part}.{name}": f"{part}.{home}"
+            for part, model in self.parts().items()
+            for name, home in model.ties().items()
+        }
 
     def own_key(self, name: str) -> str:
-        """What the model calls a checkpoint's tensor, but for `base_prefix`."""
+        """The model's name for a checkpoint's tensor, but for `base_prefix`."""
         for pattern, replacement in self.renamed_keys:
             name = re.sub(pattern, replacement, name)
-        return name
+        part, _, inner = name.partition(".")
+        return f"{part}.{self.parts()[part].own_key(inner)}" if part in self.parts() else name
 
     def ignores(self, name: str) -> bool:
-        """Whether a checkpoint's tensor is none of the model's and nothing to warn of."""
-        return name in self.computed_keys or any(re.search(pattern, name) for pattern in self.ignored_keys)
+        """True where the model does not use a checkpoint's tensor, and no warning is due."""
+        if name in self.computed_keys or any(re.search(pattern, name) for pattern in self.ignored_keys):
+            return True
+        part, _, inner = name.partition(".")
+        return part in self.parts() and self.parts()[part].ignores(inner)
 
     def may_be_fresh(self, name: str) -> str:
-        """Which of `fresh_keys` lets a checkpoint do without this tensor of the model; "" for none."""
-        return next((pattern for pattern in self.fresh_keys if re.search(pattern, name)), "")
+        """The one of `fresh_keys` by which a checkpoint may lack this tensor; "" for none."""
+        part, _, inner = name.partition(".")
+        deeper = self.parts()[part].may_be_fresh(inner) if part in self.parts() else ""
+        return next((pattern for pattern in self.fresh_keys if re.search(pattern, name)), deeper)
 
     def initialize(self) -> None:
         """Fresh weights as transformers draws them: normal with `init_std`, biases zero."""
@@ -125,10 +138,10 @@ class PretrainedModel(PushToHub, nn.Module):
         device: str | torch.device | None = None,
         **overrides: Any,
     ) -> Self:
-        """A model with fresh weights, in training mode as in transformers.
+        """Make a model with fresh weights, in training mode as in transformers.
 
         Args:
-            config: of this family; the model has a copy.
+            config: of this family; it is copied.
             dtype, torch_dtype, device: as in `from_pretrained`.
             **overrides: fields of the configuration to replace.
 
@@ -138,8 +151,8 @@ class PretrainedModel(PushToHub, nn.Module):
         """
         refuse_remote_code(overrides)
         config = cls._configured(config, overrides)
-        place, kind = as_device(device, None), as_dtype(_either(dtype, torch_dtype), config)
-        model = cls(config).placed(place, kind)
+        kind = as_dtype(torch_dtype if dtype is None else dtype, config)
+        model = cls(config).placed(as_device(device, None), kind)
         model.config.dtype = str(kind).removeprefix("torch.")
         return model
 
@@ -163,25 +176,25 @@ class PretrainedModel(PushToHub, nn.Module):
     ) -> Any:
         """Load a checkpoint that transformers or Tritone wrote, in evaluation mode.
 
-        Tensors that the checkpoint lacks or that have another shape are errors; those that it has too many
-        are warned of, and so is cross-attention that is fresh because the checkpoint has none at all.
+        Missing tensors and tensors of another shape are errors; superfluous ones are warned of, and so is
+        cross-attention that is fresh because the checkpoint has none at all.
 
         Args:
-            name_or_dir: a folder, or the id of a repository on the Hub; None with `config` and `state_dict`;
-                with `from_tf` or `from_flax` a file of weights, too.
+            name_or_dir: a folder or the id of a repository on the Hub; with `from_tf` or `from_flax` also a
+                file of weights; None with `config` and `state_dict`.
             *model_args: for the constructor, after the configuration.
             config: instead of the checkpoint's config.json: an object (copied), a file or a checkpoint.
             state_dict: instead of the checkpoint's weights.
-            from_tf: read TensorFlow's weights, `tf_model.h5` or `model.ckpt.index`, and convert them.
-            from_flax: read Flax's, `flax_model.msgpack`.
-            output_loading_info: return (model, report) with the report's missing_keys, unexpected_keys,
-                mismatched_keys and error_msgs. Missing tensors then are no error and keep fresh values.
-            ignore_mismatched_sizes: let tensors of another shape keep fresh values.
+            from_tf: convert TensorFlow's weights, `tf_model.h5` or `model.ckpt.index`.
+            from_flax: convert Flax's, `flax_model.msgpack`.
+            output_loading_info: return (model, report): a dict of missing_keys, unexpected_keys,
+                mismatched_keys and error_msgs. Missing tensors then are no error, but fresh.
+            ignore_mismatched_sizes: let tensors of another shape be fresh.
             use_safetensors: True for safetensors alone, False for .bin alone; safetensors first by default.
             dtype: of the parameters, as torch names it, with or without "torch."; "auto" for the
                 configuration's, or else the weights'. float32 by default.
             torch_dtype: the older name of `dtype`.
-            device: where to put them; the CPU by default.
+            device: of the parameters; the CPU by default.
             device_map: transformers' name for it: a device, {"": device}, or "auto", the GPU if there is one.
             **kwargs: `files.HUB_OPTIONS`, which `hub.HubCheckpoint` explains, and fields of the configuration
                 to replace.
@@ -191,11 +204,11 @@ class PretrainedModel(PushToHub, nn.Module):
             OSError: no such checkpoint, no configuration or weights in it, or the Hub does not answer.
             TypeError: an argument that is neither one of these nor a field of the configuration.
             ValueError: tensors that are missing or of another shape, each named; a damaged file; a
-                configuration of another family; or something that is not supported.
+                configuration of another family; or an option that is not supported.
         """
         framework = foreign_framework(from_tf=from_tf, from_flax=from_flax)
         name_or_dir = foreign_checkpoint(name_or_dir, framework)
-        place, wanted_dtype = as_device(device, device_map), _either(dtype, torch_dtype)
+        place, wanted_dtype = as_device(device, device_map), torch_dtype if dtype is None else dtype
         if wanted_dtype != "auto":
             as_dtype(wanted_dtype)
         checkpoint, overrides = open_checkpoint(
@@ -209,7 +222,7 @@ class PretrainedModel(PushToHub, nn.Module):
         elif config is not None:
             source = config
         own_config = cls._configured(source, overrides)
-        for filename in cls.side_files:  # before the weights: a cache with weights then has them too
+        for filename in cls.side_files:  # before the weights, so that a cache with weights has these too
             checkpoint.find(filename)
         if state_dict is not None:
             tensors = dict(state_dict)
@@ -220,7 +233,7 @@ class PretrainedModel(PushToHub, nn.Module):
         with bounded(tensors, drawn=False):
             model = cls(own_config, *model_args)
         report = fit(tensors, model)
-        if report.kept:
+        if report.fresh_values:
             with bounded(tensors):
                 model = cls(own_config, *model_args)
             report = fit(tensors, model)
@@ -235,7 +248,7 @@ class PretrainedModel(PushToHub, nn.Module):
         return (model, report.to_dict()) if output_loading_info else model
 
     def read_generation_config(self, checkpoint: Checkpoint) -> None:
-        """Take the checkpoint's generation defaults; models that do not generate have none."""
+        """Read the checkpoint's generation defaults; models that do not generate have none."""
 
     def save_pretrained(
         self,
@@ -254,11 +267,11 @@ class PretrainedModel(PushToHub, nn.Module):
             safe_serialization: False for pytorch_model.bin instead of safetensors.
 
         Raises:
-            ValueError: a size that is none.
+            ValueError: a size in another form.
         """
         path = Path(folder)
         self.config.architectures = [type(self).__name__]
-        self.config.dtype = str(self.dtype).removeprefix("torch.")  # what transformers loads it in
+        self.config.dtype = str(self.dtype).removeprefix("torch.")  # in which transformers loads it
         self.config.save_pretrained(path)
         save_state_dict(
             self, path, state_dict, max_shard_size=max_shard_size, safe_serialization=safe_serialization
@@ -279,7 +292,7 @@ class PretrainedModel(PushToHub, nn.Module):
 
 
 def as_device(device: str | torch.device | None, device_map: Any) -> torch.device:
-    """The device that a model is to lie on, of the two arguments that say so.
+    """Device of a model, from the two arguments for it.
 
     Raises:
         ValueError: both given, or a map of several devices.
@@ -293,9 +306,7 @@ def as_device(device: str | torch.device | None, device_map: Any) -> torch.devic
     if device_map == "auto":
         device_map = "cuda" if torch.cuda.is_available() else "cpu"
     if not isinstance(device_map, str | int | torch.device):
-        raise ValueError(
-            f"device_map {device_map!r} is not supported: a model lies on one device; use device="
-        )
+        raise ValueError(f"device_map {device_map!r} is not supported: a model is on one device; use device=")
     return torch.device(device_map)
 
 
@@ -304,15 +315,16 @@ def as_dtype(
     config: PretrainedConfig | None = None,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> torch.dtype:
-    """A floating torch dtype from its name.
+    """Dtype of a model from its name.
 
     Args:
-        name: with or without "torch."; None for float32; "auto" for what follows.
-        config: whose `dtype` "auto" stands for, if it has one.
-        tensors: whose first floating one's dtype it stands for otherwise; then float32.
+        name: with or without "torch."; None for float32; "auto" for the first of the configuration's, the
+            weights' and float32.
+        config: its `dtype`, if it has one, is the configuration's.
+        tensors: the dtype of the first floating one is the weights'.
 
     Raises:
-        ValueError: not one of the three dtypes models run in.
+        ValueError: neither float32, float16 nor bfloat16.
     """
     if name == "auto":
         floating = (tensor.dtype for tensor in (tensors or {}).values() if tensor.is_floating_point())
@@ -323,7 +335,3 @@ def as_dtype(
     if given not in (torch.float32, torch.float16, torch.bfloat16):
         raise ValueError(f"dtype {name!r} is not supported; use float32, float16 or bfloat16")
     return given
-
-
-def _either(dtype: Any, torch_dtype: Any) -> Any:
-    return torch_dtype if dtype is None else dtype

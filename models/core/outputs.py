@@ -1,20 +1,45 @@
-"""What models return: fields by name, by index, or as a tuple, as in transformers."""
+"""Outputs of models: fields by name, by index, or as a tuple, as in transformers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
 from .config import PretrainedConfig
 
 
+@dataclass
 class ModelOutput:
     """Base of the output dataclasses: fields that are None are left out of indexing and `to_tuple`."""
 
+    @classmethod
+    def from_base(cls, base: "ModelOutput", **own: Any) -> Self:
+        """Output of a head: its own fields, and those of the output of the model below by the same names."""
+        names = {field.name for field in fields(cls)} - own.keys()
+        return cls(**own, **{name: getattr(base, name) for name in names if hasattr(base, name)})
+
+    @classmethod
+    def from_halves(cls, encoded: Any, decoded: "ModelOutput", **own: Any) -> Self:
+        """Output of a model with an encoder and a decoder, of the outputs of both.
+
+        Args:
+            encoded: last_hidden_state, hidden_states and attentions, as far as it has them; None for a call
+                that continues from `past_key_values`.
+            decoded: the same of the decoder, past_key_values and cross_attentions.
+            **own: further fields of this class, and those to replace.
+        """
+        both = {
+            f"{half}_{name}": getattr(output, name, None)
+            for half, output in (("encoder", encoded), ("decoder", decoded))
+            for name in ("hidden_states", "attentions")
+        }
+        both["encoder_last_hidden_state"] = getattr(encoded, "last_hidden_state", None)
+        return cls.from_base(decoded, **both | own)
+
     def to_tuple(self) -> tuple[Any, ...]:
         """The fields that are not None, in order."""
-        values = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+        values = (getattr(self, field.name) for field in fields(self))
         return tuple(value for value in values if value is not None)
 
     def __getitem__(self, key: int | slice | str) -> Any:
@@ -28,7 +53,7 @@ class ModelOutput:
 
     def keys(self) -> list[str]:
         """Names of the fields that are not None."""
-        return [field.name for field in fields(self) if getattr(self, field.name) is not None]  # type: ignore[arg-type]
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
 
     def values(self) -> list[Any]:
         """The fields that are not None."""
@@ -60,16 +85,6 @@ class BaseModelOutputWithPastAndCrossAttentions(ModelOutput):
 
 
 @dataclass
-class CausalLMOutput(ModelOutput):
-    """loss (with labels; a scalar, or not reduced [batch]), logits [batch, tokens, vocabulary]."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-
-
-@dataclass
 class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
     """last_hidden_state [batch, target, width], zero without a token; pooler_output [batch, width]."""
 
@@ -82,20 +97,8 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
 
 
 @dataclass
-class CausalLMOutputWithCrossAttentions(ModelOutput):
-    """loss (a scalar, with labels), logits [batch, target, vocabulary], and what the decoder gave."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Any = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-    cross_attentions: tuple[Tensor, ...] | None = None
-
-
-@dataclass
 class Seq2SeqModelOutput(ModelOutput):
-    """last_hidden_state [batch, target, d_model] of the decoder, and what the encoder gave."""
+    """last_hidden_state [batch, target, d_model] of the decoder, and the output of the encoder."""
 
     last_hidden_state: Tensor
     past_key_values: Any = None
@@ -108,9 +111,43 @@ class Seq2SeqModelOutput(ModelOutput):
 
 
 @dataclass
-class Seq2SeqLMOutput(ModelOutput):
-    """loss (a scalar, with labels), logits [batch, target, vocabulary], and what the encoder gave."""
+class _HeadOutput(ModelOutput):
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
+
+class CausalLMOutput(_HeadOutput):
+    """loss (with labels; a scalar, or not reduced [batch]), logits [batch, tokens, vocabulary]."""
+
+
+class SequenceClassifierOutput(_HeadOutput):
+    """loss (a scalar, with labels), logits [batch, labels], hidden states and attention weights."""
+
+
+@dataclass
+class _HeadOutputWithPast(ModelOutput):
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class SequenceClassifierOutputWithPast(_HeadOutputWithPast):
+    """loss (a scalar, with labels), logits [batch, labels], and the states of the decoder."""
+
+
+@dataclass
+class CausalLMOutputWithCrossAttentions(_HeadOutputWithPast):
+    """loss (a scalar, with labels), logits [batch, target, vocabulary], and the states of the decoder."""
+
+    cross_attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class _Seq2SeqHeadOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     past_key_values: Any = None
@@ -122,40 +159,12 @@ class Seq2SeqLMOutput(ModelOutput):
     encoder_attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass
-class SequenceClassifierOutput(ModelOutput):
-    """loss (a scalar, with labels), logits [batch, labels], and what the model without its head gave."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
+class Seq2SeqLMOutput(_Seq2SeqHeadOutput):
+    """loss (a scalar, with labels), logits [batch, target, vocabulary], and the states of both halves."""
 
 
-@dataclass
-class SequenceClassifierOutputWithPast(ModelOutput):
-    """loss (a scalar, with labels), logits [batch, labels], and what the decoder without its head gave."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Any = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-
-
-@dataclass
-class Seq2SeqSequenceClassifierOutput(ModelOutput):
-    """loss (a scalar, with labels), logits [batch, labels], and what decoder and encoder gave."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Any = None
-    decoder_hidden_states: tuple[Tensor, ...] | None = None
-    decoder_attentions: tuple[Tensor, ...] | None = None
-    cross_attentions: tuple[Tensor, ...] | None = None
-    encoder_last_hidden_state: Tensor | None = None
-    encoder_hidden_states: tuple[Tensor, ...] | None = None
-    encoder_attentions: tuple[Tensor, ...] | None = None
+class Seq2SeqSequenceClassifierOutput(_Seq2SeqHeadOutput):
+    """loss (a scalar, with labels), logits [batch, labels], and the states of both halves."""
 
 
 @dataclass
@@ -167,19 +176,20 @@ class GenerateOutput(ModelOutput):
     scores: tuple[Tensor, ...] | None = None
 
 
-def as_encoder_output(given: Any) -> BaseModelOutput:
-    """What an encoder gave, from a tuple of it or from an output object of either library.
+def as_encoder_output(given: Any) -> Any:
+    """Encoder output, from a tuple or from an output object of either library; ours stay as they are.
 
     Raises:
         ValueError: no [batch, tokens, d_model] tensor in it.
     """
+    output = given
     if isinstance(given, tuple | list):
         output = BaseModelOutput(*given[:3]) if given else None
-    else:
-        last = getattr(given, "last_hidden_state", None)
-        states, attentions = getattr(given, "hidden_states", None), getattr(given, "attentions", None)
-        output = BaseModelOutput(last, states, attentions) if isinstance(last, Tensor) else None
-    if output is None or not isinstance(output.last_hidden_state, Tensor) or output[0].dim() != 3:
+    elif not isinstance(given, ModelOutput):
+        names = ("last_hidden_state", "hidden_states", "attentions")
+        output = BaseModelOutput(*(getattr(given, name, None) for name in names))  # type: ignore[arg-type]
+    last = getattr(output, "last_hidden_state", None)
+    if not isinstance(last, Tensor) or last.dim() != 3:
         raise ValueError(
             "encoder_outputs must be what the encoder returned, or a tuple that starts with hidden states "
             f"[batch, tokens, d_model]; got {type(given).__name__}"
@@ -188,5 +198,5 @@ def as_encoder_output(given: Any) -> BaseModelOutput:
 
 
 def as_asked(output: ModelOutput, return_dict: bool | None, config: PretrainedConfig) -> Any:
-    """The output itself, or a tuple of it where the caller, or else the configuration, wants that."""
+    """Output, or the tuple of it where the call, or else the configuration, says return_dict=False."""
     return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()

@@ -1,4 +1,4 @@
-"""The compatibility surface: padded tensors are packed where they enter and unpacked where they leave."""
+"""Packing of padded inputs and unpacking of outputs, for `forward` and `generate`."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,12 @@ from ...kernels.runtime.packing import cumulative, pack, unpack
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the tokens of a decoder's call lie in padded tensors, bool [batch, time] each.
+class TokenMasks:
+    """True where tokens of a decoder's call lie in padded tensors, bool [batch, time] each."""
 
-    Args:
-        past: tokens of earlier calls; no columns where this is the first.
-        target: this call's.
-        source: the encoder's; no columns where there is none.
-    """
-
-    past: Tensor
-    target: Tensor
-    source: Tensor
+    past: Tensor  # tokens of earlier calls; no columns in the first one
+    target: Tensor  # this call's tokens
+    source: Tensor  # the encoder's tokens; no columns without an encoder
 
     @property
     def seen(self) -> Tensor:
@@ -31,10 +25,10 @@ class Places:
 def one_input(
     inputs: Tensor | None, input_values: Tensor | None, input_features: Tensor | None
 ) -> Tensor | None:
-    """A model's input, under whichever name it came; None where it did not.
+    """Input of a model under any of its names; None where it is missing.
 
     Raises:
-        ValueError: it came under several.
+        ValueError: several of them.
     """
     named = {"inputs": inputs, "input_values": input_values, "input_features": input_features}
     given = {name: tensor for name, tensor in named.items() if tensor is not None}
@@ -43,8 +37,44 @@ def one_input(
     return next(iter(given.values()), None)
 
 
+def check_inputs(
+    input_ids: Tensor | None, inputs_embeds: Tensor | None, vocabulary: int, width: int, prefix: str = ""
+) -> Tensor:
+    """Token ids [batch, tokens] or embeddings [batch, tokens, width], whichever is given.
+
+    Args:
+        input_ids, inputs_embeds: one of them.
+        vocabulary, width: of the token embedding.
+        prefix: of the arguments' names in errors: "decoder_" in a model with an encoder.
+
+    Raises:
+        ValueError: none or both given, another shape, or tokens that the model does not know.
+    """
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError(
+            f"give the decoder either {prefix}input_ids (or labels), or else {prefix}inputs_embeds"
+            if prefix
+            else "give either input_ids or inputs_embeds"
+        )
+    if inputs_embeds is not None:
+        if inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != width:
+            raise ValueError(
+                f"{prefix}inputs_embeds must be [batch, tokens, {width}], got {list(inputs_embeds.shape)}"
+            )
+        return inputs_embeds
+    assert input_ids is not None
+    if input_ids.dim() != 2:
+        raise ValueError(f"{prefix}input_ids must be [batch, tokens], got {list(input_ids.shape)}")
+    if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocabulary:
+        raise ValueError(
+            f"{prefix}input_ids go from {int(input_ids.min())} to {int(input_ids.max())}, and the model "
+            f"knows tokens 0 to {vocabulary - 1}"
+        )
+    return input_ids
+
+
 def pack_features(input_features: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Padded features [batch, frames, features] to packed ones and their cu_seqlens.
+    """Pack features [batch, frames, features]; also returns their cu_seqlens.
 
     Raises:
         ValueError: not three-dimensional, a mask of another shape, or one with a row of no frames.
@@ -57,7 +87,7 @@ def pack_features(input_features: Tensor, attention_mask: Tensor | None) -> tupl
 
 
 def pack_waveforms(input_values: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Padded waveforms [batch, samples] to packed ones [samples, 1] and their cu_seqlens.
+    """Pack waveforms [batch, samples] to [samples, 1]; also returns their cu_seqlens.
 
     Raises:
         ValueError: not two-dimensional, a mask of another shape, or one with a row of no samples.
@@ -84,12 +114,12 @@ def _pack(padded: Tensor, attention_mask: Tensor | None, what: str, unit: str) -
 
 
 def mask_of(lengths: list[int], width: int, device: torch.device) -> Tensor:
-    """True for the first `lengths[i]` of row i: bool [rows, width]."""
+    """True for the first `lengths[i]` columns of row i: bool [rows, width]."""
     return torch.arange(width, device=device)[None] < torch.tensor(lengths, device=device)[:, None]
 
 
 def as_mask(mask: Tensor | None, batch: int, width: int, device: torch.device, name: str) -> Tensor:
-    """A mask as bool [batch, width], all true where there is none.
+    """Mask as bool [batch, width], all true for None.
 
     Raises:
         ValueError: another shape.
@@ -102,37 +132,39 @@ def as_mask(mask: Tensor | None, batch: int, width: int, device: torch.device, n
 
 
 def unpack_all(packed: list[Tensor] | None, mask: Tensor) -> tuple[Tensor, ...] | None:
-    """Each of some packed tensors [tokens, ...] as [batch, time, ...], zero where `mask` is false."""
+    """Unpack tensors [tokens, ...] to [batch, time, ...], zero where `mask` is false."""
     return None if packed is None else tuple(unpack(tensor, mask) for tensor in packed)
 
 
 def pack_heads(padded: Tensor, mask: Tensor) -> Tensor:
-    """[batch, heads, time, head_dim] where `mask` [batch, time] is true: [tokens, heads, head_dim]."""
+    """Pack [batch, heads, time, head_dim] to [tokens, heads, head_dim], where `mask` is true."""
     return pack(padded.transpose(1, 2), mask)
 
 
 def unpack_heads(packed: Tensor, mask: Tensor) -> Tensor:
-    """The reverse of `pack_heads`, zero where `mask` is false."""
+    """Reverse of `pack_heads`, zero where `mask` is false."""
     return unpack(packed, mask).transpose(1, 2)
 
 
 def pad_weights(
-    layers: list[list[Tensor]] | None, rows: Tensor, columns: Tensor
+    layers: list[list[Tensor]] | None, query_mask: Tensor, key_mask: Tensor
 ) -> tuple[Tensor, ...] | None:
-    """Each layer's weights, [heads, queries, keys] a sequence, as [batch, heads, target, source].
+    """Pad each layer's attention weights to [batch, heads, target, source], zero where a mask is false.
 
     Args:
-        layers: the weights of each sequence in each layer.
-        rows, columns: bool [batch, target] and [batch, source], where a sequence's tokens lie.
+        layers: of each layer the weights of each sequence, [heads, queries, keys].
+        query_mask, key_mask: bool [batch, target] and [batch, source].
     """
     if layers is None:
         return None
-    places = [(queries.nonzero(), keys.nonzero()[:, 0]) for queries, keys in zip(rows, columns, strict=True)]
+    indices = [
+        (queries.nonzero(), keys.nonzero()[:, 0]) for queries, keys in zip(query_mask, key_mask, strict=True)
+    ]
     padded = []
     for weights in layers:
         heads = weights[0].shape[0]
-        out = weights[0].new_zeros(len(weights), heads, rows.shape[1], columns.shape[1])
-        for row, (weight, (queries, keys)) in enumerate(zip(weights, places, strict=True)):
+        out = weights[0].new_zeros(len(weights), heads, query_mask.shape[1], key_mask.shape[1])
+        for row, (weight, (queries, keys)) in enumerate(zip(weights, indices, strict=True)):
             out[row][:, queries, keys] = weight
         padded.append(out)
     return tuple(padded)

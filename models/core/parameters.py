@@ -1,4 +1,4 @@
-"""A model's parameters: how many there are, and those with a row for each token."""
+"""Parameters of a model: their number, and a new size of its vocabulary."""
 
 from typing import Any
 
@@ -7,24 +7,24 @@ from torch import Tensor, nn
 
 
 class ParametersMixin:
-    """Counts a model's parameters and changes its vocabulary, with transformers' names and arguments.
+    """Counts parameters and resizes the vocabulary, with transformers' names and arguments.
 
-    A model offers `get_input_embeddings` and, where it has a map to the vocabulary,
-    `get_output_embeddings`; both with their setters.
+    A model offers `get_input_embeddings` and, with a map to the vocabulary, `get_output_embeddings`, and
+    their setters.
     """
 
     config: Any
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The token embedding."""
+        """Token embedding."""
         raise NotImplementedError(f"{type(self).__name__} reads no tokens")
 
     def get_output_embeddings(self) -> nn.Linear | None:
-        """The map from hidden states to the vocabulary; None where the model has none."""
+        """Map from hidden states to the vocabulary; None without one."""
         return None
 
     def tie_weights(self) -> None:
-        """Make the output map the token embedding, where the configuration says so."""
+        """Tie the output map to the token embedding, where that is configured."""
         head = self.get_output_embeddings()
         if head is not None and self.config.tie_word_embeddings:
             head.weight = self.get_input_embeddings().weight
@@ -35,16 +35,16 @@ class ParametersMixin:
         pad_to_multiple_of: int | None = None,
         mean_resizing: bool = True,
     ) -> nn.Embedding:
-        """Change how many tokens the model knows; those that stay keep their rows.
+        """Change the size of the vocabulary; tokens that stay have the embeddings they had.
 
         Args:
-            new_num_tokens: of the vocabulary; as many as now by default.
+            new_num_tokens: of the vocabulary; the present size by default.
             pad_to_multiple_of: round the number up.
-            mean_resizing: new rows are the mean of the old ones (transformers draws them from a normal
-                distribution around it, with 1e-9 of their covariance). Else fresh, with `init_std`.
+            mean_resizing: new embeddings are the mean of the old ones (transformers draws them from a normal
+                distribution around it, with 1e-9 of their covariance); else fresh, with `init_std`.
 
         Returns:
-            The token embedding.
+            Token embedding.
 
         Raises:
             ValueError: fewer than one token, or too few for the padding token.
@@ -76,10 +76,10 @@ class ParametersMixin:
         return tokens
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """How many numbers the parameters hold, shared ones counted once.
+        """Number of elements of all parameters, shared ones counted once.
 
         Args:
-            only_trainable: leave out those that need no gradient.
+            only_trainable: leave out those without a gradient.
             exclude_embeddings: leave out the token embedding.
         """
         assert isinstance(self, nn.Module)
@@ -94,14 +94,14 @@ class ParametersMixin:
         )
 
 
-def _resize(parameter: Tensor, rows: int, std: float | None) -> None:
-    """Keep a parameter's first rows, and add more: their mean, or normal with `std`."""
+def _resize(parameter: Tensor, size: int, std: float | None) -> None:
+    """Cut a parameter to its first `size` rows, or add rows: their mean, or normal with `std`."""
     old = parameter.data
-    added = old.new_empty(max(rows - old.shape[0], 0), *old.shape[1:])
+    added = old.new_empty(max(size - old.shape[0], 0), *old.shape[1:])
     if std is None:
         added[:] = old.float().mean(0).to(old.dtype)
     else:
         added.normal_(std=std)
-    # The parameter stays the same object, so that what is tied stays tied and an optimizer keeps it.
-    parameter.data = torch.cat([old[:rows], added])
+    # The parameter stays the same object: ties and an optimizer's state hold.
+    parameter.data = torch.cat([old[:size], added])
     parameter.grad = None

@@ -1,4 +1,4 @@
-"""Keys and values that one call of a decoder leaves to the next, in transformers' form."""
+"""Keys and values passed from one call of a decoder to the next, in transformers' form."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,33 +6,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .padding import Places, unpack_heads
+from .padding import TokenMasks, unpack_heads
 
 
 class KeyValues(tuple[tuple[Tensor, ...], ...]):
-    """For each layer its self-attention's key and value, then its cross-attention's where it has any.
+    """Keys and values of each layer: its self-attention's, then its cross-attention's where it has any.
 
     Each is [batch, heads, length, head_dim], zero where a row has no token.
     """
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Decoder tokens that it holds, a padded row's padding counted."""
+        """Number of decoder tokens in it, a row's padding counted."""
         return self[layer_idx][0].shape[2] if self else 0
 
     @property
     def has_cross(self) -> bool:
-        """Whether it holds the cross-attention's too."""
+        """True with the cross-attention's too."""
         return bool(self) and len(self[0]) == 4
 
 
 def read_key_values(past: Any, layers: int, *, with_cross: bool) -> KeyValues | None:
-    """What an earlier call left, whichever way it comes; None where there is nothing yet.
+    """Read `past_key_values` of any form; None where it is empty.
 
     Args:
         past: `KeyValues`, plain tuples of the same form, or a cache of transformers: `EncoderDecoderCache`,
             or `DynamicCache` for the self-attention alone.
         layers: of the decoder.
-        with_cross: whether cross-attention's keys and values must be among it.
+        with_cross: require cross-attention's keys and values.
 
     Raises:
         ValueError: another form.
@@ -64,31 +64,31 @@ def read_key_values(past: Any, layers: int, *, with_cross: bool) -> KeyValues | 
 
 def extend_key_values(
     past: Any,
-    held: KeyValues | None,
+    read: KeyValues | None,
     own: Sequence[tuple[Tensor, Tensor]],
     cross: Sequence[tuple[Tensor, Tensor]] | None,
-    places: Places,
+    masks: TokenMasks,
 ) -> Any:
-    """What the next call needs: what was held, and this call's own.
+    """Extend the past by this call's keys and values, for the next call.
 
-    transformers' cache is extended where it lies, as callers that keep it expect, and returned. A
-    `DynamicCache` has no room for the encoder's keys: every call makes them anew.
+    A cache of transformers is extended in place, as its callers expect, and returned. A `DynamicCache` has no
+    room for the encoder's keys: every call makes them anew.
 
     Args:
-        past: what the caller gave.
-        held: what `read_key_values` read of it.
+        past: of any form that `read_key_values` takes.
+        read: the same, read by it.
         own: this call's keys and values, [target tokens, heads, head_dim], packed, a pair a layer.
         cross: the encoder's, [source tokens, heads, head_dim], a pair a layer; None where there is none.
-        places: where they lie in padded tensors.
+        masks: where they lie in padded tensors.
     """
     layers = []
     for index, (key, value) in enumerate(own):
-        mine = unpack_heads(key, places.target), unpack_heads(value, places.target)
+        mine = unpack_heads(key, masks.target), unpack_heads(value, masks.target)
         its: tuple[Tensor, ...] = ()
-        if held is not None and held.has_cross:
-            its = held[index][2:]
+        if read is not None and read.has_cross:
+            its = read[index][2:]
         elif cross is not None:
-            its = unpack_heads(cross[index][0], places.source), unpack_heads(cross[index][1], places.source)
+            its = unpack_heads(cross[index][0], masks.source), unpack_heads(cross[index][1], masks.source)
         if _is_pair(past):
             past.self_attention_cache.update(*mine, index)
             if its and not past.is_updated.get(index):
@@ -96,33 +96,33 @@ def extend_key_values(
                 past.is_updated[index] = True
         elif is_cache(past):
             past.update(*mine, index)
-        elif held is not None:
-            mine = torch.cat([held[index][0], mine[0]], dim=2), torch.cat([held[index][1], mine[1]], dim=2)
+        elif read is not None:
+            mine = torch.cat([read[index][0], mine[0]], dim=2), torch.cat([read[index][1], mine[1]], dim=2)
         layers.append((*mine, *its))
     return past if is_cache(past) else KeyValues(layers)
 
 
 def is_cache(past: Any) -> bool:
-    """Whether this is a cache object of transformers, known by what it offers."""
+    """True for a cache object of transformers, by its attributes: transformers is no dependency."""
     return _is_pair(past) or all(hasattr(past, name) for name in ("layers", "update", "get_seq_length"))
 
 
 def _is_pair(past: Any) -> bool:
-    """Whether it is an `EncoderDecoderCache`."""
+    """True for an `EncoderDecoderCache`."""
     return hasattr(past, "self_attention_cache") and hasattr(past, "cross_attention_cache")
 
 
 def _read_cache(past: Any, length: int, layers: int) -> list[tuple[Tensor, ...]]:
     """Each layer of transformers' cache, its first `length` tokens.
 
-    Of BART's configuration it is made with a layer for each of the encoder's; those behind stay empty.
+    Made from BART's configuration it has as many layers as the encoder, of which those left over stay empty.
     """
     own = past.self_attention_cache.layers if _is_pair(past) else past.layers
-    read: list[tuple[Tensor, ...]] = [
+    layer_pairs: list[tuple[Tensor, ...]] = [
         (layer.keys[:, :, :length], layer.values[:, :, :length]) for layer in own[:layers]
     ]
     cross = past.cross_attention_cache.layers[:layers] if _is_pair(past) else []
-    # Prepared and not filled where the calls before had no encoder.
+    # Allocated but empty where the earlier calls had no encoder.
     if not cross or getattr(cross[0], "keys", None) is None or not cross[0].keys.numel():
-        return read
-    return [(*mine, its.keys, its.values) for mine, its in zip(read, cross, strict=True)]
+        return layer_pairs
+    return [(*mine, its.keys, its.values) for mine, its in zip(layer_pairs, cross, strict=True)]

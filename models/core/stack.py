@@ -1,56 +1,51 @@
-"""What every text decoder shares: padded tensors, masks and caches outside, packed tokens inside.
+"""Stack of transformer layers over tokens: padded tensors, masks and caches outside, packed tokens inside.
 
-A family derives from `TransformerStack` and says in five places what is its own: how large it is (`sizes`), which
-row of its position table a token reads (`positions`), how tokens are embedded (`embed`), its layers
-(`layer_stack`) and the norm behind them (`final_norm`). A map to the vocabulary is `causal_lm.CausalLM`'s.
+A family derives from `TransformerStack` and gives its sizes, the rows of the position table that tokens read,
+the names of its layers and token embedding, the embedding of tokens, and the norm behind the layers, if any.
+`causal_lm.CausalLM` adds the map to the vocabulary.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.embedding import add_positions, embedding
-from ...kernels.runtime.packing import pack, positions_within, unpack
-from .attention import DecoderAttention, HeadMask, PackedAttention, PackedSelfAttention, head_masks
+from ...kernels.runtime.packing import cumulative, pack, positions_within, unpack
+from .attention import DecoderAttention, HeadMask, PackedAttention, StackAttention, head_masks
+from .forward import OUTPUT_FLAGS, declare_forward
 from .layers import run_layers
-from .outputs import BaseModelOutputWithPastAndCrossAttentions, as_asked
-from .padding import Places, as_mask, pack_heads, pad_weights, unpack_all
+from .outputs import BaseModelOutputWithPastAndCrossAttentions, ModelOutput
+from .padding import TokenMasks, as_mask, check_inputs, pack_heads, pad_weights, unpack_all
 from .past_key_values import KeyValues, extend_key_values, is_cache, read_key_values
+
+# The first line of every stack's `forward`.
+HIDDEN_STATES = "Hidden states of every given token, each row's equal to those of the row alone."
 
 
 @dataclass(frozen=True)
-class DecoderSizes:
-    """What the shared half needs to know of a decoder.
-
-    Args:
-        layers: transformer layers.
-        heads: of each layer's attentions; they divide the width.
-        width: of hidden states, and of the encoder's where layers attend to them.
-        dropout: of what is embedded, in training.
-        attention_dropout: of attention weights, in training.
-        layerdrop: chance of skipping a layer, in training.
-    """
+class StackSizes:
+    """Sizes of a stack of layers, and its dropouts in training."""
 
     layers: int
-    heads: int
-    width: int
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    layerdrop: float = 0.0
+    heads: int  # of each attention
+    width: int  # of hidden states, and of the encoder's where layers attend to them
+    dropout: float = 0.0  # of embedded tokens
+    attention_dropout: float = 0.0  # of attention weights
+    layerdrop: float = 0.0  # chance of skipping a layer
 
 
 @dataclass(frozen=True)
 class PositionIndexer:
-    """Which row of its position table each token of a sequence reads.
+    """Position ids of tokens: the rows of the position table that they read.
 
     Args:
-        first: the row of a sequence's first token: 0 in BERT, 2 in BART, the padding token's number + 1 in
+        first: row of a sequence's first token: 0 in BERT, 2 in BART, one behind the padding token's number in
             RoBERTa and Speech2Text.
-        limit: tokens that there are rows for.
+        limit: tokens of the longest sequence.
         padding: a token that reads row `first - 1` wherever it stands, and that a call of several tokens does
             not count (RoBERTa, Speech2Text). None where all tokens are alike.
     """
@@ -60,42 +55,42 @@ class PositionIndexer:
     padding: int | None = None
 
     def of_step(self, token_ids: Tensor, positions: Tensor) -> Tensor:
-        """Rows [tokens] for packed tokens at places 0, 1, ... of their sequences."""
-        rows = positions + self.first
-        return rows if self.padding is None else torch.where(token_ids == self.padding, self.first - 1, rows)
+        """Position ids [tokens] of packed tokens at positions 0, 1, ... of their sequences."""
+        ids = positions + self.first
+        return ids if self.padding is None else torch.where(token_ids == self.padding, self.first - 1, ids)
 
     def of_sequences(self, token_ids: Tensor, cu_seqlens: Tensor) -> Tensor:
-        """Rows [tokens] for packed whole sequences, of cu_seqlens int32 [n + 1]; how many is not checked."""
+        """Position ids [tokens] of packed whole sequences; their lengths are not checked."""
         positions = positions_within(cu_seqlens, token_ids.shape[0])
         if self.padding is None:
             return positions + self.first
         counted = token_ids != self.padding
         order = counted.long().cumsum(0)
-        # What is counted before each sequence's own first token.
+        # Count before each sequence's own first token.
         before = (order - counted.long())[torch.arange(len(order), device=order.device) - positions]
         return (order - before) * counted + (self.first - 1)
 
-    def of_call(self, given: Tensor, places: Places) -> Tensor:
-        """Rows [tokens], packed, of token ids [batch, target] or of embeddings [batch, target, width].
+    def of_call(self, inputs: Tensor, masks: TokenMasks) -> Tensor:
+        """Position ids [tokens], packed, of token ids [batch, target] or embeddings [batch, target, width].
 
-        Every embedding counts: whether it is the padding token's cannot be seen.
+        Every embedding counts, since none shows that it is the padding token's.
 
         Raises:
-            ValueError: more tokens than there are rows.
+            ValueError: more tokens than `limit`.
         """
-        counted = places.target
-        if self.padding is not None and given.dim() == 2:
-            counted = counted & (given != self.padding)
-        order = (counted.cumsum(1) + places.past.sum(1, keepdim=True)) * counted
-        order = pack(order, places.target)
+        counted = masks.target
+        if self.padding is not None and inputs.dim() == 2:
+            counted = counted & (inputs != self.padding)
+        order = (counted.cumsum(1) + masks.past.sum(1, keepdim=True)) * counted
+        order = pack(order, masks.target)
         most = int(order.max()) if order.numel() else 0
         if most > self.limit:
             raise ValueError(f"{most} decoder tokens, and the model has {self.limit} positions; give fewer")
         return order + (self.first - 1)
 
 
-class DecoderLayer(Protocol):
-    """What is needed of a layer."""
+class StackLayer(Protocol):
+    """Layer of a stack."""
 
     def __call__(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
         """[tokens, width] to the same; leaves cross-attention out where `attention.crosses` is False."""
@@ -107,36 +102,35 @@ class DecoderLayer(Protocol):
 
 
 class TransformerStack(nn.Module):
-    """A stack of layers over tokens, with cross-attention to an encoder's output where there is one.
+    """Stack of layers over tokens, with cross-attention to an encoder's output where there is one.
 
-    The first three attributes are a class's or an object's; the properties and `embed` are a family's to
-    write. `config` needs the fields of `PretrainedConfig` and `use_cache`.
+    The first attributes are a class's or an object's; a family writes the properties and `embed`. `config`
+    needs the fields of `PretrainedConfig` and `use_cache`.
     """
 
-    # Whether a token sees only those before it. Without that nothing is kept for a next call.
-    causal: bool = True
-    # Whether the layers have cross-attention, and whether there must be something for it.
+    layers_name: ClassVar[str] = "layers"  # attributes, or paths of such
+    embedding_name: ClassVar[str] = "embed_tokens"
+    causal: bool = True  # a token sees those before it alone; else all, and there is no cache
     has_cross_attention: bool = True
-    needs_encoder: bool = False
-    # What errors put before the names of arguments: "decoder_" in a model that has an encoder too.
-    argument_prefix: str = ""
+    needs_encoder: bool = False  # refuse a call without an encoder's output
+    argument_prefix: str = ""  # of arguments' names in errors: "decoder_" in a model with an encoder
 
     config: Any
 
     @property
-    def sizes(self) -> DecoderSizes:
-        """How large it is; read anew in every call."""
+    def sizes(self) -> StackSizes:
+        """Sizes, read anew in every call."""
         raise NotImplementedError
 
     @property
     def positions(self) -> PositionIndexer:
-        """How tokens find their rows in the position table."""
+        """Rows of the position table that tokens read."""
         raise NotImplementedError
 
     @property
     def layer_stack(self) -> nn.ModuleList:
-        """The layers, each a `DecoderLayer`, numbered from 0 in what they say to their attention."""
-        raise NotImplementedError
+        """Layers, each a `StackLayer`, which call their attention with their number, from 0."""
+        return cast(nn.ModuleList, self.get_submodule(self.layers_name))
 
     @property
     def windows(self) -> Sequence[int | None] | None:
@@ -145,83 +139,54 @@ class TransformerStack(nn.Module):
 
     @property
     def final_norm(self) -> nn.LayerNorm | None:
-        """Of the last layer's output; None where layers normalize their own."""
+        """Norm of the last layer's output; None where layers normalize their own."""
         return None
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The token embedding."""
-        raise NotImplementedError
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of the longest sequence."""
+        return self.positions.limit
 
-    def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """What goes into the first layer, before dropout: [tokens, width].
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Token embedding."""
+        return cast(nn.Embedding, self.get_submodule(self.embedding_name))
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the token embedding."""
+        owner, _, name = self.embedding_name.rpartition(".")
+        setattr(self.get_submodule(owner), name, value)
+
+    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """Embed tokens, before dropout: [tokens, width].
 
         Args:
-            given: token ids [tokens], or instead of them embeddings [tokens, width].
-            rows: int64 [tokens], of the position table.
-            token_types: int64 [tokens], for families that know types; None for type 0.
+            inputs: token ids [tokens], or instead of them embeddings [tokens, width].
+            position_ids: int64 [tokens], rows of the position table.
+            token_types: int64 [tokens], for families that have types; None for type 0.
         """
         raise NotImplementedError
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        head_mask: HeadMask | None = None,
-        cross_attn_head_mask: HeadMask | None = None,
-        past_key_values: Any = None,
-        inputs_embeds: Tensor | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Any:
-        """Hidden states of every given token; each row's are what they would be alone.
-
-        The order is that of BART and Speech2Text; families with another one call `run_padded` themselves.
-
-        Args:
-            input_ids: int64 [batch, target].
-            attention_mask: [batch, past + target], 1 for tokens that are there; all by default.
-            encoder_hidden_states: [batch, source, width]; without it layers leave cross-attention out, unless
-                the past has its keys and values.
-            encoder_attention_mask: [batch, source], 1 for encoder tokens that are there; all by default.
-            head_mask, cross_attn_head_mask: [layers, heads], what each head's attention weights are
-                multiplied by.
-            past_key_values: what an earlier call returned, or a cache of transformers, for the tokens before
-                these.
-            inputs_embeds: [batch, target, width] instead of input_ids, scaled already: a token's is its row
-                of the token embedding, times sqrt(width) where the model scales. None counts as padding.
-            use_cache: return `past_key_values` for a next call.
-            output_attentions: also return attention weights, [batch, heads, target, source] for each layer.
-            output_hidden_states: also return what is embedded and each layer's output, the last normalized
-                where there is a norm behind the layers.
-            return_dict: False for a plain tuple.
-
-        The last four are the configuration's where they are left out.
+    def check_token_types(self, token_types: Tensor | None) -> None:
+        """Check that token types exist, where a family has a table of them.
 
         Raises:
-            ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
+            ValueError: with those that there are.
         """
-        output = self.run_padded(
-            input_ids,
-            inputs_embeds,
-            attention_mask=attention_mask,
-            encoder_hidden_states=encoder_hidden_states,
-            encoder_attention_mask=encoder_attention_mask,
-            head_mask=head_mask,
-            cross_attn_head_mask=cross_attn_head_mask,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
-        return as_asked(output, return_dict, self.config)
+
+    # The order of BART and Speech2Text; other families declare their own.
+    forward = declare_forward(
+        HIDDEN_STATES,
+        "input_ids attention_mask encoder_hidden_states encoder_attention_mask head_mask "
+        f"cross_attn_head_mask past_key_values inputs_embeds use_cache {OUTPUT_FLAGS}",
+    )
+
+    def forward_named(self, **inputs: Any) -> ModelOutput:
+        """`forward` with its arguments by name: `run_padded`, in the family's output class."""
+        return self.run_padded(**inputs)
 
     def run_padded(
         self,
-        input_ids: Tensor | None,
+        input_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         *,
         attention_mask: Tensor | None = None,
@@ -236,160 +201,146 @@ class TransformerStack(nn.Module):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> BaseModelOutputWithPastAndCrossAttentions:
-        """`forward` with all arguments by name, and two more.
+        """Pack a padded batch, run the layers, and unpack their outputs; arguments are those of `forward`.
 
-        Args:
-            token_type_ids: int64 [batch, target], handed to `embed`.
-            position_ids: int64 [batch or 1, target], rows of the position table instead of counted ones.
+        Raises:
+            ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
         """
         sizes, config = self.sizes, self.config
-        given = self._given(input_ids, inputs_embeds)
-        held = read_key_values(past_key_values, sizes.layers, with_cross=self.needs_encoder)
-        places = self._places(given, attention_mask, encoder_hidden_states, encoder_attention_mask, held)
+        self.check_token_types(token_type_ids)
+        vocabulary = self.get_input_embeddings().weight.shape[0]
+        inputs = check_inputs(input_ids, inputs_embeds, vocabulary, sizes.width, self.argument_prefix)
+        past = read_key_values(past_key_values, sizes.layers, with_cross=self.needs_encoder)
+        masks = self._masks(inputs, attention_mask, encoder_hidden_states, encoder_attention_mask, past)
         shape = sizes.layers, sizes.heads
+        own_mask = head_masks(head_mask, *shape, f"{self.argument_prefix}head_mask")
+        cross_mask = head_masks(cross_attn_head_mask, *shape, "cross_attn_head_mask")
+        options: dict[str, Any] = {
+            "dropout": sizes.attention_dropout if self.training else 0.0,
+            "record": config.output_attentions if output_attentions is None else output_attentions,
+        }
+        cu_target, cu_source = cumulative(masks.target.sum(1)), cumulative(masks.source.sum(1))
+        cu_seen = cumulative(masks.seen.sum(1))
         attention = PackedAttention(
-            places,
-            self._cross_of(encoder_hidden_states, held, places),
-            None if held is None else [_packed_pair(layer[:2], places.past) for layer in held],
-            causal=self.causal,
-            head_mask=head_masks(head_mask, *shape, f"{self.argument_prefix}head_mask"),
-            cross_head_mask=head_masks(cross_attn_head_mask, *shape, "cross_attn_head_mask"),
-            dropout=sizes.attention_dropout if self.training else 0.0,
-            record=config.output_attentions if output_attentions is None else output_attentions,
-            windows=self.windows,
+            self.packed_attention(cu_target, cu_seen, head_mask=own_mask, **options),
+            StackAttention(cu_target, cu_source, head_mask=cross_mask, **options),
+            self._cross_key_values(encoder_hidden_states, past, masks),
+            None if past is None else [_packed_pair(layer[:2], masks.past) for layer in past],
         )
-        keep = config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        states: list[Tensor] | None = [] if keep else None
-        rows = self._rows(given, position_ids, places)
-        types = None if token_type_ids is None else self._packed(token_type_ids, "token_type_ids", places)
-        embedded = self.embed(pack(given, places.target), rows, types)
-        hidden = self._run(embedded, attention, states)
+        records_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        states: list[Tensor] | None = [] if records_states else None
+        packed_ids = self._position_ids(inputs, position_ids, masks)
+        types = None if token_type_ids is None else _pack_numbers(token_type_ids, "token_type_ids", masks)
+        embedded = self.embed(pack(inputs, masks.target), packed_ids, types)
+        hidden = self.run_packed(embedded, attention, states)
         returned = None
-        wanted = self.causal and (config.use_cache if use_cache is None else use_cache)
-        # A call of which layer drop skipped a layer leaves no keys of it to go on from.
-        if (wanted or is_cache(past_key_values)) and len(attention.key_values) == sizes.layers:
+        returns_past = self.causal and (config.use_cache if use_cache is None else use_cache)
+        # A call in which layer drop skipped a layer has none of its keys for a next one.
+        if (returns_past or is_cache(past_key_values)) and len(attention.key_values) == sizes.layers:
             own = [attention.key_values[layer] for layer in range(sizes.layers)]
-            returned = extend_key_values(past_key_values, held, own, attention.cross_key_values, places)
+            returned = extend_key_values(past_key_values, past, own, attention.cross_key_values, masks)
         return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=unpack(hidden, places.target),
+            last_hidden_state=unpack(hidden, masks.target),
             past_key_values=returned,
-            hidden_states=unpack_all(states, places.target),
-            attentions=pad_weights(attention.own.weights, places.target, places.seen),
-            cross_attentions=pad_weights(attention.cross.weights, places.target, places.source),
+            hidden_states=unpack_all(states, masks.target),
+            attentions=pad_weights(attention.own.weights, masks.target, masks.seen),
+            cross_attentions=pad_weights(attention.cross.weights, masks.target, masks.source),
         )
 
-    def packed(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
-        """Tokens [tokens] at places `positions` of their sequences, from 0, to [tokens, width]."""
-        return self._run(self.embed(token_ids, self.positions.of_step(token_ids, positions)), attention)
+    def forward_packed(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
+        """Tokens [tokens] at `positions` of their sequences, from 0, to hidden states [tokens, width]."""
+        return self.run_packed(self.embed(token_ids, self.positions.of_step(token_ids, positions)), attention)
 
-    def packed_sequences(
+    def forward_sequences(
         self,
         token_ids: Tensor,
         cu_seqlens: Tensor,
         token_types: Tensor | None = None,
-        wanted: Tensor | None = None,
+        selected: Tensor | None = None,
     ) -> Tensor:
-        """Whole sequences of tokens [tokens], with cu_seqlens int32 [n + 1], to [tokens, width].
-
-        How many positions they need is for the caller to check.
+        """Packed whole sequences to hidden states [tokens, width].
 
         Args:
-            token_types: int64 [tokens], handed to `embed`.
-            wanted: int64, the tokens whose hidden states are read, see `run_layers`; all by default.
+            token_ids: int64 [tokens]; the caller checks that no sequence is longer than `max_tokens`.
+            cu_seqlens: int32 [n + 1].
+            token_types: int64 [tokens], for families that have types.
+            selected: int64, indices of the tokens to return, as in `run_layers`; all by default.
         """
-        rows = self.positions.of_sequences(token_ids, cu_seqlens)
-        attention = PackedSelfAttention(cu_seqlens, causal=self.causal, windows=self.windows)
-        return self._run(self.embed(token_ids, rows, token_types), attention, wanted=wanted)
+        position_ids = self.positions.of_sequences(token_ids, cu_seqlens)
+        attention = self.packed_attention(cu_seqlens, cu_seqlens)
+        return self.run_packed(self.embed(token_ids, position_ids, token_types), attention, selected=selected)
 
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each layer's cross-attention keys and values, [source tokens, heads, head_dim] each."""
         layers: Iterable[Any] = self.layer_stack
         return [layer.cross_key_value(encoded) for layer in layers]
 
-    def _run(
+    def packed_attention(self, cu_query: Tensor, cu_key: Tensor, **options: Any) -> StackAttention:
+        """Self-attention of all layers over packed sequences; arguments are `StackAttention`'s."""
+        return StackAttention(cu_query, cu_key, causal=self.causal, windows=self.windows, **options)
+
+    def run_packed(
         self,
         embedded: Tensor,
         attention: DecoderAttention,
         states: list[Tensor] | None = None,
-        wanted: Tensor | None = None,
+        selected: Tensor | None = None,
     ) -> Tensor:
+        """Embedded tokens [tokens, width] to hidden states, by `run_layers`."""
         hidden = F.dropout(embedded, self.sizes.dropout, self.training)
         layerdrop = self.sizes.layerdrop if self.training else 0.0
-        return run_layers(self.layer_stack, self.final_norm, hidden, attention, layerdrop, states, wanted)
+        return run_layers(self.layer_stack, self.final_norm, hidden, attention, layerdrop, states, selected)
 
-    def _cross_of(
-        self, encoded: Tensor | None, held: KeyValues | None, places: Places
+    def _cross_key_values(
+        self, encoded: Tensor | None, past: KeyValues | None, masks: TokenMasks
     ) -> list[tuple[Tensor, Tensor]] | None:
-        if held is not None and held.has_cross:
-            return [_packed_pair(layer[2:], places.source) for layer in held]
-        return None if encoded is None else self.cross_key_values(pack(encoded, places.source))
+        if past is not None and past.has_cross:
+            return [_packed_pair(layer[2:], masks.source) for layer in past]
+        return None if encoded is None else self.cross_key_values(pack(encoded, masks.source))
 
-    def _given(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
-        """Whichever of the two was given, checked."""
-        prefix, width = self.argument_prefix, self.sizes.width
-        vocabulary = self.get_input_embeddings().weight.shape[0]
-        if inputs_embeds is not None and input_ids is None:
-            if inputs_embeds.dim() != 3 or inputs_embeds.shape[2] != width:
-                raise ValueError(
-                    f"{prefix}inputs_embeds must be [batch, target, {width}], got {list(inputs_embeds.shape)}"
-                )
-            return inputs_embeds
-        if input_ids is None or inputs_embeds is not None:
-            raise ValueError(
-                f"give the decoder either {prefix}input_ids (or labels), or else {prefix}inputs_embeds"
-                if prefix
-                else "give either input_ids or inputs_embeds"
-            )
-        if input_ids.dim() != 2:
-            raise ValueError(f"{prefix}input_ids must be [batch, target], got {list(input_ids.shape)}")
-        if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocabulary:
-            raise ValueError(
-                f"{prefix}input_ids go from {int(input_ids.min())} to {int(input_ids.max())}, and the model "
-                f"knows tokens 0 to {vocabulary - 1}"
-            )
-        return input_ids
-
-    def _places(
+    def _masks(
         self,
-        given: Tensor,
+        inputs: Tensor,
         attention_mask: Tensor | None,
         encoded: Tensor | None,
         encoder_mask: Tensor | None,
-        held: KeyValues | None,
-    ) -> Places:
-        """Where tokens lie, with everything that must have as many rows and columns checked."""
-        batch, target = given.shape[:2]
-        rows, source = batch, 0
+        past: KeyValues | None,
+    ) -> TokenMasks:
+        """Masks of the call's tokens, its past and its encoder, whose sizes must agree."""
+        batch, target = inputs.shape[:2]
+        encoded_batch, source = batch, 0
         if encoded is not None:
             self._check_encoded(encoded)
-            rows, source = encoded.shape[:2]
-        elif held is None and self.needs_encoder:
-            raise ValueError("encoder_hidden_states is missing; give what the encoder returned")
-        if held is not None and held.has_cross:
-            kept = held[0][2].shape[0], held[0][2].shape[2]
-            if encoded is not None and kept != (rows, source):
+            encoded_batch, source = encoded.shape[:2]
+        elif past is None and self.needs_encoder:
+            raise ValueError("encoder_hidden_states is missing; give the encoder's output")
+        if past is not None and past.has_cross:
+            size = past[0][2].shape[0], past[0][2].shape[2]
+            if encoded is not None and size != (encoded_batch, source):
                 raise ValueError(
-                    f"past_key_values is of an encoder output {list(kept)}, and encoder_hidden_states is "
-                    f"{[rows, source]}; give that output again, or leave it out"
+                    f"past_key_values is of an encoder output {list(size)}, and encoder_hidden_states is "
+                    f"{[encoded_batch, source]}; give that output again, or leave it out"
                 )
-            rows, source = kept
-        if rows != batch:
-            raise ValueError(f"the decoder was given {batch} rows, and the encoder's output has {rows}")
-        if held is not None:
-            self._check_past(held, batch)
-        length = held.get_seq_length() if held is not None else 0
+            encoded_batch, source = size
+        if encoded_batch != batch:
+            raise ValueError(
+                f"the decoder was given {batch} rows, and the encoder's output has {encoded_batch}"
+            )
+        if past is not None:
+            self._check_past(past, batch)
+        length = past.get_seq_length() if past is not None else 0
         prefix = self.argument_prefix
-        seen = as_mask(attention_mask, batch, length + target, given.device, f"{prefix}attention_mask")
+        seen = as_mask(attention_mask, batch, length + target, inputs.device, f"{prefix}attention_mask")
         mask = as_mask(
-            encoder_mask if source else None, batch, source, given.device, "encoder_attention_mask"
+            encoder_mask if source else None, batch, source, inputs.device, "encoder_attention_mask"
         )
-        return Places(seen[:, :length], seen[:, length:], mask)
+        return TokenMasks(seen[:, :length], seen[:, length:], mask)
 
-    def _check_past(self, held: KeyValues, batch: int) -> None:
+    def _check_past(self, past: KeyValues, batch: int) -> None:
         if not self.causal:
             raise ValueError("past_key_values needs a decoder; set is_decoder=True in the configuration")
-        if held[0][0].shape[0] != batch:
-            raise ValueError(f"the decoder was given {batch} rows, past_key_values has {held[0][0].shape[0]}")
+        if past[0][0].shape[0] != batch:
+            raise ValueError(f"the decoder was given {batch} rows, past_key_values has {past[0][0].shape[0]}")
 
     def _check_encoded(self, encoded: Tensor) -> None:
         width = self.sizes.width
@@ -403,45 +354,46 @@ class TransformerStack(nn.Module):
                 f"encoder_hidden_states must be [batch, source, {width}], got {list(encoded.shape)}"
             )
 
-    def _rows(self, given: Tensor, position_ids: Tensor | None, places: Places) -> Tensor:
+    def _position_ids(self, inputs: Tensor, position_ids: Tensor | None, masks: TokenMasks) -> Tensor:
         if position_ids is None:
-            return self.positions.of_call(given, places)
-        rows = self._packed(position_ids, "position_ids", places)
+            return self.positions.of_call(inputs, masks)
+        packed = _pack_numbers(position_ids, "position_ids", masks)
         most = self.positions.first + self.positions.limit - 1
-        if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) <= most:
+        if packed.numel() and not 0 <= int(packed.min()) <= int(packed.max()) <= most:
             raise ValueError(
-                f"position_ids go from {int(rows.min())} to {int(rows.max())}, and the model has positions "
-                f"0 to {most}"
+                f"position_ids go from {int(packed.min())} to {int(packed.max())}, and the model has "
+                f"positions 0 to {most}"
             )
-        return rows
-
-    def _packed(self, numbers: Tensor, name: str, places: Places) -> Tensor:
-        """One number a token, [batch or 1, target], packed."""
-        batch, target = places.target.shape
-        if numbers.dim() != 2 or numbers.shape[0] not in (1, batch) or numbers.shape[1] != target:
-            raise ValueError(f"{name} must be {[batch, target]}, got {list(numbers.shape)}")
-        return pack(numbers.expand(batch, -1), places.target)
+        return packed
 
 
 def embed_tokens(
-    given: Tensor, rows: Tensor, table: nn.Embedding, position_table: Tensor, scale: float = 1.0
+    inputs: Tensor, position_ids: Tensor, table: nn.Embedding, position_table: Tensor, scale: float = 1.0
 ) -> Tensor:
-    """`table(given) * scale + position_table[rows]`; embeddings instead of tokens are scaled already.
+    """`table(inputs) * scale + position_table[position_ids]`; embeddings are scaled already.
 
     Args:
-        given: token ids [tokens] or embeddings [tokens, width].
-        rows: int64 [tokens].
-        table: of the tokens.
+        inputs: token ids [tokens] or embeddings [tokens, width].
+        position_ids: int64 [tokens].
+        table: token embedding.
         position_table: [positions, width].
-        scale: of the tokens' vectors.
+        scale: of the token embeddings.
     """
-    if given.dim() == 2:
-        return add_positions(given.to(position_table.dtype), rows, position_table, 1.0)
+    if inputs.dim() == 2:
+        return add_positions(inputs.to(position_table.dtype), position_ids, position_table, 1.0)
     if torch.is_grad_enabled() and table.weight.requires_grad:
-        # Through the module, whose padding row learns nothing from the tokens read, as in transformers.
-        return add_positions(table(given), rows, position_table, scale)
-    return embedding(given, rows, table.weight, position_table, scale)
+        # Through the module, whose padding row gets no gradient, as in transformers.
+        return add_positions(table(inputs), position_ids, position_table, scale)
+    return embedding(inputs, position_ids, table.weight, position_table, scale)
 
 
 def _packed_pair(pair: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
     return pack_heads(pair[0], mask), pack_heads(pair[1], mask)
+
+
+def _pack_numbers(numbers: Tensor, name: str, masks: TokenMasks) -> Tensor:
+    """One number a token, [batch or 1, target], packed."""
+    batch, target = masks.target.shape
+    if numbers.dim() != 2 or numbers.shape[0] not in (1, batch) or numbers.shape[1] != target:
+        raise ValueError(f"{name} must be {[batch, target]}, got {list(numbers.shape)}")
+    return pack(numbers.expand(batch, -1), masks.target)

@@ -7,27 +7,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
-from ..bert.layers import add_normalized
 from ..core.attention import DecoderAttention
 from ..core.classification import labels_of
 from ..core.config import PretrainedConfig
-from ..core.layers import normalize, rows_of
+from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.layers import Attention, add_linear, apply_linear, normalize, select
 from ..core.model import PretrainedModel
-from ..core.outputs import BaseModelOutput, SequenceClassifierOutput, as_asked
+from ..core.outputs import BaseModelOutput
 from ..core.parameters import ParametersMixin
-from ..core.stack import DecoderSizes, PositionIndexer, TransformerStack, embed_tokens
-from ..core.text_classifier import TextClassifier
+from ..core.sequence_classifier import LOGITS, SequenceClassifier
+from ..core.stack import HIDDEN_STATES, PositionIndexer, StackSizes, TransformerStack, embed_tokens
 from .config import DistilBertConfig
 
 _EPS = 1e-12
+_NAMES = {"query": "q_lin", "key": "k_lin", "value": "v_lin", "output": "out_lin"}  # see `Attention`
 
 
 class DistilBertCheckpoint(PretrainedModel):
-    """How DistilBERT's checkpoints name what they hold."""
+    """Names of DistilBERT's checkpoints."""
 
     config_class: ClassVar[type[PretrainedConfig]] = DistilBertConfig
     base_prefix: ClassVar[str | tuple[str, ...]] = "distilbert."
-    # Tables that are counted, and the heads of other tasks.
+    # Tables that are computed here, and the heads of other tasks.
     ignored_keys: ClassVar[tuple[str, ...]] = (
         r"embeddings\.position_ids$",
         r"^vocab_(transform|layer_norm|projector)\.",
@@ -45,25 +46,14 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.dim)
         self.LayerNorm = nn.LayerNorm(config.dim, _EPS)
 
-    def forward(self, given: Tensor, rows: Tensor) -> Tensor:
-        """[tokens, width] of token ids [tokens], or of their vectors, at rows of the position table."""
-        embedded = embed_tokens(given, rows, self.word_embeddings, self.position_embeddings.weight)
+    def forward(self, inputs: Tensor, position_ids: Tensor) -> Tensor:
+        """Embed token ids [tokens], or embeddings, at their positions: [tokens, dim]."""
+        embedded = embed_tokens(inputs, position_ids, self.word_embeddings, self.position_embeddings.weight)
         return normalize(self.LayerNorm, embedded)
 
 
-class DistilBertSelfAttention(nn.Module):
-    """The four projections of an attention."""
-
-    def __init__(self, config: DistilBertConfig) -> None:
-        super().__init__()
-        self.q_lin = nn.Linear(config.dim, config.dim)
-        self.k_lin = nn.Linear(config.dim, config.dim)
-        self.v_lin = nn.Linear(config.dim, config.dim)
-        self.out_lin = nn.Linear(config.dim, config.dim)
-
-
 class FFN(nn.Module):
-    """The two maps of a layer's second half."""
+    """Two maps of a layer's second half."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()
@@ -77,33 +67,26 @@ class TransformerBlock(nn.Module):
     def __init__(self, config: DistilBertConfig, index: int) -> None:
         super().__init__()
         self.index = index
-        self.heads = config.n_heads
-        self.scale = (config.dim // config.n_heads) ** -0.5
         self.activation = config.activation
         self.dropout = config.dropout
-        self.attention = DistilBertSelfAttention(config)
+        self.attention = Attention(config.dim, config.n_heads, _NAMES)
         self.sa_layer_norm = nn.LayerNorm(config.dim, _EPS)
         self.ffn = FFN(config)
         self.output_layer_norm = nn.LayerNorm(config.dim, _EPS)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
+    def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
         own, ffn = self.attention, self.ffn
-        query, key, value = (
-            linear(hidden, part.weight, part.bias).view(hidden.shape[0], self.heads, -1)
-            for part in (own.q_lin, own.k_lin, own.v_lin)
-        )
-        mixed = attention.self_attention(self.index, query, key, value, self.scale)
-        mixed, hidden = rows_of(mixed, wanted), rows_of(hidden, wanted)
+        mixed = select(own.attend(hidden, attention, self.index), selected)
         # Unlike BERT, without dropout behind the attention.
-        hidden = add_normalized(own.out_lin, self.sa_layer_norm, mixed.flatten(1), hidden)
+        hidden = normalize(self.sa_layer_norm, add_linear(own.output, mixed, select(hidden, selected)))
         inner = linear(hidden, ffn.lin1.weight, ffn.lin1.bias, activation=self.activation)
         dropout = self.dropout if self.training else 0.0
-        return add_normalized(ffn.lin2, self.output_layer_norm, inner, hidden, dropout)
+        return normalize(self.output_layer_norm, add_linear(ffn.lin2, inner, hidden, dropout))
 
 
 class Transformer(nn.Module):
-    """The stack of layers."""
+    """Stack of layers."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()
@@ -117,8 +100,14 @@ class DistilBertModel(TransformerStack, ParametersMixin, DistilBertCheckpoint):
         config: sizes and constants; weights are fresh.
     """
 
+    layers_name = "transformer.layer"
+    embedding_name = "embeddings.word_embeddings"
     causal = False
     has_cross_attention = False
+
+    forward = declare_forward(
+        HIDDEN_STATES, f"input_ids attention_mask inputs_embeds position_ids {OUTPUT_FLAGS}"
+    )
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__(config)
@@ -127,73 +116,36 @@ class DistilBertModel(TransformerStack, ParametersMixin, DistilBertCheckpoint):
         self.initialize()
 
     def initialize(self) -> None:
-        """See `PretrainedModel`; the position table may be sines and cosines."""
+        """Draw fresh weights; the position table may be sines and cosines."""
         super().initialize()
         if self.config.sinusoidal_pos_embds:
             table = self.embeddings.position_embeddings.weight
             with torch.no_grad():
                 table.copy_(sines_and_cosines(*table.shape))
 
-    def forward(  # type: ignore[override]  # its order of arguments is another one
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutput | tuple[Any, ...]:
-        """Hidden states of every given token; each row's are what they would be alone.
-
-        Arguments are those of `BertModel.forward`.
-
-        Raises:
-            ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
-        """
-        output = self.run_padded(
-            input_ids,
-            inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
-        whole = BaseModelOutput(output.last_hidden_state, output.hidden_states, output.attentions)
-        return as_asked(whole, return_dict, self.config)
+    def forward_named(self, **inputs: Any) -> BaseModelOutput:
+        """`forward` with its arguments by name, in DistilBERT's output class."""
+        return BaseModelOutput.from_base(self.run_padded(**inputs))
 
     @property
-    def sizes(self) -> DecoderSizes:
-        """See `TransformerStack`."""
+    def sizes(self) -> StackSizes:
+        """Sizes of the stack."""
         config = self.config
-        return DecoderSizes(
+        return StackSizes(
             config.n_layers, config.n_heads, config.dim, config.dropout, config.attention_dropout
         )
 
     @property
     def positions(self) -> PositionIndexer:
-        """See `TransformerStack`."""
+        """Rows of the position table that tokens read."""
         return PositionIndexer(0, self.config.max_position_embeddings)
 
-    @property
-    def layer_stack(self) -> nn.ModuleList:
-        """See `TransformerStack`."""
-        return self.transformer.layer
-
-    def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TransformerStack`; there are no types."""
-        return self.embeddings(given, rows)
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The token embedding."""
-        return self.embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding."""
-        self.embeddings.word_embeddings = value
+    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """Embed tokens, before dropout: [tokens, dim]; there are no token types."""
+        return self.embeddings(inputs, position_ids)
 
 
-class DistilBertForSequenceClassification(TextClassifier, DistilBertCheckpoint):
+class DistilBertForSequenceClassification(SequenceClassifier, DistilBertCheckpoint):
     """DistilBERT with two maps from its first token to labels, and a ReLU between them.
 
     Args:
@@ -206,6 +158,10 @@ class DistilBertForSequenceClassification(TextClassifier, DistilBertCheckpoint):
     base_name: ClassVar[str] = "distilbert"
     has_token_types: ClassVar[bool] = False
 
+    forward = declare_forward(
+        LOGITS, f"input_ids attention_mask inputs_embeds labels position_ids {OUTPUT_FLAGS}"
+    )
+
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__(config)
         self.distilbert = DistilBertModel(config)
@@ -214,45 +170,15 @@ class DistilBertForSequenceClassification(TextClassifier, DistilBertCheckpoint):
         self.initialize()
         self.distilbert.initialize()
 
-    def forward(  # type: ignore[override]  # its order of arguments is another one
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """Logits of a padded batch, each row's what they would be alone; see `TextClassifier.forward`.
-
-        Raises:
-            ValueError: inputs or labels that do not fit, more tokens than there are positions, or a row
-                without any.
-        """
-        return super().forward(
-            input_ids,
-            attention_mask,
-            None,
-            position_ids,
-            inputs_embeds,
-            labels,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=return_dict,
-        )
-
-    def classify(self, first: Tensor) -> Tensor:
-        """See `TextClassifier`."""
-        before, last = self.pre_classifier, self.classifier
-        inner = linear(first, before.weight, before.bias, activation="relu")
+    def classify(self, pooled: Tensor) -> Tensor:
+        """First tokens [texts, dim] to logits [texts, labels]."""
+        inner = apply_linear(self.pre_classifier, pooled, "relu")
         inner = F.dropout(inner, self.config.seq_classif_dropout, self.training)
-        return linear(inner, last.weight, last.bias)
+        return apply_linear(self.classifier, inner)
 
 
 def sines_and_cosines(count: int, width: int) -> Tensor:
-    """The position table of "Attention is all you need" (arXiv 1706.03762): float32 [count, width].
+    """Position table of "Attention is all you need" (arXiv 1706.03762): float32 [count, width].
 
     Sines in even columns and cosines in odd ones, of wavelengths 2 pi to 10000 * 2 pi.
     """

@@ -5,10 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
-from ...kernels.runtime.weight_cache import kept
+from ...kernels.runtime.weight_cache import cached
 from ..core.attention import DecoderAttention
-from ..core.layers import normalize, rows_of
+from ..core.layers import Attention, normalize, select
 from .config import GPT2Config
+
+_NAMES = {"query_key_value": "c_attn", "output": "c_proj"}  # see `Attention`
+_CROSS_NAMES = {"key_value": "c_attn", "query": "q_attn", "output": "c_proj"}
 
 
 class Conv1D(nn.Module):
@@ -30,7 +33,7 @@ class Conv1D(nn.Module):
     ) -> Tensor:
         """[tokens, inputs] to [tokens, outputs]; the arguments are those of `linear`."""
         learning = torch.is_grad_enabled() and (hidden.requires_grad or self.weight.requires_grad)
-        weight = self.weight.t() if learning else kept(self.weight, _transposed)
+        weight = self.weight.t() if learning else cached(_transposed, self.weight)
         return linear(hidden, weight, self.bias, activation=activation, residual=residual, phase=self.phase)
 
 
@@ -38,51 +41,41 @@ def _transposed(weight: Tensor) -> Tensor:
     return weight.detach().t().contiguous()
 
 
-class GPT2Attention(nn.Module):
-    """The projections of one attention; who attends to what is the caller's.
+class GPT2Attention(Attention):
+    """Projections of one attention, keys and values in one map, in self-attention queries too.
 
     Args:
         config: sizes.
         index: of the layer.
-        phase: of `linear`, for what works on queries.
-        cross: keys and values come from an encoder's output, so queries have a map of their own.
+        phase: of `linear`, for queries and output.
+        cross: attend to an encoder's output.
     """
 
     def __init__(self, config: GPT2Config, index: int, phase: str, *, cross: bool = False) -> None:
-        super().__init__()
-        width = config.n_embd
-        self.heads = config.n_head
-        self.dropout = config.resid_pdrop
-        self.scale = (width // self.heads) ** -0.5 if config.scale_attn_weights else 1.0
+        scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
         if config.scale_attn_by_inverse_layer_idx:
-            self.scale /= index + 1
-        self.c_attn = Conv1D(2 * width, width, "encode") if cross else Conv1D(3 * width, width, phase)
-        if cross:
-            self.q_attn = Conv1D(width, width, phase)
-        self.c_proj = Conv1D(width, width, phase)
+            scale /= index + 1
+        super().__init__(
+            config.n_embd,
+            config.n_head,
+            _CROSS_NAMES if cross else _NAMES,
+            phase=phase,
+            key_phase="encode" if cross else phase,
+            scale=scale,
+        )
+        self.dropout = config.resid_pdrop
 
-    def split(self, hidden: Tensor) -> list[Tensor]:
-        """What `c_attn` makes of [tokens, width]: two or three of [tokens, heads, head_dim].
+    def make_projection(self, inputs: int, outputs: int, bias: bool, phase: str) -> Conv1D:
+        """Fresh projection between two widths."""
+        return Conv1D(outputs, inputs, phase)
 
-        Contiguous, since the bits of attention on the CPU may depend on how its rows lie.
-        """
-        projected = self.c_attn(hidden)
-        parts = projected.split(hidden.shape[1], dim=1)
-        head_dim = hidden.shape[1] // self.heads  # said outright for a call of no tokens
-        return [part.reshape(hidden.shape[0], self.heads, head_dim).contiguous() for part in parts]
+    def project(self, role: str, hidden: Tensor) -> Tensor:
+        """[tokens, inputs] to [tokens, outputs] of a role's projection."""
+        return self.projection(role)(hidden)
 
-    def queries(self, hidden: Tensor) -> Tensor:
-        """Cross-attention's, [tokens, width] to [tokens, heads, head_dim]."""
-        return self.q_attn(hidden).view(hidden.shape[0], self.heads, -1)
-
-    def key_values(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention's, [source tokens, width] to [source tokens, heads, head_dim] each."""
-        keys, values = self.split(encoded)
-        return keys, values
-
-    def output(self, mixed: Tensor, residual: Tensor) -> Tensor:
-        """[tokens, heads, head_dim] and [tokens, width] to [tokens, width]."""
-        return add(residual, self.c_proj, mixed.flatten(1), self.dropout if self.training else 0.0)
+    def add_output(self, mixed: Tensor, residual: Tensor) -> Tensor:
+        """[tokens, width] each to the same."""
+        return add(residual, self.output, mixed, self.dropout if self.training else 0.0)
 
 
 class GPT2MLP(nn.Module):
@@ -123,15 +116,14 @@ class GPT2Block(nn.Module):
             self.ln_cross_attn = nn.LayerNorm(width, eps)
         self.mlp = GPT2MLP(config, phase)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
-        query, key, value = self.attn.split(normalize(self.ln_1, hidden))
-        mixed = attention.self_attention(self.index, query, key, value, self.attn.scale)
-        hidden = self.attn.output(rows_of(mixed, wanted), rows_of(hidden, wanted))
+    def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
+        mixed = self.attn.attend(normalize(self.ln_1, hidden), attention, self.index)
+        hidden = self.attn.add_output(select(mixed, selected), select(hidden, selected))
         if attention.crosses:
             cross = self.crossattention
-            query = cross.queries(normalize(self.ln_cross_attn, hidden))
-            hidden = cross.output(attention.cross_attention(self.index, query, cross.scale), hidden)
+            mixed = cross.cross_attend(normalize(self.ln_cross_attn, hidden), attention, self.index)
+            hidden = cross.add_output(mixed, hidden)
         return self.mlp(normalize(self.ln_2, hidden), hidden)
 
     def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,68 +1,43 @@
-"""GPT-Neo: GPT-2 with layers that see a window of the text alone, and scores that are not scaled."""
+"""GPT-Neo: GPT-2 with layers that see a window of the text, and scores that are not scaled."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
 from ..core.attention import DecoderAttention
 from ..core.config import PretrainedConfig
-from ..core.layers import normalize, rows_of
+from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.layers import Attention, add_linear, normalize, select
 from ..core.model import PretrainedModel
-from ..core.outputs import BaseModelOutputWithPastAndCrossAttentions, as_asked
+from ..core.outputs import BaseModelOutputWithPastAndCrossAttentions
 from ..core.parameters import ParametersMixin
-from ..core.stack import DecoderSizes, PositionIndexer
+from ..core.stack import HIDDEN_STATES, PositionIndexer, StackSizes
 from ..gpt2.classification import LastTokenClassifier
-from ..gpt2.model import GPTStack
+from ..gpt2.model import GPT_INPUTS, GPTStack
 from .config import GPTNeoConfig
 
 
 class GPTNeoCheckpoint(PretrainedModel):
-    """How checkpoints of GPT-Neo name what they hold."""
+    """Names of GPT-Neo's checkpoints."""
 
     config_class: ClassVar[type[PretrainedConfig]] = GPTNeoConfig
     base_prefix: ClassVar[str | tuple[str, ...]] = "transformer."
-    # Masks that older checkpoints keep, and the heads of other tasks.
+    # Masks in older checkpoints, and the heads of other tasks.
     ignored_keys: ClassVar[tuple[str, ...]] = (
         r"\.attn\.attention\.(bias|masked_bias)$",
         r"^(lm_head|classifier|qa_outputs)\.",
     )
 
 
-class GPTNeoSelfAttention(nn.Module):
-    """The projections of one attention; who attends to what is the caller's."""
-
-    def __init__(self, config: GPTNeoConfig) -> None:
-        super().__init__()
-        width = config.hidden_size
-        self.heads = config.num_heads, width // config.num_heads
-        self.dropout = config.resid_dropout
-        self.k_proj = nn.Linear(width, width, bias=False)
-        self.v_proj = nn.Linear(width, width, bias=False)
-        self.q_proj = nn.Linear(width, width, bias=False)
-        self.out_proj = nn.Linear(width, width)
-
-    def split(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of [tokens, width]: [tokens, heads, head_dim] each."""
-        query, key, value = (
-            linear(hidden, projection.weight).view(len(hidden), *self.heads)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        return query, key, value
-
-    def output(self, mixed: Tensor, residual: Tensor) -> Tensor:
-        """[tokens, heads, head_dim] and [tokens, width] to [tokens, width]."""
-        return add(residual, self.out_proj, mixed.flatten(1), self.dropout if self.training else 0.0)
-
-
 class GPTNeoAttention(nn.Module):
-    """The attention by the name that checkpoints give it."""
+    """The attention by its name in checkpoints; its scores are not scaled."""
 
     def __init__(self, config: GPTNeoConfig) -> None:
         super().__init__()
-        self.attention = GPTNeoSelfAttention(config)
+        self.attention = Attention(config.hidden_size, config.num_heads, scale=1.0, bias=False)
 
 
 class GPTNeoMLP(nn.Module):
@@ -80,7 +55,7 @@ class GPTNeoMLP(nn.Module):
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """[tokens, width] each to the same."""
         inner = linear(hidden, self.c_fc.weight, self.c_fc.bias, activation=self.activation)
-        return add(residual, self.c_proj, inner, self.dropout if self.training else 0.0)
+        return add_linear(self.c_proj, inner, residual, self.dropout if self.training else 0.0)
 
 
 class GPTNeoBlock(nn.Module):
@@ -94,25 +69,19 @@ class GPTNeoBlock(nn.Module):
     def __init__(self, config: GPTNeoConfig, index: int) -> None:
         super().__init__()
         self.index = index
+        self.dropout = config.resid_dropout
         self.ln_1 = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
         self.attn = GPTNeoAttention(config)
         self.ln_2 = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
         self.mlp = GPTNeoMLP(config)
 
-    def forward(self, hidden: Tensor, attention: DecoderAttention, wanted: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same, or its `wanted` rows, in the given attention layout."""
+    def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
+        """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
         own = self.attn.attention
-        query, key, value = own.split(normalize(self.ln_1, hidden))
-        mixed = attention.self_attention(self.index, query, key, value, 1.0)
-        hidden = own.output(rows_of(mixed, wanted), rows_of(hidden, wanted))
+        mixed = select(own.attend(normalize(self.ln_1, hidden), attention, self.index), selected)
+        dropout = self.dropout if self.training else 0.0
+        hidden = add_linear(own.output, mixed, select(hidden, selected), dropout)
         return self.mlp(normalize(self.ln_2, hidden), hidden)
-
-
-def add(residual: Tensor, module: nn.Linear, hidden: Tensor, dropout: float) -> Tensor:
-    """`residual + dropout(module(hidden))`."""
-    if dropout:
-        return residual + F.dropout(linear(hidden, module.weight, module.bias), dropout)
-    return linear(hidden, module.weight, module.bias, residual=residual)
 
 
 class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
@@ -124,6 +93,8 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
 
     has_cross_attention = False
 
+    forward = declare_forward(HIDDEN_STATES, f"{GPT_INPUTS} use_cache {OUTPUT_FLAGS}")
+
     def __init__(self, config: GPTNeoConfig) -> None:
         super().__init__(config)
         self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -132,49 +103,15 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
         self.ln_f = nn.LayerNorm(config.hidden_size, config.layer_norm_epsilon)
         self.initialize()
 
-    def forward(  # type: ignore[override]  # its order of arguments is another one
-        self,
-        input_ids: Tensor | None = None,
-        past_key_values: Any = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        use_cache: bool | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutputWithPastAndCrossAttentions | tuple[Any, ...]:
-        """Hidden states of every given token; each row's are what they would be alone.
-
-        Args:
-            token_type_ids: int64 [batch, target], tokens whose vectors are added to those of the input.
-            position_ids: int64 [batch or 1, target], rows of the position table instead of counted ones.
-
-        The other arguments are `TransformerStack.forward`'s.
-
-        Raises:
-            ValueError: inputs that are missing or do not fit, or more tokens than there are positions.
-        """
-        output = self.run_padded(
-            input_ids,
-            inputs_embeds,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=use_cache,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
-        output.cross_attentions = None  # not even an empty tuple, as in transformers
-        return as_asked(output, return_dict, self.config)
+    def forward_named(self, **inputs: Any) -> BaseModelOutputWithPastAndCrossAttentions:
+        """`forward` with its arguments by name, without `cross_attentions`, as in transformers."""
+        return replace(self.run_padded(**inputs), cross_attentions=None)
 
     @property
-    def sizes(self) -> DecoderSizes:
-        """See `TransformerStack`."""
+    def sizes(self) -> StackSizes:
+        """Sizes of the stack."""
         config = self.config
-        return DecoderSizes(
+        return StackSizes(
             config.num_layers,
             config.num_heads,
             config.hidden_size,
@@ -184,12 +121,12 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
 
     @property
     def positions(self) -> PositionIndexer:
-        """See `TransformerStack`."""
+        """Rows of the position table that tokens read."""
         return PositionIndexer(0, self.config.max_position_embeddings)
 
     @property
     def windows(self) -> Sequence[int | None]:
-        """See `TransformerStack`."""
+        """Keys that each layer's self-attention sees, None for all."""
         size = self.config.window_size
         return [size if kind == "local" else None for kind in self.config.attention_layers]
 

@@ -2,8 +2,6 @@
 
 from typing import ClassVar
 
-from torch import Tensor
-
 from ..core.config import PretrainedConfig
 from ..core.outputs import BaseModelOutput, ModelOutput
 from ..wav2vec2.audio_classification import AudioClassifier
@@ -17,22 +15,13 @@ class HubertModel(Wav2Vec2Encoder):
 
     config_class: ClassVar[type[PretrainedConfig]] = HubertConfig
     base_prefix: ClassVar[str] = "hubert."
+    output_class: ClassVar[type[ModelOutput]] = BaseModelOutput
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__(
             config, normalized=config.feat_proj_layer_norm, batch_norm=config.conv_pos_batch_norm
         )
         self.initialize()
-
-    def output(
-        self,
-        last: Tensor,
-        extracted: Tensor,
-        states: tuple[Tensor, ...] | None,
-        attentions: tuple[Tensor, ...] | None,
-    ) -> ModelOutput:
-        """See `WaveformEncoder`."""
-        return BaseModelOutput(last, states, attentions)
 
 
 class HubertForCTC(CTCModel):

@@ -1,4 +1,4 @@
-"""MBart's decoder (arXiv 2001.08210): BART's, but normalizing what layers read, and their last output."""
+"""MBart's decoder (arXiv 2001.08210): BART's with norms before the parts of a layer and behind the last."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from .config import MBartConfig
 
 
 class MBartForCausalLM(FairseqCausalLM):
-    """MBart's decoder with its map to the vocabulary; its own checkpoints load, and those of all of MBart.
+    """MBart's decoder with its map to the vocabulary; checkpoints of the whole model load too.
 
     Args:
         config: sizes and constants; weights are fresh.

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
 from ..bert.model import OTHER_HEADS, BertCausalLM, BertCheckpoint, BertModel, classifier_dropout
-from ..core.classification import labels_of
+from ..core.classification import ClassificationHead, labels_of
 from ..core.config import PretrainedConfig
 from ..core.layers import normalize
-from ..core.text_classifier import TextClassifier
+from ..core.sequence_classifier import SequenceClassifier
 from .config import RobertaConfig
 
 
 class RobertaModel(BertModel):
-    """RoBERTa without a head; see `BertModel`."""
+    """RoBERTa without a head; arguments are those of `BertModel`."""
 
     config_class: ClassVar[type[PretrainedConfig]] = RobertaConfig
     base_prefix: ClassVar[str | tuple[str, ...]] = "roberta."
@@ -23,7 +23,7 @@ class RobertaModel(BertModel):
 
 
 class RobertaLMHead(nn.Module):
-    """The map to the vocabulary. The bias goes by two names, its own and the decoder's."""
+    """Map to the vocabulary, whose bias has two names, its own and the decoder's."""
 
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__()
@@ -40,10 +40,11 @@ class RobertaLMHead(nn.Module):
 
 
 class RobertaForCausalLM(BertCausalLM, BertCheckpoint):
-    """RoBERTa with its map to the vocabulary; see `BertLMHeadModel`."""
+    """RoBERTa with its map to the vocabulary; arguments are those of `BertLMHeadModel`."""
 
     config_class: ClassVar[type[PretrainedConfig]] = RobertaConfig
     base_prefix: ClassVar[str | tuple[str, ...]] = "roberta."
+    decoder_name: ClassVar[str] = "roberta"
     tied_weights: ClassVar[dict[str, str]] = {
         "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
         "lm_head.decoder.bias": "lm_head.bias",
@@ -52,38 +53,18 @@ class RobertaForCausalLM(BertCausalLM, BertCheckpoint):
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__(config)
         self.roberta = RobertaModel(config, add_pooling_layer=False)
-        self.lm_head = RobertaLMHead(config)
+        self.lm_head: Any = RobertaLMHead(config)
         self.initialize()
         self.tie_weights()
 
     @property
     def head(self) -> Any:
-        """See `BertCausalLM`."""
+        """Head: hidden states [tokens, width] to logits [tokens, vocabulary]."""
         return self.lm_head
 
-    def get_decoder(self) -> RobertaModel:
-        """The model without its head, which takes padded tokens as in transformers."""
-        return self.roberta
 
-
-class RobertaClassificationHead(nn.Module):
-    """Two linear maps with a tanh between them."""
-
-    def __init__(self, config: RobertaConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(classifier_dropout(config))
-        self.out_proj = nn.Linear(config.hidden_size, labels_of(config))
-
-    def forward(self, first: Tensor) -> Tensor:
-        """First tokens [texts, width] to logits [texts, labels]."""
-        dense, out = self.dense, self.out_proj
-        inner = linear(self.dropout(first), dense.weight, dense.bias, activation="tanh")
-        return linear(self.dropout(inner), out.weight, out.bias)
-
-
-class RobertaForSequenceClassification(TextClassifier, BertCheckpoint):
-    """RoBERTa with a head of two maps on its first token; see `BertForSequenceClassification`."""
+class RobertaForSequenceClassification(SequenceClassifier, BertCheckpoint):
+    """RoBERTa with a head of two maps on its first token; arguments are `BertForSequenceClassification`'s."""
 
     config_class: ClassVar[type[PretrainedConfig]] = RobertaConfig
     base_prefix: ClassVar[str | tuple[str, ...]] = "roberta."
@@ -93,9 +74,11 @@ class RobertaForSequenceClassification(TextClassifier, BertCheckpoint):
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__(config)
         self.roberta = RobertaModel(config, add_pooling_layer=False)
-        self.classifier = RobertaClassificationHead(config)
+        self.classifier = ClassificationHead(
+            config.hidden_size, labels_of(config), classifier_dropout(config)
+        )
         self.initialize()
 
-    def classify(self, first: Tensor) -> Tensor:
-        """See `TextClassifier`."""
-        return self.classifier(first)
+    def classify(self, pooled: Tensor) -> Tensor:
+        """First tokens [texts, width] to logits [texts, labels]."""
+        return self.classifier(pooled)

@@ -14,12 +14,12 @@ from ..core.layers import normalize
 from ..wav2vec2.audio_classification import AudioClassifier
 from ..wav2vec2.ctc import CTCModel
 from ..wav2vec2.encoder import WaveformEncoder
-from ..wav2vec2.layers import EncoderLayer, PositionalConvolution, run_layers
+from ..wav2vec2.layers import EncoderLayer, PositionalConvolution, run_transformer
 from .config import SEWConfig, SqueezedConfig
 
 
 class Squeeze(nn.Module):
-    """Frames to fewer tokens and back, around a transformer; SEW's encoder and SEW-D's build on it.
+    """Frames to fewer tokens and back, around the transformer of SEW or SEW-D.
 
     Args:
         config: sizes.
@@ -28,41 +28,50 @@ class Squeeze(nn.Module):
     def __init__(self, config: SqueezedConfig) -> None:
         super().__init__()
         self.config = config
+        self.frames_per_token = config.squeeze_factor
         self.pos_conv_embed = PositionalConvolution(config, stride=config.squeeze_factor)
         self.upsample = _Upsampling(config)
 
-    def squeezed(self, hidden: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames [frames, hidden_size] to tokens: the mean of `squeeze_factor` frames, positions added."""
-        config, factor = self.config, self.config.squeeze_factor
-        kernel = config.num_conv_pos_embeddings
+    def transform(
+        self, hidden: Tensor, cu_tokens: Tensor, states: list[Tensor] | None, record: bool
+    ) -> tuple[Tensor, list[list[Tensor]] | None]:
+        """Tokens [tokens, hidden_size] to the same, and attention weights, if they are recorded."""
+        raise NotImplementedError
+
+    def forward(
+        self, hidden: Tensor, cu_frames: Tensor, states: list[Tensor] | None, record: bool
+    ) -> tuple[Tensor, Tensor, list[list[Tensor]] | None]:
+        """Frames [frames, hidden_size] to the same; arguments and results are `wav2vec2.layers.Encoder`'s."""
+        hidden, cu_tokens = self._squeezed(hidden, cu_frames)
+        hidden, weights = self.transform(hidden, cu_tokens, states, record)
+        return self._unsqueezed(hidden, cu_tokens, cu_frames), cu_tokens, weights
+
+    def _squeezed(self, hidden: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens, each the mean of `frames_per_token` frames, with positions added; and their cu_seqlens."""
+        factor, kernel = self.frames_per_token, self.config.num_conv_pos_embeddings
         positions = self.pos_conv_embed(hidden, cu_frames)
-        starts, counts = list[int](), list[int]()
-        whole, begin = [hidden[:0]], 0
+        counts, whole, own = list[int](), [hidden[:0]], [positions[:0]]
+        begin = 0
         for start, end in spans(cu_frames):
-            counts.append(self.width(end - start))
-            starts.append(begin)
-            whole.append(hidden[start : start + counts[-1] * factor])
+            count = (end - start) // factor
+            counts.append(count)
+            whole.append(hidden[start : start + count * factor])
+            # An odd kernel has positions for the frames left over too.
+            own.append(positions[begin : begin + count])
             begin += positional_length(end - start, kernel, factor)
         # One after the other, so that the order of a sum does not depend on how many there are.
         groups = torch.cat(whole).view(-1, factor, hidden.shape[1])
-        pooled = sum((groups[:, place] for place in range(1, factor)), groups[:, 0]) / factor
-        # An odd kernel tells the positions of frames left over too.
-        kept = [positions[start : start + count] for start, count in zip(starts, counts, strict=True)]
-        return pooled + torch.cat([positions[:0], *kept]), cumulative(counts, hidden.device)
+        pooled = sum((groups[:, index] for index in range(1, factor)), groups[:, 0]) / factor
+        return pooled + torch.cat(own), cumulative(counts, hidden.device)
 
-    def unsqueezed(self, hidden: Tensor, cu_tokens: Tensor, cu_frames: Tensor) -> Tensor:
+    def _unsqueezed(self, hidden: Tensor, cu_tokens: Tensor, cu_frames: Tensor) -> Tensor:
         """Tokens back to frames [frames, hidden_size]; zero for frames that were left over."""
-        hidden = self.upsample(hidden)
-        factor = self.config.squeeze_factor
+        hidden, factor = self.upsample(hidden), self.frames_per_token
         frames = [hidden[:0]]
         for (first, last), (start, end) in zip(spans(cu_tokens), spans(cu_frames), strict=True):
             rest = (end - start) - (last - first) * factor
             frames.append(F.pad(hidden[first * factor : last * factor], (0, 0, 0, rest)))
         return torch.cat(frames)
-
-    def width(self, frames: int) -> int:
-        """Tokens for so many frames."""
-        return frames // self.config.squeeze_factor
 
 
 class _Upsampling(nn.Module):
@@ -78,7 +87,9 @@ class _Upsampling(nn.Module):
 
 
 class SEWEncoder(Squeeze):
-    """Wav2vec 2.0's layers, normalized last, on the tokens."""
+    """Wav2vec 2.0's layers, normalized last, on squeezed frames."""
+
+    stable = False
 
     def __init__(self, config: SEWConfig) -> None:
         super().__init__(config)
@@ -87,40 +98,35 @@ class SEWEncoder(Squeeze):
             EncoderLayer(config, index, stable=False) for index in range(config.num_hidden_layers)
         )
 
-    def forward(
-        self, hidden: Tensor, cu_frames: Tensor, states: list[Tensor] | None, record: bool
-    ) -> tuple[Tensor, Tensor, list[list[Tensor]] | None]:
-        """See `wav2vec2_layers.Encoder`."""
-        hidden, cu_tokens = self.squeezed(hidden, cu_frames)
-        hidden = normalize(self.layer_norm, hidden)
-        hidden = F.dropout(hidden, self.config.hidden_dropout, self.training)
-        hidden, weights = run_layers(self.layers, hidden, cu_tokens, self.config, states, record)
-        return self.unsqueezed(hidden, cu_tokens, cu_frames), cu_tokens, weights
+    def transform(
+        self, hidden: Tensor, cu_tokens: Tensor, states: list[Tensor] | None, record: bool
+    ) -> tuple[Tensor, list[list[Tensor]] | None]:
+        """Output of the layers [tokens, hidden_size], and their attention weights."""
+        return run_transformer(self, hidden, cu_tokens, states, record)
 
 
 class SqueezedEncoder(WaveformEncoder):
-    """What SEW and SEW-D have around their transformers; a family sets `encoder`, a `Squeeze`.
+    """Base of SEW and SEW-D; a family gives its `encoder_class`.
 
     Args:
-        config: sizes and constants.
-        eps: of the normalization of the frames.
+        config: sizes and constants; weights are fresh.
     """
 
-    def __init__(self, config: SqueezedConfig, eps: float) -> None:
+    encoder_class: ClassVar[type[Squeeze]]
+    frame_eps: ClassVar[str] = "layer_norm_eps"  # field of the frames' normalization
+
+    def __init__(self, config: SqueezedConfig) -> None:
         super().__init__(config)
         width = config.conv_dim[-1]
-        self.layer_norm = nn.LayerNorm(width, eps=eps)
+        self.layer_norm = nn.LayerNorm(width, eps=getattr(config, self.frame_eps))
         self.feature_projection = (
             nn.Linear(width, config.hidden_size) if width != config.hidden_size else None
         )
-
-    @property
-    def least_frames(self) -> int:
-        """Frames of the shortest recording: those of a token."""
-        return int(self.config.squeeze_factor)
+        self.encoder = self.encoder_class(config)
+        self.initialize()
 
     def project(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """See `WaveformEncoder`."""
+        """Frames [frames, conv_dim[-1]] to [frames, hidden_size], and the normalized frames."""
         frames = normalize(self.layer_norm, frames)
         hidden, projection = frames, self.feature_projection
         if projection is not None:
@@ -133,11 +139,7 @@ class SEWModel(SqueezedEncoder):
 
     config_class: ClassVar[type[PretrainedConfig]] = SEWConfig
     base_prefix: ClassVar[str] = "sew."
-
-    def __init__(self, config: SEWConfig) -> None:
-        super().__init__(config, config.layer_norm_eps)
-        self.encoder = SEWEncoder(config)
-        self.initialize()
+    encoder_class = SEWEncoder
 
 
 class SEWForCTC(CTCModel):

@@ -14,19 +14,18 @@ from ...kernels.conv.positional import positional_conv
 from ...kernels.linear.activation import activate, check_activation
 from ...kernels.linear.gemm import linear
 from ...kernels.norm.layer_norm import layer_norm
+from ...kernels.runtime.weight_cache import cached
 from ..bert.layers import BertIntermediate
-from ..core.layers import normalize
-from ..core.parameter_cache import Remembered
-from ..wav2vec2.layers import added
+from ..core.layers import add_linear, normalize
 from .config import SEWDConfig
 
 Weights = list[list[Tensor]]  # of each layer, of each sequence: [heads, queries, keys]
 
 
 class RelativePositions(nn.Module):
-    """The table of relative positions that all layers share, and its normalization.
+    """Table of relative positions, which all layers share, and its normalization.
 
-    Without `relative_attention` there is no table; checkpoints have a normalization all the same.
+    Without `relative_attention` there is no table, yet checkpoints have the normalization.
 
     Raises:
         ValueError: position buckets that cannot be divided.
@@ -44,20 +43,15 @@ class RelativePositions(nn.Module):
             self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def rows(self, device: torch.device) -> Tensor:
-        """See `relative_rows`."""
+        """Row of the table for each distance; see `relative_rows`."""
         return relative_rows(self.config.position_buckets, self.config.farthest, device)
 
     def embedded(self) -> Tensor | None:
         """[2 * span, hidden_size]; None without relative attention."""
         if self.rel_embeddings is None:
             return None
-        table = self.rel_embeddings.weight
-        return table if self.LayerNorm is None else normalize(self.LayerNorm, table)
-
-    def own_parameters(self) -> list[Tensor]:
-        """What `embedded` is made of."""
-        modules = (self.rel_embeddings, self.LayerNorm)
-        return [parameter for module in modules if module is not None for parameter in module.parameters()]
+        table, norm = self.rel_embeddings.weight, self.LayerNorm
+        return table if norm is None else cached(layer_norm, table, norm.weight, norm.bias, eps=norm.eps)
 
 
 class DisentangledSelfAttention(nn.Module):
@@ -81,7 +75,6 @@ class DisentangledSelfAttention(nn.Module):
         if config.relative_attention and not config.share_att_key:
             self.pos_key_proj = nn.Linear(width, width) if self.by_query else None
             self.pos_query_proj = nn.Linear(width, width) if self.by_key else None
-        self._tables = Remembered()
 
     def forward(
         self,
@@ -101,60 +94,50 @@ class DisentangledSelfAttention(nn.Module):
         projections = (self.query_proj, self.key_proj, self.value_proj)
         query, key, value = (self._heads(projection, hidden) for projection in projections)
         position_query, position_key = self.tables(relative)
-        common: tuple[Any, ...]
-        if position_query is None and position_key is None:
-            attend: Callable[..., Tensor] = flash_attention
-            weigh: Callable[..., list[Tensor]] = attention_weights
-            common = (cu_tokens, cu_tokens)
-        else:
+        attend: Callable[..., Tensor] = flash_attention
+        weigh: Callable[..., list[Tensor]] = attention_weights
+        layout: tuple[Any, ...] = (cu_tokens, cu_tokens)
+        if position_query is not None or position_key is not None:
             attend, weigh = disentangled_attention, disentangled_weights
-            common = (cu_tokens, position_query, position_key, relative.rows(hidden.device))
+            layout = (cu_tokens, position_query, position_key, relative.rows(hidden.device))
         options = {"scale": self.scale, "dropout": self.dropout if self.training else 0.0}
-        if weights is None:
-            return attend(query, key, value, *common, **options).flatten(1)
-        # As in `StackAttention`: what is recorded is what was used, and without dropout the output's bits do
-        # not depend on whether somebody asks for weights.
-        weights.append(weigh(query, key, *common, **options))
-        if options["dropout"]:
-            return weighted_values(weights[-1], value, cu_tokens).flatten(1)
-        return attend(query, key, value, *common, **options).flatten(1)
+        if weights is not None:
+            # As in `StackAttention`: what is recorded is what was used, and without dropout recording does
+            # not change the output's bits.
+            weights.append(weigh(query, key, *layout, **options))
+            if options["dropout"]:
+                return weighted_values(weights[-1], value, cu_tokens).flatten(1)
+        return attend(query, key, value, *layout, **options).flatten(1)
 
     def tables(self, relative: RelativePositions) -> tuple[Tensor | None, Tensor | None]:
-        """Relative positions as queries and as keys, [2 * span, heads, head_dim], None for a term that scores
-        do not have. They depend on the weights alone, so they are kept outside training."""
-        if relative.rel_embeddings is None:
+        """Relative positions as queries and as keys, [2 * span, heads, head_dim]; None for a term that scores
+        do not have. They depend on the weights alone, so outside training they are cached."""
+        embedded = relative.embedded()
+        if embedded is None:
             return None, None
-        if self.training and self.position_dropout:
-            embedded = relative.embedded()
-            assert embedded is not None
-            return self._projected(F.dropout(embedded, self.position_dropout))
-        parameters = relative.own_parameters()
-        for projection in (self._for_queries, self._for_keys):
-            parameters += [] if projection is None else [projection.weight, projection.bias]
-        made = self._tables(lambda: self._projected(cast(Tensor, relative.embedded())), parameters)
-        return cast(tuple[Tensor | None, Tensor | None], made)
+        again = self.training and self.position_dropout > 0
+        if again:
+            embedded = F.dropout(embedded, self.position_dropout)
 
-    def _projected(self, embedded: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        for_queries, for_keys = self._for_queries, self._for_keys
+        def projected(projection: nn.Linear) -> Tensor:
+            given = embedded, projection.weight, projection.bias
+            return _heads(*given, heads=self.heads) if again else cached(_heads, *given, heads=self.heads)
+
         return (
-            None if for_queries is None else self._heads(for_queries, embedded),
-            None if for_keys is None else self._heads(for_keys, embedded),
+            projected(self.pos_query_proj or self.query_proj) if self.by_key else None,
+            projected(self.pos_key_proj or self.key_proj) if self.by_query else None,
         )
 
-    @property
-    def _for_queries(self) -> nn.Linear | None:
-        return (self.pos_query_proj or self.query_proj) if self.by_key else None
-
-    @property
-    def _for_keys(self) -> nn.Linear | None:
-        return (self.pos_key_proj or self.key_proj) if self.by_query else None
-
     def _heads(self, projection: nn.Linear, hidden: Tensor) -> Tensor:
-        return linear(hidden, projection.weight, projection.bias).view(len(hidden), self.heads, -1)
+        return _heads(hidden, projection.weight, projection.bias, heads=self.heads)
+
+
+def _heads(hidden: Tensor, weight: Tensor, bias: Tensor, *, heads: int) -> Tensor:
+    return linear(hidden, weight, bias).view(len(hidden), heads, -1)
 
 
 class _Output(nn.Module):
-    """What ends both halves of a layer: a linear map, the residual, the normalization of their sum."""
+    """End of both halves of a layer: linear map, residual, normalization of their sum."""
 
     def __init__(self, config: SEWDConfig, inner: int) -> None:
         super().__init__()
@@ -165,7 +148,7 @@ class _Output(nn.Module):
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
         """[tokens, inner] and [tokens, hidden_size] to [tokens, hidden_size]."""
         dropout = self.dropout if self.training else 0.0
-        return normalize(self.LayerNorm, added(self.dense, inner, residual, dropout))
+        return normalize(self.LayerNorm, add_linear(self.dense, inner, residual, dropout))
 
 
 class _Attention(nn.Module):
@@ -192,14 +175,14 @@ class SEWDLayer(nn.Module):
         relative: RelativePositions,
         weights: list[list[Tensor]] | None,
     ) -> Tensor:
-        """See `DisentangledSelfAttention.forward`."""
+        """[tokens, hidden_size] to the same, with the arguments of `DisentangledSelfAttention.forward`."""
         mixed = self.attention.self(hidden, cu_tokens, relative, weights)
         hidden = self.attention.output(mixed, hidden)
         return cast(Tensor, self.output(self.intermediate(hidden), hidden))
 
 
 class _Convolution(nn.Module):
-    """A convolution beside the first layer, where the configuration says so; added to its output."""
+    """Convolution of the first layer's input, added to its output where the configuration has one."""
 
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__()
@@ -213,7 +196,7 @@ class _Convolution(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, config.layer_norm_eps)
 
     def forward(self, hidden: Tensor, output: Tensor, cu_tokens: Tensor) -> Tensor:
-        """The first layer's input and output, [tokens, hidden_size] each, to what the second one reads."""
+        """The first layer's input and output to the second one's input, [tokens, hidden_size] each."""
         weight, bias, groups = self.conv.weight, self.conv.bias, self.conv.groups
         if self.training and self.dropout:
             mixed = positional_conv(hidden, cu_tokens, weight, bias, groups=groups)
@@ -226,7 +209,7 @@ class _Convolution(nn.Module):
 
 
 class SEWDTransformer(RelativePositions):
-    """The layers, with the relative positions that they share."""
+    """Layers and the relative positions that they share."""
 
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__(config)
@@ -236,7 +219,7 @@ class SEWDTransformer(RelativePositions):
     def forward(
         self, hidden: Tensor, cu_tokens: Tensor, states: list[Tensor] | None, record: bool
     ) -> tuple[Tensor, Weights | None]:
-        """Tokens [tokens, hidden_size] to the same, and attention weights; see `wav2vec2_layers.Encoder`."""
+        """Tokens [tokens, hidden_size] to the same, and attention weights; see `wav2vec2.layers.Encoder`."""
         weights: Weights | None = [] if record else None
         if states is not None:
             states.append(hidden)

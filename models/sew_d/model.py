@@ -15,19 +15,18 @@ __all__ = ["SEWDConfig", "SEWDModel"]
 
 
 class SEWDEncoder(Squeeze):
-    """DeBERTa v2's layers on the tokens."""
+    """DeBERTa v2's layers on squeezed frames."""
 
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__(config)
         self.encoder = SEWDTransformer(config)
 
-    def forward(
-        self, hidden: Tensor, cu_frames: Tensor, states: list[Tensor] | None, record: bool
-    ) -> tuple[Tensor, Tensor, list[list[Tensor]] | None]:
-        """See `wav2vec2_layers.Encoder`."""
-        hidden, cu_tokens = self.squeezed(hidden, cu_frames)
+    def transform(
+        self, hidden: Tensor, cu_tokens: Tensor, states: list[Tensor] | None, record: bool
+    ) -> tuple[Tensor, list[list[Tensor]] | None]:
+        """Output of the layers [tokens, hidden_size], and their attention weights."""
         hidden, weights = self.encoder(hidden, cu_tokens, states, record)
-        return self.unsqueezed(hidden, cu_tokens, cu_frames), cu_tokens, weights
+        return hidden, weights
 
 
 class SEWDModel(SqueezedEncoder):
@@ -35,14 +34,11 @@ class SEWDModel(SqueezedEncoder):
 
     config_class: ClassVar[type[PretrainedConfig]] = SEWDConfig
     base_prefix: ClassVar[str] = "sew_d."
-
-    def __init__(self, config: SEWDConfig) -> None:
-        super().__init__(config, config.feature_layer_norm_eps)
-        self.encoder = SEWDEncoder(config)
-        self.initialize()
+    encoder_class = SEWDEncoder
+    frame_eps: ClassVar[str] = "feature_layer_norm_eps"
 
     def initialize(self) -> None:
-        """See `WaveformEncoder`; the table of relative positions too."""
+        """Fresh weights as transformers draws them; the table of relative positions last."""
         super().initialize()
         for module in self.modules():
             if isinstance(module, nn.Embedding):

@@ -1,7 +1,6 @@
-"""SpeechEncoderDecoder (arXiv 2104.06678): any speech encoder with any text decoder that attends to it."""
+"""SpeechEncoderDecoder (arXiv 2104.06678): a speech encoder and a text decoder that attends to it."""
 
 import os
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -13,21 +12,21 @@ from ..core.config import PretrainedConfig
 from ..core.generation import GenerationMixin
 from ..core.losses import cross_entropy, shift_right
 from ..core.model import PretrainedModel
-from ..core.outputs import ModelOutput, Seq2SeqLMOutput, as_encoder_output
+from ..core.outputs import Seq2SeqLMOutput
 from ..core.padding import one_input, pack_features, pack_waveforms
 from ..core.parameters import ParametersMixin
 from .config import SpeechEncoderDecoderConfig
 from .parts import Name, check_parts, fresh_part, load_part, projection_width, share, standard_deviation
 
-# Special tokens that are the model's own configuration's where the generation defaults do not have them.
+# Special tokens that the model's own configuration gives where the generation defaults lack them.
 _SPECIAL = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
-class SpeechEncoderDecoderModel(GenerationMixin, ParametersMixin, PretrainedModel):
-    """A speech encoder, a text decoder that attends to it, and a projection where their widths differ.
+class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
+    """Speech encoder, text decoder that attends to it, and a projection where their widths differ.
 
     Args:
-        config: of both, which are fresh where they are not given; by default that of the two given.
+        config: of both, which are fresh unless given; by default that of the two given.
         encoder: a speech model without a head.
         decoder: a causal language model with cross-attention.
 
@@ -76,18 +75,18 @@ class SpeechEncoderDecoderModel(GenerationMixin, ParametersMixin, PretrainedMode
         *model_args: Any,
         **kwargs: Any,
     ) -> "SpeechEncoderDecoderModel":
-        """An encoder and a decoder from a checkpoint each, in evaluation mode.
+        """Join an encoder and a decoder, each from its own checkpoint, in evaluation mode.
 
-        Cross-attention that the decoder's checkpoint does not have is fresh, and warned of; so is the
-        projection between the two. A checkpoint with a head (CTC, pretraining) gives its base.
+        Cross-attention that the decoder's checkpoint lacks is fresh, with a warning; so is the projection
+        between the two. Of a checkpoint with a head (CTC, pretraining) the head is dropped.
 
         Args:
             encoder_pretrained_model_name_or_path: a folder or the id of a repository on the Hub.
             decoder_pretrained_model_name_or_path: the same.
             *model_args: for the encoder's constructor, after its configuration.
-            **kwargs: with `encoder_` or `decoder_` before them arguments of that part's `from_pretrained`,
-                among them `encoder_config`, `encoder_dtype`, fields of its configuration, or `encoder_model`
-                for one that is there already; without, fields of the configuration of the whole.
+            **kwargs: with the prefix `encoder_` or `decoder_`, arguments of that part's `from_pretrained`,
+                such as `encoder_config`, `encoder_dtype` and fields of its configuration, or `encoder_model`,
+                a model to take as it is; without a prefix, fields of the configuration of the whole.
 
         Raises:
             OSError: no such checkpoint, or the Hub does not answer.
@@ -134,19 +133,19 @@ class SpeechEncoderDecoderModel(GenerationMixin, ParametersMixin, PretrainedMode
                 them; also by the names `input_values` and `input_features`.
             attention_mask: [batch, samples or frames], 1 for real ones, which come first; all by default.
             decoder_input_ids: int64 [batch, target].
-            decoder_attention_mask: [batch, past + target], 1 for tokens that are there; all by default.
+            decoder_attention_mask: [batch, past + target], 1 for real tokens; all by default.
             encoder_outputs: of an earlier call of the encoder, instead of running it; `attention_mask` still
-                says which of its tokens are real.
+                masks its tokens.
             past_key_values: of an earlier call, or a cache of transformers, for the tokens before these. The
                 encoder need not run again then.
             decoder_inputs_embeds: [batch, target, width] instead of decoder_input_ids.
-            labels: int64 [batch, target], -100 where nothing is to be predicted. Without decoder_input_ids
-                the decoder reads the labels shifted right.
+            labels: int64 [batch, target], -100 for no prediction. Without decoder_input_ids the decoder reads
+                the labels shifted right.
             use_cache: return `past_key_values`.
             output_attentions, output_hidden_states: also return those of encoder and decoder.
             return_dict: False for a plain tuple.
-            **kwargs: further arguments of the decoder, with `decoder_` before them, and of the encoder, with
-                `encoder_` or nothing before them.
+            **kwargs: further arguments of the decoder, with the prefix `decoder_`, and of the encoder, with
+                `encoder_` or no prefix.
 
         `encoder_last_hidden_state` is returned in the decoder's width, projected, as in transformers.
 
@@ -160,22 +159,15 @@ class SpeechEncoderDecoderModel(GenerationMixin, ParametersMixin, PretrainedMode
             name: (getattr(self.config, name) or None) if flag is None else flag
             for name, flag in asked.items()
         }
-        given = one_input(inputs, input_values, input_features)
-        encoded: Any = None
-        if encoder_outputs is not None:
-            encoded = encoder_outputs
-            if not isinstance(encoded, ModelOutput):
-                encoded = as_encoder_output(encoder_outputs)
-        elif given is not None:
-            encoded = self.encoder(
-                given, attention_mask=attention_mask, return_dict=True, **flags, **encoder_options
-            )
-        elif past_key_values is None:
-            raise ValueError("give input_values (or input_features), or encoder_outputs")
+        encoded, source_mask = self.encoder.encode_for_decoder(
+            one_input(inputs, input_values, input_features),
+            attention_mask,
+            encoder_outputs,
+            past_key_values,
+            **flags,
+            **encoder_options,
+        )
         hidden = None if encoded is None else self._project(encoded.last_hidden_state)
-        source_mask = None
-        if attention_mask is not None and hidden is not None:
-            source_mask = self.encoder.token_mask(attention_mask, hidden.shape[1])
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         decoded = self.decoder(
@@ -194,20 +186,10 @@ class SpeechEncoderDecoderModel(GenerationMixin, ParametersMixin, PretrainedMode
         if not (self.config.return_dict if return_dict is None else return_dict):
             first = () if loss is None else (loss,)
             return (*first, *decoded.to_tuple(), *(() if encoded is None else encoded.to_tuple()))
-        return Seq2SeqLMOutput(
-            loss=loss,
-            logits=decoded.logits,
-            past_key_values=decoded.past_key_values,
-            decoder_hidden_states=decoded.hidden_states,
-            decoder_attentions=decoded.attentions,
-            cross_attentions=decoded.cross_attentions,
-            encoder_last_hidden_state=hidden,
-            encoder_hidden_states=getattr(encoded, "hidden_states", None),
-            encoder_attentions=getattr(encoded, "attentions", None),
-        )
+        return Seq2SeqLMOutput.from_halves(encoded, decoded, loss=loss, encoder_last_hidden_state=hidden)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """What the decoder reads to predict `labels`: the start token, then all but the last.
+        """Shift labels to the right: the start token, then all but the last label.
 
         Raises:
             ValueError: the configuration has no decoder_start_token_id or pad_token_id.
@@ -225,7 +207,7 @@ class SpeechEncoderDecoderModel(GenerationMixin, ParametersMixin, PretrainedMode
         return shift_right(labels, *tokens)
 
     def freeze_feature_encoder(self) -> None:
-        """Stop training the part of the encoder that turns a waveform into features.
+        """Exclude the encoder's convolutions on the waveform from training.
 
         Raises:
             ValueError: an encoder without such a part.
@@ -241,11 +223,11 @@ class SpeechEncoderDecoderModel(GenerationMixin, ParametersMixin, PretrainedMode
             part.dtype = str(self.dtype).removeprefix("torch.")  # in which transformers makes it
         super().save_pretrained(folder, **options)
 
-    # What the generation loop drives: packed in, packed out.
+    # The generation contract: packed inputs and outputs.
 
     @property
     def cache_shape(self) -> tuple[int, int, int]:
-        """Layers, heads and head_dim of the keys and values to keep."""
+        """Layers, heads and head_dim of the cached keys and values."""
         return self.decoder.cache_shape
 
     @property
@@ -254,19 +236,16 @@ class SpeechEncoderDecoderModel(GenerationMixin, ParametersMixin, PretrainedMode
         return self.decoder.max_length
 
     def encoder_length(self, frames: int) -> int:
-        """Encoder tokens for so many samples or frames.
-
-        Raises:
-            ValueError: more or fewer than the encoder takes.
-        """
+        """Encoder tokens for so many samples or frames; ValueError where the encoder takes more or fewer."""
         return self.encoder.length(frames)
 
     def encode(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Packed waveforms [samples, 1] or features [frames, features] to packed tokens [tokens, width].
+        """Encode packed waveforms [samples, 1] or features [frames, features].
 
-        Also returns the tokens' cu_seqlens.
+        Returns:
+            [tokens, width] and their cu_seqlens.
         """
-        hidden, cu_tokens = self.encoder.packed(features, cu_frames)
+        hidden, cu_tokens = self.encoder.forward_packed(features, cu_frames)
         return self._project(hidden), cu_tokens
 
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -278,21 +257,20 @@ class SpeechEncoderDecoderModel(GenerationMixin, ParametersMixin, PretrainedMode
 
         Args:
             token_ids: int [tokens].
-            positions: int [tokens], each token's place in its sequence, from 0.
+            positions: int [tokens], each token's index in its sequence.
             attention: the layout and cache to attend in.
         """
         return self.decoder.decode(token_ids, positions, attention)
 
     def pack_inputs(self, inputs: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """A padded batch of what the encoder takes, packed, and its cu_seqlens."""
-        waveforms = self.encoder.main_input_name == "input_values"
-        pack: Callable[..., tuple[Tensor, Tensor]] = pack_waveforms if waveforms else pack_features
+        """Padded inputs of the encoder, packed, and their cu_seqlens."""
+        pack = pack_waveforms if self.encoder.main_input_name == "input_values" else pack_features
         return pack(inputs, attention_mask)
 
     def resolve_options(self, *, default_max_length: int | None = None, **options: Any) -> GenerationOptions:
-        """One call's generation options; see `GenerationMixin.resolve_options`.
+        """Complete a call's generation options, as `GenerationMixin` does.
 
-        Special tokens that are set in the model's configuration after it was made count as well.
+        Special tokens count that were set in the model's configuration after it was made.
         """
         for name in _SPECIAL:
             token = getattr(self.config, name, None)
@@ -308,7 +286,7 @@ class SpeechEncoderDecoderModel(GenerationMixin, ParametersMixin, PretrainedMode
         rows = linear(hidden.flatten(0, -2), projection.weight, projection.bias, phase="encode")
         return rows.unflatten(0, hidden.shape[:-1])
 
-    # Parts and parameters.
+    # Parts and parameters
 
     def get_encoder(self) -> Any:
         """The speech encoder."""
@@ -339,44 +317,19 @@ class SpeechEncoderDecoderModel(GenerationMixin, ParametersMixin, PretrainedMode
         self.decoder.tie_weights()
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Change how many tokens the decoder knows; see `ParametersMixin`. (transformers refuses.)"""
+        """Resize the decoder's vocabulary; see `ParametersMixin`. (transformers refuses.)"""
         return self.decoder.resize_token_embeddings(*args, **kwargs)
 
-    def ties(self) -> dict[str, str]:
-        """See `PretrainedModel`."""
-        return {
-            f"{part}.{name}": f"{part}.{home}"
-            for part, model in self._parts().items()
-            for name, home in model.ties().items()
-        }
-
-    def own_key(self, name: str) -> str:
-        """See `PretrainedModel`."""
-        part, _, own = name.partition(".")
-        return f"{part}.{self._parts()[part].own_key(own)}" if part in self._parts() else name
-
-    def ignores(self, name: str) -> bool:
-        """See `PretrainedModel`."""
-        part, _, own = name.partition(".")
-        return part in self._parts() and self._parts()[part].ignores(own)
-
-    def may_be_fresh(self, name: str) -> str:
-        """See `PretrainedModel`."""
-        part, _, own = name.partition(".")
-        return self._parts()[part].may_be_fresh(own) if part in self._parts() else ""
-
-    def _parts(self) -> dict[str, PretrainedModel]:
+    def parts(self) -> dict[str, PretrainedModel]:
+        """Encoder and decoder."""
         return {"encoder": self.encoder, "decoder": self.decoder}
 
 
 def _split(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Further arguments of `forward`: the encoder's and the decoder's, by their own names."""
-    decoder = {
-        name.removeprefix("decoder_"): value for name, value in kwargs.items() if name.startswith("decoder_")
-    }
-    encoder = {
-        name.removeprefix("encoder_"): value
-        for name, value in kwargs.items()
-        if not name.startswith("decoder_")
-    }
+    """Split further arguments of `forward` into the encoder's and the decoder's, by their own names."""
+    encoder: dict[str, Any] = {}
+    decoder: dict[str, Any] = {}
+    for name, value in kwargs.items():
+        part = decoder if name.startswith("decoder_") else encoder
+        part[name.removeprefix("decoder_" if part is decoder else "encoder_")] = value
     return encoder, decoder

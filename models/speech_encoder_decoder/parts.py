@@ -1,4 +1,4 @@
-"""The encoder and the decoder of a SpeechEncoderDecoder: made, loaded, and how they are joined."""
+"""Encoder and decoder of a SpeechEncoderDecoder: making, loading and joining them."""
 
 import os
 import warnings
@@ -7,8 +7,10 @@ from typing import Any
 from torch import nn
 
 from ..checkpoints.files import Checkpoint, open_checkpoint
+from ..core.causal_lm import CausalLM
 from ..core.config import PretrainedConfig
 from ..core.model import PretrainedModel
+from ..core.speech_encoder import SpeechEncoder
 from ..registry import families_with, family_of_checkpoint, family_of_config
 from .config import KINDS, SpeechEncoderDecoderConfig
 
@@ -16,7 +18,7 @@ Name = str | os.PathLike[str] | Checkpoint
 
 
 def fresh_part(part: str, config: SpeechEncoderDecoderConfig) -> PretrainedModel:
-    """An encoder or decoder with fresh weights, which holds its part of the configuration.
+    """Make an encoder or decoder with fresh weights, which shares its part of the configuration.
 
     Args:
         part: "encoder" or "decoder".
@@ -27,18 +29,17 @@ def fresh_part(part: str, config: SpeechEncoderDecoderConfig) -> PretrainedModel
 
 
 def load_part(part: str, name_or_dir: Name | None, *model_args: Any, **options: Any) -> Any:
-    """An encoder or decoder from a checkpoint, in evaluation mode.
+    """Load an encoder or decoder from a checkpoint, in evaluation mode.
 
     Args:
         part: "encoder" or "decoder".
         name_or_dir: a folder or the id of a repository on the Hub.
         *model_args: for the constructor, after the configuration.
-        **options: of `PretrainedModel.from_pretrained`; or `model`, which is returned.
+        **options: of `PretrainedModel.from_pretrained`; or `model`, to be returned as it is.
 
     Raises:
         OSError: no such checkpoint, or the Hub does not answer.
-        ValueError: neither a checkpoint nor a model; a checkpoint that is no such part; weights that do not
-            fit.
+        ValueError: neither a checkpoint nor a model; a checkpoint of another kind; weights that do not fit.
     """
     if (model := options.pop("model", None)) is not None:
         return model
@@ -59,17 +60,17 @@ def load_part(part: str, name_or_dir: Name | None, *model_args: Any, **options: 
 
 
 def check_parts(encoder: Any, decoder: Any, config: SpeechEncoderDecoderConfig) -> None:
-    """Refuse an encoder and a decoder that cannot work together, or not under this configuration.
+    """Check that encoder and decoder fit each other and the configuration.
 
     Raises:
-        ValueError: which, and what would.
+        ValueError: they do not; the message has the remedy.
     """
-    if not all(hasattr(encoder, name) for name in ("packed", "length", "token_mask")):
+    if not isinstance(encoder, SpeechEncoder):
         raise ValueError(
             f"the encoder is a {type(encoder).__name__}; give a speech model without a head, "
             "such as Wav2Vec2Model"
         )
-    if not all(hasattr(decoder, name) for name in ("cross_key_values", "decode", "cache_shape")):
+    if not isinstance(decoder, CausalLM):
         raise ValueError(
             f"the decoder is a {type(decoder).__name__}, which cannot attend to an encoder; give a causal "
             "language model, such as BertLMHeadModel"
@@ -97,10 +98,10 @@ def check_parts(encoder: Any, decoder: Any, config: SpeechEncoderDecoderConfig) 
 
 
 def projection_width(config: SpeechEncoderDecoderConfig) -> tuple[int, int | None]:
-    """Width of the encoder's output, and what it is projected to; None where it stays as it is.
+    """Widths of the encoder's output before and after the projection; None for no projection.
 
     Raises:
-        ValueError: widths that do not meet, which transformers would find out in its first call.
+        ValueError: widths that do not meet, which fail in transformers' first call.
     """
     encoder, decoder = config.encoder, config.decoder
     given = encoder.hidden_size
@@ -130,7 +131,7 @@ def projection_width(config: SpeechEncoderDecoderConfig) -> tuple[int, int | Non
 
 
 def share(config: PretrainedConfig, part: nn.Module) -> None:
-    """Let a part read the configuration of the whole, so that what is changed there is changed in it."""
+    """Make a part read its configuration in the whole, so that changes there reach it."""
     own = part.config
     for module in part.modules():
         if getattr(module, "config", None) is own:
@@ -138,7 +139,7 @@ def share(config: PretrainedConfig, part: nn.Module) -> None:
 
 
 def standard_deviation(config: PretrainedConfig) -> float:
-    """Of fresh weights."""
+    """Standard deviation of fresh weights."""
     for name in ("initializer_range", "init_std"):
         if (value := getattr(config, name, None)) is not None:
             return float(value)

@@ -1,4 +1,4 @@
-"""Speech2Text's decoder: tokens to hidden states, padded as in transformers or packed."""
+"""Speech2Text's decoder: tokens to hidden states, padded or packed."""
 
 from ..core.fairseq_decoder import FairseqDecoder
 from .config import Speech2TextConfig
@@ -6,7 +6,7 @@ from .layers import SinusoidalPositions
 
 
 class Speech2TextDecoder(FairseqDecoder):
-    """Fixed positions, which padding tokens do not count in; layers that normalize what they read."""
+    """Decoder with fixed positions, which skip padding tokens, and layers that normalize their input."""
 
     needs_encoder = True
     argument_prefix = "decoder_"

@@ -1,4 +1,4 @@
-"""Speech2Text's encoder: frames to hidden states, padded as in transformers or packed."""
+"""Speech2Text's encoder: frames to hidden states, padded or packed."""
 
 from typing import Any, ClassVar
 
@@ -9,20 +9,19 @@ from torch import Tensor, nn
 from ...kernels.embedding import add_positions
 from ...kernels.runtime.packing import positions_within, unpack
 from ..core.attention import HeadMask, StackAttention, head_masks
-from ..core.chunks import in_chunks
 from ..core.config import PretrainedConfig
+from ..core.forward import OUTPUT_FLAGS, declare_forward
 from ..core.layers import EncoderLayer, embedding_scale, run_layers
-from ..core.model import PretrainedModel
-from ..core.outputs import BaseModelOutput, as_asked
+from ..core.outputs import BaseModelOutput
 from ..core.padding import mask_of, pack_features, pad_weights, unpack_all
+from ..core.speech_encoder import SpeechEncoder
 from .config import Speech2TextConfig
 from .layers import Conv1dSubsampler, SinusoidalPositions
 
-# What a processor encodes at a time: the inner half of a layer, 2,048 numbers a token, then takes 8 MB.
-_CACHED_TOKENS = 1024
+FRAMES_MASK = {"attention_mask": "[batch, frames], 1 for real frames; all of them by default."}
 
 
-class Speech2TextEncoder(PretrainedModel):
+class Speech2TextEncoder(SpeechEncoder):
     """Subsampler, positions and encoder layers.
 
     Args:
@@ -33,6 +32,15 @@ class Speech2TextEncoder(PretrainedModel):
     base_prefix: ClassVar[str | tuple[str, ...]] = ("model.encoder.", "encoder.")
     computed_keys: ClassVar[tuple[str, ...]] = ("embed_positions.weights",)
     main_input_name: ClassVar[str] = "input_features"
+    input_shape: ClassVar[str] = "features [batch, frames, features]"
+    # The inner half of a layer, 2,048 numbers a token, then takes 8 MB.
+    max_chunk_tokens: ClassVar[int] = 1024
+
+    forward = declare_forward(
+        "Encode a padded batch; each row's result is what it would be alone.",
+        f"input_features attention_mask head_mask {OUTPUT_FLAGS}",
+        FRAMES_MASK,
+    )
 
     def __init__(self, config: Speech2TextConfig) -> None:
         super().__init__(config)
@@ -44,90 +52,62 @@ class Speech2TextEncoder(PretrainedModel):
         self.layer_norm = nn.LayerNorm(config.d_model)
         self.initialize()
 
-    def forward(
+    def forward_named(
         self,
+        *,
         input_features: Tensor,
         attention_mask: Tensor | None = None,
         head_mask: HeadMask | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> BaseModelOutput | tuple[Any, ...]:
-        """Encode a padded batch; each row's result is what it would be alone.
-
-        Args:
-            input_features: [batch, frames, features].
-            attention_mask: [batch, frames], 1 for real frames; all of them by default.
-            head_mask: [layers, heads], what each head's attention weights are multiplied by.
-            output_attentions: also return attention weights, [batch, heads, tokens, tokens] for each layer.
-            output_hidden_states: also return the embedded frames and every layer's output, the last one
-                normalized: layers + 1 tensors [batch, tokens, d_model].
-            return_dict: False for a plain tuple.
+    ) -> BaseModelOutput:
+        """`forward` with its arguments by name.
 
         Raises:
             ValueError: inputs that do not fit, or a recording longer than the model's positions.
         """
         config = self.config
         features, cu_frames = pack_features(input_features, attention_mask)
-        lengths = [self.length(frames) for frames in (cu_frames[1:] - cu_frames[:-1]).tolist()]
-        mask = mask_of(lengths, self.conv.length(input_features.shape[1]), features.device)
+        lengths = [self.length(frames) for frames in cu_frames.diff().tolist()]
+        mask = mask_of(lengths, self.padded_length(input_features.shape[1]), features.device)
         masks = head_masks(head_mask, config.encoder_layers, config.encoder_attention_heads, "head_mask")
         record = config.output_attentions if output_attentions is None else output_attentions
         keep = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         states: list[Tensor] | None = [] if keep else None
         hidden, attention = self._run(features, cu_frames, states, head_mask=masks, record=record)
-        output = BaseModelOutput(
+        return BaseModelOutput(
             last_hidden_state=unpack(hidden, mask),
             hidden_states=unpack_all(states, mask),
             attentions=pad_weights(attention.weights, mask, mask),
         )
-        return as_asked(output, return_dict, config)
 
-    def packed(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Packed frames [frames, features] to packed tokens [tokens, d_model] and their cu_seqlens."""
-        if features.device.type != "cpu":
-            return self._encoded(features, cu_frames)
-        # An utterance's bits do not depend on the others, so that a processor may take a few at a time and
-        # find one layer's output in its cache when the next one begins.
-        chunk = _CACHED_TOKENS * 2**self.config.num_conv_layers
-        return in_chunks(self._encoded, features, cu_frames, chunk)
+    @property
+    def inputs_per_token(self) -> int:
+        """Frames from one token to the next."""
+        return int(2**self.config.num_conv_layers)
 
-    def length(self, frames: int) -> int:
+    def length(self, inputs: int) -> int:
         """Encoder tokens for so many frames.
 
         Raises:
             ValueError: more than there are positions for, with both numbers.
         """
         limit = self.embed_positions.limit
-        tokens = self.conv.length(frames)
+        tokens = self.padded_length(inputs)
         if tokens > limit:
             raise ValueError(
-                f"{frames} frames are {tokens} encoder positions, and the model has {limit} "
-                f"(about {limit * 2**self.config.num_conv_layers / 100:.0f} s); split the recording"
+                f"{inputs} frames are {tokens} encoder positions, and the model has {limit} "
+                f"(about {limit * self.inputs_per_token / 100:.0f} s); split the recording"
             )
         return tokens
 
-    def token_mask(self, attention_mask: Tensor, width: int | None = None) -> Tensor:
-        """Where the tokens of masked frames lie in a padded output: bool [batch, width].
+    def padded_length(self, inputs: int) -> int:
+        """Tokens of a padded output, which may be longer than there are positions for."""
+        return self.conv.length(inputs)
 
-        Args:
-            attention_mask: [batch, frames].
-            width: tokens of the padded output; those of all frames by default.
-
-        Raises:
-            ValueError: a row has more tokens than that.
-        """
-        lengths = [self.conv.length(frames) for frames in attention_mask.sum(1).tolist()]
-        width = self.conv.length(attention_mask.shape[1]) if width is None else width
-        if max(lengths, default=0) > width:
-            raise ValueError(
-                f"attention_mask {list(attention_mask.shape)} stands for {max(lengths)} encoder positions, "
-                f"and the encoder's output has {width}; give the mask that it was made with"
-            )
-        return mask_of(lengths, width, attention_mask.device)
-
-    def _encoded(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
-        hidden, attention = self._run(features, cu_frames)
+    def run_packed(self, inputs: Tensor, cu_inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """All packed frames at once."""
+        hidden, attention = self._run(inputs, cu_inputs)
         return hidden, attention.cu_query
 
     def _run(

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ...kernels.features.fbank import fbank, frame_count, frame_sizes
+from ...kernels.features.fbank import FbankOptions, fbank, frame_count, frame_sizes
 from ...kernels.norm.utterance_cmvn import utterance_cmvn
 from ..processors.feature_extractor import FeatureExtractor
 
@@ -69,7 +69,7 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
         if not waveforms.is_floating_point():
             raise ValueError(f"waveforms must be floats from -1 to 1, got {waveforms.dtype}")
         scaled, rate = waveforms * _KALDI_SCALE, self.sampling_rate
-        features, cu_frames = fbank(scaled, cu_samples, sampling_rate=rate, num_mel_bins=self.num_mel_bins)
+        features, cu_frames = fbank(scaled, cu_samples, FbankOptions(rate, self.num_mel_bins))
         if self.do_ceptral_normalize:
             features = utterance_cmvn(
                 features, cu_frames, normalize_means=self.normalize_means, normalize_vars=self.normalize_vars

@@ -1,4 +1,4 @@
-"""The parts of Speech2Text before its layers, on packed tokens: subsampler and positions."""
+"""Subsampler and positions of Speech2Text, on packed tokens."""
 
 import math
 from collections.abc import Iterable
@@ -48,7 +48,7 @@ class Conv1dSubsampler(nn.Module):
 
 
 class SinusoidalPositions(nn.Module):
-    """Fixed sine and cosine vectors, all sines first as in tensor2tensor; the padding token's row is zero."""
+    """Fixed sine and cosine vectors, all sines first as in tensor2tensor; zero for the padding token."""
 
     def __init__(self, num_positions: int, width: int, padding_idx: int) -> None:
         super().__init__()
@@ -68,15 +68,15 @@ class SinusoidalPositions(nn.Module):
 
     @property
     def table(self) -> Tensor:
-        """A vector a row."""
+        """[positions + 2, width]."""
         return self.weights
 
     @property
     def limit(self) -> int:
-        """How many positions there are."""
+        """Number of positions."""
         return self.weights.shape[0] - 1 - self.padding_idx
 
     @property
-    def rows(self) -> PositionIndexer:
-        """A decoder's rows of the table, which padding tokens do not count in."""
+    def indexer(self) -> PositionIndexer:
+        """Rows of the table that a decoder's tokens read; padding tokens are not counted."""
         return PositionIndexer(self.padding_idx + 1, self.limit, self.padding_idx)

@@ -1,7 +1,6 @@
-"""Speech2Text2's decoder (arXiv 2104.06678): fixed positions, layers that normalize what they put out.
+"""Speech2Text2's decoder (arXiv 2104.06678): fixed positions, layers that normalize their output.
 
-transformers dropped it after 4.57; what it computes is the behavior of 4.44, the last release that could
-build the model.
+transformers dropped it after 4.57; the reference is 4.44, the last release that could build the model.
 """
 
 from typing import ClassVar
@@ -13,7 +12,7 @@ from .config import Speech2Text2Config
 
 
 class Speech2Text2Decoder(FairseqDecoder):
-    """Positions that padding tokens do not count in; no norm but those of the layers."""
+    """Decoder with fixed positions, which skip padding tokens, and layers that normalize their output."""
 
     def __init__(self, config: Speech2Text2Config) -> None:
         positions = SinusoidalPositions(config.max_target_positions, config.d_model, config.pad_token_id)
@@ -21,7 +20,7 @@ class Speech2Text2Decoder(FairseqDecoder):
 
 
 class Speech2Text2ForCausalLM(FairseqCausalLM):
-    """Speech2Text2's decoder with its map to the vocabulary.
+    """Speech2Text2's decoder with its output map.
 
     Args:
         config: sizes and constants; weights are fresh.

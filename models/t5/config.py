@@ -59,4 +59,4 @@ class T5Config(PretrainedConfig):
             ValueError: numbers of buckets or distances that cannot be divided.
         """
         count, farthest = self.relative_attention_num_buckets, self.relative_attention_max_distance
-        return Buckets(count, farthest, both_sides=not causal)
+        return Buckets(count, farthest, both_directions=not causal)

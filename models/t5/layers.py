@@ -1,7 +1,7 @@
 """T5's layers (arXiv 1910.10683) on packed tokens: no biases, RMS norms before each part, scores not scaled.
 
 Where weights are float16 the second map of the feed-forward part, `wo`, stays in float32, since its outputs
-do not fit a half; from the first of them on, what layers hand to one another is float32 too.
+do not fit a half; from the first of them on, hidden states are float32 too.
 """
 
 from typing import Any
@@ -15,6 +15,7 @@ from ...kernels.attention.distance_buckets import Buckets
 from ...kernels.linear.gemm import linear
 from ...kernels.norm.layer_norm import rms_norm
 from ..core.attention import DecoderAttention, StackAttention
+from ..core.layers import Attention, add_linear
 from .config import T5Config
 
 
@@ -22,46 +23,24 @@ class BiasedAttention(StackAttention):
     """Self-attention of all layers of a stack with T5's bias, which they share.
 
     Args:
-        plain: the sequences, and what is recorded and dropped of their weights.
+        cu_query, cu_key: as in `StackAttention`, like the options.
         bias_table: [buckets, heads].
-        buckets: how distances find their rows in it.
+        buckets: maps distances to rows of the table.
     """
 
-    def __init__(self, plain: StackAttention, bias_table: Tensor, buckets: Buckets) -> None:
-        super().__init__(
-            plain.cu_query,
-            plain.cu_key,
-            causal=plain.causal,
-            dropout=plain.dropout,
-            head_mask=plain.head_mask,
-            record=plain.weights is not None,
-        )
+    def __init__(
+        self, cu_query: Tensor, cu_key: Tensor, bias_table: Tensor, buckets: Buckets, **options: Any
+    ) -> None:
+        super().__init__(cu_query, cu_key, **options)
         self.bias = bias_table, buckets
 
-    def _weigh(self, query: Tensor, key: Tensor, scale: float, window: int | None) -> list[Tensor]:
-        return biased_weights(
-            query,
-            key,
-            self.cu_query,
-            self.cu_key,
-            *self.bias,
-            causal=self.causal,
-            scale=scale,
-            dropout=self.dropout,
-        )
+    def weigh(self, query: Tensor, key: Tensor, **options: Any) -> list[Tensor]:
+        """Attention weights of each sequence, [heads, queries, keys]; options are the kernel's."""
+        return biased_weights(query, key, self.cu_query, self.cu_key, *self.bias, **options)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
-        return biased_attention(
-            query,
-            key,
-            value,
-            self.cu_query,
-            self.cu_key,
-            *self.bias,
-            causal=self.causal,
-            scale=scale,
-            dropout=self.dropout,
-        )
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        """Mixed values, [tokens, heads, d_kv]."""
+        return biased_attention(query, key, value, self.cu_query, self.cu_key, *self.bias, **options)
 
 
 class T5LayerNorm(nn.Module):
@@ -77,45 +56,37 @@ class T5LayerNorm(nn.Module):
         return rms_norm(hidden, self.weight.to(hidden.dtype), self.eps).to(self.weight.dtype)
 
 
-class T5Attention(nn.Module):
-    """The four projections of an attention, and in the first layer of a stack its table of biases.
+class T5Attention(Attention):
+    """Projections of an attention, and in the first layer of a stack its table of biases.
 
     Args:
         config: sizes.
-        phase: of `linear`, for what works on queries.
-        key_phase: for keys and values.
+        phase, key_phase: of `linear`, as in `Attention`.
         biased: with the table.
     """
 
-    def __init__(self, config: T5Config, phase: str, key_phase: str, *, biased: bool = False) -> None:
-        super().__init__()
-        inner = config.num_heads * config.d_kv
-        self.heads = config.num_heads
-        self.phase = phase
-        self.key_phase = key_phase
-        self.q = nn.Linear(config.d_model, inner, bias=False)
-        self.k = nn.Linear(config.d_model, inner, bias=False)
-        self.v = nn.Linear(config.d_model, inner, bias=False)
-        self.o = nn.Linear(inner, config.d_model, bias=False)
+    def __init__(
+        self, config: T5Config, phase: str, key_phase: str | None = None, *, biased: bool = False
+    ) -> None:
+        super().__init__(
+            config.d_model,
+            config.num_heads,
+            {"query": "q", "key": "k", "value": "v", "output": "o"},
+            phase=phase,
+            key_phase=key_phase,
+            head_dim=config.d_kv,
+            scale=1.0,
+            bias=False,
+            output_bias=False,
+        )
         if biased:
             self.relative_attention_bias = nn.Embedding(
                 config.relative_attention_num_buckets, config.num_heads
             )
 
-    def query(self, hidden: Tensor) -> Tensor:
-        """[tokens, d_model] to [tokens, heads, d_kv]."""
-        return self._heads(self.q, hidden, self.phase)
-
-    def key_value(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """[tokens, d_model] to keys and values, each [tokens, heads, d_kv]."""
-        return self._heads(self.k, hidden, self.key_phase), self._heads(self.v, hidden, self.key_phase)
-
-    def _heads(self, projection: nn.Linear, hidden: Tensor, phase: str) -> Tensor:
-        return linear(hidden, projection.weight, phase=phase).view(hidden.shape[0], self.heads, -1)
-
 
 class T5Part(nn.Module):
-    """What the parts of a layer share: the norm before them, and the residual around them."""
+    """Part of a layer: a norm before it, a residual around it."""
 
     def __init__(self, config: T5Config, phase: str) -> None:
         super().__init__()
@@ -130,10 +101,10 @@ class T5Part(nn.Module):
         hidden = hidden.to(weight.dtype)
         wide = torch.promote_types(residual.dtype, weight.dtype)
         limit = torch.finfo(torch.float16).max - 1000 if wide == torch.float16 else None
-        if weight.dtype == wide and not (self.training and self.dropout):
-            return linear(hidden, weight, residual=residual.to(wide), limit=limit, phase=self.phase)
-        out = linear(hidden, weight, phase=self.phase)
-        out = residual + F.dropout(out, self.dropout, self.training)
+        if weight.dtype == wide:
+            dropout = self.dropout if self.training else 0.0
+            return add_linear(module, hidden, residual.to(wide), dropout, phase=self.phase, limit=limit)
+        out = residual + F.dropout(linear(hidden, weight, phase=self.phase), self.dropout, self.training)
         return out if limit is None else out.clamp(-limit, limit)
 
 
@@ -142,13 +113,12 @@ class T5SelfAttentionPart(T5Part):
 
     def __init__(self, config: T5Config, phase: str, *, biased: bool) -> None:
         super().__init__(config, phase)
-        self.SelfAttention = T5Attention(config, phase, phase, biased=biased)
+        self.SelfAttention = T5Attention(config, phase, biased=biased)
 
     def forward(self, hidden: Tensor, layer: int, attention: DecoderAttention) -> Tensor:
         """[tokens, d_model] to the same."""
-        own, normed = self.SelfAttention, self.layer_norm(hidden)
-        mixed = attention.self_attention(layer, own.query(normed), *own.key_value(normed), 1.0)
-        return self.add(hidden, own.o, mixed.flatten(1))
+        own = self.SelfAttention
+        return self.add(hidden, own.output, own.attend(self.layer_norm(hidden), attention, layer))
 
 
 class T5CrossAttentionPart(T5Part):
@@ -161,12 +131,11 @@ class T5CrossAttentionPart(T5Part):
     def forward(self, hidden: Tensor, layer: int, attention: DecoderAttention) -> Tensor:
         """[tokens, d_model] to the same."""
         cross = self.EncDecAttention
-        mixed = attention.cross_attention(layer, cross.query(self.layer_norm(hidden)), 1.0)
-        return self.add(hidden, cross.o, mixed.flatten(1))
+        return self.add(hidden, cross.output, cross.cross_attend(self.layer_norm(hidden), attention, layer))
 
 
 class T5FeedForward(nn.Module):
-    """The linear maps of a layer's last part; with a gate there are two first ones."""
+    """Linear maps of a layer's last part; with a gate there are two first ones."""
 
     wi: nn.Linear
     wi_0: nn.Linear
@@ -181,7 +150,7 @@ class T5FeedForward(nn.Module):
         self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
 
     def inner(self, hidden: Tensor, phase: str) -> Tensor:
-        """[tokens, d_model] to what `wo` reads, [tokens, d_ff]."""
+        """[tokens, d_model] to the input of `wo`, [tokens, d_ff]."""
         first = self.wi_0 if self.gated else self.wi
         wide = linear(hidden, first.weight, activation=self.activation, phase=phase)
         return wide * linear(hidden, self.wi_1.weight, phase=phase) if self.gated else wide
@@ -222,4 +191,4 @@ class T5Block(nn.Module):
 
     def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-attention's keys and values of encoder tokens: [tokens, heads, d_kv] each."""
-        return self.layer[1].EncDecAttention.key_value(encoded)
+        return self.layer[1].EncDecAttention.key_values(encoded)

@@ -1,4 +1,4 @@
-"""T5 (arXiv 1910.10683) and its version 1.1: an encoder and a decoder of text, and the classifier on them."""
+"""T5 (arXiv 1910.10683) and its version 1.1: encoder and decoder of text, and their classifier."""
 
 from typing import Any, ClassVar
 
@@ -6,25 +6,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.attention import DecoderAttention, StackAttention
+from ..core.classification import ClassificationHead
 from ..core.config import PretrainedConfig
 from ..core.encoder_decoder import TextToTextModel
-from ..core.encoder_decoder_classifier import ClassificationHead, TextToTextClassifier
-from ..core.layers import rows_of, run_layers
+from ..core.encoder_decoder_classifier import TextToTextClassifier
+from ..core.layers import run_layers, select
 from ..core.model import PretrainedModel
-from ..core.stack import DecoderSizes, PositionIndexer, TransformerStack, embed_tokens
+from ..core.stack import PositionIndexer, StackSizes, TransformerStack, embed_tokens
 from .config import T5Config
 from .layers import BiasedAttention, T5Attention, T5Block, T5FeedForward, T5LayerNorm
 
-_EVERYWHERE = 2**31 - 1  # tokens of the longest text: biases go by distance, and there is one for any
+_NO_LIMIT = 2**31 - 1  # of the length of a text: there is a bias for every distance
 
 
 class T5Stack(TransformerStack):
-    """T5's encoder or decoder.
+    """Encoder or decoder of T5.
 
     Args:
         config: sizes and constants.
         decoder: with causal layers and cross-attention.
     """
+
+    layers_name = "block"
 
     def __init__(self, config: T5Config, *, decoder: bool) -> None:
         super().__init__()
@@ -37,45 +41,41 @@ class T5Stack(TransformerStack):
         self.final_layer_norm = T5LayerNorm(config)
 
     @property
-    def sizes(self) -> DecoderSizes:
-        """See `TransformerStack`."""
+    def sizes(self) -> StackSizes:
+        """Sizes, read anew in every call."""
         config, dropout = self.config, self.config.dropout_rate
-        return DecoderSizes(len(self.block), config.num_heads, config.d_model, dropout, dropout)
+        return StackSizes(len(self.block), config.num_heads, config.d_model, dropout, dropout)
 
     @property
     def positions(self) -> PositionIndexer:
-        """See `TransformerStack`; nothing reads the rows."""
-        return PositionIndexer(0, _EVERYWHERE)
+        """Rows of the position table, which T5 does not have."""
+        return PositionIndexer(0, _NO_LIMIT)
 
-    @property
-    def layer_stack(self) -> nn.ModuleList:
-        """See `TransformerStack`."""
-        return self.block
+    def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
+        """Embed tokens, before dropout: [tokens, d_model]; there are neither positions nor token types."""
+        zero = self.embed_tokens.weight.new_zeros(1, self.config.d_model)
+        return embed_tokens(inputs, torch.zeros_like(position_ids), self.embed_tokens, zero)
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The token embedding."""
-        return self.embed_tokens
+    def packed_attention(self, cu_query: Tensor, cu_key: Tensor, **options: Any) -> StackAttention:
+        """Self-attention with the biases of the first layer."""
+        if not len(self.block):
+            return super().packed_attention(cu_query, cu_key, **options)
+        first: Any = self.block[0]
+        table = first.layer[0].SelfAttention.relative_attention_bias.weight
+        buckets = self.config.buckets(causal=self.causal)
+        return BiasedAttention(cu_query, cu_key, table, buckets, causal=self.causal, **options)
 
-    def embed(self, given: Tensor, rows: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """See `TransformerStack`; there are neither positions nor token types."""
-        nothing = self.embed_tokens.weight.new_zeros(1, self.config.d_model)
-        return embed_tokens(given, torch.zeros_like(rows), self.embed_tokens, nothing)
-
-    def _run(
+    def run_packed(
         self,
         embedded: Tensor,
-        attention: Any,
+        attention: DecoderAttention,
         states: list[Tensor] | None = None,
-        wanted: Tensor | None = None,
+        selected: Tensor | None = None,
     ) -> Tensor:
+        """Embedded tokens to hidden states, with dropout behind the last norm too."""
         dropout = self.config.dropout_rate
-        if len(self.block):
-            first: Any = self.block[0]
-            table = first.layer[0].SelfAttention.relative_attention_bias.weight
-            buckets = self.config.buckets(causal=self.causal)
-            attention.own = BiasedAttention(attention.own, table, buckets)
         hidden = F.dropout(embedded, dropout, self.training)
-        hidden = rows_of(run_layers(self.block, None, hidden, attention, 0.0, states), wanted)
+        hidden = select(run_layers(self.block, None, hidden, attention, 0.0, states), selected)
         hidden = F.dropout(self.final_layer_norm(hidden), dropout, self.training)
         if states is not None:
             states[-1] = hidden
@@ -83,30 +83,30 @@ class T5Stack(TransformerStack):
 
 
 class T5Checkpoint(PretrainedModel):
-    """How checkpoints of T5 name what they hold, and how fresh weights are drawn."""
+    """Names of T5's checkpoints, and fresh weights."""
 
     config_class: ClassVar[type[PretrainedConfig]] = T5Config
-    kept_in_float32: ClassVar[tuple[str, ...]] = ("wo",)
+    float32_modules: ClassVar[tuple[str, ...]] = ("wo",)
     main_input_name: ClassVar[str] = "input_ids"
     ignored_keys: ClassVar[tuple[str, ...]] = (
         r"^(transformer\.)?(lm_head|qa_outputs|classifier|classification_head)\.",
-        # Cross-attention has none; the first checkpoints hold a table that nothing reads.
+        # Cross-attention has no biases; the first checkpoints hold an unused table.
         r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
     )
 
     def initialize(self) -> None:
-        """Fresh weights as transformers draws them: the narrower a map's input the larger, since neither
-        scores nor embeddings are scaled."""
+        """Draw fresh weights as transformers does: larger for narrower inputs, since neither scores nor
+        embeddings are scaled."""
         config = self.config
         factor, width = config.initializer_factor, config.d_model**-0.5
         for name, module in self.named_modules():
             if isinstance(module, T5LayerNorm):
                 nn.init.constant_(module.weight, factor)
             elif isinstance(module, T5Attention):
-                nn.init.normal_(module.q.weight, std=factor * width * config.d_kv**-0.5)
-                nn.init.normal_(module.k.weight, std=factor * width)
-                nn.init.normal_(module.v.weight, std=factor * width)
-                nn.init.normal_(module.o.weight, std=factor * (config.num_heads * config.d_kv) ** -0.5)
+                nn.init.normal_(module.projection("query").weight, std=factor * width * config.d_kv**-0.5)
+                nn.init.normal_(module.projection("key").weight, std=factor * width)
+                nn.init.normal_(module.projection("value").weight, std=factor * width)
+                nn.init.normal_(module.output.weight, std=factor * (config.num_heads * config.d_kv) ** -0.5)
             elif isinstance(module, T5FeedForward):
                 for which, weight in module.named_parameters():
                     spread = config.d_ff**-0.5 if which.startswith("wo") else width
@@ -142,18 +142,19 @@ class T5Model(T5Checkpoint, TextToTextModel):
         self.initialize()
 
     @property
-    def ties_tables(self) -> bool:
-        """See `TextToTextModel`. What the configuration says is about a map to the vocabulary."""
+    def ties_embeddings(self) -> bool:
+        """True always: `tie_word_embeddings` is about a map to the vocabulary."""
         return True
 
 
 class T5ForSequenceClassification(T5Checkpoint, TextToTextClassifier):
-    """T5 with a head that reads the last end token.
+    """T5 with a head on the last end token.
 
     Args:
         config: sizes and constants; weights are fresh.
     """
 
+    base_class = T5Model
     base_name: ClassVar[str] = "transformer"
     base_prefix: ClassVar[str | tuple[str, ...]] = "transformer."
     ignored_keys: ClassVar[tuple[str, ...]] = (
@@ -163,11 +164,3 @@ class T5ForSequenceClassification(T5Checkpoint, TextToTextClassifier):
     tied_weights: ClassVar[dict[str, str]] = {
         f"transformer.{name}": f"transformer.{home}" for name, home in T5Model.tied_weights.items()
     }
-
-    def __init__(self, config: T5Config) -> None:
-        super().__init__(config)
-        self.transformer = T5Model(config)
-        self.classification_head = ClassificationHead(
-            config.d_model, config.num_labels, config.classifier_dropout
-        )
-        self.initialize()

@@ -1,4 +1,4 @@
-"""Classification of recordings: a speech encoder, the mean of what it gives, and a map to the labels."""
+"""Classifiers of recordings: waveform encoders, the mean of their output, and a map to labels."""
 
 from typing import Any, ClassVar
 
@@ -10,16 +10,18 @@ from ...kernels.pooling.mean_pool import mean_pool
 from ...kernels.runtime.packing import cumulative
 from ...scheduler.model_protocol import Task
 from ..core.classification import classification_loss
-from ..core.outputs import SequenceClassifierOutput, as_asked
+from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.outputs import SequenceClassifierOutput
+from .encoder import SAMPLES_MASK
 from .headed_encoder import HeadedEncoder
 from .model import Wav2Vec2Model
 
 
 class AudioClassifier(HeadedEncoder):
-    """A waveform encoder that gives a recording labels; a family gives its `base_class`.
+    """Waveform encoder with a classification head; a family gives its `base_class`.
 
-    With the configuration's `use_weighted_layer_sum` it reads a learned mixture of all layers, else the last
-    one's output. Where no `problem_type` is given, one label is regression; transformers, whose audio
+    With the configuration's `use_weighted_layer_sum` the head reads a learned mixture of all layers, else the
+    last one's output. Without a `problem_type`, one label means regression; transformers, whose audio
     classifiers know classes alone, then has a loss that is always 0.
 
     Args:
@@ -33,6 +35,17 @@ class AudioClassifier(HeadedEncoder):
     # A pretrained encoder has no head yet.
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^(projector|classifier)\.", r"^layer_weights$")
     config: Any
+
+    forward = declare_forward(
+        "Logits of a padded batch, each row's what they would be alone, and with labels the loss.",
+        f"input_values attention_mask {OUTPUT_FLAGS} labels",
+        {
+            **SAMPLES_MASK,
+            "attention_mask": "[batch, samples], 1 for real samples, padded on either side; all of them by "
+            "default. Hidden states and attention weights are padded on the right.",
+            "labels": "as `classification_loss` takes them: int64 [batch] for classes.",
+        },
+    )
 
     def __init__(self, config: Any) -> None:
         if getattr(config, "add_adapter", False):
@@ -52,25 +65,15 @@ class AudioClassifier(HeadedEncoder):
             nn.init.normal_(module.weight, std=config.initializer_range)
             nn.init.zeros_(module.bias)
 
-    def forward(
+    def forward_named(
         self,
+        *,
         input_values: Tensor,
         attention_mask: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
         labels: Tensor | None = None,
-    ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """Logits of a padded batch, each row's what they would be alone, and with labels the loss.
-
-        Args:
-            input_values: [batch, samples], as the feature extractor makes them.
-            attention_mask: [batch, samples], 1 for real samples, which may be padded on either side; all of
-                them by default.
-            output_attentions, output_hidden_states: also return those of the encoder, see its `forward`; of
-                an input padded on the left they are padded on the right.
-            return_dict: False for a plain tuple.
-            labels: as `classification_loss` takes them: int64 [batch] for classes.
+        **flags: Any,
+    ) -> SequenceClassifierOutput:
+        """`forward` with its arguments by name.
 
         Raises:
             ValueError: inputs or labels that do not fit, or a recording that is too short.
@@ -78,43 +81,37 @@ class AudioClassifier(HeadedEncoder):
         if attention_mask is not None:
             input_values, attention_mask = _left_aligned(input_values, attention_mask)
         encoded, states, attentions = self.base.encode_padded(
-            input_values,
-            attention_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            layer_weights=self._mixing(),
+            input_values, attention_mask, layer_weights=self._mixture_weights(), **flags
         )
-        if encoded.mixed is None:
-            logits = self._logits(encoded.hidden, encoded.cu_tokens)
-        else:
-            logits = self._logits(encoded.mixed, encoded.cu_states)
+        logits = self._logits(*encoded.output())
         loss = None if labels is None else classification_loss(logits, labels, self.config)
-        return as_asked(SequenceClassifierOutput(loss, logits, states, attentions), return_dict, self.config)
+        return SequenceClassifierOutput(loss, logits, states, attentions)
 
     def predict(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """The logits of packed waveforms [samples, 1], for `EncoderOnlyModel`.
+        """Logits of packed waveforms [samples, 1], for `EncoderOnlyModel`.
 
         Returns:
-            logits, float32 [recordings, labels], a row a recording, with their cu_seqlens.
+            logits, float32 [recordings, labels], with their cu_seqlens.
         """
-        logits = self._logits(*self.base.packed(features, cu_samples, self._mixing()))
+        weights = self._mixture_weights()
+        logits = self._logits(*self.base.forward_packed(features, cu_samples, layer_weights=weights))
         return {"logits": (logits.float(), cumulative([1] * logits.shape[0], logits.device))}
 
-    def _mixing(self) -> Tensor | None:
-        """Each layer's weight in the mixture; None where the last one's output is read."""
+    def _mixture_weights(self) -> Tensor | None:
+        """Weight of each layer in the mixture; None where the head reads the last one's output."""
         return None if self.layer_weights is None else self.layer_weights.softmax(0)
 
     def _logits(self, hidden: Tensor, cu_tokens: Tensor) -> Tensor:
-        # The mean of what is projected is the projection of the mean, which is one row a recording.
+        # The projection of the mean is the mean of the projections, at one row a recording.
         pooled = mean_pool(hidden, cu_tokens)
         pooled = linear(pooled, self.projector.weight, self.projector.bias)
         return linear(pooled, self.classifier.weight, self.classifier.bias)
 
 
 def _left_aligned(input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The same with the real samples of each row first, which the encoder asks for."""
+    """Inputs and mask with the real samples of each row first, as the encoder needs them."""
     if input_values.shape != attention_mask.shape or input_values.dim() != 2:
-        return input_values, attention_mask  # the encoder says what is wrong
+        return input_values, attention_mask  # which the encoder refuses
     mask = attention_mask.to(input_values.device).bool()
     first = mask.int().argmax(1)
     if not first.any():

@@ -1,4 +1,4 @@
-"""CTC (Graves et al., 2006): a speech encoder with a map to the vocabulary, whose best path is its answer."""
+"""CTC models (Graves et al., 2006): waveform encoders with an output map, transcribed by their best path."""
 
 from typing import Any, ClassVar
 
@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from ...kernels.linear.gemm import linear
 from ...kernels.sampling.draw import greedy
 from ...scheduler.model_protocol import Task
-from ..core.outputs import CausalLMOutput, as_asked
+from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.outputs import CausalLMOutput
+from .encoder import SAMPLES_MASK
 from .headed_encoder import HeadedEncoder
 from .model import Wav2Vec2Model
 
 
 class CTCModel(HeadedEncoder):
-    """A waveform encoder with a CTC head; a family gives its `base_class`.
+    """Waveform encoder with a CTC head; a family gives its `base_class`.
 
     Args:
         config: sizes and constants; weights are fresh.
@@ -25,8 +27,17 @@ class CTCModel(HeadedEncoder):
     """
 
     task: ClassVar[Task] = Task.CTC
-    # What is trained without labels has no head yet.
+    # A checkpoint of pretraining without labels has no head.
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^lm_head\.",)
+
+    forward = declare_forward(
+        "Logits of a padded batch, each row's what they would be alone, and with labels the loss.",
+        f"input_values attention_mask {OUTPUT_FLAGS} labels",
+        {
+            **SAMPLES_MASK,
+            "labels": "int64 [batch, target]; negative numbers and the blank, `pad_token_id`, are left out.",
+        },
+    )
 
     def __init__(self, config: Any) -> None:
         if config.vocab_size is None:
@@ -41,45 +52,24 @@ class CTCModel(HeadedEncoder):
         nn.init.normal_(self.lm_head.weight, std=config.initializer_range)
         nn.init.zeros_(self.lm_head.bias)
 
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> CausalLMOutput | tuple[Any, ...]:
-        """Logits of a padded batch, each row's what they would be alone, and with labels the loss.
-
-        Args:
-            input_values: [batch, samples], as the feature extractor makes them.
-            attention_mask: [batch, samples], 1 for real samples, which come first; all of them by default.
-            output_attentions, output_hidden_states: also return those of the encoder, see its `forward`.
-            return_dict: False for a plain tuple.
-            labels: int64 [batch, target]; negative numbers and the blank, `pad_token_id`, are left out.
+    def forward_named(
+        self, *, input_values: Tensor, labels: Tensor | None = None, **inputs: Any
+    ) -> CausalLMOutput:
+        """`forward` with its arguments by name.
 
         Raises:
             ValueError: inputs or labels that do not fit, or a recording that is too short.
         """
-        inner = self.base(
-            input_values,
-            attention_mask=attention_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        hidden = self.dropout(inner.last_hidden_state)
+        inner = self.base.forward_named(input_values=input_values, **inputs)
+        hidden = self.dropout(inner["last_hidden_state"])
         logits = self._logits(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
         loss = None
         if labels is not None:
             rows, width = input_values.shape
-            samples = [width] * rows if attention_mask is None else attention_mask.sum(1).tolist()
+            mask = inputs.get("attention_mask")
+            samples = [width] * rows if mask is None else mask.sum(1).tolist()
             loss = ctc_loss(logits, labels, [self.base.length(count) for count in samples], self.config)
-        output = CausalLMOutput(loss, logits, inner.hidden_states, inner.attentions)
-        return as_asked(output, return_dict, self.config)
-
-    # What the generation loop drives: packed in, the best path out.
+        return CausalLMOutput.from_base(inner, loss=loss, logits=logits)
 
     @property
     def samples_per_token(self) -> int:
@@ -90,13 +80,13 @@ class CTCModel(HeadedEncoder):
         return int(config.inputs_to_logits_ratio * config.adapter_stride**config.num_adapter_layers)
 
     def predict(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """The best path of packed waveforms [samples, 1], for `EncoderOnlyModel`.
+        """Best path of packed waveforms [samples, 1], for `EncoderOnlyModel`.
 
         Returns:
             token_ids, int64 [tokens], the best token of each frame, and log_probabilities, float32 [tokens],
-            its logarithm of its probability; with the cu_seqlens of both.
+            of these; each with its cu_seqlens.
         """
-        hidden, cu_tokens = self.base.packed(features, cu_samples)
+        hidden, cu_tokens = self.base.forward_packed(features, cu_samples)
         token_ids, log_probabilities = greedy(self._logits(hidden))
         return {"token_ids": (token_ids, cu_tokens), "log_probabilities": (log_probabilities, cu_tokens)}
 
@@ -105,12 +95,12 @@ class CTCModel(HeadedEncoder):
 
 
 def ctc_loss(logits: Tensor, labels: Tensor, lengths: list[int], config: Any) -> Tensor:
-    """The loss of logits [batch, tokens, vocabulary], reduced as the configuration says.
+    """CTC loss of logits [batch, tokens, vocabulary], reduced as the configuration says.
 
     Args:
         logits: of a padded batch.
         labels: int [batch, target]; negative numbers and the blank are left out.
-        lengths: tokens of each row that are no padding.
+        lengths: tokens of each row without padding.
         config: with `pad_token_id`, the blank, `ctc_loss_reduction` and `ctc_zero_infinity`.
 
     Raises:

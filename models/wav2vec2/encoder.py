@@ -1,30 +1,32 @@
-"""What wav2vec 2.0 and its relatives share: from waveforms to hidden states, padded or packed."""
+"""Encoders of waveforms, padded or packed: the base of wav2vec 2.0 and its relatives."""
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ...kernels.runtime.packing import cumulative, pack, spans, unpack
-from ..core.chunks import in_chunks
-from ..core.model import PretrainedModel
-from ..core.outputs import BaseModelOutput, ModelOutput, as_asked
-from ..core.padding import mask_of, pad_weights, unpack_all
+from ...kernels.runtime.packing import pack, spans, unpack
+from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.outputs import BaseModelOutput, ModelOutput
+from ..core.padding import mask_of, pack_waveforms, pad_weights, unpack_all
+from ..core.speech_encoder import SpeechEncoder
 from .config import SpeechEncoderConfig
-from .layers import FeatureEncoder, LayerMixture
-from .masking import drawn_spans
+from .layers import Adapter, FeatureEncoder, LayerMixture
+from .masking import draw_spans
 from .positions import WeightNormConvolution
 
-# What a processor encodes at a time: the inner half of a layer, 3,072 numbers a token, then takes 6 MB.
-_CACHED_TOKENS = 512
+SAMPLES_MASK = {
+    "attention_mask": "[batch, samples], 1 for real samples, which come first; all of them by default.",
+    "output_hidden_states": "also return the first layer's input and each layer's output, layers + 1 tensors "
+    "[batch, tokens, hidden_size], before any last normalization.",
+}
 
 
 @dataclass
 class Wav2Vec2BaseModelOutput(ModelOutput):
-    """last_hidden_state [batch, tokens, hidden_size] and extract_features [batch, frames, conv_dim[-1]], what
-    the convolutions gave, normalized; zero where the input was padding."""
+    """last_hidden_state [batch, tokens, hidden_size] and extract_features [batch, frames, conv_dim[-1]], the
+    normalized output of the convolutions; zero where the input was padding."""
 
     last_hidden_state: Tensor
     extract_features: Tensor | None = None
@@ -34,30 +36,26 @@ class Wav2Vec2BaseModelOutput(ModelOutput):
 
 @dataclass
 class Encoded:
-    """Packed results of a batch.
+    """Packed results of a batch."""
 
-    Args:
-        hidden: [tokens, width], with `cu_tokens`.
-        extracted: [frames, conv_dim[-1]], with `cu_frames`.
-        weights: see `StackAttention`; `cu_states` is theirs and the hidden states'.
-        adapted: how many layers of an adapter ran.
-        mixed: the weighted sum of the hidden states, [tokens, hidden_size]; None where nobody asked for it.
-    """
-
-    hidden: Tensor
-    cu_tokens: Tensor
-    extracted: Tensor
+    hidden: Tensor  # [tokens, width]
+    cu_tokens: Tensor  # int32 [n + 1], as all of these
+    extracted: Tensor  # [frames, conv_dim[-1]]
     cu_frames: Tensor
-    weights: list[list[Tensor]] | None
-    cu_states: Tensor
-    adapted: int = 0
-    mixed: Tensor | None = None
+    weights: list[list[Tensor]] | None  # attention weights, see `StackAttention`
+    cu_states: Tensor  # of attention weights, hidden states and their sum
+    adapted: int = 0  # layers of the adapter that ran
+    mixed: Tensor | None = None  # weighted sum of hidden states, [tokens, hidden_size]
+
+    def output(self) -> tuple[Tensor, Tensor]:
+        """Weighted sum where there is one, else last hidden states; with their cu_seqlens."""
+        return (self.hidden, self.cu_tokens) if self.mixed is None else (self.mixed, self.cu_states)
 
 
-class WaveformEncoder(PretrainedModel):
-    """Convolutions, projection, SpecAugment in training, transformer.
+class WaveformEncoder(SpeechEncoder):
+    """Convolutions, projection, SpecAugment in training, transformer, adapter.
 
-    A family gives `project` and, as `encoder`, a module that is called as `wav2vec2_layers.Encoder` is.
+    A family gives `project` and, as `encoder`, a module that is called as `layers.Encoder` is.
 
     Args:
         config: sizes and constants; weights are fresh.
@@ -70,8 +68,18 @@ class WaveformEncoder(PretrainedModel):
         (r"\.weight_g$", ".parametrizations.weight.original0"),
         (r"\.weight_v$", ".parametrizations.weight.original1"),
     )
+    input_shape: ClassVar[str] = "waveforms [batch, samples]"
+    # The inner half of a layer, 3,072 numbers a token, then takes 6 MB.
+    max_chunk_tokens: ClassVar[int] = 512
+    output_class: ClassVar[type[ModelOutput]] = BaseModelOutput
     config: Any
-    encoder: nn.Module
+    encoder: Any
+
+    forward = declare_forward(
+        "Encode a padded batch; each row's result is what it would be alone.",
+        f"input_values attention_mask mask_time_indices {OUTPUT_FLAGS}",
+        SAMPLES_MASK,
+    )
 
     def __init__(self, config: SpeechEncoderConfig) -> None:
         super().__init__(config)
@@ -79,23 +87,11 @@ class WaveformEncoder(PretrainedModel):
         self.masked_spec_embed: nn.Parameter | None = None
         if config.mask_time_prob > 0 or config.mask_feature_prob > 0:
             self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size).uniform_())
+        self.adapter: Adapter | None = None
 
     def project(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames [frames, conv_dim[-1]] to [frames, hidden_size], and what was projected."""
-        raise NotImplementedError(f"{type(self).__name__} must say how it projects")
-
-    def adapt(self, hidden: Tensor, cu_tokens: Tensor) -> tuple[Tensor, Tensor, int]:
-        """What follows the transformer: new tokens, their cu_seqlens, how many layers ran."""
-        return hidden, cu_tokens, 0
-
-    def adapted_length(self, frames: int, layers: int | None = None) -> int:
-        """Tokens for so many frames, after so many layers of what follows the transformer; all by default."""
-        return frames
-
-    @property
-    def least_frames(self) -> int:
-        """Frames of the shortest recording."""
-        return 1
+        """Frames [frames, conv_dim[-1]] to [frames, hidden_size], and the normalized frames."""
+        raise NotImplementedError
 
     def initialize(self) -> None:
         """Fresh weights as transformers draws them."""
@@ -112,70 +108,60 @@ class WaveformEncoder(PretrainedModel):
                 module.initialize()
 
     def freeze_feature_encoder(self) -> None:
-        """Let training leave the convolutions on the waveform as they are."""
+        """Exclude the convolutions on the waveform from training."""
         self.feature_extractor.requires_grad_(False)
 
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | None = None,
-        mask_time_indices: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Any:
-        """Encode a padded batch; each row's result is what it would be alone.
-
-        Args:
-            input_values: [batch, samples], as the feature extractor makes them.
-            attention_mask: [batch, samples], 1 for real samples, which come first; all of them by default.
-            mask_time_indices: bool [batch, frames], where the learned vector stands instead of a frame, in
-                training or not. Without effect where the configuration's apply_spec_augment is False.
-            output_attentions: also return attention weights, [batch, heads, tokens, tokens] for each layer.
-            output_hidden_states: also return what the first layer reads and each layer's output, layers + 1
-                tensors [batch, tokens, hidden_size], before any last normalization.
-            return_dict: False for a plain tuple.
+    def forward_named(
+        self, *, input_values: Tensor, attention_mask: Tensor | None = None, **inputs: Any
+    ) -> ModelOutput:
+        """`forward` with its arguments by name.
 
         Raises:
             ValueError: inputs that do not fit, a mask whose real samples do not come first, or a recording
                 that is too short.
         """
-        encoded, states, attentions = self.encode_padded(
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
-        )
+        encoded, states, attentions = self.encode_padded(input_values, attention_mask, **inputs)
         frames = self._frames(input_values.shape[1])
-        tokens = self.adapted_length(frames, encoded.adapted)
-        output = self.output(
-            unpack(encoded.hidden, _mask(encoded.cu_tokens, tokens)),
+        whole = Wav2Vec2BaseModelOutput(
+            unpack(encoded.hidden, _mask(encoded.cu_tokens, self._adapted(frames, encoded.adapted))),
             unpack(encoded.extracted, _mask(encoded.cu_frames, frames)),
             states,
             attentions,
         )
-        return as_asked(output, return_dict, self.config)
+        return self.output_class.from_base(whole)
 
     def encode_padded(
         self,
         input_values: Tensor,
         attention_mask: Tensor | None = None,
+        *,
         mask_time_indices: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         layer_weights: Tensor | None = None,
     ) -> tuple[Encoded, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
-        """What `forward` returns but packed, with hidden states and attention weights, padded, if asked for.
+        """Packed results of `forward`, and padded hidden states and attention weights, if asked for.
 
         Args:
             input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states: see
-                `forward`, which has the errors too.
+                `forward`; `forward_named` has the errors.
             layer_weights: [layers + 1], of the sum of hidden states; None for no sum.
         """
         config = self.config
+        if not input_values.is_floating_point():
+            raise ValueError(f"input_values must be floats [batch, samples], got {input_values.dtype}")
         samples, cu_samples = pack_waveforms(input_values, attention_mask)
-        lengths = [self._frames(end - start) for start, end in spans(cu_samples)]
+        lengths = _lengths(cu_samples)
+        if attention_mask is not None:
+            first = mask_of(lengths, attention_mask.shape[1], attention_mask.device)
+            if not torch.equal(attention_mask.bool(), first):
+                raise ValueError(
+                    "attention_mask must begin with the real samples of each row; pad on the right"
+                )
         frames = self._frames(input_values.shape[1])
+        frame_mask = mask_of([self._frames(length) for length in lengths], frames, samples.device)
         masked = None
         if mask_time_indices is not None:
-            frame_mask = mask_of(lengths, frames, samples.device)
             if mask_time_indices.shape != frame_mask.shape:
                 raise ValueError(
                     f"mask_time_indices must be {list(frame_mask.shape)}, got {list(mask_time_indices.shape)}"
@@ -185,82 +171,48 @@ class WaveformEncoder(PretrainedModel):
         keep = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         states: list[Tensor] | None = [] if keep else None
         encoded = self._run(samples, cu_samples, masked, states, bool(record), layer_weights)
-        state_mask = _mask(encoded.cu_states, cast(Any, self.encoder).width(frames))
+        state_mask = _mask(encoded.cu_states, frames // self.encoder.frames_per_token)
         attentions = pad_weights(encoded.weights, state_mask, state_mask)
         return encoded, unpack_all(states, state_mask), attentions
 
-    def output(
-        self,
-        last: Tensor,
-        extracted: Tensor,
-        states: tuple[Tensor, ...] | None,
-        attentions: tuple[Tensor, ...] | None,
-    ) -> ModelOutput:
-        """What `forward` returns, of its padded parts."""
-        return BaseModelOutput(last, states, attentions)
+    @property
+    def inputs_per_token(self) -> int:
+        """Samples from one frame to the next."""
+        return int(self.config.inputs_to_logits_ratio)
 
-    def packed(
-        self, features: Tensor, cu_samples: Tensor, layer_weights: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Packed waveforms [samples, 1] to packed tokens [tokens, width] and their cu_seqlens.
-
-        Args:
-            features: the waveforms, with `cu_samples`.
-            layer_weights: [layers + 1], for the sum of hidden states weighted so, in place of the output.
-
-        Raises:
-            ValueError: a recording that is too short.
-        """
-        run = partial(self._hidden, layer_weights=layer_weights)
-        if features.device.type != "cpu" or self.training:
-            return run(features, cu_samples)
-        return in_chunks(run, features, cu_samples, _CACHED_TOKENS * self.config.inputs_to_logits_ratio)
-
-    def length(self, samples: int) -> int:
+    def length(self, inputs: int) -> int:
         """Tokens for so many samples.
 
         Raises:
             ValueError: too few for one, with the numbers.
         """
-        return self.adapted_length(self._frames(samples))
+        return self._adapted(self._frames(inputs))
 
-    def token_mask(self, attention_mask: Tensor, width: int | None = None) -> Tensor:
-        """Where the tokens of masked samples lie in a padded output: bool [batch, width].
+    def run_packed(
+        self, inputs: Tensor, cu_inputs: Tensor, layer_weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """All packed waveforms at once.
 
         Args:
-            attention_mask: [batch, samples].
-            width: tokens of the padded output; those of all samples by default.
-
-        Raises:
-            ValueError: a row has more tokens than that, or a recording is too short.
+            inputs, cu_inputs: as for `forward_packed`.
+            layer_weights: [layers + 1], for the sum of hidden states weighted so, in place of the output.
         """
-        lengths = [self.length(samples) for samples in attention_mask.bool().sum(1).tolist()]
-        width = self.length(attention_mask.shape[1]) if width is None else width
-        if max(lengths, default=0) > width:
-            raise ValueError(
-                f"attention_mask {list(attention_mask.shape)} stands for {max(lengths)} tokens, and the "
-                f"encoder's output has {width}; give the mask that it was made with"
-            )
-        return mask_of(lengths, width, attention_mask.device)
+        for samples in _lengths(cu_inputs):
+            self._frames(samples)
+        return self._run(inputs, cu_inputs, layer_weights=layer_weights).output()
 
     def _frames(self, samples: int) -> int:
-        frames = self.feature_extractor.length(samples)
-        if frames < self.least_frames:
+        frames, least = self.feature_extractor.length(samples), self.encoder.frames_per_token
+        if frames < least:
             raise ValueError(
                 f"a recording of {samples} samples is too short: this model needs "
-                f"{self.feature_extractor.needed(self.least_frames)} at least; leave it out, or add silence"
+                f"{self.feature_extractor.needed(least)} at least; leave it out, or add silence"
             )
         return frames
 
-    def _hidden(
-        self, samples: Tensor, cu_samples: Tensor, layer_weights: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        for start, end in spans(cu_samples):
-            self._frames(end - start)
-        encoded = self._run(samples, cu_samples, layer_weights=layer_weights)
-        if encoded.mixed is not None:
-            return encoded.mixed, encoded.cu_states
-        return encoded.hidden, encoded.cu_tokens
+    def _adapted(self, frames: int, layers: int | None = None) -> int:
+        """Tokens for so many frames, after so many layers of the adapter; all by default."""
+        return frames if self.adapter is None else self.adapter.length(frames, layers)
 
     def _run(
         self,
@@ -275,22 +227,24 @@ class WaveformEncoder(PretrainedModel):
             raise ValueError(f"packed waveforms must be [samples, 1], got {list(samples.shape)}")
         frames, cu_frames = self.feature_extractor(samples.to(self.dtype), cu_samples)
         hidden, extracted = self.project(frames)
-        hidden = self._augmented(hidden, cu_frames, masked)
+        hidden = self._augmented(hidden, _lengths(cu_frames), masked)
         mixture = None if layer_weights is None else LayerMixture(layer_weights, states)
-        kept = states if mixture is None else mixture
-        hidden, cu_states, weights = self.encoder(hidden, cu_frames, kept, record)
-        hidden, cu_tokens, adapted = self.adapt(hidden, cu_frames)
+        hidden, cu_states, weights = self.encoder(
+            hidden, cu_frames, states if mixture is None else mixture, record
+        )
+        cu_tokens, adapted = cu_frames, 0
+        if self.adapter is not None:
+            hidden, cu_tokens, adapted = self.adapter(hidden, cu_frames)
         mixed = None if mixture is None else mixture.total
         return Encoded(hidden, cu_tokens, extracted, cu_frames, weights, cu_states, adapted, mixed)
 
-    def _augmented(self, hidden: Tensor, cu_frames: Tensor, masked: Tensor | None) -> Tensor:
+    def _augmented(self, hidden: Tensor, lengths: list[int], masked: Tensor | None) -> Tensor:
         """SpecAugment: `masked` frames become the learned vector; in training drawn ones, and channels."""
         config = self.config
         if not config.apply_spec_augment:
             return hidden
-        lengths = [end - start for start, end in spans(cu_frames)]
         if masked is None and self.training and config.mask_time_prob > 0:
-            masked = drawn_spans(
+            masked = draw_spans(
                 lengths, config.mask_time_prob, config.mask_time_length, config.mask_time_min_masks
             )
         if masked is not None:
@@ -302,7 +256,7 @@ class WaveformEncoder(PretrainedModel):
             vector = self.masked_spec_embed.to(hidden.dtype)
             hidden = torch.where(masked.to(hidden.device)[:, None], vector, hidden)
         if self.training and config.mask_feature_prob > 0:
-            drawn = drawn_spans(
+            drawn = draw_spans(
                 [config.hidden_size] * len(lengths),
                 config.mask_feature_prob,
                 config.mask_feature_length,
@@ -314,31 +268,9 @@ class WaveformEncoder(PretrainedModel):
         return hidden
 
 
-def pack_waveforms(input_values: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Padded waveforms [batch, samples] to packed ones [samples, 1] and their cu_seqlens.
-
-    Raises:
-        ValueError: not two-dimensional or not floating, a mask of another shape, or one that does not begin
-            with the real samples of each row.
-    """
-    if input_values.dim() != 2 or not input_values.is_floating_point():
-        raise ValueError(
-            "input_values must be floats [batch, samples], "
-            f"got {input_values.dtype} {list(input_values.shape)}"
-        )
-    rows, width = input_values.shape
-    if attention_mask is None:
-        return input_values.reshape(-1, 1), cumulative([width] * rows, input_values.device)
-    if attention_mask.shape != input_values.shape:
-        raise ValueError(
-            f"attention_mask is {list(attention_mask.shape)}, input_values {list(input_values.shape)}"
-        )
-    mask = attention_mask.to(input_values.device).bool()
-    lengths = mask.sum(1).tolist()
-    if not torch.equal(mask, mask_of(lengths, width, mask.device)):
-        raise ValueError("attention_mask must begin with the real samples of each row; pad on the right")
-    return pack(input_values, mask)[:, None], cumulative(lengths, input_values.device)
+def _lengths(cu_seqlens: Tensor) -> list[int]:
+    return [end - start for start, end in spans(cu_seqlens)]
 
 
 def _mask(cu_tokens: Tensor, width: int) -> Tensor:
-    return mask_of([end - start for start, end in spans(cu_tokens)], width, cu_tokens.device)
+    return mask_of(_lengths(cu_tokens), width, cu_tokens.device)

@@ -1,4 +1,4 @@
-"""A waveform encoder with a head on top: what CTC and classification share."""
+"""Waveform encoders with a head: the base of CTC models and classifiers."""
 
 from typing import Any, ClassVar, cast
 
@@ -7,21 +7,23 @@ from .encoder import WaveformEncoder
 
 
 class HeadedEncoder(PretrainedModel):
-    """A waveform encoder and something on top of it; a family gives its `base_class`.
+    """Waveform encoder with a head; a family gives its `base_class`.
 
     Args:
         config: sizes and constants; weights are fresh.
     """
 
     base_class: ClassVar[type[WaveformEncoder]]
-    base_name: ClassVar[str]  # the attribute that it is, and its name in checkpoints
+    base_name: ClassVar[str]  # the encoder's attribute, and its name in checkpoints
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if hasattr(cls, "base_class"):  # a kind of head has none yet
+        if hasattr(cls, "base_class"):  # not yet in the class of a kind of head
             cls.config_class = cls.base_class.config_class
             cls.base_prefix = cls.base_class.base_prefix
             cls.base_name = str(cls.base_prefix).removesuffix(".")
+            # A checkpoint of the encoder alone has its names without a prefix.
+            cls.renamed_keys = cls.base_class.renamed_keys
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -32,6 +34,10 @@ class HeadedEncoder(PretrainedModel):
         """The model without its head."""
         return cast(WaveformEncoder, getattr(self, self.base_name))
 
+    def parts(self) -> dict[str, PretrainedModel]:
+        """The encoder, by its name."""
+        return {self.base_name: self.base}
+
     def encoder_length(self, samples: int) -> int:
         """Tokens for so many samples.
 
@@ -40,26 +46,10 @@ class HeadedEncoder(PretrainedModel):
         """
         return self.base.length(samples)
 
-    # For training.
-
     def freeze_feature_encoder(self) -> None:
-        """Let training leave the convolutions on the waveform as they are."""
+        """Exclude the convolutions on the waveform from training."""
         self.base.freeze_feature_encoder()
 
     def freeze_base_model(self) -> None:
-        """Let training change the head alone."""
+        """Exclude all but the head from training."""
         self.base.requires_grad_(False)
-
-    # The encoder's tensors are the encoder's affair.
-
-    def own_key(self, name: str) -> str:
-        """See `PretrainedModel`."""
-        return self.base.own_key(name)
-
-    def ignores(self, name: str) -> bool:
-        """See `PretrainedModel`."""
-        return self.base.ignores(name.removeprefix(f"{self.base_name}."))
-
-    def may_be_fresh(self, name: str) -> str:
-        """See `PretrainedModel`."""
-        return super().may_be_fresh(name) or self.base.may_be_fresh(name.removeprefix(f"{self.base_name}."))

@@ -1,6 +1,6 @@
-"""The parts of wav2vec 2.0 (arXiv 2006.11477), on packed tokens."""
+"""Parts of wav2vec 2.0 (arXiv 2006.11477), on packed tokens."""
 
-from typing import Protocol, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,18 +13,18 @@ from ...kernels.linear.activation import check_activation
 from ...kernels.linear.gemm import linear
 from ...kernels.norm.group_norm import group_norm
 from ...kernels.norm.layer_norm import layer_norm
-from ..core.attention import StackAttention
+from ..core.attention import DecoderAttention, StackAttention
 from ..core.chunks import in_chunks
-from ..core.layers import Attention, normalize
+from ..core.layers import Attention, add_linear, normalize, run_layers
 from .config import SpeechEncoderConfig, Wav2Vec2Config
 from .positions import PositionalConvolution
 
-# What a processor puts through the convolutions at a time: a second of 16 kHz is 6.5 MB behind the first one.
-_CACHED_SAMPLES = 16_000
+# Samples that a CPU convolves at a time: one second of 16 kHz is 6.5 MB after the first convolution.
+_MAX_CHUNK_SAMPLES = 16_000
 
 
 class FeatureEncoder(nn.Module):
-    """Convolutions from the waveform to frames, normalized by channel or by position."""
+    """Convolutions from waveforms to frames, normalized by channel or by position."""
 
     def __init__(self, config: SpeechEncoderConfig) -> None:
         super().__init__()
@@ -34,17 +34,17 @@ class FeatureEncoder(nn.Module):
         """Waveforms [samples, 1] to frames [frames, conv_dim[-1]], with their cu_seqlens."""
         if samples.device.type != "cpu":
             return self._run(samples, cu_samples)
-        return in_chunks(self._run, samples, cu_samples, _CACHED_SAMPLES)
+        return in_chunks(self._run, samples, cu_samples, _MAX_CHUNK_SAMPLES)
 
     def length(self, samples: int) -> int:
-        """Frames for so many samples, 0 for too few."""
+        """Frames for so many samples; 0 where they are too few."""
         for layer in self.conv_layers:
             conv = cast(_ConvLayer, layer).conv
             samples = valid_length(samples, conv.kernel_size[0], conv.stride[0])
         return samples
 
     def needed(self, frames: int) -> int:
-        """The fewest samples that make so many frames."""
+        """Fewest samples that make so many frames."""
         for layer in reversed(self.conv_layers):
             conv = cast(_ConvLayer, layer).conv
             frames = (frames - 1) * conv.stride[0] + conv.kernel_size[0]
@@ -57,7 +57,7 @@ class FeatureEncoder(nn.Module):
 
 
 class _ConvLayer(nn.Module):
-    """A convolution without padding, its normalization where it has one, and the activation."""
+    """Convolution without padding, its normalization where it has one, and the activation."""
 
     def __init__(self, config: SpeechEncoderConfig, index: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class _ConvLayer(nn.Module):
             self.layer_norm = nn.GroupNorm(channels, channels)
 
     def forward(self, hidden: Tensor, cu_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """[positions, channels] to fewer of the next width, with their cu_seqlens."""
+        """[positions, channels] to fewer positions of the next width, with their cu_seqlens."""
         conv, norm, name = self.conv, self.layer_norm, self.activation
         weight, bias, stride = conv.weight, conv.bias, conv.stride[0]
         if norm is None:
@@ -100,7 +100,7 @@ class FeatureProjection(nn.Module):
 
     Args:
         config: sizes.
-        normalized: whether frames are normalized first.
+        normalized: normalize frames first.
     """
 
     def __init__(self, config: SpeechEncoderConfig, normalized: bool = True) -> None:
@@ -111,19 +111,11 @@ class FeatureProjection(nn.Module):
         self.dropout = config.feat_proj_dropout
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """[frames, conv_dim[-1]] to [frames, hidden_size], and what was projected."""
+        """Frames [frames, conv_dim[-1]] to [frames, hidden_size], and the normalized frames."""
         if self.layer_norm is not None:
             frames = normalize(self.layer_norm, frames)
         hidden = linear(frames, self.projection.weight, self.projection.bias)
         return F.dropout(hidden, self.dropout, self.training), frames
-
-
-class EncoderAttention(Protocol):
-    """How the layers of an encoder attend; `StackAttention` is one."""
-
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """[tokens, heads, head_dim] in and out."""
-        ...
 
 
 class EncoderLayer(nn.Module):
@@ -141,17 +133,17 @@ class EncoderLayer(nn.Module):
         self.index = index
         self.stable = stable
         self.dropout = config.hidden_dropout
-        self.attention = Attention(width, config.num_attention_heads, "encode", "encode")
+        self.attention = Attention(width, config.num_attention_heads)
         self.layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.final_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
-    def forward(self, hidden: Tensor, attention: EncoderAttention) -> Tensor:
+    def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
         """[tokens, hidden_size] to the same, in the given attention layout."""
-        own = self.attention
-        rows = normalize(self.layer_norm, hidden) if self.stable else hidden
-        mixed = attention(self.index, own.query(rows), *own.key_value(rows), own.scale)
-        hidden = added(own.out_proj, mixed.flatten(1), hidden, self.dropout if self.training else 0.0)
+        normed = normalize(self.layer_norm, hidden) if self.stable else hidden
+        mixed = self.attention.attend(normed, attention, self.index)
+        dropout = self.dropout if self.training else 0.0
+        hidden = add_linear(self.attention.output, mixed, hidden, dropout)
         if self.stable:
             return cast(Tensor, self.feed_forward(normalize(self.final_layer_norm, hidden), hidden))
         hidden = normalize(self.layer_norm, hidden)
@@ -175,24 +167,19 @@ class FeedForward(nn.Module):
         first = self.intermediate_dense
         inner = linear(hidden, first.weight, first.bias, activation=self.activation)
         inner = F.dropout(inner, self.activation_dropout, self.training)
-        return added(self.output_dense, inner, residual, self.dropout if self.training else 0.0)
-
-
-def added(module: nn.Linear, hidden: Tensor, residual: Tensor, dropout: float) -> Tensor:
-    """`residual + dropout(module(hidden))`."""
-    if not dropout:
-        return linear(hidden, module.weight, module.bias, residual=residual)
-    return residual + F.dropout(linear(hidden, module.weight, module.bias), dropout)
+        return add_linear(self.output_dense, inner, residual, self.dropout if self.training else 0.0)
 
 
 class Encoder(nn.Module):
-    """Positions, then the transformer.
+    """Positional convolution and transformer.
 
     Args:
         config: sizes and dropout.
         stable: normalize before attention and feed-forward, not after.
         batch_norm: see `PositionalConvolution`.
     """
+
+    frames_per_token = 1
 
     def __init__(self, config: SpeechEncoderConfig, stable: bool, batch_norm: bool = False) -> None:
         super().__init__()
@@ -212,33 +199,40 @@ class Encoder(nn.Module):
         Args:
             hidden: packed.
             cu_frames: int32 [n + 1].
-            states: gets what the layers read and the output of each, not normalized.
-            record: keep attention weights.
+            states: gets the first layer's input and the output of each layer, not normalized.
+            record: return attention weights.
 
         Returns:
             The output with `cu_frames`; the cu_seqlens of states and weights; the weights, see
             `StackAttention`.
         """
         hidden = self.pos_conv_embed(hidden, cu_frames, residual=hidden)
-        if not self.stable:
-            hidden = normalize(self.layer_norm, hidden)
-        hidden = F.dropout(hidden, self.config.hidden_dropout, self.training)
-        hidden, weights = run_layers(self.layers, hidden, cu_frames, self.config, states, record)
-        if self.stable:
-            hidden = normalize(self.layer_norm, hidden)
+        hidden, weights = run_transformer(self, hidden, cu_frames, states, record)
         return hidden, cu_frames, weights
 
-    def width(self, frames: int) -> int:
-        """Tokens of the hidden states and attention weights for so many frames."""
-        return frames
+
+def run_transformer(
+    encoder: Any, hidden: Tensor, cu_tokens: Tensor, states: list[Tensor] | None, record: bool
+) -> tuple[Tensor, list[list[Tensor]] | None]:
+    """Output of an encoder's layers, some of which training skips, and the weights; see `Encoder.forward`."""
+    config, norm, training = encoder.config, encoder.layer_norm, encoder.training
+    if not encoder.stable:
+        hidden = normalize(norm, hidden)
+    hidden = F.dropout(hidden, config.hidden_dropout, training)
+    dropout = config.attention_dropout if training else 0.0
+    attention = StackAttention(cu_tokens, cu_tokens, dropout=dropout, record=record)
+    skipped = states.skip if isinstance(states, LayerMixture) else None
+    layerdrop = config.layerdrop if training else 0.0
+    hidden = run_layers(encoder.layers, None, hidden, attention, layerdrop, states, skipped=skipped)
+    return normalize(norm, hidden) if encoder.stable else hidden, attention.weights
 
 
 class LayerMixture(list[Tensor]):
-    """In place of a list of hidden states: their weighted sum, none of them kept.
+    """Weighted sum of hidden states, in place of the list of them; none of them stays in memory.
 
     Args:
         weights: [layers + 1].
-        states: gets them all the same, if it is given.
+        states: gets the states too, if it is given.
     """
 
     def __init__(self, weights: Tensor, states: list[Tensor] | None = None) -> None:
@@ -249,13 +243,13 @@ class LayerMixture(list[Tensor]):
         self._last: Tensor | None = None
 
     def append(self, state: Tensor) -> None:
-        """The next state."""
+        """Add the next state."""
         if self._states is not None:
             self._states.append(state)
         self._add(state)
 
     def skip(self) -> None:
-        """A layer was skipped: what the next one reads is what this one read, and counts again."""
+        """Add the last state once more: a skipped layer's input is the next one's."""
         if self._last is not None:
             self._add(self._last)
 
@@ -265,36 +259,8 @@ class LayerMixture(list[Tensor]):
         self._last = state
 
 
-def run_layers(
-    layers: nn.ModuleList,
-    hidden: Tensor,
-    cu_tokens: Tensor,
-    config: SpeechEncoderConfig,
-    states: list[Tensor] | None,
-    record: bool,
-) -> tuple[Tensor, list[list[Tensor]] | None]:
-    """A stack of layers, some skipped in training; see `Encoder.forward`. Returns output and weights."""
-    training = layers.training
-    attention = StackAttention(
-        cu_tokens, cu_tokens, dropout=config.attention_dropout if training else 0.0, record=record
-    )
-    layerdrop = config.layerdrop if training else 0.0
-    if states is not None:
-        states.append(hidden)
-    for layer in layers:
-        # No draw without layer drop, so that a seed gives dropout the same draws as in transformers.
-        if layerdrop and torch.rand(()).item() < layerdrop:
-            if isinstance(states, LayerMixture):
-                states.skip()
-            continue
-        hidden = layer(hidden, attention)
-        if states is not None:
-            states.append(hidden)
-    return hidden, attention.weights
-
-
 class Adapter(nn.Module):
-    """Gated convolutions behind the encoder that shorten its output, for decoders on top of it."""
+    """Gated convolutions that shorten the encoder's output for a decoder."""
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__()
@@ -311,7 +277,7 @@ class Adapter(nn.Module):
         """Tokens [tokens, hidden_size] to fewer, [tokens', output_hidden_size].
 
         Returns:
-            The tokens, their cu_seqlens, and how many of the layers ran: in training some may be skipped.
+            The tokens, their cu_seqlens, and the number of layers that ran: training may skip some.
         """
         if self.proj is not None and self.proj_layer_norm is not None:
             hidden = normalize(self.proj_layer_norm, linear(hidden, self.proj.weight, self.proj.bias))
@@ -325,7 +291,7 @@ class Adapter(nn.Module):
         return hidden, cu_tokens, ran
 
     def length(self, tokens: int, layers: int | None = None) -> int:
-        """Outputs for so many tokens, by so many of the layers; all by default."""
+        """Tokens after so many of the layers, all by default."""
         for _ in range(len(self.layers) if layers is None else layers):
             tokens = output_length(tokens, self.kernel, self.stride)
         return tokens

@@ -1,20 +1,20 @@
-"""SpecAugment (arXiv 1904.08779) as wav2vec 2.0 trains with it: spans of positions and of channels, drawn."""
+"""Masks of SpecAugment (arXiv 1904.08779), as wav2vec 2.0 trains with it."""
 
 import torch
 from torch import Tensor
 
 
-def drawn_spans(lengths: list[int], probability: float, span: int, least: int) -> Tensor:
-    """Which positions are masked: bool [sum of lengths], spans of `span` in each row, drawn on its own.
+def draw_spans(lengths: list[int], probability: float, span: int, min_spans: int) -> Tensor:
+    """Draw masked spans in each row on its own: bool [sum of lengths].
 
-    `probability * length / span` of them, rounded up or down by a draw, may overlap. A row that is too short
-    for a span has none. transformers' draw in distribution, at batch size 1; by torch's generator.
+    A row has `probability * length / span` spans, rounded up or down by a draw; they may overlap. A row
+    shorter than a span has none. The distribution is transformers' at batch size 1, the generator torch's.
 
     Args:
         lengths: of the rows.
-        probability: share of a row that its spans would mask, did they not overlap.
+        probability: share of a row that its spans mask where they do not overlap.
         span: positions, at least 1.
-        least: spans of a row, as far as it has room.
+        min_spans: of a row, as far as it has room.
 
     Raises:
         ValueError: a span below 1.
@@ -25,9 +25,8 @@ def drawn_spans(lengths: list[int], probability: float, span: int, least: int) -
     rows = []
     for length in lengths:
         mask = torch.zeros(length, dtype=torch.bool)
-        places = max(length - span + 1, 0)
-        count = max(int(probability * length / span + rounding), least)
-        starts = torch.randperm(places)[: min(count, length // span)]
+        count = max(int(probability * length / span + rounding), min_spans)
+        starts = torch.randperm(max(length - span + 1, 0))[: min(count, length // span)]
         mask[(starts[:, None] + torch.arange(span)).flatten()] = True
         rows.append(mask)
     return torch.cat([torch.zeros(0, dtype=torch.bool), *rows])

@@ -14,13 +14,15 @@ __all__ = ["Wav2Vec2Config", "Wav2Vec2Model"]
 
 
 class Wav2Vec2Encoder(WaveformEncoder):
-    """What wav2vec 2.0 and the relatives with its parameter names have in common.
+    """Base of wav2vec 2.0 and of the relatives that have its parameter names.
 
     Args:
         config: sizes and constants.
-        normalized: whether frames are normalized before they are projected.
-        batch_norm: see `wav2vec2_layers.PositionalConvolution`.
+        normalized: normalize frames before they are projected.
+        batch_norm: see `positions.PositionalConvolution`.
     """
+
+    output_class: ClassVar[type[ModelOutput]] = Wav2Vec2BaseModelOutput
 
     def __init__(
         self, config: SpeechEncoderConfig, *, normalized: bool = True, batch_norm: bool = False
@@ -30,22 +32,12 @@ class Wav2Vec2Encoder(WaveformEncoder):
         self.encoder = Encoder(config, config.do_stable_layer_norm, batch_norm)
 
     def project(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """See `WaveformEncoder`."""
+        """Frames [frames, conv_dim[-1]] to [frames, hidden_size], and the normalized frames."""
         hidden, normalized = self.feature_projection(frames)
         return hidden, normalized
 
-    def output(
-        self,
-        last: Tensor,
-        extracted: Tensor,
-        states: tuple[Tensor, ...] | None,
-        attentions: tuple[Tensor, ...] | None,
-    ) -> ModelOutput:
-        """See `WaveformEncoder`."""
-        return Wav2Vec2BaseModelOutput(last, extracted, states, attentions)
-
     def initialize(self) -> None:
-        """See `WaveformEncoder`; the projection as torch draws it."""
+        """Fresh weights as transformers draws them; the projection as torch does."""
         super().initialize()
         projection = self.feature_projection.projection
         bound = projection.in_features**-0.5
@@ -54,7 +46,7 @@ class Wav2Vec2Encoder(WaveformEncoder):
 
 
 class Wav2Vec2Model(Wav2Vec2Encoder):
-    """Convolutions on the waveform, a transformer, and adapters where the configuration says so."""
+    """Convolutions on the waveform, a transformer, and an adapter where the configuration says so."""
 
     config_class: ClassVar[type[PretrainedConfig]] = Wav2Vec2Config
     base_prefix: ClassVar[str] = "wav2vec2."
@@ -65,14 +57,3 @@ class Wav2Vec2Model(Wav2Vec2Encoder):
         super().__init__(config)
         self.adapter = Adapter(config) if config.add_adapter else None
         self.initialize()
-
-    def adapt(self, hidden: Tensor, cu_tokens: Tensor) -> tuple[Tensor, Tensor, int]:
-        """See `WaveformEncoder`."""
-        if self.adapter is None:
-            return hidden, cu_tokens, 0
-        hidden, cu_tokens, ran = self.adapter(hidden, cu_tokens)
-        return hidden, cu_tokens, ran
-
-    def adapted_length(self, frames: int, layers: int | None = None) -> int:
-        """See `WaveformEncoder`."""
-        return frames if self.adapter is None else self.adapter.length(frames, layers)

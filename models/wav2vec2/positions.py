@@ -1,4 +1,4 @@
-"""The convolution that tells wav2vec 2.0's transformer where its tokens are, and its weight."""
+"""Convolutional positional embedding of wav2vec 2.0, and its weight."""
 
 from typing import cast
 
@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.conv.positional import positional_conv
+from ...kernels.runtime.weight_cache import cached
 from .config import SpeechEncoderConfig
 
 
 class WeightNormConvolution(nn.Module):
-    """A grouped convolution's weight as direction and length (arXiv 1602.07868), a length for each tap.
+    """Weight of a grouped convolution as direction and length (arXiv 1602.07868), a length for each tap.
 
-    The names are those of torch's parametrization, which checkpoints have had since torch 2.0; those before
-    it call them weight_g and weight_v. The effective weight is made once for as long as neither changes.
+    The names are those of torch's parametrization, which checkpoints have had since torch 2.0; older ones
+    have weight_g and weight_v. The effective weight is cached until one of the two changes.
     """
 
     def __init__(self, width: int, kernel: int, groups: int) -> None:
@@ -24,7 +25,6 @@ class WeightNormConvolution(nn.Module):
         self.groups = groups
         self.bias = cast(nn.Parameter, plain.bias)
         self.parametrizations = nn.ModuleDict({"weight": parts})
-        self._made: tuple[object, Tensor] | None = None
 
     def initialize(self) -> None:
         """Fresh weights as transformers draws them."""
@@ -39,20 +39,7 @@ class WeightNormConvolution(nn.Module):
     def weight(self) -> Tensor:
         """[width, width / groups, kernel]."""
         parts = cast(nn.ParameterDict, self.parametrizations["weight"])
-        length, direction = parts["original0"], parts["original1"]
-        if torch.is_grad_enabled() and (length.requires_grad or direction.requires_grad):
-            return _scaled(length, direction)
-        state = (*_state(length), *_state(direction))
-        made = self._made
-        if made is None or made[0] != state:
-            # Outside inference mode, since a later call may need a gradient through it.
-            with torch.inference_mode(False), torch.no_grad():
-                made = self._made = state, _scaled(length.detach(), direction.detach())
-        return made[1]
-
-    def __getstate__(self) -> dict[str, object]:
-        """Copies and pickles make their own effective weight."""
-        return {**cast(dict[str, object], super().__getstate__()), "_made": None}
+        return cached(_scaled, parts["original0"], parts["original1"])
 
 
 def _scaled(length: Tensor, direction: Tensor) -> Tensor:
@@ -61,14 +48,8 @@ def _scaled(length: Tensor, direction: Tensor) -> Tensor:
     return direction * (length / norm).to(direction.dtype)
 
 
-def _state(weight: Tensor) -> tuple[object, ...]:
-    """What tells whether a tensor has changed, as far as torch counts; see `kernels.derived.kept`."""
-    version = -1 if weight.is_inference() else weight._version
-    return weight.data_ptr(), weight.dtype, weight.device, version
-
-
 class PositionalConvolution(nn.Module):
-    """Tells tokens where they are by a wide convolution over their neighbors.
+    """Positional embedding: a wide convolution over each token's neighbors.
 
     Args:
         config: sizes.

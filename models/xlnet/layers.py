@@ -10,17 +10,16 @@ from torch import Tensor, nn
 from ...kernels.attention.flash import weighted_values
 from ...kernels.attention.relative import relative_attention, relative_weights
 from ...kernels.linear.gemm import linear
-from ...kernels.runtime.weight_cache import kept
+from ...kernels.runtime.weight_cache import cached
 from ..core.layers import normalize
-from ..core.parameter_cache import Remembered
 from .config import XLNetConfig
 
-_LONGEST = 1024  # distances whose keys are kept between calls; those of longer texts are made in each
+_MAX_CACHED_DISTANCE = 1024  # keys of the distances of longer texts are made in each call
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What all layers of one call share.
+    """Sequences and options of one call, alike for all layers.
 
     Args:
         cu_tokens: int32 [n + 1].
@@ -28,8 +27,8 @@ class Layout:
         segments: int32 [tokens], the token types; None without any.
         positions: features of the distances, [2 * limit + 1, d_model], where something may learn from them;
             None where each layer has its keys of them from before.
-        causal: a token sees those up to its own place.
-        window: of them, so many; None for all.
+        causal: a token sees those up to its own position.
+        window: number of these; None for all.
         weights: gets each layer's attention weights of each sequence, [heads, queries, keys], after dropout.
     """
 
@@ -60,17 +59,15 @@ class XLNetRelativeAttention(nn.Module):
         self.r_r_bias, self.r_s_bias, self.r_w_bias = (nn.Parameter(torch.empty(size)) for _ in range(3))
         self.seg_embed = nn.Parameter(torch.empty(2, *size))
         self.layer_norm = nn.LayerNorm(config.d_model, config.layer_norm_eps)
-        # The farthest distance that there are keys for, and the keys.
-        self._kept = -1, Remembered()
 
     def initialize(self) -> None:
-        """Fresh weights, all alike but for those of the normalization."""
+        """Draw fresh weights, all but the norm's."""
         for parameter in self.parameters(recurse=False):
             nn.init.normal_(parameter, std=self.std)
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         """[tokens, d_model] to the same."""
-        query, key, value = (self._heads(hidden, weight) for weight in (self.q, self.k, self.v))
+        query, key, value = (_heads(hidden, weight) for weight in (self.q, self.k, self.v))
         segmented = layout.segments is not None
         terms = (
             self._position_key(layout),
@@ -86,8 +83,8 @@ class XLNetRelativeAttention(nn.Module):
         if layout.weights is not None:
             weights = relative_weights(query, key, cu_tokens, *terms, **options)  # type: ignore[arg-type]
             layout.weights.append(weights)
-            # As in `StackAttention`: what is recorded is what was used, and without dropout the output's bits
-            # do not depend on whether somebody asks for weights.
+            # As in `StackAttention`: recorded weights are those used, and without dropout the output's bits
+            # do not depend on recording.
             mixed = weighted_values(weights, value, cu_tokens) if dropout else None
         if mixed is None:
             mixed = relative_attention(query, key, value, cu_tokens, *terms, **options)  # type: ignore[arg-type]
@@ -96,28 +93,30 @@ class XLNetRelativeAttention(nn.Module):
             return normalize(self.layer_norm, linear(wide, weight, residual=hidden))
         return normalize(self.layer_norm, hidden + F.dropout(linear(wide, weight), dropout))
 
-    def _heads(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        """[rows, d_model] by a map [d_model, heads, head_dim]: [rows, heads, head_dim]."""
-        learning = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-        by_rows = weight.flatten(1).t() if learning else kept(weight, _transposed)
-        return linear(hidden, by_rows).view(len(hidden), *weight.shape[1:])
-
     def _position_key(self, layout: Layout) -> Tensor:
-        """The keys of distances -limit to limit, [2 * limit + 1, heads, head_dim]."""
+        """Keys of distances -limit to limit, [2 * limit + 1, heads, head_dim]."""
         if layout.positions is not None:
-            return self._heads(layout.positions, self.r)
+            return _heads(layout.positions, self.r)
         limit = layout.limit
-        if limit > _LONGEST:
-            return self._heads(position_features(limit, self.r), self.r)
-        far, table = self._kept  # both at once, since threads may share a model
-        if limit > far:
-            far, table = self._kept = max(16, 1 << (limit - 1).bit_length()), Remembered()
-        made = table(lambda: self._heads(position_features(far, self.r), self.r), [self.r])
-        return cast(Tensor, made)[far - limit : far + limit + 1]
+        if limit > _MAX_CACHED_DISTANCE:
+            return _position_keys(self.r, limit=limit)
+        far = max(16, 1 << (limit - 1).bit_length())
+        return cached(_position_keys, self.r, limit=far)[far - limit : far + limit + 1]
+
+
+def _heads(hidden: Tensor, weight: Tensor) -> Tensor:
+    """[tokens, d_model] by a map [d_model, heads, head_dim]: [tokens, heads, head_dim]."""
+    learning = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    by_rows = weight.flatten(1).t() if learning else cached(_transposed, weight)
+    return linear(hidden, by_rows).view(len(hidden), *weight.shape[1:])
 
 
 def _transposed(weight: Tensor) -> Tensor:
     return weight.detach().flatten(1).t().contiguous()
+
+
+def _position_keys(weight: Tensor, *, limit: int) -> Tensor:
+    return _heads(position_features(limit, weight), weight)
 
 
 _ROWS = 64  # distances whose features are made at a time
@@ -126,11 +125,11 @@ _ROWS = 64  # distances whose features are made at a time
 def position_features(limit: int, like: Tensor) -> Tensor:
     """Sines and cosines of the distances -limit to limit, [2 * limit + 1, width].
 
-    A distance's bits do not depend on the limit: torch rounds what is left over behind the last whole vector
-    otherwise than the rest, so they are made in blocks that begin at the same distances and are all as large.
+    A distance's bits do not depend on the limit: torch rounds the elements behind the last whole vector
+    differently, so they are made in blocks of one size that begin at the same distances.
 
     Args:
-        like: [width, ...], whose dtype and device the outcome has.
+        like: [width, ...], of the dtype and device to return.
     """
     inverse = 1 / torch.pow(10000, torch.arange(0, like.shape[0], 2).float() / like.shape[0])
     blocks = [
@@ -143,7 +142,7 @@ def position_features(limit: int, like: Tensor) -> Tensor:
 
 
 class XLNetFeedForward(nn.Module):
-    """The second half of a layer, normalized last."""
+    """Second half of a layer, normalized last."""
 
     def __init__(self, config: XLNetConfig) -> None:
         super().__init__()

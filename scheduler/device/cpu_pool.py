@@ -1,53 +1,61 @@
-"""Threads that carry out the parts of a step side by side, each on one core."""
+"""Pool of threads that carry out the parts of a step side by side, each on one core."""
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 
 from ...kernels.runtime.launch import interpreting
+from ..config import RunnerConfig
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
 class CpuWorkerPool:
-    """A few threads whose operations use one core each, however little there is to do: what one core sums in
-    an order, several might sum in another.
+    """A few threads whose operations use one core each, even where there is only one part: several cores
+    might sum in another order than one does.
 
-    Sequences have nothing to do with each other, so half a batch on each of two cores need not wait for one
-    another before the end of the step. Two threads in every operation wait for one another hundreds of times
-    a step, mostly for operations that are shorter than that.
+    Sequences are independent, so the halves of a batch on two cores wait for each other only at the end of
+    a step. Two threads in every operation wait for each other hundreds of times a step, mostly for
+    operations that are shorter than the wait.
 
     Args:
-        size: how many threads.
+        size: number of threads.
+        switch_interval: see `RunnerConfig`.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, switch_interval: float = RunnerConfig.switch_interval) -> None:
         self.size = size
+        self._switch_interval = switch_interval
         self._pool = ThreadPoolExecutor(size, "tritone-cpu", initializer=_use_one_core)
 
     @classmethod
-    def for_device(cls, device: torch.device) -> "CpuWorkerPool | None":
-        """One with as many threads as torch uses in an operation; None where that is one, or on a GPU.
+    def for_device(
+        cls, device: torch.device, switch_interval: float = RunnerConfig.switch_interval
+    ) -> "CpuWorkerPool | None":
+        """A pool with as many threads as torch uses in an operation; None where that is one, or on a GPU.
 
         None in Triton's interpreter too, which runs one kernel at a time.
         """
         size = torch.get_num_threads()
-        return cls(size) if device.type == "cpu" and size > 1 and not interpreting() else None
+        if device.type != "cpu" or size == 1 or interpreting():
+            return None
+        return cls(size, switch_interval)
 
     def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """`function(*arguments)` in one of the threads; waits for it."""
-        with _short_turns:
+        """Call `function(*arguments)` in one of the threads and wait for it."""
+        with _fast_switching(self._switch_interval):
             return self._pool.submit(function, *arguments).result()
 
     def map(self, function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
-        """`function` of every part, in inference mode; from within `run`, whose thread takes its share.
+        """Call `function` with every part, in inference mode; from within `run`, whose thread takes a share.
 
-        Raises what the first part that failed raised, once nothing runs any more.
+        Raises the error of the first part that failed, once nothing runs any more.
         """
         work = _Work(function, parts)
         others = [self._pool.submit(work) for _ in range(min(self.size, len(parts)) - 1)]
@@ -58,7 +66,7 @@ class CpuWorkerPool:
 
 
 class _Work:
-    """Parts that several threads take one after the other."""
+    """Queue of parts that several threads take one after the other."""
 
     def __init__(self, function: Callable[[Any], Any], parts: Sequence[Any]) -> None:
         self._function = function
@@ -85,11 +93,11 @@ class _Work:
         return self._results
 
 
-class _ShortTurns:
-    """While a pool is at work, threads that wait for Python's interpreter ask for it after 0.5 ms, not 5.
+class _SwitchInterval:
+    """Python's switch interval while pools are at work, which is the whole process's.
 
     Between two operations a thread needs the interpreter for some microseconds, and where another keeps it
-    for longer, half a batch waits: steps took a tenth longer.
+    for longer, half a batch waits.
     """
 
     def __init__(self) -> None:
@@ -97,26 +105,28 @@ class _ShortTurns:
         self._at_work = 0
         self._usual = 0.0
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def __call__(self, seconds: float) -> Iterator[None]:
+        """Shorten the interval to `seconds`, until the last of those inside has left."""
         with self._lock:
             if not self._at_work:
                 self._usual = sys.getswitchinterval()
-                sys.setswitchinterval(min(self._usual, _TURN))
+            sys.setswitchinterval(min(sys.getswitchinterval(), seconds))
             self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_work -= 1
+                if not self._at_work:
+                    sys.setswitchinterval(self._usual)
 
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._at_work -= 1
-            if not self._at_work:
-                sys.setswitchinterval(self._usual)
 
-
-_TURN = 5e-4  # seconds
-_short_turns = _ShortTurns()
+_fast_switching = _SwitchInterval()
 
 
 def _use_one_core() -> None:
-    """For this thread's operations; others keep what they have, and new ones get what torch was set to."""
+    """Set torch's threads to 1 for this thread alone; later threads get the number that torch was set to."""
     usual = torch.get_num_threads()
     torch.set_num_threads(1)
     restore = threading.Thread(target=torch.set_num_threads, args=(usual,))
@@ -124,13 +134,22 @@ def _use_one_core() -> None:
     restore.join()
 
 
-def balanced(things: Sequence[Part], costs: Sequence[int], count: int) -> list[list[Part]]:
-    """Things in `count` shares of about the same cost, fewer if there are fewer things; largest first, each
-    to the share that has least so far. Within a share they keep their order."""
-    shares: list[list[int]] = [[] for _ in range(min(count, len(things)))]
+def map_parts(
+    pool: CpuWorkerPool | None, function: Callable[[Part], Result], parts: Sequence[Part]
+) -> list[Result]:
+    """Call `function` with every part, side by side where there is a pool."""
+    return list(map(function, parts)) if pool is None else pool.map(function, parts)
+
+
+def balanced(parts: Sequence[Part], costs: Sequence[int], count: int) -> list[list[Part]]:
+    """Split parts into `count` shares of about the same cost, fewer if there are fewer parts.
+
+    The largest goes first, each to the share with the least cost so far. A share keeps the parts' order.
+    """
+    shares: list[list[int]] = [[] for _ in range(min(count, len(parts)))]
     totals = [0] * len(shares)
-    for index in sorted(range(len(things)), key=lambda index: -costs[index]):
+    for index in sorted(range(len(parts)), key=lambda index: -costs[index]):
         least = totals.index(min(totals))
         shares[least].append(index)
         totals[least] += costs[index]
-    return [[things[index] for index in sorted(share)] for share in shares]
+    return [[parts[index] for index in sorted(share)] for share in shares]

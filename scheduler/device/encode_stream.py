@@ -1,4 +1,4 @@
-"""Encoding beside decoding: recordings that arrive are encoded on a stream of their own."""
+"""Encoding beside decoding, on a CUDA stream of its own."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 
-class Overlap:
+class EncodeStream:
     """Lets a GPU encode while it carries out the decode steps launched before and the one after.
 
-    What is encoded beside a step takes part in the next. Off a GPU there is one stream, and only that delay.
+    A request encoded beside a step is decoded in the next. Off a GPU only that delay remains.
 
     Args:
-        device: whose current stream decodes.
+        device: its current stream decodes.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -22,40 +22,41 @@ class Overlap:
         self._encoded: torch.cuda.Event | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
-            self._stream.wait_stream(
-                torch.cuda.current_stream(device)
-            )  # the weights may still be on their way
+            # The weights may still be on their way.
+            self._stream.wait_stream(torch.cuda.current_stream(device))
 
     @contextmanager
     def encoding(self, inputs: Sequence[Tensor]) -> Iterator[None]:
-        """What is launched inside runs beside decode steps; all that it allocates must stay inside.
+        """Run launches inside beside decode steps; tensors allocated inside must stay inside.
 
         Args:
-            inputs: that are read inside and were made outside.
+            inputs: tensors that are read inside and were made outside.
         """
         if self._stream is None:
             yield
             return
         self._launched = torch.cuda.current_stream(self._stream.device).record_event()
-        there = [given for given in inputs if given.is_cuda]
-        if there:
+        on_device = [tensor for tensor in inputs if tensor.is_cuda]
+        if on_device:
             self._stream.wait_event(self._launched)
-        for given in there:
-            given.record_stream(self._stream)  # whoever drops it next, its memory waits for the encoder
+        for tensor in on_device:
+            tensor.record_stream(self._stream)  # its memory is not used again before the encoder is done
         first = self._encoded is None
         with torch.cuda.stream(self._stream):
             yield
             self._encoded = self._stream.record_event()
-        if first:  # made what operations keep of their weights, which the other stream may read too
+        if first:  # it filled the weight cache, which the other stream may read too
             self._stream.synchronize()
 
     def write_pages(self) -> None:
-        """Inside `encoding`, before the cache is written: earlier steps may still read pages that had other
-        owners then."""
+        """Wait, inside `encoding` and before the cache is written, for the decode steps launched before.
+
+        They may still read pages that had other owners then.
+        """
         if self._stream is not None and self._launched is not None:
             self._stream.wait_event(self._launched)
 
     def join(self) -> None:
-        """Decode steps launched from now on wait until all that has been launched here is encoded."""
+        """Let decode steps launched from now on wait for all encoding launched so far."""
         if self._stream is not None and self._encoded is not None:
             torch.cuda.current_stream(self._stream.device).wait_event(self._encoded)

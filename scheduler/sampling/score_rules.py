@@ -1,4 +1,4 @@
-"""What the generation options do to scores over the vocabulary, in transformers' order."""
+"""Rules of the generation options about scores over the vocabulary, in transformers' order."""
 
 from functools import lru_cache
 
@@ -20,17 +20,17 @@ def process_scores(
     min_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
-    """Scores after every rule of `options`; rows share the options but not their lengths.
+    """Apply every rule of `options`; rows share the options but not their lengths.
 
     Greedy search and sampling give raw logits, beam search log-probabilities, as in transformers.
 
     Args:
         scores: [rows, vocabulary].
         tokens: int [rows, longest], so far.
-        lengths: int [rows], how many of them there are.
-        max_lengths: int [rows], where each row's request ends.
-        options: whose max_length and seed are not looked at.
-        min_lengths: int [rows], each row's own; by default the options', which have to have one if any has.
+        lengths: int [rows], their number.
+        max_lengths: int [rows], the limit of each row's request.
+        options: max_length and seed are not used.
+        min_lengths: int [rows], each row's own, where `options` has a min_length; by default that one.
         normalize: log-softmax before the first rule.
 
     Returns:
@@ -56,7 +56,7 @@ def process_scores(
 
 
 def leaves_scores(options: GenerationOptions) -> bool:
-    """Whether `process_scores` has nothing to do."""
+    """True where `process_scores` has nothing to do."""
     warped = options.temperature != 1.0 or options.top_k or options.top_p < 1.0
     sampling = options.do_sample and warped
     return token_rules(options).idle and not sampling and not options.renormalize_logits
@@ -64,14 +64,13 @@ def leaves_scores(options: GenerationOptions) -> bool:
 
 @lru_cache(maxsize=256)
 def token_rules(options: GenerationOptions) -> TokenRules:
-    """The options' rules about tokens; made once, since every step asks."""
+    """The options' rules about tokens; cached, since every step asks."""
     ends = [(token,) for token in options.eos_token_ids]
     return TokenRules(
         repetition_penalty=options.repetition_penalty,
         ngram_size=options.no_repeat_ngram_size,
-        banned_sequences=tuple(
-            word for word in options.bad_words_ids if word not in ends
-        ),  # transformers never bans the end
+        # transformers never bans the end.
+        banned_sequences=tuple(word for word in options.bad_words_ids if word not in ends),
         min_length=options.min_length,
         ends=options.eos_token_ids,
         forced_first=options.forced_bos_token_id,

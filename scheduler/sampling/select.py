@@ -1,6 +1,6 @@
-"""The choice of the next tokens: greedy search, sampling and beam search as transformers defines them.
+"""Selection of the next tokens: greedy search, sampling and beam search as transformers defines them.
 
-Each works on a group: requests that share their options, their hypotheses next to each other.
+Each works on a group: requests that share their rules, their hypotheses next to each other.
 """
 
 from dataclasses import dataclass
@@ -12,46 +12,43 @@ from ...kernels.sampling.candidates import draw_candidates, top_candidates
 from ...kernels.sampling.draw import draw, greedy
 from ...kernels.sampling.softmax import log_softmax
 from ..request import GenerationOptions
-from ..state import DecodeState
+from ..state import UNREACHABLE, DecodeState
 from .score_rules import leaves_scores, process_scores
-
-_UNREACHABLE = -1.0e9  # transformers' score of a hypothesis that must not be chosen
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingGroup:
-    """Requests of one batch that share their options.
+    """Requests of one batch that share their rules.
 
     Args:
-        options: of all of them; max_length, min_length and seed are each request's own.
-        start, end: which rows of the batch.
-        rows: int64 [n * k], their rows in the state.
+        options: their rules; max_length, min_length and seed are each request's own.
+        rows: of the batch, theirs.
+        slots: int64 [n * k], their sequence slots.
         max_lengths: int32 [n * k].
         min_lengths: int32 [n * k].
         seeds: int64 [n * k].
-        streams: int64 [n * k], a row's index among its request's hypotheses.
+        sequence_index: int64 [n * k], a row's index among its request's hypotheses.
     """
 
     options: GenerationOptions
-    start: int
-    end: int
-    rows: Tensor
+    rows: slice
+    slots: Tensor
     max_lengths: Tensor
     min_lengths: Tensor
     seeds: Tensor
-    streams: Tensor
+    sequence_index: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class NextTokens:
-    """What each row of a group goes on with.
+    """Next token of each row of a group.
 
     Args:
-        parents: int64 [rows], the state's row whose history each one takes over.
+        parents: int64 [rows], the sequence slot whose history each one continues.
         tokens: int64 [rows].
         active: bool [rows], false for requests that had ended before this step.
         processed: [rows, vocabulary], after the rules of the options; not normalized yet if so stated.
-        normalize: whether log-softmax is still due. Without rules no kernel needs it in memory.
+        normalize: true where log-softmax is still due. Without rules no kernel needs it in memory.
     """
 
     parents: Tensor
@@ -67,7 +64,7 @@ class NextTokens:
 
 
 def select(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
-    """Choose the next tokens of a group and note in `state` what has ended.
+    """Choose the next tokens of a group, and update scores and ends in `state`.
 
     Args:
         logits: [rows, vocabulary].
@@ -79,40 +76,40 @@ def select(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: in
 
 
 def _single(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
-    """Greedy search and sampling: every row for itself."""
-    options, rows = group.options, group.rows
-    lengths = state.length[rows]
+    """Greedy search and sampling: rows are independent."""
+    options, slots = group.options, group.slots
+    lengths = state.length[slots]
     scores = _processed(group, logits, state, longest, lengths)
     if options.do_sample:
-        tokens, log_probability = draw(logits, scores, group.seeds, group.streams, lengths)
+        tokens, log_probability = draw(logits, scores, group.seeds, group.sequence_index, lengths)
     else:
         tokens, log_probability = greedy(logits, None if scores is logits else scores)
-    ended = state.done[rows]
+    ended = state.done[slots]
     tokens = torch.where(ended, options.pad_token_id, tokens)
-    state.score[rows] += torch.where(ended, 0.0, log_probability)
+    state.score[slots] += torch.where(ended, 0.0, log_probability)
     stops = _is_end(tokens, options) & ~ended
     ends = (stops | (lengths + 1 >= group.max_lengths)) & ~ended
-    state.final_length[rows] = torch.where(ends, lengths + 1, state.final_length[rows])
-    state.final_done[rows] |= stops
-    state.done[rows] = ended | ends
+    state.final_length[slots] = torch.where(ends, lengths + 1, state.final_length[slots])
+    state.final_done[slots] |= stops
+    state.done[slots] = ended | ends
     hypotheses = options.hypotheses
-    first_slots = rows.view(-1, hypotheses)[:, 0]
+    first_slots = slots.view(-1, hypotheses)[:, 0]
     was_done = state.request_done[first_slots]
-    state.request_done[first_slots] = state.done[rows].view(-1, hypotheses).all(-1)
-    return NextTokens(rows, tokens, _for_each(~was_done, hypotheses), scores)
+    state.request_done[first_slots] = state.done[slots].view(-1, hypotheses).all(-1)
+    return NextTokens(slots, tokens, _for_each_row(~was_done, hypotheses), scores)
 
 
 def _beam_search(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
     """One step of transformers' beam search, each request as if it were alone in its batch."""
-    options, rows, beams = group.options, group.rows, group.options.num_beams
-    lengths = state.length[rows]
-    by_request = rows.view(-1, beams)
+    options, slots, beams = group.options, group.slots, group.options.num_beams
+    lengths = state.length[slots]
+    by_request = slots.view(-1, beams)
     first_slots = by_request[:, 0]
     count = max(2, 1 + len(options.eos_token_ids)) * beams
-    # Without rules, log-softmax is part of the look for candidates.
+    # Without rules, log-softmax is part of the search for candidates.
     normalize = leaves_scores(options) and not options.do_sample
     scores = logits if normalize else _processed(group, logits, state, longest, lengths, normalize=True)
-    running, vocabulary = state.score[rows], logits.shape[1]
+    running, vocabulary = state.score[slots], logits.shape[1]
     if options.do_sample:
         drawing = (
             group.seeds.view(-1, beams)[:, 0],
@@ -129,16 +126,16 @@ def _beam_search(group: SamplingGroup, logits: Tensor, state: DecodeState, longe
     hits = _is_end(tokens, options) | (length + 1 >= max_length)
     active = ~state.request_done[first_slots]
 
-    going = values + hits.float() * _UNREACHABLE
-    new_scores, places = _best(going, beams)
-    new_parents, new_tokens = parents.gather(1, places), tokens.gather(1, places)
+    open_scores = values + hits.float() * UNREACHABLE
+    new_scores, best = _best(open_scores, beams)
+    new_parents, new_tokens = parents.gather(1, best), tokens.gather(1, best)
 
     _keep_finished(group, state, active, values, parents, tokens, hits, longest)
-    state.score[rows] = torch.where(active[:, None], new_scores, state.score[by_request]).flatten()
+    state.score[slots] = torch.where(active[:, None], new_scores, state.score[by_request]).flatten()
     over = _is_over(options, state, by_request, new_scores, length, max_length) | hits.all(-1)
     state.request_done[first_slots] |= over
     return NextTokens(
-        new_parents.flatten(), new_tokens.flatten(), _for_each(active, beams), scores, normalize
+        new_parents.flatten(), new_tokens.flatten(), _for_each_row(active, beams), scores, normalize
     )
 
 
@@ -151,10 +148,10 @@ def _processed(
     *,
     normalize: bool = False,
 ) -> Tensor:
-    """Scores after the rules of the group's options; `logits` themselves where there is nothing to do."""
+    """Scores after the group's rules; `logits` themselves where there is nothing to do."""
     if leaves_scores(group.options) and not normalize:
-        return logits  # spares the copy of the histories
-    tokens = state.tokens[state.side, group.rows, :longest]
+        return logits  # without a copy of the histories
+    tokens = state.tokens[state.buffer, group.slots, :longest]
     return process_scores(
         logits,
         tokens,
@@ -178,70 +175,69 @@ def _keep_finished(
 ) -> None:
     """Merge the candidates that have ended into each request's best ended hypotheses."""
     options, beams = group.options, group.options.num_beams
-    rows = group.rows.view(-1, beams)
-    length = state.length[rows[:, :1]]
-    # Only the first k candidates may end a hypothesis; the others are there so that k can go on.
+    slots = group.slots.view(-1, beams)
+    length = state.length[slots[:, :1]]
+    # Only the first k candidates may end a hypothesis; with the others k can continue.
     among_first = torch.arange(values.shape[1], device=values.device) < beams
     finished = hits & among_first
-    penalty = (
-        length.double() ** options.length_penalty
-    ).float()  # the new token counted, the start token not
-    candidate_scores = values / penalty + (~finished).float() * _UNREACHABLE
-    merged_scores = torch.cat([state.final_score[rows], candidate_scores], 1)
-    merged_done = torch.cat([state.final_done[rows], finished], 1)
-    merged_length = torch.cat([state.final_length[rows], (length + 1).expand_as(tokens)], 1)
-    best_scores, places = _best(merged_scores, beams)
-    kept = places < beams
-    old_rows = rows.gather(1, places.clamp(max=beams - 1))
-    candidates = (places - beams).clamp(min=0)
+    # The length counts the new token and not the start token.
+    penalty = (length.double() ** options.length_penalty).float()
+    candidate_scores = values / penalty + (~finished).float() * UNREACHABLE
+    merged_scores = torch.cat([state.final_score[slots], candidate_scores], 1)
+    merged_done = torch.cat([state.final_done[slots], finished], 1)
+    merged_length = torch.cat([state.final_length[slots], (length + 1).expand_as(tokens)], 1)
+    best_scores, best = _best(merged_scores, beams)
+    had_ended = best < beams
+    old_slots = slots.gather(1, best.clamp(max=beams - 1))
+    candidates = (best - beams).clamp(min=0)
     histories = torch.where(
-        kept[:, :, None],
-        state.final_tokens[old_rows, : longest + 1],
+        had_ended[:, :, None],
+        state.final_tokens[old_slots, : longest + 1],
         _with_token(state, parents.gather(1, candidates), tokens.gather(1, candidates), length, longest),
     )
-    # torch.where rather than a choice of rows: how many rows there are would have to be waited for.
-    going = active[:, None]
-    state.final_tokens[rows, : longest + 1] = torch.where(
-        going[:, :, None], histories, state.final_tokens[rows, : longest + 1]
+    # torch.where rather than a choice of rows, whose number would have to be waited for.
+    update = active[:, None]
+    state.final_tokens[slots, : longest + 1] = torch.where(
+        update[:, :, None], histories, state.final_tokens[slots, : longest + 1]
     )
-    state.final_score[rows] = torch.where(going, best_scores, state.final_score[rows])
-    state.final_done[rows] = torch.where(going, merged_done.gather(1, places), state.final_done[rows])
-    state.final_length[rows] = torch.where(going, merged_length.gather(1, places), state.final_length[rows])
+    state.final_score[slots] = torch.where(update, best_scores, state.final_score[slots])
+    state.final_done[slots] = torch.where(update, merged_done.gather(1, best), state.final_done[slots])
+    state.final_length[slots] = torch.where(update, merged_length.gather(1, best), state.final_length[slots])
 
 
 def _with_token(state: DecodeState, parents: Tensor, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
     """Histories of `parents` [requests, n] with a token more at `length` [requests, 1]; longest + 1 wide."""
-    histories = state.tokens[state.side, parents, : longest + 1].clone()
-    place = length[:, :, None].expand(-1, parents.shape[1], 1).long()
-    place = place.clamp(max=histories.shape[2] - 1)  # a request that is over may stand at the very end
-    return histories.scatter_(2, place, tokens[:, :, None].int())
+    histories = state.tokens[state.buffer, parents, : longest + 1].clone()
+    position = length[:, :, None].expand(-1, parents.shape[1], 1).long()
+    position = position.clamp(max=histories.shape[2] - 1)  # an ended request may stand at the very end
+    return histories.scatter_(2, position, tokens[:, :, None].int())
 
 
 def _is_over(
     options: GenerationOptions,
     state: DecodeState,
-    rows: Tensor,  # [requests, beams]
+    slots: Tensor,  # [requests, beams]
     scores: Tensor,  # [requests, beams], of the open beams, best first
     length: Tensor,  # [requests, 1], before the new token
     max_length: Tensor,  # [requests, 1]
 ) -> Tensor:
-    """Whether each request's open beams can no longer improve on its ended ones, as transformers guesses."""
-    finished, final = state.final_done[rows], state.final_score[rows]
+    """True for requests whose open beams cannot improve on the ended ones, by transformers' estimate."""
+    finished, final = state.final_done[slots], state.final_score[slots]
     hopeful = max_length - 1 if options.early_stopping == "never" and options.length_penalty > 0 else length
     best_possible = scores[:, :1] / (hopeful.double() ** options.length_penalty).float()
-    worst_finished = torch.where(finished, final.amin(-1, keepdim=True), _UNREACHABLE)
+    worst_finished = torch.where(finished, final.amin(-1, keepdim=True), UNREACHABLE)
     over = ~(best_possible > worst_finished).any(-1)
     return over | finished.all(-1) if options.early_stopping is True else over
 
 
 def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` best of each row with their places; equal ones in their order."""
-    values, places = scores.sort(dim=-1, descending=True, stable=True)
-    return values[:, :count], places[:, :count]
+    """The `count` best scores of each row with their indices; equal ones in their order."""
+    values, order = scores.sort(dim=-1, descending=True, stable=True)
+    return values[:, :count], order[:, :count]
 
 
-def _for_each(of_requests: Tensor, hypotheses: int) -> Tensor:
-    """What is known of each request [requests], for all its rows [rows]."""
+def _for_each_row(of_requests: Tensor, hypotheses: int) -> Tensor:
+    """Repeat each request's value [requests] for all its rows [rows]."""
     return of_requests[:, None].expand(-1, hypotheses).flatten()
 
 

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import waveform_encoders
 from torch import Tensor
 from transformers import Speech2TextConfig, Speech2TextForConditionalGeneration
 from transformers.utils import logging
@@ -194,19 +196,19 @@ class Recorder:
         assert self.runner is not None
         # One of several where the processor's cores share a step.
         batches = self.runner._batches
-        (order,) = (batch.order for batch in batches if batch.cross_tables is attention.cross_tables)
-        bounds = attention.cu_rows.tolist()
+        (requests,) = (batch.requests for batch in batches if batch.cross is attention.cross)
+        bounds = attention.cross.cu_rows.tolist()
         assert bounds[-1] == logits.shape[0]
-        for index, running in enumerate(order):
+        for index, running in enumerate(requests):
             rows = logits[bounds[index] : bounds[index + 1]].clone()
             self.logits.setdefault(running.request.request_id, []).append(rows)
-        self.most_requests = max(self.most_requests, sum(len(batch.order) for batch in batches))
+        self.most_requests = max(self.most_requests, sum(len(batch.requests) for batch in batches))
         return logits
 
 
 @dataclass
 class Run:
-    """What came of a loop: each request's completion and its logits step by step."""
+    """Results of a loop: each request's output and its logits step by step."""
 
     completions: dict[int, RequestOutput] = field(default_factory=dict, repr=False)
     logits: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
@@ -231,14 +233,14 @@ def run_requests(
         arrivals: submit so many before every step; all before the first by default.
     """
     recorder = Recorder(model)
-    sizing = ModelRunner(recorder, front_end, num_pages=0, num_rows=0)  # type: ignore[arg-type]
+    sizing = ModelRunner(recorder, front_end, num_pages=0, num_slots=0)  # type: ignore[arg-type]
     demands = [sizing.demand(request) for request in requests]
     pages = [demand.pages for demand in demands]
     runner = ModelRunner(
         recorder,  # type: ignore[arg-type]
         front_end,
         num_pages=sum(pages) if spare_pages is None else max(pages) + spare_pages,
-        num_rows=num_rows or sum(demand.hypotheses for demand in demands),
+        num_slots=num_rows or sum(demand.hypotheses for demand in demands),
         max_length=max(request.options.max_length for request in requests),
     )
     recorder.runner = runner
@@ -369,6 +371,14 @@ def make_request() -> Callable[..., Request]:
         return Request(request_id, recording, pair.ours.resolve_options(**options), priority)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def speech_pair(
+    tmp_path_factory: pytest.TempPathFactory, _quiet: None
+) -> Callable[[str], waveform_encoders.Pair]:
+    """Both libraries' model of one of `waveform_encoders.SPECS`, made once. Leave them as they are."""
+    return cache(lambda name: waveform_encoders.make_pair(name, tmp_path_factory.mktemp("encoder")))
 
 
 @pytest.fixture

@@ -8,24 +8,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from factories import tiny_wav2vec2_config
 from torch import Tensor
 
 import tritone
 
 LENGTHS = [1_300, 16_000, 4_321, 25_000, 9_999]  # samples
-SIZES: dict[str, Any] = {
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 40,
-    "conv_dim": (12, 16, 20),
-    "conv_kernel": (12, 9, 4),
-    "conv_stride": (10, 8, 4),
-    "num_conv_pos_embeddings": 9,
-    "num_conv_pos_embedding_groups": 3,
-    "classifier_proj_size": 13,
-    "num_labels": 7,
-}
 WEIGHTED = {
     "use_weighted_layer_sum": True,
     "num_hidden_layers": 3,
@@ -34,7 +22,7 @@ WEIGHTED = {
 }
 LAYER = {"feat_extract_norm": "layer", "conv_bias": True}
 STABLE = {**LAYER, "do_stable_layer_norm": True}
-# What each checkpoint is: its family, and what is not as in SIZES.
+# What each checkpoint is: its family, and fields that are not the tiny configuration's.
 SPECS: dict[str, tuple[str, dict[str, Any]]] = {
     "wav2vec2-group": ("Wav2Vec2", {}),
     "wav2vec2-stable-weighted": ("Wav2Vec2", {**STABLE, **WEIGHTED}),
@@ -54,7 +42,8 @@ SPECS: dict[str, tuple[str, dict[str, Any]]] = {
 def write_checkpoint(family: str, fields: dict[str, Any], folder: Path) -> None:
     """Weights at which logits vary with the input; transformers writes them."""
     torch.manual_seed(5)
-    config = getattr(transformers, f"{family}Config")(**{**SIZES, **fields})
+    sizes = {"vocab_size": 32, "classifier_proj_size": 13, "num_labels": 7} | fields
+    config = tiny_wav2vec2_config(getattr(transformers, f"{family}Config"), **sizes)
     model = getattr(transformers, f"{family}ForSequenceClassification")(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

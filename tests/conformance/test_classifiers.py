@@ -1,4 +1,4 @@
-"""What all 15 classifiers have in common, against transformers: how they load, train, and run in halves."""
+"""All 15 classifiers against transformers: loading, training, half precision."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import tritone
 
 STACK = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20}
 TEXT = {"vocab_size": 40, "pad_token_id": 0}
-SIDES = {"encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 20, "decoder_ffn_dim": 12}
+HALVES = {"encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 20, "decoder_ffn_dim": 12}
 WAVES = {
     **{"conv_dim": (12, 20), "conv_kernel": (10, 8), "conv_stride": (8, 10)},
     **{"num_conv_pos_embeddings": 5, "num_conv_pos_embedding_groups": 3, "classifier_proj_size": 9},
@@ -23,7 +23,7 @@ RECORDINGS = ("Hubert", "SEW", "SEWD", "UniSpeech", "UniSpeechSat", "Wav2Vec2")
 FIELDS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(RECORDINGS, STACK | WAVES),
     "Albert": STACK | TEXT | {"embedding_size": 10},
-    "Bart": TEXT | SIDES | {"d_model": 24, "encoder_attention_heads": 3, "decoder_attention_heads": 2},
+    "Bart": TEXT | HALVES | {"d_model": 24, "encoder_attention_heads": 3, "decoder_attention_heads": 2},
     "Bert": STACK | TEXT,
     "DistilBert": TEXT | {"dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 20},
     "GPT2": TEXT | {"n_embd": 24, "n_layer": 2, "n_head": 3},
@@ -37,7 +37,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "XLNet": {"vocab_size": 40, "d_model": 24, "n_layer": 2, "n_head": 3, "d_inner": 20},
 }
 START = {"Bart": {"decoder_start_token_id": 2}, "T5": {"decoder_start_token_id": 0}}
-# What training draws at random, in one family or another.
+# Chances of dropout and masks in training, in one family or another.
 CHANCE = (
     *("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "feat_proj_dropout"),
     *("layerdrop", "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"),

@@ -1,7 +1,6 @@
 """CTC models against transformers: logits, loss, text, times of words, on checkpoints that it wrote."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +8,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from factories import tiny_wav2vec2_config
 from torch import Tensor
 
 import tritone
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
 LENGTHS = [700, 16_000, 4_321, 25_000, 9_999, 1_840, 12_345, 20_001]  # samples
-SIZES: dict[str, Any] = {
-    "vocab_size": len(LETTERS),
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 40,
-    "conv_dim": (12, 16, 20),
-    "conv_kernel": (12, 9, 4),
-    "conv_stride": (10, 8, 4),
-    "num_conv_pos_embeddings": 9,
-    "num_conv_pos_embedding_groups": 3,
-}
 STABLE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
-# What each checkpoint is: its family, and what is not as in SIZES.
+# What each checkpoint is: its family, and fields that are not the tiny configuration's.
 SPECS: dict[str, tuple[str, dict[str, Any]]] = {
     "wav2vec2": ("Wav2Vec2", {}),
     "wav2vec2-stable": ("Wav2Vec2", {**STABLE, "ctc_loss_reduction": "mean", "num_conv_pos_embeddings": 6}),
@@ -58,7 +46,7 @@ class Case:
             transformers.Wav2Vec2CTCTokenizer(str(vocabulary)),
         ).save_pretrained(folder)
         torch.manual_seed(0)
-        config = getattr(transformers, f"{family}Config")(**{**SIZES, **fields})
+        config = tiny_wav2vec2_config(getattr(transformers, f"{family}Config"), **fields)
         config._attn_implementation = "eager"  # the only one that returns attention weights
         self.theirs = getattr(transformers, f"{family}ForCTC")(config).eval()
         with torch.no_grad():
@@ -78,12 +66,9 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=SPECS)
-def case(request, tmp_path_factory) -> Iterator[Case]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def case(request, tmp_path_factory) -> Case:
     family, fields = SPECS[request.param]
-    yield Case(tmp_path_factory.mktemp(request.param), family, fields)
-    torch.set_num_threads(threads)
+    return Case(tmp_path_factory.mktemp(request.param), family, fields)
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def test_teacher_forced_logits_agree_at_every_length(pair: Any, target: Tensor) 
 def test_logits_of_a_padded_batch_agree_with_each_recording_alone(pair: Any, target: Tensor) -> None:
     recordings = [pair.features(frames) for frames in LENGTHS]
     mask = torch.arange(max(LENGTHS))[None] < torch.tensor(LENGTHS)[:, None]
-    padded = torch.full((len(LENGTHS), max(LENGTHS), recordings[0].shape[2]), 9.0)  # nobody may read these
+    padded = torch.full((len(LENGTHS), max(LENGTHS), recordings[0].shape[2]), 9.0)  # which must not be read
     for row, features in zip(padded, recordings, strict=True):
         row[: features.shape[1]] = features[0]
     logits = pair.ours(padded, mask.long(), decoder_input_ids=target.expand(len(LENGTHS), -1)).logits

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from parity import assert_close, pad_rows
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput as TheirEncoderOutput
 
-TOLERANCE = 1e-4
 SOME = pytest.mark.parametrize("pair", ["two-convs", "odd-width-pad-5"], indirect=True)
 
 
@@ -21,19 +21,6 @@ def target(pair: Any) -> Tensor:
     tokens[0, 0] = config.decoder_start_token_id
     tokens[0, [4, 5]] = config.pad_token_id
     return tokens
-
-
-def close(ours: Any, theirs: Any) -> None:
-    """Tensors, or tuples of them however deep, agree; transformers' cache is taken apart first."""
-    if isinstance(theirs, EncoderDecoderCache):
-        layers = zip(theirs.self_attention_cache.layers, theirs.cross_attention_cache.layers, strict=True)
-        theirs = tuple((own.keys, own.values, cross.keys, cross.values) for own, cross in layers)
-    if isinstance(theirs, Tensor):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE)
-        return
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        close(one, other)
 
 
 def everything(labels: Tensor | None = None) -> dict[str, Any]:
@@ -55,10 +42,10 @@ def test_every_field_agrees_by_name_and_as_a_tuple(pair: Any, target: Tensor) ->
     assert output.keys() == list(wanted.keys())
     assert len(wanted.encoder_hidden_states) == pair.theirs.config.encoder_layers + 1
     for name in wanted:
-        close(output[name], wanted[name])
+        assert_close(output[name], wanted[name])
     as_tuple = pair.ours(features, **given, return_dict=False)
     assert type(as_tuple) is tuple
-    close(as_tuple, pair.theirs(features, **given, return_dict=False))
+    assert_close(as_tuple, pair.theirs(features, **given, return_dict=False))
 
 
 @SOME
@@ -77,7 +64,7 @@ def test_the_model_without_a_head_agrees_and_takes_its_arguments_in_the_document
         return_dict=False,
     )
     nothing = (None,) * 6
-    close(
+    assert_close(
         ours(
             features,
             torch.ones(1, 33, dtype=torch.int64),
@@ -93,7 +80,7 @@ def test_the_model_without_a_head_agrees_and_takes_its_arguments_in_the_document
     )
     # With the loss after the embeddings, as the head's signature has it.
     wanted = pair.theirs(features, decoder_input_ids=target, labels=target, return_dict=False)
-    close(pair.ours(features, None, target, None, *nothing, target, None, None, None, False), wanted)
+    assert_close(pair.ours(features, None, target, None, *nothing, target, None, None, None, False), wanted)
 
 
 @SOME
@@ -122,12 +109,12 @@ def test_encoder_and_decoder_are_called_as_there(pair: Any, target: Tensor) -> N
     wanted = pair.theirs.get_encoder()(features, **given)
     output = pair.ours.get_encoder()(features, **given)
     assert output.keys() == list(wanted.keys())
-    close(output.to_tuple(), wanted.to_tuple())
+    assert_close(output.to_tuple(), wanted.to_tuple())
     given = {"input_ids": target, "encoder_hidden_states": wanted.last_hidden_state, **everything()}
     wanted = pair.theirs.get_decoder()(**given)
     output = pair.ours.get_decoder()(**given)
     for name in wanted:
-        close(output[name], wanted[name])
+        assert_close(output[name], wanted[name])
 
 
 @SOME
@@ -140,7 +127,7 @@ def test_encoder_outputs_come_as_a_tuple_or_as_either_librarys_object(pair: Any,
     assert isinstance(theirs, TheirEncoderOutput)
     for given in (theirs, theirs.to_tuple(), ours, ours.to_tuple()):
         output = pair.ours(encoder_outputs=given, decoder_input_ids=target)
-        close(output.to_tuple(), wanted.to_tuple())
+        assert_close(output.to_tuple(), wanted.to_tuple())
     assert output.encoder_hidden_states is ours.hidden_states
 
 
@@ -163,18 +150,18 @@ def test_decoding_token_by_token_agrees_however_the_past_is_carried(pair: Any, t
             output_attentions=True,
         )
         assert output.past_key_values.get_seq_length() == end
-        close(output.logits, wanted.logits)
-        close(output.decoder_attentions, wanted.decoder_attentions)
-        close(output.past_key_values, wanted.past_key_values)
+        assert_close(output.logits, wanted.logits)
+        assert_close(output.decoder_attentions, wanted.decoder_attentions)
+        assert_close(output.past_key_values, wanted.past_key_values)
         # Their cache is extended where it lies; one with the encoder's keys needs no encoder.
         given = {"encoder_outputs": encoder_outputs} if start == 0 else {}
         mine = pair.ours(decoder_input_ids=tokens, past_key_values=extended, use_cache=False, **given)
         assert mine.past_key_values is extended
         assert torch.equal(mine.logits, output.logits)
         past = tuple(tuple(layer) for layer in output.past_key_values)
-    close(past, extended)
+    assert_close(past, extended)
     last = pair.theirs(features, decoder_input_ids=target[:, :1], past_key_values=EncoderDecoderCache(past))
-    close(pair.ours(decoder_input_ids=target[:, :1], past_key_values=past).logits, last.logits)
+    assert_close(pair.ours(decoder_input_ids=target[:, :1], past_key_values=past).logits, last.logits)
 
 
 @SOME
@@ -184,10 +171,10 @@ def test_embeddings_stand_for_the_tokens_that_they_are_of(pair: Any, target: Ten
     features, tokens = pair.features(33), target[:, :4]
     wanted = pair.theirs(features, decoder_input_ids=tokens)
     output = pair.ours(features, decoder_inputs_embeds=embedded(pair, tokens), labels=tokens)
-    close(output.logits, wanted.logits)
+    assert_close(output.logits, wanted.logits)
     past = pair.ours(features, decoder_input_ids=tokens[:, :3]).past_key_values
     output = pair.ours(decoder_inputs_embeds=embedded(pair, tokens[:, 3:]), past_key_values=past)
-    close(output.logits, wanted.logits[:, 3:])
+    assert_close(output.logits, wanted.logits[:, 3:])
 
 
 @SOME
@@ -197,15 +184,9 @@ def test_each_row_of_a_padded_batch_agrees_with_the_row_alone_in_every_field(
     pair: Any, target: Tensor, side: str
 ) -> None:
     frames, tokens = (16, 97, 50), (4, 9, 6)
-    features = torch.full((3, 97, pair.features(1).shape[2]), 9.0)  # nobody may read these
-    mask, target_mask = torch.zeros(3, 97), torch.zeros(3, 9, dtype=torch.int64)
-    ids = torch.full((3, 9), pair.ours.config.pad_token_id)
-    for row, (count, length) in enumerate(zip(frames, tokens, strict=True)):
-        features[row, :count] = pair.features(count)[0]
-        mask[row, :count] = 1
-        places = slice(0, length) if side == "right" else slice(9 - length, 9)
-        target_mask[row, places] = 1
-        ids[row, places] = target[0, :length]
+    features, mask = pad_rows([pair.features(count)[0] for count in frames], 9.0, "right")
+    rows = [target[0, :length] for length in tokens]
+    ids, target_mask = pad_rows(rows, pair.ours.config.pad_token_id, side)
     output = pair.ours(
         features, mask, decoder_input_ids=ids, decoder_attention_mask=target_mask, **everything()
     )
@@ -213,21 +194,21 @@ def test_each_row_of_a_padded_batch_agrees_with_the_row_alone_in_every_field(
         wanted = pair.theirs(pair.features(count), decoder_input_ids=target[:, :length], **everything())
         there = target_mask[row].bool()
         source = slice(0, wanted.encoder_last_hidden_state.shape[1])
-        close(output.logits[row, there], wanted.logits[0])
-        close(output.encoder_last_hidden_state[row, source], wanted.encoder_last_hidden_state[0])
+        assert_close(output.logits[row, there], wanted.logits[0])
+        assert_close(output.encoder_last_hidden_state[row, source], wanted.encoder_last_hidden_state[0])
         assert not output.encoder_last_hidden_state[row, source.stop :].any()
         for ours, theirs in zip(output.decoder_hidden_states, wanted.decoder_hidden_states, strict=True):
-            close(ours[row, there], theirs[0])
+            assert_close(ours[row, there], theirs[0])
         for ours, theirs in zip(output.decoder_attentions, wanted.decoder_attentions, strict=True):
-            close(ours[row][:, there][:, :, there], theirs[0])
+            assert_close(ours[row][:, there][:, :, there], theirs[0])
             assert not ours[row][:, ~there].any()
         for ours, theirs in zip(output.cross_attentions, wanted.cross_attentions, strict=True):
-            close(ours[row][:, there, source], theirs[0])
+            assert_close(ours[row][:, there, source], theirs[0])
         cached = wanted.past_key_values
         for layer, ours in enumerate(output.past_key_values):
             own, cross = cached.self_attention_cache.layers[layer], cached.cross_attention_cache.layers[layer]
             for index, theirs in enumerate((own.keys, own.values, cross.keys, cross.values)):
-                close(ours[index][row][:, there if index < 2 else source], theirs[0])
+                assert_close(ours[index][row][:, there if index < 2 else source], theirs[0])
         # The next token goes on from where the row's tokens end.
         wanted = pair.theirs(pair.features(count), decoder_input_ids=target[:, :1], past_key_values=cached)
         ahead = pair.ours(
@@ -236,7 +217,7 @@ def test_each_row_of_a_padded_batch_agrees_with_the_row_alone_in_every_field(
             decoder_attention_mask=torch.cat([target_mask, torch.ones(3, 1)], dim=1),
             past_key_values=output.past_key_values,
         )
-        close(ahead.logits[row], wanted.logits[0])
+        assert_close(ahead.logits[row], wanted.logits[0])
 
 
 def test_losses_and_every_gradient_agree_in_training_without_dropout(pair: Any, target: Tensor) -> None:
@@ -246,7 +227,7 @@ def test_losses_and_every_gradient_agree_in_training_without_dropout(pair: Any, 
     labels[0, 6] = -100
     features = pair.features(33)
     losses = [model(features, labels=labels).loss for model in (ours, theirs)]
-    close(*losses)
+    assert_close(*losses)
     for loss in losses:
         loss.backward()
     wanted = dict(theirs.named_parameters())
@@ -280,15 +261,15 @@ def test_layer_drop_of_one_skips_every_layer(pair: Any, target: Tensor) -> None:
     given = {"dropout": 0.0, "encoder_layerdrop": 1.0, "decoder_layerdrop": 1.0}
     ours = type(pair.ours).from_pretrained(pair.folder, **given)
     features = pair.features(33)
-    close(
+    assert_close(
         ours(features, decoder_input_ids=target).logits,
         pair.theirs(features, decoder_input_ids=target).logits,
     )
     theirs = type(pair.theirs).from_pretrained(pair.folder, **given).train()
     output = ours.train()(features, decoder_input_ids=target, **everything())
     wanted = theirs(features, decoder_input_ids=target, use_cache=False)
-    close(output.logits, wanted.logits)
-    close(output.encoder_last_hidden_state, wanted.encoder_last_hidden_state)
+    assert_close(output.logits, wanted.logits)
+    assert_close(output.encoder_last_hidden_state, wanted.encoder_last_hidden_state)
     assert output.decoder_attentions == ()
     assert output.past_key_values is None
 

@@ -43,7 +43,7 @@ def agree() -> Agree:
 
 @pytest.fixture(scope="module")
 def plain(pair_of: Any) -> dict[int, list[list[int]]]:
-    """What one checkpoint's recordings give without options, for 1 and 3 beams."""
+    """Sequences of one checkpoint's recordings without options, for 1 and 3 beams."""
     pair = pair_of("two-convs")
     return {
         num_beams: [

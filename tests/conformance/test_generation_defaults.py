@@ -1,4 +1,4 @@
-"""What a checkpoint's files say about decoding, and what holds where they are silent, as in transformers."""
+"""Defaults of decoding: from a checkpoint's files, or else transformers' own."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a recording gets does not depend on its company: bits of features, hidden states and logits.
+"""Invariance: a recording's features, hidden states and logits have the same bits in any batch.
 
 Compared with `torch.equal` and `==`, never with a tolerance. Beside it, transformers' padded batch is
 measured on the same recordings; pytest prints that at the end.
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from waveform_encoders import offsets, padded
 
 import tritone
 
@@ -35,7 +36,7 @@ MODES: list[dict[str, Any]] = [
 
 @dataclass(frozen=True)
 class Scene:
-    """A model, a number of threads, and what each recording gives there when it is alone."""
+    """Model, number of threads, recordings, and each one's results alone."""
 
     pair: Any
     threads: int
@@ -63,7 +64,7 @@ def waveforms() -> list[Tensor]:
 
 @pytest.fixture(
     scope="module",
-    params=[("middle", 1), ("middle", 2), ("two-convs", 2), ("odd-width-pad-5", 1)],
+    params=SCENES,
     ids="{0[0]}-{0[1]}".format,
 )
 def scene(
@@ -77,7 +78,7 @@ def scene(
     pair = pair_of(name)
     torch.set_num_threads(threads)
     extractor = tritone.Speech2TextFeatureExtractor(num_mel_bins=pair.width)
-    features = [extractor.extract_packed(one, packed_lengths([one]))[0] for one in waveforms]
+    features = [extractor.extract_packed(one, offsets([one]))[0] for one in waveforms]
     requests = [
         make_request(
             pair,
@@ -100,17 +101,12 @@ def _threads_of_the_scene(request: pytest.FixtureRequest, _one_thread: None) -> 
         torch.set_num_threads(request.getfixturevalue("scene").threads)
 
 
-def packed_lengths(rows: list[Tensor]) -> Tensor:
-    """Offsets of tensors that will lie end to end: int32 [n + 1]."""
-    return torch.tensor([0, *map(len, rows)]).cumsum(0).int()
-
-
 def shuffled(items: list[Any], seed: int) -> list[Any]:
     return random.Random(seed).sample(items, len(items))
 
 
 def differences(run: Any, alone: list[Any]) -> list[str]:
-    """Where a run's logits, tokens or scores are not those of each request alone."""
+    """Differences of a run's logits, tokens and scores from those of each request alone."""
     found = []
     for index, solo in enumerate(alone):
         logits, wanted = run.logits[index], solo.logits[index]
@@ -176,7 +172,7 @@ def test_waveforms_give_what_their_features_give(scene: Scene, run_loop: Any) ->
 def test_features_of_packed_waveforms_are_those_of_each_alone(scene: Scene) -> None:
     order = shuffled(list(range(COUNT)), 5)
     together = [scene.waveforms[index] for index in order]
-    features, cu_frames = scene.extractor.extract_packed(torch.cat(together), packed_lengths(together))
+    features, cu_frames = scene.extractor.extract_packed(torch.cat(together), offsets(together))
     for row, index in zip(features.split(cu_frames.diff().tolist()), order, strict=True):
         assert torch.equal(row, scene.features[index]), index
 
@@ -185,10 +181,10 @@ def test_features_of_packed_waveforms_are_those_of_each_alone(scene: Scene) -> N
 def test_encoder_output_of_a_packed_batch_is_that_of_each_alone(scene: Scene) -> None:
     order = shuffled(list(range(COUNT)), 6)
     together = [scene.features[index] for index in order]
-    encoded, cu_tokens = scene.pair.ours.encode(torch.cat(together), packed_lengths(together))
+    encoded, cu_tokens = scene.pair.ours.encode(torch.cat(together), offsets(together))
     for row, index in zip(encoded.split(cu_tokens.diff().tolist()), order, strict=True):
         one = scene.features[index]
-        assert torch.equal(row, scene.pair.ours.encode(one, packed_lengths([one]))[0]), index
+        assert torch.equal(row, scene.pair.ours.encode(one, offsets([one]))[0]), index
 
 
 @torch.inference_mode()
@@ -227,7 +223,7 @@ def test_what_a_padded_batch_does_in_transformers(
     pair = pair_of("middle")
     theirs, ours = pair.theirs, pair.ours
     extractor = tritone.Speech2TextFeatureExtractor()
-    alone = [extractor.extract_packed(one, packed_lengths([one]))[0] for one in waveforms]
+    alone = [extractor.extract_packed(one, offsets([one]))[0] for one in waveforms]
     features, mask = padded(alone)
     options = {"num_beams": 1, "max_length": 12}
     batch_texts = theirs.generate(features, attention_mask=mask, **options)
@@ -255,15 +251,8 @@ def test_what_a_padded_batch_does_in_transformers(
     assert max(encoder) > 1e-3  # or the comparison has lost its point, and the README its claim
 
 
-def padded(features: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Features [batch, longest, 80] filled up with zeros, and their mask [batch, longest]."""
-    rows = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
-    lengths = torch.tensor([len(one) for one in features])
-    return rows, (torch.arange(rows.shape[1])[None] < lengths[:, None]).long()
-
-
 def same(row: Tensor, text: Tensor) -> bool:
-    """Whether a row of a batch is this sequence, up to padding."""
+    """True where a row of a batch is this sequence, up to padding."""
     return torch.equal(row[: len(text)], text) and len(set(row[len(text) :].tolist())) <= 1
 
 

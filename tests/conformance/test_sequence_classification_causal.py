@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from parity import STATES, assert_close, assert_fields_close, draw_weights, pad_rows
 from torch import Tensor
 
 import tritone
@@ -16,7 +17,6 @@ from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import Request, RequestOutput
 from tritone.scheduler.runner import ModelRunner
 
-TOLERANCE = 1e-4
 GPT2 = {"vocab_size": 61, "n_embd": 36, "n_layer": 2, "n_head": 3, "n_positions": 150}
 GPT_NEO = {
     "vocab_size": 61,
@@ -129,23 +129,6 @@ class Models:
         return types
 
 
-def draw_weights(model: torch.nn.Module) -> None:
-    """Weights at which outputs vary with the input; norms and biases too, so that none goes unnoticed."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn_like(parameter)
-            if "norm" in name.lower() or ".ln_" in name:
-                parameter.copy_((1 if name.endswith("weight") else 0) + 0.2 * noise)
-            elif parameter.dim() == 1:
-                parameter.copy_(0.2 * noise)
-            elif "rel_attn" in name and parameter.dim() == 3 and "seg_embed" not in name:
-                parameter.copy_(noise / parameter.shape[0] ** 0.5)
-            elif "q_proj" in name:
-                parameter.copy_(0.4 * noise / parameter.shape[0] ** 0.5)  # scores are not scaled
-            else:
-                parameter.copy_(1.2 * noise / min(parameter.shape) ** 0.5)
-
-
 @pytest.fixture(scope="module")
 def made() -> dict[str, Models]:
     return {}
@@ -170,41 +153,25 @@ def models(request: pytest.FixtureRequest, made: Any, tmp_path_factory: pytest.T
     return made[name]
 
 
-def close(ours: Any, theirs: Any) -> None:
-    """Tensors, or tuples of them however deep, agree; transformers' cache is taken apart first."""
-    if isinstance(theirs, transformers.DynamicCache):
-        theirs = tuple((layer.keys, layer.values) for layer in theirs.layers)
-    if isinstance(theirs, Tensor):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE)
-        return
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        close(one, other)
-
-
-EVERYTHING = {"output_attentions": True, "output_hidden_states": True}
-
-
 @torch.inference_mode()
 @pytest.mark.parametrize("typed", [False, True], ids=["plain", "typed"])
 @pytest.mark.parametrize("count", [1, 13])
 def test_every_field_agrees_by_name_and_as_a_tuple(models: Models, count: int, typed: bool) -> None:
     tokens = models.tokens(count)
-    given = {"token_type_ids": models.types(count), **EVERYTHING} if typed else EVERYTHING
+    given = {"token_type_ids": models.types(count), **STATES} if typed else STATES
     wanted = models.theirs(tokens, **given)
-    output = models.ours(tokens, **given)
-    assert output.keys() == list(wanted.keys())
     assert {"logits", "hidden_states", "attentions"} <= set(wanted)
-    for name in wanted:
-        close(output[name], wanted[name])
-    close(models.ours(tokens, **given, return_dict=False), models.theirs(tokens, **given, return_dict=False))
+    assert_fields_close(models.ours(tokens, **given), wanted)
+    assert_close(
+        models.ours(tokens, **given, return_dict=False), models.theirs(tokens, **given, return_dict=False)
+    )
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("count", LENGTHS)
 def test_logits_agree_at_every_length(models: Models, count: int) -> None:
     tokens = models.tokens(count)
-    close(models.ours(tokens).logits, models.theirs(tokens).logits)
+    assert_close(models.ours(tokens).logits, models.theirs(tokens).logits)
 
 
 @torch.inference_mode()
@@ -214,9 +181,9 @@ def test_a_packed_text_answers_as_transformers_does(models: Models) -> None:
         cu_tokens = cumulative([count])
         wanted = models.theirs(models.tokens(count), token_type_ids=models.types(count)).logits
         logits, cu_rows = models.ours.predict(features, cu_tokens)["logits"]
-        close(logits, wanted)
+        assert_close(logits, wanted)
         assert cu_rows.tolist() == [0, 1]
-        close(
+        assert_close(
             models.ours.predict(features[:, :1], cu_tokens)["logits"][0],
             models.theirs(models.tokens(count)).logits,
         )
@@ -245,7 +212,7 @@ def test_losses_and_gradients_agree(name: str, problem: str, tmp_path: Path) -> 
     tokens = torch.randint(8, 61, (1, 11))
     types = {"token_type_ids": torch.tensor([[0] * 6 + [1] * 4 + [2]])}
     wanted, output = theirs(tokens, labels=labels, **types), ours(tokens, labels=labels, **types)
-    close(output.loss, wanted.loss)
+    assert_close(output.loss, wanted.loss)
     assert ours.config.problem_type == theirs.config.problem_type
     wanted.loss.backward()
     output.loss.backward()
@@ -254,11 +221,11 @@ def test_losses_and_gradients_agree(name: str, problem: str, tmp_path: Path) -> 
         if peers[name].grad is None:
             assert parameter.grad is None, name
         else:
-            close(parameter.grad, peers[name].grad)
+            assert_close(parameter.grad, peers[name].grad)
 
 
 def packed(models: Models, lengths: list[int], typed: bool) -> list[Tensor]:
-    """What each of these texts answers in one packed batch."""
+    """Logits of each of these texts in one packed batch."""
     columns = [torch.cat([models.tokens(count)[0] for count in lengths])]
     if typed:
         columns.append(torch.cat([models.types(count)[0] for count in lengths]))
@@ -281,17 +248,12 @@ def test_a_text_has_the_same_bits_alone_and_anywhere_in_a_batch(models: Models, 
 @torch.inference_mode()
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_on_either_side_changes_no_bit(models: Models, side: str) -> None:
-    width, padding = max(LENGTHS), models.ours.config.pad_token_id
-    tokens = torch.full((len(LENGTHS), width), padding)
-    mask = torch.zeros(len(LENGTHS), width, dtype=torch.int64)
-    types = torch.full((len(LENGTHS), width), 3)
+    padding = models.ours.config.pad_token_id
+    tokens, mask = pad_rows([models.tokens(count)[0] for count in LENGTHS], padding, side)
+    types, _ = pad_rows([models.types(count)[0] for count in LENGTHS], 3, side)
+    output = models.ours(tokens, attention_mask=mask, token_type_ids=types, **STATES)
     for row, count in enumerate(LENGTHS):
-        there = slice(width - count, width) if side == "left" else slice(0, count)
-        tokens[row, there], types[row, there] = models.tokens(count)[0], models.types(count)[0]
-        mask[row, there] = 1
-    output = models.ours(tokens, attention_mask=mask, token_type_ids=types, **EVERYTHING)
-    for row, count in enumerate(LENGTHS):
-        alone = models.ours(models.tokens(count), token_type_ids=models.types(count), **EVERYTHING)
+        alone = models.ours(models.tokens(count), token_type_ids=models.types(count), **STATES)
         there = mask[row].bool()
         assert torch.equal(output.logits[row], alone.logits[0])
         assert torch.equal(output.hidden_states[-1][row, there], alone.hidden_states[-1][0])
@@ -328,10 +290,7 @@ def test_the_model_without_a_head_reads_a_classifiers_checkpoint(name: str, tmp_
     theirs.eval()
     ours = getattr(tritone, f"{name}Model").from_pretrained(tmp_path)
     tokens = torch.randint(0, 61, (1, 19))
-    wanted, output = theirs(tokens, **EVERYTHING), ours(tokens, **EVERYTHING)
-    assert output.keys() == list(wanted.keys())
-    for field in wanted:
-        close(output[field], wanted[field])
+    assert_fields_close(ours(tokens, **STATES), theirs(tokens, **STATES))
 
 
 @torch.inference_mode()
@@ -343,12 +302,12 @@ def test_a_text_is_read_where_transformers_reads_it(models: Models) -> None:
     tokens[2, [3, 11]] = 7
     tokens[3] = 7
     for row in tokens:
-        close(models.ours(row[None]).logits, models.theirs(row[None]).logits)
+        assert_close(models.ours(row[None]).logits, models.theirs(row[None]).logits)
         logits, _ = models.ours.predict(row[:, None], cumulative([12]))["logits"]
-        close(logits, models.theirs(row[None]).logits)
-    close(models.ours(tokens).logits, models.theirs(tokens).logits)
+        assert_close(logits, models.theirs(row[None]).logits)
+    assert_close(models.ours(tokens).logits, models.theirs(tokens).logits)
     embedded = models.theirs.get_input_embeddings()(tokens)
-    close(models.ours(inputs_embeds=embedded).logits, models.theirs(inputs_embeds=embedded).logits)
+    assert_close(models.ours(inputs_embeds=embedded).logits, models.theirs(inputs_embeds=embedded).logits)
 
 
 @torch.inference_mode()
@@ -357,8 +316,8 @@ def test_a_text_may_come_in_two_calls(models: Models) -> None:
     tokens = models.tokens(14)
     past = models.ours(tokens[:, :9]).past_key_values
     wanted = models.theirs(tokens[:, 9:], past_key_values=models.theirs(tokens[:, :9]).past_key_values)
-    close(models.ours(tokens[:, 9:], past_key_values=past).logits, wanted.logits)
-    close(wanted.logits, models.theirs(tokens).logits)
+    assert_close(models.ours(tokens[:, 9:], past_key_values=past).logits, wanted.logits)
+    assert_close(wanted.logits, models.theirs(tokens).logits)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from parity import BERT_SIZES, ODD_BERT_SIZES, STATES, assert_close, pad_rows
 
 import tritone
 from tritone.kernels.runtime.packing import cumulative
@@ -15,29 +16,8 @@ from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import Request
 from tritone.scheduler.runner import ModelRunner
 
-TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
-BERT = {
-    "vocab_size": 61,
-    "hidden_size": 36,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 50,
-    "max_position_embeddings": 40,
-    "num_labels": 3,
-}
-ODD_BERT = {
-    "vocab_size": 83,
-    "hidden_size": 33,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 11,
-    "intermediate_size": 17,
-    "max_position_embeddings": 57,
-    "hidden_act": "gelu_new",
-    "type_vocab_size": 3,
-    "layer_norm_eps": 1e-5,
-    "num_labels": 17,
-    "classifier_dropout": 0.3,
-}
+BERT = BERT_SIZES | {"num_labels": 3}
+ODD_BERT = ODD_BERT_SIZES | {"type_vocab_size": 3, "num_labels": 17, "classifier_dropout": 0.3}
 # A family's classes by the first part of their names, and fields that are not its defaults.
 SPECS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", BERT),
@@ -104,6 +84,17 @@ class Models:
         draws = torch.Generator().manual_seed(seed)
         return {"token_type_ids": torch.randint(0, self.own.config.type_vocab_size, shape, generator=draws)}
 
+    def training(self, dropout: float) -> tuple[Any, Any]:
+        """Both models in training, with no dropout of attention weights, and elsewhere this one."""
+        chance = {
+            **dict.fromkeys(("attention_probs_dropout_prob", "attention_dropout"), 0.0),
+            **dict.fromkeys(("hidden_dropout_prob", "dropout", "classifier_dropout"), dropout),
+            **dict.fromkeys(("classifier_dropout_prob", "seq_classif_dropout"), dropout),
+        }
+        fields = {name: value for name, value in chance.items() if hasattr(self.peer.config, name)}
+        own, peer = (type(one).from_pretrained(self.folder, **fields) for one in (self.own, self.peer))
+        return own.train(), peer.train()
+
     def tokens(self, *shape: int, seed: int = 0) -> torch.Tensor:
         draws = torch.Generator().manual_seed(seed)
         return torch.randint(7, self.own.config.vocab_size, shape, generator=draws)
@@ -135,7 +126,7 @@ def models(request, tmp_path_factory) -> Models:
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, **TOLERANCE)
+    assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -145,14 +136,11 @@ def test_logits_hidden_states_and_attentions_are_those_of_transformers(models):
     longest = models.own.encoder_length(models.own.base.positions.limit)
     for length in (1, 11, longest):
         ids = models.tokens(1, length, seed=length)
-        asked = {"output_hidden_states": True, "output_attentions": True, **models.types(1, length)}
+        asked = STATES | models.types(1, length)
         ours, theirs = models.own(ids, **asked), models.peer(ids, **asked)
-        close(ours.logits, theirs.logits)
         assert ours.loss is None
-        for name in ("hidden_states", "attentions"):
-            assert len(getattr(ours, name)) == len(getattr(theirs, name))
-            for one, other in zip(getattr(ours, name), getattr(theirs, name), strict=True):
-                close(one, other)
+        for name in ("logits", "hidden_states", "attentions"):
+            close(getattr(ours, name), getattr(theirs, name))
 
 
 @torch.no_grad()
@@ -201,13 +189,8 @@ def test_losses_of_the_three_kinds_of_problem_are_those_of_transformers(models, 
 def test_a_padded_row_is_what_it_is_alone(models, side):
     rows = [models.tokens(length, seed=length) for length in LENGTHS]
     types = [models.types(length, seed=length) for length in LENGTHS]
-    padded, mask = torch.zeros(8, 35, dtype=torch.int64), torch.zeros(8, 35, dtype=torch.int64)
-    given = {name: torch.zeros_like(padded) for name in types[0]}
-    for row, ids in enumerate(rows):
-        where = slice(0, len(ids)) if side == "right" else slice(35 - len(ids), 35)
-        padded[row, where], mask[row, where] = ids, 1
-        for name, values in types[row].items():
-            given[name][row, where] = values
+    padded, mask = pad_rows(rows, 0, side, 35)
+    given = {name: pad_rows([row[name] for row in types], 0, side, 35)[0] for name in types[0]}
     together = models.own(padded, attention_mask=mask, **given).logits
     for row, ids in enumerate(rows):
         own_types = {name: values[None] for name, values in types[row].items()}
@@ -250,17 +233,7 @@ def test_a_stream_of_texts_through_the_loop_answers_each_as_if_it_were_alone(mod
 
 def test_gradients_are_those_of_transformers(models):
     ids, count = models.tokens(2, 9), models.own.config.num_labels
-    silent = {
-        name: 0.0
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout")
-        if hasattr(models.peer.config, name)
-    } | {
-        name: 0.0
-        for name in ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout")
-        if hasattr(models.peer.config, name)
-    }
-    own = type(models.own).from_pretrained(models.folder, **silent).train()
-    peer = type(models.peer).from_pretrained(models.folder, **silent).train()
+    own, peer = models.training(0.0)
     labels = torch.tensor([count - 1, 0])
     own(ids, labels=labels).loss.backward()
     peer(ids, labels=labels).loss.backward()
@@ -276,20 +249,7 @@ def test_gradients_are_those_of_transformers(models):
 @torch.no_grad()
 def test_dropout_is_where_transformers_has_it(models):
     # That of attention weights draws in another order; elsewhere one seed gives both the same draws.
-    fields = {
-        name: 0.4
-        for name in (
-            *("hidden_dropout_prob", "dropout", "classifier_dropout", "classifier_dropout_prob"),
-            "seq_classif_dropout",
-        )
-        if hasattr(models.peer.config, name)
-    } | {
-        name: 0.0
-        for name in ("attention_probs_dropout_prob", "attention_dropout")
-        if hasattr(models.peer.config, name)
-    }
-    own = type(models.own).from_pretrained(models.folder, **fields).train()
-    peer = type(models.peer).from_pretrained(models.folder, **fields).train()
+    own, peer = models.training(0.4)
     ids = models.tokens(1, 9)
     torch.manual_seed(1)
     ours = own(ids).logits
@@ -407,11 +367,9 @@ def test_the_models_without_a_head_are_those_of_transformers(name, tmp_path):
     peer.save_pretrained(tmp_path / "peer")
     own = getattr(tritone, f"{family}Model").from_pretrained(tmp_path / "peer")
     ids = torch.randint(7, 83, (1, 13))
-    asked = {"output_hidden_states": True, "output_attentions": True}
-    ours, theirs = own(ids, **asked), peer(ids, **asked)
+    ours, theirs = own(ids, **STATES), peer(ids, **STATES)
     assert ours.keys() == list(theirs.keys())
-    for one, other in zip(ours.to_tuple()[:-2], theirs.to_tuple()[:-2], strict=True):
-        close(one, other)
+    close(ours.to_tuple()[:-2], theirs.to_tuple()[:-2])
     padded, mask = torch.zeros(2, 15, dtype=torch.int64), torch.zeros(2, 15, dtype=torch.int64)
     padded[0, 2:], mask[0, 2:] = ids[0], 1
     padded[1, :5], mask[1, :5] = ids[0, :5], 1

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from parity import STATES, assert_close, pad_rows
 from torch import Tensor
 from transformers.models.t5.modeling_t5 import T5Attention
 
 import tritone
 from tritone.kernels.attention.distance_buckets import Buckets
 
-TOLERANCE = 1e-4
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "bart-odd": (
         "Bart",
@@ -112,8 +112,7 @@ class Pair:
         drawn = torch.randint(len(plain), (1, length), generator=generator)
         ids = torch.tensor(plain)[drawn]
         ids[:, -1] = self.config.eos_token_id
-        for place in range(ends - 1):
-            ids[:, place] = self.config.eos_token_id
+        ids[:, : ends - 1] = self.config.eos_token_id
         return ids
 
 
@@ -157,18 +156,8 @@ def both(request: pytest.FixtureRequest, pair_named: Callable[[str], Pair]) -> P
     return pair_named(request.param)
 
 
-def close(one: Tensor, other: Tensor, tolerance: float = TOLERANCE) -> None:
-    torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
-
-
-def pad(rows: list[Tensor], token: int, side: str) -> tuple[Tensor, Tensor]:
-    """Rows [1, length] as one batch, with its mask."""
-    width = max(row.shape[1] for row in rows)
-    ids, mask = torch.full((len(rows), width), token), torch.zeros(len(rows), width, dtype=torch.int64)
-    for index, row in enumerate(rows):
-        place = slice(0, row.shape[1]) if side == "right" else slice(width - row.shape[1], width)
-        ids[index, place], mask[index, place] = row[0], 1
-    return ids, mask
+def close(one: Any, other: Any, tolerance: float = 1e-4) -> None:
+    assert_close(one, other, tolerance, tolerance)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -197,22 +186,15 @@ def test_the_last_of_several_end_tokens_is_read(both: Pair) -> None:
 @torch.no_grad()
 def test_everything_else_that_is_returned_is_transformers_too(both: Pair) -> None:
     ids = both.text(19)
-    options = {"output_attentions": True, "output_hidden_states": True}
     both.theirs.set_attn_implementation("eager")
-    ours, theirs = both.ours(ids, **options), both.theirs(ids, **options)
+    ours, theirs = both.ours(ids, **STATES), both.theirs(ids, **STATES)
     assert list(ours.keys()) == list(theirs.keys())
     for name in theirs.keys() - {"logits", "past_key_values"}:
-        if isinstance(theirs[name], Tensor):
-            close(ours[name], theirs[name])
-            continue
-        assert len(ours[name]) == len(theirs[name]), name
-        for one, other in zip(ours[name], theirs[name], strict=True):
-            close(one, other)
-    for layer, held in enumerate(ours.past_key_values):
-        own = theirs.past_key_values.self_attention_cache.layers[layer]
-        cross = theirs.past_key_values.cross_attention_cache.layers[layer]
-        for one, other in zip(held, (own.keys, own.values, cross.keys, cross.values), strict=True):
-            close(one, other)
+        close(ours[name], theirs[name])
+    caches = theirs.past_key_values
+    for layer, pairs in enumerate(ours.past_key_values):
+        own, cross = caches.self_attention_cache.layers[layer], caches.cross_attention_cache.layers[layer]
+        close(pairs, (own.keys, own.values, cross.keys, cross.values))
     plain = both.ours(ids, return_dict=False, use_cache=False)
     assert isinstance(plain, tuple)
     assert torch.equal(plain[0], ours.logits)
@@ -263,14 +245,14 @@ def test_a_text_in_a_batch_has_the_logits_it_has_alone(both: Pair) -> None:
     texts = [both.text(length) for length in LENGTHS]
     alone = [both.ours(text) for text in texts]
     for side in ("right", "left"):
-        ids, mask = pad(texts, both.config.pad_token_id, side)
+        ids, mask = pad_rows([text[0] for text in texts], both.config.pad_token_id, side)
         for order in (range(8), [5, 7, 0, 6, 1, 4, 2, 3]):
             batch = both.ours(ids[list(order)], attention_mask=mask[list(order)])
             for row, index in enumerate(order):
                 assert torch.equal(batch.logits[row], alone[index].logits[0]), (side, index)
                 encoded = batch.encoder_last_hidden_state[row][mask[index].bool()]
                 assert torch.equal(encoded, alone[index].encoder_last_hidden_state[0])
-    ids, mask = pad(texts, both.config.pad_token_id, "right")
+    ids, mask = pad_rows([text[0] for text in texts], both.config.pad_token_id, "right")
     close(both.ours(ids, attention_mask=mask).logits, both.theirs(ids, attention_mask=mask).logits)
 
 
@@ -327,19 +309,21 @@ def test_checkpoints_without_the_head_load_and_warn(name: str, kind: str, safe: 
         close(bare(**given).last_hidden_state, inner(**given).last_hidden_state)
 
 
-@pytest.mark.parametrize("both_sides", [True, False])
+@pytest.mark.parametrize("both_directions", [True, False])
 @pytest.mark.parametrize(("count", "farthest"), [(32, 128), (7, 11), (32, 40), (64, 1000), (4, 3)])
-def test_distances_share_biases_as_in_transformers(count: int, farthest: int, both_sides: bool) -> None:
+def test_distances_share_biases_as_in_transformers(count: int, farthest: int, both_directions: bool) -> None:
     distance = torch.arange(-farthest, farthest + 1)
-    expected = T5Attention._relative_position_bucket(-distance, both_sides, count, farthest)
-    rows = Buckets(count, farthest, both_sides).rows(torch.device("cpu"))
+    expected = T5Attention._relative_position_bucket(-distance, both_directions, count, farthest)
+    rows = Buckets(count, farthest, both_directions).rows(torch.device("cpu"))
     assert torch.equal(rows, expected)
-    beyond = T5Attention._relative_position_bucket(torch.tensor([-9999, 9999]), both_sides, count, farthest)
+    beyond = T5Attention._relative_position_bucket(
+        torch.tensor([-9999, 9999]), both_directions, count, farthest
+    )
     assert beyond.tolist() == [int(rows[-1]), int(rows[0])]
 
 
 @torch.no_grad()
-def test_bart_alone_reads_its_input_a_place_later(pair_named: Callable[[str], Pair]) -> None:
+def test_bart_alone_reads_its_input_shifted_right(pair_named: Callable[[str], Pair]) -> None:
     both = pair_named("bart-odd")
     ids = both.text(9)
     close(both.ours.model(ids).last_hidden_state, both.theirs.model(ids).last_hidden_state)
@@ -371,9 +355,9 @@ def test_one_weight_of_t5_stays_in_float32(name: str, pair_named: Callable[[str]
     assert {key for key, kind in types.items() if kind == torch.float32} == {
         key for key in types if key.endswith(".wo.weight")
     }
-    kept = ours.state_dict()["transformer.encoder.block.0.layer.1.DenseReluDense.wo.weight"]
+    weight = ours.state_dict()["transformer.encoder.block.0.layer.1.DenseReluDense.wo.weight"]
     assert torch.equal(
-        kept, both.ours.state_dict()["transformer.encoder.block.0.layer.1.DenseReluDense.wo.weight"]
+        weight, both.ours.state_dict()["transformer.encoder.block.0.layer.1.DenseReluDense.wo.weight"]
     )
     ids = both.text(20)
     mine, its = ours(ids, output_hidden_states=True), theirs(ids, output_hidden_states=True)

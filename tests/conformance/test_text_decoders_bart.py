@@ -1,7 +1,4 @@
-"""BART's and MBart's decoders against transformers, and Speech2Text2's against golden outputs of it.
-
-transformers 5 has no Speech2Text2; `golden/make_speech_to_text_2.py` made its outputs, and says how.
-"""
+"""BART's and MBart's decoders against transformers."""
 
 import json
 from collections.abc import Callable
@@ -12,16 +9,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors import safe_open
-from safetensors.torch import load_file
+from parity import STATES, assert_close, pad_rows
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 import tritone
 from tritone.models.core.past_key_values import KeyValues
 
-TOLERANCE = 1e-4
-GOLDEN = Path(__file__).with_name("golden") / "speech_to_text_2.safetensors"
 # At least as many encoder layers as decoder layers: transformers counts its cache's layers by those.
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "bart-odd": (
@@ -109,7 +103,7 @@ class Both:
         )
 
     def encoded(self, tokens: int = 6) -> Tensor:
-        """What an encoder might give: [1, tokens, width], another thing for each number of tokens."""
+        """Encoder output [1, tokens, width], different for each number of tokens."""
         draw = torch.Generator().manual_seed(tokens)
         return torch.randn(1, tokens, self.ours.config.d_model, generator=draw)
 
@@ -164,26 +158,7 @@ def both(request: pytest.FixtureRequest, both_of: Callable[[str], Both]) -> Both
     return both_of(request.param)
 
 
-def close(ours: Any, theirs: Any, tolerance: float = TOLERANCE) -> None:
-    """Tensors, or tuples of them however deep, agree; transformers' caches are taken apart first."""
-    if isinstance(theirs, EncoderDecoderCache):
-        layers = zip(theirs.self_attention_cache.layers, theirs.cross_attention_cache.layers, strict=True)
-        theirs = tuple((own.keys, own.values, cross.keys, cross.values) for own, cross in layers)
-    elif isinstance(theirs, DynamicCache):
-        theirs = tuple((layer.keys, layer.values) for layer in theirs.layers)
-    if isinstance(ours, KeyValues):
-        # transformers makes its cache with a layer for each of the encoder's.
-        assert all(tensor is None for layer in theirs[len(ours) :] for tensor in layer)
-        theirs = theirs[: len(ours)]
-    if isinstance(theirs, Tensor):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
-        return
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        close(one, other, tolerance)
-
-
-EVERYTHING = {"output_attentions": True, "output_hidden_states": True, "use_cache": True}
+EVERYTHING = STATES | {"use_cache": True}
 
 
 @torch.inference_mode()
@@ -202,10 +177,10 @@ def test_every_field_agrees_by_name_and_as_a_tuple(both: Both) -> None:
     assert output.keys() == list(wanted.keys())
     assert len(output.hidden_states) == both.ours.config.decoder_layers + 1
     for name in set(wanted) - {"past_key_values", "cross_attentions"}:
-        close(output[name], wanted[name])
+        assert_close(output[name], wanted[name])
     # Ours are zero where there is no encoder token.
     there = [0, 1, 3, 4]
-    close(
+    assert_close(
         [weights[..., there] for weights in output.cross_attentions],
         [weights[..., there] for weights in wanted.cross_attentions],
     )
@@ -214,10 +189,10 @@ def test_every_field_agrees_by_name_and_as_a_tuple(both: Both) -> None:
     wanted = both.theirs(**given, return_dict=False)
     output = both.ours(**given, return_dict=False)
     assert type(output) is tuple
-    close(output, wanted)
+    assert_close(output, wanted)
     decoded = both.ours.get_decoder()(tokens, encoder_hidden_states=both.encoded())
     wanted = both.theirs.model.decoder(tokens, encoder_hidden_states=both.encoded())
-    close(decoded.last_hidden_state, wanted.last_hidden_state)
+    assert_close(decoded.last_hidden_state, wanted.last_hidden_state)
 
 
 @torch.inference_mode()
@@ -226,17 +201,17 @@ def test_without_an_encoder_cross_attention_is_left_out(both: Both) -> None:
     wanted, output = both.theirs(tokens, **EVERYTHING), both.ours(tokens, **EVERYTHING)
     assert output.keys() == list(wanted.keys())
     for name in wanted:
-        close(output[name], wanted[name])
+        assert_close(output[name], wanted[name])
     beside = both.ours(tokens, encoder_hidden_states=both.encoded()).logits
     assert (beside - output.logits).abs().max() > 0.1
     past = both.ours(tokens[:, :5]).past_key_values
-    close(both.ours(tokens[:, 5:], past_key_values=past).logits, wanted.logits[:, 5:])
+    assert_close(both.ours(tokens[:, 5:], past_key_values=past).logits, wanted.logits[:, 5:])
     extended = DynamicCache()
     for part in (tokens[:, :5], tokens[:, 5:]):
         output = both.ours(part, past_key_values=extended)
     assert output.past_key_values is extended
-    close(output.logits, wanted.logits[:, 5:])
-    close(KeyValues((layer.keys, layer.values) for layer in extended.layers), wanted.past_key_values)
+    assert_close(output.logits, wanted.logits[:, 5:])
+    assert_close(KeyValues((layer.keys, layer.values) for layer in extended.layers), wanted.past_key_values)
 
 
 @torch.inference_mode()
@@ -251,9 +226,9 @@ def test_decoding_token_by_token_agrees_however_the_past_is_carried(both: Both) 
         piece = tokens[:, start:end]
         wanted = both.theirs(piece, encoder_hidden_states=encoded, past_key_values=theirs)
         output = both.ours(piece, encoder_hidden_states=encoded, past_key_values=past, output_attentions=True)
-        close(output.logits, wanted.logits)
-        close(output.logits, whole[:, start:end])
-        close(output.past_key_values, theirs)
+        assert_close(output.logits, wanted.logits)
+        assert_close(output.logits, whole[:, start:end])
+        assert_close(output.past_key_values, theirs)
         assert output.attentions[0].shape[2:] == (end - start, end)
         assert output.past_key_values.get_seq_length() == end
         # With the encoder's keys in the past its output need not be given again.
@@ -262,7 +237,7 @@ def test_decoding_token_by_token_agrees_however_the_past_is_carried(both: Both) 
         assert mine.past_key_values is extended
         assert torch.equal(mine.logits, output.logits)
         past = tuple(tuple(layer) for layer in output.past_key_values)
-    close(KeyValues(past), extended)
+    assert_close(KeyValues(past), extended)
 
 
 @torch.inference_mode()
@@ -274,8 +249,8 @@ def test_embeddings_stand_for_the_tokens_that_they_are_of(both: Both) -> None:
     given = {"encoder_hidden_states": encoded, "labels": tokens}
     wanted = both.theirs(inputs_embeds=embeds, **given)
     output = both.ours(inputs_embeds=embeds, **given)
-    close((output.loss, output.logits), (wanted.loss, wanted.logits))
-    close(output.logits, both.ours(tokens, **given).logits)
+    assert_close((output.loss, output.logits), (wanted.loss, wanted.logits))
+    assert_close(output.logits, both.ours(tokens, **given).logits)
     assert torch.equal(
         both.ours(inputs_embeds=embeds, encoder_hidden_states=encoded, logits_to_keep=2).logits,
         output.logits[:, -2:],
@@ -287,26 +262,22 @@ def test_embeddings_stand_for_the_tokens_that_they_are_of(both: Both) -> None:
 def test_each_row_of_a_padded_batch_agrees_with_the_row_alone(both: Both, side: str) -> None:
     lengths, sources = (4, 9, 1, 6), (3, 8, 5, 1)
     rows = [both.tokens(length) for length in lengths]
-    mask, source_mask = torch.zeros(4, 9, dtype=torch.int64), torch.zeros(4, 8)
-    ids = torch.full((4, 9), 2)
-    encoded = torch.full((4, 8, both.ours.config.d_model), float("nan"))  # nobody may read these
-    for row, (tokens, source) in enumerate(zip(rows, sources, strict=True)):
-        places = slice(0, tokens.shape[1]) if side == "right" else slice(9 - tokens.shape[1], 9)
-        mask[row, places] = 1
-        ids[row, places] = tokens[0]
-        encoded[row, :source] = both.encoded(source)[0]
-        source_mask[row, :source] = 1
+    ids, mask = pad_rows([tokens[0] for tokens in rows], 2, side)
+    # Padding that is not a number shows where it is read.
+    encoded, source_mask = pad_rows([both.encoded(source)[0] for source in sources], float("nan"), "right")
     output = both.ours(ids, mask, encoded, source_mask, **EVERYTHING)
     for row, (tokens, source) in enumerate(zip(rows, sources, strict=True)):
         wanted = both.theirs(tokens, encoder_hidden_states=both.encoded(source), **EVERYTHING)
         there = mask[row].bool()
-        close(output.logits[row, there], wanted.logits[0])
-        for ours, theirs in zip(output.hidden_states, wanted.hidden_states, strict=True):
-            close(ours[row, there], theirs[0])
-        for ours, theirs in zip(output.attentions, wanted.attentions, strict=True):
-            close(ours[row][:, there][:, :, there], theirs[0])
-        for ours, theirs in zip(output.cross_attentions, wanted.cross_attentions, strict=True):
-            close(ours[row][:, there, :source], theirs[0])
+        assert_close(output.logits[row, there], wanted.logits[0])
+        assert_close(
+            [state[row, there] for state in output.hidden_states], [one[0] for one in wanted.hidden_states]
+        )
+        own, cross = output.attentions, output.cross_attentions
+        assert_close([one[row][:, there][:, :, there] for one in own], [one[0] for one in wanted.attentions])
+        assert_close(
+            [one[row][:, there, :source] for one in cross], [one[0] for one in wanted.cross_attentions]
+        )
         cached = wanted.past_key_values
         if side == "right" and tokens.shape[1] < 9:
             token = torch.tensor([[5]])
@@ -317,7 +288,7 @@ def test_each_row_of_a_padded_batch_agrees_with_the_row_alone(both: Both, side: 
                 encoder_attention_mask=source_mask,
                 past_key_values=output.past_key_values,
             )
-            close(ahead.logits[row], wanted.logits[0])
+            assert_close(ahead.logits[row], wanted.logits[0])
 
 
 def test_losses_and_every_gradient_agree_in_training_without_dropout(both: Both) -> None:
@@ -330,10 +301,10 @@ def test_losses_and_every_gradient_agree_in_training_without_dropout(both: Both)
         model.train()(tokens, encoder_hidden_states=leaf, labels=labels).loss
         for model, leaf in zip((ours, theirs), leaves, strict=True)
     ]
-    close(*losses)
+    assert_close(*losses)
     for loss in losses:
         loss.backward()
-    close(leaves[0].grad, leaves[1].grad)
+    assert_close(leaves[0].grad, leaves[1].grad)
     wanted = dict(theirs.named_parameters())
     assert wanted.keys() == dict(ours.named_parameters()).keys()
     for name, parameter in ours.named_parameters():
@@ -352,7 +323,7 @@ def test_losses_and_every_gradient_agree_in_training_without_dropout(both: Both)
 def test_each_activation_agrees(both: Both, activation: str) -> None:
     ours, theirs = both.load(activation_function=activation)
     given = {"input_ids": both.tokens(), "encoder_hidden_states": both.encoded()}
-    close(ours(**given).logits, theirs(**given).logits)
+    assert_close(ours(**given).logits, theirs(**given).logits)
 
 
 @ONE_EACH
@@ -362,7 +333,7 @@ def test_layer_drop_of_one_skips_every_layer(both: Both) -> None:
     tokens, encoded = both.tokens(), both.encoded()
     output = ours.train()(tokens, encoder_hidden_states=encoded, **EVERYTHING)
     wanted = theirs.train()(tokens, encoder_hidden_states=encoded, use_cache=False)
-    close(output.logits, wanted.logits)
+    assert_close(output.logits, wanted.logits)
     assert output.attentions == ()
     assert output.past_key_values is None
 
@@ -401,8 +372,8 @@ def test_the_decoder_is_taken_out_of_a_checkpoint_with_an_encoder(
     with torch.inference_mode():
         hidden = getattr(model, "model", model).decoder(tokens, encoder_hidden_states=encoded)[0]
         head = ours.lm_head if whole == "Model" else model.lm_head
-        close(ours(tokens, encoder_hidden_states=encoded).logits, head(hidden))
-        close(ours.get_decoder()(tokens, encoder_hidden_states=encoded).last_hidden_state, hidden)
+        assert_close(ours(tokens, encoder_hidden_states=encoded).logits, head(hidden))
+        assert_close(ours.get_decoder()(tokens, encoder_hidden_states=encoded).last_hidden_state, hidden)
     assert (ours.lm_head.weight is ours.get_input_embeddings().weight) == config.tie_word_embeddings
 
 
@@ -415,88 +386,3 @@ def test_a_configuration_has_transformers_fields_and_defaults(family: str) -> No
         *ours.to_dict()
     }
     assert type(ours).adopt(theirs).to_dict().items() >= ours.to_dict().items()
-
-
-# Speech2Text2
-
-
-@dataclass(frozen=True)
-class Golden:
-    """One configuration of the golden file."""
-
-    config: dict[str, Any]
-    tensors: dict[str, Tensor]
-
-    def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors whose names start so, without that start."""
-        start = f"{name}."
-        return {
-            key.removeprefix(start): value for key, value in self.tensors.items() if key.startswith(start)
-        }
-
-    def model(self, **fields: Any) -> Any:
-        """The model in evaluation mode."""
-        config = tritone.Speech2Text2Config(**self.config, **fields)
-        return tritone.Speech2Text2ForCausalLM.from_pretrained(
-            None, config=config, state_dict=self.part("weights")
-        )
-
-
-@pytest.fixture(params=["scaled", "odd-width"])
-def golden(request: pytest.FixtureRequest) -> Golden:
-    with safe_open(GOLDEN, "pt") as file:
-        config = json.loads(file.metadata()["configs"])[request.param]
-    start = f"{request.param}."
-    tensors = {
-        key.removeprefix(start): value for key, value in load_file(GOLDEN).items() if key.startswith(start)
-    }
-    return Golden(config, tensors)
-
-
-def test_speech_to_text_2_gives_the_golden_outputs(golden: Golden) -> None:
-    with torch.inference_mode():
-        output = golden.model()(
-            **golden.part("inputs"), output_attentions=True, output_hidden_states=True, use_cache=False
-        )
-    wanted = golden.part("outputs")
-    assert set(output.keys()) == set(wanted)
-    for name, tensor in wanted.items():
-        close(torch.stack(output[name]) if isinstance(output[name], tuple) else output[name], tensor, 1e-5)
-
-
-@torch.inference_mode()
-def test_speech_to_text_2_agrees_with_head_masks_without_an_encoder_and_step_by_step(golden: Golden) -> None:
-    model, inputs = golden.model(), golden.part("inputs")
-    tokens, encoded = inputs["input_ids"], inputs["encoder_hidden_states"]
-    close(model(**inputs, **golden.part("masks")).logits, golden.tensors["masked.logits"], 1e-5)
-    close(model(tokens).logits, golden.tensors["alone.logits"], 1e-5)
-    past, steps = None, []
-    for place in range(tokens.shape[1]):
-        # A padding token that was generated counts from then on, and not where all tokens come at once.
-        output = model(tokens[:, place : place + 1], encoder_hidden_states=encoded, past_key_values=past)
-        past = output.past_key_values
-        steps.append(output.logits)
-    close(torch.cat(steps, dim=1), golden.tensors["steps.logits"], 1e-5)
-    assert (golden.tensors["steps.logits"] - golden.tensors["outputs.logits"]).abs().max() > 0.01
-
-
-def test_speech_to_text_2_learns_as_there(golden: Golden) -> None:
-    model = golden.model(dropout=0.0).train()
-    inputs = golden.part("inputs")
-    encoded = inputs["encoder_hidden_states"].requires_grad_()
-    model(**inputs).loss.backward()
-    wanted = golden.part("gradients")
-    close(encoded.grad, wanted.pop("encoder_hidden_states"), 1e-5)
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    assert gradients.keys() == wanted.keys()
-    for name, gradient in wanted.items():
-        close(gradients[name], gradient, 1e-5)
-
-
-def test_speech_to_text_2_comes_back_from_its_own_checkpoint(golden: Golden, tmp_path: Path) -> None:
-    model = golden.model()
-    model.save_pretrained(tmp_path)
-    assert tritone.AutoConfig.from_pretrained(tmp_path) == model.config
-    again = tritone.Speech2Text2ForCausalLM.from_pretrained(tmp_path)
-    tokens = golden.part("inputs")["input_ids"]
-    assert torch.equal(again(tokens).logits, model(tokens).logits)

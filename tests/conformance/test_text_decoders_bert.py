@@ -8,44 +8,32 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from parity import BERT_SIZES, ODD_BERT_SIZES, STATES, assert_close, assert_fields_close, draw_weights
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 import tritone
+from tritone.scheduler.model_protocol import Task
 from tritone.scheduler.request import GenerationOptions, Request
 
-TOLERANCE = 1e-4
-BERT = {
-    "vocab_size": 61,
-    "hidden_size": 36,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 50,
-    "max_position_embeddings": 40,
-}
 GPT2 = {"vocab_size": 61, "n_embd": 36, "n_layer": 2, "n_head": 3, "n_positions": 40, "eos_token_id": 2}
-ODD_BERT = {
-    "vocab_size": 83,
-    "hidden_size": 33,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 11,
-    "intermediate_size": 17,
-    "max_position_embeddings": 57,
-    "hidden_act": "gelu_new",
-    "type_vocab_size": 1,
-    "layer_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
-}
+ODD_BERT = ODD_BERT_SIZES | {"type_vocab_size": 1, "tie_word_embeddings": False}
 # A family's configuration and model, and fields that are not its defaults.
 SPECS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "bert": ("BertConfig", "BertLMHeadModel", BERT),
+    "bert": ("BertConfig", "BertLMHeadModel", BERT_SIZES),
     "bert-odd": ("BertConfig", "BertLMHeadModel", {**ODD_BERT, "pad_token_id": None}),
     "bert-relu-one-head": (
         "BertConfig",
         "BertLMHeadModel",
-        {**BERT, "hidden_act": "relu", "num_attention_heads": 1, "pad_token_id": 7, "type_vocab_size": 5},
+        {
+            **BERT_SIZES,
+            "hidden_act": "relu",
+            "num_attention_heads": 1,
+            "pad_token_id": 7,
+            "type_vocab_size": 5,
+        },
     ),
-    "roberta": ("RobertaConfig", "RobertaForCausalLM", BERT),
+    "roberta": ("RobertaConfig", "RobertaForCausalLM", BERT_SIZES),
     "roberta-odd": ("RobertaConfig", "RobertaForCausalLM", {**ODD_BERT, "pad_token_id": 6}),
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", GPT2),
     "gpt2-odd": (
@@ -107,19 +95,6 @@ class Models:
         return self.theirs.base_model
 
 
-def draw_weights(model: torch.nn.Module) -> None:
-    """Weights at which outputs vary with the input; norms and biases too, so that none goes unnoticed."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn_like(parameter)
-            if "norm" in name.lower() or ".ln_" in name:
-                parameter.copy_((1 if name.endswith("weight") else 0) + 0.2 * noise)
-            elif parameter.dim() == 1:
-                parameter.copy_(0.2 * noise)
-            else:
-                parameter.copy_(1.2 * noise / min(parameter.shape) ** 0.5)
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Models]:
     return {}
@@ -142,35 +117,16 @@ def models(request: pytest.FixtureRequest, made: Any, tmp_path_factory: pytest.T
     return made[name]
 
 
-def close(ours: Any, theirs: Any) -> None:
-    """Tensors, or tuples of them however deep, agree; transformers' caches are taken apart first."""
-    if isinstance(theirs, EncoderDecoderCache):
-        layers = zip(theirs.self_attention_cache.layers, theirs.cross_attention_cache.layers, strict=True)
-        theirs = tuple((own.keys, own.values, cross.keys, cross.values) for own, cross in layers)
-    elif isinstance(theirs, DynamicCache):
-        theirs = tuple((layer.keys, layer.values) for layer in theirs.layers)
-    if isinstance(theirs, Tensor):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE)
-        return
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        close(one, other)
-
-
-EVERYTHING = {"output_attentions": True, "output_hidden_states": True}
-
-
 @torch.inference_mode()
 def test_every_field_agrees_by_name_and_as_a_tuple(models: Models) -> None:
     tokens, encoded = models.tokens(9, padding=True), models.encoded(13)
-    given = {"encoder_hidden_states": encoded, **EVERYTHING}
+    given = {"encoder_hidden_states": encoded, **STATES}
     wanted = models.theirs(tokens, **given)
-    output = models.ours(tokens, **given)
-    assert output.keys() == list(wanted.keys())
     assert {"past_key_values", "hidden_states", "attentions", "cross_attentions"} < set(wanted)
-    for name in wanted:
-        close(output[name], wanted[name])
-    close(models.ours(tokens, **given, return_dict=False), models.theirs(tokens, **given, return_dict=False))
+    assert_fields_close(models.ours(tokens, **given), wanted)
+    assert_close(
+        models.ours(tokens, **given, return_dict=False), models.theirs(tokens, **given, return_dict=False)
+    )
 
 
 @torch.inference_mode()
@@ -180,7 +136,7 @@ def test_the_loss_agrees_and_so_does_what_comes_with_it(models: Models) -> None:
     wanted = models.theirs(tokens, encoder_hidden_states=encoded, labels=labels)
     output = models.ours(tokens, encoder_hidden_states=encoded, labels=labels)
     assert output.keys() == list(wanted.keys())
-    close(output.loss, wanted.loss)
+    assert_close(output.loss, wanted.loss)
     last = models.ours(tokens, encoder_hidden_states=encoded, logits_to_keep=2).logits
     assert torch.equal(last, output.logits[:, -2:])
 
@@ -188,20 +144,24 @@ def test_the_loss_agrees_and_so_does_what_comes_with_it(models: Models) -> None:
 @torch.inference_mode()
 def test_arguments_come_in_the_same_order(models: Models) -> None:
     tokens, encoded = models.tokens(5), models.encoded(3)
-    mask, types, places = torch.ones(1, 5, dtype=torch.int64), torch.zeros_like(tokens), torch.arange(5)[None]
+    mask, types, positions = (
+        torch.ones(1, 5, dtype=torch.int64),
+        torch.zeros_like(tokens),
+        torch.arange(5)[None],
+    )
     source_mask = torch.ones(1, 3, dtype=torch.int64)
     if models.theirs.config.model_type == "gpt2":
-        given = (tokens, None, mask, types, places + 3, None, encoded, source_mask)
+        given = (tokens, None, mask, types, positions + 3, None, encoded, source_mask)
         labels, rest = (tokens, False), (None, False, 3)
     else:
-        given = (tokens, mask, types, places + 7, None, encoded, source_mask)
+        given = (tokens, mask, types, positions + 7, None, encoded, source_mask)
         labels, rest = (tokens, None, False), (None, None, False, 3)
     for more in (labels, rest):
         wanted, output = models.theirs(*given, *more), models.ours(*given, *more)
         assert output.keys() == list(wanted.keys())
-        close(output.to_tuple(), wanted.to_tuple())
+        assert_close(output.to_tuple(), wanted.to_tuple())
     # The model without a head takes the same, but for labels and what comes after.
-    close(models.ours.get_decoder()(*given)[0], models.base(*given)[0])
+    assert_close(models.ours.get_decoder()(*given)[0], models.base(*given)[0])
 
 
 @torch.inference_mode()
@@ -209,8 +169,8 @@ def test_embeddings_may_stand_for_tokens(models: Models) -> None:
     tokens, encoded = models.tokens(7), models.encoded(4)
     embedded = models.ours.get_input_embeddings()(tokens)
     wanted = models.theirs(inputs_embeds=embedded, encoder_hidden_states=encoded).logits
-    close(models.ours(inputs_embeds=embedded, encoder_hidden_states=encoded).logits, wanted)
-    close(models.ours(tokens, encoder_hidden_states=encoded).logits, wanted)
+    assert_close(models.ours(inputs_embeds=embedded, encoder_hidden_states=encoded).logits, wanted)
+    assert_close(models.ours(tokens, encoder_hidden_states=encoded).logits, wanted)
 
 
 @torch.inference_mode()
@@ -218,8 +178,8 @@ def test_a_decoder_without_an_encoder_leaves_cross_attention_out(models: Models)
     tokens = models.tokens(9, padding=True)
     wanted = models.theirs(tokens, output_hidden_states=True)
     output = models.ours(tokens, output_hidden_states=True)
-    close(output.logits, wanted.logits)
-    close(output.hidden_states, wanted.hidden_states)
+    assert_close(output.logits, wanted.logits)
+    assert_close(output.hidden_states, wanted.hidden_states)
     assert [len(layer) for layer in output.past_key_values] == [2] * models.theirs.config.num_hidden_layers
 
 
@@ -239,12 +199,12 @@ def test_decoding_token_by_token_agrees_however_the_past_is_carried(models: Mode
         ours_past = mine.past_key_values
         lent = models.ours(**given, past_key_values=lent_past)
         assert lent.past_key_values is lent_past
-        close(mine.logits, wanted.logits)
-        close(ours_past, theirs_past)
-        close(lent.logits, wanted.logits)
+        assert_close(mine.logits, wanted.logits)
+        assert_close(ours_past, theirs_past)
+        assert_close(lent.logits, wanted.logits)
         # RoBERTa counts a padding token that lies in the cache, and none that it reads in the same call.
         if models.theirs.config.model_type != "roberta" or end <= 5:
-            close(mine.logits, together[:, start:end])
+            assert_close(mine.logits, together[:, start:end])
 
 
 @torch.inference_mode()
@@ -267,6 +227,8 @@ def test_a_row_of_a_padded_batch_equals_the_row_alone(models: Models) -> None:
 
 class Beside:
     """A decoder with an encoder that hands on its input: what the runner drives."""
+
+    task = Task.GENERATION
 
     def __init__(self, decoder: Any) -> None:
         self.decoder = decoder
@@ -303,7 +265,7 @@ def test_decoding_in_pages_agrees_and_is_the_same_alone_and_among_others(
         given = {"encoder_hidden_states": models.encoded(source), "past_key_values": past, "use_cache": True}
         for token in read[0]:
             wanted.append(models.theirs(token[None, None], **given).logits[0])
-        close(torch.cat(run.logits[index])[: read.shape[1]], torch.cat(wanted))
+        assert_close(torch.cat(run.logits[index])[: read.shape[1]], torch.cat(wanted))
     assert len(told) > 4
 
 
@@ -322,7 +284,7 @@ def test_gradients_agree(models: Models) -> None:
     for name, gradient in wanted.items():
         assert (gradient is None) == (found[name] is None), name
         if gradient is not None:
-            torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=TOLERANCE, msg=name)
+            torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_what_is_saved_loads_in_transformers(models: Models, tmp_path: Path) -> None:
@@ -333,7 +295,7 @@ def test_what_is_saved_loads_in_transformers(models: Models, tmp_path: Path) -> 
     tokens, encoded = models.tokens(6), models.encoded(5)
     with torch.inference_mode():
         wanted = models.theirs(tokens, encoder_hidden_states=encoded).logits
-        close(theirs.eval()(tokens, encoder_hidden_states=encoded).logits, wanted)
+        assert_close(theirs.eval()(tokens, encoder_hidden_states=encoded).logits, wanted)
     again = type(models.ours).from_pretrained(tmp_path)
     assert all(torch.equal(one, again.state_dict()[name]) for name, one in models.ours.state_dict().items())
 
@@ -349,11 +311,11 @@ def test_every_field_of_the_configuration_has_the_same_default(name: str) -> Non
 
 # Classes of the same family that write checkpoints a decoder is made of, and their fields.
 OTHERS = {
-    "BertModel": ("BertConfig", "BertLMHeadModel", BERT),
-    "BertForMaskedLM": ("BertConfig", "BertLMHeadModel", BERT),
-    "BertForPreTraining": ("BertConfig", "BertLMHeadModel", BERT),
-    "RobertaModel": ("RobertaConfig", "RobertaForCausalLM", BERT),
-    "RobertaForMaskedLM": ("RobertaConfig", "RobertaForCausalLM", BERT),
+    "BertModel": ("BertConfig", "BertLMHeadModel", BERT_SIZES),
+    "BertForMaskedLM": ("BertConfig", "BertLMHeadModel", BERT_SIZES),
+    "BertForPreTraining": ("BertConfig", "BertLMHeadModel", BERT_SIZES),
+    "RobertaModel": ("RobertaConfig", "RobertaForCausalLM", BERT_SIZES),
+    "RobertaForMaskedLM": ("RobertaConfig", "RobertaForCausalLM", BERT_SIZES),
     "GPT2Model": ("GPT2Config", "GPT2LMHeadModel", GPT2),
     "GPT2LMHeadModel": ("GPT2Config", "GPT2LMHeadModel", GPT2),
 }
@@ -388,7 +350,7 @@ def test_a_checkpoint_without_cross_attention_becomes_a_decoder_with_a_warning(
     tokens = torch.randint(8, 61, (1, 9), generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
         if name == "GPT2LMHeadModel":
-            close(ours(tokens).logits, theirs.eval()(tokens).logits)
+            assert_close(ours(tokens).logits, theirs.eval()(tokens).logits)
 
 
 @pytest.mark.parametrize("name", ["BertModel", "RobertaModel", "GPT2Model"])
@@ -406,11 +368,11 @@ def test_a_model_without_a_head_is_bidirectional_where_it_is_no_decoder(name: st
     ours = getattr(tritone, name).from_pretrained(tmp_path)
     tokens = torch.randint(8, 61, (1, 9), generator=torch.Generator().manual_seed(3))
     types = (torch.arange(9) > 4).long()[None]
-    given = {"token_type_ids": types, **EVERYTHING} if name != "RobertaModel" else EVERYTHING
+    given = {"token_type_ids": types, **STATES} if name != "RobertaModel" else STATES
     wanted, output = theirs(tokens, **given), ours(tokens, **given)
     assert output.keys() == list(wanted.keys())
     for field in wanted:
-        close(output[field], wanted[field])
+        assert_close(output[field], wanted[field])
     # Each row of a padded batch is what it is alone, the pooled first token too.
     mask = torch.ones(2, 9, dtype=torch.int64)
     mask[1, :4] = 0

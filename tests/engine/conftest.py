@@ -12,8 +12,10 @@ from factories import (
     write_ctc_checkpoint,
     write_text_classifier,
 )
+from stand_in_loop import StandInLoop
 
 import tritone
+from tritone.engine.worker import Worker
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,3 +81,17 @@ def texts(text_classifier):
 def waveforms() -> list[np.ndarray]:
     """Twenty recordings of 0.3 to 2.5 s."""
     return [waveform(seed) for seed in range(20)]
+
+
+@pytest.fixture
+def loop() -> StandInLoop:
+    return StandInLoop()
+
+
+@pytest.fixture
+def worker(loop):
+    """A worker on the stand-in loop, with at most four requests in flight."""
+    worker = Worker(loop, max_in_flight=4)
+    yield worker
+    loop.go.set()
+    worker.close(cancel=True)

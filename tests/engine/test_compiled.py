@@ -1,4 +1,4 @@
-"""How many kernels an engine's steps had to wait for until Triton had compiled them."""
+"""Counts of kernels that Triton compiles while an engine runs."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def noise(count: int, seconds: float = 1.0) -> list[np.ndarray]:
 
 
 def told_by_triton(name: str) -> object:
-    """What Triton does after a compilation."""
+    """Call Triton's hook after a compilation."""
     return triton.knobs.runtime.jit_post_compile_hook(
         key="key", repr=name, fn=None, compile={}, is_manual_warmup=False, already_compiled=False
     )

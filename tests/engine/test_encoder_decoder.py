@@ -1,8 +1,10 @@
 """A speech encoder with a text decoder in the engine, whose recordings no table of positions bounds."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-import torch
+from factories import seeded, tiny_bert_config, tiny_wav2vec2_config
 
 import tritone
 from tritone.engine.audio.reader import AudioError
@@ -19,33 +21,18 @@ def folder(tmp_path_factory):
     (folder / "vocab.txt").write_text("\n".join(TOKENS))
     tritone.BertTokenizer(folder / "vocab.txt").save_pretrained(folder)
     tritone.Wav2Vec2FeatureExtractor().save_pretrained(folder)
-    encoder = tritone.Wav2Vec2Config(
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=40,
-        conv_dim=(12, 16, 20),
-        conv_kernel=(12, 9, 4),
-        conv_stride=(10, 8, 4),
-        num_conv_pos_embeddings=9,
-        num_conv_pos_embedding_groups=3,
-    )
-    decoder = tritone.BertConfig(
+    decoder = tiny_bert_config(
         vocab_size=len(TOKENS),
         hidden_size=20,
-        num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=30,
         max_position_embeddings=40,
     )
-    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
+        tiny_wav2vec2_config(vocab_size=32), decoder
+    )
     config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 2, 0, 3
-    torch.manual_seed(4)
-    model = SpeechEncoderDecoderModel(config=config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                torch.nn.init.xavier_normal_(parameter, gain=2.0)
+    model = seeded(partial(SpeechEncoderDecoderModel, config=config), seed=4)
     model.save_pretrained(folder)
     return folder
 
@@ -66,7 +53,7 @@ def test_each_of_twenty_at_once_has_the_tokens_that_generate_finds_for_it_alone(
         assert result.words is None
 
 
-def test_a_cache_that_nobody_sized_holds_the_longest_recording_that_memory_allows(
+def test_a_cache_of_default_size_holds_the_longest_recording_that_memory_allows(
     folder, waveforms, monkeypatch
 ):
     monkeypatch.setattr(

@@ -97,7 +97,7 @@ def test_an_array_may_be_overwritten_once_it_is_submitted(engine, waveforms):
     assert [handle.result(SOON) for handle in handles] == [wanted] * 3
 
 
-def test_bad_recordings_fail_in_their_places_and_stop_no_other(engine, waveforms, tmp_path):
+def test_bad_recordings_fail_in_order_and_stop_no_other(engine, waveforms, tmp_path):
     missing = tmp_path / "no.wav"
     short, turned = np.zeros(100, np.float32), np.zeros((2, 9), np.int16)
     sources = [waveforms[0], missing, short, None, waveforms[1], turned]
@@ -124,7 +124,7 @@ def test_audio_longer_than_the_encoder_is_refused_with_the_limit_in_seconds(engi
             engine.submit(source).result(SOON)
 
 
-def test_the_longest_result_follows_the_audios_length_unless_someone_says(engine, waveforms, checkpoint):
+def test_the_longest_result_follows_the_audios_length_unless_it_is_given(engine, waveforms, checkpoint):
     endless = {"eos_token_id": 5, "suppress_tokens": [5]}  # never ends by itself
     for waveform in waveforms[:4]:
         result = engine.submit(waveform, **endless).result(SOON)
@@ -244,7 +244,7 @@ def test_many_threads_may_submit_at_once(engine, waveforms, alone):
     assert found == [True] * 36
 
 
-def test_a_closed_engine_says_so_and_close_may_come_again(checkpoint, waveforms):
+def test_a_closed_engine_is_refused_and_close_may_come_again(checkpoint, waveforms):
     with tritone.Engine(checkpoint, device="cpu", num_rows=4) as engine:
         handles = [engine.submit(waveform) for waveform in waveforms[:8]]
     assert [handle.result(timeout=0).finish_reason in ("stop", "length") for handle in handles] == [True] * 8

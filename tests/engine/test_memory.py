@@ -32,12 +32,12 @@ def resident():
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) / 1024
 
-def of_every_kind(engine, place, waveform):
-    # streamed, with beams, drawn, with a place in the queue; cancelled at some time or other; unreadable
-    kinds = ({}, {"num_beams": 3}, {"do_sample": True, "seed": place}, {"priority": place % 3})
-    source = "no such file.wav" if place % 50 == 7 else waveform
-    handle = engine.submit(source, max_new_tokens=3, **kinds[place % 4])
-    if place % 10 == 9:
+def of_every_kind(engine, index, waveform):
+    # streamed, with beams, drawn, with a priority; cancelled at some time or other; unreadable
+    kinds = ({}, {"num_beams": 3}, {"do_sample": True, "seed": index}, {"priority": index % 3})
+    source = "no such file.wav" if index % 50 == 7 else waveform
+    handle = engine.submit(source, max_new_tokens=3, **kinds[index % 4])
+    if index % 10 == 9:
         handle.cancel()
     return handle
 

@@ -2,105 +2,18 @@
 
 import threading
 import time
-from dataclasses import dataclass
 
 import pytest
+from stand_in_loop import OPTIONS, SOON, SPELLER, submit
 
-from tritone.engine.handle import Handle, in_order
-from tritone.engine.outputs import TokenReader, Transcription
-from tritone.engine.worker import Job, Prepared, Worker
-from tritone.scheduler.request import FinishReason, GenerationOptions, Hypothesis, RequestOutput, Tokens
+from tritone.engine.config import EngineConfig
+from tritone.engine.handle import Handle
+from tritone.engine.outputs import Transcription
+from tritone.engine.tasks.generation import TokenProcessor
+from tritone.engine.worker import Job, Worker
+from tritone.scheduler.request import FinishReason, RequestOutput
 
-OPTIONS = GenerationOptions(max_length=9, decoder_start_token_id=0)
-SOON = 10  # seconds; nothing here takes a tenth of it
-
-
-@dataclass
-class Stats:
-    running: int
-
-
-class StandInLoop:
-    """Gives every request one token a step, 1, 2, 3, ... up to its inputs' value, and checks who calls."""
-
-    def __init__(self) -> None:
-        self.requests = {}
-        self.ended = []
-        self.order = []
-        self.error = None
-        self.refuse = None
-        self.steps = 0
-        self.go = threading.Event()
-        self.go.set()
-        self.entered = threading.Event()
-        self.threads = set()
-
-    def submit(self, request):
-        self.threads.add(threading.current_thread().name)
-        if self.refuse:
-            raise self.refuse
-        assert request.request_id not in self.requests
-        self.requests[request.request_id] = [request, 0]
-        self.order.append(request.inputs)
-
-    def cancel(self, request_id):
-        self.threads.add(threading.current_thread().name)
-        if self.requests.pop(request_id, None) is None:
-            return False
-        self.ended.append(RequestOutput(request_id, (), FinishReason.CANCELLED))
-        return True
-
-    @property
-    def has_work(self):
-        return bool(self.requests or self.ended)
-
-    def step(self):
-        self.threads.add(threading.current_thread().name)
-        self.entered.set()
-        assert self.go.wait(SOON)
-        self.steps += 1
-        if self.error:
-            raise self.error
-        events, self.ended = self.ended, []
-        for request_id, entry in list(self.requests.items()):
-            entry[1] += 1
-            request, count = entry
-            if request.stream:
-                events.append(Tokens(request_id, (count,)))
-            if count == request.inputs:
-                del self.requests[request_id]
-                ids = tuple(range(count + 1))
-                events.append(
-                    RequestOutput(request_id, (Hypothesis(ids, -1.0, FinishReason.STOP),), FinishReason.STOP)
-                )
-        return events
-
-    def stats(self):
-        return Stats(len(self.requests))
-
-
-@pytest.fixture
-def loop():
-    return StandInLoop()
-
-
-@pytest.fixture
-def worker(loop):
-    worker = Worker(loop, readers=2, places=4)
-    yield worker
-    loop.go.set()
-    worker.close(cancel=True)
-
-
-def spell(token_ids) -> str:
-    return " ".join(str(token) for token in token_ids if token)
-
-
-def submit(worker, tokens=3, *, prepare=None, priority=0, stream=True) -> Handle:
-    handle = Handle(tokens, TokenReader(spell, False), worker.cancel)
-    prepare = prepare or (lambda: Prepared(tokens, OPTIONS, duration=2.0))
-    worker.submit(Job(handle, prepare, priority=priority, stream=stream))
-    return handle
+ONE_READER = EngineConfig(num_readers=1)
 
 
 def test_a_job_ends_with_its_hypothesis_and_its_pieces_join_to_the_text(worker):
@@ -132,15 +45,14 @@ def test_only_one_thread_touches_the_loop(worker, loop):
     assert loop.threads == {"tritone-loop"}
 
 
-def test_what_is_about_to_be_read_takes_part_in_the_first_step(loop, monkeypatch):
-    monkeypatch.setattr("tritone.engine.worker._NEXT", SOON)
-    monkeypatch.setattr("tritone.engine.worker._ALL", SOON)
-    worker = Worker(loop, readers=1, places=9)
+def test_what_is_about_to_be_read_takes_part_in_the_first_step(loop):
+    config = EngineConfig(num_readers=1, arrival_wait=SOON, total_arrival_wait=SOON)
+    worker = Worker(loop, max_in_flight=9, config=config)
     read = threading.Semaphore(0)
 
     def slowly():
         assert read.acquire(timeout=SOON)
-        return Prepared(1, OPTIONS, duration=2.0)
+        return (1, OPTIONS, 2.0)
 
     loop.go.clear()
     handles = [submit(worker, prepare=slowly) for _ in range(3)]
@@ -157,15 +69,14 @@ def test_what_is_about_to_be_read_takes_part_in_the_first_step(loop, monkeypatch
 
 
 @pytest.mark.parametrize(("following", "together"), [(0.001, 1.0), (1.0, 0.001)])
-def test_a_step_waits_for_no_recording_that_takes_long_to_read(loop, monkeypatch, following, together):
-    monkeypatch.setattr("tritone.engine.worker._NEXT", following)
-    monkeypatch.setattr("tritone.engine.worker._ALL", together)
-    worker = Worker(loop, readers=2, places=9)
+def test_a_step_waits_for_no_recording_that_takes_long_to_read(loop, following, together):
+    config = EngineConfig(arrival_wait=following, total_arrival_wait=together)
+    worker = Worker(loop, max_in_flight=9, config=config)
     read = threading.Event()
 
     def slowly():
         assert read.wait(SOON)
-        return Prepared(1, OPTIONS, duration=2.0)
+        return (1, OPTIONS, 2.0)
 
     last = submit(worker, prepare=slowly)
     assert submit(worker, 1).outcome(SOON).finish_reason == "stop"
@@ -217,7 +128,7 @@ def test_a_request_that_the_loop_refuses_fails_alone(worker, loop):
 
 def test_an_error_in_the_loop_fails_all_that_is_pending_and_nothing_hangs(worker, loop):
     loop.go.clear()
-    handles = [submit(worker) for _ in range(10)]  # more than there are places
+    handles = [submit(worker) for _ in range(10)]  # more than may be in flight
     assert loop.entered.wait(SOON)
     loop.error = MemoryError("the device is full")
     loop.go.set()
@@ -227,8 +138,8 @@ def test_an_error_in_the_loop_fails_all_that_is_pending_and_nothing_hangs(worker
     with pytest.raises(RuntimeError, match=r"stopped on an error.*the device is full"):
         submit(worker)
     worker.close(cancel=False)
-    counts, _, outside = worker.numbers()
-    assert (counts.failed, outside) == (10, 0)
+    stats = worker.stats()
+    assert (stats.failed, stats.waiting) == (10, 0)
 
 
 def test_a_running_job_can_be_cancelled_and_keeps_what_it_had(worker, loop):
@@ -251,7 +162,7 @@ def test_a_job_can_be_cancelled_in_the_queue_and_while_it_is_read(worker, loop):
     def slow():
         reading.wait(SOON)
         assert may_end.wait(SOON)
-        return Prepared(2, OPTIONS, 2.0)
+        return (2, OPTIONS, 2.0)
 
     being_read = [submit(worker, prepare=slow) for _ in range(2)]  # both reading threads
     queued = submit(worker, prepare=lambda: pytest.fail("read after it was cancelled"))
@@ -265,13 +176,13 @@ def test_a_job_can_be_cancelled_in_the_queue_and_while_it_is_read(worker, loop):
     assert loop.order == [2]
 
 
-def test_no_more_is_read_ahead_than_there_are_places(worker, loop):
+def test_no_more_is_read_ahead_than_may_be_in_flight(worker, loop):
     read = []
     loop.go.clear()
 
     def counted():
         read.append(1)
-        return Prepared(1, OPTIONS, 2.0)
+        return (1, OPTIONS, 2.0)
 
     handles = [submit(worker, prepare=counted) for _ in range(20)]
     assert loop.entered.wait(SOON)
@@ -284,13 +195,13 @@ def test_no_more_is_read_ahead_than_there_are_places(worker, loop):
 
 
 def test_no_more_is_read_ahead_than_so_many_seconds_of_audio(loop):
-    worker = Worker(loop, readers=1, places=100, seconds=5.0)
+    worker = Worker(loop, max_in_flight=100, max_in_flight_seconds=5.0, config=ONE_READER)
     read = []
     loop.go.clear()
 
     def counted():
         read.append(1)
-        return Prepared(1, OPTIONS, duration=2.0)
+        return (1, OPTIONS, 2.0)
 
     handles = [submit(worker, prepare=counted) for _ in range(20)]
     assert loop.entered.wait(SOON)
@@ -304,39 +215,35 @@ def test_no_more_is_read_ahead_than_so_many_seconds_of_audio(loop):
 
 
 def test_one_recording_may_be_longer_than_all_that_is_read_ahead(loop):
-    worker = Worker(loop, readers=2, places=4, seconds=5.0)
-    handles = [submit(worker, prepare=lambda: Prepared(2, OPTIONS, duration=60.0)) for _ in range(6)]
+    worker = Worker(loop, max_in_flight=4, max_in_flight_seconds=5.0)
+    handles = [submit(worker, prepare=lambda: (2, OPTIONS, 60.0)) for _ in range(6)]
     assert [handle.result(SOON).duration for handle in handles] == [60.0] * 6
     worker.close(cancel=False)
 
 
-def test_a_one_shot_request_has_no_options_and_its_answer_comes_with_its_end(worker, loop):
-    class Reader(TokenReader):
-        def result(self, outcome, source):
-            end = outcome
-            return Transcription(end.answer["said"], (), end.finish_reason, end.duration, source=source)
+def test_an_encoder_only_request_has_no_options_and_its_predictions_come_with_its_end(worker, loop):
+    class Processor(TokenProcessor):
+        def process(self, output, token_ids, duration, source):
+            text = output.predictions["text"]
+            return Transcription(text, (), output.finish_reason, duration, source=source)
 
     def step():
         (request_id,) = list(loop.requests)
         request, _ = loop.requests.pop(request_id)
         assert (request.options, request.inputs) == (None, 7)
-        return [RequestOutput(request_id, (), FinishReason.STOP, predictions={"said": "seven"})]
+        return [RequestOutput(request_id, (), FinishReason.STOP, predictions={"text": "seven"})]
 
     loop.step = step
-    handle = Handle("a.wav", Reader(spell, False), worker.cancel)
-    worker.submit(Job(handle, lambda: Prepared(7, None, duration=2.0), priority=0, stream=True))
+    handle = Handle("a.wav", Processor(SPELLER), worker.cancel)
+    worker.submit(Job(handle, lambda: (7, None, 2.0)))
     assert list(handle) == ["seven"]
     result = handle.result(SOON)
-    assert (result.text, result.finish_reason, result.duration, result.source) == (
-        "seven",
-        "stop",
-        2.0,
-        "a.wav",
-    )
+    assert (result.text, result.finish_reason) == ("seven", "stop")
+    assert (result.duration, result.source) == (2.0, "a.wav")
 
 
 def test_a_higher_priority_is_read_first(loop):
-    worker = Worker(loop, readers=1, places=1)
+    worker = Worker(loop, max_in_flight=1, config=ONE_READER)
     loop.go.clear()
     handles = [submit(worker, 100)]
     assert loop.entered.wait(SOON)
@@ -350,7 +257,7 @@ def test_a_higher_priority_is_read_first(loop):
 
 
 def test_close_finishes_what_was_submitted(loop):
-    worker = Worker(loop, readers=2, places=2)
+    worker = Worker(loop, max_in_flight=2)
     handles = [submit(worker, n + 1) for n in range(12)]
     worker.close(cancel=False)
     assert all(handle.done() for handle in handles)
@@ -362,12 +269,12 @@ def test_close_finishes_what_was_submitted(loop):
 
 
 def test_close_with_cancel_ends_what_runs_waits_and_is_queued(loop):
-    worker = Worker(loop, readers=2, places=2)
+    worker = Worker(loop, max_in_flight=2)
     handles = [submit(worker, 10**9) for _ in range(8)]
     next(iter(handles[0]))
     worker.close(cancel=True)
     assert {handle.result().finish_reason for handle in handles} == {"cancelled"}
-    assert worker.numbers()[0].cancelled == 8
+    assert worker.stats().cancelled == 8
 
 
 def test_counts_say_what_ended_how_and_time_runs_only_while_there_is_work(worker):
@@ -377,11 +284,11 @@ def test_counts_say_what_ended_how_and_time_runs_only_while_there_is_work(worker
     next(iter(handle))
     handle.cancel()
     handle.result(SOON)
-    counts, _, outside = worker.numbers()
+    counts = worker.stats()
     assert (counts.finished, counts.failed, counts.cancelled, counts.audio_seconds) == (2, 0, 1, 4.0)
-    assert outside == 0
+    assert counts.waiting == 0
     time.sleep(0.02)
-    assert worker.numbers()[0].busy_seconds == counts.busy_seconds > 0
+    assert worker.stats().busy_seconds == counts.busy_seconds > 0
 
 
 def test_many_threads_may_submit_and_cancel_at_once(worker):
@@ -405,66 +312,3 @@ def test_many_threads_may_submit_and_cancel_at_once(worker):
         assert result.text == wanted or (
             result.finish_reason == "cancelled" and wanted.startswith(result.text)
         )
-
-
-# In order.
-
-
-def test_results_come_in_the_order_of_the_sources_whatever_ends_first(worker):
-    lengths = [30, 1, 9, 2, 2, 17, 1]
-    results = in_order(lengths, lambda n: submit(worker, n), ahead=4)
-    assert [len(result.token_ids) - 1 for result in results] == lengths
-
-
-def test_an_endless_source_is_read_a_bounded_number_ahead(worker):
-    taken = []
-
-    def endless():
-        while True:
-            taken.append(1)
-            yield 2
-
-    results = in_order(endless(), lambda n: submit(worker, n), ahead=5)
-    for count in range(1, 30):
-        assert next(results).text == "1 2"
-        assert len(taken) <= count + 5
-    results.close()
-
-
-def test_a_slow_source_does_not_hold_up_a_result_that_is_there(worker):
-    taken = []
-
-    def slow():
-        for n in range(1, 4):
-            taken.append(n)
-            yield n
-            time.sleep(0.05)
-
-    results = in_order(slow(), lambda n: submit(worker, n), ahead=100)
-    next(results)
-    assert len(taken) <= 2
-
-
-def test_stopping_early_cancels_what_is_under_way(worker):
-    handles = []
-
-    def submitted(n):
-        handles.append(submit(worker, n))
-        return handles[-1]
-
-    results = in_order([1, 10**9, 10**9], submitted, ahead=3)
-    next(results)
-    results.close()
-    for handle in handles[1:]:
-        assert handle.result(SOON).finish_reason == "cancelled"
-
-
-def test_an_error_of_the_source_itself_reaches_the_caller(worker):
-    def broken():
-        yield 1
-        raise KeyError("the database is gone")
-
-    results = in_order(broken(), lambda n: submit(worker, n), ahead=1)
-    assert next(results).text == "1"
-    with pytest.raises(KeyError, match="database"):
-        next(results)

@@ -1,4 +1,4 @@
-"""Tokens, positions and scales to vectors."""
+"""Embeddings of tokens and positions."""
 
 import pytest
 import torch

@@ -70,7 +70,7 @@ def test_a_tokens_vector_has_the_same_bits_alone_and_anywhere(width, dtype, kern
         assert torch.equal(part, whole[start:end])
 
 
-def test_other_rows_of_no_number_reach_nobody(kernels_on):
+def test_nan_of_one_token_reaches_no_other(kernels_on):
     table, position_table = tables(20, torch.float32, kernels_on)
     tokens, positions = torch.tensor([1, 2, 3], device=kernels_on), torch.tensor([4, 5, 6], device=kernels_on)
     clean = embedding(tokens, positions, table, position_table, SCALE)
@@ -95,7 +95,7 @@ def test_a_token_or_position_that_a_table_lacks_becomes_nan_and_reads_nothing(wr
         assert torch.equal(out[[0, 2]], clean[[0, 2]])
 
 
-def test_views_are_read_as_what_they_are(kernels_on):
+def test_views_are_read_by_their_strides(kernels_on):
     table, position_table = tables(21, torch.float32, kernels_on)
     tokens = torch.tensor([[1, 9], [2, 9], [3, 9]], device=kernels_on)[:, 0]
     positions = torch.arange(10, 16, device=kernels_on)[1::2]
@@ -116,10 +116,10 @@ def test_no_tokens_give_no_rows(kernels_on):
     assert add_positions(table[:0], nothing, position_table, SCALE).shape == (0, 7)
 
 
-def test_what_does_not_fit_is_refused(kernels_on):
+def test_arguments_that_do_not_fit_are_refused(kernels_on):
     table, position_table = tables(7, torch.float32, kernels_on)
     tokens = torch.tensor([1, 2], device=kernels_on)
-    with pytest.raises(ValueError, match=r"of one length, got \[2\] and \[1\]"):
+    with pytest.raises(ValueError, match=r"one shape \[tokens\], got \[2\] and \[1\]"):
         embedding(tokens, tokens[:1], table, position_table, SCALE)
     with pytest.raises(ValueError, match=r"need positions \[11\], got \[2\]"):
         add_positions(table, tokens, position_table, SCALE)

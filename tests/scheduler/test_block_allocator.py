@@ -1,8 +1,7 @@
-"""The pool of pages and rows: whom it gives which numbers, and what that costs."""
+"""The free list of pages and sequence slots, and its cost."""
 
 import random
 import sys
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -20,16 +19,7 @@ def test_a_fresh_pool_hands_out_its_lowest_numbers_in_order():
     assert (pool.free, pool.count) == (0, 8)
 
 
-def test_the_lowest_run_that_is_long_enough_is_taken_so_that_pages_are_consecutive():
-    pool = PageAllocator(12)
-    pool.take(12)
-    pool.give((1, 2, 5, 6, 7, 10))
-    assert pool.take(3) == (5, 6, 7)
-    assert pool.take(1) == (1,)
-    assert pool.take(1) == (2,)
-
-
-def test_scattered_numbers_are_taken_lowest_first_where_no_run_is_long_enough():
+def test_the_lowest_free_numbers_are_taken_in_whatever_order_they_were_given_back():
     pool = PageAllocator(12)
     pool.take(12)
     pool.give((10, 1, 2, 6, 5))
@@ -37,7 +27,7 @@ def test_scattered_numbers_are_taken_lowest_first_where_no_run_is_long_enough():
     assert pool.take(1) == (10,)
 
 
-def test_numbers_given_back_in_any_order_and_grouping_join_into_one_run():
+def test_numbers_given_back_in_any_order_and_grouping_are_all_free():
     pool = PageAllocator(9)
     pool.take(9)
     for group in [(4,), (8, 2), (), (3, 0), (1,), (7, 5, 6)]:
@@ -92,15 +82,6 @@ def test_a_pool_of_negative_size_is_refused():
         PageAllocator(-1)
 
 
-def expected_take(free: set[int], n: int) -> tuple[int, ...]:
-    """The rule in its plainest form: the first n consecutive free numbers, else the n lowest."""
-    ordered = sorted(free)
-    for window in (ordered[i : i + n] for i in range(len(ordered) - n + 1)):
-        if all(b == a + 1 for a, b in pairwise(window)):
-            return tuple(window)
-    return tuple(ordered[:n])
-
-
 @settings(max_examples=300, deadline=None)
 @given(
     count=st.integers(0, 40),
@@ -112,7 +93,7 @@ def test_any_history_agrees_with_a_plain_set(count, actions, data):
     for take, n in actions:
         if take and n <= len(free):
             numbers = pool.take(n)
-            assert numbers == expected_take(free, n)
+            assert numbers == tuple(sorted(free)[:n])
             free -= set(numbers)
             taken += numbers
         elif not take:
@@ -157,6 +138,5 @@ def work_in_a_fragmented_pool(count: int) -> int:
     return lines_run(churn)
 
 
-def test_work_grows_with_the_numbers_taken_and_hardly_with_the_size_of_the_pool():
-    small, large = work_in_a_fragmented_pool(300), work_in_a_fragmented_pool(300_000)
-    assert large < 3 * small
+def test_work_in_python_grows_with_the_numbers_taken_and_not_with_the_size_of_the_pool():
+    assert work_in_a_fragmented_pool(300) == work_in_a_fragmented_pool(300_000)

@@ -1,17 +1,19 @@
-"""Encoder-only requests: answered in the step that encodes them, among requests that are decoded."""
+"""Encoder-only requests: complete in the step that encodes them, among requests that are decoded."""
 
 from dataclasses import replace
 
+import loops
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops import check_history, finish, histories, same, tiny_model
 from torch import Tensor
 
 from tritone.kernels.runtime.packing import cumulative, spans
-from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler.loop import GenerationLoop
+from tritone.scheduler.model_protocol import Task
 from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 from tritone.scheduler.runner import ModelRunner
 
@@ -21,8 +23,8 @@ KINDS = [None, GREEDY, None, replace(GREEDY, num_beams=3), None, replace(GREEDY,
 COUNT, LIVES = 12, 3
 
 
-class Answering(Speech2TextForConditionalGeneration):
-    """A model of both kinds, as one that transcribes and also names the language would be."""
+class Predicting(Speech2TextForConditionalGeneration):
+    """A model of both kinds, such as one that transcribes and also names the language."""
 
     def predict(self, features: Tensor, cu_frames: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         encoded, cu_tokens = self.encode(features, cu_frames)
@@ -31,9 +33,10 @@ class Answering(Speech2TextForConditionalGeneration):
         return {"best": (encoded.argmax(-1), cu_tokens), "pooled": (pooled, each)}
 
 
-class OnlyAnswers:
-    """A model that cannot generate at all: each recording's frames, doubled."""
+class OnlyPredicts:
+    """A model that cannot generate: each recording's frames, doubled."""
 
+    task = Task.AUDIO_CLASSIFICATION
     device, dtype = torch.device("cpu"), torch.float32
 
     def encoder_length(self, frames: int) -> int:
@@ -46,90 +49,50 @@ class OnlyAnswers:
 
 
 @pytest.fixture(scope="module")
-def model() -> Answering:
-    torch.manual_seed(3)
-    config = Speech2TextConfig(
-        vocab_size=29,
-        d_model=8,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=8,
-        decoder_ffn_dim=8,
-        conv_channels=6,
-        max_source_positions=30,
-        max_target_positions=20,
-        input_feat_per_channel=FEATURES,
-        init_std=0.6,
-    )
-    return Answering(config).eval()
+def model() -> Predicting:
+    return tiny_model(Predicting)
 
 
 def recording(seed: int, frames: int) -> Tensor:
-    return torch.randn(frames, FEATURES, generator=torch.Generator().manual_seed(seed))
+    return loops.recording(seed, frames, FEATURES)
 
 
 def request(index: int, life: int = 0) -> Request:
-    """Requests of one id are other ones, and partly of another kind, in another life."""
+    """A request; one id is another request, partly of another kind, in another life."""
     options = KINDS[(index + life) % len(KINDS)]
     return Request(index, recording(index + COUNT * life, 1 + 7 * (index + life)), options, stream=True)
 
 
-def loop_of(model: Answering, **options: int) -> GenerationLoop:
-    return model.generation_loop(**{"num_pages": 40, "num_rows": 3, **options})
-
-
-def drain(
-    loop: GenerationLoop, completions: dict[int, RequestOutput] | None = None
-) -> dict[int, RequestOutput]:
-    completions = {} if completions is None else completions
-    for _ in range(2000):
-        if not loop.has_work:
-            break
-        for event in loop.step():
-            assert event.request_id not in completions, "a completion is a request's last event"
-            if isinstance(event, RequestOutput):
-                completions[event.request_id] = event
-    stats = loop.stats()
-    assert (stats.running, stats.waiting, stats.pages_used) == (0, 0, 0)
-    return completions
-
-
-def same(one: RequestOutput, other: RequestOutput) -> bool:
-    """EncoderOutputs are tensors, which `==` would not compare as a whole."""
-    if replace(one, predictions=None) != replace(other, predictions=None):
-        return False
-    if one.predictions is None or other.predictions is None:
-        return one.predictions is other.predictions
-    return one.predictions.keys() == other.predictions.keys() and all(
-        torch.equal(tensor, other.predictions[name]) for name, tensor in one.predictions.items()
-    )
+def loop_of(
+    model: Predicting, *, num_pages: int = 40, num_slots: int = 3, encode_budget: int = 4096, ahead: int = 0
+) -> GenerationLoop:
+    runner = ModelRunner(model, predictor=model, num_pages=num_pages, num_slots=num_slots)
+    return GenerationLoop(runner, encode_budget, ahead)
 
 
 @pytest.fixture(scope="module")
 def alone(model) -> dict[tuple[int, int], RequestOutput]:
-    completions = {}
+    outputs = {}
     for index in range(COUNT):
         for life in range(LIVES):
             loop = loop_of(model, ahead=0)
             loop.submit(request(index, life))
-            completions[index, life] = drain(loop)[index]
-    return completions
+            outputs[index, life] = finish(loop)[index]
+    return outputs
 
 
-def test_an_answer_is_what_the_model_says_to_the_recording_alone(model, alone):
+def test_predictions_are_those_of_the_recording_alone(model, alone):
     for index in (0, 2, 4, 6):
         inputs = request(index).inputs
         with torch.inference_mode():
             wanted = model.predict(inputs, cumulative([len(inputs)]))
-        completion = alone[index, 0]
-        assert (completion.hypotheses, completion.finish_reason) == ((), FinishReason.STOP)
-        assert completion.predictions.keys() == wanted.keys()
+        output = alone[index, 0]
+        assert (output.hypotheses, output.finish_reason) == ((), FinishReason.STOP)
+        assert output.predictions.keys() == wanted.keys()
         for name, (rows, _) in wanted.items():
-            assert torch.equal(completion.predictions[name], rows)
-        assert completion.predictions["best"].shape == (model.encoder_length(len(inputs)),)
-        assert completion.predictions["pooled"].shape == (1, 8)
+            assert torch.equal(output.predictions[name], rows)
+        assert output.predictions["best"].shape == (model.encoder_length(len(inputs)),)
+        assert output.predictions["pooled"].shape == (1, 8)
     assert alone[1, 0].predictions is None, "a request that is decoded has none"
 
 
@@ -144,20 +107,20 @@ def test_it_ends_in_the_step_that_encodes_it_and_streams_nothing(model, ahead):
     assert second.request_id == 0
     assert isinstance(second, RequestOutput)
     assert (first.request_id, len(first.token_ids)) == (1, 1), "decoding goes on beside it"
-    drain(loop, {0: second})
+    finish(loop, {0: second})
 
 
-def test_it_takes_neither_pages_nor_rows(model, alone):
-    loop = GenerationLoop(ModelRunner(model, num_pages=0, num_rows=0, max_length=14))
+def test_it_takes_neither_pages_nor_slots(model, alone):
+    loop = GenerationLoop(ModelRunner(model, predictor=model, num_pages=0, num_slots=0, max_length=14))
     for index in (0, 2, 4):
         loop.submit(request(index))
-    completions = drain(loop)
-    assert all(same(completions[index], alone[index, 0]) for index in (0, 2, 4))
+    outputs = finish(loop)
+    assert all(same(outputs[index], alone[index, 0]) for index in (0, 2, 4))
     with pytest.raises(ValueError, match="the cache has 0; raise num_pages"):
         loop.submit(request(1))
 
 
-def test_the_encode_budget_says_how_many_are_answered_at_once(model, monkeypatch):
+def test_the_encode_budget_limits_how_many_are_encoded_at_once(model, monkeypatch):
     sizes = []
     encode = model.encode
 
@@ -171,23 +134,15 @@ def test_the_encode_budget_says_how_many_are_answered_at_once(model, monkeypatch
     loop = loop_of(model, encode_budget=20)
     for index in range(9):
         loop.submit(Request(index, recording(index, 32)))
-    drain(loop)
+    finish(loop)
     assert sizes == [16, 16, 16, 16, 8]
     assert loop.stats().encoded_tokens == 9 * 8
     assert loop.stats().tokens_generated == 0
 
 
-# What happens before each step: a request comes, one is cancelled, a cancelled one comes again, or nothing.
-HISTORIES = st.lists(
-    st.tuples(st.sampled_from(["submit", "submit", "nothing", "cancel", "again"]), st.integers(0, COUNT - 1)),
-    min_size=20,
-    max_size=50,
-)
-
-
 @settings(max_examples=100, deadline=None)
 @given(
-    history=HISTORIES,
+    history=histories(COUNT, 20, 50),
     ahead=st.integers(0, 4),
     pages=st.sampled_from([12, 300]),
     budget=st.sampled_from([1, 12, 1000]),
@@ -196,36 +151,12 @@ HISTORIES = st.lists(
 def test_random_histories_of_both_kinds_give_what_each_request_gives_alone(
     model, alone, history, ahead, pages, budget, order
 ):
-    loop = loop_of(model, num_pages=pages, num_rows=4, encode_budget=budget, ahead=ahead)
-    to_come, lives, cancelled = list(order), {}, set()
-    completions: dict[int, RequestOutput] = {}
-    for what, index in history:
-        if what == "submit" and to_come:
-            lives[index := to_come.pop()] = 0
-            loop.submit(request(index))
-        elif what == "cancel" and loop.cancel(index):
-            cancelled.add(index)
-        elif what == "again" and (over := completions.keys() & cancelled):
-            index = min(over)
-            if lives[index] + 1 < LIVES:
-                lives[index] += 1
-                cancelled.discard(index)
-                del completions[index]
-                loop.submit(request(index, lives[index]))
-        for event in loop.step():
-            assert event.request_id not in completions, "a completion is a request's last event"
-            if isinstance(event, RequestOutput):
-                completions[event.request_id] = event
-    for index, completion in drain(loop, completions).items():
-        if index in cancelled:
-            assert completion == RequestOutput(index, (), FinishReason.CANCELLED)
-        else:
-            assert same(completion, alone[index, lives[index]])
-    assert completions.keys() == lives.keys()
+    loop = loop_of(model, num_pages=pages, num_slots=4, encode_budget=budget, ahead=ahead)
+    check_history(loop, history, order, request, alone)
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
-def test_an_id_used_again_while_its_first_answer_is_on_its_way_is_another_request(model, alone, ahead):
+def test_an_id_used_again_while_its_first_result_is_on_its_way_is_another_request(model, alone, ahead):
     loop = loop_of(model, ahead=ahead)
     loop.submit(request(0))
     loop.submit(request(1))  # which goes on meanwhile
@@ -233,9 +164,9 @@ def test_an_id_used_again_while_its_first_answer_is_on_its_way_is_another_reques
     assert loop.cancel(0)
     assert RequestOutput(0, (), FinishReason.CANCELLED) in loop.step()
     loop.submit(request(0, 2))  # encoder-only as well
-    completions = drain(loop)
-    assert same(completions[0], alone[0, 2])
-    assert same(completions[1], alone[1, 0])
+    outputs = finish(loop)
+    assert same(outputs[0], alone[0, 2])
+    assert same(outputs[1], alone[1, 0])
 
 
 def test_a_waiting_one_is_cancelled_before_it_is_encoded(model):
@@ -248,23 +179,23 @@ def test_a_waiting_one_is_cancelled_before_it_is_encoded(model):
     (cancelled, answered) = loop.step()
     assert cancelled == RequestOutput(1, (), FinishReason.CANCELLED)
     assert answered.request_id == 2
-    drain(loop)
+    finish(loop)
 
 
 def test_one_that_cannot_be_encoded_fails_alone_with_its_error(model, alone):
-    loop = loop_of(model, num_rows=30, num_pages=300)
+    loop = loop_of(model, num_slots=30, num_pages=300)
     for index in range(8):
         loop.submit(request(index))
     loop.submit(Request(99, torch.randn(30, FEATURES + 2)))
-    completions = drain(loop)
-    failed = completions.pop(99)
+    outputs = finish(loop)
+    failed = outputs.pop(99)
     assert (failed.predictions, failed.finish_reason) == (None, FinishReason.ERROR)
     assert "channels" in str(failed.error)
-    assert all(same(completion, alone[index, 0]) for index, completion in completions.items())
-    assert len(completions) == 8
+    assert all(same(output, alone[index, 0]) for index, output in outputs.items())
+    assert len(outputs) == 8
 
 
-def test_memory_that_runs_out_halves_what_is_answered_at_once(model, alone, monkeypatch, caplog):
+def test_memory_that_runs_out_halves_what_is_encoded_at_once(model, alone, monkeypatch, caplog):
     sizes = []
     predict = model.predict
 
@@ -275,42 +206,42 @@ def test_memory_that_runs_out_halves_what_is_answered_at_once(model, alone, monk
         return predict(features, cu_frames)
 
     monkeypatch.setattr(model, "predict", short_of_memory)
-    loop = loop_of(model, num_rows=30, num_pages=300, encode_budget=120)
+    loop = loop_of(model, num_slots=30, num_pages=300, encode_budget=120)
     for index in range(COUNT):
         loop.submit(request(index))
-    completions = drain(loop)
-    for index, completion in completions.items():
+    outputs = finish(loop)
+    for index, output in outputs.items():
         if index == 10:  # 71 frames, too large for the memory even alone
-            assert "out of memory" in str(completion.error)
+            assert "out of memory" in str(output.error)
         else:
-            assert same(completion, alone[index, 0])
+            assert same(output, alone[index, 0])
     assert sizes[0] > 60
     assert "at most 60 encoder positions" in caplog.text
 
 
-def test_an_answer_keeps_no_other_in_memory(model):
+def test_predictions_keep_no_other_request_in_memory(model):
     loop = loop_of(model)
     for index in range(6):
         loop.submit(Request(index, recording(index, 32)))
-    answer = drain(loop)[3].predictions["best"]
-    assert answer.untyped_storage().nbytes() == 8 * answer.element_size()
+    best = finish(loop)[3].predictions["best"]
+    assert best.untyped_storage().nbytes() == 8 * best.element_size()
 
 
-def test_a_model_that_only_answers_needs_no_sizes():
-    loop = GenerationLoop(ModelRunner(OnlyAnswers()))
+def test_an_encoder_only_model_needs_no_sizes():
+    loop = GenerationLoop(ModelRunner(OnlyPredicts()))
     for index in range(5):
         loop.submit(Request(index, recording(index, 3 + index)))
-    completions = drain(loop)
+    outputs = finish(loop)
     for index in range(5):
-        assert torch.equal(completions[index].predictions["doubled"], 2 * recording(index, 3 + index))
+        assert torch.equal(outputs[index].predictions["doubled"], 2 * recording(index, 3 + index))
     with pytest.raises(ValueError, match="51 frames; at most 50"):
         loop.submit(Request(7, recording(0, 51)))
     assert not loop.has_work
 
 
-def test_a_request_of_a_kind_that_the_model_does_not_answer_is_refused(model):
-    loop = GenerationLoop(ModelRunner(OnlyAnswers()))
-    with pytest.raises(ValueError, match="OnlyAnswers does not generate; give the request no options"):
+def test_a_request_of_a_task_that_the_model_does_not_have_is_refused(model):
+    loop = GenerationLoop(ModelRunner(OnlyPredicts()))
+    with pytest.raises(ValueError, match="OnlyPredicts does not generate; give the request no options"):
         loop.submit(Request(0, recording(0, 9), GREEDY))
     generative = Speech2TextForConditionalGeneration(model.config).eval()
     loop = generative.generation_loop(num_pages=9, num_rows=2)

@@ -3,14 +3,14 @@
 import random
 from dataclasses import replace
 
+import loops
 import pytest
 import torch
+from loops import assert_empty, finish, small_model, take_step
 from torch import Tensor
 
-from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
-from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput, Tokens
+from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 from tritone.scheduler.scheduler import CapacityError
 
 FEATURES = 7
@@ -30,27 +30,11 @@ KINDS = [
 
 @pytest.fixture(scope="module")
 def model() -> Speech2TextForConditionalGeneration:
-    torch.manual_seed(0)
-    config = Speech2TextConfig(
-        vocab_size=29,
-        d_model=20,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=24,
-        decoder_ffn_dim=28,
-        conv_channels=12,
-        max_source_positions=60,
-        max_target_positions=64,
-        input_feat_per_channel=FEATURES,
-        init_std=0.4,
-    )
-    return Speech2TextForConditionalGeneration(config).eval()
+    return small_model()
 
 
 def recording(seed: int, frames: int) -> Tensor:
-    return torch.randn(frames, FEATURES, generator=torch.Generator().manual_seed(seed))
+    return loops.recording(seed, frames, FEATURES)
 
 
 def requests(count: int = 16) -> list[Request]:
@@ -66,44 +50,15 @@ def requests(count: int = 16) -> list[Request]:
     ]
 
 
-def finish(
-    loop: GenerationLoop, completions: dict[int, RequestOutput] | None = None
-) -> dict[int, RequestOutput]:
-    completions = {} if completions is None else completions
-    for _ in range(3000):
-        if not loop.has_work:
-            return completions
-        take(loop, completions)
-    raise AssertionError("the loop does not come to an end")
-
-
-def take(loop: GenerationLoop, completions: dict[int, RequestOutput]) -> list[Tokens]:
-    """One step; its completions are added, each the first of its request."""
-    pieces = []
-    for event in loop.step():
-        assert event.request_id not in completions, "a completion is a request's last event"
-        if isinstance(event, RequestOutput):
-            completions[event.request_id] = event
-        else:
-            pieces.append(event)
-    return pieces
-
-
-def assert_empty(loop: GenerationLoop) -> None:
-    stats = loop.stats()
-    assert (stats.running, stats.waiting, stats.pages_used) == (0, 0, 0)
-    assert not loop.has_work
-
-
 @pytest.fixture(scope="module")
 def alone(model) -> dict[int, RequestOutput]:
-    completions: dict[int, RequestOutput] = {}
+    outputs: dict[int, RequestOutput] = {}
     for request in requests():
         loop = model.generation_loop(num_pages=40, num_rows=5)
         loop.submit(request)
-        finish(loop, completions)
+        finish(loop, outputs)
         assert_empty(loop)
-    return completions
+    return outputs
 
 
 @pytest.mark.parametrize(
@@ -123,7 +78,7 @@ def test_arrivals_and_cancellations_in_between_change_no_other_result(seed, mode
     loop = model.generation_loop(num_pages=60, num_rows=11, encode_budget=60)
     waiting = requests()
     chance.shuffle(waiting)
-    completions: dict[int, RequestOutput] = {}
+    outputs: dict[int, RequestOutput] = {}
     cancelled = set()
     for _ in range(3000):
         if not (waiting or loop.has_work):
@@ -136,27 +91,27 @@ def test_arrivals_and_cancellations_in_between_change_no_other_result(seed, mode
             if loop.cancel(victim):
                 cancelled.add(victim)
                 assert not loop.cancel(victim), "a request is cancelled once"
-        take(loop, completions)
+        take_step(loop, outputs)
     assert_empty(loop)
     assert cancelled
-    assert completions.keys() == alone.keys()
-    for request_id, completion in completions.items():
+    assert outputs.keys() == alone.keys()
+    for request_id, output in outputs.items():
         if request_id in cancelled:
-            assert completion == RequestOutput(request_id, (), FinishReason.CANCELLED)
+            assert output == RequestOutput(request_id, (), FinishReason.CANCELLED)
         else:
-            assert completion == alone[request_id]
+            assert output == alone[request_id]
 
 
-def test_streamed_tokens_are_those_of_the_completion_as_they_come(model, alone):
+def test_streamed_tokens_are_those_of_the_output_as_they_come(model, alone):
     loop = model.generation_loop(num_pages=600, num_rows=80)
     given = requests()
     for request in given:
         loop.submit(request)
-    completions: dict[int, RequestOutput] = {}
+    outputs: dict[int, RequestOutput] = {}
     pieces: dict[int, list[int]] = {}
     most_at_once = 0
     while loop.has_work:
-        for event in take(loop, completions):
+        for event in take_step(loop, outputs):
             pieces.setdefault(event.request_id, []).extend(event.token_ids)
             most_at_once = max(most_at_once, len(event.token_ids))
     assert most_at_once == 1, "a token is reported in the step that decodes it"
@@ -190,8 +145,8 @@ def test_a_running_request_is_cancelled_within_a_step_and_the_others_go_on(model
     assert events[0] == RequestOutput(1, (), FinishReason.CANCELLED)
     assert [event.request_id for event in events[1:]] == [0, 2]
     assert loop.stats().running == 2
-    completions = finish(loop)
-    assert {request_id: one.finish_reason for request_id, one in completions.items()} == {
+    outputs = finish(loop)
+    assert {request_id: one.finish_reason for request_id, one in outputs.items()} == {
         0: FinishReason.LENGTH,
         2: FinishReason.LENGTH,
     }
@@ -215,8 +170,8 @@ def test_what_is_over_or_never_was_cannot_be_cancelled(model):
     loop = model.generation_loop(num_pages=40, num_rows=1)
     assert not loop.cancel(7)
     loop.submit(Request(0, recording(0, 9), replace(GREEDY, max_length=2)))
-    (completion,) = loop.step()
-    assert isinstance(completion, RequestOutput)
+    (output,) = loop.step()
+    assert isinstance(output, RequestOutput)
     assert not loop.cancel(0)
     assert loop.has_work, "its pages are released in the next step"
     assert loop.step() == []
@@ -229,11 +184,11 @@ def test_a_request_that_cannot_be_encoded_fails_alone_with_its_error(model, alon
     for request in requests(8):
         loop.submit(request)
     loop.submit(Request(99, torch.randn(30, FEATURES + 2), KINDS[1]))
-    completions = finish(loop)
-    failed = completions.pop(99)
+    outputs = finish(loop)
+    failed = outputs.pop(99)
     assert (failed.hypotheses, failed.finish_reason) == ((), FinishReason.ERROR)
     assert "channels" in str(failed.error)
-    assert completions == {index: alone[index] for index in range(8)}
+    assert outputs == {index: alone[index] for index in range(8)}
     assert_empty(loop)
 
 
@@ -271,13 +226,13 @@ def test_a_recording_too_large_for_the_memory_fails_alone(model, alone, monkeypa
     loop = model.generation_loop(num_pages=600, num_rows=80)
     for request in requests():
         loop.submit(request)
-    completions = finish(loop)
-    for index, completion in completions.items():
+    outputs = finish(loop)
+    for index, output in outputs.items():
         if 1 + 37 * index % 190 > 150:
-            assert completion.finish_reason is FinishReason.ERROR
-            assert "out of memory" in str(completion.error)
+            assert output.finish_reason is FinishReason.ERROR
+            assert "out of memory" in str(output.error)
         else:
-            assert completion == alone[index]
+            assert output == alone[index]
 
 
 def test_a_request_that_can_never_fit_is_refused_with_the_numbers_and_leaves_no_trace(model):
@@ -304,10 +259,10 @@ def test_an_id_in_use_is_refused_and_the_request_that_has_it_goes_on(model):
         with pytest.raises(ValueError, match="request id 4 is in use"):
             loop.submit(Request(4, recording(1, 30), replace(GREEDY, max_length=3)))
         loop.step()
-    completion = finish(loop)[4]
+    output = finish(loop)[4]
     other = model.generation_loop(num_pages=40, num_rows=2)
     other.submit(first)
-    assert finish(other)[4] == completion
+    assert finish(other)[4] == output
 
 
 def test_numbers_of_the_loop_follow_what_it_does(model):

@@ -1,17 +1,17 @@
-"""Steps launched ahead of the results of earlier ones change no result, whatever comes and goes meanwhile."""
+"""Steps launched ahead of the results of earlier ones: no result changes, whatever comes and goes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
+import loops
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops import check_history, finish, histories, same, tiny_model
 
-from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
-from tritone.scheduler.loop import GenerationLoop
-from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput, Tokens
+from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 
 FEATURES = 5
 # No token twice, or a model this small would say one until its limit: so ends come at all lengths.
@@ -28,82 +28,33 @@ COUNT, LIVES = 10, 4
 
 @pytest.fixture(scope="module")
 def model() -> Speech2TextForConditionalGeneration:
-    torch.manual_seed(3)
-    config = Speech2TextConfig(
-        vocab_size=29,
-        d_model=8,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=8,
-        decoder_ffn_dim=8,
-        conv_channels=6,
-        max_source_positions=30,
-        max_target_positions=20,
-        input_feat_per_channel=FEATURES,
-        init_std=0.6,
-    )
-    return Speech2TextForConditionalGeneration(config).eval()
+    return tiny_model()
 
 
 def request(index: int, life: int = 0) -> Request:
-    """Requests of one id are other ones in another life."""
+    """A request; one id is another request in another life."""
     seed, frames = index + COUNT * life, 1 + 7 * (index + life)
-    features = torch.randn(frames, FEATURES, generator=torch.Generator().manual_seed(seed))
+    features = loops.recording(seed, frames, FEATURES)
     options = KINDS[index % len(KINDS)]
     return Request(index, features, options, keep_scores=index % 3 == 0, stream=index % 2 == 0)
 
 
-def same(one: RequestOutput, other: RequestOutput) -> bool:
-    """Scores of steps are tensors, which `==` would not compare as a whole."""
-    steps = zip(one.scores, other.scores, strict=True)
-    return replace(one, scores=()) == replace(other, scores=()) and all(torch.equal(a, b) for a, b in steps)
-
-
 @pytest.fixture(scope="module")
 def alone(model) -> dict[tuple[int, int], RequestOutput]:
-    """What each request comes to by itself, every step's result awaited; by id and life."""
-    completions = {}
+    """Output of each request by itself, every step's result awaited; by id and life."""
+    outputs = {}
     for index, life in product(range(COUNT), range(LIVES)):
         loop = model.generation_loop(num_pages=40, num_rows=3, ahead=0)
         loop.submit(request(index, life))
-        while loop.has_work:
-            for event in loop.step():
-                if isinstance(event, RequestOutput):
-                    completions[index, life] = event
-    lengths = {len(completion.hypotheses[0].token_ids) for completion in completions.values()}
+        outputs[index, life] = finish(loop)[index]
+    lengths = {len(output.hypotheses[0].token_ids) for output in outputs.values()}
     assert len(lengths) > 3, "some end at their limit, some before"
-    return completions
-
-
-@dataclass
-class Seen:
-    """What a loop has reported of its requests."""
-
-    completions: dict[int, RequestOutput]
-    pieces: dict[int, list[int]]
-
-    def step(self, loop: GenerationLoop) -> None:
-        for event in loop.step():
-            assert event.request_id not in self.completions, "a completion is a request's last event"
-            if isinstance(event, Tokens):
-                self.pieces.setdefault(event.request_id, []).extend(event.token_ids)
-            else:
-                self.completions[event.request_id] = event
-
-
-# What happens before each step: a request comes, one is cancelled, a cancelled one comes again, or nothing.
-HISTORIES = st.lists(
-    st.tuples(st.sampled_from(["submit", "submit", "nothing", "cancel", "again"]), st.integers(0, COUNT - 1)),
-    min_size=25,
-    max_size=60,
-)
+    return outputs
 
 
 @settings(max_examples=100, deadline=None)
 @given(
-    history=HISTORIES,
+    history=histories(COUNT, 25, 60),
     ahead=st.integers(0, 5),
     pages=st.sampled_from([12, 40, 300]),
     rows=st.sampled_from([3, 5, 40]),
@@ -117,39 +68,7 @@ def test_random_histories_give_what_each_request_gives_alone(
     loop = model.generation_loop(
         num_pages=pages, num_rows=rows, encode_budget=12, ahead=ahead, graphs=graphs, overlap=overlap
     )
-    to_come, lives, cancelled = list(order), {}, set()
-    seen = Seen({}, {})
-    for what, index in history:
-        if what == "submit" and to_come:
-            lives[index := to_come.pop()] = 0
-            loop.submit(request(index))
-        elif what == "cancel" and loop.cancel(index):
-            cancelled.add(index)
-        elif what == "again" and seen.completions.keys() & cancelled:
-            index = min(seen.completions.keys() & cancelled)
-            if lives[index] + 1 < LIVES:
-                lives[index] += 1
-                cancelled.discard(index)
-                del seen.completions[index]
-                seen.pieces.pop(index, None)
-                loop.submit(request(index, lives[index]))
-        seen.step(loop)
-    for _ in range(1000):
-        if not loop.has_work:
-            break
-        seen.step(loop)
-    stats = loop.stats()
-    assert (stats.running, stats.waiting, stats.pages_used) == (0, 0, 0)
-    assert seen.completions.keys() == lives.keys()
-    for index, completion in seen.completions.items():
-        if index in cancelled:
-            assert completion == RequestOutput(index, (), FinishReason.CANCELLED)
-        else:
-            assert same(completion, alone[index, lives[index]])
-        if index in seen.pieces:
-            tokens = alone[index, lives[index]].hypotheses[0].token_ids[1:]
-            piece = tuple(seen.pieces[index])
-            assert piece == tokens if index not in cancelled else piece == tokens[: len(piece)]
+    check_history(loop, history, order, request, alone)
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
@@ -162,11 +81,9 @@ def test_an_id_used_again_while_steps_are_in_flight_is_another_request(model, al
     assert loop.cancel(4)
     assert RequestOutput(4, (), FinishReason.CANCELLED) in loop.step()
     loop.submit(request(4))
-    seen = Seen({}, {})
-    while loop.has_work:
-        seen.step(loop)
-    assert same(seen.completions[4], alone[4, 0])
-    assert same(seen.completions[6], alone[6, 0])
+    outputs = finish(loop)
+    assert same(outputs[4], alone[4, 0])
+    assert same(outputs[6], alone[6, 0])
 
 
 def test_results_come_so_many_steps_later_and_no_more(model):

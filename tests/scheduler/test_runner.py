@@ -1,15 +1,16 @@
-"""The runner under the scheduler's plans: several steps in one, late reports, and what it refuses."""
+"""The runner under the scheduler's plans: several steps in one, late reports, refused requests."""
 
 from dataclasses import replace
 
+import loops
 import pytest
 import torch
+from loops import small_model
 from torch import Tensor
 
-from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
-from tritone.scheduler import runner as runner_module
-from tritone.scheduler.request import FinishReason, GenerationOptions, Hypothesis, Request
+from tritone.scheduler.config import RunnerConfig
+from tritone.scheduler.request import FinishReason, GenerationOptions, Hypothesis, Request, RequestOutput
 from tritone.scheduler.runner import ModelRunner
 from tritone.scheduler.scheduler import Scheduler
 
@@ -21,31 +22,15 @@ SAMPLED = replace(GREEDY, do_sample=True, num_return_sequences=2, seed=11)
 
 @pytest.fixture(scope="module")
 def model() -> Speech2TextForConditionalGeneration:
-    torch.manual_seed(0)
-    config = Speech2TextConfig(
-        vocab_size=29,
-        d_model=20,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=24,
-        decoder_ffn_dim=28,
-        conv_channels=12,
-        max_source_positions=60,
-        max_target_positions=64,
-        input_feat_per_channel=FEATURES,
-        init_std=0.4,
-    )
-    return Speech2TextForConditionalGeneration(config).eval()
+    return small_model()
 
 
 def recording(seed: int, frames: int) -> Tensor:
-    return torch.randn(frames, FEATURES, generator=torch.Generator().manual_seed(seed))
+    return loops.recording(seed, frames, FEATURES)
 
 
 def requests() -> list[Request]:
-    """One of every kind, some that share their rules, ending at different lengths."""
+    """A request of every kind, some that share their rules, ending at different lengths."""
     options = [
         GREEDY,
         BEAMS,
@@ -72,8 +57,8 @@ Results = dict[int, tuple[tuple[Hypothesis, ...], FinishReason]]
 def drive(
     runner: ModelRunner, given: list[Request], decode_steps: int = 1, late: int = 0, budget: int = 1000
 ) -> Results:
-    """Run everything, each step `decode_steps` tokens long and reported `late` steps after it."""
-    scheduler = Scheduler(runner.num_pages, runner.num_rows, budget)
+    """Run all requests, each step `decode_steps` tokens long and reported `late` steps after it."""
+    scheduler = Scheduler(runner.num_pages, runner.num_slots, budget)
     for request in given:
         scheduler.add(request.request_id, runner.demand(request), request.priority)
     by_id = {request.request_id: request for request in given}
@@ -83,48 +68,51 @@ def drive(
         if not scheduler.has_work:
             break
         step = scheduler.schedule(decode_steps)
-        outcome = runner.execute(step, {one.request_id: by_id[one.request_id] for one in step.admitted})
-        for request_id, reason in outcome.finished.items():
-            found = (outcome.hypotheses.get(request_id, ()), reason)
-            assert results.setdefault(request_id, found) == found, "an end does not change once it is there"
-        unreported.append((step.number, outcome.finished))
+        events = runner.collect(
+            runner.launch(step, {one.request_id: by_id[one.request_id] for one in step.admitted})
+        )
+        outputs = [event for event in events if isinstance(event, RequestOutput)]
+        for output in outputs:
+            assert output.request_id not in results, "a request ends once"
+            results[output.request_id] = (output.hypotheses, output.finish_reason)
+        unreported.append((step.number, {output.request_id: output.finish_reason for output in outputs}))
         if len(unreported) > late:
             scheduler.update(*unreported.pop(0))
     assert not scheduler.has_work
-    assert (scheduler.pages_used, scheduler.rows_used) == (0, 0)
+    assert (scheduler.pages_used, scheduler.slots_used) == (0, 0)
     return results
 
 
 @pytest.fixture(scope="module")
 def alone(model) -> Results:
-    """Each request in a cache of its own."""
+    """Results of each request in a cache of its own."""
     results: Results = {}
     for request in requests():
-        results |= drive(ModelRunner(model, num_pages=60, num_rows=5), [request])
+        results |= drive(ModelRunner(model, num_pages=60, num_slots=5), [request])
     assert {reason for _, reason in results.values()} == {FinishReason.STOP, FinishReason.LENGTH}
     return results
 
 
 @pytest.mark.parametrize("decode_steps", [1, 2, 3, 7, 40])
 def test_several_tokens_a_step_give_what_one_gives(decode_steps, model, alone):
-    runner = ModelRunner(model, num_pages=200, num_rows=40)
+    runner = ModelRunner(model, num_pages=200, num_slots=40)
     assert drive(runner, requests(), decode_steps) == alone
 
 
 @pytest.mark.parametrize(("decode_steps", "late"), [(1, 1), (1, 3), (3, 2)])
 def test_reports_that_come_late_change_nothing(decode_steps, late, model, alone):
-    runner = ModelRunner(model, num_pages=200, num_rows=40)
+    runner = ModelRunner(model, num_pages=200, num_slots=40)
     assert drive(runner, requests(), decode_steps, late) == alone
 
 
 @pytest.mark.parametrize("decode_steps", [1, 3])
 def test_a_cache_so_small_that_most_wait_changes_nothing(decode_steps, model, alone):
-    runner = ModelRunner(model, num_pages=14, num_rows=5)
+    runner = ModelRunner(model, num_pages=14, num_slots=5)
     assert drive(runner, requests(), decode_steps, late=1, budget=20) == alone
 
 
-def test_no_row_of_the_cache_is_read_before_it_is_written(model, alone):
-    runner = ModelRunner(model, num_pages=40, num_rows=9)
+def test_no_cache_position_is_read_before_it_is_written(model, alone):
+    runner = ModelRunner(model, num_pages=40, num_slots=9)
     runner._cache.keys.fill_(float("nan"))
     runner._cache.values.fill_(float("nan"))
     for table in (runner._state.score, runner._state.final_score):
@@ -135,7 +123,7 @@ def test_no_row_of_the_cache_is_read_before_it_is_written(model, alone):
 
 
 def test_a_runner_is_used_again_after_everything_has_ended(model, alone):
-    runner = ModelRunner(model, num_pages=40, num_rows=9)
+    runner = ModelRunner(model, num_pages=40, num_slots=9)
     for _ in range(2):
         assert drive(runner, list(reversed(requests()))) == alone
 
@@ -184,16 +172,16 @@ def test_a_score_of_beam_search_is_the_sum_over_the_length_to_the_penalty(model,
 
 def test_samples_differ_by_seed_and_by_index_and_are_drawn_again_from_the_same(model):
     request = Request(0, recording(1, 40), replace(SAMPLED, num_return_sequences=4, temperature=1.5))
-    first, _ = drive(ModelRunner(model, num_pages=60, num_rows=4), [request])[0]
+    first, _ = drive(ModelRunner(model, num_pages=60, num_slots=4), [request])[0]
     assert len({hypothesis.token_ids for hypothesis in first}) > 1
     again = replace(request, request_id=9)
-    assert drive(ModelRunner(model, num_pages=60, num_rows=4), [again])[9][0] == first
+    assert drive(ModelRunner(model, num_pages=60, num_slots=4), [again])[9][0] == first
     other = replace(request, options=replace(request.options, seed=99))
-    assert drive(ModelRunner(model, num_pages=60, num_rows=4), [other])[0][0] != first
+    assert drive(ModelRunner(model, num_pages=60, num_slots=4), [other])[0][0] != first
 
 
 class Frames:
-    """A front end whose features are the samples themselves; one that begins with -1 it cannot take."""
+    """A front end whose features are the samples themselves; it fails on a waveform that begins with -1."""
 
     def frame_count(self, samples: int) -> int:
         return samples // FEATURES
@@ -211,7 +199,7 @@ def test_waveforms_and_features_go_side_by_side(model, alone):
         for request in given
     ]
     for some in (mixed, [replace(request, inputs=request.inputs.flatten()) for request in given]):
-        assert drive(ModelRunner(model, Frames(), num_pages=200, num_rows=40), some) == alone
+        assert drive(ModelRunner(model, Frames(), num_pages=200, num_slots=40), some) == alone
 
 
 @pytest.mark.parametrize("decode_steps", [1, 3])
@@ -221,7 +209,7 @@ def test_a_request_that_cannot_be_encoded_fails_alone(decode_steps, model, alone
         Request(101, -torch.ones(21 * FEATURES), GREEDY),
         Request(102, torch.randn(5, FEATURES, 2), GREEDY),
     ]
-    runner = ModelRunner(model, Frames(), num_pages=200, num_rows=60)
+    runner = ModelRunner(model, Frames(), num_pages=200, num_slots=60)
     good = requests()
     results = drive(runner, [*good[:3], bad[0], *good[3:7], *bad[1:], *good[7:]], decode_steps)
     for request in bad:
@@ -230,18 +218,17 @@ def test_a_request_that_cannot_be_encoded_fails_alone(decode_steps, model, alone
 
 
 def test_a_failure_is_reported_with_its_error(model):
-    runner = ModelRunner(model, Frames(), num_pages=20, num_rows=4)
+    runner = ModelRunner(model, Frames(), num_pages=20, num_slots=4)
     scheduler = Scheduler(20, 4, 1000)
     request = Request(3, -torch.ones(FEATURES), GREEDY)
     scheduler.add(3, runner.demand(request))
-    outcome = runner.execute(scheduler.schedule(), {3: request})
-    assert outcome.finished == {3: FinishReason.ERROR}
-    assert str(outcome.errors[3]) == "a waveform that cannot be read"
-    assert outcome.hypotheses == {}
+    (output,) = runner.collect(runner.launch(scheduler.schedule(), {3: request}))
+    assert (output.request_id, output.hypotheses, output.finish_reason) == (3, (), FinishReason.ERROR)
+    assert str(output.error) == "a waveform that cannot be read"
 
 
 def test_a_demand_is_what_the_request_can_ever_need(model):
-    runner = ModelRunner(model, Frames(), num_pages=20, num_rows=4)
+    runner = ModelRunner(model, Frames(), num_pages=20, num_slots=4)
     demand = runner.demand(Request(0, recording(0, 100), BEAMS))
     assert (demand.encode_tokens, demand.decode_positions, demand.hypotheses) == (25, 16, 3)
     assert runner.demand(Request(0, torch.zeros(100 * FEATURES + 3), BEAMS)) == demand
@@ -263,28 +250,27 @@ def test_a_demand_is_what_the_request_can_ever_need(model):
     ],
     ids=["short waveform", "no frames", "long recording", "long transcript", "a number"],
 )
-def test_what_the_model_cannot_take_is_refused_where_it_enters(inputs, options, problem, model):
-    runner = ModelRunner(model, Frames(), num_pages=20, num_rows=4)
+def test_requests_that_the_model_cannot_take_are_refused_at_once(inputs, options, problem, model):
+    runner = ModelRunner(model, Frames(), num_pages=20, num_slots=4)
     with pytest.raises(ValueError, match=problem):
         runner.demand(Request(0, inputs, options))
 
 
 def test_a_waveform_without_a_front_end_is_refused(model):
-    runner = ModelRunner(model, num_pages=20, num_rows=4)
+    runner = ModelRunner(model, num_pages=20, num_slots=4)
     with pytest.raises(ValueError, match=r"takes features .*; extract them from the waveform first"):
         runner.demand(Request(0, torch.zeros(700), GREEDY))
 
 
-def test_a_runner_sized_for_requests_holds_them_all_at_once_where_memory_allows(model, alone, monkeypatch):
+def test_a_runner_sized_for_requests_holds_them_all_at_once_where_memory_allows(model, alone):
     given = requests()
     runner = ModelRunner.sized_for(model, given)
     demands = [runner.demand(request) for request in given]
     assert runner.num_pages == sum(demand.pages for demand in demands)
-    assert runner.num_rows == sum(demand.hypotheses for demand in demands)
-    monkeypatch.setattr(runner_module, "_DEFAULT_CACHE_BYTES", 1)
-    monkeypatch.setattr(runner_module, "_DEFAULT_ROWS", 1)
-    runner = ModelRunner.sized_for(model, given)
+    assert runner.num_slots == sum(demand.hypotheses for demand in demands)
+    bounded = RunnerConfig(default_cache_bytes=1, default_num_slots=1)
+    runner = ModelRunner.sized_for(model, given, bounded)
     assert runner.num_pages == max(demand.pages for demand in demands)
-    assert runner.num_rows == max(demand.hypotheses for demand in demands)
+    assert runner.num_slots == max(demand.hypotheses for demand in demands)
     assert drive(runner, given) == alone
     assert ModelRunner.sized_for(model, []).num_pages == 0

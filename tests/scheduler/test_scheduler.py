@@ -1,13 +1,16 @@
 """The scheduler's policy, case by case."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tritone.scheduler.request import FinishReason
 from tritone.scheduler.scheduler import CapacityError, Demand, Release, Scheduler, Step
 
 STOP, LENGTH, CANCELLED, ERROR = (FinishReason(name) for name in ("stop", "length", "cancelled", "error"))
-SMALL = Demand(encode_tokens=16, decode_positions=16, hypotheses=1)  # 2 pages, 1 row
-ROOMY = {"num_pages": 1000, "num_rows": 100, "encode_budget": 10_000}
+SMALL = Demand(encode_tokens=16, decode_positions=16, hypotheses=1)  # 2 pages, 1 slot
+ROOMY = {"num_pages": 1000, "num_slots": 100, "encode_budget": 10_000}
 
 
 def admitted(step: Step) -> list[int]:
@@ -20,7 +23,7 @@ def test_a_demand_counts_pages_of_16_positions_shared_for_cross_and_per_hypothes
     assert Demand(16, 16, 1).pages == 2
     assert Demand(17, 17, 1).pages == 4
     assert Demand(0, 0, 3).pages == 0
-    assert Demand(300, 33, 0).pages == 0, "a encoder-only request keeps nothing"
+    assert Demand(300, 33, 0).pages == 0, "an encoder-only request owns no page"
 
 
 @pytest.mark.parametrize("name", ["encode_tokens", "decode_positions", "hypotheses"])
@@ -30,7 +33,7 @@ def test_a_negative_demand_is_refused_by_name(name):
 
 
 def test_a_request_is_admitted_with_all_it_can_need_runs_and_is_released_once():
-    scheduler = Scheduler(num_pages=20, num_rows=4, encode_budget=1000)
+    scheduler = Scheduler(num_pages=20, num_slots=4, encode_budget=1000)
     scheduler.add(7, Demand(encode_tokens=40, decode_positions=30, hypotheses=3))
     assert (scheduler.waiting, scheduler.running, scheduler.has_work) == (1, 0, True)
 
@@ -38,16 +41,16 @@ def test_a_request_is_admitted_with_all_it_can_need_runs_and_is_released_once():
     assert (step.number, step.released, step.decode_steps) == (0, (), 4)
     (admission,) = step.admitted
     assert admission.request_id == 7
-    assert admission.rows == (0, 1, 2)
+    assert admission.slots == (0, 1, 2)
     assert admission.cross_pages == (0, 1, 2)
     assert admission.self_pages == ((3, 4), (5, 6), (7, 8))
-    assert (scheduler.waiting, scheduler.running, scheduler.pages_used, scheduler.rows_used) == (0, 1, 9, 3)
+    assert (scheduler.waiting, scheduler.running, scheduler.pages_used, scheduler.slots_used) == (0, 1, 9, 3)
 
     assert scheduler.schedule() == Step(1, (), (), 1), "a request that goes on is in no plan"
     scheduler.update(1, {7: STOP})
     assert (scheduler.running, scheduler.pages_used, scheduler.has_work) == (0, 9, True)
     assert scheduler.schedule(3) == Step(2, (Release(7, STOP),), (), 0)
-    assert (scheduler.pages_used, scheduler.rows_used, scheduler.has_work) == (0, 0, False)
+    assert (scheduler.pages_used, scheduler.slots_used, scheduler.has_work) == (0, 0, False)
     assert scheduler.schedule() == Step(3, (), (), 0)
 
 
@@ -56,7 +59,7 @@ def test_an_empty_scheduler_plans_an_empty_step():
 
 
 def test_pages_freed_by_a_step_are_used_in_the_same_step():
-    scheduler = Scheduler(num_pages=2, num_rows=1, encode_budget=100)
+    scheduler = Scheduler(num_pages=2, num_slots=1, encode_budget=100)
     scheduler.add(1, SMALL)
     scheduler.add(2, SMALL)
     assert admitted(scheduler.schedule()) == [1]
@@ -68,14 +71,14 @@ def test_pages_freed_by_a_step_are_used_in_the_same_step():
 
 
 def test_the_highest_priority_goes_first_and_arrival_decides_within_one():
-    scheduler = Scheduler(num_pages=1000, num_rows=100, encode_budget=16)
+    scheduler = Scheduler(num_pages=1000, num_slots=100, encode_budget=16)
     for request_id, priority in [(1, 0), (2, 5), (3, 0), (4, 5), (5, -1)]:
         scheduler.add(request_id, SMALL, priority)
     assert [admitted(scheduler.schedule()) for _ in range(5)] == [[2], [4], [1], [3], [5]]
 
 
 def test_nothing_overtakes_a_head_that_does_not_fit_so_that_large_requests_do_not_starve():
-    scheduler = Scheduler(num_pages=10, num_rows=10, encode_budget=1000)
+    scheduler = Scheduler(num_pages=10, num_slots=10, encode_budget=1000)
     scheduler.add(1, SMALL)
     scheduler.schedule()
     scheduler.add(2, Demand(encode_tokens=160, decode_positions=0, hypotheses=1))  # all 10 pages
@@ -90,29 +93,29 @@ def test_nothing_overtakes_a_head_that_does_not_fit_so_that_large_requests_do_no
 
 
 def test_the_encode_budget_limits_a_step_and_a_longer_request_has_a_step_of_its_own():
-    scheduler = Scheduler(num_pages=1000, num_rows=100, encode_budget=100)
+    scheduler = Scheduler(num_pages=1000, num_slots=100, encode_budget=100)
     for request_id, tokens in enumerate([60, 40, 1, 500, 100, 1]):
         scheduler.add(request_id, Demand(tokens, 16, 1))
     assert [admitted(scheduler.schedule()) for _ in range(5)] == [[0, 1], [2], [3], [4], [5]]
 
 
-def test_rows_limit_how_many_hypotheses_run():
-    scheduler = Scheduler(num_pages=1000, num_rows=5, encode_budget=1000)
+def test_slots_limit_how_many_hypotheses_run():
+    scheduler = Scheduler(num_pages=1000, num_slots=5, encode_budget=1000)
     for request_id in range(3):
         scheduler.add(request_id, Demand(16, 16, hypotheses=2))
     step = scheduler.schedule()
-    assert [admission.rows for admission in step.admitted] == [(0, 1), (2, 3)]
+    assert [admission.slots for admission in step.admitted] == [(0, 1), (2, 3)]
     scheduler.update(0, {0: STOP})
-    assert [admission.rows for admission in scheduler.schedule().admitted] == [(0, 1)]
+    assert [admission.slots for admission in scheduler.schedule().admitted] == [(0, 1)]
 
 
-def test_a_one_shot_request_owns_nothing_asks_for_no_decode_step_and_ends_like_any_other():
-    scheduler = Scheduler(num_pages=0, num_rows=0, encode_budget=100)
+def test_an_encoder_only_request_owns_nothing_asks_for_no_decode_step_and_ends_like_any_other():
+    scheduler = Scheduler(num_pages=0, num_slots=0, encode_budget=100)
     scheduler.add(1, Demand(encode_tokens=400, decode_positions=0, hypotheses=0))
     scheduler.add(2, Demand(encode_tokens=50, decode_positions=0, hypotheses=0))
     step = scheduler.schedule()
     assert admitted(step) == [1]
-    assert (step.admitted[0].rows, step.admitted[0].cross_pages, step.admitted[0].self_pages) == ((), (), ())
+    assert (step.admitted[0].slots, step.admitted[0].cross_pages, step.admitted[0].self_pages) == ((), (), ())
     assert step.decode_steps == 0
     scheduler.update(0, {1: STOP})
     step = scheduler.schedule()
@@ -120,7 +123,7 @@ def test_a_one_shot_request_owns_nothing_asks_for_no_decode_step_and_ends_like_a
 
 
 def test_a_request_that_can_never_fit_fails_at_once_with_the_numbers_and_leaves_no_trace():
-    scheduler = Scheduler(num_pages=20, num_rows=4, encode_budget=100)
+    scheduler = Scheduler(num_pages=20, num_slots=4, encode_budget=100)
     with pytest.raises(
         CapacityError, match=r"request 3 needs 34 pages \(19 for 300 .* 5 hypotheses x 3 for 33 .* has 20;"
     ):
@@ -173,8 +176,8 @@ def test_a_waiting_request_that_is_cancelled_is_released_in_the_next_step_and_ne
     assert (step.released, admitted(step)) == ((Release(1, CANCELLED),), [2])
 
 
-def test_a_running_request_that_is_cancelled_gives_its_pages_and_rows_to_the_next_step():
-    scheduler = Scheduler(num_pages=2, num_rows=1, encode_budget=100)
+def test_a_running_request_that_is_cancelled_gives_its_pages_and_slots_to_the_next_step():
+    scheduler = Scheduler(num_pages=2, num_slots=1, encode_budget=100)
     scheduler.add(1, SMALL)
     scheduler.add(2, SMALL)
     scheduler.schedule()
@@ -222,11 +225,13 @@ def test_a_report_about_a_step_that_was_never_planned_is_refused():
 
 def test_sizes_and_step_counts_that_make_no_sense_are_refused():
     for sizes in [(-1, 1, 1), (1, -1, 1), (1, 1, 0)]:
-        with pytest.raises(ValueError, match=r"num_pages=-?1, num_rows=-?1, encode_budget=[01]"):
+        with pytest.raises(ValueError, match=r"num_pages=-?1, num_slots=-?1, encode_budget=[01]"):
             Scheduler(*sizes)
     with pytest.raises(ValueError, match="decode_steps is 0"):
         Scheduler(1, 1, 1).schedule(0)
 
 
-# Random histories. The device is a dictionary of remaining lengths; what it reports reaches the scheduler
-# when the history says so, up to four plans late, out of order and again and again.
+def test_the_scheduler_is_imported_without_torch():
+    modules = ", ".join(f"tritone.scheduler.{name}" for name in ("scheduler", "model_protocol", "config"))
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -1,4 +1,8 @@
-"""Thousands of random histories of the scheduler, and what holds in all of them."""
+"""Thousands of random histories of the scheduler, and the invariants of all of them.
+
+The device is a dictionary of remaining lengths. Its reports reach the scheduler when the history says so, up
+to four plans late, out of order and repeatedly.
+"""
 
 import random
 import time
@@ -47,28 +51,28 @@ class Report:
 
 @dataclass(eq=False)
 class Entry:
-    """What the test knows of one added request."""
+    """State of one added request in the test."""
 
     request_id: int
     arrival: int
     add: Add
     remaining: int
     pages: set[int] = field(default_factory=set)
-    rows: set[int] = field(default_factory=set)
+    slots: set[int] = field(default_factory=set)
 
 
 class History:
-    """Plays operations against a scheduler and checks every plan against what was asked for."""
+    """Player of operations on a scheduler that checks every plan against them."""
 
-    def __init__(self, num_pages: int, num_rows: int, encode_budget: int) -> None:
-        self.num_pages, self.num_rows, self.encode_budget = num_pages, num_rows, encode_budget
-        self.scheduler = Scheduler(num_pages, num_rows, encode_budget)
+    def __init__(self, num_pages: int, num_slots: int, encode_budget: int) -> None:
+        self.num_pages, self.num_slots, self.encode_budget = num_pages, num_slots, encode_budget
+        self.scheduler = Scheduler(num_pages, num_slots, encode_budget)
         self.waiting: list[Entry] = []
         self.running: dict[int, Entry] = {}
         self.ended: list[tuple[Entry, FinishReason]] = []  # releases that the next step owes
         self.in_flight: list[
             tuple[int, int, dict[int, tuple[Entry, FinishReason]]]
-        ] = []  # due, step, outcome
+        ] = []  # due, step, finished
         self.added = self.released = self.steps = 0
         self.seen: Counter[str] = Counter()
         self.next_id, self.last_released = 0, None
@@ -94,9 +98,9 @@ class History:
             with pytest.raises(ValueError, match=f"request id {request_id} is in use"):
                 self.scheduler.add(request_id, add.demand, add.priority)
             self.seen["id refused"] += 1
-        elif pages > self.num_pages or rows > self.num_rows:
+        elif pages > self.num_pages or rows > self.num_slots:
             self.seen["can never fit"] += 1
-            numbers = (pages, self.num_pages) if pages > self.num_pages else (rows, self.num_rows)
+            numbers = (pages, self.num_pages) if pages > self.num_pages else (rows, self.num_slots)
             with pytest.raises(
                 CapacityError, match=r"request {} needs {} .* has {};".format(request_id, *numbers)
             ):
@@ -138,7 +142,7 @@ class History:
         self.released += len(self.ended)
         self.ended = []
         self.check_admissions(step)
-        assert step.decode_steps == (plan.decode_steps if any(e.rows for e in self.running.values()) else 0)
+        assert step.decode_steps == (plan.decode_steps if any(e.slots for e in self.running.values()) else 0)
         self.run_on_the_device(step, plan)
         for update in [update for update in self.in_flight if update[0] <= step.number]:
             self.in_flight.remove(update)
@@ -147,13 +151,13 @@ class History:
     def check_admissions(self, step: Step) -> None:
         in_line = sorted(self.waiting, key=lambda entry: (-entry.add.priority, entry.arrival))
         new, left = in_line[: len(step.admitted)], in_line[len(step.admitted) :]
-        assert admitted(step) == [entry.request_id for entry in new], "somebody overtook"
+        assert admitted(step) == [entry.request_id for entry in new], "a request was overtaken"
         used_pages = {page for entry in self.running.values() for page in entry.pages}
-        used_rows = {row for entry in self.running.values() for row in entry.rows}
+        used_slots = {slot for entry in self.running.values() for slot in entry.slots}
         for entry, admission in zip(new, step.admitted, strict=True):
             demand = entry.add.demand
             per_hypothesis = -(-demand.decode_positions // PAGE_SIZE)
-            assert len(admission.rows) == len(admission.self_pages) == demand.hypotheses
+            assert len(admission.slots) == len(admission.self_pages) == demand.hypotheses
             assert len(admission.cross_pages) == (
                 -(-demand.encode_tokens // PAGE_SIZE) if demand.hypotheses else 0
             )
@@ -161,13 +165,13 @@ class History:
             pages = [*admission.cross_pages, *(page for pages in admission.self_pages for page in pages)]
             for numbers, used, size in [
                 (pages, used_pages, self.num_pages),
-                (admission.rows, used_rows, self.num_rows),
+                (admission.slots, used_slots, self.num_slots),
             ]:
                 assert len(set(numbers)) == len(numbers), "used twice within a request"
                 assert used.isdisjoint(numbers), "used by another"
                 assert all(0 <= number < size for number in numbers), "out of range"
                 used.update(numbers)
-            entry.pages, entry.rows = set(pages), set(admission.rows)
+            entry.pages, entry.slots = set(pages), set(admission.slots)
             self.running[entry.request_id] = entry
         self.waiting = [entry for entry in self.waiting if entry not in new]
         encode_tokens = sum(entry.add.demand.encode_tokens for entry in new)
@@ -177,19 +181,19 @@ class History:
             head = left[0].add.demand
             assert (
                 head.pages > self.num_pages - len(used_pages)
-                or head.hypotheses > self.num_rows - len(used_rows)
+                or head.hypotheses > self.num_slots - len(used_slots)
                 or (new and encode_tokens + head.encode_tokens > self.encode_budget)
             ), "the head fits and was left waiting"
 
     def run_on_the_device(self, step: Step, plan: Plan) -> None:
         for entry in self.running.values():
             entry.remaining -= plan.decode_steps
-        outcome = {id: (e, e.add.reason) for id, e in self.running.items() if e.remaining <= 0}
-        self.in_flight.append((step.number + plan.delay, step.number, outcome))
+        finished = {id: (e, e.add.reason) for id, e in self.running.items() if e.remaining <= 0}
+        self.in_flight.append((step.number + plan.delay, step.number, finished))
 
-    def deliver(self, step: int, outcome: dict[int, tuple[Entry, FinishReason]]) -> None:
-        self.scheduler.update(step, {request_id: reason for request_id, (_, reason) in outcome.items()})
-        for request_id, (entry, reason) in outcome.items():
+    def deliver(self, step: int, finished: dict[int, tuple[Entry, FinishReason]]) -> None:
+        self.scheduler.update(step, {request_id: reason for request_id, (_, reason) in finished.items()})
+        for request_id, (entry, reason) in finished.items():
             if self.running.get(request_id) is entry:
                 self.end(entry, reason)
             else:
@@ -204,7 +208,7 @@ class History:
         assert scheduler.waiting == len(self.waiting)
         assert scheduler.running == len(self.running)
         assert scheduler.pages_used == sum(len(entry.pages) for entry in holding)
-        assert scheduler.rows_used == sum(len(entry.rows) for entry in holding)
+        assert scheduler.slots_used == sum(len(entry.slots) for entry in holding)
         assert scheduler.has_work == bool(self.waiting or holding)
 
     def drain(self) -> None:
@@ -215,16 +219,16 @@ class History:
             longest -= 1
             assert longest >= 0, "some request is starved"
         assert self.released == self.added, "each ends exactly once"
-        assert (self.scheduler.pages_used, self.scheduler.rows_used) == (0, 0)
-        if self.num_rows:
-            self.scheduler.add(-1, Demand(self.num_pages * PAGE_SIZE, 0, self.num_rows))
+        assert (self.scheduler.pages_used, self.scheduler.slots_used) == (0, 0)
+        if self.num_slots:
+            self.scheduler.add(-1, Demand(self.num_pages * PAGE_SIZE, 0, self.num_slots))
             (everything,) = self.scheduler.schedule().admitted
             assert everything.cross_pages == tuple(range(self.num_pages))
-            assert everything.rows == tuple(range(self.num_rows))
+            assert everything.slots == tuple(range(self.num_slots))
 
 
 def pool_of_adds(size: int) -> list[Add]:
-    """Requests to draw from with one number each: drawing every field takes longer than the histories do."""
+    """Requests that hypothesis draws by one number each; drawing every field takes longer than playing."""
     pick = random.Random(0)
     return [
         Add(
@@ -247,7 +251,7 @@ SIZES = st.tuples(st.integers(0, 70), st.integers(0, 15), st.integers(1, 300))
 
 
 def play_random_histories(examples: int) -> Counter[str]:
-    """Lets hypothesis play so many histories; returns how often what happened in them."""
+    """Play so many histories drawn by hypothesis; returns the number of each kind of event."""
     seen: Counter[str] = Counter()
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -269,7 +273,7 @@ def test_no_history_leaks_a_page_loses_a_request_or_lets_one_overtake():
         *("id refused", "id used again", "late report ignored", "late report for a new owner of the id"),
         "late report between cancel and release",
     ]
-    assert min(seen[event] for event in rare) >= 10, f"these histories do not show what they should: {seen}"
+    assert min(seen[event] for event in rare) >= 10, f"these histories lack some kinds of events: {seen}"
 
 
 def test_one_core_plays_at_least_2000_histories_a_minute(capsys):
@@ -279,6 +283,3 @@ def test_one_core_plays_at_least_2000_histories_a_minute(capsys):
     with capsys.disabled():
         print(f"\n  scheduler: {per_minute:,.0f} random histories a minute on one core; {dict(seen)}")
     assert per_minute >= 2000
-
-
-# What the work grows with. Counting bytecodes shows every Python loop, and timing those that run inside C.

@@ -5,13 +5,16 @@ its rows read them. Self-attention pages belong to a hypothesis each, and `origi
 for which position of which hypothesis: beams change their history by changing that table, never a page.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from ...runtime.dispatch import choose
+from ...runtime.launch import interpreting
 from ...runtime.packing import spans
 from ..kv_cache import PAGE_SIZE
-from .cpu import paged_attention_cpu
+from .cpu import GatherPlan, paged_attention_cpu
 from .triton import LARGEST_HEAD, paged_attention_triton
 
 
@@ -25,6 +28,7 @@ def paged_attention(
     *,
     scale: float,
     origin: Tensor | None = None,
+    plan: GatherPlan | None = None,
 ) -> Tensor:
     """`softmax(query @ key.T * scale) @ value` over each request's pages, in an order its length alone fixes.
 
@@ -32,13 +36,13 @@ def paged_attention(
         query: [rows, heads, head_dim], the rows of a request next to each other.
         keys, values: [pages, 16, heads, head_dim]: one layer's pool.
         block_tables: int32. Without `origin` [requests, blocks]: the request's pages, all rows read them.
-            With `origin` [rows, blocks]: each hypothesis' own pages. Like `lengths` and `origin` not to be
-            changed in place: what is derived from them is kept while they live, for the layers that follow.
+            With `origin` [rows, blocks]: each hypothesis' own pages.
         lengths: int32 [requests], positions to attend to, at least 1 and within the table (and `origin`).
         cu_rows: int32 [requests + 1], which rows are a request's.
         scale: multiplies the scores.
         origin: int32 [rows, positions]: for each row and position, the hypothesis (0 to k - 1 within the
             request) whose page holds it.
+        plan: `plan_paged_attention` of the same tables, for calls that share them; by default made anew.
 
     Returns:
         [rows, heads, head_dim].
@@ -68,10 +72,23 @@ def paged_attention(
         cu_rows,
         origin,
         reference=paged_attention_reference,
-        cpu=paged_attention_cpu,
+        cpu=partial(paged_attention_cpu, plan=plan),
         triton=paged_attention_triton if query.shape[2] <= LARGEST_HEAD else None,
     )
     return run(query, keys, values, block_tables, lengths, cu_rows, scale=scale, origin=origin)
+
+
+def plan_paged_attention(
+    block_tables: Tensor, lengths: Tensor, cu_rows: Tensor, heads: int, origin: Tensor | None = None
+) -> GatherPlan | None:
+    """Make the part of `paged_attention` that all layers of a decode step share.
+
+    It holds the contents of the tables at this time. None where it is of no use: on a GPU and in Triton's
+    interpreter, and for a batch without rows.
+    """
+    if cu_rows.device.type != "cpu" or interpreting() or cu_rows.shape[0] == 1:
+        return None
+    return GatherPlan.of(block_tables, lengths, cu_rows, heads, origin)
 
 
 def paged_attention_reference(

@@ -1,19 +1,16 @@
-"""The kernels of `paged_attention`: long contexts in splits, added up in their order."""
+"""Kernels of `paged_attention`: long contexts in splits, which a second kernel adds up in order."""
 
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from ...runtime.launch import ARCHITECTURES, DTYPES, kernel, precision, ready
+from ...runtime.optional_triton import tl, triton
 from ..kv_cache import PAGE_SIZE, check_pools
 
-# Positions that one program of the kernel goes through. A longer context is split into so many programs,
-# whose results a second kernel adds up in their order: 20 s of audio at 40 ms a position need only the first.
-SPLIT = 512
-_HEAD_DIMS = (64, 128)  # what the kernels' tiles hold of a head; smaller heads are masked, not read
+SPLIT = 512  # positions of one program: 20 s of audio, at 40 ms a position, are one split
+_HEAD_DIMS = (64, 128)  # of the kernels' tiles; smaller heads are masked, not read
 LARGEST_HEAD = _HEAD_DIMS[-1]
 
 
@@ -34,7 +31,7 @@ def paged_attention_triton(
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     lengths, cu_rows, block_tables = ready(lengths), ready(cu_rows), ready(block_tables)
     blocks = block_tables.shape[1]
-    # Room for every split that the table allows: the lengths are on the device, and nobody waits for them.
+    # Room for every split that the table allows: reading the lengths would wait for the device.
     splits = -(-blocks * PAGE_SIZE // SPLIT)
     partial = query.new_empty((splits if splits > 1 else 0, rows, heads, head_dim), dtype=torch.float32)
     statistics = query.new_empty((*partial.shape[:3], 2), dtype=torch.float32)
@@ -90,7 +87,7 @@ def paged_attention_kernel(
     tables_ptr,  # int32 [requests, blocks], with own pages [rows, blocks]
     lengths_ptr,  # int32 [requests]
     cu_rows_ptr,  # int32 [requests + 1]
-    origin_ptr,  # int32 [rows, positions], with own pages only
+    origin_ptr,  # int32 [rows, positions], read with own pages only
     out_ptr,  # [rows, heads, head_dim]
     partial_ptr,  # float32 [splits, rows, heads, head_dim], as the next for requests of several splits
     statistics_ptr,  # float32 [splits, rows, heads, 2]: largest score and sum of weights
@@ -99,7 +96,7 @@ def paged_attention_kernel(
     units: tl.int32,  # head_dim / UNIT
     blocks: tl.int32,
     positions: tl.int32,
-    own: tl.int32,  # 1 where each row has pages of its own
+    own: tl.int32,  # 1 where each row has its own pages
     split: tl.int32,
     scale: tl.float32,  # times log2(e), for exp2
     UNIT: tl.constexpr,  # 8 lets halves be read 16 bytes at a time
@@ -108,7 +105,7 @@ def paged_attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    # Heads side by side: their parts of a page are, too.
+    # Programs of one request's heads run side by side, as their parts of a page lie.
     request, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     length = tl.load(lengths_ptr + request)
     first, last = tl.load(cu_rows_ptr + request), tl.load(cu_rows_ptr + request + 1)
@@ -116,9 +113,9 @@ def paged_attention_kernel(
     if begin >= length:
         return
     end = tl.minimum(begin + split, length)
-    holders, table = 1, request
+    pages_of_block, table = 1, request
     if own != 0:
-        holders, table = last - first, first
+        pages_of_block, table = last - first, first
     tables = tables_ptr + table * blocks.to(tl.int64)
 
     head_dim = units * UNIT
@@ -127,61 +124,61 @@ def paged_attention_kernel(
     d = tl.arange(0, BLOCK_D)
     inside = (d < head_dim)[None, :]
     in_page = tl.arange(0, PAGE)[:, None] * width + head * head_dim + d[None, :]
-    steps = tl.cdiv(end - begin, PAGE) * holders
+    steps = tl.cdiv(end - begin, PAGE) * pages_of_block
     for row in range(first, last, BLOCK_M):
         m = tl.arange(0, BLOCK_M)
         rows_left = last - row
-        there = (m < rows_left)[:, None] & inside
+        mask = (m < rows_left)[:, None] & inside
         before = row * width.to(tl.int64) + head * head_dim
-        places = m[:, None] * width + d[None, :]
-        query = tl.load(query_ptr + before + places, mask=there, other=0.0)
+        offsets = m[:, None] * width + d[None, :]
+        query = tl.load(query_ptr + before + offsets, mask=mask, other=0.0)
         origins = origin_ptr + row * positions.to(tl.int64)
         largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-        total = tl.zeros((BLOCK_M, PAGE), tl.float32)  # of each place in a page; summed up at the end
+        total = tl.zeros((BLOCK_M, PAGE), tl.float32)  # by position in a page; summed at the end
         summed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-        # The next step's page is looked up a step ahead: the compiler keeps several pages on their way only
+        # The next step's page is looked up a step ahead: the compiler keeps several pages in flight only
         # where no address waits for another load of the same step.
-        start, holder = begin, 0
+        start, page_index = begin, 0
         page = tl.load(tables + start // PAGE)
-        # Each block of positions as often as there are holders of it.
+        # Each block of positions once for every page that holds it.
         for _ in range(0, steps):
             n = start + tl.arange(0, PAGE)
-            # What lies behind the length may be anything, so it is not even read.
+            # Memory behind the length is not read: it may hold anything, NaN too.
             written = n < end
             before_page = page.to(tl.int64) * page_size
-            around = holder + 1 == holders
-            next_holder = tl.where(around, 0, holder + 1)
-            next_start = start + tl.where(around, PAGE, 0)
-            next_table = tables + next_holder * blocks.to(tl.int64)
+            wraps = page_index + 1 == pages_of_block
+            next_index = tl.where(wraps, 0, page_index + 1)
+            next_start = start + tl.where(wraps, PAGE, 0)
+            next_table = tables + next_index * blocks.to(tl.int64)
             page = tl.load(next_table + next_start // PAGE, mask=next_start < end, other=0)
             read = written[:, None] & inside
             key = tl.load(keys_ptr + before_page + in_page, mask=read, other=0.0)
             value = tl.load(values_ptr + before_page + in_page, mask=read, other=0.0)
             scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
-            named = tl.zeros((BLOCK_M, PAGE), tl.int32) + holder
-            if holders > 1:
+            named = tl.zeros((BLOCK_M, PAGE), tl.int32) + page_index
+            if pages_of_block > 1:
                 named = tl.load(
                     origins + (m[:, None] * positions + n[None, :]),
                     mask=(m < rows_left)[:, None] & written[None, :],
                     other=0,
                 )
-            scores = tl.where(written[None, :] & (named == holder), scores, float("-inf"))
+            scores = tl.where(written[None, :] & (named == page_index), scores, float("-inf"))
             new_largest = tl.maximum(largest, tl.max(scores, 1))
-            # A row that has seen nothing yet subtracts 0 from -inf, not -inf.
+            # -inf - -inf would be no number, for a row that has seen no key yet.
             base = tl.where(new_largest == float("-inf"), 0.0, new_largest)
             weights = tl.exp2(scores - base[:, None])
             decay = tl.exp2(largest - base)[:, None]
             total = total * decay + weights
             summed = tl.dot(weights.to(value.dtype), value, summed * decay, input_precision=PRECISION)
-            largest, start, holder = new_largest, next_start, next_holder
+            largest, start, page_index = new_largest, next_start, next_index
         sums = tl.sum(total, 1)
-        # A request's own length decides, never the table's width, or its bits would depend on the others.
+        # By the request's own length, never by the table's width: its bits would depend on other requests.
         if length <= split:
             result = (summed / sums[:, None]).to(out_ptr.dtype.element_ty)
-            tl.store(out_ptr + before + places, result, mask=there)
+            tl.store(out_ptr + before + offsets, result, mask=mask)
         else:
             rows_before = tl.program_id(1).to(tl.int64) * rows
-            tl.store(partial_ptr + rows_before * width + before + places, summed, mask=there)
+            tl.store(partial_ptr + rows_before * width + before + offsets, summed, mask=mask)
             statistics = statistics_ptr + ((rows_before + row + m) * heads + head) * 2
             tl.store(statistics, largest, mask=m < rows_left)
             tl.store(statistics + 1, sums, mask=m < rows_left)
@@ -190,8 +187,7 @@ def paged_attention_kernel(
 @kernel()
 def combine_splits_kernel(
     partial_ptr,  # float32 [splits, rows, heads, head_dim]: weighted sums of values
-    statistics_ptr,  # float32 [splits, rows, heads, 2]: largest score, which weights are relative to, and
-    # the weights' sum
+    statistics_ptr,  # float32 [splits, rows, heads, 2]: largest score, and sum of weights relative to it
     lengths_ptr,  # int32 [requests]
     cu_rows_ptr,  # int32 [requests + 1]
     out_ptr,  # [rows, heads, head_dim]
@@ -210,23 +206,23 @@ def combine_splits_kernel(
     last = tl.load(cu_rows_ptr + request + 1)
     for row in range(tl.load(cu_rows_ptr + request), last, BLOCK_M):
         m = row + tl.arange(0, BLOCK_M)
-        there = (m < last)[:, None] & (d < head_dim)[None, :]
+        mask = (m < last)[:, None] & (d < head_dim)[None, :]
         largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
         total = tl.zeros((BLOCK_M,), tl.float32)
         summed = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
         for index in range(0, tl.cdiv(length, split)):
-            places = (index * rows.to(tl.int64) + m) * heads + head
-            split_largest = tl.load(statistics_ptr + places * 2, mask=m < last, other=0.0)
-            split_total = tl.load(statistics_ptr + places * 2 + 1, mask=m < last, other=1.0)
-            part = tl.load(partial_ptr + places[:, None] * head_dim + d[None, :], mask=there, other=0.0)
+            offsets = (index * rows.to(tl.int64) + m) * heads + head
+            split_largest = tl.load(statistics_ptr + offsets * 2, mask=m < last, other=0.0)
+            split_total = tl.load(statistics_ptr + offsets * 2 + 1, mask=m < last, other=1.0)
+            part = tl.load(partial_ptr + offsets[:, None] * head_dim + d[None, :], mask=mask, other=0.0)
             new_largest = tl.maximum(largest, split_largest)
             base = tl.where(new_largest == float("-inf"), 0.0, new_largest)
             decay, factor = tl.exp2(largest - base), tl.exp2(split_largest - base)
             total = total * decay + split_total * factor
             summed = summed * decay[:, None] + part * factor[:, None]
             largest = new_largest
-        places = (m.to(tl.int64)[:, None] * heads + head) * head_dim + d[None, :]
-        tl.store(out_ptr + places, (summed / total[:, None]).to(out_ptr.dtype.element_ty), mask=there)
+        offsets = (m.to(tl.int64)[:, None] * heads + head) * head_dim + d[None, :]
+        tl.store(out_ptr + offsets, (summed / total[:, None]).to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def _declare() -> None:
@@ -275,12 +271,10 @@ def _compiler_options(
 ) -> tuple[int, int]:
     """Warps and stages.
 
-    One warp goes through a page without waiting for another: with heads of 64 that takes about 250
-    instructions, a quarter of what one of an H200's multiprocessors can issue until 4.3 TB/s have brought
-    it the next page. Five stages keep 12 to 16 KiB on their way in each of the eight such programs that it
-    holds; 26 KiB in all would do at a latency of 0.8 microseconds. float32, whose products are not the
-    matrix unit's, and rows read a number at a time, with a register for each address, are spread over more
-    warps.
+    With heads of 64 one warp takes about 250 instructions for a page, a quarter of what a multiprocessor of
+    an H200 issues until 4.3 TB/s have brought it the next page. Five stages keep 12 to 16 KiB in flight in
+    each of the eight programs that it holds; 26 KiB in all would do at a latency of 0.8 microseconds.
+    float32, which has no matrix unit, and unaligned rows, with a register for each address, take more warps.
     """
     plain, half = alignment == "any", dtype != torch.float32
     num_warps = (2 if plain else 1) * (head_dim // 64) if half else 8 if plain else 4

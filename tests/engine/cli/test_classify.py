@@ -1,40 +1,19 @@
 """`tritone classify`: recordings and texts, both outputs, failures, what is continued, wrong calls."""
 
 import json
-import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import soundfile
-import typer.testing
+from commands import SOON, records, tritone_invoke, tritone_on_terminal, tritone_process
 
 import tritone
-from tritone.engine.cli.main import app
 
-SOON = 300  # seconds; a start alone takes many on a loaded machine
 RATE = 16_000
-
-
-def classify(*arguments, stdin: bytes | str | None = None) -> typer.testing.Result:
-    """The command without a process of its own, which takes seconds to start."""
-    environment = {"COLUMNS": "200", "NO_COLOR": "1"}
-    runner = typer.testing.CliRunner()
-    return runner.invoke(app, ["classify", *map(str, arguments)], input=stdin, env=environment)
-
-
-def as_process(*arguments, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tritone", "classify", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(
-        command, input=stdin, capture_output=True, encoding="utf-8", timeout=SOON, env=environment
-    )
-
-
-def records(output: Path) -> list[dict]:
-    return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+classify = partial(tritone_invoke, "classify")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +28,7 @@ def recordings(tmp_path_factory, waveforms) -> Path:
 
 @pytest.fixture(scope="module")
 def labels(text_classifier):
-    """What the engine says of a text, as JSON holds it."""
+    """The engine's labels of a text, as in JSON."""
     with tritone.Engine(text_classifier, device="cpu") as engine:
 
         def of(text, top_k: int = 5) -> list[dict]:
@@ -59,16 +38,16 @@ def labels(text_classifier):
         yield of
 
 
-# The classifier that comes along.
+# The built-in classifier.
 
 
 def test_a_digit_is_recognized_with_no_option_at_all():
-    run = as_process(Path(__file__).parents[3] / "samples" / "one_digit_8k.wav")
+    run = tritone_process("classify", Path(__file__).parents[3] / "samples" / "one_digit_8k.wav")
     assert run.returncode == 0
     label, score, *others = run.stdout.rstrip("\n").split("\t")
     assert (label, len(others)) == ("seven", 8)
     assert float(score) > 0.9
-    assert "no --model given: using the classifier that comes along" in run.stderr
+    assert "no --model given: using the built-in classifier" in run.stderr
 
 
 # Recordings
@@ -79,7 +58,7 @@ def test_as_a_process_it_writes_json_lines_of_recordings_and_ends_with_1_for_a_b
 ):
     output = tmp_path / "out.jsonl"
     options = ("--model", audio_classifier, "--top-k", 2, "--device", "cpu", "--threads", 1)
-    run = as_process(recordings, *options, "--output", output)
+    run = tritone_process("classify", recordings, *options, "--output", output)
     assert (run.returncode, run.stdout) == (1, "")
     first, bad, second = records(output)
     assert list(first) == ["path", "labels", "finish_reason", "duration", "error", "model", "options"]
@@ -104,9 +83,9 @@ def test_text_lines_hold_labels_and_scores_between_tabs(audio_classifier, record
     run = classify(recordings, "--model", audio_classifier, "--top-k", 6)
     lines = [line.split("\t") for line in run.stdout.splitlines()]
     assert [line[0] for line in lines] == [str(recordings / "a.wav"), str(recordings / "c.wav")]
-    for _, *said in lines:
-        assert sorted(said[::2]) == ["angry", "calm", "happy", "other", "sad", "tab\\there"]
-        scores = [float(score) for score in said[1::2]]
+    for _, *given in lines:
+        assert sorted(given[::2]) == ["angry", "calm", "happy", "other", "sad", "tab\\there"]
+        scores = [float(score) for score in given[1::2]]
         assert scores == sorted(scores, reverse=True)
         assert sum(scores) == pytest.approx(1, abs=1e-5)
     assert run.exit_code == 1
@@ -120,8 +99,16 @@ def test_text_lines_hold_labels_and_scores_between_tabs(audio_classifier, record
 
 def test_texts_are_arguments_and_lines_of_standard_input(text_classifier, labels):
     stdin = "the quick fox\r\n\n  \nthe lazy dog\u2028one\none\n"
-    run = as_process(
-        "--text", "cats, and dogs", "-", "--model", text_classifier, "--format", "jsonl", stdin=stdin
+    run = tritone_process(
+        "classify",
+        "--text",
+        "cats, and dogs",
+        "-",
+        "--model",
+        text_classifier,
+        "--format",
+        "jsonl",
+        stdin=stdin,
     )
     assert run.returncode == 0
     found = [json.loads(line) for line in run.stdout.splitlines()]
@@ -236,8 +223,8 @@ def test_results_of_other_options_or_of_recordings_are_not_continued(
     [
         ([], "Missing argument"),
         (["--text", "one"], "--text needs --model, the name or folder of a classifier of texts"),
-        (["{folder}", "--model", "{audio}", "--pairs"], "--pairs is about texts; give --text too"),
-        (["{folder}", "--model", "{audio}", "--truncate"], "--truncate is about texts"),
+        (["{folder}", "--model", "{audio}", "--pairs"], "--pairs is for texts; give --text too"),
+        (["{folder}", "--model", "{audio}", "--truncate"], "--truncate is for texts"),
         (["{folder}", "--model", "{audio}", "--top-k", "0"], "top-k"),
         (["{folder}", "--model", "{audio}", "--overwrite"], "--overwrite is about the file of --output"),
         (["{folder}", "--model", "{audio}", "--output", "{folder}/a.wav"], "has a recording's name"),
@@ -251,7 +238,7 @@ def test_results_of_other_options_or_of_recordings_are_not_continued(
         (["{folder}", "--model", "{audio}", "--num-beams", "2"], "--num-beams"),
     ],
 )
-def test_a_wrong_call_ends_with_2_and_says_what_is_wrong(
+def test_a_wrong_call_ends_with_2_and_names_the_problem(
     audio_classifier, text_classifier, checkpoint, recordings, arguments, wrong
 ):
     names = {
@@ -268,8 +255,7 @@ def test_a_wrong_call_ends_with_2_and_says_what_is_wrong(
 
 
 def test_transcribe_refuses_a_classifier(audio_classifier, recordings):
-    arguments = ["transcribe", str(recordings), "--model", str(audio_classifier)]
-    run = typer.testing.CliRunner().invoke(app, arguments)
+    run = tritone_invoke("transcribe", recordings, "--model", audio_classifier)
     assert run.exit_code == 2
     assert "a HubertForSequenceClassification cannot transcribe; call classify" in run.stderr
 
@@ -289,27 +275,11 @@ def test_a_full_disk_ends_the_command_with_its_reason(text_classifier):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_a_bar_is_drawn_on_a_terminal(text_classifier):
-    import pty
-
-    ours, theirs = pty.openpty()
-    texts = [f"one {number}" for number in np.arange(40)]
-    command = [sys.executable, "-m", "tritone", "classify", "--text", *texts, "--model", str(text_classifier)]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "60"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment)
-    os.close(theirs)
-    drawn = b""
-    while True:
-        try:
-            drawn += (chunk := os.read(ours, 4096))
-        except OSError:
-            break
-        if not chunk:
-            break
-    output, _ = process.communicate(timeout=SOON)
-    os.close(ours)
-    assert "━".encode() in drawn
-    assert b"40/40" in drawn
-    assert len(output.decode().splitlines()) == 40
+    texts = [f"one {number}" for number in range(40)]
+    drawn, output = tritone_on_terminal("classify", "--text", *texts, "--model", text_classifier)
+    assert "━" in drawn
+    assert "40/40" in drawn
+    assert len(output.splitlines()) == 40
 
 
 def test_help_names_both_commands_without_torch(tmp_path):

@@ -45,7 +45,7 @@ def lines(path: Path) -> list[str]:
     return path.read_bytes().decode().split("\n")[:-1]
 
 
-def test_words_are_in_a_json_line_where_the_model_knows_when_they_were_said():
+def test_words_are_in_a_json_line_where_the_model_knows_their_times():
     words = (Span("ONE", 0.1, 0.30000000000000004), Span("TWO", 0.5, 1.0))
     found = json.loads(json_line(PATHS[0], replace(result("ONE TWO"), words=words), ORIGIN))
     assert found["words"] == [
@@ -227,7 +227,7 @@ def test_a_line_of_text_is_one_line_with_one_path():
     assert text_line(None, result(" one\ntwo")) == "one two"
 
 
-def test_a_failure_has_no_line_of_text_and_a_json_line_that_says_why(tmp_path):
+def test_a_failure_has_no_line_of_text_and_a_json_line_with_the_reason(tmp_path):
     path = tmp_path / "out"
     write(path, TEXT, {PATHS[0]: failure(), PATHS[1]: result("x")})
     assert lines(path)[1:] == [f"{PATHS[1]}\tx"]

@@ -13,30 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import typer.testing
+from commands import SOON, records, tritone_invoke, tritone_on_terminal, tritone_process
 
-from tritone.engine.cli.main import app
+import tritone
 
 SAMPLES = Path(__file__).parents[3] / "samples"
-SOON = 300  # seconds; a start alone takes many on a loaded machine
-
-
-def tritone(*arguments, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tritone", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(
-        command, input=stdin, capture_output=True, encoding="utf-8", timeout=SOON, env=environment
-    )
-
-
-def in_process(*arguments, stdin: bytes | str | None = None) -> typer.testing.Result:
-    """The same command without a process of its own, which takes seconds to start."""
-    environment = {"COLUMNS": "200", "NO_COLOR": "1"}
-    return typer.testing.CliRunner().invoke(app, [*map(str, arguments)], input=stdin, env=environment)
-
-
-def records(output: Path) -> list[dict]:
-    return [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +34,12 @@ def recordings(tmp_path_factory, waveforms) -> Path:
     return folder
 
 
-# The model that comes along, on recordings that come along.
+# The built-in model, on the samples.
 
 
 def test_the_samples_are_transcribed_right_with_no_option_at_all():
     wanted = json.loads((SAMPLES / "transcripts.json").read_text())
-    run = tritone("transcribe", SAMPLES)
+    run = tritone_process("transcribe", SAMPLES)
     found = dict(line.split("\t") for line in run.stdout.splitlines())
     assert {Path(path).name: text for path, text in found.items()} == wanted
     assert run.returncode == 0
@@ -71,7 +52,7 @@ def test_the_samples_are_transcribed_right_with_no_option_at_all():
 
 
 def test_one_bad_file_does_not_stop_the_others(checkpoint, recordings):
-    run = in_process("transcribe", recordings, "--model", checkpoint, "--device", "cpu")
+    run = tritone_invoke("transcribe", recordings, "--model", checkpoint, "--device", "cpu")
     lines = [line.split("\t") for line in run.stdout.splitlines()]
     assert [path for path, _ in lines] == [
         str(recordings / name) for name in ("a.wav", "c.flac", "sub/é.ogg")
@@ -89,7 +70,7 @@ def test_one_bad_file_does_not_stop_the_others(checkpoint, recordings):
 def test_json_lines_hold_results_and_failures_in_order(checkpoint, recordings, tmp_path, waveforms):
     output = tmp_path / "out.jsonl"
     options = ("--num-beams", 2, "--max-new-tokens", 5, "--threads", 1, "--dtype", "float32")
-    run = in_process("transcribe", recordings, "--model", checkpoint, "--output", output, *options)
+    run = tritone_invoke("transcribe", recordings, "--model", checkpoint, "--output", output, *options)
     assert run.stdout == ""
     found = records(output)
     names = ["a.wav", "b.wav", "c.flac", "d.wav", "long.flac", "sub/é.ogg"]
@@ -111,7 +92,7 @@ def test_json_lines_hold_results_and_failures_in_order(checkpoint, recordings, t
 
 
 def test_of_a_single_file_only_the_text_is_printed_and_without_a_terminal_no_bar(checkpoint, recordings):
-    run = in_process("transcribe", recordings / "a.wav", "--model", checkpoint)
+    run = tritone_invoke("transcribe", recordings / "a.wav", "--model", checkpoint)
     assert run.stdout.endswith("\n")
     assert "\t" not in run.stdout
     assert run.stdout.count("\n") == 1
@@ -122,7 +103,7 @@ def test_of_a_single_file_only_the_text_is_printed_and_without_a_terminal_no_bar
 
 def test_paths_come_from_standard_input_and_a_missing_one_is_a_failure(checkpoint, recordings):
     listed = f"{recordings / 'c.flac'}\n\n{recordings / 'gone.wav'}\n"
-    run = in_process("transcribe", "-", "--model", checkpoint, stdin=listed)
+    run = tritone_invoke("transcribe", "-", "--model", checkpoint, stdin=listed)
     assert run.stdout.startswith(f"{recordings / 'c.flac'}\t")
     assert run.stdout.count("\n") == 1
     assert "gone.wav: no such file" in run.stderr
@@ -134,7 +115,7 @@ def test_a_list_of_paths_is_bytes_and_only_a_line_end_ends_a_name(tmp_path):
     names = [b"caf\xe9.wav", "\u2028\x85\x1c.wav".encode(), b" blanks .wav", b"carriage.wav"]
     folder = os.fsencode(tmp_path)
     listed = b"\n".join(folder + b"/" + name for name in names) + b"\r\n\n  \n" + folder + b"/" + names[0]
-    run = in_process("transcribe", "-", "--output", tmp_path / "out.jsonl", stdin=listed)
+    run = tritone_invoke("transcribe", "-", "--output", tmp_path / "out.jsonl", stdin=listed)
     assert [os.fsencode(record["path"]) for record in records(tmp_path / "out.jsonl")] == [
         folder + b"/" + name for name in names
     ]
@@ -145,7 +126,7 @@ def test_a_path_that_names_nothing_is_a_failure_and_stops_no_other(checkpoint, r
     (tmp_path / "empty").mkdir()
     output = tmp_path / "out.jsonl"
     paths = [tmp_path / "empty", "gone.wav", f"{recordings}/c*", f"{recordings}/*.mp3"]
-    run = in_process("transcribe", *paths, "--model", checkpoint, "--output", output)
+    run = tritone_invoke("transcribe", *paths, "--model", checkpoint, "--output", output)
     assert run.exit_code == 1
     found = {record["path"]: record["error"] for record in records(output)}
     assert list(found) == [str(tmp_path / "empty"), "gone.wav", f"{recordings}/c.flac", f"{recordings}/*.mp3"]
@@ -158,7 +139,7 @@ def test_a_path_that_names_nothing_is_a_failure_and_stops_no_other(checkpoint, r
 
 
 def test_where_no_path_names_a_recording_no_model_is_loaded(tmp_path):
-    run = in_process("transcribe", "gone.wav", "--model", "/no/such/model", "--format", "jsonl")
+    run = tritone_invoke("transcribe", "gone.wav", "--model", "/no/such/model", "--format", "jsonl")
     assert json.loads(run.stdout)["error"] == "gone.wav: no such file or folder; check the path"
     assert run.exit_code == 1
 
@@ -178,9 +159,9 @@ def test_where_no_path_names_a_recording_no_model_is_loaded(tmp_path):
         (["{folder}/sub", "--beams", "2"], "--beams"),
     ],
 )
-def test_a_wrong_call_ends_with_2_and_says_what_is_wrong(checkpoint, recordings, arguments, wrong):
+def test_a_wrong_call_ends_with_2_and_names_the_problem(checkpoint, recordings, arguments, wrong):
     arguments = [argument.format(folder=recordings, model=checkpoint) for argument in arguments]
-    run = in_process("transcribe", *arguments)
+    run = tritone_invoke("transcribe", *arguments)
     assert run.exit_code == 2
     assert wrong in run.stderr
     assert "Traceback" not in run.stderr
@@ -197,7 +178,7 @@ def test_lines_are_there_as_soon_as_they_are_known_and_an_interruption_keeps_the
     output = tmp_path / "out.jsonl"
     options = ["--model", str(checkpoint), "--output", str(output), "--num-beams", "5", "--threads", "1"]
     command = [sys.executable, "-m", "tritone", "transcribe", *paths, *options]
-    # Who starts the tests in the background has them ignore the signal, and Python then keeps to that.
+    # A shell that runs the tests in the background makes them ignore the signal, and Python inherits that.
     heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding
@@ -223,8 +204,8 @@ def test_both_formats_are_the_same_on_standard_output_and_in_a_file(checkpoint, 
     options = ("--model", checkpoint, "--max-new-tokens", 4)
     output = tmp_path / "out"
     for line_format, header in (("text", 1), ("jsonl", 0)):
-        printed = in_process("transcribe", recordings, *options, "--format", line_format)
-        run = in_process("transcribe", recordings, *options, "--format", line_format, "--output", output)
+        printed = tritone_invoke("transcribe", recordings, *options, "--format", line_format)
+        run = tritone_invoke("transcribe", recordings, *options, "--format", line_format, "--output", output)
         assert (run.stdout, run.exit_code, printed.exit_code) == ("", 1, 1)
         lines = output.read_text(encoding="utf-8").splitlines()[header:]
         assert printed.stdout.splitlines() == lines
@@ -242,12 +223,12 @@ def test_standard_output_that_is_not_unicode_still_gets_json(checkpoint, recordi
 def test_a_file_that_is_complete_is_left_as_it_is_and_no_model_is_loaded(checkpoint, recordings, tmp_path):
     output = tmp_path / "out.jsonl"
     call = ("transcribe", recordings / "sub", recordings / "a.wav", "--model", checkpoint, "--output", output)
-    assert in_process(*call).exit_code == 0
+    assert tritone_invoke(*call).exit_code == 0
     before = output.read_bytes()
     output.write_bytes(before + b'{"path": "torn by ano')
     (checkpoint / "config.json").rename(checkpoint / "away")
     try:
-        again = in_process(*call)
+        again = tritone_invoke(*call)
     finally:
         (checkpoint / "away").rename(checkpoint / "config.json")
     assert (again.exit_code, output.read_bytes()) == (0, before)
@@ -257,12 +238,12 @@ def test_a_file_that_is_complete_is_left_as_it_is_and_no_model_is_loaded(checkpo
 def test_failures_are_tried_again_and_a_repaired_recording_gets_its_result(checkpoint, recordings, tmp_path):
     output, late = tmp_path / "out.jsonl", tmp_path / "late.wav"
     call = ("transcribe", recordings / "a.wav", late, "--model", checkpoint, "--output", output)
-    assert in_process(*call).exit_code == 1
+    assert tritone_invoke(*call).exit_code == 1
     first = output.read_text().splitlines()
-    assert in_process(*call).exit_code == 1
+    assert tritone_invoke(*call).exit_code == 1
     assert output.read_text().splitlines() == first
     late.write_bytes((recordings / "a.wav").read_bytes())
-    run = in_process(*call)
+    run = tritone_invoke(*call)
     assert "1 of 2 recordings are there, 1 that failed are tried again" in run.stderr
     assert run.exit_code == 0
     assert output.read_text().splitlines()[0] == first[0]
@@ -277,34 +258,34 @@ def test_results_of_another_model_or_other_options_are_not_continued(
 ):
     output = tmp_path / "out.jsonl"
     call = ("transcribe", recordings / "sub", "--output", output, "--model")
-    assert in_process(*call, checkpoint).exit_code == 0
+    assert tritone_invoke(*call, checkpoint).exit_code == 0
     before = output.read_bytes()
     for changed in ([multilingual], [checkpoint, "--num-beams", 2], [checkpoint, "--dtype", "bfloat16"]):
-        run = in_process(*call, *changed)
+        run = tritone_invoke(*call, *changed)
         assert f"{output}: made with model {checkpoint}, dtype float32 (line 1), but this call" in run.stderr
         assert run.stderr.count("\n") == 1
         assert (run.exit_code, output.read_bytes()) == (2, before)
-    assert in_process(*call, multilingual, "--overwrite").exit_code == 0
+    assert tritone_invoke(*call, multilingual, "--overwrite").exit_code == 0
     assert records(output)[0]["model"] == str(multilingual)
 
 
 def test_a_wrong_call_overwrites_nothing(checkpoint, recordings, tmp_path):
     output = tmp_path / "out.jsonl"
     call = ("transcribe", recordings / "sub", "--output", output, "--overwrite", "--model")
-    assert in_process(*call, checkpoint).exit_code == 0
+    assert tritone_invoke(*call, checkpoint).exit_code == 0
     before = output.read_bytes()
     for wrong in (
         ["/no/such/model"],
         [checkpoint, "--language", "fr"],
         [checkpoint, "--max-new-tokens", 999],
     ):
-        assert in_process(*call, *wrong).exit_code == 2
+        assert tritone_invoke(*call, *wrong).exit_code == 2
         assert output.read_bytes() == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 def test_a_full_disk_ends_the_command_with_its_reason(checkpoint, recordings):
-    run = in_process("transcribe", recordings, "--model", checkpoint, "--output", "/dev/full")
+    run = tritone_invoke("transcribe", recordings, "--model", checkpoint, "--output", "/dev/full")
     assert "--output /dev/full: No space left on device; stopped with 5 to go" in run.stderr
     assert run.exit_code == 1
 
@@ -321,7 +302,7 @@ def test_a_run_killed_at_any_moment_goes_on_and_ends_with_the_lines_of_an_uninte
     (folder / "07.wav").write_text("no audio")
     options = ["--model", str(checkpoint), "--format", line_format, "--num-beams", "3", "--threads", "1"]
     whole, output = tmp_path / "whole", tmp_path / "output"
-    assert in_process("transcribe", folder, *options, "--output", whole).exit_code == 1
+    assert tritone_invoke("transcribe", folder, *options, "--output", whole).exit_code == 1
 
     command = [sys.executable, "-m", "tritone", "transcribe", str(folder), *options, "--output", str(output)]
     draw = random.Random(line_format)
@@ -340,7 +321,7 @@ def test_a_run_killed_at_any_moment_goes_on_and_ends_with_the_lines_of_an_uninte
         size = output.stat().st_size - draw.randrange(300)
         os.truncate(output, size)
     assert killed > 1
-    assert in_process("transcribe", folder, *options, "--output", output).exit_code == 1
+    assert tritone_invoke("transcribe", folder, *options, "--output", output).exit_code == 1
     assert sorted(output.read_text().splitlines()) == sorted(whole.read_text().splitlines())
     if line_format == "text":  # where no failure had to be taken out, the order is the same too
         assert output.read_bytes() == whole.read_bytes()
@@ -361,30 +342,12 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_traceback(checkpoint
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_a_bar_is_drawn_on_a_terminal_and_the_text_stays_whole(checkpoint, recordings):
-    import pty
-
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "tritone", "transcribe", str(recordings), "--model", str(checkpoint)]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "60"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment)
-    os.close(theirs)
-    drawn = b""
-    while True:
-        try:
-            drawn += (chunk := os.read(ours, 4096))
-        except OSError:
-            break
-        if not chunk:
-            break
-    output, _ = process.communicate(timeout=SOON)
-    os.close(ours)
-    assert "━".encode() in drawn
-    assert b"6/6" in drawn
-    assert len(output.decode().splitlines()) == 3
-    assert b"\x1b" not in output
+    drawn, output = tritone_on_terminal("transcribe", recordings, "--model", checkpoint)
+    assert "━" in drawn
+    assert "6/6" in drawn
+    assert len(output.splitlines()) == 3
+    assert "\x1b" not in output
 
 
 def test_the_version_is_the_packages():
-    import tritone as package
-
-    assert tritone("--version").stdout == f"tritone {package.__version__}\n"
+    assert tritone_process("--version").stdout == f"tritone {tritone.__version__}\n"

@@ -1,4 +1,4 @@
-"""What an engine does on a GPU before it is ready, as far as it shows without one."""
+"""Warm-up and the size of the cache on a GPU, as far as they can be tested without one."""
 
 import logging
 from dataclasses import replace
@@ -10,7 +10,7 @@ import tritone
 from tritone.engine.builtin_models import DIGITS
 from tritone.engine.gpu import memory
 from tritone.engine.gpu.memory import decoding_bytes, encoding_bytes, pages_in
-from tritone.engine.gpu.warm_up import noise, warm_up, ways_of_decoding
+from tritone.engine.gpu.warm_up import noise, warm_up, warm_up_options
 from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
 
 GIB = 1 << 30
@@ -45,7 +45,7 @@ def test_what_encoding_takes_is_measured_on_a_whole_budget_and_on_the_longest(di
         asked.append(lengths)
         return sum(lengths)
 
-    monkeypatch.setattr(memory, "_encoded", encoded)
+    monkeypatch.setattr(memory, "_peak_of_encoding", encoded)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GIB, GIB))
     rate = front_end.sampling_rate
     one = model.encoder_length(front_end.frame_count(20 * rate))
@@ -67,12 +67,12 @@ def test_where_a_budget_does_not_fit_half_of_it_is_measured(digits, monkeypatch)
         sizes.append(len(lengths))
         return None if len(lengths) > 2 else 100 * len(lengths)
 
-    monkeypatch.setattr(memory, "_encoded", encoded)
+    monkeypatch.setattr(memory, "_peak_of_encoding", encoded)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GIB, GIB))
     one = model.encoder_length(front_end.frame_count(20 * front_end.sampling_rate))
     assert encoding_bytes(model, front_end, 20.0, budget=8 * one) == 800
     assert sizes == [8, 4, 2]
-    monkeypatch.setattr(memory, "_encoded", lambda *_: None)
+    monkeypatch.setattr(memory, "_peak_of_encoding", lambda *_: None)
     assert encoding_bytes(model, front_end, 20.0, budget=8 * one) == GIB, "all that there is"
 
 
@@ -83,7 +83,7 @@ def test_a_loop_that_has_been_warmed_up_counts_from_0_and_gives_what_a_fresh_one
     for warm in (False, True):
         loop = model.generation_loop(front_end, num_pages=300, num_rows=6, graphs=True, overlap=True)
         if warm:
-            warm_up(loop, front_end, 30.0, ways_of_decoding(options, 6))
+            warm_up(loop, front_end, 30.0, warm_up_options(options, 6))
             assert not loop.has_work
             stats = loop.stats()
             assert (stats.steps, stats.tokens_generated, stats.encoded_tokens, stats.pages_used) == (0,) * 4
@@ -96,13 +96,13 @@ def test_a_loop_that_has_been_warmed_up_counts_from_0_and_gives_what_a_fresh_one
     assert found[0] == found[1]
 
 
-def test_ways_of_decoding_stay_within_the_rows():
+def test_warm_up_options_stay_within_the_rows():
     options = GenerationOptions(max_length=90, eos_token_ids=(2,))
     for rows in (1, 2, 7):
-        ways = ways_of_decoding(options, rows)
-        assert max(way.hypotheses for way in ways) == min(rows, 5)
-        assert {way.do_sample for way in ways} == {False, True}
-        assert {bool(way.min_length) for way in ways} == {False, True}
+        found = warm_up_options(options, rows)
+        assert max(one.hypotheses for one in found) == min(rows, 5)
+        assert {one.do_sample for one in found} == {False, True}
+        assert {bool(one.min_length) for one in found} == {False, True}
 
 
 def test_a_warm_up_that_fails_is_a_warning_and_one_that_cannot_fit_nothing(digits, monkeypatch, caplog):
@@ -118,16 +118,3 @@ def test_a_warm_up_that_fails_is_a_warning_and_one_that_cannot_fit_nothing(digit
     (record,) = caplog.records
     assert "warming up failed" in record.message
     assert "division by zero" in record.message
-
-
-@pytest.mark.parametrize("fraction", [0, -0.5, 1.1])
-def test_a_fraction_that_is_none_is_refused(fraction):
-    with pytest.raises(ValueError, match="it must be above 0 and at most 1"):
-        tritone.Engine(device="cpu", memory_fraction=fraction)
-
-
-def test_a_fraction_has_no_meaning_on_the_cpu_nor_beside_a_number_of_pages():
-    with pytest.raises(ValueError, match="on the CPU give num_pages instead"):
-        tritone.Engine(device="cpu", memory_fraction=0.5)
-    with pytest.raises(ValueError, match="give one of them"):
-        tritone.Engine(device="cpu", memory_fraction=0.5, num_pages=9)

@@ -4,20 +4,24 @@ import itertools
 import json
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from factories import seeded
+from torch.nn.init import normal_
 
 import tritone
 from tritone.engine.audio.reader import AudioError
-from tritone.engine.tasks.encoder_only import BUDGET, TEXT_PLACES
+from tritone.engine.config import EngineConfig
 from tritone.engine.tasks.inputs import TextError
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 SOON = 60  # seconds
+MAX_IN_FLIGHT = EngineConfig().in_flight_texts
 RATE = 16_000
 TEXTS = [
     "the quick brown fox",
@@ -34,7 +38,7 @@ TEXTS = [
 
 @pytest.fixture
 def edited(text_classifier, tmp_path):
-    """A copy of the classifier of texts with fields of its configuration replaced."""
+    """A copy of the classifier of texts with fields of its configuration reindexd."""
 
     def copy(**fields) -> Path:
         folder = tmp_path / "copy"
@@ -122,7 +126,7 @@ def test_one_label_alone_is_a_probability_unless_it_is_a_regression(text_classif
     assert label.score == pytest.approx(torch.sigmoid(torch.tensor(raw.score)).item(), abs=1e-6)
 
 
-def test_top_k_labels_come_and_five_where_nobody_says(audio, waveforms):
+def test_top_k_labels_come_and_five_by_default(audio, waveforms):
     full = next(audio.classify(waveforms[:1], top_k=None)).labels
     assert len(full) == 6
     for top_k, count in ((1, 1), (3, 3), (99, 6)):
@@ -180,12 +184,8 @@ FAMILIES = {
 def test_every_family_of_classifiers_of_texts_is_served_alike(family, text_classifier):
     tokenizer = tritone.AutoTokenizer.from_pretrained(text_classifier)
     config = getattr(tritone, f"{family}Config")(**FAMILIES[family], vocab_size=70, num_labels=4)
-    torch.manual_seed(0)
-    model = getattr(tritone, f"{family}ForSequenceClassification")(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(std=0.4)
+    model_class = getattr(tritone, f"{family}ForSequenceClassification")
+    model = seeded(model_class, config, init=partial(normal_, std=0.4))
     long = "one two three four five " * 6
     with tritone.Engine(model, processor=tokenizer) as engine:
         alone = [engine.submit(text).result(SOON) for text in TEXTS]
@@ -226,35 +226,17 @@ def test_one_stream_mixes_transcription_and_classification_on_three_models(
                 assert result == alone[engine][number]
         assert list(found.values()) == [8, 40, 18]
         # And from two threads, each with results in order.
-        said, labeled = [], []
+        transcribed, labeled = [], []
         threads = [
-            threading.Thread(target=lambda: said.extend(digits.transcribe(recordings))),
+            threading.Thread(target=lambda: transcribed.extend(digits.transcribe(recordings))),
             threading.Thread(target=lambda: labeled.extend(audio.classify(waveforms))),
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(SOON)
-    assert [result.text for result in said] == [wanted[path.name] for path in recordings]
+    assert [result.text for result in transcribed] == [wanted[path.name] for path in recordings]
     assert labeled == alone[audio]
-
-
-@pytest.mark.parametrize("kind", ["audio", "texts"])
-def test_no_step_encodes_more_than_its_budget_or_one_request(kind, request, waveforms, monkeypatch):
-    engine = request.getfixturevalue(kind)
-    steps = []
-    predict = engine.model.predict
-
-    def watched(features, cu):
-        steps.append([engine.model.encoder_length(length) for length in cu.diff().tolist()])
-        return predict(features, cu)
-
-    monkeypatch.setattr(engine.model, "predict", watched)
-    sources = [*waveforms * 2, np.tile(np.concatenate(waveforms), 2)] if kind == "audio" else TEXTS * 60
-    assert all(result.error is None for result in engine.classify(sources))
-    assert sum(map(len, steps)) == len(sources)
-    assert all(len(step) == 1 or sum(step) <= BUDGET for step in steps)
-    assert len(steps) < len(sources)
 
 
 def test_threads_that_share_an_engine_each_get_their_own_in_order(texts):
@@ -262,7 +244,7 @@ def test_threads_that_share_an_engine_each_get_their_own_in_order(texts):
     found: dict[int, list] = {}
 
     def ask(number: int) -> None:
-        mine = (TEXTS[(number + place) % len(TEXTS)] for place in range(90))
+        mine = (TEXTS[(number + index) % len(TEXTS)] for index in range(90))
         found[number] = list(texts.classify(mine, priority=number % 3 - 1))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
@@ -271,7 +253,7 @@ def test_threads_that_share_an_engine_each_get_their_own_in_order(texts):
     for thread in threads:
         thread.join(SOON)
     for number in range(6):
-        assert found[number] == [alone[(number + place) % len(TEXTS)] for place in range(90)]
+        assert found[number] == [alone[(number + index) % len(TEXTS)] for index in range(90)]
 
 
 def test_an_endless_stream_is_read_a_bounded_number_ahead(texts):
@@ -279,7 +261,7 @@ def test_an_endless_stream_is_read_a_bounded_number_ahead(texts):
     endless = (TEXTS[next(read) % len(TEXTS)] for _ in itertools.repeat(None))
     results = texts.classify(endless)
     first = list(itertools.islice(results, 30))
-    assert next(read) <= 30 + 2 * TEXT_PLACES + 1
+    assert next(read) <= 30 + 2 * MAX_IN_FLIGHT + 1
     assert first[0] == first[9] == first[18]
     results.close()
 
@@ -287,7 +269,7 @@ def test_an_endless_stream_is_read_a_bounded_number_ahead(texts):
 # What goes wrong
 
 
-def test_a_bad_recording_fails_alone_in_its_place(audio, waveforms, tmp_path):
+def test_a_bad_recording_fails_alone_at_its_index(audio, waveforms, tmp_path):
     path = tmp_path / "click.wav"
     soundfile.write(path, np.full(300, 0.1), RATE)
     results = list(audio.classify([waveforms[0], path, waveforms[1], "gone.wav", np.full(9, np.nan)]))
@@ -299,7 +281,7 @@ def test_a_bad_recording_fails_alone_in_its_place(audio, waveforms, tmp_path):
         audio.submit("gone.wav").result(SOON)
 
 
-def test_a_bad_text_fails_alone_in_its_place_and_says_how_it_begins(texts):
+def test_a_bad_text_fails_alone_with_its_beginning_in_the_message(texts):
     long = "one two three four five six seven eight nine " * 4
     bad = [long, 7, ("a", "b", "c"), b"one", "b\udcff"]
     results = list(texts.classify(["one", *bad, "two"]))

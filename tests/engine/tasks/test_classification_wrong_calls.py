@@ -1,4 +1,4 @@
-"""What an engine that classifies refuses: options, verbs, processors, and that it goes on afterwards."""
+"""Wrong calls of an engine that classifies: options, methods, processors; and its life afterwards."""
 
 import threading
 
@@ -48,13 +48,6 @@ def test_options_of_generation_and_other_verbs_are_refused(audio, engine, ctc_ch
         ctc.classify(waveforms)
     with pytest.raises(ValueError, match="classify takes several sources: put the str into a list"):
         audio.classify("a.wav")
-
-
-@pytest.mark.parametrize("name", ["num_rows", "num_pages"])
-def test_the_size_of_a_cache_that_is_not_there_is_refused(text_classifier, name):
-    problem = f"{name} is the size of a cache, and a BertForSequenceClassification has none"
-    with pytest.raises(ValueError, match=problem):
-        tritone.Engine(text_classifier, device="cpu", **{name: 8})
 
 
 @pytest.mark.parametrize("priority", ["high", None, 0.5, float("nan")])

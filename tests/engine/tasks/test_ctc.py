@@ -1,20 +1,18 @@
 """A CTC model in the engine and on the command line: each recording as alone, words and their times."""
 
 import json
-import os
-import subprocess
-import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from commands import records, tritone_process
 
 import tritone
-from tritone.engine.audio.limits import longest_seconds
+from tritone.engine.audio.limits import max_recording_seconds
 from tritone.engine.audio.reader import AudioError
-from tritone.engine.tasks.encoder_only import BUDGET
+from tritone.engine.config import EngineConfig
 
 SOON = 60  # seconds
 HOP, RATE = 320, 16_000
@@ -102,7 +100,7 @@ def test_iterating_over_a_handle_yields_the_text_in_one_piece(engine, waveforms)
     assert list(handle) == [handle.result(SOON).text]
 
 
-def test_what_is_too_short_for_one_frame_fails_alone_and_says_how_much_is_needed(engine, waveforms, tmp_path):
+def test_a_recording_shorter_than_a_frame_fails_alone_with_the_length_needed(engine, waveforms, tmp_path):
     path = tmp_path / "click.wav"
     soundfile.write(path, np.full(300, 0.1), RATE)
     results = list(engine.transcribe([waveforms[0], path, np.full(331, 0.1), waveforms[1], "gone.wav"]))
@@ -165,20 +163,14 @@ def test_options_that_say_what_it_does_anyway_are_taken(engine, waveforms):
     assert engine.submit(waveforms[0], **options).result(SOON) == plain
 
 
-@pytest.mark.parametrize("name", ["num_rows", "num_pages"])
-def test_the_size_of_a_cache_that_is_not_there_is_refused(ctc_checkpoint, name):
-    with pytest.raises(ValueError, match=f"{name} is the size of a cache, and a Wav2Vec2ForCTC has none"):
-        tritone.Engine(ctc_checkpoint, device="cpu", **{name: 8})
-
-
 def test_a_loaded_model_goes_as_well_as_its_name(model, processor, engine, waveforms):
     wanted = engine.submit(waveforms[3]).result(SOON)
     with tritone.Engine(model, processor=processor) as loaded:
         assert loaded.submit(waveforms[3]).result(SOON) == wanted
 
 
-@pytest.mark.parametrize("architectures", [None, ["Wav2Vec2ForCTC"]])
-def test_a_family_of_ctc_models_alone_needs_no_architecture_to_be_known(
+@pytest.mark.parametrize("architectures", [None, ["Wav2Vec2ForCTC"], ["SomeUnknownForCTC"]])
+def test_a_checkpoint_is_known_by_its_head_or_without_one_by_its_family(
     ctc_checkpoint, tmp_path, waveforms, architectures
 ):
     for file in ctc_checkpoint.iterdir():
@@ -195,34 +187,14 @@ def test_an_encoder_without_a_head_is_refused(model, tmp_path):
         tritone.Engine(tmp_path)
 
 
-def test_no_step_encodes_more_than_its_budget_or_one_recording(engine, waveforms, monkeypatch):
-    steps = []
-    predict = engine.model.predict
-
-    def watched(features, cu_samples):
-        steps.append([engine.model.encoder_length(samples) for samples in cu_samples.diff().tolist()])
-        return predict(features, cu_samples)
-
-    monkeypatch.setattr(engine.model, "predict", watched)
-    together = np.concatenate(waveforms)
-    long = np.tile(together, BUDGET // engine.model.encoder_length(len(together)) + 1)
-    wanted = [len(waveform) for waveform in [*waveforms * 3, long]]
-    results = list(engine.transcribe([*waveforms * 3, long]))
-    assert [round(result.duration * RATE) for result in results] == wanted
-    assert sum(map(len, steps)) == 61
-    assert engine.model.encoder_length(len(long)) > BUDGET
-    assert all(sum(step) <= BUDGET or len(step) == 1 for step in steps)
-    assert len(steps) < 61
-
-
 def test_the_longest_recording_follows_the_memory_that_there_is(model, processor, monkeypatch):
     extractor = processor.feature_extractor
     # 12 channels every 10 samples, three times, in a quarter of the memory
     memory = 4 * 3 * (12 / 10) * 4 * RATE * 90
     monkeypatch.setattr("tritone.engine.audio.limits._memory", lambda device: memory)
-    assert longest_seconds(model, extractor) == pytest.approx(90, abs=0.01)
+    assert max_recording_seconds(model, extractor, EngineConfig()) == pytest.approx(90, abs=0.01)
     monkeypatch.setattr("tritone.engine.audio.limits._memory", lambda device: float("inf"))
-    assert longest_seconds(model, extractor) == pytest.approx(24 * 3600, abs=0.01)
+    assert max_recording_seconds(model, extractor, EngineConfig()) == pytest.approx(24 * 3600, abs=0.01)
 
 
 def test_a_recording_too_long_for_the_memory_is_refused_with_the_limit(
@@ -254,12 +226,6 @@ def test_on_a_gpu_twenty_at_once_are_to_the_bit_what_each_is_alone(ctc_checkpoin
 # The command.
 
 
-def tritone_command(*arguments) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tritone", *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=environment)
-
-
 def test_the_command_writes_words_and_their_times(ctc_checkpoint, engine, tmp_path, waveforms):
     folder = tmp_path / "recordings"
     folder.mkdir()
@@ -267,12 +233,12 @@ def test_the_command_writes_words_and_their_times(ctc_checkpoint, engine, tmp_pa
         soundfile.write(folder / f"{index}.wav", waveform, RATE, subtype="FLOAT")
     soundfile.write(folder / "9.wav", np.zeros(99), RATE)
     output = tmp_path / "out.jsonl"
-    run = tritone_command(
+    run = tritone_process(
         "transcribe", folder, "--model", ctc_checkpoint, "--output", output, "--device", "cpu", "--threads", 1
     )
     assert run.returncode == 1
     assert f"{folder / '9.wav'}: a recording of 99 samples is too short" in run.stderr
-    *good, bad = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    *good, bad = records(output)
     wanted = [engine.submit(waveform).result(SOON) for waveform in waveforms[:4]]
     assert [record["text"] for record in good] == [result.text for result in wanted]
     assert [record["score"] for record in good] == [result.score for result in wanted]
@@ -288,7 +254,7 @@ def test_the_command_writes_words_and_their_times(ctc_checkpoint, engine, tmp_pa
 def test_the_command_refuses_beams_of_a_ctc_model(ctc_checkpoint, tmp_path, waveforms):
     path = tmp_path / "a.wav"
     soundfile.write(path, waveforms[0], RATE)
-    run = tritone_command("transcribe", path, "--model", ctc_checkpoint, "--num-beams", 4)
+    run = tritone_process("transcribe", path, "--model", ctc_checkpoint, "--num-beams", 4)
     assert run.returncode == 2
     assert "num_beams=4 is for models that decode token by token" in run.stderr
     assert "Traceback" not in run.stderr

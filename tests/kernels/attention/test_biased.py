@@ -17,8 +17,14 @@ from tritone.kernels.attention.flash import flash_attention_reference
 from tritone.kernels.runtime.packing import cumulative
 
 CPU = torch.device("cpu")
-BOTH, BEFORE = Buckets(8, 20, both_sides=True), Buckets(8, 20, both_sides=False)
-KINDS = [BOTH, BEFORE, Buckets(4, 2, both_sides=True), Buckets(7, 100, both_sides=False), Buckets(9, 3, True)]
+BOTH, BEFORE = Buckets(8, 20, both_directions=True), Buckets(8, 20, both_directions=False)
+KINDS = [
+    BOTH,
+    BEFORE,
+    Buckets(4, 2, both_directions=True),
+    Buckets(7, 100, both_directions=False),
+    Buckets(9, 3, True),
+]
 SCALE = 0.3
 
 
@@ -34,9 +40,9 @@ def operands(queries, keys=None, heads=2, width=12, buckets=BOTH, dtype=torch.fl
 
 
 def bucket_of(distance: int, buckets: Buckets) -> int:
-    """Of one distance, the query's place - the key's, as T5 counts them."""
+    """Bucket of one distance, the query's position - the key's, as T5 counts them."""
     side, first = buckets.count, 0
-    if buckets.both_sides:
+    if buckets.both_directions:
         side //= 2
         first, distance = (side if distance < 0 else 0), abs(distance)
     distance, single = max(distance, 0), side // 2
@@ -47,7 +53,7 @@ def bucket_of(distance: int, buckets: Buckets) -> int:
 
 
 def by_loops(query, key, value, cu_query, cu_key, table, buckets, *, causal):
-    """One score after the other, in float64."""
+    """The definition, score by score, in float64."""
     query, key, value, table = query.double(), key.double(), value.double(), table.double()
     out = torch.zeros_like(query)
     for (q0, q1), (k0, k1) in zip(pairwise(cu_query.tolist()), pairwise(cu_key.tolist()), strict=True):
@@ -85,8 +91,8 @@ def test_a_score_has_the_bias_of_its_distance(buckets, causal, run):
 
 @pytest.mark.parametrize("run", [biased_attention_reference, biased_attention_cpu])
 @pytest.mark.parametrize("causal", [False, True])
-def test_the_last_query_has_the_place_of_the_last_key(causal, run):
-    """As where earlier keys are kept; and queries that see no key get zeros."""
+def test_the_last_query_has_the_position_of_the_last_key(causal, run):
+    """As with cached keys of earlier tokens; queries that see no key get zeros."""
     given = operands([3, 1, 0, 6, 2], [9, 4, 3, 4, 0])
     out = run(*given, causal=causal, scale=SCALE)
     torch.testing.assert_close(out.double(), by_loops(*given, causal=causal), atol=2e-6, rtol=2e-6)
@@ -142,7 +148,7 @@ def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last(causal)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_no_number_stays_in_its_sequence(bad):
+def test_nan_stays_in_its_sequence(bad):
     query, key, value, *rest = operands([3, 140, 20])
     clean = biased_attention(query, key, value, *rest, scale=SCALE)
     for tensor in (query, key, value):
@@ -185,16 +191,16 @@ def test_dropout_drops_weights_and_scales_the_others():
     ],
     ids=str,
 )
-def test_what_does_not_fit_is_refused(change, problem):
+def test_arguments_that_do_not_fit_are_refused(change, problem):
     given = [change.get(place, tensor) for place, tensor in enumerate(operands([5, 2]))]
     with pytest.raises(ValueError, match=problem):
         biased_attention(*given)
 
 
 @pytest.mark.parametrize(
-    ("count", "farthest", "both_sides"),
+    ("count", "farthest", "both_directions"),
     [(3, 9, True), (1, 9, False), (8, 2, True), (8, 4, False), (32, 2**20 + 1, True)],
 )
-def test_buckets_that_cannot_be_divided_are_refused(count, farthest, both_sides):
+def test_buckets_that_cannot_be_divided_are_refused(count, farthest, both_directions):
     with pytest.raises(ValueError, match=f"{count} buckets up to distance {farthest} cannot be divided"):
-        Buckets(count, farthest, both_sides)
+        Buckets(count, farthest, both_directions)

@@ -11,8 +11,13 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 # Blocks are of 32 or 64 queries and 16 to 64 keys.
 LENGTHS = [[1], [2, 1], [13, 0, 5], [0, 7], [16, 15, 17], [65, 3]]
-BOTH = Buckets(8, 20, both_sides=True)
-KINDS = [BOTH, Buckets(8, 20, both_sides=False), Buckets(4, 2, both_sides=True), Buckets(32, 128, True)]
+BOTH = Buckets(8, 20, both_directions=True)
+KINDS = [
+    BOTH,
+    Buckets(8, 20, both_directions=False),
+    Buckets(4, 2, both_directions=True),
+    Buckets(32, 128, True),
+]
 
 
 def operands(queries, heads, width, dtype, device, *, keys=None, buckets=BOTH):
@@ -46,12 +51,12 @@ def test_every_sequence_attends_to_itself_alone(lengths, size, causal, dtype, ke
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("buckets", KINDS, ids=str)
 def test_distances_within_and_far_beyond_the_farthest(buckets, causal, dtype, kernels_on):
-    """With 150 tokens and a farthest distance of 2 or 20 some tiles have one bias, on either side."""
+    """With 150 tokens and a farthest distance of 2 or 20 some tiles have one bias, in either direction."""
     check(operands([150, 6], 2, 16, dtype, kernels_on, buckets=buckets), causal=causal)
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_the_last_query_has_the_place_of_the_last_key(causal, dtype, kernels_on):
+def test_the_last_query_has_the_position_of_the_last_key(causal, dtype, kernels_on):
     check(operands([3, 1, 0, 6, 70, 2], 2, 16, dtype, kernels_on, keys=[90, 4, 3, 4, 33, 0]), causal=causal)
 
 

@@ -1,11 +1,11 @@
 """Attention with relative positions on the CPU: definition, tuned path, gradients, refusals."""
 
-import importlib
 from itertools import pairwise
 
 import pytest
 import torch
 
+from tritone.kernels.attention import diagonals
 from tritone.kernels.attention.disentangled import (
     disentangled_attention,
     disentangled_attention_cpu,
@@ -29,7 +29,7 @@ def operands(lengths, heads=2, width=12, span=(4, 9), dtype=torch.float32):
 
 
 def by_loops(query, key, value, cu_tokens, position_query, position_key, rows):
-    """One score after the other, in float64."""
+    """The definition, score by score, in float64."""
     query, key, value = query.double(), key.double(), value.double()
     out = torch.zeros_like(query)
     limit, offsets = len(rows) // 2, cu_tokens.tolist()
@@ -80,10 +80,9 @@ def test_the_tuned_path_is_the_definition_also_where_blocks_end(dtype, span, mis
 
 
 def test_few_heads_at_a_time_give_what_all_of_them_do(monkeypatch):
-    module = importlib.import_module("tritone.kernels.attention.disentangled")
     given = operands([50, 9], heads=5)
     together = disentangled_attention(*given, scale=SCALE)
-    monkeypatch.setattr(module, "_CELLS", 5000)
+    monkeypatch.setattr(diagonals, "_MAX_SCORES", 5000)
     torch.testing.assert_close(disentangled_attention(*given, scale=SCALE), together, atol=1e-6, rtol=1e-6)
 
 
@@ -114,7 +113,7 @@ def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_no_number_stays_in_its_sequence(bad):
+def test_nan_stays_in_its_sequence(bad):
     query, key, value, cu_tokens, *positions = operands([3, 140, 20])
     clean = disentangled_attention(query, key, value, cu_tokens, *positions, scale=SCALE)
     for tensor in (query, key, value):
@@ -163,7 +162,7 @@ def test_dropout_drops_weights_and_scales_the_others():
     ],
     ids=str,
 )
-def test_what_does_not_fit_is_refused(change, problem):
+def test_arguments_that_do_not_fit_are_refused(change, problem):
     given = [change.get(place, tensor) for place, tensor in enumerate(operands([5, 2]))]
     if 0 in change:
         given[3] = cumulative([5])

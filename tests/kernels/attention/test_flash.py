@@ -35,7 +35,7 @@ def operands(
 
 
 def naive(query, key, value, cu_query, cu_key, *, causal=False, scale=None, window=None) -> torch.Tensor:
-    """One number after the other, in float64."""
+    """The definition, number by number, in float64."""
     out = torch.zeros(query.shape, dtype=torch.float64)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):

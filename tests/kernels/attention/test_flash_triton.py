@@ -1,17 +1,15 @@
 """The attention kernel over packed sequences, against its definition in float64."""
 
-import gc
-
 import pytest
 import torch
 
-from tritone.kernels.attention import flash as module
+from tritone.kernels.attention import tiles as module
 from tritone.kernels.attention.flash import (
     flash_attention,
     flash_attention_cpu,
     flash_attention_reference,
-    query_blocks,
 )
+from tritone.kernels.attention.tiles import query_blocks
 from tritone.kernels.runtime.packing import cumulative, spans
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
@@ -150,7 +148,7 @@ def test_neighbors_and_stale_memory_never_leak_in(width, options, bad, dtype, ke
     assert bool(out[:3].isnan().all())
 
 
-def test_a_query_of_no_number_stays_so_alone_and_a_key_spoils_who_sees_it(kernels_on):
+def test_nan_in_a_query_stays_there_and_in_a_key_reaches_the_queries_that_see_it(kernels_on):
     query, key, value, cu_query, cu_key = operands([40, 9], [40, 9], 1, 16, torch.float32, kernels_on)
     clean = flash_attention(query, key, value, cu_query, cu_key, causal=True)
     query[7], key[30] = float("nan"), float("nan")
@@ -224,7 +222,7 @@ SCHEDULES = [
 @pytest.mark.parametrize("block", [1, 16, 32])
 def test_every_query_is_in_one_block_and_the_most_keys_come_first(queries, keys, block):
     cu_query, cu_key = cumulative(queries), cumulative(keys)
-    blocks = query_blocks(cu_query, cu_key, sum(queries), block)
+    blocks = query_blocks(cu_query, cu_key, tokens=sum(queries), block=block)
     assert blocks.dtype == torch.int32
     owners = list(zip(spans(cu_query), spans(cu_key), strict=True))
     taken, lengths = [], []
@@ -244,15 +242,16 @@ def test_every_query_is_in_one_block_and_the_most_keys_come_first(queries, keys,
     assert lengths == sorted(lengths, reverse=True)
 
 
-def test_blocks_are_made_once_for_the_same_offsets_and_forgotten_with_them():
-    offsets, others = cumulative([3, 4]), cumulative([9, 9])
-    blocks = query_blocks(offsets, offsets, 7, 16)
-    assert query_blocks(offsets, offsets, 7, 16) is blocks
-    assert query_blocks(offsets, others, 7, 16) is not blocks
-    assert query_blocks(offsets, others, 7, 16)[:, 3].tolist() == [9, 18]
-    assert query_blocks(offsets, offsets, 7, 2).shape[0] > blocks.shape[0]
-    assert offsets in module._made
-    before = len(module._made)
-    del offsets
-    gc.collect()
-    assert len(module._made) == before - 1
+def test_layers_share_the_blocks_of_their_offsets(kernels_on, monkeypatch):
+    made = []
+
+    def recorded(*offsets: torch.Tensor, **sizes: int) -> torch.Tensor:
+        made.append(offsets)
+        return query_blocks(*offsets, **sizes)
+
+    monkeypatch.setattr(module, "query_blocks", recorded)
+    query, key, value, offsets, _ = operands([3, 4], [3, 4], 1, 16, torch.float32, kernels_on)
+    others = cumulative([4, 3], kernels_on)
+    for cu_key in (offsets, others, offsets, others):
+        flash_attention(query, key, value, offsets, cu_key)
+    assert [given[1] is offsets for given in made] == [True, False]

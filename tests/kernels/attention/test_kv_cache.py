@@ -1,4 +1,4 @@
-"""Rows of keys and values in pages."""
+"""Keys and values in pages."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def pool(pages: int, heads: int, width: int, dtype: torch.dtype) -> torch.Tensor
     "slots", [[], [0], [15], [16], [47], list(range(16)), list(range(15, 18)), [40, 3, 17, 16, 2]], ids=str
 )
 @pytest.mark.parametrize("run", [store, store_reference])
-def test_rows_go_to_their_slots_and_nowhere_else(run, slots, dtype):
+def test_tokens_go_to_their_cache_positions_and_nowhere_else(run, slots, dtype):
     keys, values = pool(3, 2, 5, dtype), pool(3, 2, 5, dtype)
     torch.manual_seed(0)
     new_keys, new_values = torch.randn(len(slots), 2, 5).to(dtype), torch.randn(len(slots), 2, 5).to(dtype)

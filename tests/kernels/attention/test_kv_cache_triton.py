@@ -20,13 +20,13 @@ def new_rows(rows: int, heads: int, head_dim: int, dtype: torch.dtype, device: s
 
 
 def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
-    """Bit for bit, not a number included."""
+    """Bit for bit, NaN included."""
     return all(torch.equal(a.nan_to_num(7.5), b.nan_to_num(7.5)) for a, b in zip(left, right, strict=True))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("slots", [[0], [47], list(range(16)), [40, 3, 17, 16, 2]], ids=str)
-def test_rows_go_to_their_slots_and_nowhere_else(slots, size, dtype, kernels_on):
+def test_tokens_go_to_their_cache_positions_and_nowhere_else(slots, size, dtype, kernels_on):
     new = new_rows(len(slots), *size, dtype, kernels_on)
     places = torch.tensor(slots, device=kernels_on)
     written, wanted = pools(3, *size, dtype, kernels_on), pools(3, *size, dtype, kernels_on)
@@ -37,7 +37,7 @@ def test_rows_go_to_their_slots_and_nowhere_else(slots, size, dtype, kernels_on)
     assert same(written, wanted)
 
 
-def test_what_is_not_a_number_is_copied_too(kernels_on):
+def test_nan_is_copied_too(kernels_on):
     new = new_rows(3, 2, 8, torch.float16, kernels_on)
     new[0][1], new[1][2] = NAN, -float("inf")
     written = [pool.zero_() for pool in pools(1, 2, 8, torch.float16, kernels_on)]
@@ -59,7 +59,7 @@ def test_every_layer_of_a_cache_of_odd_sizes_is_written_in_place(size, dtype, ke
     assert float(rows.float().sum()) == 2 * (1 + 2 + 3) * size[0] * size[1]
 
 
-def test_rows_and_slots_may_be_views(kernels_on):
+def test_tokens_and_cache_positions_may_be_views(kernels_on):
     new = new_rows(6, 4, 5, torch.float32, kernels_on)
     views = [tensor[1::2, 1:3] for tensor in new]  # neither contiguous nor at a multiple of 16 bytes
     slots = torch.tensor([9, 1, 9, 33, 9, 2], device=kernels_on)[1::2]
@@ -69,7 +69,7 @@ def test_rows_and_slots_may_be_views(kernels_on):
     assert same(written, wanted)
 
 
-def test_a_slot_outside_the_pool_is_left_out_by_the_kernel(kernels_on):
+def test_a_cache_position_past_the_pool_is_left_out_by_the_kernel(kernels_on):
     cache = torch.zeros(2, 3, PAGE_SIZE, 1, 8, device=kernels_on)  # the pool lies between two others
     keys, values = cache[0, 1:2], cache[1, 1:2]
     new = [torch.ones(4, 1, 8, device=kernels_on)] * 2
@@ -99,7 +99,7 @@ def test_pools_that_would_have_to_be_copied_are_refused(kernels_on):
         store(keys, flat[1:].view(keys.shape), *new, slots)
 
 
-def test_what_does_not_fit_is_refused(kernels_on):
+def test_arguments_that_do_not_fit_are_refused(kernels_on):
     new, slots = new_rows(2, 2, 5, torch.float32, kernels_on), torch.tensor([3, 4], device=kernels_on)
     keys, values = pools(2, 2, 5, torch.float32, kernels_on)
     with pytest.raises(ValueError, match=r"rows of torch.float16 and torch.float32 do not fit pages of"):

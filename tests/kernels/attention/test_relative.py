@@ -1,10 +1,9 @@
 """Attention relative to distances and segments: definition, tuned path, bits, gradients, refusals."""
 
-import importlib
-
 import pytest
 import torch
 
+from tritone.kernels.attention import diagonals
 from tritone.kernels.attention.flash import flash_attention_reference
 from tritone.kernels.attention.relative import (
     relative_attention,
@@ -96,10 +95,9 @@ def test_the_tuned_path_is_the_definition_also_where_blocks_end(dtype, sight, li
 
 
 def test_few_heads_at_a_time_give_what_all_of_them_do(monkeypatch):
-    module = importlib.import_module("tritone.kernels.attention.relative")
     given = operands([50, 9], heads=5)
     together = relative_attention(*given, scale=SCALE)
-    monkeypatch.setattr(module, "_CELLS", 5000)
+    monkeypatch.setattr(diagonals, "_MAX_SCORES", 5000)
     torch.testing.assert_close(relative_attention(*given, scale=SCALE), together, atol=1e-6, rtol=1e-6)
 
 
@@ -125,7 +123,7 @@ def test_segments_matter_by_equality_alone(run):
 @pytest.mark.parametrize("run", [relative_attention, relative_attention_reference])
 @pytest.mark.parametrize("sight", SIGHTS, ids=str)
 def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last(sight, run):
-    """Also where the table has more rows than it reads, as that of a batch with a longer one has."""
+    """Also where the table has more rows than the sequence reads, as beside a longer sequence."""
     lengths = [1, 37, 200, 16, 131, 5, 0, 128]
     query, key, value, _, table, *biases, segments, segment_bias, segment_key = operands(lengths, 3, 20, 199)
     pieces = list(zip(*(tensor.split(lengths) for tensor in (query, key, value, segments)), strict=True))
@@ -150,7 +148,7 @@ def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last(sight, 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("causal", [False, True])
-def test_what_is_no_number_stays_in_its_sequence(causal, bad):
+def test_nan_stays_in_its_sequence(causal, bad):
     given = operands([3, 140, 20])
     clean = relative_attention(*given, scale=SCALE, causal=causal)
     for tensor in given[:3]:
@@ -206,7 +204,7 @@ def test_dropout_drops_weights_and_scales_the_others():
     ],
     ids=str,
 )
-def test_what_does_not_fit_is_refused(change, problem):
+def test_arguments_that_do_not_fit_are_refused(change, problem):
     given = [change.get(place, tensor) for place, tensor in enumerate(operands([5, 2]))]
     with pytest.raises(ValueError, match=problem):
         relative_attention(*given, scale=SCALE)

@@ -38,7 +38,7 @@ def operands(
 
 
 def exact(given: list[torch.Tensor | None], **options) -> torch.Tensor:
-    """The reference in float64, which its own tests hold against loops."""
+    """The reference in float64, which tests of its own compare with loops."""
     wide = [
         tensor.double() if tensor is not None and tensor.is_floating_point() else tensor for tensor in given
     ]
@@ -96,7 +96,7 @@ def test_weights_that_are_all_of_one_key_neither_overflow_nor_vanish(dtype, kern
 @pytest.mark.parametrize("sight", [(False, None), (True, 20)], ids=str)
 @pytest.mark.parametrize("size", [(2, 16), (1, 20)], ids=str)
 def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last(size, sight, dtype, kernels_on):
-    """Also where the table has more rows than it reads, as that of a batch with a longer one has."""
+    """Also where the table has more rows than the sequence reads, as beside a longer sequence."""
     lengths = [1, 37, 0, 16, 70, 5]
     given = operands(lengths, *size, 69, dtype, kernels_on)
     query, key, value, _, table, *biases, segments, segment_bias, segment_key = given

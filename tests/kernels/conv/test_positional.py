@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_checks import check_bits_in_any_batch, close
+from kernel_checks import positional_operands as operands
 
 from tritone.kernels.conv.positional import positional_conv, positional_conv_reference, positional_length
 from tritone.kernels.runtime.packing import cumulative, spans
@@ -11,24 +13,6 @@ TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 # Channels, groups, kernel, stride: even and odd kernels, SEW's stride, groups of one and of all channels.
 SIZES = [(48, 4, 128, 1), (6, 2, 5, 1), (6, 6, 4, 2), (5, 1, 3, 3), (8, 4, 1, 1), (32, 2, 16, 2)]
 LENGTHS = [[1], [2], [63, 0, 5], [0, 64], [300, 1, 129], [130]]
-
-
-def noise(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
-
-
-def operands(lengths, size, dtype=torch.float32):
-    """hidden, cu_tokens, weight, bias, residual."""
-    channels, groups, kernel, stride = size
-    rows = sum(positional_length(length, kernel, stride) for length in lengths)
-    members = channels // groups
-    return [
-        noise(sum(lengths), channels, dtype=dtype),
-        cumulative(lengths),
-        (noise(channels, members, kernel) / (members * kernel) ** 0.5).to(dtype),
-        noise(channels, dtype=dtype),
-        noise(rows, channels, dtype=dtype),
-    ]
 
 
 def exact(hidden, lengths, weight, bias, groups, stride):
@@ -57,43 +41,22 @@ def test_each_utterance_is_convolved_between_its_own_zeros(size, run, dtype):
         for also in (None, residual):
             out = run(hidden, cu, weight, bias, residual=also, **options)
             assert out.dtype == dtype
-            total = wanted if also is None else wanted + also.double()
-            torch.testing.assert_close(
-                out.double(), total, rtol=tolerance, atol=tolerance, msg=lambda m, at=lengths: f"{at}: {m}"
-            )
+            close(out, wanted if also is None else wanted + also.double(), tolerance)
 
 
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("size", [(768, 16, 128, 1), (48, 4, 31, 2), (6, 2, 5, 1)], ids=str)
-def test_an_utterance_has_the_same_bits_alone_and_anywhere(size, threads, dtype):
-    _, groups, _, stride = size
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        lengths = [37, 300, 0, 5, 129, 1, 128, 64]
-        hidden, _, weight, bias, _ = operands(lengths, size, dtype)
+def test_an_utterance_has_the_same_bits_alone_and_anywhere(size, dtype):
+    _, groups, kernel, stride = size
+    lengths = [37, 300, 0, 5, 129, 1, 128, 64]
+    hidden, _, weight, bias, _ = operands(lengths, size, dtype)
 
-        def run(order):
-            pieces = hidden.split(lengths)
-            out = positional_conv(
-                torch.cat([pieces[index] for index in order]),
-                cumulative([lengths[index] for index in order]),
-                weight,
-                bias,
-                groups=groups,
-                stride=stride,
-                activation="gelu",
-            )
-            counts = [positional_length(lengths[index], size[2], stride) for index in order]
-            return out.split(counts)
+    def run(rows, cu):
+        out = positional_conv(rows, cu, weight, bias, groups=groups, stride=stride, activation="gelu")
+        return out.split([positional_length(end - start, kernel, stride) for start, end in spans(cu)])
 
-        alone = [run([index])[0] for index in range(8)]
-        for order in ([*range(8)], [*range(7, -1, -1)], [1, 4, 0, 6]):
-            for index, out in zip(order, run(order), strict=True):
-                assert torch.equal(out, alone[index]), lengths[index]
-    finally:
-        torch.set_num_threads(before)
+    check_bits_in_any_batch(hidden.split(lengths), run)
 
 
 def test_neighbors_of_no_number_never_leak_in():
@@ -112,7 +75,7 @@ def test_a_weight_that_changes_in_place_is_seen_and_there_may_be_no_bias():
     weight.mul_(2)
     out = positional_conv(hidden, cu, weight, None, groups=2)
     wanted = positional_conv_reference(hidden.double(), cu, weight.double(), None, groups=2)
-    torch.testing.assert_close(out.double(), wanted, rtol=1e-5, atol=1e-5)
+    close(out, wanted, 1e-5)
 
 
 def test_gradients_are_those_of_the_specification():

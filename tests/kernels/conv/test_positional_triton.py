@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from kernel_checks import check_bits_in_any_batch, close, wide
+from kernel_checks import positional_operands as operands
 
 from tritone.kernels.conv.positional import positional_conv, positional_conv_reference, positional_length
-from tritone.kernels.runtime.packing import cumulative
+from tritone.kernels.runtime.packing import spans
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 # Channels, groups, kernel, stride: aligned groups and not, even and odd kernels, SEW's stride, groups of one
@@ -21,22 +23,6 @@ SIZES = [
 LENGTHS = [[1], [2], [63, 0, 5], [0, 64], [129, 1, 30]]
 
 
-def operands(lengths, size, dtype, device):
-    """hidden, cu_tokens, weight, bias, residual."""
-    channels, groups, kernel, stride = size
-    generator = torch.Generator().manual_seed(sum(lengths) * 1009 + channels)
-    rows = sum(positional_length(length, kernel, stride) for length in lengths)
-    members = channels // groups
-    given = [
-        torch.randn(sum(lengths), channels, generator=generator),
-        torch.randn(channels, members, kernel, generator=generator) / (members * kernel) ** 0.5,
-        torch.randn(channels, generator=generator),
-        torch.randn(rows, channels, generator=generator),
-    ]
-    given = [tensor.to(device, dtype) for tensor in given]
-    return [given[0], cumulative(lengths, device), *given[1:]]
-
-
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_the_kernel_equals_the_reference(size, dtype, kernels_on):
     _, groups, _, stride = size
@@ -44,42 +30,30 @@ def test_the_kernel_equals_the_reference(size, dtype, kernels_on):
     for lengths in LENGTHS:
         hidden, cu, weight, bias, residual = operands(lengths, size, dtype, kernels_on)
         out = positional_conv(hidden, cu, weight, bias, residual=residual, **options)
-        wanted = positional_conv_reference(
-            hidden.double(), cu, weight.double(), bias.double(), residual=residual.double(), **options
-        )
+        exact = wide(weight, bias)
+        wanted = positional_conv_reference(hidden.double(), cu, *exact, residual=residual.double(), **options)
         assert out.dtype == dtype
-        torch.testing.assert_close(out.double(), wanted, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+        close(out, wanted, TOLERANCE[dtype])
 
 
 def test_there_may_be_neither_bias_nor_activation_nor_residual(dtype, kernels_on):
     hidden, cu, weight, *_ = operands([9, 4], (32, 2, 16, 1), dtype, kernels_on)
     out = positional_conv(hidden, cu, weight, None, groups=2)
     wanted = positional_conv_reference(hidden.double(), cu, weight.double(), None, groups=2)
-    torch.testing.assert_close(out.double(), wanted, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    close(out, wanted, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("size", [(32, 2, 16, 1), (48, 3, 5, 2), (6, 2, 5, 1)], ids=str)
 def test_an_utterance_has_the_same_bits_alone_first_in_the_middle_and_last(size, dtype, kernels_on):
+    _, groups, kernel, stride = size
     lengths = [10, 77, 2, 16, 0, 150]
     hidden, _, weight, bias, _ = operands(lengths, size, dtype, kernels_on)
-    pieces = hidden.split(lengths)
 
-    def run(order):
-        out = positional_conv(
-            torch.cat([pieces[index] for index in order]),
-            cumulative([lengths[index] for index in order], kernels_on),
-            weight,
-            bias,
-            groups=size[1],
-            stride=size[3],
-            activation="gelu",
-        )
-        return out.split([positional_length(lengths[index], size[2], size[3]) for index in order])
+    def run(rows, cu):
+        out = positional_conv(rows, cu, weight, bias, groups=groups, stride=stride, activation="gelu")
+        return out.split([positional_length(end - start, kernel, stride) for start, end in spans(cu)])
 
-    alone = [run([index])[0] for index in range(6)]
-    for order in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [2, 5, 0, 4, 1, 3], [3, 0]):
-        for index, out in zip(order, run(order), strict=True):
-            assert torch.equal(out, alone[index])
+    check_bits_in_any_batch(hidden.split(lengths), run)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_checks import check_bits_in_any_batch, close, conv_operands
 
 from tritone.kernels.conv.subsample import (
     conv_subsample,
@@ -17,14 +18,8 @@ SIZES = [(1, 1, 3), (5, 3, 5), (7, 4, 1), (80, 36, 5), (3, 2, 4)]  # channels in
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 4e-2}
 
 
-def operands(
-    lengths: list[int], channels: int, outputs: int, kernel: int, dtype: torch.dtype = torch.float32
-) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(sum(lengths) * 1009 + channels)
-    frames = torch.randn(sum(lengths), channels, generator=generator)
-    weight = torch.randn(2 * outputs, channels, kernel, generator=generator) / (channels * kernel) ** 0.5
-    bias = torch.randn(2 * outputs, generator=generator)
-    return frames.to(dtype), cumulative(lengths), weight.to(dtype), bias.to(dtype)
+def operands(lengths, channels, outputs, kernel, dtype=torch.float32):
+    return conv_operands(lengths, channels, 2 * outputs, kernel, dtype)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -44,8 +39,7 @@ def test_each_utterance_is_convolved_between_its_own_zeros(lengths, size, stride
                 continue
             exact = [tensor.double() for tensor in (frames[start:end].T[None], weight, bias)]
             wanted = F.glu(F.conv1d(*exact, stride=stride, padding=kernel // 2), dim=1)[0].T
-            tolerance = TOLERANCE[dtype]
-            torch.testing.assert_close(out[first:last].double(), wanted, rtol=tolerance, atol=tolerance)
+            close(out[first:last], wanted, TOLERANCE[dtype])
         assert out.shape == (int(cu_out[-1]), size[1])
 
 
@@ -61,28 +55,23 @@ def test_utterances_of_no_frames_have_no_outputs(lengths):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_an_utterance_has_the_same_bits_alone_first_in_the_middle_and_last(size):
     lengths = [1, 37, 2, 16, 5, 120]
-    frames, _cu_frames, weight, bias = operands(lengths, *size)
-    pieces = frames.split(lengths)
-    alone = [conv_subsample(piece, cumulative([len(piece)]), weight, bias)[0] for piece in pieces]
-    for order in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [2, 5, 0, 4, 1, 3]):
-        packed = torch.cat([pieces[index] for index in order])
-        out, cu_out = conv_subsample(packed, cumulative([lengths[index] for index in order]), weight, bias)
-        for index, (start, end) in zip(order, spans(cu_out), strict=True):
-            assert torch.equal(out[start:end], alone[index])
+    frames, _, weight, bias = operands(lengths, *size)
+    check_bits_in_any_batch(frames.split(lengths), lambda rows, cu: run(rows, cu, weight, bias))
 
 
+def run(rows, cu, weight, bias):
+    """Outputs of each utterance."""
+    out, cu_out = conv_subsample(rows, cu, weight, bias)
+    return [out[start:end] for start, end in spans(cu_out)]
+
+
+@pytest.mark.usefixtures("threads")
 def test_the_gates_bits_do_not_depend_on_how_threads_share_the_batch():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        lengths = [1, 301, 900]
-        frames, cu_frames, weight, bias = operands(lengths, 5, 256, 3)
-        whole, cu_out = conv_subsample(frames, cu_frames, weight, bias)
-        for piece, (start, end) in zip(frames.split(lengths), spans(cu_out), strict=True):
-            alone, _ = conv_subsample(piece, cumulative([len(piece)]), weight, bias)
-            assert torch.equal(whole[start:end], alone)
-    finally:
-        torch.set_num_threads(before)
+    lengths = [1, 301, 900]
+    frames, cu_frames, weight, bias = operands(lengths, 5, 256, 3)
+    whole = run(frames, cu_frames, weight, bias)
+    for piece, out in zip(frames.split(lengths), whole, strict=True):
+        assert torch.equal(out, run(piece, cumulative([len(piece)]), weight, bias)[0])
 
 
 def test_gradients_reach_frames_weight_and_bias():

@@ -1,10 +1,9 @@
 """The convolution's kernel with its gate, over packed utterances, against torch in float64."""
 
-import gc
-
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_checks import check_bits_in_any_batch, close, conv_operands, wide
 
 from tritone.kernels.conv import subsample as module
 from tritone.kernels.conv.subsample import (
@@ -13,9 +12,8 @@ from tritone.kernels.conv.subsample import (
     conv_subsample_reference,
     output_length,
 )
-from tritone.kernels.runtime import weight_cache as derived
-from tritone.kernels.runtime.packing import cumulative, spans
-from tritone.kernels.runtime.weight_cache import kept
+from tritone.kernels.runtime.packing import spans
+from tritone.kernels.runtime.weight_cache import cached
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
@@ -25,32 +23,24 @@ LENGTHS = [[1], [2], [3], [97], [5, 0, 7], [0, 9], [9, 0], [128, 1, 126, 3], [31
 SIZES = [(1, 1, 3), (5, 3, 5), (7, 33, 1), (80, 36, 5), (80, 48, 5), (48, 80, 3), (3, 2, 4), (16, 16, 2)]
 
 
-def operands(
-    lengths: list[int], channels: int, outputs: int, kernel: int, dtype: torch.dtype, device: str
-) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(sum(lengths) * 1009 + channels)
-    frames = torch.randn(sum(lengths), channels, generator=generator)
-    weight = torch.randn(2 * outputs, channels, kernel, generator=generator) / (channels * kernel) ** 0.5
-    bias = torch.randn(2 * outputs, generator=generator)
-    given = [tensor.to(device, dtype) for tensor in (frames, weight, bias)]
-    return [given[0], cumulative(lengths, device), *given[1:]]
+def operands(lengths, channels, outputs, kernel, dtype, device) -> list[torch.Tensor]:
+    return conv_operands(lengths, channels, 2 * outputs, kernel, dtype, device)
 
 
 def check(given: list[torch.Tensor | None], stride: int, run=conv_subsample) -> None:
     """Every utterance equals torch's convolution of it alone, in float64."""
     frames, cu_frames, weight, bias = given
     out, cu_out = run(frames, cu_frames, weight, bias, stride=stride)
-    kernel, tolerance = weight.shape[2], TOLERANCE[frames.dtype]
+    kernel = weight.shape[2]
     assert out.dtype == frames.dtype
     assert cu_out.dtype == torch.int32
     assert out.shape == (int(cu_out[-1]), weight.shape[0] // 2)
     for (start, end), (first, last) in zip(spans(cu_frames), spans(cu_out), strict=True):
         assert last - first == output_length(end - start, kernel, stride)
         if start < end:
-            wide = [None if tensor is None else tensor.double() for tensor in (weight, bias)]
-            mixed = F.conv1d(frames[start:end].double().T, *wide, stride=stride, padding=kernel // 2)
-            wanted = F.glu(mixed, dim=0).T
-            torch.testing.assert_close(out[first:last].double(), wanted, rtol=tolerance, atol=tolerance)
+            exact = wide(frames[start:end].T, weight, bias)
+            wanted = F.glu(F.conv1d(*exact, stride=stride, padding=kernel // 2), dim=0).T
+            close(out[first:last], wanted, TOLERANCE[frames.dtype])
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
@@ -93,17 +83,12 @@ def test_utterances_of_no_frames_have_no_outputs(lengths, kernels_on):
 def test_an_utterance_has_the_same_bits_alone_first_in_the_middle_and_last(size, dtype, kernels_on):
     lengths = [1, 37, 2, 16, 0, 260]
     frames, _, weight, bias = operands(lengths, *size, dtype, kernels_on)
-    pieces = frames.split(lengths)
 
-    def run(order: list[int]) -> list[torch.Tensor]:
-        cu_frames = cumulative([lengths[index] for index in order], kernels_on)
-        out, cu_out = conv_subsample(torch.cat([pieces[index] for index in order]), cu_frames, weight, bias)
+    def run(rows, cu_frames):
+        out, cu_out = conv_subsample(rows, cu_frames, weight, bias)
         return [out[start:end] for start, end in spans(cu_out)]
 
-    alone = [run([index])[0] for index in range(6)]
-    for order in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [2, 5, 0, 4, 1, 3], [3, 0]):
-        for index, out in zip(order, run(order), strict=True):
-            assert torch.equal(out, alone[index])
+    check_bits_in_any_batch(frames.split(lengths), run)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -152,25 +137,20 @@ def test_a_weight_is_rearranged_once_and_again_when_it_changes(kernels_on):
     weight = torch.nn.Parameter(torch.randn(6, 5, 3, device=kernels_on))
     with torch.no_grad():
         both(weight, kernels_on)
-        first = kept(weight, module._rearranged)
-        assert kept(weight, module._rearranged) is first
+        first = cached(module._rearranged, weight)
+        assert cached(module._rearranged, weight) is first
         weight.mul_(-2.0)
         both(weight, kernels_on)
         weight.data = torch.randn(6, 5, 3, device=kernels_on)  # as `module.to` does
         both(weight, kernels_on)
-        assert kept(weight, module._rearranged) is not first
-    gc.collect()
-    before = len(derived._made)
-    del weight
-    gc.collect()
-    assert len(derived._made) == before - 1
+        assert cached(module._rearranged, weight) is not first
 
 
 def test_weights_made_in_inference_mode_are_taken_too(kernels_on):
     with torch.inference_mode():
         weight = torch.randn(6, 5, 3, device=kernels_on)
         both(weight, kernels_on)
-        assert kept(weight, module._rearranged) is kept(weight, module._rearranged)
+        assert cached(module._rearranged, weight) is cached(module._rearranged, weight)
     with torch.no_grad():
         both(weight, kernels_on)
 

@@ -6,6 +6,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_checks import check_bits_in_any_batch, close, noise, wide
+from kernel_checks import conv_operands as operands
 
 from tritone.kernels.conv.normalized import normalized_conv, normalized_conv_cpu, normalized_conv_reference
 from tritone.kernels.conv.waveform import valid_length, waveform_conv, waveform_conv_reference
@@ -15,30 +17,13 @@ TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 # Channels in, channels out, kernel, stride: wav2vec2's kinds and odd ones, a stride beyond the kernel.
 SIZES = [(1, 33, 10, 5), (1, 1, 1, 1), (48, 64, 3, 2), (5, 3, 2, 2), (7, 40, 2, 3), (512, 17, 3, 2)]
 LENGTHS = [[1], [9], [10], [97], [5, 0, 12], [0, 30], [30, 0], [128, 1, 2, 1300]]
-GENERATOR = torch.Generator()
-
-
-def noise(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(*shape, generator=GENERATOR.manual_seed(sum(shape))).to(dtype)
-
-
-def operands(lengths, channels, outputs, kernel, dtype=torch.float32):
-    """hidden, cu_tokens, weight, bias."""
-    weight = noise(outputs, channels, kernel) / (channels * kernel) ** 0.5
-    return [
-        noise(sum(lengths), channels, dtype=dtype),
-        cumulative(lengths),
-        weight.to(dtype),
-        noise(outputs, dtype=dtype),
-    ]
 
 
 def alone(hidden, weight, bias, stride):
     """torch's convolution of one utterance, in float64."""
     if hidden.shape[0] < weight.shape[2]:
         return torch.zeros(0, weight.shape[0], dtype=torch.float64)
-    wide = [None if tensor is None else tensor.double() for tensor in (weight, bias)]
-    return F.conv1d(hidden.double().T[None], *wide, stride=stride)[0].T
+    return F.conv1d(*wide(hidden.T[None], weight, bias), stride=stride)[0].T
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, *TOLERANCE], ids=str)
@@ -54,17 +39,14 @@ def test_each_utterance_is_convolved_over_its_whole_windows(size, run, dtype):
         counts = [valid_length(length, shape[2], stride) for length in lengths]
         assert cu_out.tolist() == cumulative(counts).tolist()
         parts = [alone(part, weight, bias, stride) for part in hidden.split(lengths)]
-        tolerance = TOLERANCE.get(dtype, 1e-12)
-        torch.testing.assert_close(
-            out.double(), F.gelu(torch.cat(parts)), rtol=tolerance, atol=tolerance, msg=str(lengths)
-        )
+        close(out, F.gelu(torch.cat(parts)), TOLERANCE.get(dtype, 1e-12))
 
 
 def test_there_may_be_neither_bias_nor_activation():
     hidden, cu, weight, _ = operands([40, 9], 6, 20, 3)
     out, _ = waveform_conv(hidden, cu, weight, None, stride=2)
     wanted = torch.cat([alone(part, weight, None, 2) for part in hidden.split([40, 9])])
-    torch.testing.assert_close(out.double(), wanted, rtol=1e-5, atol=1e-5)
+    close(out, wanted, 1e-5)
 
 
 def test_columns_of_a_wider_tensor_are_taken():
@@ -74,36 +56,23 @@ def test_columns_of_a_wider_tensor_are_taken():
     assert torch.equal(out, wanted)
 
 
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_an_utterance_has_the_same_bits_alone_and_anywhere(size, threads, dtype):
+def test_an_utterance_has_the_same_bits_alone_and_anywhere(size, dtype):
     *shape, stride = size
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        lengths = [37, 2100, 0, 5, 700, 1, 333, 64]
-        hidden, cu, weight, bias = operands(lengths, *shape, dtype)
-        norm = [noise(shape[1], dtype=dtype) for _ in range(2)]
+    lengths = [37, 2100, 0, 5, 700, 1, 333, 64]
+    hidden, _, weight, bias = operands(lengths, *shape, dtype)
+    norm = [noise(shape[1] + extra, dtype=dtype)[extra:] for extra in range(2)]
 
-        def both(hidden, cu):
-            outs = [waveform_conv(hidden, cu, weight, bias, stride=stride, activation="gelu")]
-            if shape[0] == 1:
-                outs.append(normalized_conv(hidden, cu, weight, *norm, stride=stride, activation="gelu"))
-            return outs
+    def run(rows, cu):
+        out, cu_out = waveform_conv(rows, cu, weight, bias, stride=stride, activation="gelu")
+        if shape[0] == 1:
+            normalized, _ = normalized_conv(rows, cu, weight, *norm, stride=stride, activation="gelu")
+            out = torch.cat([out, normalized], 1)
+        return [out[start:end] for start, end in spans(cu_out)]
 
-        together = both(hidden, cu)
-        pieces = hidden.split(lengths)
-        backwards = both(torch.cat(pieces[::-1]), cumulative(lengths[::-1]))
-        for index, piece in enumerate(pieces):
-            own = both(piece.clone(), cumulative([len(piece)]))
-            for (whole, cu_whole), (back, cu_back), (one, _) in zip(together, backwards, own, strict=True):
-                first, last = spans(cu_whole)[index]
-                assert torch.equal(one, whole[first:last])
-                first, last = spans(cu_back)[7 - index]
-                assert torch.equal(one, back[first:last])
-    finally:
-        torch.set_num_threads(before)
+    check_bits_in_any_batch(hidden.split(lengths), run)
 
 
 def test_neighbors_of_no_number_never_leak_in():
@@ -128,7 +97,7 @@ def test_a_weight_that_changes_in_place_is_seen():
     waveform_conv(hidden, cu, weight, bias, stride=2)
     weight.mul_(2)
     out, _ = waveform_conv(hidden, cu, weight, bias, stride=2)
-    torch.testing.assert_close(out.double(), alone(hidden, weight, bias, 2), rtol=1e-5, atol=1e-5)
+    close(out, alone(hidden, weight, bias, 2), 1e-5)
 
 
 def test_gradients_are_those_of_the_specification():
@@ -166,9 +135,7 @@ def test_the_first_layer_in_one_is_conv_group_norm_and_gelu(size, run, dtype):
             parts.append(F.gelu(mixed))
         # Half types round between the operations.
         tolerance = 3 * TOLERANCE[dtype] if dtype in TOLERANCE else 1e-9
-        torch.testing.assert_close(
-            out.double(), torch.cat(parts), rtol=tolerance, atol=tolerance, msg=str(lengths)
-        )
+        close(out, torch.cat(parts), tolerance)
 
 
 def test_a_quiet_channel_beside_loud_low_frequencies_keeps_its_variance():

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_checks import check_bits_in_any_batch, close, wide
+from kernel_checks import conv_operands as operands
 
 from tritone.kernels.conv.normalized import normalized_conv, normalized_conv_reference
 from tritone.kernels.conv.waveform import waveform_conv, waveform_conv_reference
@@ -25,24 +27,6 @@ SIZES = [
 ]
 
 
-def operands(lengths, channels, outputs, kernel, dtype, device):
-    """hidden, cu_tokens, weight, bias."""
-    generator = torch.Generator().manual_seed(sum(lengths) * 1009 + channels)
-    hidden = torch.randn(sum(lengths), channels, generator=generator)
-    weight = torch.randn(outputs, channels, kernel, generator=generator) / (channels * kernel) ** 0.5
-    bias = torch.randn(outputs, generator=generator)
-    given = [tensor.to(device, dtype) for tensor in (hidden, weight, bias)]
-    return [given[0], cumulative(lengths, device), *given[1:]]
-
-
-def close(out, wanted, tolerance):
-    torch.testing.assert_close(out.double(), wanted, rtol=tolerance, atol=tolerance)
-
-
-def wide(tensor):
-    return None if tensor is None else tensor.double()
-
-
 @pytest.mark.parametrize("activation", [None, "relu", "gelu"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_the_kernel_equals_the_reference(size, activation, dtype, kernels_on):
@@ -54,7 +38,7 @@ def test_the_kernel_equals_the_reference(size, activation, dtype, kernels_on):
             out, cu_out = waveform_conv(hidden, cu, weight, bias, stride=stride, activation=activation)
         assert bool(cases) == bool(len(out))
         wanted, cu_wanted = waveform_conv_reference(
-            hidden.double(), cu, weight.double(), wide(bias), stride=stride, activation=activation
+            hidden.double(), cu, *wide(weight, bias), stride=stride, activation=activation
         )
         assert out.dtype == dtype
         assert torch.equal(cu_out, cu_wanted)
@@ -70,7 +54,7 @@ def test_the_first_layer_in_one_equals_its_operations(size, dtype, kernels_on):
         norm = weight[:, 0, 0].clone(), bias
         out, cu_out = normalized_conv(hidden, cu, weight, *norm, 1e-3, stride=stride, activation="gelu")
         wanted, cu_wanted = normalized_conv_reference(
-            hidden.double(), cu, weight.double(), *map(wide, norm), 1e-3, stride=stride, activation="gelu"
+            hidden.double(), cu, weight.double(), *wide(*norm), 1e-3, stride=stride, activation="gelu"
         )
         assert out.dtype == dtype
         assert torch.equal(cu_out, cu_wanted)
@@ -106,22 +90,14 @@ def test_an_utterance_has_the_same_bits_alone_first_in_the_middle_and_last(size,
     *shape, stride = size
     lengths = [10, 137, 2, 16, 0, 560]
     hidden, _, weight, bias = operands(lengths, *shape, dtype, kernels_on)
-    pieces = hidden.split(lengths)
 
-    def run(order):
-        rows = torch.cat([pieces[index] for index in order])
-        cu = cumulative([lengths[index] for index in order], kernels_on)
+    def run(rows, cu):
         out, cu_out = waveform_conv(rows, cu, weight, bias, stride=stride, activation="gelu")
-        outs = [out[start:end] for start, end in spans(cu_out)]
         if shape[0] == 1:
-            out, _ = normalized_conv(rows, cu, weight, bias, bias, stride=stride)
-            outs = [torch.stack([a, out[s:e]]) for a, (s, e) in zip(outs, spans(cu_out), strict=True)]
-        return outs
+            out = torch.cat([out, normalized_conv(rows, cu, weight, bias, bias, stride=stride)[0]], 1)
+        return [out[start:end] for start, end in spans(cu_out)]
 
-    alone = [run([index])[0] for index in range(6)]
-    for order in ([0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [2, 5, 0, 4, 1, 3], [3, 0]):
-        for index, out in zip(order, run(order), strict=True):
-            assert torch.equal(out, alone[index])
+    check_bits_in_any_batch(hidden.split(lengths), run)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

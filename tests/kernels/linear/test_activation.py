@@ -1,7 +1,8 @@
-"""Activations by name: what they are, and that an element's bits do not depend on its place."""
+"""Activations by name; an element's bits do not depend on its position."""
 
 import pytest
 import torch
+from kernel_checks import close
 
 from tritone.kernels.linear.activation import ACTIVATIONS, activate, activate_, check_activation
 
@@ -10,24 +11,18 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 3e-6, torch.float16: 2e-3, tor
 COUNTS = [0, 1, 7, 63, 64, 65, 1000, 16384, 16385, 32769, 98304, 100003, 200000]
 
 
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_in_place_it_is_the_specification_wherever_the_element_is(name, dtype):
     hidden = 3 * torch.randn(250_000, generator=torch.Generator().manual_seed(0)).to(dtype)
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            whole = hidden.clone()
-            assert activate_(whole, name) is whole
-            close = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
-            torch.testing.assert_close(whole.double(), activate(hidden.double(), name), **close)
-            for count in COUNTS:
-                for start in (0, 7, 64):
-                    part = slice(start, start + count)
-                    assert torch.equal(activate_(hidden[part].clone(), name), whole[part])
-    finally:
-        torch.set_num_threads(before)
+    whole = hidden.clone()
+    assert activate_(whole, name) is whole
+    close(whole, activate(hidden.double(), name), TOLERANCE[dtype])
+    for count in COUNTS:
+        for start in (0, 7, 64):
+            part = slice(start, start + count)
+            assert torch.equal(activate_(hidden[part].clone(), name), whole[part])
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))

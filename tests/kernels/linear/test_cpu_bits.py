@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from kernel_checks import noise
 from torch import Tensor, nn
 
 from tritone.kernels.attention.flash import flash_attention, flash_attention_reference
@@ -14,18 +15,6 @@ from tritone.kernels.runtime.packing import cumulative
 
 DTYPES = [torch.float32, torch.bfloat16]
 LENGTHS = [1, 15, 16, 17, 63, 64, 65, 200, 384, 400, 777]
-
-
-@pytest.fixture(params=[1, 2, 3], ids="{} threads".format)
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
-def noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
 
 
 @pytest.mark.usefixtures("threads")
@@ -62,14 +51,14 @@ def test_a_sequence_has_the_same_bits_alone_and_among_others(pay, heads, dtype, 
         one = torch.tensor([0, end - start], dtype=torch.int32)
         alone = flash_attention(query[own].clone(), key[own].clone(), value[own].clone(), one, one)
         assert torch.equal(alone, together[own]), end - start
-    # Both ways, whichever of them this machine would take, are near the reference.
+    # Both ways are close to the reference, not only the one that this machine takes.
     wanted = flash_attention_reference(query.float(), key.float(), value.float(), cu, cu)
     close = 1e-5 if dtype == torch.float32 else 3e-2
     torch.testing.assert_close(together.float(), wanted, rtol=close, atol=close)
 
 
 class Pages:
-    """Requests of one length each, their pages in no order, with `beams` hypotheses."""
+    """Eight requests with `beams` hypotheses each, whose pages are in random order."""
 
     def __init__(self, heads: tuple[int, int], beams: int, shared: bool, dtype: torch.dtype) -> None:
         self.lengths = [1, 2, 8, 16, 17, 33, 8, 100]
@@ -115,7 +104,7 @@ def test_a_request_has_the_same_bits_alone_and_among_others(heads, beams, shared
     assert all(torch.equal(a, b) for a, b in zip(backwards[::-1], together, strict=True))
 
 
-def test_rows_of_pages_that_nobody_wrote_are_not_looked_at():
+def test_unwritten_rows_of_a_page_are_not_read():
     pages = Pages((2, 16), 1, False, torch.float32)
     before = pages.run([2])[0]
     pages.keys[pages.tables[2, 0], 8:] = pages.values[pages.tables[2, 0], 8:] = float("nan")
@@ -131,7 +120,7 @@ def test_nan_stays_nan_behind_an_activation(activation):
     assert not out[4].isnan().any()
 
 
-def test_a_weight_that_changes_in_place_is_laid_out_again():
+def test_a_weight_that_changes_in_place_is_packed_again():
     layer, hidden = nn.Linear(32, 48), noise(20, 32)
     with torch.no_grad():
         linear(hidden, layer.weight, layer.bias)
@@ -141,7 +130,7 @@ def test_a_weight_that_changes_in_place_is_laid_out_again():
         assert linear(hidden.bfloat16(), layer.weight, layer.bias).dtype == torch.bfloat16
 
 
-def test_a_convolution_s_weight_that_changes_in_place_is_laid_out_again():
+def test_a_convolutions_weight_that_changes_in_place_is_packed_again():
     frames, cu = noise(50, 16), cumulative([20, 30])
     weight, bias = noise(32, 16, 5), noise(32)
     conv_subsample(frames, cu, weight, bias)

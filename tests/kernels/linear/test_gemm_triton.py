@@ -1,4 +1,4 @@
-"""The GEMM's Triton kernel against its reference."""
+"""Triton kernel of the GEMM against its reference."""
 
 import pytest
 import torch

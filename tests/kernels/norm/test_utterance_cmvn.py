@@ -1,4 +1,4 @@
-"""Utterance normalization against transformers, on bins without variance, and on what it refuses."""
+"""Utterance normalization against transformers; bins without variance; errors."""
 
 import pytest
 import torch

@@ -57,7 +57,7 @@ def test_a_bad_argument_is_named(message, waveforms, cu_samples):
 
 @pytest.fixture(params=["reference", "kernel"])
 def device(request, monkeypatch):
-    """Where the operation runs: through the reference on the CPU, or through the kernel."""
+    """Device of the operation: the CPU for its reference, or that of its kernel."""
     return "cpu" if request.param == "reference" else request.getfixturevalue("kernels_on")
 
 

@@ -1,4 +1,4 @@
-"""Mean pooling in torch: the masked mean of a padded batch, a sequence's own bits, and what is refused."""
+"""Mean pooling in torch: the masked mean of a padded batch, a sequence's bits, errors."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def rows_of(lengths: list[int], width: int, seed: int = 0) -> Tensor:
 
 
 def masked_mean(hidden: Tensor, lengths: list[int]) -> Tensor:
-    """As it is done on padded batches, in float64."""
+    """Mean over a padded batch with a mask, in float64."""
     padded = torch.nn.utils.rnn.pad_sequence(list(hidden.double().split(lengths)), batch_first=True)
     mask = torch.arange(padded.shape[1])[None] < torch.tensor(lengths)[:, None]
     return (padded * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
@@ -64,7 +64,7 @@ def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last(width, 
 @pytest.mark.parametrize("length", [1, 2, 15, 100, 1000])
 @pytest.mark.parametrize("width", [1, 3, 16, 31, 100])
 def test_the_bits_are_the_same_wherever_the_rows_begin_in_memory(width, length):
-    """What makes do without copies to aligned memory, unlike products by MKL."""
+    """So pooling needs no copies to aligned memory, unlike products by MKL."""
     rows = rows_of([length], width)
     expected = mean_pool(rows, cumulative([length]))
     for past in range(16):

@@ -52,7 +52,7 @@ def test_the_kernels_equal_the_reference(shape, dtype, kernels_on):
 
 @pytest.mark.parametrize("count", [2, 3, 32, 33, 65])
 def test_each_of_many_sequences_finds_its_own_rows(count, kernels_on):
-    """However many there are, empty ones among them and at both ends, and one of many pieces."""
+    """Any number of sequences, with empty ones inside and at both ends, and one of many pieces."""
     lengths = [(index * 37) % 71 * (index % 3 > 0) for index in range(count)]
     lengths[count // 2] = 200
     hidden = rows_of(lengths, 2, torch.float32, kernels_on)
@@ -78,8 +78,8 @@ def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last(width, 
 
 
 @pytest.mark.parametrize("width", [5, 130])
-def test_nothing_is_written_beside_sums_and_means(width, kernels_on):
-    """Not even into places that are left over, such as two of these four."""
+def test_only_sums_and_means_are_written(width, kernels_on):
+    """Unused pieces, here two of four, stay unwritten."""
     hidden, cu_seqlens = rows_of([64, 64], width, torch.float32, kernels_on), cumulative([64, 64], kernels_on)
     sums, means = (torch.full((count * width + 256,), -7.0, device=kernels_on) for count in (4, 2))
     blocks = (width + 127) // 128

@@ -1,4 +1,4 @@
-"""Which implementation runs for which tensors."""
+"""Choice of an implementation by tensors."""
 
 import pytest
 import torch

@@ -64,7 +64,7 @@ def test_a_case_that_was_not_declared_is_refused_with_those_that_were(copying):
         ({"factor": torch.ones(1)}, r"factor as fp32; got \*fp32"),
     ],
 )
-def test_what_would_compile_another_kernel_is_refused(copying, change, message):
+def test_arguments_that_would_compile_another_kernel_are_refused(copying, change, message):
     given = {"source": torch.ones(32), "out": torch.ones(32), "n": 32, "factor": 1.0} | change
     with pytest.raises(UndeclaredCaseError, match=message):
         copying.case(torch.device("cpu"), True).launch((2,), *given.values())
@@ -92,7 +92,7 @@ def test_an_empty_grid_launches_nothing(copying, kernels_on):
     assert cases == []
 
 
-def test_what_is_launched_is_recorded_and_a_dry_run_launches_nothing(kernels_on):
+def test_launches_are_recorded_and_a_dry_run_launches_nothing(kernels_on):
     hidden, weight = torch.ones(3, 16, device=kernels_on), torch.ones(32, 16, device=kernels_on)
     with recorded() as outer:
         real = linear(hidden, weight)

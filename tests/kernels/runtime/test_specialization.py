@@ -1,4 +1,4 @@
-"""What is compiled ahead of time is what a launch would compile.
+"""Ahead-of-time specializations against those of launches.
 
 Triton itself is asked, in a process that does not interpret, for the specialization of the very arguments
 that launches of the engine have.
@@ -11,11 +11,12 @@ SCRIPT = """
 import sys
 import torch
 import triton
+from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import make_backend
 from triton.runtime.jit import create_function_from_signature
 
 import tritone
-from tritone.kernels import dispatch, launch
+from tritone.kernels.runtime import dispatch, launch
 from tritone.kernels.runtime.compilation import TARGETS, specialization
 from tritone.kernels.runtime.packing import cumulative
 from tritone.scheduler.request import GenerationOptions, Request
@@ -32,7 +33,7 @@ def check(case, grid, *arguments):
     for architecture, target in TARGETS.items():
         case = case.kernel.cases[architecture, case.key]
         function, types, known = specialization(case)
-        backend = make_backend(target)
+        backend = make_backend(GPUTarget(*target))
         bind = create_function_from_signature(function.signature, function.params, backend)
         bound, special, options = bind(*arguments, **dict(case.constants), **case.options)
         _, signature, constants, attributes = function._pack_args(
@@ -73,17 +74,19 @@ with torch.inference_mode():
                     loop.submit(Request(index, torch.randn(16 + index, 80).to(dtype), options))
                 loop.step()
 
-from tritone.kernels import candidates, sampling, warping
+from tritone.kernels.sampling import candidates, draw, warping
 for vocabulary in (1, 16, 10000, 14):
     for rows in (1, 5):
         scores = torch.randn(rows, vocabulary)
         numbers = torch.arange(rows)
-        sampling.greedy(scores.half())
-        sampling.draw(scores, scores, numbers, numbers, numbers)
+        draw.greedy(scores.half())
+        draw.draw(scores, scores, numbers, numbers, numbers)
         candidates.top_candidates(scores, 1)
         warping.warp(scores, temperature=0.7, top_k=5, top_p=0.9)
 
-from tritone.kernels import group_norm, layer_norm, mean_pool, normalized_conv, positional_conv, waveform_conv
+from tritone.kernels.conv import normalized, positional, waveform
+from tritone.kernels.norm import group_norm, layer_norm
+from tritone.kernels.pooling import mean_pool
 with torch.inference_mode():
     for dtype in (torch.float32, torch.float16):
         for channels in (1, 16, 10, 144):
@@ -93,13 +96,13 @@ with torch.inference_mode():
                 cu = cumulative(lengths)
                 samples, hidden, weight = ones(sum(lengths), 1), ones(sum(lengths), channels), ones(channels)
                 taps = ones(channels, 1, 10)
-                waveform_conv.waveform_conv(samples, cu, taps, None, stride=5)
-                normalized_conv.normalized_conv(samples, cu, taps, weight, weight, stride=5)
+                waveform.waveform_conv(samples, cu, taps, None, stride=5)
+                normalized.normalized_conv(samples, cu, taps, weight, weight, stride=5)
                 for name in (None, "gelu"):
-                    waveform_conv.waveform_conv(
+                    waveform.waveform_conv(
                         hidden, cu, ones(channels, channels, 2), weight, stride=1, activation=name
                     )
-                    positional_conv.positional_conv(
+                    positional.positional_conv(
                         hidden, cu, ones(channels, channels, 3), None, groups=1, activation=name
                     )
                 group_norm.group_norm(hidden, cu, channels, weight, weight, activation="gelu")
@@ -119,7 +122,7 @@ def test_triton_would_specialize_each_launch_as_it_is_compiled_ahead_of_time(tmp
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     assert "fbank" in done.stdout
     assert "linear decode plain fp16 aligned" in done.stdout
-    assert "window_product curved fp16 aligned wide" in done.stdout
-    assert "waveform_filter fp32 any" in done.stdout
+    assert "implicit_gemm curved fp16 aligned wide" in done.stdout
+    assert "first_layer fp32 any" in done.stdout
     assert "mean_pool_pieces fp16 aligned" in done.stdout
     assert "mean_pool fp32 any" in done.stdout

@@ -1,4 +1,4 @@
-"""A beam step's candidates, the best and drawn ones, against the references, which sort."""
+"""Candidates of a beam step, the best and drawn ones, against the references, which sort."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from tritone.kernels.sampling.candidates import (
 )
 
 INF = float("inf")
-TOLERANCE = 2e-5  # of log-softmax in float32, whatever the type of the scores: they are widened first
+TOLERANCE = 2e-5  # of log-softmax, for every dtype of the scores: they are widened to float32 first
 
 
 def tables(rows: int, width: int) -> dict[str, Tensor]:
@@ -31,7 +31,7 @@ def tables(rows: int, width: int) -> dict[str, Tensor]:
 
 
 def first_step(rows: int, beams: int) -> Tensor:
-    """Of a beam search: all beams but the first are out of reach, so far that their sums are all equal."""
+    """Running scores of a beam search's first step: beams but the first so low that their sums are equal."""
     running = torch.zeros(rows)
     running.view(-1, beams)[:, 1:] = -1e9
     return running
@@ -69,7 +69,7 @@ def test_a_vocabulary_of_many_blocks(kernels_on):
     for scores in tables(2, 10_007).values():
         found = top_candidates(scores.to(kernels_on), 10, beams=2)
         check_equal(found, top_candidates_reference(scores, 10, beams=2))
-    # The same winners in every block, ascending towards the end: no bound spares anything.
+    # Every block holds better candidates than the one before it: no bound excludes any.
     rising = torch.arange(10_007.0)[None] // 512
     check_equal(top_candidates(rising.to(kernels_on), 10), top_candidates_reference(rising, 10))
 
@@ -78,7 +78,7 @@ def test_a_vocabulary_of_many_blocks(kernels_on):
     ("name", "width", "beams", "count"),
     [("tied", 40, 33, 66), ("random", 70, 3, 210), ("tied", 70, 3, 210), ("random", 2100, 1, 2060)],
 )
-def test_any_number_of_candidates_up_to_all_there_are(name, width, beams, count, kernels_on):
+def test_any_number_of_candidates_up_to_all(name, width, beams, count, kernels_on):
     scores = tables(beams, width)[name]
     found = top_candidates(scores.to(kernels_on), count, beams=beams)
     check_equal(found, top_candidates_reference(scores, count, beams=beams))
@@ -95,7 +95,7 @@ def test_log_softmax_on_the_way_equals_the_reference(width, dtype, kernels_on):
 
 
 @pytest.mark.parametrize("width", [7, 1000])
-def test_a_request_has_the_same_candidates_alone_and_in_any_company(width, dtype, kernels_on):
+def test_a_request_has_the_same_candidates_alone_and_in_any_batch(width, dtype, kernels_on):
     scores = tables(9, width)["random"].to(kernels_on, dtype)
     running = torch.linspace(-2, 0, 9, device=kernels_on)
     options = {"beams": 3, "normalize": True}
@@ -111,7 +111,7 @@ def test_a_request_has_the_same_candidates_alone_and_in_any_company(width, dtype
     assert torch.equal(poisoned[1][1], indices[1])
 
 
-def test_numbers_that_are_none_come_first_as_torch_sorts_them(kernels_on):
+def test_nan_comes_first_as_torch_sorts_it(kernels_on):
     scores = torch.tensor([[1.0, float("nan"), INF, -INF, -float("nan"), 2.0]], device=kernels_on)
     values, indices = top_candidates(scores, 6)
     assert indices.tolist() == [[1, 4, 2, 5, 0, 3]]

@@ -1,4 +1,4 @@
-"""Draws from a counter-based generator, candidates with settled ties, and what options do to scores."""
+"""Draws from a counter-based generator, candidates and their ties, rules on scores."""
 
 import pytest
 import torch
@@ -34,11 +34,11 @@ def test_philox_gives_the_published_words(counter, key, result):
     assert philox_words(words(counter), words(key)) == words(result)
 
 
-def test_a_uniform_number_is_addressed_by_the_seeds_words_the_stream_the_step_and_the_index():
-    seed, stream, step, index = 0x299F31D0A4093822, 0x13198A2E, 0x85A308D3, 3
-    counter = tuple(torch.tensor([word]) for word in (index, step, stream, 0))
+def test_a_uniform_number_is_addressed_by_the_seed_the_sequence_the_step_and_the_index():
+    seed, sequence, step, index = 0x299F31D0A4093822, 0x13198A2E, 0x85A308D3, 3
+    counter = tuple(torch.tensor([word]) for word in (index, step, sequence, 0))
     wanted = uniform_from_words(philox_words(counter, words("a4093822 299f31d0"))[0])
-    drawn = philox_uniform(numbers(1, seed), numbers(1, stream), numbers(1, step), count=4)
+    drawn = philox_uniform(numbers(1, seed), numbers(1, sequence), numbers(1, step), count=4)
     assert drawn.shape == (1, 4)
     assert drawn.dtype == torch.float32
     assert torch.equal(drawn[:, 3], wanted)
@@ -63,18 +63,18 @@ def test_uniform_numbers_are_spread_evenly_over_every_address():
         assert chisquare(counts.numpy()).pvalue > 1e-3
 
 
-def test_a_draw_depends_on_neither_its_company_nor_its_place():
+def test_a_draw_depends_on_neither_the_batch_nor_its_position():
     torch.manual_seed(0)
     scores = torch.randn(9, 31)
-    seeds, streams, steps = torch.randint(0, 2**62, (9,)), torch.arange(9) % 3, torch.arange(9) + 5
-    whole = categorical(scores, seeds, streams, steps)
-    values, indices = draw_candidates(scores, 5, seeds, streams, steps)
+    seeds, sequence_index, steps = torch.randint(0, 2**62, (9,)), torch.arange(9) % 3, torch.arange(9) + 5
+    whole = categorical(scores, seeds, sequence_index, steps)
+    values, indices = draw_candidates(scores, 5, seeds, sequence_index, steps)
     for order in (torch.arange(9).flip(0), torch.tensor([4]), torch.tensor([8, 0, 4])):
-        given = scores[order], seeds[order], streams[order], steps[order]
+        given = scores[order], seeds[order], sequence_index[order], steps[order]
         assert torch.equal(categorical(*given), whole[order])
-        again, places = draw_candidates(given[0], 5, *given[1:])
+        again, tokens = draw_candidates(given[0], 5, *given[1:])
         assert torch.equal(again, values[order])
-        assert torch.equal(places, indices[order])
+        assert torch.equal(tokens, indices[order])
 
 
 def test_draws_follow_the_softmax_of_the_scores():
@@ -91,7 +91,7 @@ def test_draws_follow_the_softmax_of_the_scores():
 
 
 @pytest.mark.parametrize("possible", [0, 3, 6])
-def test_what_is_minus_infinity_is_never_drawn(possible):
+def test_a_score_of_minus_infinity_is_never_drawn(possible):
     scores = torch.full((2000, 7), -INF)
     scores[:, possible] = -50.0
     drawn = categorical(scores, torch.arange(2000), numbers(2000), numbers(2000))
@@ -198,7 +198,7 @@ def test_warping_equals_transformers(options):
 
 
 def histories() -> tuple[Tensor, Tensor]:
-    """Rows of different lengths in one table; what lies behind a row's length means nothing."""
+    """Rows of different lengths in one table; tokens behind a row's length do not count."""
     generator = torch.Generator().manual_seed(4)
     return torch.randint(0, 6, (12, 11), generator=generator), torch.tensor(
         [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 11]

@@ -54,8 +54,8 @@ def test_the_best_token_and_its_log_probability(vocabulary, dtype, kernels_on):
     tokens, log_probabilities = greedy(logits)
     assert tokens.dtype == torch.int64
     assert tokens[1:5].tolist() == [0, vocabulary - 1, 1, 0]
-    places = torch.arange(vocabulary, device=kernels_on)
-    best = torch.where(logits == logits.amax(-1, keepdim=True), places, vocabulary)
+    indices = torch.arange(vocabulary, device=kernels_on)
+    best = torch.where(logits == logits.amax(-1, keepdim=True), indices, vocabulary)
     assert torch.equal(tokens, best.amin(-1))
     check_log_probabilities(log_probabilities, logits, tokens)
     scores = logits.float().flip(-1).contiguous()
@@ -66,8 +66,8 @@ def test_the_best_token_and_its_log_probability(vocabulary, dtype, kernels_on):
 
 def test_ties_beyond_a_block_go_to_the_first(kernels_on):
     logits = torch.zeros(4, 4500)
-    for row, places in enumerate([(4499, 30), (2047, 2048), (2100, 52 + 4096), (4096, 4097)]):
-        logits[row, list(places)] = 1.0
+    for row, equal in enumerate([(4499, 30), (2047, 2048), (2100, 52 + 4096), (4096, 4097)]):
+        logits[row, list(equal)] = 1.0
     tokens, _ = greedy(logits.to(kernels_on))
     assert tokens.tolist() == [30, 2047, 2100, 4096]
 

@@ -15,7 +15,7 @@ INF = float("inf")
 VOCABULARIES = [5, 14, 1000]
 TOLERANCE = 2e-5  # of float32 arithmetic, whatever the type of the logits: they are widened first
 PLAIN = GenerationOptions(max_length=0, top_k=0, eos_token_ids=(2,))
-LONGEST = 300  # beyond one block of tokens
+MAX_TOKENS = 300  # beyond one block of tokens
 
 RULES = {
     "repetition_penalty": {"repetition_penalty": 1.7},
@@ -53,13 +53,13 @@ RULES = {
 
 def rows(vocabulary: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Scores and histories of several lengths; some rows are one token before their end, row 6 at its
-    beginning too. What lies behind a row's length is no token at all."""
+    beginning too. Tokens behind a row's length do not count."""
     generator = torch.Generator().manual_seed(vocabulary)
-    lengths = torch.tensor([1, 2, 3, 5, 8, 11, 1, 4, LONGEST, 6], dtype=torch.int32)
-    max_lengths = torch.tensor([12, 3, 20, 6, 12, 12, 2, 30, LONGEST + 1, 7], dtype=torch.int32)
-    tokens = torch.randint(0, 5, (10, LONGEST), generator=generator, dtype=torch.int32)
+    lengths = torch.tensor([1, 2, 3, 5, 8, 11, 1, 4, MAX_TOKENS, 6], dtype=torch.int32)
+    max_lengths = torch.tensor([12, 3, 20, 6, 12, 12, 2, 30, MAX_TOKENS + 1, 7], dtype=torch.int32)
+    tokens = torch.randint(0, 5, (10, MAX_TOKENS), generator=generator, dtype=torch.int32)
     tokens[4, 3:8] = torch.tensor([0, 1, 2, 3, 4], dtype=torch.int32)
-    tokens.masked_fill_(torch.arange(LONGEST)[None] >= lengths[:, None], -(2**31))
+    tokens.masked_fill_(torch.arange(MAX_TOKENS)[None] >= lengths[:, None], -(2**31))
     scores = torch.randn(10, vocabulary, generator=generator) * 3
     return scores.to(device, dtype), tokens.to(device), lengths.to(device), max_lengths.to(device)
 
@@ -122,7 +122,7 @@ def test_tokens_outside_the_vocabulary_write_nowhere(kernels_on):
 
 @pytest.mark.parametrize("name", ["everything", "bad_words_ids"])
 @pytest.mark.parametrize("vocabulary", [14, 1000])
-def test_a_row_has_the_same_bits_alone_and_in_any_company(name, vocabulary, dtype, kernels_on):
+def test_a_row_has_the_same_bits_alone_and_in_any_batch(name, vocabulary, dtype, kernels_on):
     options = replace(PLAIN, **RULES[name])
     given = rows(vocabulary, dtype, kernels_on)
     whole = process_scores(*given, options, normalize=True)

@@ -1,4 +1,4 @@
-"""Whole choices of next tokens, several steps of them, on kernels and on the CPU's path."""
+"""Several steps of token selection, on kernels and on the CPU."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from tritone.scheduler.request import GenerationOptions
 from tritone.scheduler.sampling.select import NextTokens, SamplingGroup, select
 from tritone.scheduler.state import DecodeState
 
-VOCABULARY, STEPS, LONGEST = 14, 5, 9
+VOCABULARY, STEPS, MAX_TOKENS = 14, 5, 9
 PLAIN = GenerationOptions(max_length=0, top_k=0, eos_token_ids=(2,))
 RULES = {
     "repetition_penalty": 1.3,
@@ -21,7 +21,7 @@ RULES = {
     "suppress_tokens": (0,),
     "begin_suppress_tokens": (6,),
 }
-WAYS = {
+OPTIONS = {
     "greedy": {},
     "greedy with rules": RULES,
     "sampling": {"do_sample": True, "num_return_sequences": 2},
@@ -34,7 +34,7 @@ WAYS = {
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses what a CPU has to wait for a GPU for: looking at a number, or counting what is true."""
+    """Refuses operations that wait for the GPU: reading a number, counting true elements."""
 
     def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
         name = function.overloadpacket.__name__
@@ -46,23 +46,22 @@ class NoWaiting(TorchDispatchMode):
 
 
 def begun(options: GenerationOptions, device: str) -> tuple[DecodeState, SamplingGroup]:
-    """Three requests before their first step, their rows in no order of the state's."""
+    """Three requests before their first step, their slots in no order."""
     each = options.hypotheses
-    state = DecodeState(3 * each + 1, LONGEST, torch.device(device))
-    rows = torch.randperm(3 * each + 1, generator=torch.Generator().manual_seed(0))[: 3 * each]
+    state = DecodeState(3 * each + 1, MAX_TOKENS, torch.device(device))
+    slots = torch.randperm(3 * each + 1, generator=torch.Generator().manual_seed(0))[: 3 * each]
     for request in range(3):
-        own = rows[request * each : (request + 1) * each].tolist()
+        own = tuple(slots[request * each : (request + 1) * each].tolist())
         state.admit(own, options.decoder_start_token_id, options.num_beams > 1)
-    max_lengths = torch.tensor([LONGEST, 4, LONGEST], dtype=torch.int32)
+    max_lengths = torch.tensor([MAX_TOKENS, 4, MAX_TOKENS], dtype=torch.int32)
     group = SamplingGroup(
         options=options,
-        start=0,
-        end=3 * each,
-        rows=rows.to(device),
+        rows=slice(0, 3 * each),
+        slots=slots.to(device),
         max_lengths=max_lengths.repeat_interleave(each).to(device),
         min_lengths=torch.full((3 * each,), options.min_length, dtype=torch.int32, device=device),
         seeds=torch.tensor([5, 2**40, 5]).repeat_interleave(each).to(device),
-        streams=torch.arange(each).repeat(3).to(device),
+        sequence_index=torch.arange(each).repeat(3).to(device),
     )
     return state, group
 
@@ -76,20 +75,20 @@ def run(options: GenerationOptions, device: str, *, waiting: bool) -> tuple[list
     state, group = begun(options, device)
     choices = []
     for step in range(STEPS):
-        logits = logits_of(step, group.end).to(device)
+        logits = logits_of(step, group.rows.stop).to(device)
         if waiting or step == 0:  # the tables that kernels read are made in a first step
             choice = select(group, logits, state, step + 1)
         else:
             with NoWaiting():
                 choice = select(group, logits, state, step + 1)
         choices.append(replace(choice, processed=choice.scores, normalize=False))
-        state.advance(group.rows, choice.parents, choice.tokens, choice.active, step + 1)
+        state.advance(group.slots, choice.parents, choice.tokens, choice.active, step + 1)
     return choices, state
 
 
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_steps_on_kernels_choose_what_the_cpu_chooses_and_wait_for_nothing(name, kernels_on, monkeypatch):
-    options = replace(PLAIN, **WAYS[name])
+    options = replace(PLAIN, **OPTIONS[name])
     found, state = run(options, kernels_on, waiting=False)
     with monkeypatch.context() as patch:
         patch.delenv("TRITON_INTERPRET", raising=False)
@@ -110,11 +109,11 @@ def test_steps_on_kernels_choose_what_the_cpu_chooses_and_wait_for_nothing(name,
 
 @pytest.mark.parametrize("name", ["greedy", "sampling, warped", "beams", "beams with rules"])
 def test_logits_of_half_precision_are_read_as_they_are(name, dtype, kernels_on):
-    options = replace(PLAIN, **WAYS[name])
+    options = replace(PLAIN, **OPTIONS[name])
     chosen = []
     for widened in (False, True):
         state, group = begun(options, kernels_on)
-        logits = logits_of(0, group.end).to(kernels_on, dtype)
+        logits = logits_of(0, group.rows.stop).to(kernels_on, dtype)
         choice = select(group, logits.float() if widened else logits, state, 1)
         assert choice.scores.dtype == torch.float32
         chosen.append((choice.tokens, choice.parents))

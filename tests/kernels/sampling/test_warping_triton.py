@@ -37,7 +37,7 @@ def tables(vocabulary: int) -> Tensor:
 
 
 def check(found: Tensor, scores: Tensor, options: dict) -> None:
-    """Which tokens stay is compared with the reference in the same arithmetic: a tie must stay one."""
+    """The remaining tokens are the reference's in the same arithmetic, in which a tie stays a tie."""
     wanted = warp_reference(scores.cpu().float(), **options)
     assert torch.equal(found.cpu().isneginf(), wanted.isneginf())
     torch.testing.assert_close(found.cpu(), wanted, rtol=1e-5, atol=1e-5)
@@ -45,7 +45,7 @@ def check(found: Tensor, scores: Tensor, options: dict) -> None:
 
 @pytest.mark.parametrize("vocabulary", [5, 14, 1000])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_what_stays_is_what_a_sort_keeps(options, vocabulary, kernels_on):
+def test_the_remaining_tokens_are_those_of_a_sort(options, vocabulary, kernels_on):
     scores = tables(vocabulary).to(kernels_on)
     check(warp(scores, **options), scores, options)
 
@@ -58,8 +58,8 @@ def test_a_vocabulary_of_many_blocks(options, dtype, kernels_on):
 
 
 @pytest.mark.parametrize("top_p", [0.1, 0.25, 0.5, 0.75, 0.875])
-def test_of_equal_tokens_the_first_go(top_p, kernels_on):
-    """Eight equal ones, so that shares are exact; as many go as do not exceed 1 - top_p together."""
+def test_of_equal_tokens_the_first_are_removed(top_p, kernels_on):
+    """Eight equal tokens with exact shares; those that have at most 1 - top_p together are removed."""
     for ahead in (0, 2040):  # the equal ones in one block, and on both sides of a border between two
         scores = torch.full((1, ahead + 16), -INF)
         scores[0, ahead + 1 :: 2] = 1.0
@@ -76,7 +76,7 @@ def test_the_search_tells_the_smallest_numbers_apart(kernels_on):
         check(warp(smallest.to(kernels_on), top_k=top_k), smallest, {"top_k": top_k})
 
 
-def test_a_row_has_the_same_bits_alone_and_in_any_company(kernels_on):
+def test_a_row_has_the_same_bits_alone_and_in_any_batch(kernels_on):
     scores = tables(1000).to(kernels_on)
     options = {"temperature": 1.1, "top_k": 300, "top_p": 0.7, "renormalize": True}
     whole = warp(scores, **options)

@@ -1,4 +1,4 @@
-"""What ALBERT has of its own beside BERT; conformance with transformers is in tests/conformance."""
+"""ALBERT's differences from BERT; conformance with transformers is in tests/conformance."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def test_dropout_of_embeddings_comes_before_they_are_widened() -> None:
 def test_embeddings_that_are_given_have_the_narrow_width() -> None:
     narrow = torch.randn(1, 5, 10)
     assert model()(inputs_embeds=narrow).logits.shape == (1, 2)
-    with pytest.raises(ValueError, match=r"inputs_embeds must be \[batch, target, 10\]"):
+    with pytest.raises(ValueError, match=r"inputs_embeds must be \[batch, tokens, 10\]"):
         model()(inputs_embeds=torch.randn(1, 5, 24))
 
 

@@ -13,6 +13,7 @@ import tritone
 from tritone.models.bert.config import BertConfig
 from tritone.models.bert.model import BertLMHeadModel, BertModel
 from tritone.scheduler.loop import GenerationLoop
+from tritone.scheduler.model_protocol import Task
 from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
 from tritone.scheduler.runner import ModelRunner
 
@@ -223,9 +224,11 @@ def test_fresh_weights_have_the_configured_spread() -> None:
 
 
 def transcripts(model: Any, *, pages: int = 64) -> list[tuple[int, ...]]:
-    """What greedy search and beam search tell of two encoder outputs, through pages."""
+    """Results of greedy and beam search for two encoder outputs, through pages."""
 
     class Beside:
+        task = Task.GENERATION
+
         def __getattr__(self, name: str) -> Any:
             return getattr(model, name)
 
@@ -235,7 +238,7 @@ def transcripts(model: Any, *, pages: int = 64) -> list[tuple[int, ...]]:
         def encode(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
             return features, cu_frames
 
-    loop = GenerationLoop(ModelRunner(Beside(), num_pages=pages, num_rows=4, max_length=8))
+    loop = GenerationLoop(ModelRunner(Beside(), num_pages=pages, num_slots=4, max_length=8))
     for index, (beams, count) in enumerate(((1, 7), (2, 3))):
         options = GenerationOptions(max_length=8, num_beams=beams, decoder_start_token_id=3)
         loop.submit(Request(index, encoded(1, count)[0].to(model.device), options))

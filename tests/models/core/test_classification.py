@@ -1,4 +1,4 @@
-"""Classification's labels and losses against transformers, and what is read of packed sequences."""
+"""Labels and losses against transformers, and poolings of packed sequences."""
 
 import json
 import warnings
@@ -10,7 +10,7 @@ from transformers.loss.loss_utils import ForSequenceClassificationLoss
 
 import tritone
 from tritone.kernels.runtime.packing import cumulative
-from tritone.models.core.classification import classification_loss, first_of_padded, first_rows, last_rows
+from tritone.models.core.classification import classification_loss, first_of_padded, first_token, last_indices
 
 TINY = {
     "hidden_size": 8,
@@ -169,15 +169,15 @@ LENGTHS = [3, 1, 5, 2]
 PACKED = torch.randn(sum(LENGTHS), 7, generator=torch.Generator().manual_seed(2))
 
 
-def test_first_and_last_rows_are_each_sequence_s_own():
+def test_first_and_last_tokens_are_each_sequence_s_own():
     cu_seqlens, parts = cumulative(LENGTHS), PACKED.split(LENGTHS)
-    assert torch.equal(first_rows(PACKED, cu_seqlens), torch.stack([part[0] for part in parts]))
-    assert torch.equal(last_rows(PACKED, cu_seqlens), torch.stack([part[-1] for part in parts]))
+    assert torch.equal(PACKED[first_token(None, None, cu_seqlens)], torch.stack([part[0] for part in parts]))
+    assert torch.equal(PACKED[last_indices(cu_seqlens)], torch.stack([part[-1] for part in parts]))
 
 
-def test_the_last_row_that_counts_is_found_and_without_one_the_first():
+def test_the_last_token_that_counts_is_found_and_without_one_the_first():
     counted = torch.tensor([1, 1, 0, 0, 0, 1, 0, 1, 0, 1, 1]).bool()
-    found = last_rows(PACKED, cumulative(LENGTHS), counted)
+    found = PACKED[last_indices(cumulative(LENGTHS), counted)]
     assert torch.equal(found, PACKED[[1, 3, 7, 10]])
 
 

@@ -1,9 +1,10 @@
-"""What all text decoders share: batches, caches and pages, positions, and what is refused."""
+"""Text decoders: batches, caches and pages, positions, and refused inputs."""
 
 from typing import Any
 
 import pytest
 import torch
+from parity import pad_rows
 from torch import Tensor
 
 from tritone.kernels.attention.kv_cache import PAGE_SIZE
@@ -11,13 +12,14 @@ from tritone.kernels.runtime.packing import cumulative
 from tritone.models.bart.config import BartConfig
 from tritone.models.bart.model import BartForCausalLM
 from tritone.models.core.losses import shift_left
-from tritone.models.core.padding import Places
+from tritone.models.core.padding import TokenMasks
 from tritone.models.core.stack import PositionIndexer
 from tritone.models.mbart.config import MBartConfig
 from tritone.models.mbart.model import MBartForCausalLM
 from tritone.models.speech_to_text_2.config import Speech2Text2Config
 from tritone.models.speech_to_text_2.model import Speech2Text2ForCausalLM
-from tritone.scheduler.cache.paged_cache import PagedAttention, PagedCache
+from tritone.scheduler.cache.attention_metadata import AttentionMetadata, PageLayout
+from tritone.scheduler.cache.paged_cache import PagedCache
 
 SIZES = {
     "vocab_size": 29,
@@ -68,16 +70,10 @@ def recording(row: int) -> tuple[Tensor, Tensor]:
 
 
 def batch(order: list[int], side: str = "right") -> dict[str, Tensor]:
-    """Some recordings, padded with what nobody may read."""
-    longest, widest = max(LENGTHS[row] for row in order), max(SOURCES[row] for row in order)
-    ids = torch.full((len(order), longest), 3)
-    encoded = torch.full((len(order), widest, 24), float("nan"))
-    mask, source_mask = torch.zeros(len(order), longest), torch.zeros(len(order), widest)
-    for place, row in enumerate(order):
-        tokens, source = recording(row)
-        there = slice(0, len(tokens)) if side == "right" else slice(longest - len(tokens), longest)
-        ids[place, there], mask[place, there] = tokens, 1
-        encoded[place, : len(source)], source_mask[place, : len(source)] = source, 1
+    """Recordings padded with tokens and numbers that must not be read."""
+    recordings = [recording(row) for row in order]
+    ids, mask = pad_rows([tokens for tokens, _ in recordings], 3, side)
+    encoded, source_mask = pad_rows([source for _, source in recordings], float("nan"), "right")
     return {
         "input_ids": ids,
         "attention_mask": mask,
@@ -94,15 +90,15 @@ def test_a_row_has_the_bits_of_the_row_alone_wherever_it_lies_in_a_batch(model: 
         order = [(first + row) % 8 for row in range(8)]
         given = batch(order, side)
         together = model(**given, output_hidden_states=True, output_attentions=True)
-        for place, row in enumerate(order):
-            there = given["attention_mask"][place].bool()
-            assert torch.equal(together.logits[place, there], alone[row].logits[0])
-            assert not together.hidden_states[1][place, ~there].any()
-            assert not together.attentions[1][place][:, ~there].any()
-            assert not together.cross_attentions[1][place][:, :, SOURCES[row] :].any()
+        for index, row in enumerate(order):
+            there = given["attention_mask"][index].bool()
+            assert torch.equal(together.logits[index, there], alone[row].logits[0])
+            assert not together.hidden_states[1][index, ~there].any()
+            assert not together.attentions[1][index][:, ~there].any()
+            assert not together.cross_attentions[1][index][:, :, SOURCES[row] :].any()
             for ours, wanted in zip(together.past_key_values, alone[row].past_key_values, strict=True):
-                assert torch.equal(ours[0][place][:, there], wanted[0][0])
-                assert torch.equal(ours[3][place][:, : SOURCES[row]], wanted[3][0])
+                assert torch.equal(ours[0][index][:, there], wanted[0][0])
+                assert torch.equal(ours[3][index][:, : SOURCES[row]], wanted[3][0])
 
 
 @torch.inference_mode()
@@ -116,55 +112,58 @@ def test_a_row_goes_on_in_a_batch_as_it_does_alone(model: Any) -> None:
         encoder_attention_mask=given["encoder_attention_mask"],
         past_key_values=past,
     ).logits
-    for place, row in enumerate((1, 2, 5)):
+    for index, row in enumerate((1, 2, 5)):
         tokens, encoded = recording(row)
-        whole = torch.cat([tokens, token[place]])[None]
+        whole = torch.cat([tokens, token[index]])[None]
         wanted = model(whole, encoder_hidden_states=encoded[None]).logits
-        torch.testing.assert_close(ahead[place, 0], wanted[0, -1], rtol=0, atol=1e-5)
+        torch.testing.assert_close(ahead[index, 0], wanted[0, -1], rtol=0, atol=1e-5)
 
 
 def decoded(model: Any, rows: list[int], steps: int, padding_at: int | None = None) -> Tensor:
     """Logits [steps, rows, vocabulary] of `steps` decode steps over pages, a request a row.
 
-    At place `padding_at` each reads the padding token.
+    At position `padding_at` each reads the padding token.
     """
     blocks = 3  # of self-attention, and as many for the encoder's
     cache = PagedCache(*model.cache_shape, 2 * blocks * len(rows), model.dtype, model.device)
     own = torch.arange(blocks * len(rows), dtype=torch.int32).view(len(rows), blocks).flip(1)
     cross = own + blocks * len(rows)
     sources = [recording(row)[1] for row in rows]
-    slots = [
+    positions = [
         (table.long()[:, None] * PAGE_SIZE + torch.arange(PAGE_SIZE)).flatten()[: len(source)]
         for table, source in zip(cross, sources, strict=True)
     ]
-    cache.store_cross(model.cross_key_values(torch.cat(sources)), torch.cat(slots))
+    cache.store_cross(model.cross_key_values(torch.cat(sources)), torch.cat(positions))
+    cu_rows = cumulative([1] * len(rows))
+    source_lengths = torch.tensor([len(source) for source in sources], dtype=torch.int32)
     logits = []
-    for place in range(steps):
-        attention = PagedAttention(
+    for position in range(steps):
+        attention = AttentionMetadata(
             cache,
-            cu_rows=cumulative([1] * len(rows)),
-            lengths=torch.full((len(rows),), place + 1, dtype=torch.int32),
-            slots=own[:, place // PAGE_SIZE].long() * PAGE_SIZE + place % PAGE_SIZE,
-            self_tables=own,
-            origin=torch.zeros(len(rows), place + 1, dtype=torch.int32),
-            cross_tables=cross,
-            cross_lengths=torch.tensor([len(source) for source in sources], dtype=torch.int32),
+            positions=own[:, position // PAGE_SIZE].long() * PAGE_SIZE + position % PAGE_SIZE,
+            own=PageLayout(
+                own,
+                lengths=torch.full((len(rows),), position + 1, dtype=torch.int32),
+                cu_rows=cu_rows,
+                origin=torch.zeros(len(rows), position + 1, dtype=torch.int32),
+            ),
+            cross=PageLayout(cross, source_lengths, cu_rows),
         )
-        tokens = torch.stack([recording(row)[0][place] for row in rows])
-        if place == padding_at:
+        tokens = torch.stack([recording(row)[0][position] for row in rows])
+        if position == padding_at:
             tokens.fill_(model.config.pad_token_id)
-        logits.append(model.decode(tokens, torch.full((len(rows),), place), attention))
+        logits.append(model.decode(tokens, torch.full((len(rows),), position), attention))
     return torch.stack(logits)
 
 
 @torch.inference_mode()
 def test_decode_steps_over_pages_give_what_teacher_forcing_gives(model: Any) -> None:
     together = decoded(model, [4, 6, 7], 12)
-    for place, row in enumerate((4, 6, 7)):
+    for index, row in enumerate((4, 6, 7)):
         tokens, encoded = recording(row)
         wanted = model(tokens[None, :12], encoder_hidden_states=encoded[None]).logits[0]
-        torch.testing.assert_close(together[:, place], wanted, rtol=0, atol=1e-4)
-        assert torch.equal(decoded(model, [row], 12)[:, 0], together[:, place])
+        torch.testing.assert_close(together[:, index], wanted, rtol=0, atol=1e-4)
+        assert torch.equal(decoded(model, [row], 12)[:, 0], together[:, index])
     tokens, encoded = recording(6)  # over more than one page
     wanted = model(tokens[None], encoder_hidden_states=encoded[None]).logits[0]
     torch.testing.assert_close(decoded(model, [6], 33)[:, 0], wanted, rtol=0, atol=1e-4)
@@ -208,23 +207,23 @@ def test_a_bidirectional_decoder_sees_all_of_a_sequence_and_keeps_nothing() -> N
         model(tokens[None, :1], past_key_values=past)
 
 
-def places(past: list[list[int]], target: list[list[int]]) -> Places:
+def token_masks(past: list[list[int]], target: list[list[int]]) -> TokenMasks:
     given = torch.tensor(past).bool(), torch.tensor(target).bool()
-    return Places(*given, torch.zeros(len(target), 0, dtype=torch.bool))
+    return TokenMasks(*given, torch.zeros(len(target), 0, dtype=torch.bool))
 
 
 def test_positions_count_the_tokens_that_are_there() -> None:
     tokens = torch.tensor([[9, 1, 5, 7], [1, 1, 6, 8]])
-    where = places([[1, 0, 1], [0, 0, 0]], [[1, 1, 1, 0], [0, 1, 1, 1]])
+    masks = token_masks([[1, 0, 1], [0, 0, 0]], [[1, 1, 1, 0], [0, 1, 1, 1]])
     plain, padded = PositionIndexer(2, 9), PositionIndexer(2, 9, padding=1)
-    assert plain.of_call(tokens, where).tolist() == [4, 5, 6, 2, 3, 4]
-    assert padded.of_call(tokens, where).tolist() == [4, 1, 5, 1, 2, 3]
-    assert padded.of_call(torch.zeros(2, 4, 3), where).tolist() == [4, 5, 6, 2, 3, 4]  # embeddings all count
+    assert plain.of_call(tokens, masks).tolist() == [4, 5, 6, 2, 3, 4]
+    assert padded.of_call(tokens, masks).tolist() == [4, 1, 5, 1, 2, 3]
+    assert padded.of_call(torch.zeros(2, 4, 3), masks).tolist() == [4, 5, 6, 2, 3, 4]  # embeddings all count
     step, at = torch.tensor([4, 1, 1]), torch.tensor([0, 1, 8])
     assert plain.of_step(step, at).tolist() == [2, 3, 10]
     assert padded.of_step(step, at).tolist() == [2, 1, 1]
     with pytest.raises(ValueError, match="5 decoder tokens, and the model has 4 positions; give fewer"):
-        PositionIndexer(2, 4).of_call(tokens, where)
+        PositionIndexer(2, 4).of_call(tokens, masks)
 
 
 @torch.inference_mode()
@@ -260,7 +259,7 @@ def test_what_is_kept_may_come_back_as_lists_and_without_an_encoder_is_half(mode
     alone = model(tokens[:, :5]).past_key_values
     assert not alone.has_cross
     assert [len(layer) for layer in alone] == [2, 2]
-    # An encoder that comes later is attended to from then on, and kept.
+    # An encoder that comes later is attended to from then on, and stays in the past.
     later = model(tokens[:, 5:], encoder_hidden_states=encoded, past_key_values=alone).past_key_values
     assert later.has_cross
     assert torch.equal(later[0][2], past[0][2])
@@ -279,9 +278,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"inputs_embeds": torch.ones(2, 3, 24)}, "give either input_ids or inputs_embeds"),
     (
         {"input_ids": None, "inputs_embeds": torch.ones(2, 3, 9)},
-        r"inputs_embeds must be \[batch, target, 24\], got \[2, 3, 9\]",
+        r"inputs_embeds must be \[batch, tokens, 24\], got \[2, 3, 9\]",
     ),
-    ({"input_ids": TOKENS[0]}, r"input_ids must be \[batch, target\], got \[3\]"),
+    ({"input_ids": TOKENS[0]}, r"input_ids must be \[batch, tokens\], got \[3\]"),
     ({"input_ids": TOKENS + 25}, "input_ids go from 29 to 29, and the model knows tokens 0 to 28"),
     ({"attention_mask": torch.ones(2, 4)}, r"^attention_mask must be \[2, 3\], got \[2, 4\]"),
     ({"input_ids": torch.full((2, 41), 4)}, "41 decoder tokens, and the model has 40 positions; give fewer"),

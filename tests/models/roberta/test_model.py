@@ -1,4 +1,4 @@
-"""What RoBERTa has of its own beside BERT; conformance with transformers is in tests/conformance."""
+"""RoBERTa's differences from BERT; conformance with transformers is in tests/conformance."""
 
 from pathlib import Path
 from typing import Any

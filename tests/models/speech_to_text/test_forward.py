@@ -1,4 +1,4 @@
-"""Speech2Text's `forward`: batches, training, what is kept for a next call, and what is refused."""
+"""Speech2Text's `forward`: batches, training, caches for a next call, and refused inputs."""
 
 from typing import Any
 
@@ -31,14 +31,6 @@ SIZES = {
     "max_target_positions": 12,
 }
 FRAMES, TOKENS = (50, 9, 1, 33), (4, 8, 1, 6)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def build(**fields: Any) -> Speech2TextForConditionalGeneration:
@@ -295,9 +287,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"decoder_inputs_embeds": torch.ones(4, 8, 24)}, "give the decoder either"),
     (
         {"decoder_input_ids": None, "decoder_inputs_embeds": torch.ones(4, 8, 9)},
-        r"must be \[batch, target, 24\], got \[4, 8, 9\]",
+        r"must be \[batch, tokens, 24\], got \[4, 8, 9\]",
     ),
-    ({"decoder_input_ids": torch.ones(8, dtype=torch.int64)}, r"must be \[batch, target\], got \[8\]"),
+    ({"decoder_input_ids": torch.ones(8, dtype=torch.int64)}, r"must be \[batch, tokens\], got \[8\]"),
     ({"decoder_input_ids": torch.full((4, 8), 29)}, "go from 29 to 29, and the model knows tokens 0 to 28"),
     ({"decoder_input_ids": torch.full((4, 8), -100)}, "go from -100 to -100"),
     ({"decoder_input_ids": torch.full((3, 8), 2)}, "given 3 rows, and the encoder's output has 4"),
@@ -310,7 +302,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"labels": torch.full((4, 8), 29)}, "labels go from 29 to 29, and the model knows tokens 0 to 28"),
     ({"encoder_outputs": torch.ones(4, 3, 24)}, "must be what the encoder returned.* got Tensor"),
     ({"encoder_outputs": ()}, "must be what the encoder returned.* got tuple"),
-    ({"encoder_outputs": (torch.ones(4, 3, 24),)}, "13 encoder positions, and the encoder's output has 3"),
+    ({"encoder_outputs": (torch.ones(4, 3, 24),)}, "13 encoder tokens, and the encoder's output has 3"),
     ({"past_key_values": ((1, 2),) * 3}, r"for each of the 3 layers, got \[2, 2, 2\]"),
     ({"past_key_values": torch.ones(1)}, "must be what an earlier call returned.* got Tensor"),
 ]

@@ -11,7 +11,7 @@ from tritone.kernels.runtime.packing import cumulative
 from tritone.models.auto import AutoConfig, AutoModelForSequenceClassification
 from tritone.models.bart.config import BartConfig
 from tritone.models.bart.model import BartForSequenceClassification
-from tritone.models.core import encoder_decoder_classifier as text_to_text_classification
+from tritone.models.core import encoder_decoder_classifier
 from tritone.models.t5.config import T5Config
 from tritone.models.t5.model import T5ForSequenceClassification, T5Model
 
@@ -168,7 +168,7 @@ def test_texts_are_the_same_packed_and_padded_on_either_side(family: str) -> Non
 
 @torch.no_grad()
 def test_bits_stay_where_widths_are_those_of_real_models(family: str) -> None:
-    """Where the matrix libraries take other ways than for narrow ones."""
+    """Wide models, for which matrix libraries take other paths than for narrow ones."""
     sizes = {"d_model": 256, "vocab_size": 300}
     if family == "t5":
         sizes |= {"d_ff": 512, "d_kv": 64, "num_heads": 4, "relative_attention_max_distance": 60}
@@ -189,13 +189,13 @@ def test_bits_stay_where_widths_are_those_of_real_models(family: str) -> None:
 
 
 @torch.no_grad()
-def test_many_texts_are_answered_in_portions_with_the_same_bits(
+def test_many_texts_are_answered_in_chunks_with_the_same_bits(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, texts = build(family), [text(length) for length in (5, 1, 12, 33, 20, 2)]
     given = torch.cat(texts)[:, None], cumulative([len(one) for one in texts])
     together, cu_rows = model.predict(*given)["logits"]
-    monkeypatch.setattr(text_to_text_classification, "_CACHED_TOKENS", 20)
+    monkeypatch.setattr(encoder_decoder_classifier, "_MAX_CHUNK_TOKENS", 20)
     apart, cu_parts = model.predict(*given)["logits"]
     assert torch.equal(together, apart)
     assert cu_rows.tolist() == cu_parts.tolist() == [0, 1, 2, 3, 4, 5, 6]

@@ -2,55 +2,35 @@
 
 import pytest
 import torch
+from factories import tiny_wav2vec2_config
 from torch import Tensor
+from waveform_encoders import NO_CHANCE, padded
 
 import tritone
 from tritone.kernels.runtime.packing import cumulative
 from tritone.models.wav2vec2.audio_classification import AudioClassifier
 
 LENGTHS = [700, 9_000, 1_111, 16_001, 990, 5_000, 12_345, 4_321]  # samples
-SIZES = {
-    "num_labels": 5,
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 40,
-    "conv_dim": (12, 16, 20),
-    "conv_kernel": (12, 9, 4),
-    "conv_stride": (10, 8, 4),
-    "num_conv_pos_embeddings": 9,
-    "num_conv_pos_embedding_groups": 3,
-    "classifier_proj_size": 11,
-    "initializer_range": 0.3,
-}
-DROPOUTS = ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "layerdrop")
-NO_DROPOUT = dict.fromkeys(DROPOUTS, 0.0)
 FAMILIES = {
-    "wav2vec2": (tritone.Wav2Vec2Config, tritone.Wav2Vec2ForSequenceClassification),
-    "hubert": (tritone.HubertConfig, tritone.HubertForSequenceClassification),
-    "unispeech": (tritone.UniSpeechConfig, tritone.UniSpeechForSequenceClassification),
-    "unispeech-sat": (tritone.UniSpeechSatConfig, tritone.UniSpeechSatForSequenceClassification),
-    "sew": (tritone.SEWConfig, tritone.SEWForSequenceClassification),
-    "sew-d": (tritone.SEWDConfig, tritone.SEWDForSequenceClassification),
+    "wav2vec2": "Wav2Vec2",
+    "hubert": "Hubert",
+    "unispeech": "UniSpeech",
+    "unispeech-sat": "UniSpeechSat",
+    "sew": "SEW",
+    "sew-d": "SEWD",
 }
 
 
 def make(family: str = "wav2vec2", **fields) -> AudioClassifier:
-    config, model = FAMILIES[family]
+    name = FAMILIES[family]
+    sizes = {"vocab_size": 32, "num_labels": 5, "classifier_proj_size": 11, "initializer_range": 0.3} | fields
+    config = tiny_wav2vec2_config(getattr(tritone, f"{name}Config"), **sizes)
     torch.manual_seed(0)
-    made = model(config(**{**SIZES, **fields})).eval()
+    made = getattr(tritone, f"{name}ForSequenceClassification")(config).eval()
     if made.layer_weights is not None:
         with torch.no_grad():
             made.layer_weights.copy_(torch.tensor([0.3, -0.9, 0.6]))
     return made
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +93,7 @@ def test_the_mixture_is_the_softmax_weighted_sum_of_all_states_and_the_pool_thei
 
 
 def test_a_layer_that_training_drops_counts_as_what_passed_it(waveforms):
-    model = make(use_weighted_layer_sum=True, apply_spec_augment=False, **{**NO_DROPOUT, "layerdrop": 1.0})
+    model = make(use_weighted_layer_sum=True, **{**NO_CHANCE, "layerdrop": 1.0})
     values = waveforms[1].T
     with torch.no_grad():
         first = model.base(values, output_hidden_states=True).hidden_states[0]
@@ -124,8 +104,7 @@ def test_a_layer_that_training_drops_counts_as_what_passed_it(waveforms):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_training_reaches_every_weight_of_the_path(family, waveforms):
-    model = make(family, use_weighted_layer_sum=family in ("wav2vec2", "sew-d"), **NO_DROPOUT).train()
-    model.config.apply_spec_augment = False
+    model = make(family, use_weighted_layer_sum=family in ("wav2vec2", "sew-d"), **NO_CHANCE).train()
     output = model(waveforms[3].T, labels=torch.tensor([4]))
     output.loss.backward()
     unused = ("masked_spec_embed", "encoder.layer_norm", "upsample")
@@ -143,10 +122,7 @@ def test_some_steps_of_training_lower_the_loss(waveforms):
     model = make("hubert", use_weighted_layer_sum=True).train()
     model.freeze_feature_encoder()
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
-    width = max(LENGTHS[:4])
-    values, mask = torch.zeros(4, width), torch.zeros(4, width)
-    for row, waveform in enumerate(waveforms[:4]):
-        values[row, : len(waveform)], mask[row, : len(waveform)] = waveform[:, 0], 1
+    values, mask = padded([waveform[:, 0] for waveform in waveforms[:4]])
     losses = []
     for _ in range(25):
         loss = model(values, attention_mask=mask, labels=torch.tensor([0, 1, 2, 3])).loss

@@ -2,48 +2,32 @@
 
 import pytest
 import torch
+from factories import tiny_wav2vec2_config
 from torch import Tensor
+from waveform_encoders import NO_CHANCE
 
 import tritone
 from tritone.kernels.runtime.packing import cumulative
 from tritone.models.wav2vec2.ctc import CTCModel
 
 LENGTHS = [700, 9_000, 1_111, 16_001, 660, 5_000, 12_345, 4_321]  # samples
-SIZES = {
-    "vocab_size": 13,
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 40,
-    "conv_dim": (12, 16, 20),
-    "conv_kernel": (12, 9, 4),
-    "conv_stride": (10, 8, 4),
-    "num_conv_pos_embeddings": 9,
-    "num_conv_pos_embedding_groups": 3,
-    "initializer_range": 0.3,
-}
 FAMILIES = {
-    "wav2vec2": (tritone.Wav2Vec2Config, tritone.Wav2Vec2ForCTC),
-    "hubert": (tritone.HubertConfig, tritone.HubertForCTC),
-    "unispeech": (tritone.UniSpeechConfig, tritone.UniSpeechForCTC),
-    "unispeech-sat": (tritone.UniSpeechSatConfig, tritone.UniSpeechSatForCTC),
-    "sew": (tritone.SEWConfig, tritone.SEWForCTC),
-    "sew-d": (tritone.SEWDConfig, tritone.SEWDForCTC),
+    "wav2vec2": "Wav2Vec2",
+    "hubert": "Hubert",
+    "unispeech": "UniSpeech",
+    "unispeech-sat": "UniSpeechSat",
+    "sew": "SEW",
+    "sew-d": "SEWD",
 }
 
 
 def make(family: str = "wav2vec2", **fields) -> CTCModel:
-    config, model = FAMILIES[family]
+    name = FAMILIES[family]
+    sizes = {"vocab_size": 13, "initializer_range": 0.3} | fields
     torch.manual_seed(0)
-    return model(config(**{**SIZES, **fields})).eval()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    return getattr(tritone, f"{name}ForCTC")(
+        tiny_wav2vec2_config(getattr(tritone, f"{name}Config"), **sizes)
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -138,15 +122,7 @@ def test_a_frozen_base_leaves_the_head_alone_to_train():
 
 
 def test_dropout_before_the_head_is_for_training_alone(waveforms):
-    model = make(
-        final_dropout=0.5,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        activation_dropout=0.0,
-        feat_proj_dropout=0.0,
-        layerdrop=0.0,
-        apply_spec_augment=False,
-    )
+    model = make(final_dropout=0.5, **NO_CHANCE)
     inputs = waveforms[3].T
     with torch.no_grad():
         assert torch.equal(model(inputs).logits, model(inputs).logits)

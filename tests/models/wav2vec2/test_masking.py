@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tritone.models.wav2vec2.masking import drawn_spans
+from tritone.models.wav2vec2.masking import draw_spans
 
 
 def runs(mask: torch.Tensor) -> list[int]:
@@ -17,7 +17,7 @@ def runs(mask: torch.Tensor) -> list[int]:
 def test_the_number_of_spans_is_rounded_by_chance_to_its_mean() -> None:
     torch.manual_seed(0)
     # 1000 positions, spans of one: nothing overlaps, so that the masked positions are the spans.
-    counts = [int(drawn_spans([1000], 0.0123, 1, 0).sum()) for _ in range(400)]
+    counts = [int(draw_spans([1000], 0.0123, 1, 0).sum()) for _ in range(400)]
     assert set(counts) == {12, 13}
     assert 12.2 < sum(counts) / len(counts) < 12.4
 
@@ -26,7 +26,7 @@ def test_spans_are_whole_and_everywhere() -> None:
     torch.manual_seed(1)
     hits = torch.zeros(40)
     for _ in range(300):
-        mask = drawn_spans([40], 0.3, 5, 0)
+        mask = draw_spans([40], 0.3, 5, 0)
         assert min(runs(mask)) >= 5
         hits += mask
     assert hits.min() > 0
@@ -37,19 +37,19 @@ def test_spans_are_whole_and_everywhere() -> None:
 def test_there_are_as_many_spans_as_asked_for_and_as_there_is_room_for(length: int, spans: int) -> None:
     torch.manual_seed(2)
     for _ in range(20):
-        masked = int(drawn_spans([length], 0.0, 5, 2).sum())
+        masked = int(draw_spans([length], 0.0, 5, 2).sum())
         assert (masked > 0) == (spans > 0)
         assert masked <= 5 * spans
 
 
 def test_rows_are_drawn_each_within_itself() -> None:
     torch.manual_seed(3)
-    one, two = drawn_spans([30, 7], 0.5, 4, 1).split([30, 7])
+    one, two = draw_spans([30, 7], 0.5, 4, 1).split([30, 7])
     assert one.any()
     assert two.sum() == 4
-    assert drawn_spans([], 0.5, 4, 1).shape == (0,)
+    assert draw_spans([], 0.5, 4, 1).shape == (0,)
 
 
 def test_a_span_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        drawn_spans([10], 0.5, 0, 1)
+        draw_spans([10], 0.5, 0, 1)

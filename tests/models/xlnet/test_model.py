@@ -141,7 +141,7 @@ def test_a_distance_has_the_same_features_whatever_the_limit() -> None:
 
 
 @torch.no_grad()
-def test_what_is_kept_of_positions_follows_the_weights_and_the_longest_text() -> None:
+def test_cached_keys_of_positions_follow_the_weights_and_the_longest_text() -> None:
     model = classifier()
     short, long = tokens(1, 3), tokens(1, 90)
     first = model(short).logits
@@ -154,7 +154,7 @@ def test_what_is_kept_of_positions_follows_the_weights_and_the_longest_text() ->
     assert not torch.allclose(model(short).logits, first)
 
 
-def test_threads_that_share_a_model_do_not_mix_up_what_is_kept() -> None:
+def test_threads_that_share_a_model_do_not_mix_up_cached_keys() -> None:
     lengths = [3, 130, 20, 400, 7, 65, 33, 250]
     with torch.no_grad():
         wanted = [classifier()(tokens(1, count)).logits for count in lengths]
@@ -171,9 +171,9 @@ def test_threads_that_share_a_model_do_not_mix_up_what_is_kept() -> None:
 
 
 @torch.no_grad()
-def test_texts_longer_than_what_is_kept_are_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_longer_than_the_cached_distances_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = classifier()(tokens(1, 40)).logits
-    monkeypatch.setattr("tritone.models.xlnet.layers._LONGEST", 8)
+    monkeypatch.setattr("tritone.models.xlnet.layers._MAX_CACHED_DISTANCE", 8)
     assert torch.equal(classifier()(tokens(1, 40)).logits, wanted)
 
 
@@ -227,9 +227,9 @@ def test_a_language_models_checkpoint_gets_a_fresh_head_and_says_so(tmp_path: Pa
     model = classifier()
     model.save_pretrained(tmp_path)
     held = load_file(tmp_path / "model.safetensors")
-    kept = {name: tensor for name, tensor in held.items() if name.startswith("transformer.")}
+    body = {name: tensor for name, tensor in held.items() if name.startswith("transformer.")}
     heads = {"lm_loss.weight": torch.zeros(31, 24), "lm_loss.bias": torch.zeros(31)}
-    save_file(kept | heads, tmp_path / "model.safetensors")
+    save_file(body | heads, tmp_path / "model.safetensors")
     with pytest.warns(UserWarning, match="logits_proj") as caught:
         loaded = tritone.AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=7)
     assert len(caught) == 1

@@ -1,4 +1,4 @@
-"""The cpu_pool: parts of a step side by side, one core each."""
+"""The CPU worker pool: parts of a step side by side, one core each."""
 
 import sys
 import threading
@@ -63,14 +63,14 @@ def test_the_first_part_that_fails_is_raised_once_all_have_stopped(cpu_pool: Cpu
     assert cpu_pool.run(cpu_pool.map, lambda part: part, [7]) == [7]
 
 
-def test_threads_take_short_turns_while_crews_work_and_the_usual_ones_after(cpu_pool: CpuWorkerPool):
+def test_the_switch_interval_is_short_while_pools_work_and_the_usual_one_after(cpu_pool: CpuWorkerPool):
     usual, other = sys.getswitchinterval(), CpuWorkerPool(2)
     within = cpu_pool.run(lambda: (other.run(sys.getswitchinterval), sys.getswitchinterval()))
     assert max(within) < usual
     assert sys.getswitchinterval() == usual
 
 
-def test_a_processor_with_one_thread_and_a_gpu_have_no_crew(monkeypatch: pytest.MonkeyPatch):
+def test_a_processor_with_one_thread_and_a_gpu_have_no_pool(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     assert CpuWorkerPool.for_device(torch.device("cpu")) is None
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
@@ -81,10 +81,10 @@ def test_a_processor_with_one_thread_and_a_gpu_have_no_crew(monkeypatch: pytest.
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1), st.integers(1, 9))
-def test_balanced_shares_lose_nothing_and_differ_by_one_thing_at_most(costs: list[int], count: int):
+def test_balanced_shares_lose_nothing_and_differ_by_one_part_at_most(costs: list[int], count: int):
     shares = balanced(list(range(len(costs))), costs, count)
-    assert sorted(thing for share in shares for thing in share) == list(range(len(costs)))
+    assert sorted(part for share in shares for part in share) == list(range(len(costs)))
     assert len(shares) == min(count, len(costs))
     assert all(share == sorted(share) and share for share in shares)
-    totals = [sum(costs[thing] for thing in share) for share in shares]
+    totals = [sum(costs[part] for part in share) for share in shares]
     assert max(totals) - min(totals) <= max(costs)

@@ -1,28 +1,33 @@
-"""Decode steps on tensors that keep their place: the same bits as plain steps, and nothing that a CUDA graph
-would not see. Recording on a GPU itself is in tests/test_gpu.py; here others stand in for it."""
+"""Decode steps on static tensors: bits equal to plain steps, and no work that a CUDA graph would not see.
+
+Recording on a GPU is tested in tests/test_gpu.py; substitutes record here.
+"""
 
 import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import loops
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops import finish, tiny_model
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tritone.kernels.runtime.launch import Case
-from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler import runner
 from tritone.scheduler.batch import Batch
+from tritone.scheduler.config import RunnerConfig
 from tritone.scheduler.device import cuda_graphs as graphs
 from tritone.scheduler.device.cuda_graphs import Bucket
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
+from tritone.scheduler.runner import ModelRunner
 
 FEATURES, COUNT = 5, 12
 # No token twice, or a model this small would say one until its limit: so ends come at all lengths.
@@ -32,39 +37,14 @@ BEAMS = replace(GREEDY, num_beams=3)
 
 @pytest.fixture(scope="module")
 def model() -> Speech2TextForConditionalGeneration:
-    torch.manual_seed(3)
-    config = Speech2TextConfig(
-        vocab_size=29,
-        d_model=8,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=8,
-        decoder_ffn_dim=8,
-        conv_channels=6,
-        max_source_positions=60,
-        max_target_positions=40,
-        input_feat_per_channel=FEATURES,
-        init_std=0.6,
-    )
-    return Speech2TextForConditionalGeneration(config).eval()
+    return tiny_model(decoder_layers=2, max_source_positions=60, max_target_positions=40)
 
 
 def request(index: int, rules: GenerationOptions) -> Request:
-    """Of several lengths, limits and minima, which differ inside a group."""
-    features = torch.randn(
-        1 + 17 * (index % 5), FEATURES, generator=torch.Generator().manual_seed(100 + index)
-    )
+    """A request of one of several lengths, limits and minima, which differ inside a group."""
+    features = loops.recording(100 + index, 1 + 17 * (index % 5), FEATURES)
     options = replace(rules, max_length=(4, 14, 17, 18, 35)[index % 5], min_length=(1, 6, 3)[index % 3])
     return Request(index, features, options)
-
-
-def finish(loop: GenerationLoop) -> dict[int, RequestOutput]:
-    found = {}
-    while loop.has_work:
-        found |= {event.request_id: event for event in loop.step() if isinstance(event, RequestOutput)}
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -103,22 +83,22 @@ def test_batches_in_buckets_give_what_each_request_gives_alone(
             num_pages=200, num_rows=rows, encode_budget=20, ahead=ahead, graphs=True, overlap=overlap
         )
     to_come, seen, cancelled = list(order), {}, set()
-    for what in history:
-        if what == "submit" and to_come:
+    for action in history:
+        if action == "submit" and to_come:
             loop.submit(request(to_come.pop(), rules))
-        elif what == "cancel" and to_come and loop.cancel(order[-1]):
+        elif action == "cancel" and to_come and loop.cancel(order[-1]):
             cancelled.add(order[-1])
         seen |= {event.request_id: event for event in loop.step()}
     seen |= finish(loop)
     assert loop._runner._graphs._static, "steps went through buckets"
-    for index, completion in seen.items():
+    for index, output in seen.items():
         if index not in cancelled:
-            assert completion == alone[rules, index]
+            assert output == alone[rules, index]
 
 
 @pytest.mark.parametrize("rules", [GREEDY, BEAMS])
-def test_every_kept_table_has_the_bits_of_plain_steps_and_the_idle_row_stays(model, rules):
-    """All of the state and the cache, not only the results."""
+def test_every_table_has_the_bits_of_plain_steps_and_the_idle_slot_stays(model, rules):
+    """The whole state and cache are compared, not only the results."""
     runners = []
     for bucketed in (False, True):
         loop = model.generation_loop(num_pages=60, num_rows=15, graphs=bucketed)
@@ -132,9 +112,9 @@ def test_every_kept_table_has_the_bits_of_plain_steps_and_the_idle_row_stays(mod
     for name in ("length", "score", "done", "final_length", "final_score", "final_done", "request_done"):
         assert torch.equal(getattr(bucketed._state, name)[:-1], getattr(plain._state, name)), name
     for name in ("tokens", "origin"):
-        for row, length in enumerate(lengths.tolist()):
-            side = plain._state.side
-            found, wanted = (getattr(one._state, name)[side, row, :length] for one in (bucketed, plain))
+        for slot, length in enumerate(lengths.tolist()):
+            buffer = plain._state.buffer
+            found, wanted = (getattr(one._state, name)[buffer, slot, :length] for one in (bucketed, plain))
             assert torch.equal(found, wanted), name
     assert torch.equal(bucketed._cache.keys[:, :-1], plain._cache.keys)
     assert torch.equal(bucketed._cache.values[:, :-1], plain._cache.values)
@@ -188,11 +168,11 @@ def test_a_step_is_recorded_the_second_time_and_played_back_from_then_on(model, 
     recording(record, monkeypatch)
     loop = model.generation_loop(num_pages=60, num_rows=3, graphs=True)
     loop.submit(request(4, GREEDY))
-    completion = finish(loop)[4]
-    steps = len(completion.hypotheses[0].token_ids) - 1
-    assert completion == alone[GREEDY, 4]
+    output = finish(loop)[4]
+    steps = len(output.hypotheses[0].token_ids) - 1
+    assert output == alone[GREEDY, 4]
     assert steps > 4
-    assert loop.stats().graphs == len(played) == 2, "one for each side of the state"
+    assert loop.stats().graphs == len(played) == 2, "one for each buffer of the state"
     assert sum(played) == steps - 2
 
 
@@ -219,9 +199,9 @@ def test_where_recording_fails_one_warning_is_given_and_results_are_the_same(
     assert loop.stats().graphs == 0
 
 
-def test_no_more_buckets_are_made_than_there_may_be(model, alone, monkeypatch):
-    monkeypatch.setattr(graphs, "_MOST", 2)
-    loop = model.generation_loop(num_pages=200, num_rows=12, graphs=True)
+def test_no_more_buckets_are_made_than_there_may_be(model, alone):
+    config = RunnerConfig(max_recorded_steps=2)
+    loop = GenerationLoop(ModelRunner(model, num_pages=200, num_slots=12, graphs=True, config=config))
     for index in range(COUNT):
         loop.submit(request(index, GREEDY))
     assert finish(loop) == {index: alone[GREEDY, index] for index in range(COUNT)}
@@ -234,12 +214,14 @@ def test_a_bucket_keeps_no_recording_alive(model):
     finish(loop)
     (static,) = loop._runner._graphs._static.values()
     assert all(isinstance(part, Tensor | GenerationOptions | int | Batch) for part in vars(static).values())
-    assert static.batch.order == []
+    assert static.batch.requests == []
 
 
 class Tape(TorchDispatchMode):
-    """What a CUDA graph would keep of a step: every operation and launch with the very tensors and numbers
-    that it had. Playing it back writes results to where they were the first time."""
+    """Substitute for a CUDA graph: every operation and launch of a step with its tensors and numbers.
+
+    A replay writes results to the addresses of the first time.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -273,17 +255,17 @@ class Tape(TorchDispatchMode):
 LAUNCH = Case.launch
 
 
-def tape_recorder(kept: Callable[[], list[Tensor]]) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Recording that, like a CUDA graph's, changes nothing by itself."""
+def tape_recorder(tables: Callable[[], list[Tensor]]) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """A recorder that, like a CUDA graph's, changes nothing by itself."""
 
     def record(step: Callable[[], None]) -> Callable[[], None]:
-        before = [tensor.clone() for tensor in kept()]
+        before = [tensor.clone() for tensor in tables()]
         tape = Tape()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Case, "launch", lambda case, *rest: tape.launched(case, *rest))
             with tape:
                 step()
-        for tensor, old in zip(kept(), before, strict=True):
+        for tensor, old in zip(tables(), before, strict=True):
             tensor.copy_(old)
         return tape.play
 
@@ -292,19 +274,19 @@ def tape_recorder(kept: Callable[[], list[Tensor]]) -> Callable[[Callable[[], No
 
 @pytest.mark.parametrize("rules", [GREEDY, replace(BEAMS, num_beams=2)])
 def test_a_step_on_kernels_is_played_back_from_a_tape(rules, model, kernels_on, monkeypatch):
-    """Whatever a host's number or a tensor's address would fix in a CUDA graph is fixed on the tape too."""
+    """Host-side numbers and addresses are fixed on the tape as in a CUDA graph."""
     if kernels_on != "cpu":
         pytest.skip("a GPU records for itself; see tests/test_gpu.py")
     found = []
     for recorder in (False, True):
         loops: list[GenerationLoop] = []
 
-        def kept(loops: list[GenerationLoop] = loops) -> list[Tensor]:
+        def own_tables(loops: list[GenerationLoop] = loops) -> list[Tensor]:
             own = loops[0]._runner
-            tables = [value for value in vars(own._state).values() if isinstance(value, Tensor)]
-            return [*tables, own._cache.keys, own._cache.values]
+            state = [value for value in vars(own._state).values() if isinstance(value, Tensor)]
+            return [*state, own._cache.keys, own._cache.values]
 
-        recording(tape_recorder(kept), monkeypatch)
+        recording(tape_recorder(own_tables), monkeypatch)
         loop = model.generation_loop(num_pages=60, num_rows=9, graphs=recorder)
         loops.append(loop)
         limits = (9, 7, 9)
@@ -318,4 +300,4 @@ def test_a_step_on_kernels_is_played_back_from_a_tape(rules, model, kernels_on, 
         loop.submit(replace(late, options=replace(late.options, max_length=6)))
         found.append(results | finish(loop))
     assert found[0] == found[1]
-    assert loop.stats().graphs > 1, "some on both sides of the state"
+    assert loop.stats().graphs > 1, "some on both buffers of the state"

@@ -1,4 +1,4 @@
-"""What generation options do to scores, against transformers' processors in transformers' order."""
+"""Rules of the generation options, against transformers' processors in transformers' order."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ from tritone.scheduler.batch import rules_of
 from tritone.scheduler.request import GenerationOptions
 from tritone.scheduler.sampling.score_rules import process_scores
 
-VOCABULARY, LONGEST = 23, 12
+VOCABULARY, MAX_LENGTH = 23, 12
 PLAIN = GenerationOptions(max_length=0, top_k=0, eos_token_ids=(2,))
 
 
@@ -68,7 +68,7 @@ def rows() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(7)
     lengths = torch.tensor([1, 2, 3, 5, 8, 11, 1, 4, 12, 6], dtype=torch.int32)
     max_lengths = torch.tensor([12, 3, 20, 6, 12, 12, 2, 30, 13, 7], dtype=torch.int32)
-    tokens = torch.randint(3, 8, (10, LONGEST), generator=generator, dtype=torch.int32)
+    tokens = torch.randint(3, 8, (10, MAX_LENGTH), generator=generator, dtype=torch.int32)
     return torch.randn(10, VOCABULARY, generator=generator) * 3, tokens, lengths, max_lengths
 
 
@@ -141,7 +141,7 @@ def test_what_lies_behind_a_rows_length_is_never_read(name):
     options = replace(PLAIN, **RULES[name])
     scores, tokens, lengths, max_lengths = rows()
     first = process_scores(scores.clone(), tokens, lengths, max_lengths, options)
-    behind = torch.arange(LONGEST)[None] >= lengths[:, None]
+    behind = torch.arange(MAX_LENGTH)[None] >= lengths[:, None]
     second = process_scores(scores.clone(), tokens.masked_fill(behind, 3), lengths, max_lengths, options)
     assert torch.equal(first, second)
 

@@ -137,7 +137,7 @@ def test_a_row_reads_at_each_position_the_hypothesis_that_its_origin_names(beams
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_what_other_requests_and_earlier_owners_left_does_not_change_a_bit(run):
+def test_memory_of_other_requests_and_earlier_owners_changes_no_bit(run):
     for shared in (True, False):
         pages = Pages([17, 33], [2, 3], 2, 7, shared=shared)
         clean = pages.run(run)

@@ -85,7 +85,7 @@ class Batch:
         return paged_attention(**given)
 
     def by_request(self) -> dict[int, Tensor]:
-        """What `run` gives, by request."""
+        """Outputs of `run`, by request."""
         return dict(zip(self.order, self.run().split(self.hypotheses), strict=True))
 
     def exact(self) -> Tensor:
@@ -179,9 +179,7 @@ def test_a_short_request_has_the_same_bits_beside_one_of_several_real_splits(ker
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice")  # NumPy's word for the maximum of nothing but NaN
 @pytest.mark.parametrize("shared", [True, False])
-def test_what_other_requests_and_earlier_owners_left_does_not_change_a_bit(
-    shared, dtype, kernels_on, monkeypatch
-):
+def test_memory_of_other_requests_and_earlier_owners_changes_no_bit(shared, dtype, kernels_on, monkeypatch):
     monkeypatch.setattr(module, "SPLIT", 32)
     given = ([17, 33, 5], [2, 3, 1], 1, 8, dtype, kernels_on)
     clean = Batch(*given, shared=shared, stale=0.0).by_request()
@@ -206,7 +204,7 @@ def test_large_scores_neither_overflow_nor_vanish(kernels_on):
     check(batch, torch.float32)
 
 
-def test_views_are_read_as_what_they_are(kernels_on):
+def test_views_are_read_by_their_strides(kernels_on):
     batch = Batch([17, 5], [2, 1], 2, 8, torch.float32, kernels_on, shared=False)
     wanted = batch.run()
     wide = torch.full((3, 2, 17), NAN, device=kernels_on)

@@ -1,4 +1,4 @@
-"""Of the last layer a classifier's request has computed what is read, and nothing else changes."""
+"""Selected tokens: the last layer computes those that a classifier reads, with the same bits."""
 
 import pytest
 import torch
@@ -36,18 +36,25 @@ def model(request):
 
 
 @torch.inference_mode()
-def test_a_row_that_is_wanted_has_the_bits_that_it_has_among_all(model):
-    base = getattr(model, "base", None) or model.transformer
+def test_a_selected_token_has_the_bits_that_it_has_among_all(model):
     token_ids = torch.randint(3, 50, (sum(LENGTHS),), generator=torch.Generator().manual_seed(1))
     cu_tokens = cumulative(LENGTHS)
-    whole = base.packed_sequences(token_ids, cu_tokens)
-    wanted = torch.tensor([0, 7, 20, 49, 2])
-    assert torch.equal(base.packed_sequences(token_ids, cu_tokens, wanted=wanted), whole[wanted])
+    whole = model.base.forward_sequences(token_ids, cu_tokens)
+    selected = torch.tensor([0, 7, 20, 49, 2])
+    assert torch.equal(model.base.forward_sequences(token_ids, cu_tokens, selected=selected), whole[selected])
 
 
-def test_the_last_layer_maps_no_more_rows_than_there_are_texts(model, monkeypatch):
+def test_the_last_layer_maps_no_more_tokens_than_there_are_texts(model, monkeypatch):
     rows: list[int] = []
-    for name in ("bert_layers", "distilbert", "albert", "gpt2_layers", "gpt_neo"):
+    modules = (
+        "core.layers",
+        "bert.layers",
+        "distilbert.model",
+        "albert.model",
+        "gpt2.layers",
+        "gpt_neo.model",
+    )
+    for name in modules:
         module = __import__(f"tritone.models.{name}", fromlist=["linear"])
         real = module.linear
 

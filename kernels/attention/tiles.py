@@ -1,0 +1,204 @@
+"""Parts that the attention kernels over packed sequences share: their schedule, cases, launch and tile code.
+
+A program takes one block of a sequence's queries and one head, and goes through the keys block by block in
+FlashAttention-2's order (Dao, arXiv 2307.08691).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..runtime.launch import ARCHITECTURES, DTYPES, Kernel, precision, ready
+from ..runtime.optional_triton import tl, triton
+from ..runtime.weight_cache import cached
+
+MAX_HEAD_DIM = 128  # the accumulators of wider heads leave no room for blocks this large
+NO_WINDOW = 2**30  # more keys than there are
+LOG2_E = math.log2(math.e)  # scales scores for exp2, which the hardware has
+
+
+def launch_heads(
+    kernel: Kernel,
+    query: Tensor,
+    cu_query: Tensor,
+    cu_key: Tensor,
+    operands: tuple[Tensor | None, ...],
+    *numbers: float,
+) -> Tensor:
+    """Attention of packed queries by one launch, a program for each block of queries and each head.
+
+    Args:
+        kernel: one declared by `declare_heads`; its parameters are query, `operands`, the table of blocks,
+            the output, heads, head_dim and `numbers`.
+        query: [query tokens, heads, head_dim], packed.
+        cu_query, cu_key: int32 [n + 1] each.
+        operands: tensors of the other pointers; None, of the inputs' dtype, where the kernel reads nothing.
+        numbers: of the remaining parameters.
+
+    Returns:
+        [query tokens, heads, head_dim].
+
+    Raises:
+        ValueError: heads wider than `MAX_HEAD_DIM`.
+    """
+    tokens, heads, head_dim = query.shape
+    if head_dim > MAX_HEAD_DIM:
+        raise ValueError(f"attention on a GPU takes heads of at most {MAX_HEAD_DIM}, got {head_dim}")
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    if not out.numel():
+        return out
+    case = kernel.case(
+        query.device,
+        max(16, triton.next_power_of_2(head_dim)),
+        query.dtype,
+        "aligned" if head_dim % 16 == 0 else "any",
+    )
+    # All layers of a model, and both attentions of a decoder's layer, ask for the same few, and making one
+    # takes about 15 small launches.
+    blocks = cached(query_blocks, cu_query, cu_key, tokens=tokens, block=case.constant("BLOCK_M"))
+    tensors = [out if operand is None else ready(operand) for operand in operands]
+    grid = (blocks.shape[0] * heads,)
+    case.launch(grid, ready(query), *tensors, blocks, out, heads, head_dim, *numbers)
+    return out
+
+
+def query_blocks(cu_query: Tensor, cu_key: Tensor, *, tokens: int, block: int) -> Tensor:
+    """Blocks of queries of a launch, made on the device without waiting for it.
+
+    A table, because a program that looked for its sequence itself would begin with ten loads that wait for
+    one another among 1,024 sequences: as long as its work on 300 keys. Blocks of the most keys come first
+    and of each sequence the last, which sees the most when causal, so that a launch ends on its shortest.
+
+    Args:
+        cu_query, cu_key: int32 [n + 1], n at least 1.
+        tokens: the number of queries.
+        block: queries of a block.
+
+    Returns:
+        int32 [bound, 4]: first query, end of the sequence's queries, first and end of its keys. The bound
+        is the most that `tokens` queries of n sequences need; blocks beyond the needed ones are all 0.
+    """
+    sequences = cu_query.numel() - 1
+    bound = (tokens + sequences * (block - 1)) // block
+    order = cu_key.diff().argsort(descending=True, stable=True)
+    counts = (cu_query.diff()[order] + block - 1) // block
+    ends = counts.cumsum(0)
+    number = torch.arange(bound, device=ends.device)
+    rank = torch.searchsorted(ends, number, right=True)
+    needed = (rank < sequences)[:, None]
+    rank = rank.clamp(max=sequences - 1)
+    sequence = order[rank]
+    columns = [
+        cu_query[sequence] + (ends[rank] - 1 - number) * block,
+        cu_query[sequence + 1],
+        cu_key[sequence],
+        cu_key[sequence + 1],
+    ]
+    return torch.where(needed, torch.stack(columns, 1), 0).int()
+
+
+def declare_heads(
+    kernel: Kernel,
+    values: tuple[str, ...],
+    others: dict[str, torch.dtype],
+    blocks: Callable[[str, int, torch.dtype, str], dict[str, int]],
+) -> None:
+    """Declare an attention kernel's cases: by head width alone, since optional terms are numbers read once a
+    block.
+
+    Args:
+        kernel: with the constants PRECISION and BLOCK_D.
+        values: pointers of the inputs' dtype.
+        others: the other pointers.
+        blocks: the other constants, of an architecture, a width, a dtype and an alignment.
+    """
+    for architecture in ARCHITECTURES:
+        for dtype in DTYPES:
+            for width in (16, 32, 64, MAX_HEAD_DIM):
+                for alignment in ("aligned", "any"):
+                    kernel.declare(
+                        width,
+                        dtype,
+                        alignment,
+                        architecture=architecture,
+                        pointers=dict.fromkeys(values, dtype) | others,
+                        aligned=alignment == "aligned",
+                        PRECISION=precision(dtype),
+                        BLOCK_D=width,
+                        **blocks(architecture, width, dtype, alignment),
+                    )
+
+
+@triton.jit
+def read_block(blocks_ptr, heads):
+    """This program's head, and of its block: first query, end of queries, first key, number of keys."""
+    block = blocks_ptr + tl.program_id(0) // heads * 4
+    head = tl.program_id(0) % heads
+    first, query_end = tl.load(block), tl.load(block + 1)
+    key_begin, key_end = tl.load(block + 2), tl.load(block + 3)
+    return head, first, query_end, key_begin, key_end - key_begin
+
+
+@triton.jit
+def tile_offsets(BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, heads, head_dim):
+    """Offsets [BLOCK, BLOCK_D] of a tile's elements from its first one, in [tokens, heads, head_dim]."""
+    return tl.arange(0, BLOCK)[:, None] * (heads * head_dim) + tl.arange(0, BLOCK_D)[None, :]
+
+
+@triton.jit
+def tile_mask(first, end, head_dim, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Mask [BLOCK, BLOCK_D] of the tile that begins at row `first`: rows before `end`, within a head."""
+    return (first + tl.arange(0, BLOCK) < end)[:, None] & (tl.arange(0, BLOCK_D) < head_dim)[None, :]
+
+
+@triton.jit
+def first_element(row, head, heads, head_dim):
+    """Offset of a row's head in [tokens, heads, head_dim], int64."""
+    return (row.to(tl.int64) * heads + head) * head_dim
+
+
+@triton.jit
+def load_keys(pointer, begin, start, keys, heads, head_dim, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Keys or values `start` to `start + BLOCK_N` of a sequence's `keys`, the first at offset `begin`; zeros
+    behind the last."""
+    rows = begin + start * (heads * head_dim).to(tl.int64)
+    mask = tile_mask(start, keys, head_dim, BLOCK_N, BLOCK_D)
+    return tl.load(pointer + rows + tile_offsets(BLOCK_N, BLOCK_D, heads, head_dim), mask=mask, other=0.0)
+
+
+@triton.jit
+def softmax_begin(BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr):
+    """State of the online softmax before the first key: largest score, sum of weights, weighted values."""
+    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    return highest, tl.zeros((BLOCK_M,), tl.float32), tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
+
+
+@triton.jit
+def softmax_step(scores, scale, highest, total, mixed, MAY_SEE_NONE: tl.constexpr):
+    """One block of keys in the online softmax (Milakov and Gimelshein, arXiv 1805.02867), in powers of 2.
+
+    Args:
+        scores: [BLOCK_M, BLOCK_N], -inf where hidden; `scale` times them are the exponents.
+        highest, total, mixed: the state so far.
+        MAY_SEE_NONE: a query may have seen no key yet.
+
+    Returns:
+        The weights of these keys, and the state without their values.
+    """
+    raised = tl.maximum(highest, tl.max(scores, 1) * scale)
+    shift = raised
+    if MAY_SEE_NONE:  # -inf - -inf would be no number
+        shift = tl.where(raised == float("-inf"), 0.0, raised)
+    weights = tl.exp2(scores * scale - shift[:, None])
+    decay = tl.exp2(highest - shift)
+    return weights, raised, total * decay + tl.sum(weights, 1), mixed * decay[:, None]
+
+
+@triton.jit
+def softmax_store(pointers, mask, total, mixed, MAY_SEE_NONE: tl.constexpr):
+    """Write the weighted mean of the values; zeros for a query that sees no key."""
+    if MAY_SEE_NONE:
+        total = tl.where(total == 0.0, 1.0, total)
+    tl.store(pointers, (mixed / total[:, None]).to(pointers.dtype.element_ty), mask=mask)

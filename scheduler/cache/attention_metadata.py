@@ -1,0 +1,83 @@
+"""Attention layout of one decode step, shared by all layers of a decoder."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ...kernels.attention.paged.cpu import GatherPlan
+from ...kernels.attention.paged.reference import paged_attention, plan_paged_attention
+from .paged_cache import PagedCache
+
+
+@dataclass(slots=True)
+class PageLayout:
+    """Pages that the rows of a batch attend to; the tensors must not change while it lives.
+
+    Args:
+        tables: int32 [requests, blocks], or with `origin` [rows, blocks].
+        lengths: int32 [requests], positions to attend to.
+        cu_rows: int32 [requests + 1], the rows of each request.
+        origin: int32 [rows, positions], the hypothesis whose page holds a position; see `paged_attention`.
+    """
+
+    tables: Tensor
+    lengths: Tensor
+    cu_rows: Tensor
+    origin: Tensor | None = None
+    _plan: GatherPlan | None = field(default=None, init=False)
+
+    def plan(self, heads: int) -> GatherPlan | None:
+        """The CPU's plan for this layout, made by the first layer that asks; None on other devices."""
+        if self._plan is None:
+            self._plan = plan_paged_attention(self.tables, self.lengths, self.cu_rows, heads, self.origin)
+        return self._plan
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionMetadata:
+    """Attention of one decode step: one new token a row, all earlier ones in the pages of a cache.
+
+    Args:
+        cache: keys and values of all layers.
+        positions: int64 [rows], cache positions of the new tokens' keys and values.
+        own: each hypothesis' own tokens, the new one counted.
+        cross: each request's encoder output. It outlives the step: a batch keeps it until a request comes or
+            goes.
+    """
+
+    cache: PagedCache
+    positions: Tensor
+    own: PageLayout
+    cross: PageLayout
+
+    @property
+    def crosses(self) -> bool:
+        """True: every request has encoder output."""
+        return True
+
+    def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Store the new tokens' keys and values, then attend to all tokens of each hypothesis.
+
+        Query, key, value and the result are [rows, heads, head_dim].
+        """
+        self.cache.store(layer, key, value, self.positions)
+        return self._attend(layer, query, self.own, scale)
+
+    def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
+        """Attend to each request's encoder output; [rows, heads, head_dim] in and out."""
+        return self._attend(layer, query, self.cross, scale)
+
+    def _attend(self, layer: int, query: Tensor, layout: PageLayout, scale: float) -> Tensor:
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        mixed = paged_attention(
+            query.to(keys.dtype),
+            keys,
+            values,
+            layout.tables,
+            layout.lengths,
+            layout.cu_rows,
+            scale=scale,
+            origin=layout.origin,
+            plan=layout.plan(query.shape[1]),
+        )
+        return mixed.to(query.dtype)

@@ -1,0 +1,112 @@
+"""Encoding of admitted requests: into cross-attention pages, or to an encoder-only model's results."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import cast
+
+import torch
+
+from .batch import RunningRequest
+from .cache.paged_cache import PagedCache, cache_positions
+from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
+from .device.encode_stream import EncodeStream
+from .inputs import FrontEnd, pack_inputs, uploaded
+from .model_protocol import EncoderOnlyModel, GenerativeModel
+from .step_output import EncoderOutputs, StepOutput
+
+
+class Encoder:
+    """Encodes requests together, a chunk on each core of a CPU.
+
+    Args:
+        model: of requests that are decoded.
+        predictor: of encoder-only requests.
+        front_end: for requests that bring waveforms.
+        cache: receives the keys and values of the encoder outputs.
+        pool: of the CPU's cores; None encodes all requests in one chunk.
+        stream: for encoding beside decoding; None encodes between decode steps.
+        max_chunk_tokens: encoder positions that one core encodes at a time.
+    """
+
+    def __init__(
+        self,
+        model: GenerativeModel | None,
+        predictor: EncoderOnlyModel | None,
+        front_end: FrontEnd | None,
+        cache: PagedCache,
+        pool: CpuWorkerPool | None,
+        stream: EncodeStream | None,
+        max_chunk_tokens: int,
+    ) -> None:
+        self._model = model
+        self._predictor = predictor
+        self._front_end = front_end
+        self._cache = cache
+        self._pool = pool
+        self._stream = stream
+        self._max_chunk_tokens = max_chunk_tokens
+
+    def encode(self, arrivals: list[RunningRequest], output: StepOutput) -> list[RunningRequest]:
+        """Encode requests together, and after an error in smaller parts, so that none fails the others.
+
+        The parts are halves where memory ran out, since they may fit, and single requests otherwise.
+
+        Args:
+            arrivals: all decoded or all encoder-only, at least one.
+            output: receives results and errors.
+
+        Returns:
+            The requests that were encoded, in the order of `arrivals`.
+        """
+        encode_chunk: Callable[[list[RunningRequest]], EncoderOutputs | None]
+        encode_chunk = self._store if arrivals[0].admission.slots else self._predict
+        try:
+            found = map_parts(self._pool, encode_chunk, self._chunks(arrivals))
+        except Exception as error:
+            if len(arrivals) == 1:
+                output.failed.append((arrivals[0], error))
+                return []
+            too_much = isinstance(error, torch.OutOfMemoryError)
+        else:
+            output.encoder_outputs += [one for one in found if one is not None]
+            return arrivals
+        # Not in the handler: the error's traceback holds what the attempt had allocated.
+        size = 1
+        if too_much:
+            output.out_of_memory = True
+            torch.cuda.empty_cache()
+            size = -(-len(arrivals) // 2)
+        parts = [arrivals[start : start + size] for start in range(0, len(arrivals), size)]
+        return [running for part in parts for running in self.encode(part, output)]
+
+    def _store(self, chunk: list[RunningRequest]) -> None:
+        """Encode recordings into their cross-attention pages."""
+        model, stream = cast(GenerativeModel, self._model), self._stream
+        requests = [running.request for running in chunk]
+        # By the plan's lengths: the encoder's cu_tokens would have to be waited for.
+        positions = torch.cat(
+            [
+                cache_positions(running.admission.cross_pages, running.admission.encode_tokens)
+                for running in chunk
+            ]
+        )
+        with stream.encoding([request.inputs for request in requests]) if stream else nullcontext():
+            encoded, _ = model.encode(*pack_inputs(requests, self._front_end, model.device))
+            key_values = model.cross_key_values(encoded)
+            if stream:
+                stream.write_pages()
+            self._cache.store_cross(key_values, uploaded(positions, model.device))
+
+    def _predict(self, chunk: list[RunningRequest]) -> EncoderOutputs:
+        predictor = cast(EncoderOnlyModel, self._predictor)
+        requests = [running.request for running in chunk]
+        return EncoderOutputs(
+            chunk, predictor.predict(*pack_inputs(requests, self._front_end, predictor.device))
+        )
+
+    def _chunks(self, arrivals: list[RunningRequest]) -> list[list[RunningRequest]]:
+        if self._pool is None:
+            return [arrivals]
+        tokens = [running.admission.encode_tokens for running in arrivals]
+        rounds = -(-sum(tokens) // (self._max_chunk_tokens * self._pool.size))
+        return balanced(arrivals, tokens, rounds * self._pool.size)
