@@ -103,7 +103,7 @@ def _read_table(path: Path) -> tuple[int, list[_Entry]]:
     shards: int | None = None
     entries: list[_Entry] = []
     try:
-        for key, value in _rows(data):
+        for key, value in _table_entries(data):
             if shards is None:
                 if key:
                     raise ValueError("it does not begin with its header")
@@ -137,7 +137,7 @@ def _damaged(path: Path, how: str) -> ValueError:
     return ValueError(f"{path} is damaged ({how}); fetch it again")
 
 
-def _rows(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _table_entries(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of the table, in order."""
     if len(data) < _FOOTER or data[-8:] != _MAGIC:
         raise ValueError("it is no TensorFlow index, or its end is missing")
@@ -148,19 +148,19 @@ def _rows(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         handle[part], at = read_varint(footer, at)
     last: bytes | None = None
     end = 0
-    for _, place in _rows_of(_block(data, handle[2], handle[3])):
+    for _, place in _block_entries(_block(data, handle[2], handle[3])):
         offset, at = read_varint(place, 0)
         size, _ = read_varint(place, at)
         if offset < end:  # or a small file could take hours
             raise ValueError("its blocks overlap")
         end = offset + size
-        rows = 0
-        for key, value in _rows_of(_block(data, offset, size)):
+        count = 0
+        for key, value in _block_entries(_block(data, offset, size)):
             if last is not None and key <= last:
                 raise ValueError("its names are not in order")
-            last, rows = key, rows + 1
+            last, count = key, count + 1
             yield key, value
-        if not rows:
+        if not count:
             raise ValueError("it has a block of nothing")
 
 
@@ -178,7 +178,7 @@ def _block(data: bytes, offset: int, size: int) -> bytes:
     return data[offset : offset + size]
 
 
-def _rows_of(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of one block; a key shares its first bytes with the one before it."""
     restarts = int.from_bytes(block[-4:], "little")
     end = len(block) - 4 - 4 * restarts

@@ -57,7 +57,7 @@ def class_name(folder: Path) -> str:
 
 
 def expected(folder: Path) -> tuple[dict[str, torch.Tensor], str, torch.Tensor]:
-    """What the model is called with, and the name and value of what it gives."""
+    """Inputs of the model, and the name and value of its output."""
     content = load_file(folder / "expected.safetensors")
     inputs = {name[7:]: value for name, value in content.items() if name.startswith("inputs.")}
     inputs = {name: value if value.is_floating_point() else value.long() for name, value in inputs.items()}

@@ -95,13 +95,13 @@ def by_path(path: Path) -> Any:
 def first_block(index: bytes) -> tuple[bytes, int]:
     """The first block of tensors in an index, and whether it is compressed."""
     from tritone.models.checkpoints.protobuf import read_varint
-    from tritone.models.checkpoints.tensorflow import _block, _rows_of
+    from tritone.models.checkpoints.tensorflow import _block, _block_entries
 
     numbers, at = [], 0
     for _ in range(4):
         number, at = read_varint(index[-48:], at)
         numbers.append(number)
-    _, where = next(_rows_of(_block(index, numbers[2], numbers[3])))
+    _, where = next(_block_entries(_block(index, numbers[2], numbers[3])))
     offset, at = read_varint(where, 0)
     end = offset + read_varint(where, at)[0]
     return index[offset:end], index[end]

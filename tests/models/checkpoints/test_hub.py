@@ -47,7 +47,7 @@ def files(checkpoint) -> dict[str, bytes]:
 
 
 def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT does when huggingface_hub is imported."""
+    """Change the endpoint, as HF_ENDPOINT does when huggingface_hub is imported."""
     monkeypatch.setattr(constants, "ENDPOINT", url)
     for module in (constants, file_download):
         template = url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -100,7 +100,7 @@ def test_every_class_loads_by_an_id(hub):
     assert tritone.Speech2TextModel.from_pretrained(NAME).config.d_model == 8
 
 
-def test_a_process_of_its_own_asks_the_endpoint_of_its_environment_and_a_folder_asks_nobody(
+def test_a_process_of_its_own_asks_the_endpoint_of_its_environment_and_a_folder_needs_no_hub(
     hub, checkpoint, tmp_path
 ):
     code = (
@@ -352,7 +352,7 @@ def test_proxies_are_gone_through_for_the_time_of_the_call(hub, checkpoint, monk
 @pytest.mark.parametrize(
     "name", ["./nowhere", "/nowhere/at/all", "a/b/c", "..", "some--body/x", "x y", "", "~/nowhere-"]
 )
-def test_a_name_that_can_be_no_id_asks_nobody(hub, name, tmp_path, monkeypatch):
+def test_a_name_that_can_be_no_id_sends_no_request(hub, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(FileNotFoundError):

@@ -131,7 +131,7 @@ def test_a_model_lies_where_it_is_told(placement, folder):
 
 @pytest.mark.parametrize("device_map", [{"model.encoder": "cpu", "lm_head": "cpu"}, ["cpu"]], ids=str)
 def test_a_model_does_not_lie_on_several_devices(device_map, folder):
-    with pytest.raises(ValueError, match="a model lies on one device; use device="):
+    with pytest.raises(ValueError, match="a model is on one device; use device="):
         Model.from_pretrained(folder, device_map=device_map)
     with pytest.raises(ValueError, match="device and device_map are both given"):
         Model.from_pretrained(folder, device="cpu", device_map="auto")
