@@ -32,16 +32,23 @@ class Speech2TextTokenizer(PythonTokenizer):
         ValueError: a broken file, an unknown language or an option's bad value; TypeError: an unknown option.
     """
 
-    do_upper_case: bool = False
-    do_lower_case: bool = False
-    lang_codes: str | None = None
-    sp_model_kwargs: dict[str, Any] | None = None
-    settings: ClassVar[dict[str, Any]] = {"tgt_lang": None}
+    settings: ClassVar[dict[str, Any]] = {
+        "do_upper_case": False,
+        "do_lower_case": False,
+        "tgt_lang": None,
+        "lang_codes": None,
+        "sp_model_kwargs": {},
+    }
+
+    do_upper_case: bool
+    do_lower_case: bool
+    lang_codes: str | None
+    sp_model_kwargs: dict[str, Any]
 
     def __init__(self, vocab_file: str | Path, spm_file: str | Path, **options: Any) -> None:
         language = self._configure(options)["tgt_lang"]
         one_of("lang_codes", self.lang_codes, (None, *LANGUAGES))
-        self.sp_model_kwargs = dict(self.sp_model_kwargs or {})
+        self.sp_model_kwargs = dict(self.sp_model_kwargs)
         self.encoder = read_vocabulary(vocab_file)
         self.decoder = {index: token for token, index in self.encoder.items()}
         self._spm_bytes = Path(spm_file).read_bytes()

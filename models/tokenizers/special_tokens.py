@@ -43,7 +43,7 @@ class SpecialTokens:
     """Base of tokenizers: special tokens by role, and options that every tokenizer takes.
 
     A family lists its special tokens with their defaults in `special_tokens`. Its own options are annotated
-    attributes of the class, whose values are the defaults; `settings` collects them, and may hold properties.
+    attributes of the class, whose values are the defaults; `settings` collects them, and may list properties.
     """
 
     model_input_names: tuple[str, ...] = ("input_ids", "attention_mask")  # the family's, or a checkpoint's
@@ -113,7 +113,7 @@ class SpecialTokens:
         properties = {}
         for name, default in self.settings.items():
             value = given.get(name, default)
-            if isinstance(getattr(type(self), name), property):
+            if isinstance(getattr(type(self), name, None), property):
                 properties[name] = value
             else:
                 setattr(self, name, value)
