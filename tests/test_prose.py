@@ -23,7 +23,7 @@ OLD_WORDS = re.compile(
     r"|window_product|waveform_filter|folded_transform|leaders)\b|\b_?MOST_[A-Z]|\b_?LONGEST\b|\b_?LOUDEST\b",
 )
 BRITISH = re.compile(
-    r"\b\w*(normalis|initialis|optimis|specialis|recognis|neighbour|behaviour|colour)\w*", re.I
+    r"\b\w*(normalis|initialis|optimis|specialis|recognis|neighbour|behaviour|colour)\w*", re.IGNORECASE
 )
 
 

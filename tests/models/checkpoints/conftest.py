@@ -27,4 +27,4 @@ def folder(model, tmp_path) -> Path:
 def checkpoint(tmp_path_factory) -> Path:
     """A folder with a model, its feature extractor and its tokenizer."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    return factories.write_checkpoint(folder, config=factories.smallest_speech_to_text_config)
+    return factories.write_checkpoint(folder, **factories.SMALLEST_SPEECH_TO_TEXT)
