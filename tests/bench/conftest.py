@@ -1,4 +1,4 @@
-"""The benchmarks' modules, imported from the repository's root without putting it on `sys.path`."""
+"""Modules of the benchmarks, imported from the repository's root, which is not on `sys.path`."""
 
 import importlib
 import importlib.util
@@ -24,10 +24,11 @@ class Modules(dict[str, ModuleType]):
 
 @pytest.fixture(scope="session")
 def bench() -> Modules:
-    """Modules of the benchmarks by name."""
+    """The modules of `bench` by name."""
     if "bench" not in sys.modules:
         spec = importlib.util.spec_from_file_location("bench", FOLDER / "__init__.py")
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         sys.modules["bench"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules["bench"])
     return Modules()
