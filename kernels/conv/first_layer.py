@@ -47,6 +47,7 @@ def first_layer(
     case = first_layer_kernel.case(waveforms.device, waveforms.dtype, alignment(outputs))
     utterances, starts = _pieces(counts, case.constant("BLOCK_M"), waveforms.device)
     cu_out = cumulative(counts, waveforms.device)
+    center = taps if center is None else center  # its first number is read, and must be finite
     tensors = waveforms, cu_samples, utterances, starts, cu_out, taps, scale, shift, center, out
     terms = scale is not None, shift is not None
     grid = utterances.numel(), case.block_count("BLOCK_N", outputs)
