@@ -27,7 +27,8 @@ def bench() -> Modules:
     """Modules of the benchmarks by name."""
     if "bench" not in sys.modules:
         spec = importlib.util.spec_from_file_location("bench", FOLDER / "__init__.py")
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         sys.modules["bench"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules["bench"])
     return Modules()
