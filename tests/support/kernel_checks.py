@@ -54,6 +54,12 @@ def positional_operands(
     return [hidden, cu_seqlens, weight, bias, noise(rows, channels, dtype=dtype, device=device)]
 
 
+def by_device(name: str, cpu: Sequence[Any], kernels: Sequence[Any]) -> pytest.MarkDecorator:
+    """Parametrize the fixture `device`, and with it an argument that has other values on each."""
+    cases = [*(("cpu", case) for case in cpu), *(("kernels", case) for case in kernels)]
+    return pytest.mark.parametrize(("device", name), cases, indirect=["device"], ids=str)
+
+
 def drawn(
     *shapes: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> list[Tensor]:
