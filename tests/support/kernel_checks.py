@@ -54,10 +54,17 @@ def positional_operands(
     return [hidden, cu_seqlens, weight, bias, noise(rows, channels, dtype=dtype, device=device)]
 
 
+def label(value: Any) -> str:
+    """Name of a case, the same in every process."""
+    if isinstance(value, tuple):
+        return ", ".join(map(label, value))
+    return getattr(value, "__name__", str(value))
+
+
 def by_device(name: str, cpu: Sequence[Any], kernels: Sequence[Any]) -> pytest.MarkDecorator:
     """Parametrize the fixture `device`, and with it an argument that has other values on each."""
     cases = [*(("cpu", case) for case in cpu), *(("kernels", case) for case in kernels)]
-    return pytest.mark.parametrize(("device", name), cases, indirect=["device"], ids=str)
+    return pytest.mark.parametrize(("device", name), cases, indirect=["device"], ids=label)
 
 
 def drawn(
