@@ -6,7 +6,7 @@ help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 fast:  ## tests to run after every edit: under two minutes on two cores
-	$(PYTHON) -m pytest -q -m "not slow and not gpu" tests/engine tests/scheduler tests/kernels tests/models tests/test_package.py
+	$(PYTHON) -m pytest -q -m "not slow and not gpu and not kernels" tests/engine tests/scheduler tests/kernels tests/models tests/test_package.py
 
 test:  ## all tests, on all cores
 	$(PYTHON) -m pytest

@@ -1,4 +1,4 @@
-"""Make the recordings of this folder with espeak-ng: digits in several voices, file formats and rates.
+"""Synthesize the recordings of this folder with espeak-ng: digits in several voices, file formats and rates.
 
 python samples/make_samples.py
 
@@ -18,11 +18,13 @@ import numpy as np
 import soundfile
 import soxr
 
-# Rates and pitches lie off the grid of examples/digits_data.py (tens and fives): none was trained on.
+# Rates and pitches off the grid of examples/training/digits_data.py (tens and fives): none was trained on.
 
 
 @dataclass(frozen=True)
 class Sample:
+    """A recording to synthesize."""
+
     name: str
     text: str
     voice: str
@@ -62,7 +64,7 @@ def speak(sample: Sample) -> np.ndarray:
     audio = np.clip(soxr.resample(audio, rate, sample.sampling_rate), -1, 1)
     if not sample.stereo:
         return audio
-    # Nearer to the left microphone: the right one hears it later and fainter.
+    # A source nearer to the left microphone reaches the right one later and fainter.
     delay = sample.sampling_rate // 2_000
     return np.stack([audio, 0.6 * np.pad(audio, (delay, 0))[: len(audio)]], axis=1)
 

@@ -67,6 +67,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that run kernels, which takes long in the interpreter: `make fast` leaves them out."""
+    for item in items:
+        if "kernels_on" in getattr(item, "fixturenames", ()):
+            item.add_marker("kernels")
+
+
 @pytest.fixture
 def kernels_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The device whose tensors go to the kernels in this test; memory not written to is NaN there."""

@@ -1,4 +1,4 @@
-"""The classifier that comes along, and the script that trained it, on real recordings."""
+"""The bundled classifier and its training script on real recordings."""
 
 import json
 import os
@@ -17,12 +17,13 @@ MODEL = ROOT / "models" / "digit_classifier"
 DATA = ROOT.parent / "shared" / "data" / "fsdd"
 
 needs_recordings = pytest.mark.skipif(
-    not DATA.is_dir(), reason="the Free Spoken Digit Dataset does not lie beside this repository"
+    not DATA.is_dir(), reason="needs the Free Spoken Digit Dataset beside this repository"
 )
 
 
 def script(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, ROOT / "examples" / "train_digit_classifier.py", "--data", DATA, *arguments]
+    path = ROOT / "examples" / "training" / "train_digit_classifier.py"
+    command = [sys.executable, path, "--data", DATA, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, timeout=300, env=environment
@@ -30,7 +31,7 @@ def script(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @needs_recordings
-def test_at_least_95_of_100_digits_that_it_never_heard_are_right(tmp_path):
+def test_at_least_95_of_100_unseen_digits_are_correct(tmp_path):
     run = script("--evaluate", MODEL, "--plots", tmp_path, "--threads", 1)
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
@@ -54,14 +55,14 @@ def test_the_script_trains_measures_what_it_wrote_and_leaves_a_speaker_out(tmp_p
 
 
 @needs_recordings
-def test_a_speaker_that_there_is_not_is_refused_with_those_that_there_are(tmp_path):
+def test_an_unknown_speaker_is_refused_with_the_known_ones_named(tmp_path):
     run = script("--leave-out", "nobody", "--out", tmp_path, "--voices", 0)
     assert run.returncode == 1
     assert "no speaker 'nobody'" in run.stderr
     assert "george, jackson, nicolas, theo, yweweler" in run.stderr
 
 
-def test_transformers_reads_it_and_says_the_same_of_a_recording():
+def test_transformers_reads_it_and_gives_a_recording_the_same_scores():
     transformers = pytest.importorskip("transformers")
     waveform, rate = soundfile.read(ROOT / "samples" / "two_digits_16k.wav", dtype="float32")
     extractor = transformers.AutoFeatureExtractor.from_pretrained(MODEL)

@@ -14,7 +14,7 @@ BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(python|sh)\n(.*?)^```$", 
 
 
 def snippets(page: Path, language: str) -> list[str]:
-    """The snippets of a page in one language, but for those marked as not run."""
+    """The snippets of a page in one language, without those marked as not run."""
     return [code for skip, kind, code in BLOCK.findall(page.read_text()) if kind == language and not skip]
 
 
@@ -33,11 +33,11 @@ def test_the_python_of_a_page_runs(page: Path) -> None:
 def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     for block in snippets(page, "sh"):
-        # The installation that runs this test is the one that `pip install` would make, so start behind it.
+        # Tritone is installed already, so start behind `pip install`.
         command = block.strip().removeprefix("pip install -e . && ")
         if command.startswith("pip install"):
             continue
-        command = command.replace("/tmp/", f"{tmp_path}/")  # a file of an earlier run would be continued
+        command = command.replace("/tmp/", f"{tmp_path}/")  # or an earlier run's file would be continued
         done = subprocess.run(
             ["bash", "-euc", command],
             cwd=ROOT,

@@ -27,7 +27,7 @@ pytestmark = [
 
 @pytest.fixture
 def _files() -> None:
-    """A machine with a GPU may be without the libraries that read audio files."""
+    """Skip on a machine without the libraries that read audio files."""
     pytest.importorskip("soundfile")
     pytest.importorskip("soxr")
 
@@ -90,21 +90,21 @@ def model() -> Any:
 def through(
     loop: GenerationLoop, options: GenerationOptions, *, waveforms: bool = False
 ) -> list[RequestOutput]:
-    """What 40 requests come to, of many lengths, that arrive three a step."""
+    """Outputs of 40 requests of many lengths, three of which arrive in each step."""
     generator = torch.Generator().manual_seed(1)
-    coming = []
+    pending = []
     for index in range(40):
         frames = 20 + 71 * index % 900
         inputs = torch.randn(160 * frames, generator=generator)
         if not waveforms:
             inputs = torch.randn(frames, 80, generator=generator).half()
         limit = (9, 40, 17, 33)[index % 4]
-        coming.append(Request(index, inputs, replace(options, max_length=limit, min_length=1 + index % 7)))
+        pending.append(Request(index, inputs, replace(options, max_length=limit, min_length=1 + index % 7)))
     found = {}
-    while coming or loop.has_work:
-        for request in coming[:3]:
+    while pending or loop.has_work:
+        for request in pending[:3]:
             loop.submit(request)
-        del coming[:3]
+        del pending[:3]
         for event in loop.step():
             assert isinstance(event, RequestOutput)
             assert event.error is None
@@ -125,12 +125,12 @@ def test_recorded_steps_and_encoding_beside_them_give_what_plain_steps_give(
     assert len({len(one.hypotheses[0].token_ids) for one in wanted}) > 5
     loop = model.generation_loop(**sizes, ahead=ahead, graphs=graphs, overlap=overlap)
     assert through(loop, options) == wanted
-    assert through(loop, options) == wanted, "the second time nearly all is played back"
+    assert through(loop, options) == wanted, "the second time nearly all steps are replayed"
     assert (loop.stats().graphs > 0) == graphs
 
 
-def test_what_is_recorded_goes_on_while_others_use_the_device(model):
-    """Rules between which a loop changes, each recorded; then played back in another order."""
+def test_graphs_of_several_score_rules_replay_in_any_order(model):
+    """A loop changes between score rules; their graphs are recorded, then replayed in another order."""
     sizes = {"num_pages": 4000, "num_rows": 160}
     kinds = [SHORT, replace(SHORT, num_beams=5), replace(SHORT, repetition_penalty=1.3)]
     plain = model.generation_loop(**sizes, graphs=False, overlap=False)
@@ -151,7 +151,7 @@ def test_waveforms_are_uploaded_from_pinned_memory_that_is_used_again(model):
         assert through(loop, SHORT, waveforms=True) == wanted
 
 
-def test_a_step_that_cannot_be_recorded_is_carried_out_all_the_same(model, monkeypatch, caplog):
+def test_a_step_that_cannot_be_recorded_runs_without_a_graph(model, monkeypatch, caplog):
     def waiting(device: torch.device) -> Callable[..., Any]:
         record = record_on(device)
 
@@ -170,7 +170,7 @@ def test_a_step_that_cannot_be_recorded_is_carried_out_all_the_same(model, monke
     loop = model.generation_loop(**sizes)
     assert through(loop, SHORT) == wanted
     assert loop.stats().graphs == 0
-    (record,) = (one for one in caplog.records if one.name.endswith("scheduler.graphs"))
+    (record,) = (one for one in caplog.records if one.name.endswith("scheduler.device.cuda_graphs"))
     assert "could not be recorded as a CUDA graph" in record.message
 
 
@@ -180,7 +180,7 @@ def test_an_engine_compiles_nothing_once_it_is_ready_and_leaves_memory_free() ->
     with tritone.Engine(device="cuda", dtype="float16", memory_fraction=0.1) as engine:
         left, _ = torch.cuda.mem_get_info()
         assert left > 0.85 * free
-        assert engine.stats().tokens_generated == 0, "what warms it up does not count"
+        assert engine.stats().tokens_generated == 0, "the warm-up does not count"
         for options in ({}, {"num_beams": 5}, {"do_sample": True, "top_k": 7, "seed": 1}):
             for seconds in (0.5, 3.0, 31.0):
                 sounds = [warm_up.noise(int(16_000 * seconds)).numpy() for _ in range(9)]
@@ -191,7 +191,7 @@ def test_an_engine_compiles_nothing_once_it_is_ready_and_leaves_memory_free() ->
         assert stats.graphs > 0
 
 
-def test_an_engine_does_without_graphs_where_it_is_told_to() -> None:
+def test_an_engine_runs_without_graphs_on_request() -> None:
     sounds = [warm_up.noise(16_000 * seconds).numpy() for seconds in (1, 2, 3, 9)]
     tokens = []
     for switches in ({}, {"graphs": False, "overlap": False}):

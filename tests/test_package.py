@@ -1,4 +1,4 @@
-"""The package as a whole: what it imports, what it names, and what it does not get in the way of."""
+"""The package as a whole: its imports, its public names, and its peace with transformers."""
 
 import subprocess
 import sys
@@ -64,13 +64,13 @@ def test_the_stub_names_what_the_package_does():
     assert STUB.read_text(encoding="utf-8") == stub(), "out of date: run `python -m tritone.stub`"
 
 
-def test_a_name_that_there_is_not_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'Whisper'"):
         tritone.Whisper  # noqa: B018
 
 
 def test_transformers_imports_from_the_repository_root():
-    # It looks for a package called `kernels`, and finds our folder of that name there.
+    # It probes for a package called `kernels`, and finds our folder there.
     code = (
         "import transformers\n"
         "from transformers import Speech2TextConfig, Speech2TextForConditionalGeneration\n"

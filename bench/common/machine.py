@@ -1,4 +1,4 @@
-"""On what machine and by what command numbers came about."""
+"""Machine and command behind a file of results."""
 
 import os
 import platform
@@ -9,18 +9,16 @@ import torch
 
 
 def about_machine(device: torch.device) -> dict[str, Any]:
-    """For the head of a file of results."""
+    """Command, device, processor and versions."""
     try:
         import transformers
 
         version = transformers.__version__
     except ImportError:
         version = "not installed"
-    threads = torch.get_num_threads()
-    on_cpu = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
     return {
         "command": " ".join(["python", *sys.argv]),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else on_cpu,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_threads(),
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
         "transformers": version,
@@ -29,8 +27,20 @@ def about_machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def cpu_threads() -> str:
+    """The CPU with torch's number of threads, as a device's name."""
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU's work; the CPU has none pending."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def _processor() -> str:
-    """What the CPU is, as far as torch knows: versions before 2.12 do not."""
+    """Name of the CPU; torch knows it from version 2.12 on."""
     known = getattr(torch.cpu, "get_capabilities", dict)()
     tiles = " with AMX" if known.get("amx_tile") else ""
     return f"{known.get('cpu_name') or 'processor unknown'}{tiles} ({platform.machine()})"

@@ -1,4 +1,4 @@
-"""A device's ceilings, and the work that they bound."""
+"""Roofline: a device's ceilings, and the work that they bound."""
 
 from dataclasses import dataclass
 
@@ -11,33 +11,25 @@ KNOWN = {"H200": (790e12, 4.3e12)}
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """Ceilings of a device.
+    """Ceilings of a device."""
 
-    Args:
-        device: its name.
-        operations: a second, in bf16 matrix products.
-        bytes: a second, read and written.
-        source: where the two come from.
-        measured_operations, measured_bytes: what this run saw at its start; None where it did not look.
-    """
-
-    device: str
-    operations: float
-    bytes: float
-    source: str
-    measured_operations: float | None = None
+    device: str  # its name
+    operations: float  # a second, in bf16 matrix products
+    bytes: float  # a second, read and written
+    source: str  # of the two
+    measured_operations: float | None = None  # at the start of this run
     measured_bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a call cannot do without, counted from its shapes.
+    """The least work of a call, counted from its shapes.
 
     Args:
         operations: multiplications and additions.
         bytes: inputs read once and outputs written once.
-        dense: operations where every linear step is a product with a full matrix, as matrix units like it;
-            None where there is no shorter way.
+        dense: operations with every linear step as a product with a full matrix, for matrix units; None if
+            the same.
     """
 
     operations: float
@@ -50,17 +42,17 @@ class Work:
         return self.operations / self.bytes
 
     def floor(self, peaks: Peaks) -> float:
-        """Seconds below which the device cannot be: the longer of arithmetic and traffic."""
+        """Lower bound of the seconds on a device: the longer of arithmetic and traffic."""
         return max(self.operations / peaks.operations, self.bytes / peaks.bytes)
 
     def dense_floor(self, peaks: Peaks) -> float:
-        """As `floor`, of full matrix products."""
+        """`floor` of full matrix products."""
         dense = self.operations if self.dense is None else self.dense
         return max(dense / peaks.operations, self.bytes / peaks.bytes)
 
 
 def find_peaks(device: torch.device) -> Peaks:
-    """Measure both ceilings; devices that are known keep the numbers they are known by."""
+    """Measure both ceilings; a device of `KNOWN` keeps its known numbers as the ceilings."""
     name = torch.cuda.get_device_name(device)
     operations, bandwidth = measure_products(device), measure_copy(device)
     for known, (known_operations, known_bytes) in KNOWN.items():
@@ -79,7 +71,7 @@ def measure_copy(device: torch.device) -> float:
 
 def measure_products(device: torch.device) -> float:
     """bf16 operations a second of a large square product of random numbers."""
-    side = 8192
-    left, right = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    size = 8192
+    left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     milliseconds = do_bench(lambda: left @ right, warmup=50, rep=200, return_mode="median")
-    return 2 * side**3 / (milliseconds * 1e-3)
+    return 2 * size**3 / (milliseconds * 1e-3)

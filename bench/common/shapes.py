@@ -1,31 +1,23 @@
-"""What the kernels are timed on: models' sizes, and batches of recordings as long as LibriSpeech's."""
+"""Model sizes, and batches of recordings with LibriSpeech's lengths."""
 
-import math
 import random
 from dataclasses import dataclass
 from functools import cached_property
 
 RATE = 16_000
-SHORTEST, LONGEST, MEAN = 1.3, 35.0, 12.3  # seconds, of LibriSpeech's recordings
+MIN_SECONDS, MAX_SECONDS, MEAN_SECONDS = 1.3, 35.0, 12.3  # seconds, of LibriSpeech's recordings
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Sizes of a model.
-
-    Args:
-        width: d_model.
-        heads: of the attention.
-        ffn: width inside a feed-forward layer.
-        conv: channels between the two convolutions of Speech2Text, before the gate; 0 for wav2vec2, whose
-            seven convolutions give 50 tokens a second.
-        vocabulary: tokens.
-    """
+    """Sizes of a model."""
 
     name: str
-    width: int
+    width: int  # d_model
     heads: int
-    ffn: int
+    ffn: int  # width inside a feed-forward layer
+    # Channels between the two convolutions of Speech2Text, before the gate; 0 for wav2vec2, whose seven
+    # convolutions give 50 tokens a second.
     conv: int
     vocabulary: int
 
@@ -44,15 +36,11 @@ TINY_WAV2VEC2 = Model("tiny wav2vec2", width=32, heads=2, ffn=48, conv=0, vocabu
 
 @dataclass(frozen=True)
 class Batch:
-    """A model and the recordings that it is given.
-
-    Args:
-        rate: of the text, in tokens a second.
-    """
+    """A model and the recordings of its batch."""
 
     model: Model
     seconds: tuple[float, ...]
-    rate: float = 3.4
+    rate: float = 3.4  # text tokens a second
 
     @property
     def size(self) -> int:
@@ -64,17 +52,17 @@ class Batch:
 
     @cached_property
     def frames(self) -> list[int]:
-        """Of 25 ms every 10 ms."""
+        """Frames of 25 ms, one every 10 ms."""
         return [1 + (samples - 400) // 160 for samples in self.samples]
 
     @cached_property
     def halves(self) -> list[int]:
-        """Behind the first of Speech2Text's convolutions."""
+        """Lengths after the first of Speech2Text's convolutions."""
         return [(frames + 1) // 2 for frames in self.frames]
 
     @cached_property
     def tokens(self) -> list[int]:
-        """Of the encoder."""
+        """Lengths after the encoder's convolutions."""
         if self.model.conv:
             return [(half + 1) // 2 for half in self.halves]
         lengths = self.first_layer
@@ -84,12 +72,12 @@ class Batch:
 
     @cached_property
     def first_layer(self) -> list[int]:
-        """Steps behind wav2vec2's first convolution, where its group norm is."""
+        """Lengths after wav2vec2's first convolution, at its group norm."""
         return [(samples - 10) // 5 + 1 for samples in self.samples]
 
     @cached_property
     def text(self) -> list[int]:
-        """Text tokens, halfway through each transcript: what a decode step attends to on average."""
+        """Text tokens halfway through each transcript: a decode step's average self-attention length."""
         return [max(1, round(self.rate * second / 2)) for second in self.seconds]
 
 
@@ -99,13 +87,13 @@ def durations(count: int) -> tuple[float, ...]:
     Evenly spaced quantiles of a Kumaraswamy distribution: one hump, and a long tail to the right.
     """
     a, b = 1.6, 3.85  # the mean of this one is 0.326, where 12.3 lies between 1.3 and 35
-    quantiles = [(place + 0.5) / count for place in range(count)]
+    quantiles = [(index + 0.5) / count for index in range(count)]
     unit = [(1 - (1 - u) ** (1 / b)) ** (1 / a) for u in quantiles]
-    seconds = [SHORTEST + (LONGEST - SHORTEST) * x for x in unit]
-    seconds[0], seconds[-1] = SHORTEST, LONGEST
-    # The ends have moved a little, and so has the mean: those between take it back.
-    excess = (sum(seconds) - MEAN * count) / max(count - 2, 1)
-    seconds[1:-1] = [min(max(second - excess, SHORTEST), LONGEST) for second in seconds[1:-1]]
+    seconds = [MIN_SECONDS + (MAX_SECONDS - MIN_SECONDS) * x for x in unit]
+    seconds[0], seconds[-1] = MIN_SECONDS, MAX_SECONDS
+    # Setting the ends moved the mean a little; the others move it back.
+    excess = (sum(seconds) - MEAN_SECONDS * count) / max(count - 2, 1)
+    seconds[1:-1] = [min(max(second - excess, MIN_SECONDS), MAX_SECONDS) for second in seconds[1:-1]]
     random.Random(0).shuffle(seconds)
     return tuple(seconds)
 
@@ -117,14 +105,9 @@ def real(model: Model, count: int) -> Batch:
 
 def equal(model: Model, count: int) -> Batch:
     """A batch of recordings all of the mean length."""
-    return Batch(model, (MEAN,) * count)
+    return Batch(model, (MEAN_SECONDS,) * count)
 
 
 def tiny(model: Model) -> Batch:
-    """Three recordings that the interpreter gets through."""
+    """Three short recordings, for the interpreter."""
     return Batch(model, (0.21, 0.47, 0.1), rate=150.0)
-
-
-def padding(lengths: list[int]) -> float:
-    """How much longer a padded batch is than what it holds."""
-    return max(lengths) * len(lengths) / math.fsum(lengths)

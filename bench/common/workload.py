@@ -1,4 +1,4 @@
-"""What the engine's benchmarks run: models with random weights, and recordings as long as LibriSpeech's."""
+"""Workload of the engine's benchmarks: models with random weights, recordings and texts."""
 
 import json
 from collections.abc import Sequence
@@ -12,55 +12,50 @@ from torch import Tensor
 import tritone
 from tritone.kernels.features.fbank import frame_count
 
-from .shapes import MEAN, RATE, durations
+from .shapes import RATE, durations
 
 TOKENS_PER_SECOND = 3.4
 BINS = 80
-# Recordings are slices of one long one: 20,000 of their own would be 16 GB of noise.
-POOL = 180.0  # seconds
+# Recordings are slices of one long noise: 20,000 separate ones would take 16 GB.
+NOISE_SECONDS = 180.0
 
-# Speech2Text, with 12 encoder and 6 decoder layers but for the last, which is for smoke runs.
+
+def _both(attention_heads: int, ffn_dim: int, **more: int) -> dict[str, int]:
+    """Sizes that encoder and decoder share, as fields of the configuration."""
+    shared = {"attention_heads": attention_heads, "ffn_dim": ffn_dim, **more}
+    return {f"{half}_{name}": value for half in ("encoder", "decoder") for name, value in shared.items()}
+
+
+# Speech2Text with 12 encoder and 6 decoder layers; "tiny" is for smoke runs.
 SIZES: dict[str, dict[str, int]] = {
     "small": {},
-    "medium": {"d_model": 512, "heads": 8, "ffn": 2048},
-    "large": {"d_model": 1024, "heads": 16, "ffn": 4096},
-    "tiny": {"d_model": 32, "heads": 2, "ffn": 64, "layers": 2, "conv_channels": 32, "vocab_size": 300},
+    "medium": {"d_model": 512, **_both(8, 2048)},
+    "large": {"d_model": 1024, **_both(16, 4096)},
+    "tiny": {"d_model": 32, **_both(2, 64, layers=2), "conv_channels": 32, "vocab_size": 300},
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One recording as the engines get it.
-
-    Args:
-        seconds: its length.
-        waveform: float32 [samples] at 16 kHz.
-        features: float32 [frames, 80], random and not of this waveform: what they are costs nothing.
-        tokens: that are to be generated from it, neither fewer nor more.
-    """
+    """One recording: its waveform, features and number of tokens to generate."""
 
     seconds: float
-    waveform: np.ndarray
-    features: Tensor
+    waveform: np.ndarray  # float32 [samples] at 16 kHz
+    features: Tensor  # float32 [frames, 80], random: their values do not change the cost
     tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One text as the engines get it.
-
-    Args:
-        text: made-up words, each a token.
-        tokens: with the two that a tokenizer puts around it.
-    """
+    """One text of made-up words, a token each."""
 
     text: str
-    tokens: int
+    tokens: int  # with the two that a tokenizer puts around it
 
 
 def made_up_texts(vocabulary: Sequence[str], shortest: int, longest: int, count: int) -> list[Text]:
-    """`count` texts of so many tokens, each longer than the one before by the same factor, as there are more
-    short texts than long ones, in a fixed random order."""
+    """`count` texts of `shortest` to `longest` tokens in a fixed random order, their lengths a geometric
+    sequence: short texts are more frequent."""
     rng = np.random.default_rng(0)
     lengths = np.geomspace(shortest, longest, count).round().astype(int)
     rng.shuffle(lengths)
@@ -68,51 +63,47 @@ def made_up_texts(vocabulary: Sequence[str], shortest: int, longest: int, count:
 
 
 class Recordings:
-    """Makes recordings: noise with a slow envelope, as loud as speech."""
+    """Recordings of noise with a slow envelope, as loud as speech."""
 
     def __init__(self) -> None:
         self._rng = np.random.default_rng(0)
-        axis = np.arange(int(POOL * RATE), dtype=np.float32) / RATE
+        axis = np.arange(int(NOISE_SECONDS * RATE), dtype=np.float32) / RATE
         envelope = 0.05 * (1.1 + np.sin(2 * np.pi * 3 * axis))
         self._noise = envelope * self._rng.standard_normal(len(axis), dtype=np.float32)
-        self._features = torch.from_numpy(self._rng.standard_normal((int(POOL * 100), BINS), np.float32))
+        self._features = torch.from_numpy(
+            self._rng.standard_normal((int(NOISE_SECONDS * 100), BINS), np.float32)
+        )
 
     def lasting(self, seconds: Sequence[float]) -> list[Recording]:
-        """One for each length, at most 120 s."""
+        """One recording for each length, at most 120 s."""
         return [self._one(length) for length in seconds]
 
     def evenly(self, shortest: float, longest: float, count: int) -> list[Recording]:
-        """`count` of lengths from `shortest` to `longest` at even distances, in a fixed random order."""
+        """`count` recordings of `shortest` to `longest` seconds, evenly spaced, in a fixed random order."""
         lengths = np.linspace(shortest, longest, count)
         np.random.default_rng(0).shuffle(lengths)
         return self.lasting(lengths.tolist())
 
     def like_librispeech(self, count: int, scale: float = 1.0) -> list[Recording]:
-        """`count` of LibriSpeech's lengths, from 1.3 to 35 s with mean 12.3, times `scale`."""
+        """`count` recordings of LibriSpeech's lengths, from 1.3 to 35 s with mean 12.3, times `scale`."""
         return self.lasting([scale * length for length in durations(count)])
 
     def _one(self, seconds: float) -> Recording:
         samples = round(seconds * RATE)
         frames = frame_count(samples, RATE)
         start = int(self._rng.integers(len(self._noise) - samples))
-        row = int(self._rng.integers(len(self._features) - frames))
+        first = int(self._rng.integers(len(self._features) - frames))
         return Recording(
             seconds=samples / RATE,
             waveform=self._noise[start : start + samples],
-            features=self._features[row : row + frames],
+            features=self._features[first : first + frames],
             tokens=max(round(TOKENS_PER_SECOND * seconds), 1),
         )
 
 
 def config_of(size: str) -> tritone.Speech2TextConfig:
     """The configuration of one of `SIZES`."""
-    given = dict(SIZES[size])
-    both = {"heads": "attention_heads", "ffn": "ffn_dim", "layers": "layers"}
-    for short, long in both.items():
-        if short in given:
-            value = given.pop(short)
-            given |= {f"encoder_{long}": value, f"decoder_{long}": value}
-    return tritone.Speech2TextConfig(**given)
+    return tritone.Speech2TextConfig(**SIZES[size])
 
 
 def build_model(
@@ -126,11 +117,11 @@ def build_model(
 
 
 def write_processor(folder: Path, vocabulary: int) -> None:
-    """A processor with so many made-up words, as both libraries read it. Pieces that no text contains, so
-    that the sentencepiece model can be a small one: looking up and joining takes as long.
+    """Write a processor with `vocabulary` made-up words, in files that both libraries read. Most words are no
+    pieces of the SentencePiece model, which stays small: decoding takes as long.
 
     Raises:
-        ImportError: there is no sentencepiece.
+        ImportError: sentencepiece is not installed.
     """
     import sentencepiece
 
@@ -156,7 +147,7 @@ def write_processor(folder: Path, vocabulary: int) -> None:
 
 
 def made_up_words(count: int) -> list[str]:
-    """So many different words of 3 to 8 letters, in no order."""
+    """`count` different words of 3 to 8 letters, in random order."""
     rng = np.random.default_rng(0)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words: dict[str, None] = {}
@@ -171,8 +162,3 @@ def audio_seconds(recordings: Sequence[Recording]) -> float:
 
 def tokens_of(recordings: Sequence[Recording]) -> int:
     return sum(recording.tokens for recording in recordings)
-
-
-def mean_seconds(scale: float = 1.0) -> float:
-    """The mean length of `Recordings.like_librispeech`."""
-    return scale * MEAN

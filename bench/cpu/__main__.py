@@ -1,5 +1,5 @@
-"""Waveforms to text, and recordings and texts to labels, on the CPU: Tritone beside transformers at its best
-batch size, in one run.
+"""Benchmark on the CPU: Tritone beside transformers at its best batch size, from waveforms to text, and from
+recordings or texts to labels, in one run.
 
     python -m bench.cpu [--model speech2text | wav2vec2-ctc | speech-encoder-decoder | audio-classification |
         text-classification] [--quick] [--threads 2] [--beams 1 5] [--dtype float32 bfloat16] [--repeats 3]
@@ -7,22 +7,21 @@ batch size, in one run.
 
 Published sizes with random weights. 32 recordings of 1.5 to 30 s, or 96 texts of 8 to 384 tokens; --quick
 takes 12 of 2 to 15 s, or 48 of 8 to 256, float32 alone, and begins no further round that would not end within
-200 s, so that it is done in about 4 minutes on two cores. One round before them does not count. Models that
-decode give 3.4 new tokens a second of audio, fixed: the end token is suppressed. All engines get float32
-waveforms in memory, or strings, and give text or labels with their scores; feature extraction, tokenization
-and detokenization count. Tritone takes what there is in the order given; transformers, in float32, gets it
-sorted by length, alone and in padded batches, each of which runs until its longest member is done, as static
-batches do. Who serves a stream cannot sort it: --as-they-come gives transformers batches in the order given
-too. --peer-dtype times it in other types. Engines take turns, the median of the repeats counts. How many
-answers are those that transformers gives each recording or text alone, in float32, stands beside the speed:
-texts to the letter, scores within 1e-4, in bfloat16 0.01.
+200 s: about 4 minutes on two cores. One round before them does not count. Models that decode give 3.4 new
+tokens a second of audio, fixed: the end token is suppressed. All engines get float32 waveforms in memory, or
+strings, and give text or labels with scores; feature extraction, tokenization and detokenization count.
+Tritone takes the items in the order given; transformers, in float32, gets them sorted by length, alone and in
+static padded batches, each of which runs until its longest member is done. A stream cannot be sorted:
+--as-they-come gives transformers batches in the order given too. --peer-dtype times it in other types.
+Engines alternate, and the median of the repeats counts. Beside the speed stands the number of answers equal
+to those of transformers for each recording or text alone, in float32: texts to the letter, scores within
+1e-4, in bfloat16 0.01.
 
-What Tritone's invariance costs is seen with --cost-of-invariance, in lines that do without: products of as
-many rows as there are, and torch's sigmoid. It needs the `dev` extra.
+--cost-of-invariance adds lines without Tritone's invariance: products without padded rows, and torch's
+sigmoid. Needs the `dev` extra.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -36,21 +35,22 @@ from unittest import mock
 import torch
 import transformers
 
-from tritone.kernels.linear import cpu as prepacked
-from tritone.kernels.linear import gemm as linear
+from tritone.kernels.linear import cpu as linear_cpu
+from tritone.kernels.linear import gemm
 
-from ..common.contestants import length_of
+from ..common.command import make_parser
 from ..common.machine import about_machine
+from ..common.output import write_json
+from ..common.recognizers import length_of
 from .classifiers import AudioClassification, TextClassification
 from .models import BenchModel, Scale, Speech2Text, SpeechEncoderDecoder, Wav2Vec2CTC
 
-Contestant = Callable[[Sequence[Any]], list[Any]]
+Run = Callable[[Sequence[Any]], list[Any]]  # from items to answers
 
 PEER = "transformers"
 SINGLE = "tritone, float32"
 VARIANT = ", without invariance"
 UNSORTED = ", as they come"
-
 
 FULL = Scale(1.5, 30, 32, (8, 384), 96, ("float32", "bfloat16"), 3, 96, float("inf"))
 QUICK = Scale(2, 15, 12, (8, 256), 48, ("float32",), 3, 48, 200)
@@ -66,7 +66,7 @@ MODELS: dict[str, type[BenchModel]] = {
 
 @dataclass(slots=True)
 class Timed:
-    """What one contestant took, and its answers."""
+    """Seconds of each round of a run, and its answers."""
 
     seconds: list[float] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
@@ -78,6 +78,7 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     scale = SMOKE if arguments.smoke else QUICK if arguments.quick else FULL
+    arguments.dtype = arguments.dtype or scale.dtypes
     model = MODELS[arguments.model](tiny=arguments.smoke)
     items = model.items(scale)
     about = about_machine(torch.device("cpu"))
@@ -87,28 +88,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model.write(Path(folder))
         for beams in arguments.beams:
-            runs = tritone_runs(
-                model,
-                Path(folder),
-                items,
-                beams,
-                arguments.dtype or scale.dtypes,
-                arguments.cost_of_invariance,
-            ) | peer_runs(
-                model, Path(folder), len(items), beams, arguments.peer_dtype, arguments.as_they_come
-            )
-            timed = take_turns(runs, items, scale, arguments.repeats or scale.repeats)
+            runs = tritone_runs(model, Path(folder), items, beams, arguments)
+            runs |= peer_runs(model, Path(folder), len(items), beams, arguments)
+            timed = alternate(runs, items, scale, arguments.repeats or scale.repeats)
             results[f"{beams} beams"] = report(timed, model, model.amount(items), beams)
     if arguments.json:
         about["units"] = "seconds of audio a second" if model.unit == "RTFx" else model.unit
-        told = {"about": about, "model": model.title, "scale": asdict(scale), "results": results}
-        arguments.json.write_text(json.dumps(told, indent=2) + "\n")
+        found = {"about": about, "model": model.title, "scale": asdict(scale), "results": results}
+        write_json(arguments.json, found, indent=2)
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--model", choices=MODELS, default="speech2text")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--beams", type=int, nargs="+", default=[1])
@@ -122,48 +113,41 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="rounds that count; 3 by default")
     parser.add_argument("--cost-of-invariance", action="store_true", help="also time Tritone without it")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter, in under 4 minutes")
-    parser.add_argument("--smoke", action="store_true", help="a tiny model and 4 items: does it run?")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model and 4 items, for tests")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if "float32" not in arguments.peer_dtype:
-        parser.error("--peer-dtype needs float32, which answers are compared with; add it")
+        parser.error("--peer-dtype needs float32, with which answers are compared; add it")
     if not MODELS[arguments.model].searches and arguments.beams != [1]:
         parser.error(f"{arguments.model} has no beams; leave --beams out")
     return arguments
 
 
 def tritone_runs(
-    model: BenchModel,
-    folder: Path,
-    items: Sequence[Any],
-    beams: int,
-    dtypes: Sequence[str],
-    cost_of_invariance: bool,
-) -> dict[str, Contestant]:
-    """Tritone as functions from items to answers, by name; models are loaded here, outside the clock."""
-    runs: dict[str, Contestant] = {}
-    for dtype in dtypes:
+    model: BenchModel, folder: Path, items: Sequence[Any], beams: int, arguments: argparse.Namespace
+) -> dict[str, Run]:
+    """Tritone's runs by name; models are loaded here, outside the clock."""
+    runs: dict[str, Run] = {}
+    for dtype in arguments.dtype:
         engine = model.engine(folder, dtype, items, beams)
         run = partial(model.answers, engine, beams=beams)
         runs[f"tritone, {dtype}"] = run
-        if cost_of_invariance:
+        if arguments.cost_of_invariance:
             runs[f"tritone, {dtype}{VARIANT}"] = partial(without_invariance, run)
     return runs
 
 
 def peer_runs(
-    model: BenchModel, folder: Path, count: int, beams: int, dtypes: Sequence[str], as_they_come: bool
-) -> dict[str, Contestant]:
-    """transformers likewise, in batches of all sizes up to `count`."""
-    runs: dict[str, Contestant] = {}
-    for dtype in dtypes:
+    model: BenchModel, folder: Path, count: int, beams: int, arguments: argparse.Namespace
+) -> dict[str, Run]:
+    """transformers' runs by name, in batches of all sizes up to `count`."""
+    runs: dict[str, Run] = {}
+    for dtype in arguments.peer_dtype:
         theirs = model.peer(folder, dtype)
-        for size in model.batch_sizes:
-            if size > count:
-                continue
+        for size in (size for size in model.batch_sizes if size <= count):
             run = partial(model.peer_answers, *theirs, beams=beams, size=size)
             runs[peer_name(size, dtype)] = run
-            if as_they_come and size > 1:
+            if arguments.as_they_come and size > 1:
                 runs[peer_name(size, dtype) + UNSORTED] = partial(run, by_length=False)
     return runs
 
@@ -173,44 +157,42 @@ def peer_name(size: int, dtype: str = "float32") -> str:
     return f"{PEER}{kind}, batch {size}{', unpadded' if size == 1 else ''}"
 
 
-def without_invariance(run: Contestant, items: Sequence[Any]) -> list[Any]:
-    """A run with operations whose bits depend on the batch in place of those that cost more."""
+def without_invariance(run: Run, items: Sequence[Any]) -> list[Any]:
+    """A run with cheaper operations, whose bits depend on the batch."""
     with (
-        mock.patch.object(prepacked, "padded_rows", lambda rows: rows),
-        mock.patch.object(prepacked, "in_tiles", return_value=False),
-        mock.patch.object(linear, "gated", lambda values, gate: values * gate.sigmoid()),
+        mock.patch.object(linear_cpu, "padded_rows", lambda rows: rows),
+        mock.patch.object(linear_cpu, "in_tiles", return_value=False),
+        mock.patch.object(gemm, "gated", lambda values, gate: values * gate.sigmoid()),
     ):
         return run(items)
 
 
-def take_turns(
-    runs: dict[str, Contestant], items: Sequence[Any], scale: Scale, repeats: int
-) -> dict[str, Timed]:
-    """What each took in every round, after one that does not count."""
+def alternate(runs: dict[str, Run], items: Sequence[Any], scale: Scale, repeats: int) -> dict[str, Timed]:
+    """Time all runs in every round, after one that does not count."""
     begin = time.perf_counter()
     for run in runs.values():
         run(sorted(items, key=length_of)[: scale.warm_up])
     timed = {name: Timed() for name in runs}
-    for turn in range(repeats):
+    for round_ in range(repeats):
         start = time.perf_counter()
         for name, run in runs.items():
             before = time.perf_counter()
             timed[name].answers = run(items)
             timed[name].seconds.append(time.perf_counter() - before)
         now = time.perf_counter()
-        if turn + 1 < repeats and (now - begin) + (now - start) > scale.seconds:
-            print(f"{turn + 1} of {repeats} rounds: another would not end within {scale.seconds:.0f} s")
+        if round_ + 1 < repeats and (now - begin) + (now - start) > scale.seconds:
+            print(f"{round_ + 1} of {repeats} rounds: another would not end within {scale.seconds:.0f} s")
             break
     return timed
 
 
 def report(timed: dict[str, Timed], model: BenchModel, amount: float, beams: int) -> dict[str, float]:
-    """Prints a table of speeds, and what is best beside transformers' best."""
+    """Print a table of speeds, and the best beside transformers' best."""
     speeds = {name: amount / statistics.median(one.seconds) for name, one in timed.items()}
     alone = timed[peer_name(1)].answers
     rounds = len(timed[peer_name(1)].seconds)
-    way = f"{beams} beams, " if beams > 1 else "greedy, " if model.searches else ""
-    title = f"{way}median of {rounds}"
+    search = f"{beams} beams, " if beams > 1 else "greedy, " if model.searches else ""
+    title = f"{search}median of {rounds}"
     print(f"\n{title:<50}{model.unit:>8}    as {PEER} gives each alone")
     for name, value in speeds.items():
         same = sum(
@@ -233,16 +215,16 @@ def report(timed: dict[str, Timed], model: BenchModel, amount: float, beams: int
 
 
 def compared(value: float, peers: dict[str, float]) -> str:
-    """A speed beside the best of the peers', by type where there are several."""
+    """A speed beside the peers' best of each type."""
     by_dtype: dict[str, list[tuple[float, str]]] = {}
     for name, other in peers.items():
         kind, _, batch = name.removeprefix(f"{PEER}, ").rpartition("batch ")
         by_dtype.setdefault(kind.removesuffix(", "), []).append((other, f"batch {batch}"))
-    told = []
+    ratios = []
     for kind, found in by_dtype.items():
         best, batch = max(found)
-        told.append(f"{value / best:.2f} times {PEER}' best{f' in {kind}' if kind else ''} ({batch})")
-    return ", ".join(told)
+        ratios.append(f"{value / best:.2f} times {PEER}' best{f' in {kind}' if kind else ''} ({batch})")
+    return ", ".join(ratios)
 
 
 if __name__ == "__main__":

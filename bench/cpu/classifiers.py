@@ -1,5 +1,4 @@
-"""The models of python -m bench.cpu that give labels, of recordings and of texts. Their answers are the scores of
-all labels, in the labels' order."""
+"""Classifiers of `python -m bench.cpu`. Their answers are the scores of all labels, in the labels' order."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -7,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 import tritone
 
 from ..common.workload import Text, made_up_texts, made_up_words
 from .models import SPECIAL, TINY_DECODER, TINY_ENCODER, BenchModel, Scale, padded_inputs
 
-WITHIN, WITHIN_ROUNDED = 1e-4, 0.01  # in which scores are the same, in float32 and in bfloat16
+TOLERANCE, BFLOAT16_TOLERANCE = 1e-4, 0.01  # of equal scores
 
 
 class Classification(BenchModel):
-    """A model with a classifier's head; a family says what it is given."""
+    """A model with a classifier's head."""
 
     def answers(self, engine: tritone.Engine, items: Sequence[Any], beams: int) -> list[Any]:
         handles = [engine.submit(self.source(item), top_k=None, stream=False) for item in items]
@@ -26,44 +24,36 @@ class Classification(BenchModel):
 
     @abstractmethod
     def source(self, item: Any) -> Any:
-        """What an engine takes of an item."""
+        """The engine's input: an item's waveform or text."""
 
     def same(self, one: Any, other: Any, rounded: bool) -> bool:
-        """Whether all scores are the same."""
-        within = WITHIN_ROUNDED if rounded else WITHIN
-        return max(abs(mine - yours) for mine, yours in zip(one, other, strict=True)) <= within
+        """True if all scores are within the type's tolerance."""
+        tolerance = BFLOAT16_TOLERANCE if rounded else TOLERANCE
+        return max(abs(mine - yours) for mine, yours in zip(one, other, strict=True)) <= tolerance
 
     def _in_order(self, result: Any) -> list[float]:
-        if result.error is not None:
-            raise result.error
         scores = {label.label: label.score for label in result.labels}
         return [scores[f"LABEL_{number}"] for number in range(len(scores))]
 
 
 class AudioClassification(Classification):
-    """wav2vec2-base with twelve labels of a mixture of its layers, as superb/wav2vec2-base-superb-ks."""
+    """wav2vec2-base with twelve labels over a weighted sum of its layers (superb/wav2vec2-base-superb-ks)."""
 
     title = "wav2vec2-base with a classifier's head (94.6 M parameters)"
     batch_sizes = (1, 4, 8)
+    classes = "AutoModelForAudioClassification", "AutoFeatureExtractor"
+    peer_classes = "Wav2Vec2ForSequenceClassification", "Wav2Vec2FeatureExtractor"
 
     def write(self, folder: Path) -> None:
         torch.manual_seed(0)
         sizes = TINY_ENCODER if self.tiny else {}
         config = tritone.Wav2Vec2Config(num_labels=12, use_weighted_layer_sum=True, **sizes)
         tritone.Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
-        # As published beside wav2vec2-base, without a mask: see cpu_models.write_waveform_processor.
+        # Without a mask, as published beside wav2vec2-base.
         tritone.Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
-
-    def engine(self, folder: Path, dtype: str, items: Sequence[Any], beams: int) -> tritone.Engine:
-        model = tritone.AutoModelForAudioClassification.from_pretrained(folder, dtype=dtype)
-        return tritone.Engine(model, processor=tritone.AutoFeatureExtractor.from_pretrained(folder))
 
     def source(self, item: Any) -> Any:
         return item.waveform
-
-    def peer(self, folder: Path, dtype: str) -> tuple[Any, Any]:
-        model = transformers.Wav2Vec2ForSequenceClassification.from_pretrained(folder, dtype=dtype)
-        return model.eval(), transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder)
 
     def batch_answers(self, model: Any, processor: Any, batch: Sequence[Any], beams: int) -> list[Any]:
         return model(**padded_inputs(processor, batch, model.dtype)).logits.float().softmax(-1).tolist()
@@ -74,6 +64,8 @@ class TextClassification(Classification):
 
     title = "bert-base with a classifier's head (109.5 M parameters)"
     batch_sizes = (1, 4, 8, 16, 32)
+    classes = "AutoModelForSequenceClassification", "AutoTokenizer"
+    peer_classes = "BertForSequenceClassification", "AutoTokenizer"
     unit = "tokens/s"
 
     def write(self, folder: Path) -> None:
@@ -94,16 +86,8 @@ class TextClassification(Classification):
     def described(self, items: Sequence[Text]) -> str:
         return f"{len(items)} texts, {self.amount(items)} tokens"
 
-    def engine(self, folder: Path, dtype: str, items: Sequence[Any], beams: int) -> tritone.Engine:
-        model = tritone.AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype)
-        return tritone.Engine(model, processor=tritone.AutoTokenizer.from_pretrained(folder))
-
     def source(self, item: Any) -> Any:
         return item.text
-
-    def peer(self, folder: Path, dtype: str) -> tuple[Any, Any]:
-        model = transformers.BertForSequenceClassification.from_pretrained(folder, dtype=dtype)
-        return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
 
     def batch_answers(self, model: Any, processor: Any, batch: Sequence[Any], beams: int) -> list[Any]:
         inputs = processor([item.text for item in batch], padding=True, return_tensors="pt")

@@ -1,5 +1,6 @@
-"""The models of python -m bench.cpu that make text of recordings: a checkpoint with random weights that both
-libraries read, and how each of the two runs it. Those that give labels are in cpu_classifiers.py."""
+"""Speech recognizers of `python -m bench.cpu`: checkpoints with random weights, run by both libraries.
+
+Classifiers are in classifiers.py."""
 
 import json
 import math
@@ -15,7 +16,7 @@ import transformers
 import tritone
 from tritone.kernels.attention.kv_cache import PAGE_SIZE
 
-from ..common.contestants import check_lengths, sorted_batches
+from ..common.recognizers import check_lengths, sorted_batches
 from ..common.shapes import RATE
 from ..common.workload import (
     Recording,
@@ -26,97 +27,88 @@ from ..common.workload import (
     write_processor,
 )
 
-# A wav2vec 2.0 that is small enough for a smoke run; the published size is the configuration's default.
-TINY_ENCODER: dict[str, Any] = {
+# For smoke runs; the published size is the configuration's default.
+TINY: dict[str, Any] = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "intermediate_size": 64,
+}
+TINY_ENCODER = TINY | {
     "conv_dim": (16,) * 7,
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 4,
 }
-TINY_DECODER: dict[str, Any] = {
-    "vocab_size": 300,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-}
+TINY_DECODER = TINY | {"vocab_size": 300}
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is run.
+    """Extent of a run."""
 
-    Args:
-        shortest, longest: seconds of the recordings, between which there are `count`.
-        tokens: of the shortest and the longest text, between which there are `texts`.
-        dtypes: of Tritone's models.
-        repeats: rounds that count, at most.
-        warm_up: recordings or texts of the round that does not count, the shortest; all if there are fewer.
-        seconds: in which another round has to end.
-    """
-
-    shortest: float
+    shortest: float  # seconds of a recording
     longest: float
-    count: int
-    tokens: tuple[int, int]
+    count: int  # recordings
+    tokens: tuple[int, int]  # of the shortest and the longest text
     texts: int
-    dtypes: tuple[str, ...]
-    repeats: int
-    warm_up: int
-    seconds: float
+    dtypes: tuple[str, ...]  # of Tritone's models
+    repeats: int  # rounds that count, at most
+    warm_up: int  # shortest items, for the round that does not count; all if there are fewer
+    seconds: float  # in which another round has to end
 
 
 class BenchModel(ABC):
-    """A model to be timed.
-
-    Args:
-        tiny: for smoke runs, instead of the published size.
-    """
+    """A model to be timed, of its published size or `tiny` for smoke runs."""
 
     title: ClassVar[str]
+    classes: ClassVar[tuple[str, str]]  # of tritone: model and processor
+    peer_classes: ClassVar[tuple[str, str]]  # of transformers
     batch_sizes: ClassVar[tuple[int, ...]]  # of transformers
-    searches: ClassVar[bool] = False  # whether there are beams
-    unit: ClassVar[str] = "RTFx"  # of its speed: what `amount` counts, a second
+    searches: ClassVar[bool] = False  # True if it has beams
+    unit: ClassVar[str] = "RTFx"  # of its speed: `amount` a second
 
     def __init__(self, tiny: bool) -> None:
         self.tiny = tiny
 
     @abstractmethod
     def write(self, folder: Path) -> None:
-        """A checkpoint, with all that both libraries need."""
+        """Write a checkpoint that both libraries read."""
 
     def items(self, scale: Scale) -> Sequence[Any]:
-        """What it is given: recordings, or texts."""
+        """Its inputs: recordings, or texts."""
         return Recordings().evenly(scale.shortest, scale.longest, scale.count)
 
     def amount(self, items: Sequence[Any]) -> float:
-        """How much there is to do: seconds of audio."""
+        """Total size of the items: seconds of audio, or tokens."""
         return audio_seconds(items)
 
     def described(self, items: Sequence[Any]) -> str:
-        """Items in words."""
+        """Number and total size of the items, in words."""
         return f"{len(items)} recordings, {audio_seconds(items):.0f} s of audio"
 
-    @abstractmethod
     def engine(self, folder: Path, dtype: str, items: Sequence[Any], beams: int) -> tritone.Engine:
-        """With room for all items at once, as a server would have it."""
+        """An engine with room for all items at once, as a server would have."""
+        model, processor = load(tritone, self.classes, folder, dtype)
+        return tritone.Engine(model, processor=processor, **self.cache_sizes(items, beams))
+
+    def cache_sizes(self, items: Sequence[Any], beams: int) -> dict[str, int]:
+        """The engine's rows and pages, of models that have a cache."""
+        return {}
 
     @abstractmethod
     def answers(self, engine: tritone.Engine, items: Sequence[Any], beams: int) -> list[Any]:
-        """What Tritone says of items that are submitted one after the other."""
+        """Tritone's answers for items submitted one after the other."""
 
-    @abstractmethod
     def peer(self, folder: Path, dtype: str) -> tuple[Any, Any]:
         """transformers' model and processor."""
+        model, processor = load(transformers, self.peer_classes, folder, dtype)
+        return model.eval(), processor
 
     @abstractmethod
     def batch_answers(self, model: Any, processor: Any, batch: Sequence[Any], beams: int) -> list[Any]:
-        """What transformers says of one padded batch."""
+        """transformers' answers for one padded batch."""
 
     @torch.inference_mode()
     def peer_answers(
@@ -128,8 +120,7 @@ class BenchModel(ABC):
         size: int,
         by_length: bool = True,
     ) -> list[Any]:
-        """What transformers says in batches of `size` neighbors in length, or of the order of the items, in
-        which the answers are."""
+        """transformers' answers in the items' order, by batches of `size` neighbors in length or in order."""
         answers: dict[int, Any] = {}
         given = [items[start : start + size] for start in range(0, len(items), size)]
         for batch in sorted_batches(items, size) if by_length else given:
@@ -138,29 +129,28 @@ class BenchModel(ABC):
         return [answers[id(one)] for one in items]
 
     def same(self, one: Any, other: Any, rounded: bool) -> bool:
-        """Whether two answers are the same: texts to the letter, `rounded` by bfloat16 or not."""
+        """True if two answers are equal; texts must be so to the letter, `rounded` by bfloat16 or not."""
         return bool(one == other)
 
 
 class GenerativeBenchModel(BenchModel):
-    """A model that decodes token by token: as many tokens as speech of that length has, because the end token
-    is suppressed; all options are the same for all recordings otherwise."""
+    """A model that decodes token by token, as many tokens as speech of that length has: the end token is
+    suppressed."""
 
     batch_sizes = (1, 4, 8)
+    classes = "AutoModelForSpeechSeq2Seq", "AutoProcessor"
     searches = True
     end_token: ClassVar[int]
     tokens_a_second: ClassVar[int]  # of the encoder
     input_name: ClassVar[str]
 
-    def engine(self, folder: Path, dtype: str, recordings: Sequence[Recording], beams: int) -> tritone.Engine:
-        model = tritone.AutoModelForSpeechSeq2Seq.from_pretrained(folder, dtype=dtype)
+    def cache_sizes(self, recordings: Sequence[Recording], beams: int) -> dict[str, int]:
         pages = sum(
             math.ceil(one.seconds * self.tokens_a_second / PAGE_SIZE)
             + beams * math.ceil((one.tokens + 1) / PAGE_SIZE)
             for one in recordings
         )
-        processor = tritone.AutoProcessor.from_pretrained(folder)
-        return tritone.Engine(model, processor=processor, num_rows=beams * len(recordings), num_pages=pages)
+        return {"num_rows": beams * len(recordings), "num_pages": pages}
 
     def answers(self, engine: tritone.Engine, recordings: Sequence[Recording], beams: int) -> list[str]:
         handles = [
@@ -188,7 +178,7 @@ class GenerativeBenchModel(BenchModel):
             suppress_tokens=[self.end_token],
         )
         check_lengths([ids.shape[1] - 1], [tokens])
-        # What a row says beyond its own length is the batch's fault, not text.
+        # Tokens beyond a recording's own length come from its longer neighbors.
         own = [row[: one.tokens + 1] for row, one in zip(ids, batch, strict=True)]
         return processor.batch_decode(own, skip_special_tokens=True)
 
@@ -197,6 +187,7 @@ class Speech2Text(GenerativeBenchModel):
     """The default Speech2TextConfig, and 10,000 made-up words."""
 
     title = "Speech2Text small (29.5 M parameters)"
+    peer_classes = "Speech2TextForConditionalGeneration", "Speech2TextProcessor"
     batch_sizes = (1, 4, 8, 16)
     end_token = 2
     tokens_a_second = 25
@@ -207,15 +198,12 @@ class Speech2Text(GenerativeBenchModel):
         model.save_pretrained(folder)
         write_processor(folder, model.config.vocab_size)
 
-    def peer(self, folder: Path, dtype: str) -> tuple[Any, Any]:
-        model = transformers.Speech2TextForConditionalGeneration.from_pretrained(folder, dtype=dtype)
-        return model.eval(), transformers.Speech2TextProcessor.from_pretrained(folder)
-
 
 class SpeechEncoderDecoder(GenerativeBenchModel):
     """wav2vec2-base as the encoder of bert-base, with cross-attention."""
 
     title = "wav2vec2-base with bert-base as decoder (232 M parameters)"
+    peer_classes = "SpeechEncoderDecoderModel", "Wav2Vec2Processor"
     end_token = SPECIAL.index("[SEP]")
     tokens_a_second = 50
     input_name = "input_values"
@@ -236,15 +224,13 @@ class SpeechEncoderDecoder(GenerativeBenchModel):
         (folder / "vocab.txt").write_text("\n".join(words) + "\n")
         write_waveform_processor(folder, tritone.BertTokenizer(folder / "vocab.txt"))
 
-    def peer(self, folder: Path, dtype: str) -> tuple[Any, Any]:
-        model = transformers.SpeechEncoderDecoderModel.from_pretrained(folder, dtype=dtype)
-        return model.eval(), transformers.Wav2Vec2Processor.from_pretrained(folder)
-
 
 class Wav2Vec2CTC(BenchModel):
     """wav2vec2-base with a vocabulary of 32 letters, as facebook/wav2vec2-base-960h."""
 
     title = "wav2vec2-base CTC (94.4 M parameters)"
+    classes = "AutoModelForCTC", "AutoProcessor"
+    peer_classes = "Wav2Vec2ForCTC", "Wav2Vec2Processor"
     batch_sizes = (1, 4, 8)
 
     def write(self, folder: Path) -> None:
@@ -254,29 +240,28 @@ class Wav2Vec2CTC(BenchModel):
         (folder / "vocab.json").write_text(json.dumps({letter: i for i, letter in enumerate(LETTERS)}))
         write_waveform_processor(folder, tritone.Wav2Vec2CTCTokenizer(folder / "vocab.json"))
 
-    def engine(self, folder: Path, dtype: str, recordings: Sequence[Recording], beams: int) -> tritone.Engine:
-        model = tritone.AutoModelForCTC.from_pretrained(folder, dtype=dtype)
-        return tritone.Engine(model, processor=tritone.AutoProcessor.from_pretrained(folder))
-
     def answers(self, engine: tritone.Engine, recordings: Sequence[Recording], beams: int) -> list[str]:
         handles = [engine.submit(one.waveform, stream=False) for one in recordings]
         return [handle.result().text for handle in handles]
-
-    def peer(self, folder: Path, dtype: str) -> tuple[Any, Any]:
-        model = transformers.Wav2Vec2ForCTC.from_pretrained(folder, dtype=dtype)
-        return model.eval(), transformers.Wav2Vec2Processor.from_pretrained(folder)
 
     def batch_answers(self, model: Any, processor: Any, batch: Sequence[Recording], beams: int) -> list[str]:
         return processor.batch_decode(model(**padded_inputs(processor, batch, model.dtype)).logits.argmax(-1))
 
 
+def load(library: Any, names: tuple[str, str], folder: Path, dtype: str) -> tuple[Any, Any]:
+    """A library's model and processor of a checkpoint."""
+    model, processor = (getattr(library, name) for name in names)
+    return model.from_pretrained(folder, dtype=dtype), processor.from_pretrained(folder)
+
+
 def write_waveform_processor(folder: Path, tokenizer: Any) -> None:
-    """As published beside wav2vec2-base: without an attention mask, which saves transformers some work."""
+    """Write a processor without an attention mask, as published beside wav2vec2-base: less work for
+    transformers."""
     extractor = tritone.Wav2Vec2FeatureExtractor(return_attention_mask=False)
     tritone.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
 
 
 def padded_inputs(processor: Any, batch: Sequence[Recording], dtype: torch.dtype) -> Any:
-    """What transformers' processor makes of a batch, in the model's type."""
+    """The output of transformers' processor for a batch, in the model's type."""
     waveforms = [one.waveform for one in batch]
     return processor(waveforms, sampling_rate=RATE, padding=True, return_tensors="pt").to(dtype)

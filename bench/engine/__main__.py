@@ -1,4 +1,4 @@
-"""`python -m bench.engine [throughput | latency | decode-profile] ...`: the engine's benchmarks, throughput by default."""
+"""`python -m bench.engine [throughput | latency | decode-profile] ...`: throughput by default."""
 
 import importlib
 import sys

@@ -1,8 +1,10 @@
-"""The plots of the engine's throughput."""
+"""Plots of the engine's throughput."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from ..common.output import pyplot
 
 _COLOR = "#20639b"
 
@@ -14,8 +16,8 @@ def plot_concurrency(
 
     Args:
         points: requests and RTFx.
-        peer: RTFx of transformers at its best batch size, as a line; None where it was not timed.
-        size: of the model, by name.
+        peer: RTFx of transformers at its best batch size, drawn as a line; None if not timed.
+        size: name of the model's size.
     """
     from matplotlib.ticker import LogLocator
 
@@ -32,17 +34,14 @@ def plot_concurrency(
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.yaxis.set_minor_formatter(lambda value, _: "")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    for flight, rtfx in points:
-        axes.annotate(
-            f"{rtfx:,.0f}", (flight, rtfx), (0, 7), textcoords="offset points", ha="center", fontsize=8
-        )
+    _annotate(axes, points, ",.0f")
     axes.set_ylim(bottom / 1.5, top * 1.5)
     axes.legend()
     _save(figure, file)
 
 
 def plot_lengths(points: Sequence[tuple[float, float]], size: str, about: dict[str, Any], file: Path) -> None:
-    """What a second of audio costs against the length of the recordings.
+    """Cost of a second of audio against the length of the recordings.
 
     Args:
         points: seconds of each recording, and seconds of work for one of audio.
@@ -53,34 +52,30 @@ def plot_lengths(points: Sequence[tuple[float, float]], size: str, about: dict[s
     axes.set(xscale="log", xlabel="seconds of a recording", ylabel="ms of work for a second of audio")
     _mark(axes.xaxis, [length for length, _ in points])
     axes.set_ylim(0, 1.2 * max(cost for _, cost in milliseconds))
-    for length, cost in milliseconds:
-        axes.annotate(
-            f"{cost:.3g}", (length, cost), (0, 7), textcoords="offset points", ha="center", fontsize=8
-        )
+    _annotate(axes, milliseconds, ".3g")
     _save(figure, file)
 
 
 def _axes(title: str, about: dict[str, Any]) -> tuple[Any, Any]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5))
+    figure, axes = pyplot().subplots(figsize=(8, 5))
     axes.set_title(f"{title}\n{about['device']}", fontsize=11)
     axes.grid(alpha=0.25)
     return figure, axes
 
 
+def _annotate(axes: Any, points: Sequence[tuple[float, float]], form: str) -> None:
+    """Write each point's value above it."""
+    for x, y in points:
+        axes.annotate(f"{y:{form}}", (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+
+
 def _mark(axis: Any, values: Sequence[float]) -> None:
-    """Only what was measured on a logarithmic axis, in plain numbers."""
+    """Label the measured values alone on a logarithmic axis, as plain numbers."""
     axis.set_ticks(values, [f"{value:g}" for value in values])
     axis.set_ticks([], minor=True)
 
 
 def _save(figure: Any, file: Path) -> None:
-    from matplotlib import pyplot
-
     figure.tight_layout()
     figure.savefig(file, dpi=100)
-    pyplot.close(figure)
+    pyplot().close(figure)

@@ -1,4 +1,4 @@
-"""How fast a device could transcribe at most: arithmetic, and the bytes that decoding cannot do without."""
+"""Upper bound of a device's throughput: arithmetic, and the bytes that decoding has to read."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,33 +8,29 @@ import torch
 
 import tritone
 
+from ..common.machine import cpu_threads
 from ..common.roofline import Peaks, find_peaks
 from ..common.workload import Recording
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What recordings cost. Encoding is arithmetic; decoding also reads the keys and values of the encoder
-    again for every token, and on a GPU the two do not overlap well enough to count on: they add.
+    """The least work of recordings. Encoding is arithmetic; decoding also reads the encoder's keys and values
+    again for every token. The two add: on a GPU they do not reliably overlap."""
 
-    Args:
-        operations: multiplications and additions.
-        bytes: of cross-attention's keys and values, read once a token for all beams of a request.
-    """
-
-    operations: float
-    bytes: float
+    operations: float  # multiplications and additions
+    bytes: float  # of cross-attention's keys and values, read once a token for all beams of a request
 
     def seconds(self, peaks: Peaks) -> float:
-        """The least that they take."""
+        """Lower bound of the time."""
         return self.operations / peaks.operations + self.bytes / peaks.bytes
 
 
 def demand(
     config: tritone.Speech2TextConfig, recordings: Sequence[Recording], beams: int, itemsize: int
 ) -> Demand:
-    """Counted from the shapes, convolution to vocabulary. Left out, as a few per cent: the filter bank,
-    norms, self-attention, and the weights, which many sequences share."""
+    """Count work from the shapes, convolution to vocabulary; without a few per cent: the filter bank, norms,
+    self-attention, and the weights, which many sequences share."""
     width, layers = config.d_model, config.decoder_layers
     inside = config.encoder_ffn_dim
     operations = traffic = 0.0
@@ -57,22 +53,21 @@ def demand(
 
 
 def peaks_of(device: torch.device) -> Peaks:
-    """A device's ceilings: known, or measured here and now."""
+    """A device's ceilings, known or measured now."""
     return find_peaks(device) if device.type == "cuda" else _cpu_peaks()
 
 
 def _cpu_peaks() -> Peaks:
-    """The best of a few float32 products and copies. Other programs on the machine make it less."""
-    side = 1536
-    left, right = torch.randn(side, side), torch.randn(side, side)
+    """The best of a few float32 products and copies; other programs on the machine lower it."""
+    size = 1536
+    left, right = torch.randn(size, size), torch.randn(size, size)
     source = torch.ones(1 << 25)
     target = torch.empty_like(source)
     product = min(_seconds_of(lambda: left @ right) for _ in range(5))
     copy = min(_seconds_of(lambda: target.copy_(source)) for _ in range(5))
-    threads = torch.get_num_threads()
     return Peaks(
-        f"CPU, {threads} thread{'s' if threads > 1 else ''}",
-        operations=2 * side**3 / product,
+        cpu_threads(),
+        operations=2 * size**3 / product,
         bytes=2 * 4 * len(source) / copy,
         source="measured at the start, float32",
     )

@@ -1,56 +1,41 @@
-"""What a throughput run found: rows of a table, points of two plots, and what was left out."""
+"""Report of a throughput run: rows of a table, points of two plots, and parts left out."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..common.contestants import Run
+from ..common.output import markdown, write_json
+from ..common.recognizers import Run
 from .curves import plot_concurrency, plot_lengths
 from .timeline import Spent
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """transformers with one batch size.
-
-    Args:
-        rtfx: None where it has no time or no memory.
-        batches, of: how many batches were timed, of how many there are.
-        note: why there is no number.
-    """
+    """transformers with one batch size."""
 
     size: int
-    rtfx: float | None
-    batches: int = 0
-    of: int = 0
-    note: str = ""
+    rtfx: float | None  # None if there was no time or memory
+    batches: int = 0  # timed,
+    of: int = 0  # of so many
+    note: str = ""  # the reason if there is no number
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table.
-
-    Args:
-        run: Tritone's, that counts.
-        limit: RTFx that the device cannot exceed on these recordings.
-        spent: where the time of a shorter run went; None where nobody could see.
-        utilization: of the GPU while the run that counts went on, by nvidia-smi.
-        compiled: kernels that were compiled during that run.
-        peers: transformers.
-    """
+    """One row of the table."""
 
     size: str
-    way: str
+    source: str
     beams: int
-    run: Run
-    limit: float
-    spent: Spent | None
-    utilization: float | None
-    compiled: int
-    peers: tuple[Peer, ...]
+    run: Run  # Tritone's, that counts
+    limit: float  # RTFx that the device cannot exceed on these recordings
+    spent: Spent | None  # of a shorter run; None if not measured
+    utilization: float | None  # of the GPU during the run that counts, by nvidia-smi
+    compiled: int  # kernels compiled during that run
+    peers: tuple[Peer, ...]  # transformers
 
     @property
     def best(self) -> Peer | None:
@@ -60,14 +45,14 @@ class Row:
 
     @property
     def times(self) -> float | None:
-        """How many times as fast as that."""
+        """Tritone's speed over that of transformers at its best batch size."""
         return self.run.rtfx / self.best.rtfx if self.best and self.best.rtfx else None
 
     def as_json(self) -> dict[str, Any]:
         best = self.best
         return {
             "size": self.size,
-            "way": self.way,
+            "way": self.source,
             "beams": self.beams,
             **asdict(self.run),
             "rtfx": self.run.rtfx,
@@ -85,20 +70,18 @@ class Row:
 
 @dataclass(slots=True)
 class Findings:
-    """All there is to tell, so far; `size` is the model of the plots."""
+    """Everything measured so far; `size` is the model of the plots."""
 
     about: dict[str, Any]
     size: str
     rows: list[Row] = field(default_factory=list)
-    concurrency: list[tuple[int, float]] = field(default_factory=list)  # in flight, RTFx
-    lengths: list[tuple[float, float]] = field(
-        default_factory=list
-    )  # seconds, seconds of work for each of audio
+    concurrency: list[tuple[int, float]] = field(default_factory=list)  # requests in flight, RTFx
+    lengths: list[tuple[float, float]] = field(default_factory=list)  # seconds, cost of a second of audio
     left_out: list[str] = field(default_factory=list)
 
-    def leave_out(self, what: str) -> None:
-        self.left_out.append(what)
-        print(f"left out: {what}", flush=True)
+    def leave_out(self, name: str) -> None:
+        self.left_out.append(name)
+        print(f"left out: {name}", flush=True)
 
 
 def decoding(beams: int) -> str:
@@ -116,7 +99,7 @@ def headline(found: dict[str, Any]) -> str:
 
 def progress(row: Row) -> str:
     beside = f", {row.times:.1f} times transformers" if row.times else ""
-    return f"{row.size}, from {row.way}, {decoding(row.beams)}: RTFx {row.run.rtfx:,.1f}{beside}"
+    return f"{row.size}, from {row.source}, {decoding(row.beams)}: RTFx {row.run.rtfx:,.1f}{beside}"
 
 
 HEADINGS = (
@@ -126,21 +109,21 @@ HEADINGS = (
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown. Encode, decode and host are per cent of the wall time of a run of their own; busy is by the
-    profiler in that run, and by nvidia-smi in the one that counts."""
-    lines = [line(HEADINGS), line(["---"] * len(HEADINGS))]
+    """A Markdown table. Encode, decode and host are per cent of a separate run's wall time; GPU busy is from
+    the profiler in that run, and from nvidia-smi in the run that counts."""
+    lines = []
     for row in rows:
         spent, best = row.spent, row.best
         shares = ["not measured"] * 3
         if spent:
             shares = [f"{100 * part / spent.wall:.0f} %" for part in (spent.encode, spent.decode, spent.host)]
-        cells = [row.size, row.way, decoding(row.beams), f"{row.run.recordings:,}", f"{row.run.rtfx:,.1f}"]
+        cells = [row.size, row.source, decoding(row.beams), f"{row.run.recordings:,}", f"{row.run.rtfx:,.1f}"]
         cells += [f"{row.run.tokens_per_second:,.0f}", *shares, busy(row)]
         cells += [f"{100 * row.run.rtfx / row.limit:.1f} %", str(row.compiled)]
         cells += [f"{best.rtfx:,.1f} ({best.size})" if best and best.rtfx else "not measured"]
         cells += [f"{row.times:.2f}" if row.times else "not measured"]
-        lines.append(line(cells))
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown(HEADINGS, lines)
 
 
 def busy(row: Row) -> str:
@@ -153,40 +136,29 @@ def busy(row: Row) -> str:
     return ", ".join(found) or "not measured"
 
 
-def line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
 def write(findings: Findings, folder: Path) -> None:
-    """JSON, table and plots."""
-    folder.mkdir(parents=True, exist_ok=True)
-    told = {
+    """Write JSON, table and plots."""
+    results = {
         "about": findings.about,
         "rows": [row.as_json() for row in findings.rows],
         "concurrency": [{"in_flight": flight, "rtfx": rtfx} for flight, rtfx in findings.concurrency],
         "lengths": [{"seconds": length, "per_second": cost} for length, cost in findings.lengths],
         "left_out": findings.left_out,
     }
-    (folder / "throughput.json").write_text(json.dumps(told, indent=1) + "\n")
-    left_out = "".join(f"- left out: {what}\n" for what in findings.left_out)
+    write_json(folder / "throughput.json", results)
+    left_out = "".join(f"- left out: {name}\n" for name in findings.left_out)
     (folder / "throughput.md").write_text(
         f"# Throughput\n\n`{findings.about['command']}`\n\n{headline(findings.about)}\n\n"
         f"{table(findings.rows)}\n\n{left_out}"
     )
-    same = [
-        row.best for row in findings.rows if (row.size, row.way, row.beams) == (findings.size, "waveforms", 1)
-    ]
-    peer = same[0].rtfx if same and same[0] else None
+    plotted = (findings.size, "waveforms", 1)
+    bests = [row.best for row in findings.rows if (row.size, row.source, row.beams) == plotted]
+    peer = bests[0].rtfx if bests and bests[0] else None
+    size, about = findings.size, findings.about
     try:
         if findings.concurrency:
-            plot_concurrency(
-                findings.concurrency,
-                peer,
-                findings.size,
-                findings.about,
-                folder / "concurrency.png",
-            )
+            plot_concurrency(findings.concurrency, peer, size, about, folder / "concurrency.png")
         if findings.lengths:
-            plot_lengths(findings.lengths, findings.size, findings.about, folder / "length.png")
+            plot_lengths(findings.lengths, size, about, folder / "length.png")
     except ImportError as error:
         print(f"no plots: {error}", file=sys.stderr)

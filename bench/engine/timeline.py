@@ -1,4 +1,4 @@
-"""Where the time of a run went: encoding, decoding, and the host alone."""
+"""Time of a run by encoding, decoding, and the host alone."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ import tempfile
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,16 +20,14 @@ ENCODE = "tritone encode"
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Seconds of a run.
+    """Seconds of a run. Where a GPU encodes and decodes side by side, the parts exceed the whole.
 
     Args:
         wall: from its first submission to its last result.
-        encode: on a GPU, of its work for filter bank, encoder and keys and values; on the CPU, of the calls.
-        decode: on a GPU, of all its other work; on the CPU, of the calls of the decoder.
-        host: on a GPU, while it had nothing to do; on the CPU, the rest: planning, choosing tokens, text.
-        busy: fraction of the wall time during which a GPU did anything; None on the CPU.
-
-    Where a GPU encodes and decodes side by side, the parts are more than the whole.
+        encode: on a GPU, its work for filter bank, encoder, keys and values; on the CPU, the calls.
+        decode: on a GPU, all its other work; on the CPU, the calls of the decoder.
+        host: on a GPU, its idle time; on the CPU, the rest: planning, choosing tokens, text.
+        busy: fraction of the wall time in which a GPU did anything; None on the CPU.
     """
 
     wall: float
@@ -40,33 +38,25 @@ class Spent:
 
 
 def spent_on(run: Callable[[], Any], model: Any, front_end: Any) -> Spent | None:
-    """Carry out a run and say where its time went; None where the model was not called through its contract
-    (`encode`, `cross_key_values`, `decode`), so that nothing was seen.
+    """Carry out a run and measure its parts; None if it called none of the model's `encode`,
+    `cross_key_values` and `decode`.
 
-    `front_end` is None where the run begins with features. On a GPU this is by the profiler, which slows the
-    host down: take throughput from another run.
+    `front_end` is None if the run begins with features. On a GPU the profiler measures, which slows the host
+    down: take throughput from another run.
     """
     if model.device.type == "cuda":
         return _profiled(run, model, front_end)
     clocks = {"encode": 0.0, "decode": 0.0}
 
-    def timing(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-            def timed(*arguments: Any, **named: Any) -> Any:
-                begin = time.perf_counter()
-                try:
-                    return function(*arguments, **named)
-                finally:
-                    clocks[kind] += time.perf_counter() - begin
+    @contextmanager
+    def timing(name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            clocks["decode" if name == "decode" else "encode"] += time.perf_counter() - begin
 
-            return timed
-
-        return wrap
-
-    with (
-        _wrapped(_encoding(model, front_end), timing("encode")),
-        _wrapped([(model, "decode")], timing("decode")),
-    ):
+    with _inside(timing, [*_encoding(model, front_end), (model, "decode")]):
         begin = time.perf_counter()
         run()
         wall = time.perf_counter() - begin
@@ -76,20 +66,12 @@ def spent_on(run: Callable[[], Any], model: Any, front_end: Any) -> Spent | None
 
 
 def _profiled(run: Callable[[], Any], model: Any, front_end: Any) -> Spent | None:
-    def marking(function: Callable[..., Any]) -> Callable[..., Any]:
-        def marked(*arguments: Any, **named: Any) -> Any:
-            with record_function(ENCODE):
-                return function(*arguments, **named)
-
-        return marked
-
-    # Without this the profiler sees the marks of its own thread only, and the engine's loop has another.
-    everywhere = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
-    with _wrapped(_encoding(model, front_end), marking):
+    # Otherwise the profiler records marks of its own thread only, and the engine's loop has another.
+    all_threads = torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with _inside(lambda name: record_function(ENCODE), _encoding(model, front_end)):
         torch.cuda.synchronize()
-        with profile(
-            activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], experimental_config=everywhere
-        ) as profiler:
+        with profile(activities=activities, experimental_config=all_threads) as profiler:
             begin = time.perf_counter()
             run()
             torch.cuda.synchronize()
@@ -101,8 +83,8 @@ def _profiled(run: Callable[[], Any], model: Any, front_end: Any) -> Spent | Non
 
 
 def spent_in_trace(events: list[dict[str, Any]], wall: float) -> Spent | None:
-    """Read a profiler's trace, times in microseconds: work on the GPU belongs to encoding where the call that
-    launched it lies inside a mark of the same thread. None where the trace has no work on a GPU, or no mark.
+    """Read a profiler's trace, in microseconds: work on the GPU is encoding if the call that launched it lies
+    inside a mark of the same thread. None if the trace has no work on a GPU, or no mark.
     """
     marks: dict[Any, list[tuple[float, float]]] = {}
     launched_in: dict[int | None, tuple[Any, float]] = {}  # by correlation: thread and time of the launch
@@ -119,12 +101,12 @@ def spent_in_trace(events: list[dict[str, Any]], wall: float) -> Spent | None:
     if not work or not marks:
         return None
     for own in marks.values():
-        own.sort()  # one after another: those of a thread do not lie in each other
+        own.sort()  # marks of a thread do not nest
     encoding, other = [], []
     for begin, end, correlation in work:
         thread, moment = launched_in.get(correlation, (None, 0.0))
         own = marks.get(thread, [])
-        before = bisect_right(own, (moment, float("inf")))  # marks that had begun
+        before = bisect_right(own, (moment, float("inf")))  # marks that have begun
         inside = before > 0 and moment <= own[before - 1][1]
         (encoding if inside else other).append((begin, end))
     busy = covered(encoding + other) * 1e-6
@@ -132,7 +114,7 @@ def spent_in_trace(events: list[dict[str, Any]], wall: float) -> Spent | None:
 
 
 def covered(intervals: list[tuple[float, float]]) -> float:
-    """How much time lies in at least one of these intervals."""
+    """Length of the union of intervals."""
     total, reached = 0.0, float("-inf")
     for begin, end in sorted(intervals):
         total += max(end - max(begin, reached), 0.0)
@@ -141,16 +123,24 @@ def covered(intervals: list[tuple[float, float]]) -> float:
 
 
 @contextmanager
-def _wrapped(
-    places: list[tuple[Any, str]], wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+def _inside(
+    context: Callable[[str], AbstractContextManager[Any]], methods: list[tuple[Any, str]]
 ) -> Iterator[None]:
-    """These methods, wrapped on their own objects and on no others of the class."""
-    for owner, name in places:
-        vars(owner)[name] = wrap(getattr(owner, name))
+    """Enter `context(name)` around every call of these methods, set on their objects and not on the class."""
+
+    def wrapped(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            with context(name):
+                return function(*arguments, **named)
+
+        return call
+
+    for owner, name in methods:
+        vars(owner)[name] = wrapped(getattr(owner, name), name)
     try:
         yield
     finally:
-        for owner, name in places:
+        for owner, name in methods:
             del vars(owner)[name]
 
 
@@ -160,8 +150,8 @@ def _encoding(model: Any, front_end: Any) -> list[tuple[Any, str]]:
 
 
 class Utilization:
-    """Samples what nvidia-smi calls utilization, the fraction of its last period in which a kernel ran, while
-    a `with` block runs. It costs the run nothing, and says nothing of runs shorter than a second or two."""
+    """Mean of nvidia-smi's utilization, the fraction of its last period in which a kernel ran, over a `with`
+    block. Free for the run, and unknown for runs shorter than a second or two."""
 
     def __init__(self, device: torch.device) -> None:
         self.busy: float | None = None
@@ -185,7 +175,7 @@ class Utilization:
 
 
 def mean_utilization(lines: str) -> float | None:
-    """Of nvidia-smi's samples in per cent, one a line; without the first two, which are of before. None
-    where fewer than three others are left."""
+    """Mean of nvidia-smi's samples in per cent, one a line, without the first two, from before the run; None
+    if fewer than three are left."""
     samples = [float(line) for line in lines.split() if line.replace(".", "").isdigit()][2:]
     return sum(samples) / len(samples) / 100 if len(samples) > 2 else None

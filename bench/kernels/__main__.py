@@ -1,4 +1,4 @@
-"""Every kernel on a GPU: its time beside its floor, beside what a user would call instead, and its error.
+"""Benchmark of every kernel on a GPU: its time, its floor, its peers' times, and its error.
 
     python -m bench.kernels [--output bench/results/kernels] [--quick] [--seconds 280]
 
@@ -6,20 +6,18 @@ Models are Speech2Text small and large and wav2vec2-base, with random numbers in
 recordings of LibriSpeech's lengths (1.3 to 35 s, mean 12.3). The floor is the longer of operations over the
 device's bf16 rate and bytes over its copy bandwidth, both counted from the shapes. Times are medians of
 triton.testing.do_bench. Inputs rotate, so that no call finds its own in the cache. Calls that never wait for
-the device are timed inside a CUDA graph, and so are their peers: the kernels count and not their launches.
-Before each timing the output, in memory filled with NaN, is compared with a float32 or float64 reference.
-Into the output folder go kernels.json, kernels.md and roofline.png.
+the device are timed inside a CUDA graph, without their launches, and so are their peers. Before each timing
+the output, in memory filled with NaN, is compared with a float32 or float64 reference. Writes kernels.json,
+kernels.md and roofline.png.
 
 Ends with 1 if a kernel failed, was wrong or was not reached in time. Without a GPU,
 
     TRITON_INTERPRET=1 python -m bench.kernels --dry
 
-calls and compares everything once on tiny shapes and times nothing.
+compares every call once on tiny shapes and times nothing.
 """
 
-import argparse
 import gc
-import json
 import math
 import os
 import platform
@@ -37,8 +35,10 @@ import triton
 from torch import Tensor
 from triton.testing import do_bench
 
+from ..common.command import make_parser
+from ..common.output import write_json
 from ..common.roofline import Peaks, find_peaks
-from .cases import Case, Contestant, Prepared, Stage
+from .cases import Case, Implementation, Prepared, Setup
 from .plot import Point, plot
 from .report import Peer, Result, as_json, goal_lines, goals, table
 from .suite import all_cases, quick_cases, tiny_cases
@@ -46,14 +46,12 @@ from .tiles import best_tile
 
 CACHE = 60e6  # bytes of an H200's L2, the largest of the devices here
 DTYPE = torch.bfloat16
-LONG = 0.1  # seconds; a call that takes longer is timed three times, not for a length of time
+SLOW = 0.1  # seconds; a slower call is timed three times, not for a length of time
 
 
 def main(given: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("--output", type=Path, default=Path("bench/results/kernels"))
     parser.add_argument("--quick", action="store_true", help="one case of each kernel")
     parser.add_argument("--dry", action="store_true", help="tiny shapes in Triton's interpreter, no timing")
@@ -63,17 +61,15 @@ def main(given: list[str] | None = None) -> int:
         return dry()
     if not torch.cuda.is_available():
         parser.error("no CUDA device; --dry compares everything in Triton's interpreter instead")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # of the references
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # for the references
     device = torch.device("cuda", torch.cuda.current_device())
     deadline = time.monotonic() + arguments.seconds
-    peaks = find_peaks(device)
-    return run_all(
-        quick_cases() if arguments.quick else all_cases(), peaks, device, deadline, arguments.output
-    )
+    cases = quick_cases() if arguments.quick else all_cases()
+    return run_all(cases, find_peaks(device), device, deadline, arguments.output)
 
 
 def run_all(cases: list[Case], peaks: Peaks, device: torch.device, deadline: float, output: Path) -> int:
-    """Time, tell and write; returns the exit status."""
+    """Time the cases, report and write; returns the exit status."""
     print(describe(peaks), flush=True)
     results = []
     for case in cases:
@@ -87,31 +83,31 @@ def run_all(cases: list[Case], peaks: Peaks, device: torch.device, deadline: flo
 
 
 def dry() -> int:
-    """Every call once, compared, in the interpreter."""
+    """Compare every call once in the interpreter; returns the exit status."""
     if os.environ.get("TRITON_INTERPRET") != "1":
         print("--dry needs TRITON_INTERPRET=1, set before Python starts", file=sys.stderr)
         return 2
     failures = 0
     for dtype in (torch.float32, torch.float16):
         for case in tiny_cases():
-            for line in compare_all(case, Stage(torch.device("cpu"), dtype, 2)):
+            for line in compare_all(case, Setup(torch.device("cpu"), dtype, 2)):
                 failures += line.startswith("FAILED")
                 print(line, flush=True)
     print(f"{failures} failed")
     return 1 if failures else 0
 
 
-def compare_all(case: Case, stage: Stage) -> Iterator[str]:
-    """A line for the kernel and one for each peer."""
-    title = f"{str(stage.dtype).removeprefix('torch.')} {case.kernel}, {case.label}"
+def compare_all(case: Case, setup: Setup) -> Iterator[str]:
+    """A line of output for the kernel and for each peer."""
+    title = f"{str(setup.dtype).removeprefix('torch.')} {case.kernel}, {case.label}"
     try:
-        prepared = case.prepare(stage)
+        prepared = case.prepare(setup)
     except Exception as error:
         yield f"FAILED {title}: inputs: {reason(error)}"
         return
-    for name, contestant in {"ours": prepared.ours, **prepared.peers}.items():
+    for name, implementation in {"ours": prepared.ours, **prepared.peers}.items():
         try:
-            yield f"ok     {title}: {name}, error {checked(contestant, prepared):.1e}"
+            yield f"ok     {title}: {name}, error {checked(implementation, prepared):.1e}"
         except Exception as error:
             yield f"FAILED {title}: {name}: {reason(error)}"
     for name, why in prepared.missing.items():
@@ -119,7 +115,7 @@ def compare_all(case: Case, stage: Stage) -> Iterator[str]:
 
 
 def run(case: Case, device: torch.device, deadline: float) -> Result:
-    """Time a case; whatever happens to it is in the result, and the next one can go on."""
+    """Time a case; a failure is in the result."""
     blank = Result(case.kernel, case.label, case.tags, case.sequences, case.work)
     if time.monotonic() > deadline:
         return replace(blank, failure="not reached in time")
@@ -128,7 +124,7 @@ def run(case: Case, device: torch.device, deadline: float) -> Result:
     try:
         torch.manual_seed(0)
         copies = math.ceil(min(max(2.5 * CACHE / case.work.bytes, 1), 32))
-        prepared = case.prepare(Stage(device, DTYPE, copies))
+        prepared = case.prepare(Setup(device, DTYPE, copies))
         error = checked(prepared.ours, prepared)
         seconds = timed(prepared.ours, copies, case.graph)
     except Exception as problem:
@@ -151,8 +147,8 @@ def run(case: Case, device: torch.device, deadline: float) -> Result:
     return result if best is None else replace(result, best=best.seconds, best_tile=best.tile)
 
 
-def time_peer(peer: Contestant, prepared: Prepared, copies: int, graph: bool) -> Peer:
-    """A peer that fails or is wrong is told of, and is no failure of ours."""
+def time_peer(peer: Implementation, prepared: Prepared, copies: int, graph: bool) -> Peer:
+    """Time a peer; a failure or a wrong output is its note."""
     try:
         error = checked(peer, prepared)
         return Peer(timed(peer, copies, graph), error)
@@ -166,18 +162,18 @@ def reason(error: Exception) -> str:
 
 
 class WrongOutputError(RuntimeError):
-    """A contestant that computes something else."""
+    """An implementation with a wrong output."""
 
 
-def checked(contestant: Contestant, prepared: Prepared) -> float:
+def checked(implementation: Implementation, prepared: Prepared) -> float:
     """The relative error of an output, in norm.
 
     Raises:
-        WrongOutputError: it is too large, or no number.
+        WrongOutputError: the error is too large, or NaN.
     """
     with poisoned():
-        out = contestant.part(contestant.run(0))
-    wanted = prepared.wanted if contestant.wanted is None else contestant.wanted
+        out = implementation.part(implementation.run(0))
+    wanted = prepared.wanted if implementation.wanted is None else implementation.wanted
     if out.shape != wanted.shape:
         raise WrongOutputError(f"shape {list(out.shape)}, wanted {list(wanted.shape)}")
     error = relative_error(out, wanted)
@@ -193,47 +189,47 @@ def relative_error(out: Tensor, wanted: Tensor) -> float:
 
 @contextmanager
 def poisoned() -> Iterator[None]:
-    """Memory that nobody has written to is NaN, or the largest integer."""
+    """Fill new memory with NaN, or the largest integer."""
     filled = torch.utils.deterministic.fill_uninitialized_memory
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of operations that have no deterministic form
+        with warnings.catch_warnings(action="ignore"):  # from operations without a deterministic form
             yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
         torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
-def timed(contestant: Contestant, copies: int, graph: bool, milliseconds: float = 40) -> float:
+def timed(implementation: Implementation, copies: int, graph: bool, milliseconds: float = 40) -> float:
     """Seconds of a call, the median.
 
     Args:
-        copies: of the inputs, taken in turn.
+        copies: of the inputs, in rotation.
         graph: replay a CUDA graph of one call for each copy, and divide.
-        milliseconds: how long to go on.
+        milliseconds: duration of the timing.
     """
 
     def all_copies() -> None:
         for copy in range(copies):
-            contestant.run(copy)
+            implementation.run(copy)
 
     begin = time.perf_counter()
     all_copies()
     torch.cuda.synchronize()
-    if (time.perf_counter() - begin) / copies > LONG:
-        return statistics.median(_once(contestant) for _ in range(3))
+    if (time.perf_counter() - begin) / copies > SLOW:
+        return statistics.median(_once(implementation) for _ in range(3))
     call: Callable[[], object] = all_copies
-    if graph and contestant.graph:
+    if graph and implementation.graph:
         call = captured(all_copies).replay
     return do_bench(call, warmup=10, rep=milliseconds, return_mode="median") * 1e-3 / copies
 
 
 def captured(call: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """A graph of a call that has run before. Not by torch.cuda.graph, which empties the allocator's cache
-    each time: with a graph for every tile, that would take longer than the timings."""
+    """Capture a call that has run before. torch.cuda.graph empties the allocator's cache each time: with a
+    graph for every tile, that would take longer than the timings."""
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -246,10 +242,10 @@ def captured(call: Callable[[], None]) -> torch.cuda.CUDAGraph:
     return graph
 
 
-def _once(contestant: Contestant) -> float:
+def _once(implementation: Implementation) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
-    contestant.run(0)
+    implementation.run(0)
     end.record()
     torch.cuda.synchronize()
     return start.elapsed_time(end) * 1e-3
@@ -273,8 +269,7 @@ def progress(result: Result, peaks: Peaks) -> str:
 
 
 def write(results: list[Result], peaks: Peaks, folder: Path) -> None:
-    """JSON, table and plot."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write JSON, table and plot."""
     about = {
         "command": " ".join(["python", *sys.argv]),
         "torch": torch.__version__,
@@ -282,16 +277,13 @@ def write(results: list[Result], peaks: Peaks, folder: Path) -> None:
         "python": platform.python_version(),
         "units": "seconds, bytes, operations",
     }
-    (folder / "kernels.json").write_text(json.dumps(as_json(results, peaks, about), indent=1) + "\n")
+    write_json(folder / "kernels.json", as_json(results, peaks, about))
     reached = goal_lines(goals(results, peaks))
     (folder / "kernels.md").write_text(
         f"# Kernels\n\n{describe(peaks)}\n\n```\n{reached}\n```\n\n{table(results, peaks)}\n"
     )
-    points = [
-        Point(result.kernel, result.label, result.work, result.seconds)
-        for result in results
-        if result.seconds
-    ]
+    timed = [result for result in results if result.seconds]
+    points = [Point(one.kernel, one.label, one.work, one.seconds) for one in timed]
     try:
         plot(points, peaks, folder / "roofline.png")
     except ImportError as error:

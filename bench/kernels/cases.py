@@ -1,31 +1,46 @@
-"""What a timing consists of: the call, its inputs, what it is compared to and what it must give."""
+"""Cases of the kernels' benchmark: the kernel's call, its peers, their inputs and the expected output."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from tritone.kernels.runtime.packing import cumulative
 
 from ..common.roofline import Work
 
 HALF = 2  # bytes of a float16 or bfloat16 number
 ERRORS = {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 2e-2}  # relative, in norm
 
+Call = Callable[[int], Any]  # given the index of one of the rotating copies of the inputs
+Part = Callable[[Any], Tensor]  # of an output, the part that is compared
+
+
+def last_padded(count: int) -> Part:
+    """The last sequence's rows of a padded output [n, longest, ...]."""
+    return lambda out: out[-1, :count]
+
+
+def last_channels(count: int) -> Part:
+    """The last sequence's rows of a padded, channels-first output [n, channels, longest]."""
+    return lambda out: out[-1].T[:count]
+
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class Implementation:
     """One way to compute a case.
 
     Args:
-        run: the call, given which of the rotating copies of its inputs to take.
-        part: of what it returns, what is compared with `wanted`.
+        run: the call.
+        part: of its output, the part compared with `wanted`.
         wanted: in float64 or float32; None for the case's.
-        graph: whether a CUDA graph can hold the call.
+        graph: True where a CUDA graph can hold the call.
     """
 
-    run: Callable[[int], Any]
-    part: Callable[[Any], Tensor]
+    run: Call
+    part: Part
     wanted: Tensor | None = None
     graph: bool = True
 
@@ -36,26 +51,44 @@ class Prepared:
 
     Args:
         ours: the kernel.
-        peers: what it is compared to, by name.
-        wanted: a part of the right output.
+        wanted: a part of the correct output.
         error: the largest relative error allowed, in norm.
-        missing: peers that could not be made, and why.
+        peers: the implementations beside it, by name.
+        missing: reasons why a peer could not be made, by name.
     """
 
-    ours: Contestant
-    peers: dict[str, Contestant]
+    ours: Implementation
     wanted: Tensor
     error: float
+    peers: dict[str, Implementation] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, run: Call, wanted: Tensor, error: float, part: Part | None = None) -> Self:
+        """The kernel, yet without peers; `part` is by default the last rows, as many as `wanted` has."""
+        return cls(Implementation(run, part or (lambda out: out[-len(wanted) :])), wanted, error)
+
+    def beside(
+        self,
+        name: str,
+        run: Call,
+        part: Part | None = None,
+        wanted: Tensor | None = None,
+        *,
+        graph: bool = True,
+    ) -> Self:
+        """Add a peer, whose output is compared like the kernel's unless `part` or `wanted` is given."""
+        self.peers[name] = Implementation(run, part or self.ours.part, wanted, graph)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """Where a case runs.
+class Setup:
+    """Device and inputs of a case.
 
     Args:
         dtype: of the values, where the kernel leaves a choice.
-        copies: of the inputs, so that those of one call are gone from the cache until their next turn.
+        copies: of the inputs, so many that a call never finds its own in the cache.
     """
 
     device: torch.device
@@ -63,7 +96,7 @@ class Stage:
     copies: int
 
     def random(self, *shape: int, scale: float = 1.0, dtype: torch.dtype | None = None) -> list[Tensor]:
-        """Normally distributed numbers, another set for each copy."""
+        """Normally distributed numbers, a set for each copy."""
         return [
             torch.randn(shape, device=self.device, dtype=torch.float32).mul_(scale).to(dtype or self.dtype)
             for _ in range(self.copies)
@@ -72,24 +105,44 @@ class Stage:
     def integers(self, limit: int, *shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
         return torch.randint(limit, shape, device=self.device, dtype=dtype)
 
+    def offsets(self, lengths: list[int]) -> Tensor:
+        """cu_seqlens, int32 [n + 1]."""
+        return cumulative(lengths, self.device)
+
     @property
     def error(self) -> float:
         return ERRORS[self.dtype]
 
 
+def last_alone(
+    reference: Callable[..., Any],
+    packed: Tensor,
+    lengths: list[int],
+    *others: Any,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Tensor:
+    """A reference's output for the last packed sequence alone, `reference(rows, cu_seqlens, *others)`, with
+    all tensors in a wider type."""
+    last = lengths[-1]
+    wide = [other.to(dtype) if isinstance(other, Tensor) else other for other in others]
+    out = reference(packed[-last:].to(dtype), cumulative([last], packed.device), *wide, **options)
+    return out[0] if isinstance(out, tuple) else out
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is timed.
+    """One timing of a kernel.
 
     Args:
         kernel: its name.
-        shape: for people, after the model's name and the number of sequences.
-        work: what it cannot do without.
+        shape: for the label, after the model's name and the number of sequences.
+        work: operations and bytes counted from the shapes.
         prepare: makes the inputs.
-        tags: what the goals look for.
+        tags: names by which the goals find it.
         graph: timed in a CUDA graph, since launching takes longer than a small kernel does; not for calls
             that wait for the device.
-        tiles: find out what another tile would give at this number of rows.
+        tiles: also time the other tiles at this number of rows.
     """
 
     kernel: str
@@ -97,7 +150,7 @@ class Case:
     sequences: int
     shape: str
     work: Work
-    prepare: Callable[[Stage], Prepared]
+    prepare: Callable[[Setup], Prepared]
     tags: frozenset[str] = frozenset()
     graph: bool = False
     tiles: bool = False

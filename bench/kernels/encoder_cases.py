@@ -1,4 +1,4 @@
-"""From the waveform to the encoder's first layer, and attention over whole sequences."""
+"""Cases of the encoder: from the waveform to its first layer, and attention over whole sequences."""
 
 from functools import partial
 
@@ -16,79 +16,65 @@ from tritone.kernels.features.fbank import fbank, fbank_reference
 from tritone.kernels.norm.group_norm import group_norm, group_norm_reference
 from tritone.kernels.norm.utterance_cmvn import utterance_cmvn, utterance_cmvn_reference
 from tritone.kernels.pooling.mean_pool import mean_pool, mean_pool_reference
-from tritone.kernels.runtime.packing import cumulative
 
 from ..common.roofline import Work
 from ..common.shapes import Batch
 from . import peers
-from .cases import HALF, Case, Contestant, Prepared, Stage
+from .cases import HALF, Case, Prepared, Setup, last_alone, last_channels, last_padded
 
 MEL_BINS, CONV_KERNEL = 80, 5
 
 
 def filter_bank(batch: Batch) -> Case:
     frames, samples = sum(batch.frames), sum(batch.samples)
-    # A frame's fast Fourier transform of 512 real samples; what is done to 400 samples before; power, and two
+    # A frame's fast Fourier transform of 512 real samples; the steps on 400 samples before it; power, and two
     # triangles over each of 257 lines. Or both linear steps as products with matrices.
     fast = 2.5 * 512 * 9 + 4 * 400 + 7 * 257
     dense = 2 * 400 * 2 * 257 + 2 * 257 * MEL_BINS
 
-    def prepare(stage: Stage) -> Prepared:
-        cu_samples = cumulative(batch.samples, stage.device)
-        waveforms = stage.random(samples, dtype=torch.float32, scale=1000.0)
-        last = batch.samples[-1]
-        alone = cumulative([last], stage.device)
-        wanted, _ = fbank_reference(waveforms[0][-last:].double(), alone)
-        ours = Contestant(lambda i: fbank(waveforms[i], cu_samples)[0], lambda out: out[-len(wanted) :])
-        others, missing = {}, {}
+    def prepare(setup: Setup) -> Prepared:
+        cu_samples = setup.offsets(batch.samples)
+        waveforms = setup.random(samples, dtype=torch.float32, scale=1000.0)
+        wanted = last_alone(fbank_reference, waveforms[0], batch.samples, dtype=torch.float64)
+        count = len(wanted)
+        # Rounding is 1e-4 of the frame's peak; a logarithm near 13 keeps all of that in four digits.
+        prepared = Prepared.of(lambda i: fbank(waveforms[i], cu_samples)[0], wanted, 1e-3)
         try:
             one = peers.torchaudio_fbank()
         except (ImportError, OSError) as error:
-            missing["torchaudio"] = str(error).splitlines()[0]
+            prepared.missing["torchaudio"] = str(error).splitlines()[0]
         else:
-            others["torchaudio"] = Contestant(
+            prepared.beside(
+                "torchaudio",
                 lambda i: [one(waveform) for waveform in waveforms[i].split(batch.samples)],
                 lambda out: out[-1],
             )
         if batch.size <= 256:
             many = [peers.padded(waveform, batch.samples) for waveform in waveforms]
-            others["torch, padded"] = Contestant(
-                lambda i: peers.batched_fbank(many[i]), lambda out: out[-1, : len(wanted)]
-            )
-        # Rounding is 1e-4 of the frame's peak; a logarithm near 13 keeps all of that in four digits.
-        return Prepared(ours, others, wanted, 1e-3, missing)
+            prepared.beside("torch, padded", lambda i: peers.batched_fbank(many[i]), last_padded(count))
+        return prepared
 
     work = Work(frames * fast, 4 * (samples + frames * MEL_BINS), frames * dense)
     return Case("fbank", batch.model.name, batch.size, "real lengths", work, prepare, frozenset({"fbank"}))
 
 
 def cmvn(batch: Batch) -> Case:
-    frames = sum(batch.frames)
+    frames, last = sum(batch.frames), batch.frames[-1]
 
-    def prepare(stage: Stage) -> Prepared:
-        cu_frames = cumulative(batch.frames, stage.device)
+    def prepare(setup: Setup) -> Prepared:
+        cu_frames = setup.offsets(batch.frames)
         features = [
-            tensor.add_(5.0) for tensor in stage.random(frames, MEL_BINS, dtype=torch.float32, scale=3.0)
+            tensor.add_(5.0) for tensor in setup.random(frames, MEL_BINS, dtype=torch.float32, scale=3.0)
         ]
-        last = batch.frames[-1]
-        wanted = utterance_cmvn_reference(features[0][-last:].double(), cumulative([last], stage.device))
+        wanted = last_alone(utterance_cmvn_reference, features[0], batch.frames, dtype=torch.float64)
         many = [peers.padded(tensor, batch.frames) for tensor in features]
-        mask = peers.mask_of(batch.frames, stage.device)
-        return Prepared(
-            Contestant(lambda i: utterance_cmvn(features[i], cu_frames), lambda out: out[-last:]),
-            {
-                "torch, padded": Contestant(
-                    lambda i: peers.normalized(many[i], mask), lambda out: out[-1, :last]
-                )
-            },
-            wanted,
-            1e-4,
-        )
+        mask = peers.mask_of(batch.frames, setup.device)
+        ours = Prepared.of(lambda i: utterance_cmvn(features[i], cu_frames), wanted, 1e-4)
+        return ours.beside("torch, padded", lambda i: peers.normalized(many[i], mask), last_padded(last))
 
     size = frames * MEL_BINS
-    return Case(
-        "utterance_cmvn", batch.model.name, batch.size, "real lengths", Work(6 * size, 8 * size), prepare
-    )
+    work = Work(6 * size, 8 * size)
+    return Case("utterance_cmvn", batch.model.name, batch.size, "real lengths", work, prepare)
 
 
 def conv(batch: Batch, layer: int) -> Case:
@@ -96,30 +82,16 @@ def conv(batch: Batch, layer: int) -> Case:
     lengths, out_lengths = (batch.frames, batch.halves) if layer == 1 else (batch.halves, batch.tokens)
     channels, outputs = (MEL_BINS, model.conv) if layer == 1 else (model.conv // 2, 2 * model.width)
 
-    def prepare(stage: Stage) -> Prepared:
-        frames = stage.random(sum(lengths), channels)
-        weight = stage.random(outputs, channels, CONV_KERNEL, scale=(channels * CONV_KERNEL) ** -0.5)[0]
-        bias = stage.random(outputs)[0]
-        cu_frames = cumulative(lengths, stage.device)
-        last = lengths[-1]
-        wanted, _ = conv_subsample_reference(
-            frames[0][-last:].float(), cumulative([last], stage.device), weight.float(), bias.float()
-        )
-        many = [peers.padded(tensor, lengths).transpose(1, 2).contiguous() for tensor in frames]
-        return Prepared(
-            Contestant(
-                lambda i: conv_subsample(frames[i], cu_frames, weight, bias)[0],
-                lambda out: out[-len(wanted) :],
-            ),
-            {
-                "conv1d + GLU": Contestant(
-                    lambda i: peers.conv_glu(many[i], weight, bias),
-                    lambda out: out[-1].T[: len(wanted)],
-                )
-            },
-            wanted,
-            stage.error,
-        )
+    def prepare(setup: Setup) -> Prepared:
+        frames = setup.random(sum(lengths), channels)
+        weight = setup.random(outputs, channels, CONV_KERNEL, scale=(channels * CONV_KERNEL) ** -0.5)[0]
+        bias = setup.random(outputs)[0]
+        cu_frames = setup.offsets(lengths)
+        wanted = last_alone(conv_subsample_reference, frames[0], lengths, weight, bias)
+        many = [peers.channels_first(tensor, lengths) for tensor in frames]
+        return Prepared.of(
+            lambda i: conv_subsample(frames[i], cu_frames, weight, bias)[0], wanted, setup.error
+        ).beside("conv1d + GLU", lambda i: peers.conv_glu(many[i], weight, bias), last_channels(len(wanted)))
 
     steps, size = sum(out_lengths), outputs * channels * CONV_KERNEL
     work = Work(2 * steps * size, HALF * (sum(lengths) * channels + size + steps * outputs // 2))
@@ -130,38 +102,37 @@ def conv(batch: Batch, layer: int) -> Case:
 def flash(batch: Batch, kind: str, *, causal: bool = False) -> Case:
     model, lengths = batch.model, batch.tokens
     pairs = sum(length * (length + 1) / 2 if causal else length**2 for length in lengths)
+    last = lengths[-1]
 
-    def prepare(stage: Stage) -> Prepared:
-        given = [stage.random(sum(lengths), model.heads, model.head_dim) for _ in range(3)]
-        cu = cumulative(lengths, stage.device)
-        last = lengths[-1]
-        alone = cumulative([last], stage.device)
+    def prepare(setup: Setup) -> Prepared:
+        given = [setup.random(sum(lengths), model.heads, model.head_dim) for _ in range(3)]
+        cu, alone = setup.offsets(lengths), setup.offsets([last])
         ends = [tensors[0][-last:].float() for tensors in given]
         wanted = flash_attention_reference(*ends, alone, alone, causal=causal)
         many = [[peers.heads_first(tensor, lengths) for tensor in tensors] for tensors in given]
         jagged = [[peers.nested(tensor, lengths) for tensor in tensors] for tensors in given]
-        mask = peers.mask_of(lengths, stage.device)[:, None, None]
+        mask = peers.mask_of(lengths, setup.device)[:, None, None]
         attend = partial(F.scaled_dot_product_attention, is_causal=causal)
-        # Causal queries never see what is behind them; and with equal lengths nothing is behind.
+        # Causal queries never see the padding behind them; equal lengths have none.
         hide = {} if causal or len(set(lengths)) == 1 else {"attn_mask": mask}
 
         def ours(i: int) -> Tensor:
             query, key, value = (tensors[i] for tensors in given)
             return flash_attention(query, key, value, cu, cu, causal=causal)
 
-        others = {
-            "SDPA, padded": Contestant(
-                lambda i: attend(*(tensors[i] for tensors in many), **hide),
-                lambda out: out[-1].transpose(0, 1)[:last],
-            )
-        }
-        if stage.device.type == "cuda" or not causal:  # on the CPU nested tensors have no causal attention
-            others["SDPA, nested"] = Contestant(
+        prepared = Prepared.of(ours, wanted, setup.error).beside(
+            "SDPA, padded",
+            lambda i: attend(*(tensors[i] for tensors in many), **hide),
+            lambda out: out[-1].transpose(0, 1)[:last],
+        )
+        if setup.device.type == "cuda" or not causal:  # on the CPU nested tensors have no causal attention
+            prepared.beside(
+                "SDPA, nested",
                 lambda i: attend(*(tensors[i] for tensors in jagged)),
                 lambda out: out.transpose(1, 2).values()[-last:],
                 graph=False,
             )
-        return Prepared(Contestant(ours, lambda out: out[-last:]), others, wanted, stage.error)
+        return prepared
 
     work = Work(4 * pairs * model.width, HALF * 4 * sum(lengths) * model.width)
     shape = f"{kind}, {sum(lengths):,} tokens" + (", causal" if causal else "")
@@ -173,30 +144,19 @@ def groups(batch: Batch) -> Case:
     """wav2vec2's first layer: each of 512 channels over an utterance's time."""
     channels, lengths = _channels(batch), batch.first_layer
 
-    def prepare(stage: Stage) -> Prepared:
-        hidden = stage.random(sum(lengths), channels)
-        weight, bias = (stage.random(channels)[0] for _ in range(2))
-        cu = cumulative(lengths, stage.device)
-        last = lengths[-1]
-        wanted = group_norm_reference(
-            hidden[0][-last:].float(),
-            cumulative([last], stage.device),
-            channels,
-            weight.float(),
-            bias.float(),
-        )
+    def prepare(setup: Setup) -> Prepared:
+        hidden = setup.random(sum(lengths), channels)
+        weight, bias = (setup.random(channels)[0] for _ in range(2))
+        cu = setup.offsets(lengths)
+        wanted = last_alone(group_norm_reference, hidden[0], lengths, channels, weight, bias)
         # Padding would change the statistics, so torch has a call for each utterance.
-        alone = [[one.T[None].contiguous() for one in tensor.split(lengths)] for tensor in hidden]
-        return Prepared(
-            Contestant(lambda i: group_norm(hidden[i], cu, channels, weight, bias), lambda out: out[-last:]),
-            {
-                "torch, one by one": Contestant(
-                    lambda i: [F.group_norm(one, channels, weight, bias) for one in alone[i]],
-                    lambda out: out[-1][0].T,
-                )
-            },
-            wanted,
-            stage.error,
+        alone = [peers.one_by_one(tensor, lengths) for tensor in hidden]
+        return Prepared.of(
+            lambda i: group_norm(hidden[i], cu, channels, weight, bias), wanted, setup.error
+        ).beside(
+            "torch, one by one",
+            lambda i: [F.group_norm(one, channels, weight, bias) for one in alone[i]],
+            lambda out: out[-1][0].T,
         )
 
     size = sum(lengths) * channels
@@ -209,42 +169,25 @@ def first_layer(batch: Batch) -> Case:
     channels, lengths = _channels(batch), batch.first_layer
     samples = sum(batch.samples)
 
-    def prepare(stage: Stage) -> Prepared:
-        waveforms = stage.random(samples, 1)
-        weight = stage.random(channels, 1, 10)[0]
-        norm_weight, norm_bias = (stage.random(channels)[0] for _ in range(2))
-        cu_samples = cumulative(batch.samples, stage.device)
-        last = batch.samples[-1]
-        wanted, _ = normalized_conv_reference(
-            waveforms[0][-last:].float(),
-            cumulative([last], stage.device),
-            weight.float(),
-            norm_weight.float(),
-            norm_bias.float(),
-            stride=5,
-            activation="gelu",
-        )
+    def prepare(setup: Setup) -> Prepared:
+        waveforms = setup.random(samples, 1)
+        weights = setup.random(channels, 1, 10)[0], *(setup.random(channels)[0] for _ in range(2))
+        options = {"stride": 5, "activation": "gelu"}
+        cu_samples = setup.offsets(batch.samples)
+        wanted = last_alone(normalized_conv_reference, waveforms[0], batch.samples, *weights, **options)
         # Padding would change the statistics, so torch has three calls for each utterance.
-        alone = [[one.T[None].contiguous() for one in tensor.split(batch.samples)] for tensor in waveforms]
+        alone = [peers.one_by_one(tensor, batch.samples) for tensor in waveforms]
 
         def torch_alone(one: Tensor) -> Tensor:
-            mixed = F.conv1d(one, weight, stride=5)
-            return F.gelu(F.group_norm(mixed, channels, norm_weight, norm_bias))
+            weight, *norm = weights
+            return F.gelu(F.group_norm(F.conv1d(one, weight, stride=5), channels, *norm))
 
-        return Prepared(
-            Contestant(
-                lambda i: normalized_conv(
-                    waveforms[i], cu_samples, weight, norm_weight, norm_bias, stride=5, activation="gelu"
-                )[0],
-                lambda out: out[-len(wanted) :],
-            ),
-            {
-                "torch, one by one": Contestant(
-                    lambda i: [torch_alone(one) for one in alone[i]], lambda out: out[-1][0].T
-                )
-            },
-            wanted,
-            stage.error,
+        return Prepared.of(
+            lambda i: normalized_conv(waveforms[i], cu_samples, *weights, **options)[0], wanted, setup.error
+        ).beside(
+            "torch, one by one",
+            lambda i: [torch_alone(one) for one in alone[i]],
+            lambda out: out[-1][0].T,
         )
 
     size = sum(lengths) * channels
@@ -258,33 +201,19 @@ def waveform_layer(batch: Batch) -> Case:
     channels, lengths = _channels(batch), batch.first_layer
     steps = sum((length - 3) // 2 + 1 for length in lengths)
 
-    def prepare(stage: Stage) -> Prepared:
-        hidden = stage.random(sum(lengths), channels)
-        weight = stage.random(channels, channels, 3, scale=(3 * channels) ** -0.5)[0]
-        cu = cumulative(lengths, stage.device)
-        last = lengths[-1]
-        wanted, _ = waveform_conv_reference(
-            hidden[0][-last:].float(),
-            cumulative([last], stage.device),
-            weight.float(),
-            None,
-            stride=2,
-            activation="gelu",
-        )
-        many = [peers.padded(tensor, lengths).transpose(1, 2).contiguous() for tensor in hidden]
-        return Prepared(
-            Contestant(
-                lambda i: waveform_conv(hidden[i], cu, weight, None, stride=2, activation="gelu")[0],
-                lambda out: out[-len(wanted) :],
-            ),
-            {
-                "conv1d + GELU, padded": Contestant(
-                    lambda i: F.gelu(F.conv1d(many[i], weight, stride=2)),
-                    lambda out: out[-1].T[: len(wanted)],
-                )
-            },
-            wanted,
-            stage.error,
+    def prepare(setup: Setup) -> Prepared:
+        hidden = setup.random(sum(lengths), channels)
+        weight = setup.random(channels, channels, 3, scale=(3 * channels) ** -0.5)[0]
+        options = {"stride": 2, "activation": "gelu"}
+        cu = setup.offsets(lengths)
+        wanted = last_alone(waveform_conv_reference, hidden[0], lengths, weight, None, **options)
+        many = [peers.channels_first(tensor, lengths) for tensor in hidden]
+        return Prepared.of(
+            lambda i: waveform_conv(hidden[i], cu, weight, None, **options)[0], wanted, setup.error
+        ).beside(
+            "conv1d + GELU, padded",
+            lambda i: F.gelu(F.conv1d(many[i], weight, stride=2)),
+            last_channels(len(wanted)),
         )
 
     size = 3 * channels * channels
@@ -295,46 +224,30 @@ def waveform_layer(batch: Batch) -> Case:
 
 def positional(batch: Batch) -> Case:
     """wav2vec2's positions: 128 taps in 16 groups, GELU and residual."""
-    width, rows = batch.model.width, sum(batch.tokens)
+    width, rows, last = batch.model.width, sum(batch.tokens), batch.tokens[-1]
     groups, taps = (16, 128) if width > 100 else (4, 8)
 
-    def prepare(stage: Stage) -> Prepared:
-        hidden = stage.random(rows, width)
-        weight = stage.random(width, width // groups, taps, scale=(taps * width / groups) ** -0.5)[0]
-        bias = stage.random(width)[0]
-        cu = cumulative(batch.tokens, stage.device)
-        last = batch.tokens[-1]
+    def prepare(setup: Setup) -> Prepared:
+        hidden = setup.random(rows, width)
+        weight = setup.random(width, width // groups, taps, scale=(taps * width / groups) ** -0.5)[0]
+        bias = setup.random(width)[0]
+        options = {"groups": groups, "activation": "gelu"}
+        cu = setup.offsets(batch.tokens)
         end = hidden[0][-last:].float()
-        wanted = positional_conv_reference(
-            end,
-            cumulative([last], stage.device),
-            weight.float(),
-            bias.float(),
-            groups=groups,
-            activation="gelu",
-            residual=end,
+        wanted = last_alone(
+            positional_conv_reference, hidden[0], batch.tokens, weight, bias, residual=end, **options
         )
-        many = [peers.padded(tensor, batch.tokens).transpose(1, 2).contiguous() for tensor in hidden]
+        many = [peers.channels_first(tensor, batch.tokens) for tensor in hidden]
 
         def torch_padded(one: Tensor) -> Tensor:
             mixed = F.conv1d(one, weight, bias, padding=taps // 2, groups=groups)
             return one + F.gelu(mixed[:, :, :-1])
 
-        return Prepared(
-            Contestant(
-                lambda i: positional_conv(
-                    hidden[i], cu, weight, bias, groups=groups, activation="gelu", residual=hidden[i]
-                ),
-                lambda out: out[-last:],
-            ),
-            {
-                "conv1d + GELU, padded": Contestant(
-                    lambda i: torch_padded(many[i]), lambda out: out[-1].T[:last]
-                )
-            },
+        return Prepared.of(
+            lambda i: positional_conv(hidden[i], cu, weight, bias, residual=hidden[i], **options),
             wanted,
-            stage.error,
-        )
+            setup.error,
+        ).beside("conv1d + GELU, padded", lambda i: torch_padded(many[i]), last_channels(last))
 
     size = width // groups * taps * width
     work = Work(2 * rows * size, HALF * (3 * rows * width + size))
@@ -343,23 +256,18 @@ def positional(batch: Batch) -> Case:
 
 
 def pool(batch: Batch) -> Case:
-    """Behind the last layer of a classifier of recordings: each one's mean."""
+    """The mean of each recording's last hidden states, for an audio classifier."""
     width, lengths = batch.model.width, batch.tokens
 
-    def prepare(stage: Stage) -> Prepared:
-        # Around 1, or the mean would be mostly what rounding made of it.
-        hidden = [tensor.add_(1.0) for tensor in stage.random(sum(lengths), width)]
-        cu = cumulative(lengths, stage.device)
-        last = lengths[-1]
-        wanted = mean_pool_reference(hidden[0][-last:].double(), cumulative([last], stage.device))
+    def prepare(setup: Setup) -> Prepared:
+        # Around 1, or rounding would make up most of the mean.
+        hidden = [tensor.add_(1.0) for tensor in setup.random(sum(lengths), width)]
+        cu = setup.offsets(lengths)
+        wanted = last_alone(mean_pool_reference, hidden[0], lengths, dtype=torch.float64)
         many = [peers.padded(tensor, lengths) for tensor in hidden]
-        mask = peers.mask_of(lengths, stage.device)
-        return Prepared(
-            Contestant(lambda i: mean_pool(hidden[i], cu), lambda out: out[-1:]),
-            {"torch, padded": Contestant(lambda i: peers.pooled(many[i], mask), lambda out: out[-1:])},
-            wanted,
-            stage.error,
-        )
+        mask = peers.mask_of(lengths, setup.device)
+        ours = Prepared.of(lambda i: mean_pool(hidden[i], cu), wanted, setup.error)
+        return ours.beside("torch, padded", lambda i: peers.pooled(many[i], mask))
 
     size = sum(lengths) * width
     work = Work(size, HALF * (size + batch.size * width))
@@ -368,30 +276,22 @@ def pool(batch: Batch) -> Case:
 
 
 def _channels(batch: Batch) -> int:
-    """Of wav2vec2's feature encoder."""
+    """Channels of wav2vec2's feature encoder."""
     return 512 if batch.model.width > 100 else 40
 
 
 def positions(batch: Batch) -> Case:
-    """The encoder's positions, added to what the convolutions gave."""
+    """The encoder's positions, added to the output of the convolutions."""
     model, rows = batch.model, sum(batch.tokens)
 
-    def prepare(stage: Stage) -> Prepared:
-        hidden, table = stage.random(rows, model.width), stage.random(1026, model.width)
-        where = torch.cat([torch.arange(length, device=stage.device) for length in batch.tokens]) + 2
-        scale = model.width**0.5
-        few = slice(-64, None)
-        wanted = add_positions_reference(hidden[0][few].double(), where[few], table[0].double(), scale)
-        return Prepared(
-            Contestant(lambda i: add_positions(hidden[i], where, table[i], scale), lambda out: out[few]),
-            {
-                "torch": Contestant(
-                    lambda i: hidden[i] * scale + F.embedding(where, table[i]), lambda out: out[few]
-                )
-            },
-            wanted,
-            stage.error,
-        )
+    def prepare(setup: Setup) -> Prepared:
+        hidden, table = setup.random(rows, model.width), setup.random(1026, model.width)
+        indices = torch.cat([torch.arange(length, device=setup.device) for length in batch.tokens]) + 2
+        scale, few = model.width**0.5, 64
+        wanted = add_positions_reference(hidden[0][-few:].double(), indices[-few:], table[0].double(), scale)
+        return Prepared.of(
+            lambda i: add_positions(hidden[i], indices, table[i], scale), wanted, setup.error
+        ).beside("torch", lambda i: hidden[i] * scale + F.embedding(indices, table[i]))
 
     work = Work(2 * rows * model.width, HALF * (2 * rows + max(batch.tokens)) * model.width + 8 * rows)
     return Case("add_positions", model.name, batch.size, f"{rows:,} tokens", work, prepare, graph=True)

@@ -1,4 +1,4 @@
-"""What layers of encoder and decoder share: products and normalization."""
+"""Cases of the layers that encoder and decoder share: products and normalization."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tritone.kernels.norm.layer_norm import layer_norm, layer_norm_reference, rm
 
 from ..common.roofline import Work
 from ..common.shapes import Model
-from .cases import HALF, Case, Contestant, Prepared, Stage
+from .cases import HALF, Case, Prepared, Setup
 
 
 def linears(model: Model, sequences: int, rows: int, phase: str) -> Iterator[Case]:
@@ -37,11 +37,11 @@ def _linear(
     activation: str | None = None,
     residual: bool = False,
 ) -> Case:
-    def prepare(stage: Stage) -> Prepared:
-        hidden = stage.random(rows, inner)
-        weight = stage.random(outputs, inner, scale=inner**-0.5)
-        bias = stage.random(outputs)[0]
-        added = stage.random(rows, outputs) if residual else [None] * stage.copies
+    def prepare(setup: Setup) -> Prepared:
+        hidden = setup.random(rows, inner)
+        weight = setup.random(outputs, inner, scale=inner**-0.5)
+        bias = setup.random(outputs)[0]
+        added = setup.random(rows, outputs) if residual else [None] * setup.copies
         few = 48
         wide = [tensor.double() for tensor in (hidden[0][-few:], weight[0], bias)]
         end = added[0][-few:].double() if added[0] is not None else None
@@ -51,18 +51,17 @@ def _linear(
         def ours(i: int) -> Tensor:
             return linear(hidden[i], weight[i], bias, activation=activation, residual=added[i], phase=phase)
 
-        def torchs(i: int) -> Tensor:
-            return linear_reference(hidden[i], weight[i], bias, activation=activation, residual=added[i])
-
-        def part(out: Tensor) -> Tensor:
-            return out[-few:]
-
-        others = {}
-        if not residual:  # it is one more thing to read, which cuBLAS alone would not have to
-            others["cuBLAS"] = Contestant(lambda i: F.linear(hidden[i], weight[i], bias), part, plain)
+        prepared = Prepared.of(ours, wanted, setup.error)
+        if not residual:  # one more tensor to read, which cuBLAS alone would not have to
+            prepared.beside("cuBLAS", lambda i: F.linear(hidden[i], weight[i], bias), wanted=plain)
         if residual or activation:
-            others["cuBLAS + torch"] = Contestant(torchs, part)
-        return Prepared(Contestant(ours, part), others, wanted, stage.error)
+            prepared.beside(
+                "cuBLAS + torch",
+                lambda i: linear_reference(
+                    hidden[i], weight[i], bias, activation=activation, residual=added[i]
+                ),
+            )
+        return prepared
 
     moved = rows * inner + inner * outputs + outputs + rows * outputs * (2 if residual else 1)
     shape = f"{phase} {name}, {rows:,} x {inner:,} to {outputs:,}"
@@ -79,9 +78,9 @@ def norms(model: Model, sequences: int, rows: int) -> Iterator[Case]:
 def _norm(model: Model, sequences: int, rows: int, name: str) -> Case:
     width, fused = model.width, name.endswith("residual")
 
-    def prepare(stage: Stage) -> Prepared:
-        hidden, residual = stage.random(rows, width), stage.random(rows, width)
-        weight, bias = (stage.random(width)[0] for _ in range(2))
+    def prepare(setup: Setup) -> Prepared:
+        hidden, residual = setup.random(rows, width), setup.random(rows, width)
+        weight, bias = (setup.random(width)[0] for _ in range(2))
         few = 16
         end = hidden[0][-few:].double()
         total = (hidden[0] + residual[0])[-few:].double()
@@ -109,7 +108,7 @@ def _norm(model: Model, sequences: int, rows: int, name: str) -> Case:
         def part(out: Tensor | tuple[Tensor, Tensor]) -> Tensor:
             return torch.cat([one[-few:] for one in out]) if fused else out[-few:]
 
-        return Prepared(Contestant(runs[0], part), {"torch": Contestant(runs[1], part)}, wanted, stage.error)
+        return Prepared.of(runs[0], wanted, setup.error, part).beside("torch", runs[1])
 
     work = Work((9 if fused else 8) * rows * width, HALF * (4 if fused else 2) * rows * width)
     shape = f"{rows:,} x {width:,}" + (", with residual" if fused else "")

@@ -1,4 +1,4 @@
-"""What a user would call in place of a kernel: torch on padded batches, nested tensors, torchaudio."""
+"""Peers of the kernels: torch on padded batches, nested tensors, torchaudio."""
 
 import math
 from collections.abc import Callable
@@ -15,13 +15,23 @@ def padded(packed: Tensor, lengths: list[int]) -> Tensor:
 
 
 def mask_of(lengths: list[int], device: torch.device) -> Tensor:
-    """Which places of a padded batch are taken: bool [n, longest]."""
+    """The attention mask of a padded batch, bool [n, longest]."""
     return torch.arange(max(lengths), device=device)[None] < torch.tensor(lengths, device=device)[:, None]
+
+
+def channels_first(packed: Tensor, lengths: list[int]) -> Tensor:
+    """[tokens, channels] as conv1d takes it, [n, channels, longest]."""
+    return padded(packed, lengths).transpose(1, 2).contiguous()
+
+
+def one_by_one(packed: Tensor, lengths: list[int]) -> list[Tensor]:
+    """[tokens, channels] as a list of [1, channels, length]."""
+    return [one.T[None].contiguous() for one in packed.split(lengths)]
 
 
 def heads_first(packed: Tensor, lengths: list[int]) -> Tensor:
     """[tokens, heads, head_dim] as SDPA takes it, [n, heads, longest, head_dim]."""
-    return padded(packed, lengths).transpose(1, 2).contiguous()
+    return channels_first(packed, lengths)
 
 
 def nested(packed: Tensor, lengths: list[int]) -> Tensor:
@@ -39,22 +49,22 @@ def conv_glu(frames: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def normalized(features: Tensor, mask: Tensor) -> Tensor:
     """Mean and variance normalization of a padded batch [n, longest, bins]."""
-    taken = mask[:, :, None]
-    count = taken.sum(1, keepdim=True)
-    mean = (features * taken).sum(1, keepdim=True) / count
-    centered = (features - mean) * taken
+    mask = mask[:, :, None]
+    count = mask.sum(1, keepdim=True)
+    mean = (features * mask).sum(1, keepdim=True) / count
+    centered = (features - mean) * mask
     return centered / (centered.square().sum(1, keepdim=True) / count).sqrt()
 
 
 def pooled(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The mean of each row's own tokens, of a padded batch [n, longest, width]: as transformers' classifiers
-    of recordings take it, which clear the padding where it is."""
+    """Masked mean of a padded batch [n, longest, width], with the padding cleared in place as transformers'
+    audio classifiers do."""
     return hidden.masked_fill_(~mask[:, :, None], 0.0).sum(1) / mask.sum(1, keepdim=True)
 
 
-def gather_pages(pool: Tensor, slots: Tensor) -> Tensor:
-    """Rows of pages as SDPA takes them: [rows, heads, longest, head_dim] from int64 slots [rows, longest]."""
-    return pool.flatten(0, 1)[slots].transpose(1, 2)
+def gather_pages(pool: Tensor, positions: Tensor) -> Tensor:
+    """Gather cache positions, int64 [rows, longest], as SDPA takes them: [rows, heads, longest, head_dim]."""
+    return pool.flatten(0, 1)[positions].transpose(1, 2)
 
 
 def batched_fbank(waveforms: Tensor) -> Tensor:
@@ -62,21 +72,21 @@ def batched_fbank(waveforms: Tensor) -> Tensor:
     frames = waveforms.unfold(1, 400, 160)
     frames = frames - frames.mean(2, keepdim=True)
     frames = frames - 0.97 * torch.cat([frames[..., :1], frames[..., :-1]], 2)
-    taper, mel = _povey_and_mel(waveforms.device)
-    power = torch.fft.rfft(frames * taper, n=512).abs().square()
+    window, mel = _povey_and_mel(waveforms.device)
+    power = torch.fft.rfft(frames * window, n=512).abs().square()
     return (power @ mel).clamp(min=torch.finfo(torch.float32).eps).log()
 
 
 @cache
 def _povey_and_mel(device: torch.device) -> tuple[Tensor, Tensor]:
     """Window [400] and triangles [257, 80], as Kaldi has them."""
-    taper = torch.hann_window(400, periodic=False, dtype=torch.float64).pow(0.85)
+    window = torch.hann_window(400, periodic=False, dtype=torch.float64).pow(0.85)
     edges = torch.linspace(_mel(20.0), _mel(8000.0), 82, dtype=torch.float64)
     mels = 1127.0 * torch.log1p(torch.arange(257, dtype=torch.float64) * (16_000 / 512) / 700.0)[:, None]
     rising = (mels - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - mels) / (edges[2:] - edges[1:-1])
     triangles = torch.minimum(rising, falling).clamp(min=0.0)
-    return taper.float().to(device), triangles.float().to(device)
+    return window.float().to(device), triangles.float().to(device)
 
 
 def _mel(frequency: float) -> float:
@@ -87,7 +97,7 @@ def torchaudio_fbank() -> Callable[[Tensor], Tensor]:
     """torchaudio's Kaldi features of one waveform [samples].
 
     Raises:
-        ImportError, OSError: it is not there, or does not fit this torch.
+        ImportError, OSError: torchaudio is missing, or does not fit this torch.
     """
     from torchaudio.compliance import kaldi
 

@@ -4,36 +4,30 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..common.output import markdown
 from ..common.roofline import Peaks, Work
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What a kernel is compared to.
+    """Timing of a peer."""
 
-    Args:
-        seconds: of a call; None where it could not be timed.
-        error: of its output against the reference.
-        note: why not.
-    """
-
-    seconds: float | None
-    error: float | None = None
-    note: str = ""
+    seconds: float | None  # of a call; None if it could not be timed
+    error: float | None = None  # of its output against the reference
+    note: str = ""  # the reason if it could not be timed
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A case as it went.
+    """Timing of a case.
 
     Args:
         kernel, label, tags, work: of the case.
-        seconds: of a call; None where it failed.
+        seconds: of a call; None if it failed.
         error: of the output against the reference, in norm.
         peers: by name.
-        best: seconds with the best tile for this number of rows.
-        best_tile: which.
-        failure: what went wrong.
+        best, best_tile: the best tile for this number of rows, and seconds with it.
+        failure: the error message.
     """
 
     kernel: str
@@ -49,35 +43,28 @@ class Result:
     failure: str = ""
 
     def fraction(self, peaks: Peaks) -> float | None:
-        """Of the floor: 1 is as fast as the device can be."""
+        """Floor over time: 1 is as fast as the device can be."""
         return self.work.floor(peaks) / self.seconds if self.seconds else None
 
     def ratio(self, peer: str) -> float | None:
-        """How many times as fast as a peer."""
+        """Speed over a peer's."""
         other = self.peers[peer].seconds if peer in self.peers else None
         return other / self.seconds if other and self.seconds else None
 
     @property
     def invariance_cost(self) -> float | None:
-        """How many times as long as with the best tile for this number of rows. A declared tile that beats
-        all of the list costs nothing."""
+        """Time over that with the best tile for this number of rows; 1 if the declared one is the best."""
         return max(self.seconds / self.best, 1.0) if self.best and self.seconds else None
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the project wants of a kernel.
-
-    Args:
-        wanted: the least.
-        worst: the least that was measured, None where nothing was.
-        where: at which case.
-    """
+    """A lower bound on a kernel's performance."""
 
     text: str
     wanted: float
-    worst: float | None
-    where: str
+    worst: float | None  # the lowest measurement, None without any
+    where: str  # the label of its case
 
     @property
     def verdict(self) -> str:
@@ -104,20 +91,11 @@ def goals(results: list[Result], peaks: Peaks) -> list[Goal]:
         worst = min(values, default=None)
         return Goal(text, wanted, *(worst or (None, "")))
 
+    of_sdpa = against("SDPA, padded")
     return [
         goal("paged attention at 512 sequences, of the copy bandwidth", 0.80, "paged cross", bandwidth, 512),
-        goal(
-            "flash attention on equal lengths, of SDPA's rate",
-            0.9,
-            "flash equal lengths",
-            against("SDPA, padded"),
-        ),
-        goal(
-            "flash attention on real lengths, of padded SDPA's rate",
-            1.0,
-            "flash real lengths",
-            against("SDPA, padded"),
-        ),
+        goal("flash attention on equal lengths, of SDPA's rate", 0.9, "flash equal lengths", of_sdpa),
+        goal("flash attention on real lengths, of padded SDPA's rate", 1.0, "flash real lengths", of_sdpa),
         goal("fbank, times torchaudio", 20, "fbank", against("torchaudio")),
         goal("fbank, of its floor", 1 / 3, "fbank", lambda result: result.fraction(peaks)),
         goal("fbank, of its floor as matrix products", 1 / 3, "fbank", of_products),
@@ -127,15 +105,9 @@ def goals(results: list[Result], peaks: Peaks) -> list[Goal]:
 
 
 def table(results: list[Result], peaks: Peaks) -> str:
-    """Markdown that is readable as plain text too."""
-    head = ["kernel", "case", "µs", "floor µs", "of floor", "error", "times as fast as", "best tile"]
-    rows = [_row(result, peaks) for result in results]
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    lines = [head, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in lines
-    )
+    """A Markdown table that is readable as plain text too."""
+    head = ("kernel", "case", "µs", "floor µs", "of floor", "error", "times as fast as", "best tile")
+    return markdown(head, [_row(result, peaks) for result in results], padded=True)
 
 
 def _row(result: Result, peaks: Peaks) -> list[str]:
@@ -169,7 +141,7 @@ def goal_lines(reached: list[Goal]) -> str:
 
 
 def as_json(results: list[Result], peaks: Peaks, about: dict[str, Any]) -> dict[str, Any]:
-    """Everything, with the numbers that the table is made of."""
+    """All results, with the table's numbers."""
     return {
         "about": about,
         "peaks": asdict(peaks),

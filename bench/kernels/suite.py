@@ -1,105 +1,94 @@
-"""Which cases are run."""
+"""Suites of cases: all, quick, and tiny for the interpreter."""
 
 from collections.abc import Iterator
 
 from ..common.shapes import LARGE, SMALL, TINY, TINY_WAV2VEC2, WAV2VEC2, Batch, equal, real, tiny
+from . import decoder_cases as decoder
+from . import encoder_cases as encoder
+from . import layer_cases as layer
 from .cases import Case
-from .decoder_cases import choices, embed, paged_cross, paged_self, store_rows
-from .encoder_cases import (
-    cmvn,
-    conv,
-    filter_bank,
-    first_layer,
-    flash,
-    groups,
-    pool,
-    positional,
-    positions,
-    waveform_layer,
-)
-from .layer_cases import linears, norms
 
 
 def all_cases() -> list[Case]:
-    """For a GPU, those that the goals need first."""
+    """All cases for a GPU, the goals' first."""
     return list(_goals()) + list(_others())
 
 
 def quick_cases() -> list[Case]:
-    """One of each, for a first look."""
+    """One case of each kernel, for a first look."""
     return list(each_once(real(SMALL, 32), real(WAV2VEC2, 32)))
 
 
 def tiny_cases() -> list[Case]:
-    """One of each, for the interpreter."""
+    """One case of each kernel, for the interpreter."""
     return list(each_once(tiny(TINY), tiny(TINY_WAV2VEC2)))
 
 
 def each_once(batch: Batch, wav2vec2: Batch) -> Iterator[Case]:
     model = batch.model
-    yield paged_cross(batch)
-    yield paged_self(batch, 1)
-    yield paged_self(batch, 3)
-    yield flash(batch, "real lengths")
-    yield flash(batch, "real lengths", causal=True)
-    yield flash(Batch(model, batch.seconds[:1] * batch.size), "equal lengths")
-    yield filter_bank(batch)
-    yield cmvn(batch)
-    yield from (conv(batch, layer) for layer in (1, 2))
-    yield from linears(model, batch.size, sum(batch.tokens), "encode")
-    yield from linears(model, batch.size, batch.size, "decode")
-    yield from store_rows(batch)
-    yield from norms(model, batch.size, batch.size)
-    yield groups(wav2vec2)
-    yield first_layer(wav2vec2)
-    yield waveform_layer(wav2vec2)
-    yield positional(wav2vec2)
-    yield pool(wav2vec2)
-    yield embed(model, batch.size)
-    yield positions(batch)
-    yield from choices(model, batch.size)
+    yield decoder.paged_cross(batch)
+    yield decoder.paged_self(batch, 1)
+    yield decoder.paged_self(batch, 3)
+    yield encoder.flash(batch, "real lengths")
+    yield encoder.flash(batch, "real lengths", causal=True)
+    yield encoder.flash(Batch(model, batch.seconds[:1] * batch.size), "equal lengths")
+    yield encoder.filter_bank(batch)
+    yield encoder.cmvn(batch)
+    yield from (encoder.conv(batch, number) for number in (1, 2))
+    yield from layer.linears(model, batch.size, sum(batch.tokens), "encode")
+    yield from layer.linears(model, batch.size, batch.size, "decode")
+    yield from decoder.store_rows(batch)
+    yield from layer.norms(model, batch.size, batch.size)
+    yield encoder.groups(wav2vec2)
+    yield encoder.first_layer(wav2vec2)
+    yield encoder.waveform_layer(wav2vec2)
+    yield encoder.positional(wav2vec2)
+    yield encoder.pool(wav2vec2)
+    yield decoder.embed(model, batch.size)
+    yield encoder.positions(batch)
+    yield from decoder.choices(model, batch.size)
 
 
 def _goals() -> Iterator[Case]:
     for count in (512, 32, 128, 1024):
         for model in (SMALL, LARGE):
-            yield paged_cross(real(model, count))
+            yield decoder.paged_cross(real(model, count))
     for count in (32, 256):
         for model in (SMALL, LARGE, WAV2VEC2):
-            yield flash(equal(model, count), "equal lengths")
-            yield flash(real(model, count), "real lengths")
-    yield flash(real(SMALL, 1024), "real lengths")
+            yield encoder.flash(equal(model, count), "equal lengths")
+            yield encoder.flash(real(model, count), "real lengths")
+    yield encoder.flash(real(SMALL, 1024), "real lengths")
     for count in (32, 256, 1024):
-        yield filter_bank(real(SMALL, count))
+        yield encoder.filter_bank(real(SMALL, count))
     for model, count in ((SMALL, 32), (SMALL, 256), (SMALL, 1024), (LARGE, 32), (LARGE, 256)):
-        yield conv(real(model, count), 1)
-        yield conv(real(model, count), 2)
+        yield encoder.conv(real(model, count), 1)
+        yield encoder.conv(real(model, count), 2)
     for count in (32, 256):
         for model in (SMALL, LARGE, WAV2VEC2):
-            yield from linears(model, count, sum(real(model, count).tokens), "encode")
+            yield from layer.linears(model, count, sum(real(model, count).tokens), "encode")
     for count in (32, 128, 512, 1024):
         for model in (SMALL, LARGE):
-            yield from linears(model, count, count, "decode")
+            yield from layer.linears(model, count, count, "decode")
 
 
 def _others() -> Iterator[Case]:
     for model in (SMALL, LARGE):
-        yield paged_self(real(model, 512), 1)
-        yield paged_self(real(model, 128), 5)
-        yield flash(real(model, 256), "real lengths", causal=True)
-        yield from store_rows(real(model, 256))
-        yield from norms(model, 512, 512)
-        yield from norms(model, 256, sum(real(model, 256).tokens))
-        yield embed(model, 512)
-        yield positions(real(model, 256))
+        yield decoder.paged_self(real(model, 512), 1)
+        yield decoder.paged_self(real(model, 128), 5)
+        yield encoder.flash(real(model, 256), "real lengths", causal=True)
+        yield from decoder.store_rows(real(model, 256))
+        yield from layer.norms(model, 512, 512)
+        yield from layer.norms(model, 256, sum(real(model, 256).tokens))
+        yield decoder.embed(model, 512)
+        yield encoder.positions(real(model, 256))
     for count in (32, 1024):
-        yield cmvn(real(SMALL, count))
+        yield encoder.cmvn(real(SMALL, count))
     for count in (32, 256):
-        yield groups(real(WAV2VEC2, count))
-        yield first_layer(real(WAV2VEC2, count))
-        yield waveform_layer(real(WAV2VEC2, count))
-        yield positional(real(WAV2VEC2, count))
+        yield encoder.groups(real(WAV2VEC2, count))
+        yield encoder.first_layer(real(WAV2VEC2, count))
+        yield encoder.waveform_layer(real(WAV2VEC2, count))
+        yield encoder.positional(real(WAV2VEC2, count))
     for count in (1, 32, 1024):  # few programs, and many
-        yield pool(real(WAV2VEC2, count))
+        yield encoder.pool(real(WAV2VEC2, count))
     for count in (32, 512, 1024):
-        yield from choices(SMALL, count)
+        yield from decoder.choices(SMALL, count)

@@ -1,7 +1,7 @@
-"""What a fixed tile costs: the same product with every tile of a list.
+"""The cost of a fixed tile: the same product timed with every tile of a list.
 
 A kernel here may not choose its tile by the number of rows, or a row's bits would depend on its neighbors.
-Only a benchmark may see what such a choice would have given.
+Only a benchmark may measure such a choice.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,21 +30,15 @@ TILES = (
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The fastest tile of the list.
+    """The fastest tile of the list."""
 
-    Args:
-        tile: as `NAMES`.
-        seconds: with it.
-        failed: tiles that did not run, and why.
-    """
-
-    tile: tuple[int, ...]
+    tile: tuple[int, ...]  # in the order of `NAMES`
     seconds: float
-    failed: dict[str, str]
+    failed: dict[str, str]  # tiles that did not run, with the error
 
 
 def best_tile(call: Callable[[], object], time: Callable[[], float]) -> Best | None:
-    """Time a call with each tile in place of the declared one; None where it has none, or none runs.
+    """Time a call with each tile in place of the declared one; None without a declared tile, or if none runs.
 
     Args:
         call: launches a kernel with a tile once.
@@ -63,7 +57,7 @@ def best_tile(call: Callable[[], object], time: Callable[[], float]) -> Best | N
         with replaced(declared, tile):
             try:
                 seconds[tile] = time()
-            except Exception as error:  # more shared memory than there is, say: told, and no reason to stop
+            except Exception as error:  # too much shared memory, for instance
                 failed[str(tile)] = f"{type(error).__name__}: {error}".splitlines()[0]
     if not seconds:
         return None
@@ -73,7 +67,7 @@ def best_tile(call: Callable[[], object], time: Callable[[], float]) -> Best | N
 
 @contextmanager
 def replaced(declared: Case, tile: tuple[int, ...]) -> Iterator[None]:
-    """Launch this tile wherever `declared` is asked for."""
+    """Launch this tile in place of `declared`."""
     *blocks, warps, stages = tile
     constants = dict(declared.constants) | dict(zip(NAMES[:3], blocks, strict=True))
     other = replace(declared, constants=tuple(constants.items()), num_warps=warps, num_stages=stages)

@@ -1,6 +1,5 @@
 """Tokenizers: transcripts decoded, texts encoded."""
 
-import json
 from pathlib import Path
 
 import pytest

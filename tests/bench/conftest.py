@@ -1,4 +1,4 @@
-"""The benchmarks' modules, imported from the repository's root without putting it on `sys.path`."""
+"""Modules of the benchmarks, imported from the repository's root, which is not on `sys.path`."""
 
 import importlib
 import importlib.util
@@ -24,7 +24,7 @@ class Modules(dict[str, ModuleType]):
 
 @pytest.fixture(scope="session")
 def bench() -> Modules:
-    """Modules of the benchmarks by name."""
+    """The modules of `bench` by name."""
     if "bench" not in sys.modules:
         spec = importlib.util.spec_from_file_location("bench", FOLDER / "__init__.py")
         assert spec is not None

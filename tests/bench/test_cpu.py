@@ -30,7 +30,7 @@ MODELS = [
 
 
 def smoke(model: str, *options: str) -> str:
-    """What a smoke run prints."""
+    """Standard output of a smoke run."""
     command = [sys.executable, "-m", "bench.cpu", "--smoke", "--threads", "1", "--model", model]
     run = subprocess.run(
         [*command, *options],
@@ -45,13 +45,13 @@ def smoke(model: str, *options: str) -> str:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_model_is_timed_beside_transformers_and_says_what_it_says(model, tmp_path):
+def test_every_model_is_timed_beside_transformers_and_gives_the_same_answers(model, tmp_path):
     printed = smoke(model, "--json", str(tmp_path / "cpu.json"), "--cost-of-invariance")
-    told = json.loads((tmp_path / "cpu.json").read_text())
-    assert told["about"]["command"].startswith("python")
+    saved = json.loads((tmp_path / "cpu.json").read_text())
+    assert saved["about"]["command"].startswith("python")
     ours = ["tritone, float32", "tritone, float32, without invariance"]
     peers = ["transformers, batch 1, unpadded", "transformers, batch 4"]
-    found = told["results"]["1 beams"]
+    found = saved["results"]["1 beams"]
     assert list(found) == [*ours, *peers]
     times = found[ours[0]] / max(found[name] for name in peers)
     best = max(peers, key=found.get).removeprefix("transformers, ")
@@ -80,7 +80,7 @@ def test_no_round_begins_that_would_not_end_in_time(cpu, monkeypatch, capsys):
     monkeypatch.setattr(cpu.time, "perf_counter", lambda: now)
     scale = cpu.Scale(0.5, 1.5, 10, (4, 8), 1, ("float32",), 3, 4, 30)
     recordings = cpu.Wav2Vec2CTC(tiny=True).items(scale)
-    (timed,) = cpu.take_turns({"one": run}, recordings, scale, 3).values()
+    (timed,) = cpu.alternate({"one": run}, recordings, scale, 3).values()
     assert ran == [4, 10, 10]  # 34 seconds would have been the third
     assert timed.seconds == [10, 10]
     assert "2 of 3 rounds" in capsys.readouterr().out
@@ -124,13 +124,13 @@ def test_a_peer_without_float32_is_refused(cpu, monkeypatch, capsys):
 
 
 def test_a_batch_is_one_of_neighbors_in_length_or_in_the_order_given(cpu):
-    class Spoken(cpu.TextClassification):
+    class Echo(cpu.TextClassification):
         def batch_answers(self, model, processor, batch, beams):
             batches.append([item.tokens for item in batch])
             return [item.text for item in batch]
 
     batches: list[list[int]] = []
-    model = Spoken(tiny=True)
+    model = Echo(tiny=True)
     items = model.items(cpu.SMOKE)
     tokens = [item.tokens for item in items]
     for by_length in (True, False):
@@ -148,7 +148,7 @@ def test_recordings_of_even_lengths_come_in_no_order(cpu):
     assert found != sorted(found)
 
 
-def test_texts_have_the_tokens_that_they_are_said_to_have(cpu, tmp_path):
+def test_texts_have_their_declared_number_of_tokens(cpu, tmp_path):
     model = cpu.TextClassification(tiny=True)
     model.write(tmp_path)
     tokenizer = cpu.transformers.AutoTokenizer.from_pretrained(tmp_path)

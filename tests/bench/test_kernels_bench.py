@@ -1,5 +1,5 @@
-"""The kernels' benchmark without a GPU: shapes, counts, report and plot from invented timings, and every
-call that it would time, compared once on tiny shapes."""
+"""The kernels' benchmark without a GPU: shapes, counts, report and plot from invented timings, and every call
+compared once on tiny shapes."""
 
 import json
 import math
@@ -160,11 +160,11 @@ def test_results_are_written_as_json_table_and_plot(bench, peaks, tmp_path):
         result(bench, "fbank", None, failure="RuntimeError: no"),
     ]
     bench["kernels"].write(results, peaks, tmp_path)
-    told = json.loads((tmp_path / "kernels.json").read_text())
-    assert [entry["seconds"] for entry in told["results"]] == [1e-5, 1e-5, None]
-    assert told["results"][0]["times_as_fast_as"] == {"cuBLAS": 2.0}
-    assert told["results"][0]["invariance_cost"] == pytest.approx(10 / 9)
-    assert [goal["verdict"] for goal in told["goals"]][-1] == "met"
+    saved = json.loads((tmp_path / "kernels.json").read_text())
+    assert [entry["seconds"] for entry in saved["results"]] == [1e-5, 1e-5, None]
+    assert saved["results"][0]["times_as_fast_as"] == {"cuBLAS": 2.0}
+    assert saved["results"][0]["invariance_cost"] == pytest.approx(10 / 9)
+    assert [goal["verdict"] for goal in saved["goals"]][-1] == "met"
     text = (tmp_path / "kernels.md").read_text()
     assert "not measured" in text
     assert "| linear " in text
@@ -174,7 +174,7 @@ def test_results_are_written_as_json_table_and_plot(bench, peaks, tmp_path):
 
 
 def test_every_call_is_right_on_tiny_shapes(bench, dtype, kernels_on):
-    stage = bench["cases"].Stage(torch.device(kernels_on), dtype, 2)
+    stage = bench["cases"].Setup(torch.device(kernels_on), dtype, 2)
     lines = [
         line for case in bench["suite"].tiny_cases() for line in bench["kernels"].compare_all(case, stage)
     ]
@@ -190,8 +190,8 @@ def test_a_wrong_or_unwritten_output_is_refused(bench, kernels_on):
     wanted = torch.ones(4, 3, device=kernels_on)
 
     def check(run):
-        contestant = cases.Contestant(run, lambda out: out)
-        return kernels.checked(contestant, cases.Prepared(contestant, {}, wanted, 1e-3))
+        prepared = cases.Prepared.of(run, wanted, 1e-3, lambda out: out)
+        return kernels.checked(prepared.ours, prepared)
 
     assert check(lambda copy: wanted * (1 + 1e-4)) == pytest.approx(1e-4, rel=1e-2)
     with pytest.raises(kernels.WrongOutputError, match=r"error 1\.00e-02, allowed 1e-03"):
@@ -219,7 +219,7 @@ def test_a_whole_run_with_invented_times(bench, peaks, kernels_on, tmp_path, mon
     kernels = bench["kernels"]
     monkeypatch.setattr(kernels, "DTYPE", torch.float16)
     monkeypatch.setattr(kernels, "CACHE", 1)  # one copy of the inputs
-    monkeypatch.setattr(kernels, "timed", lambda contestant, copies, graph, milliseconds=40: 1e-5)
+    monkeypatch.setattr(kernels, "timed", lambda implementation, copies, graph, milliseconds=40: 1e-5)
     cases = bench["suite"].tiny_cases()
     late = time.monotonic() + 300
     assert kernels.run_all(cases, peaks, torch.device(kernels_on), late, tmp_path) == 0
@@ -280,7 +280,7 @@ def test_without_a_gpu_the_command_says_what_to_do(bench, capsys, monkeypatch):
 
 @pytest.mark.parametrize("failing", ["", "pytest", "tritone.kernels"])
 def test_the_script_for_a_gpu_goes_on_after_a_failure_and_ends_with_it(failing, tmp_path):
-    """With a python3 that only notes what it is asked for."""
+    """With a python3 that only records its arguments."""
     fake = tmp_path / "python3"
     fake.write_text(
         f'#!/bin/bash\necho "$*" >>{tmp_path}/calls\n'

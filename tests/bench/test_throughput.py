@@ -25,7 +25,7 @@ def h200(bench):
 
 
 def quick(name: str, folder: Path, seconds: float = 60) -> str:
-    """What a smoke run prints."""
+    """Standard output of a smoke run."""
     command = [sys.executable, "-m", f"bench.engine.{name}", "--quick", "--device", "cpu", "--output", folder]
     if name != "decode_profile":
         command += ["--seconds", str(seconds)]
@@ -47,11 +47,11 @@ def quick(name: str, folder: Path, seconds: float = 60) -> str:
 def test_throughput_times_every_way_beside_transformers_and_draws_both_plots(tmp_path):
     pytest.importorskip("matplotlib")
     printed = quick("throughput", tmp_path)
-    told = json.loads((tmp_path / "throughput.json").read_text())
-    assert told["left_out"] == []
-    kinds = [(row["size"], row["way"], row["beams"]) for row in told["rows"]]
+    saved = json.loads((tmp_path / "throughput.json").read_text())
+    assert saved["left_out"] == []
+    kinds = [(row["size"], row["way"], row["beams"]) for row in saved["rows"]]
     assert kinds == [("tiny", way, beams) for beams in (1, 5) for way in ("waveforms", "features")]
-    for row in told["rows"]:
+    for row in saved["rows"]:
         assert row["rtfx"] == pytest.approx(row["audio"] / row["seconds"])
         assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
         assert 0 < row["fraction_of_limit"] < 1
@@ -63,10 +63,10 @@ def test_throughput_times_every_way_beside_transformers_and_draws_both_plots(tmp
         assert [peer["size"] for peer in row["transformers"]] == [2, 1]
         best = max(peer["rtfx"] for peer in row["transformers"])
         assert row["times_transformers"] == pytest.approx(row["rtfx"] / best)
-    assert [point["in_flight"] for point in told["concurrency"]] == [1, 2, 4]
-    assert all(point["rtfx"] > 0 for point in told["concurrency"])
-    assert [point["seconds"] for point in told["lengths"]] == [0.5, 1.0, 2.0]
-    assert all(point["per_second"] > 0 for point in told["lengths"])
+    assert [point["in_flight"] for point in saved["concurrency"]] == [1, 2, 4]
+    assert all(point["rtfx"] > 0 for point in saved["concurrency"])
+    assert [point["seconds"] for point in saved["lengths"]] == [0.5, 1.0, 2.0]
+    assert all(point["per_second"] > 0 for point in saved["lengths"])
     for plot in ("concurrency.png", "length.png"):
         assert (tmp_path / plot).read_bytes().startswith(PNG)
     assert printed.count("| tiny |") == 4
@@ -75,20 +75,20 @@ def test_throughput_times_every_way_beside_transformers_and_draws_both_plots(tmp
 
 def test_throughput_names_what_it_had_no_time_for(tmp_path):
     printed = quick("throughput", tmp_path, seconds=0)
-    told = json.loads((tmp_path / "throughput.json").read_text())
-    assert told["rows"] == told["concurrency"] == told["lengths"] == []
-    assert len(told["left_out"]) == 4 + 3 + 3
+    saved = json.loads((tmp_path / "throughput.json").read_text())
+    assert saved["rows"] == saved["concurrency"] == saved["lengths"] == []
+    assert len(saved["left_out"]) == 4 + 3 + 3
     assert "left out: tiny, from features, 5 beams" in printed
 
 
 def test_latency_counts_requests_of_the_steady_state_at_every_level(tmp_path):
     printed = quick("latency", tmp_path)
-    told = json.loads((tmp_path / "latency.json").read_text())
-    assert told["left_out"] == []
-    loads = [level["load"] for level in told["levels"]]
+    saved = json.loads((tmp_path / "latency.json").read_text())
+    assert saved["left_out"] == []
+    loads = [level["load"] for level in saved["levels"]]
     assert loads[:3] == ["1 in flight", "2 in flight", "4 in flight"]
     assert ["50 %" in loads[3], "80 %" in loads[4]] == [True, True]
-    for level in told["levels"]:
+    for level in saved["levels"]:
         assert level["requests"] >= 8
         for times in (level["first"], level["last"]):
             assert 0 < times["50"] <= times["90"] <= times["99"]
@@ -158,7 +158,7 @@ def test_beams_share_their_reads_and_not_their_arithmetic(bench, recordings):
     assert greedy.operations == pytest.approx(single[0].operations + single[1].operations)
 
 
-# Where the time went.
+# The time of each part.
 
 
 def test_time_is_counted_once_where_intervals_meet(bench):
@@ -196,7 +196,7 @@ def test_work_on_a_gpu_belongs_to_encoding_where_it_was_launched_inside_of_it(be
         kernel(80, 10, 2),
         launch(3, 3, thread=8),  # another thread at that time
         kernel(85, 15, 3),
-        kernel(200, 5, 99),  # nobody knows who launched it
+        kernel(200, 5, 99),  # of an unknown launch
     ]
     spent = spent_in_trace(events, wall=250e-6)
     assert spent.encode == pytest.approx(30e-6)
@@ -207,7 +207,7 @@ def test_work_on_a_gpu_belongs_to_encoding_where_it_was_launched_inside_of_it(be
     assert spent_in_trace([kernel(0, 1, 1)], 1.0) is None
 
 
-def test_calls_are_timed_on_the_object_alone_and_a_model_nobody_calls_gives_nothing(bench):
+def test_calls_are_timed_on_the_object_alone_and_a_model_without_calls_gives_nothing(bench):
     class Model:
         device = torch.device("cpu")
 
@@ -234,32 +234,32 @@ def test_utilization_is_the_mean_without_what_was_before(bench):
     assert mean("[N/A]\n" * 9) is None
 
 
-# transformers' turn.
+# transformers' runs.
 
 
 def test_batches_are_sorted_and_a_few_of_them_lie_all_over(bench, recordings):
-    contestants = bench["contestants"]
-    batches = contestants.sorted_batches(recordings.lasting([3.0, 1.0, 5.0, 2.0, 4.0]), 2)
+    recognizers = bench["recognizers"]
+    batches = recognizers.sorted_batches(recordings.lasting([3.0, 1.0, 5.0, 2.0, 4.0]), 2)
     assert [[one.seconds for one in batch] for batch in batches] == [[1.0, 2.0], [3.0, 4.0], [5.0]]
-    assert contestants.spread(1) == [0]
-    assert contestants.spread(8)[:3] == [4, 2, 6]
+    assert recognizers.spread(1) == [0]
+    assert recognizers.spread(8)[:3] == [4, 2, 6]
     for count in (2, 3, 7, 64):
-        assert sorted(contestants.spread(count)) == list(range(count))
+        assert sorted(recognizers.spread(count)) == list(range(count))
 
 
 def test_results_of_another_length_are_no_results(bench):
-    bench["contestants"].check_lengths([3, 4], [3, 4])
+    bench["recognizers"].check_lengths([3, 4], [3, 4])
     with pytest.raises(RuntimeError, match="the first has 5 tokens, not 4"):
-        bench["contestants"].check_lengths([3, 5], [3, 4])
+        bench["recognizers"].check_lengths([3, 5], [3, 4])
 
 
-def test_without_transformers_its_turn_is_left_out_by_name(bench):
-    class Stage:
+def test_without_transformers_its_runs_are_left_out_by_name(bench):
+    class Setup:
         def peer(self, size):
             raise ImportError("No module named 'transformers'")
 
     findings = bench["throughput_report"].Findings({}, "small")
-    found = bench["throughput"].time_peers(Stage(), findings, 0.0, size="small", way="features", beams=5)
+    found = bench["throughput"].time_peers(Setup(), findings, 0.0, size="small", source="features", beams=5)
     assert found == []
     assert findings.left_out == [
         "transformers, small, from features, 5 beams: No module named 'transformers'"
@@ -267,20 +267,20 @@ def test_without_transformers_its_turn_is_left_out_by_name(bench):
 
 
 @pytest.mark.parametrize(
-    ("error", "went", "told"),
+    ("error", "went", "note"),
     [
         (ImportError("no soundfile"), True, "compare, size small, beams 5: no soundfile"),
         (ValueError("wrong"), False, "compare, size small, beams 5: failed: ValueError: wrong"),
     ],
 )
-def test_a_part_that_fails_is_named_and_stops_no_other(bench, error, went, told):
+def test_a_part_that_fails_is_named_and_stops_no_other(bench, error, went, note):
     def compare(*_, size, beams):
         raise error
 
     findings = bench["throughput_report"].Findings({}, "small")
     part = functools.partial(compare, size="small", beams=5)
     assert bench["throughput"].carried_out(part, None, None, findings, 1.0) is went
-    assert findings.left_out == [told]
+    assert findings.left_out == [note]
 
 
 def test_time_that_a_part_did_not_need_goes_to_those_after_it(bench, monkeypatch):
@@ -294,11 +294,11 @@ def test_time_that_a_part_did_not_need_goes_to_those_after_it(bench, monkeypatch
     assert clock.next_share() == 0
 
 
-# What is told.
+# The report.
 
 
 def test_the_table_takes_transformers_at_its_best_and_says_what_was_not_measured(bench):
-    report, run = bench["throughput_report"], bench["contestants"].Run(12_300.0, 41_820, 1000, 2.0)
+    report, run = bench["throughput_report"], bench["recognizers"].Run(12_300.0, 41_820, 1000, 2.0)
     spent = bench["timeline"].Spent(wall=2.0, encode=1.0, decode=0.8, host=0.3, busy=0.85)
     peers = (
         report.Peer(16, 100.0, 1, 64),

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import text_classifiers
+import text_decoders
 import torch
 import waveform_encoders
+from parity import two_stacks
 from torch import Tensor
 from transformers import Speech2TextConfig, Speech2TextForConditionalGeneration
 from transformers.utils import logging
@@ -38,48 +41,19 @@ class Spec:
 # Sizes that a padded or vectorized kernel would like to be rounder than they are.
 SPECS: dict[str, Spec] = {
     "two-convs": Spec(
-        {
-            "vocab_size": 101,
-            "d_model": 36,
-            "encoder_layers": 2,
-            "decoder_layers": 2,
-            "encoder_attention_heads": 4,
-            "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 50,
-            "decoder_ffn_dim": 70,
-            "conv_channels": 24,
-            "conv_kernel_sizes": (5, 3),
-        },
+        two_stacks(101, 36, layers=(2, 2), heads=(4, 2), feed_forward=(50, 70))
+        | {"conv_channels": 24, "conv_kernel_sizes": (5, 3)},
         seed=15,
     ),
     "one-conv-pad-0": Spec(
-        {
-            "vocab_size": 31,
-            "d_model": 20,
-            "encoder_layers": 1,
-            "decoder_layers": 1,
-            "encoder_attention_heads": 2,
-            "decoder_attention_heads": 5,
-            "encoder_ffn_dim": 33,
-            "decoder_ffn_dim": 17,
-            "num_conv_layers": 1,
-            "conv_kernel_sizes": (3,),
-            "pad_token_id": 0,
-            "bos_token_id": 1,
-        },
+        two_stacks(31, 20, layers=(1, 1), heads=(2, 5), feed_forward=(33, 17))
+        | {"num_conv_layers": 1, "conv_kernel_sizes": (3,), "pad_token_id": 0, "bos_token_id": 1},
         seed=3,
         end_gain=2.0,
     ),
     "three-convs-gelu": Spec(
-        {
-            "vocab_size": 257,
-            "d_model": 52,
-            "encoder_layers": 6,
-            "decoder_layers": 3,
-            "encoder_attention_heads": 2,
-            "decoder_attention_heads": 13,
-            "encoder_ffn_dim": 90,
-            "decoder_ffn_dim": 61,
+        two_stacks(257, 52, layers=(6, 3), heads=(2, 13), feed_forward=(90, 61))
+        | {
             "num_conv_layers": 3,
             "conv_kernel_sizes": (7, 5, 3),
             "conv_channels": 30,
@@ -89,15 +63,8 @@ SPECS: dict[str, Spec] = {
         seed=4,
     ),
     "six-decoder-layers-tied": Spec(
-        {
-            "vocab_size": 64,
-            "d_model": 44,
-            "encoder_layers": 3,
-            "decoder_layers": 6,
-            "encoder_attention_heads": 1,
-            "decoder_attention_heads": 11,
-            "encoder_ffn_dim": 44,
-            "decoder_ffn_dim": 88,
+        two_stacks(64, 44, layers=(3, 6), heads=(1, 11), feed_forward=(44, 88))
+        | {
             "conv_channels": 40,
             "conv_kernel_sizes": (3, 7),
             "scale_embedding": False,
@@ -106,15 +73,8 @@ SPECS: dict[str, Spec] = {
         seed=3,
     ),
     "odd-width-pad-5": Spec(
-        {
-            "vocab_size": 89,
-            "d_model": 33,
-            "encoder_layers": 2,
-            "decoder_layers": 4,
-            "encoder_attention_heads": 3,
-            "decoder_attention_heads": 1,
-            "encoder_ffn_dim": 64,
-            "decoder_ffn_dim": 35,
+        two_stacks(89, 33, layers=(2, 4), heads=(3, 1), feed_forward=(64, 35))
+        | {
             "num_conv_layers": 1,
             "conv_kernel_sizes": (7,),
             "activation_function": "gelu",
@@ -125,31 +85,13 @@ SPECS: dict[str, Spec] = {
         seed=8,
     ),
     "default-vocabulary": Spec(
-        {
-            "vocab_size": 10000,
-            "d_model": 24,
-            "encoder_layers": 1,
-            "decoder_layers": 2,
-            "encoder_attention_heads": 3,
-            "decoder_attention_heads": 4,
-            "encoder_ffn_dim": 96,
-            "decoder_ffn_dim": 40,
-            "conv_channels": 16,
-            "decoder_start_token_id": 3,
-        },
+        two_stacks(10000, 24, layers=(1, 2), heads=(3, 4), feed_forward=(96, 40))
+        | {"conv_channels": 16, "decoder_start_token_id": 3},
         seed=4,
     ),
     # For the tests of invariance: large enough for the blocked paths of the matrix library.
     "middle": Spec(
-        {
-            "vocab_size": 1000,
-            "d_model": 256,
-            "encoder_layers": 2,
-            "decoder_layers": 2,
-            "encoder_ffn_dim": 512,
-            "decoder_ffn_dim": 512,
-            "conv_channels": 256,
-        },
+        two_stacks(1000, 256, layers=(2, 2), heads=(4, 4), feed_forward=(512, 512), conv_channels=256),
         seed=3,
     ),
 }
@@ -379,6 +321,38 @@ def speech_pair(
 ) -> Callable[[str], waveform_encoders.Pair]:
     """Both libraries' model of one of `waveform_encoders.SPECS`, made once. Leave them as they are."""
     return cache(lambda name: waveform_encoders.make_pair(name, tmp_path_factory.mktemp("encoder")))
+
+
+@pytest.fixture(scope="session")
+def classifier_of(
+    tmp_path_factory: pytest.TempPathFactory, _quiet: None
+) -> Callable[[str], text_classifiers.Classifier]:
+    """Both libraries' model of one of `text_classifiers.SPECS`, made once. Leave them as they are."""
+    return cache(lambda name: text_classifiers.make_classifier(name, tmp_path_factory.mktemp("classifier")))
+
+
+@pytest.fixture(params=text_classifiers.SPECS)
+def both(
+    request: pytest.FixtureRequest, classifier_of: Callable[[str], text_classifiers.Classifier]
+) -> text_classifiers.Classifier:
+    """Each classifier of text, or those that a test names by indirect parametrization."""
+    return classifier_of(request.param)
+
+
+@pytest.fixture(scope="session")
+def decoder_of(
+    tmp_path_factory: pytest.TempPathFactory, _quiet: None
+) -> Callable[[str], text_decoders.Decoder]:
+    """Both libraries' model of one of `text_decoders.SPECS`, made once. Leave them as they are."""
+    return cache(lambda name: text_decoders.make_decoder(name, tmp_path_factory.mktemp("decoder")))
+
+
+@pytest.fixture(params=text_decoders.SPECS)
+def decoder(
+    request: pytest.FixtureRequest, decoder_of: Callable[[str], text_decoders.Decoder]
+) -> text_decoders.Decoder:
+    """Each text decoder, or those that a test names by indirect parametrization."""
+    return decoder_of(request.param)
 
 
 @pytest.fixture

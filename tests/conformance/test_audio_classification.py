@@ -9,7 +9,9 @@ import pytest
 import torch
 import transformers
 from factories import tiny_wav2vec2_config
+from parity import STATES, assert_close, assert_fields_close
 from torch import Tensor
+from waveform_encoders import compare_gradients
 
 import tritone
 
@@ -98,9 +100,8 @@ def test_logits_and_loss_are_those_of_transformers(case, waveforms):
             wanted = case.theirs(values, labels=labels)
             found = case.ours(values, labels=labels)
             by_mask = case.theirs(values, attention_mask=torch.ones_like(values).long(), labels=labels)
-        torch.testing.assert_close(found.logits, wanted.logits, atol=1e-4, rtol=0)
-        torch.testing.assert_close(found.loss, wanted.loss, atol=1e-4, rtol=0)
-        torch.testing.assert_close(found.logits, by_mask.logits, atol=1e-4, rtol=0)
+        assert_fields_close(found, wanted)
+        assert_close(found.logits, by_mask.logits)
         seen.append(found.logits[0])
     assert (seen[0] - seen[1]).abs().max() > 0.01  # or the weights would say nothing
 
@@ -111,22 +112,16 @@ def test_a_packed_batch_is_what_transformers_says_of_each_alone(case, waveforms)
     with torch.inference_mode():
         logits, _ = case.ours.predict(packed, ends)["logits"]
         for found, values in zip(logits, waveforms, strict=True):
-            torch.testing.assert_close(found, case.theirs(values).logits[0], atol=1e-4, rtol=0)
+            assert_close(found, case.theirs(values).logits[0])
 
 
 def test_hidden_states_and_attentions_come_where_they_are_asked_for(case, waveforms):
     values = waveforms[2]
     theirs, ours = case.theirs, case.ours
+    theirs.set_attn_implementation("eager")
     with torch.no_grad():
-        found = ours(values, output_hidden_states=True, output_attentions=True)
-        theirs.set_attn_implementation("eager")
-        wanted = theirs(values, output_hidden_states=True, output_attentions=True)
-        theirs.set_attn_implementation("sdpa" if "SEWD" not in type(theirs).__name__ else "eager")
-    for name in ("hidden_states", "attentions"):
-        mine, other = getattr(found, name), getattr(wanted, name)
-        assert len(mine) == len(other) > 0
-        for one, same in zip(mine, other, strict=True):
-            torch.testing.assert_close(one, same, atol=2e-4, rtol=0)
+        assert_fields_close(ours(values, **STATES), theirs(values, **STATES), 2e-4)
+    theirs.set_attn_implementation("sdpa" if "SEWD" not in type(theirs).__name__ else "eager")
     with torch.no_grad():
         plain = ours(values)
     assert (plain.hidden_states, plain.attentions, plain.loss) == (None, None, None)
@@ -136,16 +131,8 @@ def test_the_gradients_of_the_loss_are_those_of_transformers(case, waveforms):
     for model in (case.ours, case.theirs):
         model.zero_grad()
         model(waveforms[2], labels=torch.tensor([1])).loss.backward()
-    compared = 0
-    for name, parameter in case.theirs.named_parameters():
-        mine = case.ours.get_parameter(name).grad
-        if parameter.grad is None:
-            assert mine is None or not mine.abs().max(), name
-            continue
-        scale = max(float(parameter.grad.abs().max()), 1e-2)  # a key's bias has none but by rounding
-        assert float((mine - parameter.grad).abs().max()) < 2e-3 * scale, name
-        compared += 1
-    assert compared > 20
+    # A key's bias has no gradient but by rounding.
+    assert compare_gradients(case.ours, case.theirs, 2e-3, 1e-2) > 20
     for model in (case.ours, case.theirs):
         model.zero_grad(set_to_none=True)
 
@@ -157,9 +144,7 @@ def test_what_tritone_saves_transformers_loads(case, waveforms, tmp_path):
     )
     assert not any(report[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     with torch.no_grad():
-        torch.testing.assert_close(
-            model.eval()(waveforms[0]).logits, case.theirs(waveforms[0]).logits, atol=1e-5, rtol=0
-        )
+        assert_close(model.eval()(waveforms[0]).logits, case.theirs(waveforms[0]).logits, 1e-5)
 
 
 @pytest.mark.parametrize("problem", [None, "regression", "multi_label_classification"])

@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from parity import without_chance
+from text_classifiers import STACK, TINY
 from torch import Tensor
 
 import tritone
 
-STACK = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20}
-TEXT = {"vocab_size": 40, "pad_token_id": 0}
-HALVES = {"encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 20, "decoder_ffn_dim": 12}
 WAVES = {
     **{"conv_dim": (12, 20), "conv_kernel": (10, 8), "conv_stride": (8, 10)},
     **{"num_conv_pos_embeddings": 5, "num_conv_pos_embedding_groups": 3, "classifier_proj_size": 9},
@@ -22,29 +21,9 @@ RECORDINGS = ("Hubert", "SEW", "SEWD", "UniSpeech", "UniSpeechSat", "Wav2Vec2")
 # Fields that are not defaults, by the first part of the names of a family's classes.
 FIELDS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(RECORDINGS, STACK | WAVES),
-    "Albert": STACK | TEXT | {"embedding_size": 10},
-    "Bart": TEXT | HALVES | {"d_model": 24, "encoder_attention_heads": 3, "decoder_attention_heads": 2},
-    "Bert": STACK | TEXT,
-    "DistilBert": TEXT | {"dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 20},
-    "GPT2": TEXT | {"n_embd": 24, "n_layer": 2, "n_head": 3},
-    "GPTNeo": TEXT
-    | {
-        **{"hidden_size": 24, "num_layers": 2, "num_heads": 3, "window_size": 3},
-        "attention_types": [[["global", "local"], 1]],
-    },
-    "Roberta": STACK | TEXT,
-    "T5": TEXT | {"d_model": 24, "d_kv": 5, "d_ff": 20, "num_layers": 2, "num_heads": 3},
-    "XLNet": {"vocab_size": 40, "d_model": 24, "n_layer": 2, "n_head": 3, "d_inner": 20},
+    **{family: fields | {"vocab_size": 40, "pad_token_id": 0} for family, fields in TINY.items()},
 }
 START = {"Bart": {"decoder_start_token_id": 2}, "T5": {"decoder_start_token_id": 0}}
-# Chances of dropout and masks in training, in one family or another.
-CHANCE = (
-    *("dropout", "attention_dropout", "activation_dropout", "hidden_dropout", "feat_proj_dropout"),
-    *("layerdrop", "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"),
-    *("classifier_dropout", "seq_classif_dropout", "encoder_layerdrop", "decoder_layerdrop", "resid_pdrop"),
-    *("embd_pdrop", "attn_pdrop", "resid_dropout", "embed_dropout", "dropout_rate", "summary_last_dropout"),
-    *("mask_time_prob", "mask_feature_prob", "final_dropout", "conv_dropout"),
-)
 PROBLEMS: dict[str, tuple[int, str | None, Tensor]] = {
     "classes": (4, None, torch.tensor([3, 0])),
     "several labels": (3, None, torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])),
@@ -105,7 +84,7 @@ def test_steps_of_training_lower_the_loss_as_in_transformers(
     family: str, problem: str, tmp_path: Path
 ) -> None:
     count, kind, labels = PROBLEMS[problem]
-    silent = {name: 0.0 for name in CHANCE if hasattr(getattr(transformers, f"{family}Config")(), name)}
+    silent = without_chance(getattr(transformers, f"{family}Config"))
     theirs = write(family, tmp_path, num_labels=count, problem_type=kind, **silent)
     ours = load(family, tmp_path, num_labels=count)
     given = inputs(family, ours.config)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from factories import tiny_wav2vec2_config
+from parity import STATES, assert_close, assert_fields_close
 from torch import Tensor
 
 import tritone
@@ -64,6 +65,10 @@ class Case:
         """[1, samples] by transformers."""
         return self.their_processor(waveform, sampling_rate=16_000, return_tensors="pt").input_values
 
+    def own_inputs(self, waveform: np.ndarray) -> Tensor:
+        """[1, samples] by Tritone."""
+        return self.processor(waveform, sampling_rate=16_000, return_tensors="pt").input_values
+
 
 @pytest.fixture(scope="module", params=SPECS)
 def case(request, tmp_path_factory) -> Case:
@@ -83,24 +88,22 @@ def waveforms() -> list[np.ndarray]:
 
 
 def test_logits_text_and_times_are_transformers(case, waveforms):
-    said = set()
+    texts = set()
     for waveform in waveforms:
         inputs = case.inputs(waveform)
         with torch.no_grad():
             wanted = case.theirs(inputs).logits
-            found = case.ours(
-                case.processor(waveform, sampling_rate=16_000, return_tensors="pt").input_values
-            )
-        torch.testing.assert_close(found.logits, wanted, atol=1e-4, rtol=0)
+            found = case.ours(case.own_inputs(waveform))
+        assert_close(found.logits, wanted)
         options = {"output_word_offsets": True, "output_char_offsets": True}
         theirs = case.their_processor.decode(wanted[0].argmax(-1), **options)
         ours = case.processor.decode(found.logits[0].argmax(-1), **options)
         assert ours.text == theirs.text
         assert ours.word_offsets == theirs.word_offsets
         assert ours.char_offsets == theirs.char_offsets
-        said.add(theirs.text)
-    assert len(said) > 4
-    assert any(" " in text for text in said)
+        texts.add(theirs.text)
+    assert len(texts) > 4
+    assert any(" " in text for text in texts)
 
 
 def test_the_loss_is_transformers_whatever_is_masked(case, waveforms):
@@ -111,7 +114,7 @@ def test_the_loss_is_transformers_whatever_is_masked(case, waveforms):
         with torch.no_grad():
             wanted = case.theirs(case.inputs(waveform), labels=labels)
             found = case.ours(case.inputs(waveform), labels=labels)
-        torch.testing.assert_close(found.loss, wanted.loss, atol=1e-3, rtol=1e-5)
+        assert_close(found.loss, wanted.loss, 1e-3, 1e-5)
         assert float(found.loss.sum()) > 0
 
 
@@ -128,21 +131,17 @@ def test_the_loss_of_a_padded_batch_is_that_of_its_rows(case, waveforms):
         )
     reduction = case.ours.config.ctc_loss_reduction
     wanted = {"sum": rows.sum(), "mean": rows.mean(), "none": rows}[reduction]
-    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-5)
+    assert_close(found, wanted, 1e-3, 1e-5)
 
 
 def test_hidden_states_and_attentions_come_with_the_logits(case, waveforms):
     inputs = case.inputs(waveforms[0])
-    options = {"output_hidden_states": True, "output_attentions": True}
     with torch.no_grad():
-        found = case.ours(inputs, **options)
-        wanted = case.theirs(inputs, **options)
+        found = case.ours(inputs, **STATES)
+        wanted = case.theirs(inputs, **STATES)
         plain = case.ours(inputs, return_dict=False, labels=torch.tensor([[5]]))
     assert found.keys() == ["logits", "hidden_states", "attentions"]
-    for name in ("hidden_states", "attentions"):
-        assert len(found[name]) == len(wanted[name])
-        for ours, theirs in zip(found[name], wanted[name], strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    assert_fields_close(found, wanted)
     assert isinstance(plain, tuple)
     assert torch.equal(plain[1], found.logits)
 
@@ -152,10 +151,8 @@ def test_a_row_of_a_padded_batch_equals_the_row_alone(case, waveforms):
     with torch.inference_mode():
         logits = case.ours(batch.input_values, attention_mask=batch.attention_mask).logits
         for row, waveform in zip(logits, waveforms, strict=True):
-            alone = case.ours(
-                case.processor(waveform, sampling_rate=16_000, return_tensors="pt").input_values
-            )
-            assert torch.equal(row[: alone.logits.shape[1]], alone.logits[0])
+            alone = case.ours(case.own_inputs(waveform)).logits[0]
+            assert torch.equal(row[: len(alone)], alone)
 
 
 def test_the_engine_says_what_transformers_says_of_each_recording_alone(case, waveforms):
@@ -184,4 +181,4 @@ def test_what_tritone_saves_transformers_loads(case, waveforms, tmp_path):
     inputs = processor(waveforms[0], sampling_rate=16_000, return_tensors="pt").input_values
     with torch.no_grad():
         found, wanted = model.eval()(inputs).logits, case.theirs(inputs).logits
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    assert_close(found, wanted, 1e-5)

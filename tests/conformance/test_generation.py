@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from parity import pad_rows
 from transformers import NoBadWordsLogitsProcessor
 
 LENGTHS = (31, 60, 97, 150)  # frames
@@ -190,10 +191,7 @@ def test_the_shortest_outputs_agree(num_beams: int, pair: Any, agree: Agree) -> 
 def test_a_padded_batch_gives_each_recording_its_own_sequence_filled_up(pair: Any) -> None:
     config = pair.theirs.config
     recordings = [pair.features(frames) for frames in LENGTHS]
-    mask = torch.arange(max(LENGTHS))[None] < torch.tensor(LENGTHS)[:, None]
-    padded = torch.zeros(len(LENGTHS), max(LENGTHS), recordings[0].shape[2])
-    for row, features in zip(padded, recordings, strict=True):
-        row[: features.shape[1]] = features[0]
+    padded, mask = pad_rows([features[0] for features in recordings], 0.0, "right")
     for num_beams in (1, 2):
         options = {"max_length": MAX_LENGTH, "num_beams": num_beams}
         alone = [pair.theirs.generate(features, **options)[0].tolist() for features in recordings]
@@ -201,16 +199,13 @@ def test_a_padded_batch_gives_each_recording_its_own_sequence_filled_up(pair: An
         fill = config.eos_token_id if num_beams > 1 and config.pad_token_id == 0 else config.pad_token_id
         longest = max(map(len, alone))
         wanted = [row + [fill] * (longest - len(row)) for row in alone]
-        assert pair.ours.generate(padded, attention_mask=mask.long(), **options).tolist() == wanted
+        assert pair.ours.generate(padded, attention_mask=mask, **options).tolist() == wanted
 
 
 def test_the_scores_of_a_row_are_those_of_the_row_alone_and_nothing_after_its_end(pair_of: Any) -> None:
     pair = pair_of("two-convs")
     alone = [pair.features(frames) for frames in LENGTHS]
-    batch = torch.zeros(len(alone), max(LENGTHS), alone[0].shape[2])
-    mask = torch.zeros(batch.shape[:2], dtype=torch.int64)
-    for row, features in enumerate(alone):
-        batch[row, : features.shape[1]], mask[row, : features.shape[1]] = features[0], 1
+    batch, mask = pad_rows([features[0] for features in alone], 0.0, "right")
     options = {"max_length": MAX_LENGTH, "return_dict_in_generate": True, "output_scores": True}
     together = pair.ours.generate(batch, attention_mask=mask, **options).scores
     lengths = set()

@@ -7,6 +7,7 @@ measured on the same recordings; pytest prints that at the end.
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -258,7 +259,3 @@ def same(row: Tensor, text: Tensor) -> bool:
 
 def distance(given: Tensor, wanted: Tensor) -> float:
     return float((given - wanted).norm() / wanted.norm())
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)

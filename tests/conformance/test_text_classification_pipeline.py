@@ -9,6 +9,7 @@ import pytest
 import sentencepiece
 import torch
 import transformers
+from text_classifiers import TINY
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import tritone
@@ -29,23 +30,7 @@ TEXTS = [
     ("the fox", "isn't quick"),
     ("今天", " the "),
 ]
-STACK = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20}
-SIDES = {"encoder_layers": 1, "decoder_layers": 2, "encoder_ffn_dim": 20, "decoder_ffn_dim": 12}
-# Fields of a family's configuration, and what its SentencePiece model is trained with.
-FIELDS: dict[str, dict[str, Any]] = {
-    "Albert": STACK | {"embedding_size": 10},
-    "Bart": SIDES | {"d_model": 24, "encoder_attention_heads": 3, "decoder_attention_heads": 2},
-    "Bert": STACK,
-    "DistilBert": {"dim": 24, "n_layers": 2, "n_heads": 3, "hidden_dim": 20},
-    "GPT2": {"n_embd": 24, "n_layer": 2, "n_head": 3},
-    "GPTNeo": {
-        **{"hidden_size": 24, "num_layers": 2, "num_heads": 3, "window_size": 3},
-        "attention_types": [[["global", "local"], 1]],
-    },
-    "Roberta": STACK,
-    "T5": {"d_model": 24, "d_kv": 5, "d_ff": 20, "num_layers": 2, "num_heads": 3},
-    "XLNet": {"d_model": 24, "n_layer": 2, "n_head": 3, "d_inner": 20},
-}
+# What a family's SentencePiece model is trained with.
 PIECES: dict[str, dict[str, Any]] = {
     "Albert": {
         **{"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1},
@@ -91,7 +76,7 @@ def write_slow_files(family: str, folder: Path) -> None:
     tokenizer.model.save(str(folder))
 
 
-@pytest.mark.parametrize("family", FIELDS)
+@pytest.mark.parametrize("family", TINY)
 def test_labels_and_scores_of_texts_and_pairs_are_those_of_the_pipeline(family: str, tmp_path: Path) -> None:
     slow, folder = tmp_path / "slow", tmp_path / "whole"
     slow.mkdir()
@@ -106,7 +91,7 @@ def test_labels_and_scores_of_texts_and_pairs_are_those_of_the_pipeline(family: 
     if family == "T5":
         special["decoder_start_token_id"] = ours.pad_token_id
     config = getattr(transformers, f"{family}Config")(
-        **FIELDS[family], **special, vocab_size=len(ours), num_labels=4
+        **{**TINY[family], **special, "vocab_size": len(ours), "num_labels": 4}
     )
     torch.manual_seed(4)
     model = getattr(transformers, f"{family}ForSequenceClassification")(config)

@@ -176,7 +176,17 @@ def test_a_job_can_be_cancelled_in_the_queue_and_while_it_is_read(worker, loop):
     assert loop.order == [2]
 
 
-def test_no_more_is_read_ahead_than_may_be_in_flight(worker, loop):
+@pytest.mark.parametrize(
+    ("limits", "ahead"),
+    [
+        ({"max_in_flight": 4}, 4),
+        # Of 2 s each; the third began when a second was left.
+        ({"max_in_flight": 100, "max_in_flight_seconds": 5.0, "config": ONE_READER}, 3),
+    ],
+    ids=["requests", "seconds"],
+)
+def test_no_more_is_read_ahead_than_may_be_in_flight(loop, limits, ahead):
+    worker = Worker(loop, **limits)
     read = []
     loop.go.clear()
 
@@ -187,26 +197,7 @@ def test_no_more_is_read_ahead_than_may_be_in_flight(worker, loop):
     handles = [submit(worker, prepare=counted) for _ in range(20)]
     assert loop.entered.wait(SOON)
     time.sleep(0.05)
-    assert len(read) == 4
-    loop.go.set()
-    for handle in handles:
-        handle.result(SOON)
-    assert len(read) == 20
-
-
-def test_no_more_is_read_ahead_than_so_many_seconds_of_audio(loop):
-    worker = Worker(loop, max_in_flight=100, max_in_flight_seconds=5.0, config=ONE_READER)
-    read = []
-    loop.go.clear()
-
-    def counted():
-        read.append(1)
-        return (1, OPTIONS, 2.0)
-
-    handles = [submit(worker, prepare=counted) for _ in range(20)]
-    assert loop.entered.wait(SOON)
-    time.sleep(0.05)
-    assert len(read) == 3  # the third began when a second was left
+    assert len(read) == ahead
     loop.go.set()
     for handle in handles:
         handle.result(SOON)

@@ -18,7 +18,31 @@ import tritone
 
 WORDS = "zero one two three four five six seven eight nine the quick brown fox jumps over lazy dogs and cats"
 LANGUAGES = ["pt", "fr", "ru", "nl", "ro", "it", "es", "de"]
+SPEECH_TO_TEXT: dict[str, Any] = {
+    "vocab_size": 40,
+    "d_model": 24,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "conv_channels": 32,
+    "max_source_positions": 200,
+    "max_target_positions": 64,
+}
+BERT: dict[str, Any] = {
+    "vocab_size": 40,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 36,
+    "max_position_embeddings": 24,
+}
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]
+SMALLEST_SPEECH_TO_TEXT = dict.fromkeys(("d_model", "encoder_ffn_dim", "decoder_ffn_dim", "conv_channels"), 8)
+SMALLEST_SPEECH_TO_TEXT |= {"encoder_layers": 1, "decoder_layers": 1}
+SMALLEST_SPEECH_TO_TEXT |= {"max_source_positions": 20, "max_target_positions": 20}
 
 
 def waveform(seed: int, rate: int = 16_000) -> np.ndarray:
@@ -35,20 +59,12 @@ def waveform(seed: int, rate: int = 16_000) -> np.ndarray:
 
 def tiny_speech_to_text_config(**changes: Any) -> tritone.Speech2TextConfig:
     """Two layers of width 24 on each half, 200 encoder and 64 decoder positions."""
-    sizes = {
-        "vocab_size": 40,
-        "d_model": 24,
-        "encoder_layers": 2,
-        "decoder_layers": 2,
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 48,
-        "decoder_ffn_dim": 48,
-        "conv_channels": 32,
-        "max_source_positions": 200,
-        "max_target_positions": 64,
-    }
-    return tritone.Speech2TextConfig(**{**sizes, **changes})
+    return tritone.Speech2TextConfig(**{**SPEECH_TO_TEXT, **changes})
+
+
+def smallest_speech_to_text_config(**changes: Any) -> tritone.Speech2TextConfig:
+    """One layer of width 8 on each half, 20 positions: for tests of files."""
+    return tiny_speech_to_text_config(**{**SMALLEST_SPEECH_TO_TEXT, **changes})
 
 
 def tiny_wav2vec2_config(config_class: Any = None, **changes: Any) -> Any:
@@ -70,15 +86,7 @@ def tiny_wav2vec2_config(config_class: Any = None, **changes: Any) -> Any:
 
 def tiny_bert_config(**changes: Any) -> tritone.BertConfig:
     """Two layers of width 24 with three heads, 24 positions."""
-    sizes = {
-        "vocab_size": 40,
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 3,
-        "intermediate_size": 36,
-        "max_position_embeddings": 24,
-    }
-    return tritone.BertConfig(**{**sizes, **changes})
+    return tritone.BertConfig(**{**BERT, **changes})
 
 
 def seeded(model_class: Any, *args: Any, seed: int = 0, init: Callable[[Any], Any] | None = None) -> Any:
@@ -100,6 +108,14 @@ def seeded(model_class: Any, *args: Any, seed: int = 0, init: Callable[[Any], An
     return model.eval()
 
 
+def add_noise(model: Any, deviation: float) -> Any:
+    """Add noise to every parameter, so that each matters; returns the model in evaluation mode."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(deviation * torch.randn_like(parameter))
+    return model.eval()
+
+
 def write_vocabulary(folder: Path, languages: list[str]) -> int:
     """Write sentencepiece.bpe.model and vocab.json; returns the number of tokens."""
     corpus = folder / "corpus.txt"
@@ -116,15 +132,18 @@ def write_vocabulary(folder: Path, languages: list[str]) -> int:
     return len(tokens)
 
 
-def write_checkpoint(folder: Path, lang_codes: str | None = None) -> Path:
-    """A Speech2Text model, its feature extractor and tokenizer; greedy results differ between recordings."""
+def write_checkpoint(folder: Path, lang_codes: str | None = None, **changes: Any) -> Path:
+    """A Speech2Text model, its feature extractor and tokenizer; greedy results differ between recordings.
+
+    `changes` are fields of the configuration.
+    """
     vocabulary = write_vocabulary(folder, LANGUAGES if lang_codes else [])
     options = {"lang_codes": lang_codes} if lang_codes else {}
     tokenizer = tritone.Speech2TextTokenizer(
         folder / "vocab.json", folder / "sentencepiece.bpe.model", **options
     )
     tritone.Speech2TextProcessor(tritone.Speech2TextFeatureExtractor(), tokenizer).save_pretrained(folder)
-    config = tiny_speech_to_text_config(vocab_size=vocabulary)
+    config = tiny_speech_to_text_config(vocab_size=vocabulary, **changes)
     seeded(tritone.Speech2TextForConditionalGeneration, config).save_pretrained(folder)
     return folder
 

@@ -285,3 +285,16 @@ def assert_close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
     assert ours.shape == theirs.shape
     assert float((ours - theirs).abs().max()) < tolerance
     assert float(theirs.std()) > max(50 * tolerance, float(theirs.abs().mean()) / 5)
+
+
+def compare_gradients(ours: Any, theirs: Any, tolerance: float, least: float) -> int:
+    """Compare gradients within `tolerance` of each one's largest entry, or `least`; returns their number."""
+    compared = 0
+    for name, parameter in theirs.named_parameters():
+        gradient = ours.get_parameter(name).grad
+        assert (gradient is None) == (parameter.grad is None), name
+        if gradient is not None:
+            scale = max(float(parameter.grad.abs().max()), least)
+            assert float((gradient - parameter.grad).abs().max()) < tolerance * scale, name
+            compared += 1
+    return compared

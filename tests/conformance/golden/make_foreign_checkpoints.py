@@ -1,4 +1,4 @@
-"""Writes tensorflow_checkpoints.zip and flax_checkpoints.zip: tiny random models and what they must give.
+"""Write tensorflow_checkpoints.zip and flax_checkpoints.zip: tiny random models and their expected outputs.
 
 transformers 5 writes neither, so they come from 4.57.6, in an environment of its own:
 
@@ -159,15 +159,15 @@ def main(frameworks: list[str]) -> None:
 
 
 def fresh(shape: Any, name: str) -> np.ndarray:
-    """A weight that no other one could be taken for."""
+    """A random weight, so that no other one passes for it."""
     value = 0.6 * DRAW.standard_normal(tuple(shape))
     if name.endswith(("gamma", "scale", "weight_g")) or ("norm" in name.lower() and name.endswith("weight")):
         value = 1 + 0.5 * value
     return value.astype(np.float32)
 
 
-def keep(folder: Path, inputs: dict[str, np.ndarray], outputs: Any) -> None:
-    """Write what the model was called with and what it gave."""
+def save_expected(folder: Path, inputs: dict[str, np.ndarray], outputs: Any) -> None:
+    """Write a model's inputs and outputs."""
     given = {name: np.asarray(outputs[name]) for name in ("logits", "last_hidden_state") if name in outputs}
     tensors = {f"inputs.{name}": value for name, value in inputs.items()}
     tensors |= {f"outputs.{name}": value.astype(np.float32) for name, value in given.items()}
@@ -180,10 +180,10 @@ def keep(folder: Path, inputs: dict[str, np.ndarray], outputs: Any) -> None:
 def make_tensorflow(
     folder: Path, name: str, class_name: str, fields: dict[str, Any], inputs: dict[str, np.ndarray]
 ) -> None:
-    """One checkpoint as tf_model.h5 and, for some, as an index with shards."""
+    """Write a checkpoint as tf_model.h5 and, for some, as an index with shards."""
     cls = getattr(transformers, f"TF{class_name}")
     model = cls(cls.config_class(**fields))
-    model(inputs)  # its variables come to be with the first call
+    model(inputs)  # the first call creates its variables
     for variable in model.trainable_weights:
         variable.assign(fresh(variable.shape, variable.name.removesuffix(":0")))
     model.save_pretrained(folder, safe_serialization=False)
@@ -201,11 +201,11 @@ def make_tensorflow(
         save_index(folder / "original" / "bert_model.ckpt", original_bert(model), 1)
     if name == SAFETENSORS:
         model.save_pretrained(folder / "safetensors", safe_serialization=True)
-    keep(folder, inputs, model(inputs, training=False))
+    save_expected(folder, inputs, model(inputs, training=False))
 
 
 def original_bert(model: Any) -> dict[str, tf.Variable]:
-    """The variables by the names of github.com/google-research/bert, with what its optimizer keeps."""
+    """The variables under the names of github.com/google-research/bert, with its optimizer's."""
     variables = {"global_step": tf.Variable(7, dtype=tf.int64)}
     for variable in model.weights:
         name = variable.name.removesuffix(":0").partition("/")[2].replace("_._", "_")
@@ -221,7 +221,7 @@ def original_bert(model: Any) -> dict[str, tf.Variable]:
 
 
 def save_index(prefix: Path, variables: dict[str, tf.Variable], shards: int) -> None:
-    """What tf.compat.v1.train.Saver writes: a table of names, and the tensors in one or more files."""
+    """Write an index as tf.compat.v1.train.Saver: a table of names, and the tensors in one or more files."""
     prefix.parent.mkdir()
     names = sorted(variables)
     parts = []
@@ -235,7 +235,7 @@ def save_index(prefix: Path, variables: dict[str, tf.Variable], shards: int) -> 
 
 
 def compress_table(source: Path, target: Path) -> None:
-    """The same table in small blocks, compressed; format: table_format.txt of LevelDB."""
+    """Write a table again in small compressed blocks (LevelDB's table_format.txt)."""
     data = source.read_bytes()
     entries = [entry for block in table_blocks(data) for entry in block]
     out, index = b"", []
@@ -261,7 +261,7 @@ def compress_table(source: Path, target: Path) -> None:
 
 
 def table_blocks(data: bytes) -> list[list[tuple[bytes, bytes]]]:
-    """The entries of each block of a table that is not compressed."""
+    """The entries of each block of an uncompressed table."""
     at, (_, _) = 0, (0, 0)
     numbers = []
     footer = data[-48:]
@@ -293,7 +293,7 @@ def read_block(data: bytes, offset: int, size: int) -> list[tuple[bytes, bytes]]
 
 
 def build_block(entries: list[tuple[bytes, bytes]], every: int) -> bytes:
-    """One block, whose keys are whole at every so many entries and else without what the last began with."""
+    """A block with prefix-compressed keys, whole at every `every`-th entry."""
     out, restarts, last = b"", [], b""
     for number, (key, value) in enumerate(entries):
         shared = 0
@@ -320,7 +320,7 @@ def sealed(block: bytes, kind: bytes) -> bytes:
 
 
 def varint(number: int) -> bytes:
-    """A number in groups of seven bits."""
+    """A number in base 128, LevelDB's varint."""
     out = b""
     while number > 127:
         out += bytes([number & 127 | 128])
@@ -329,7 +329,7 @@ def varint(number: int) -> bytes:
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number and where it ends."""
+    """A varint's number, and the offset behind it."""
     number = shift = 0
     while True:
         number |= (data[at] & 127) << shift
@@ -342,17 +342,17 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def clip(values: Any, a_min: Any = None, a_max: Any = None, **bounds: Any) -> Any:
-    """jax.numpy.clip with the names that transformers uses and today's jax has no more."""
-    return today(values, bounds.get("min", a_min), bounds.get("max", a_max))
+    """jax.numpy.clip with the old argument names, which transformers uses."""
+    return new_clip(values, bounds.get("min", a_min), bounds.get("max", a_max))
 
 
-today, jax.numpy.clip = jax.numpy.clip, clip
+new_clip, jax.numpy.clip = jax.numpy.clip, clip
 
 
 def make_flax(
     folder: Path, name: str, class_name: str, fields: dict[str, Any], inputs: dict[str, np.ndarray]
 ) -> None:
-    """One checkpoint as flax_model.msgpack."""
+    """Write a checkpoint as flax_model.msgpack."""
     cls = getattr(transformers, f"Flax{class_name}")
     if name == "speech_encoder_decoder":
         encoder = transformers.Wav2Vec2Config(**WAV2VEC2, **STABLE)
@@ -379,7 +379,7 @@ def make_flax(
     called = dict(inputs)
     if name == "speech_encoder_decoder":
         called["inputs"] = called.pop("input_values")
-    keep(folder, inputs, model(**called))
+    save_expected(folder, inputs, model(**called))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes head_masks.safetensors: a tiny Speech2Text with random weights, inputs, head masks and outputs.
+"""Write head_masks.safetensors: a tiny Speech2Text with random weights, inputs, head masks and outputs.
 
 transformers 5 no longer takes head masks, so the oracle is 4.57.6, in an environment of its own:
 

@@ -1,4 +1,4 @@
-"""Writes speech_to_text_2.safetensors: tiny Speech2Text2 decoders with random weights, inputs and outputs.
+"""Write speech_to_text_2.safetensors: tiny Speech2Text2 decoders with random weights, inputs and outputs.
 
 transformers 5 no longer has the model, and 4.57 cannot build it (its positions lost the call that makes their
 table), so the oracle is 4.44.2, in an environment of its own:
@@ -48,7 +48,7 @@ CONFIGS = {
 
 
 def main() -> None:
-    """Draw weights and write what the models make of the inputs."""
+    """Draw weights and write the models' outputs."""
     torch.manual_seed(0)
     tensors: dict[str, Tensor] = {}
     for name, fields in CONFIGS.items():
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def golden(fields: dict[str, object]) -> dict[str, Tensor]:
-    """Everything about one configuration."""
+    """Weights, inputs and outputs of one configuration."""
     config = Speech2Text2Config(**fields)
     model = Speech2Text2ForCausalLM(config).eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Write speech_to_text_2_tokenizer.json: what transformers 4.57.6's tokenizer makes of texts and ids.
+"""Write speech_to_text_2_tokenizer.json: texts and ids through transformers 4.57.6's tokenizer.
 
 Transformers 5 has no Speech2Text2 any more. Run with Python from this folder, in an environment that has
 `pip install torch transformers==4.57.6`. The vocabulary and the merges that it uses are in the file too.

@@ -1,4 +1,4 @@
-"""Writes wav2vec2_to_speech_to_text_2.safetensors: a tiny facebook/s2t-wav2vec2-large-en-de and its outputs.
+"""Write wav2vec2_to_speech_to_text_2.safetensors: a tiny facebook/s2t-wav2vec2-large-en-de and its outputs.
 
 transformers 5 has no Speech2Text2, so the oracle is 4.44.2, in an environment of its own:
 
@@ -54,7 +54,7 @@ SEED = 11  # at which what is decoded differs
 
 
 def main() -> None:
-    """Draw weights and write what the model makes of the inputs."""
+    """Draw weights and write the model's outputs."""
     torch.manual_seed(SEED)
     config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
         Wav2Vec2Config(**ENCODER), Speech2Text2Config(**DECODER)

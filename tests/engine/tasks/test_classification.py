@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from factories import seeded
+from text_classifiers import TINY
 from torch.nn.init import normal_
 
 import tritone
@@ -38,7 +39,7 @@ TEXTS = [
 
 @pytest.fixture
 def edited(text_classifier, tmp_path):
-    """A copy of the classifier of texts with fields of its configuration reindexd."""
+    """A copy of the classifier of texts with fields of its configuration replaced."""
 
     def copy(**fields) -> Path:
         folder = tmp_path / "copy"
@@ -153,37 +154,27 @@ def test_many_texts_at_once_are_to_the_bit_what_each_is_alone(texts):
     assert [handle.result(SOON) for handle in handles] == alone[::-1]
 
 
-LAYERS = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
-SIDES = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-SIDES |= {"d_model": 12, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
 ENDS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}  # [PAD], [CLS], [SEP]
-FAMILIES = {
-    "Albert": {**LAYERS, "embedding_size": 8, "max_position_embeddings": 24},
-    "Bart": {**SIDES, **ENDS, "max_position_embeddings": 24, "decoder_start_token_id": 3},
-    "DistilBert": {"dim": 12, "n_layers": 2, "n_heads": 2, "hidden_dim": 16, "max_position_embeddings": 24},
-    "GPT2": {"n_embd": 12, "n_layer": 2, "n_head": 2, "n_positions": 24, **ENDS},
-    "GPTNeo": {
-        **{"hidden_size": 12, "num_layers": 2, "num_heads": 2, "window_size": 4},
-        **{"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 24, **ENDS},
-    },
-    "Roberta": {**LAYERS, "max_position_embeddings": 26},
-    "T5": {
-        "eos_token_id": 3,
-        "decoder_start_token_id": 0,
-        "d_model": 12,
-        "d_kv": 6,
-        "num_layers": 1,
-        "num_heads": 2,
-        "d_ff": 16,
-    },
-    "XLNet": {"d_model": 12, "n_layer": 2, "n_head": 2, "d_inner": 16},
+POSITIONS = {"max_position_embeddings": 24}
+# What a family's configuration takes from the tokenizer, and its positions.
+FIELDS = {
+    "Albert": POSITIONS,
+    "Bart": POSITIONS | ENDS | {"decoder_start_token_id": 3},
+    "DistilBert": POSITIONS,
+    "GPT2": ENDS | {"n_positions": 24},
+    "GPTNeo": POSITIONS | ENDS,
+    "Roberta": {"max_position_embeddings": 26},
+    "T5": {"eos_token_id": 3, "decoder_start_token_id": 0},
+    "XLNet": {},
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FIELDS)
 def test_every_family_of_classifiers_of_texts_is_served_alike(family, text_classifier):
     tokenizer = tritone.AutoTokenizer.from_pretrained(text_classifier)
-    config = getattr(tritone, f"{family}Config")(**FAMILIES[family], vocab_size=70, num_labels=4)
+    config = getattr(tritone, f"{family}Config")(
+        **{**TINY[family], **FIELDS[family], "vocab_size": 70, "num_labels": 4}
+    )
     model_class = getattr(tritone, f"{family}ForSequenceClassification")
     model = seeded(model_class, config, init=partial(normal_, std=0.4))
     long = "one two three four five " * 6

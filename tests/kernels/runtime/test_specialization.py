@@ -57,7 +57,7 @@ with torch.inference_mode():
         )
         for dtype in (torch.float32, torch.float16):
             model = tritone.Speech2TextForConditionalGeneration(config).to(dtype).eval()
-            features, cu_frames = tritone.Speech2TextFeatureExtractor().packed(
+            features, cu_frames = tritone.Speech2TextFeatureExtractor().extract_packed(
                 torch.randn(9001), cumulative([1, 4000, 5000])
             )
             encode, decode = model.encode, model.decode

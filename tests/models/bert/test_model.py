@@ -6,26 +6,21 @@ from typing import Any
 
 import pytest
 import torch
+from loops import finish
 from safetensors.torch import load_file, save_file
+from text_families import BERT
 from torch import Tensor
+from training import assert_each_dropout_draws
 
 import tritone
 from tritone.models.bert.config import BertConfig
 from tritone.models.bert.model import BertLMHeadModel, BertModel
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.model_protocol import Task
-from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
+from tritone.scheduler.request import GenerationOptions, Request
 from tritone.scheduler.runner import ModelRunner
 
-SMALL: dict[str, Any] = {
-    "vocab_size": 31,
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 20,
-    "max_position_embeddings": 12,
-}
-DECODER = {**SMALL, "is_decoder": True, "add_cross_attention": True}
+DECODER = {**BERT, "is_decoder": True, "add_cross_attention": True}
 TOKENS = torch.tensor([[4, 9, 0, 17, 30]])
 
 
@@ -43,20 +38,6 @@ def encoded(rows: int = 1, count: int = 7) -> Tensor:
     return torch.randn(rows, count, 24, generator=torch.Generator().manual_seed(count))
 
 
-@pytest.mark.parametrize(
-    ("fields", "named"),
-    [
-        ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key'"),
-        ({"hidden_act": "softsign"}, "hidden_act 'softsign'"),
-        ({"num_attention_heads": 5}, "num_attention_heads 5"),
-        ({"cross_attention_hidden_size": 32}, "cross_attention_hidden_size is 32"),
-    ],
-)
-def test_what_is_not_supported_is_refused_by_name(fields: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        BertConfig(**{**SMALL, **fields})
-
-
 def test_what_changes_nothing_is_taken_and_kept(tmp_path: Path) -> None:
     fields = {
         "position_embedding_type": "absolute",
@@ -64,7 +45,7 @@ def test_what_changes_nothing_is_taken_and_kept(tmp_path: Path) -> None:
         "cross_attention_hidden_size": 24,
         "gradient_checkpointing": False,
     }
-    config = BertConfig(**SMALL, **fields)
+    config = BertConfig(**BERT, **fields)
     config.save_pretrained(tmp_path)
     again = tritone.AutoConfig.from_pretrained(tmp_path)
     assert isinstance(again, BertConfig)
@@ -73,11 +54,11 @@ def test_what_changes_nothing_is_taken_and_kept(tmp_path: Path) -> None:
 
 def test_cross_attention_is_for_decoders_alone() -> None:
     with pytest.raises(ValueError, match="set is_decoder=True"):
-        BertModel(BertConfig(**SMALL, add_cross_attention=True))
+        BertModel(BertConfig(**BERT, add_cross_attention=True))
 
 
 def test_a_model_without_cross_attention_refuses_an_encoders_output() -> None:
-    model = BertLMHeadModel(BertConfig(**SMALL, is_decoder=True))
+    model = BertLMHeadModel(BertConfig(**BERT, is_decoder=True))
     with pytest.raises(ValueError, match="add_cross_attention=True"):
         model(TOKENS, encoder_hidden_states=encoded())
     with pytest.raises(ValueError, match=r"\[batch, source, 24\]"):
@@ -85,7 +66,7 @@ def test_a_model_without_cross_attention_refuses_an_encoders_output() -> None:
 
 
 def test_what_is_no_decoder_keeps_nothing_and_takes_no_past() -> None:
-    model = BertModel(BertConfig(**SMALL)).eval()
+    model = BertModel(BertConfig(**BERT)).eval()
     assert model(TOKENS, use_cache=True).past_key_values is None
     past = decoder()(TOKENS, encoder_hidden_states=encoded()).past_key_values
     with pytest.raises(ValueError, match="is_decoder=True"):
@@ -108,7 +89,7 @@ def test_tokens_types_and_lengths_that_the_model_does_not_have_are_refused() -> 
 
 def test_a_padded_row_is_pooled_at_its_own_first_token() -> None:
     torch.manual_seed(0)
-    model = BertModel(BertConfig(**SMALL, initializer_range=0.3)).eval()
+    model = BertModel(BertConfig(**BERT, initializer_range=0.3)).eval()
     mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
     with torch.inference_mode():
         pooled = model(TOKENS.expand(2, -1), attention_mask=mask).pooler_output
@@ -118,18 +99,11 @@ def test_a_padded_row_is_pooled_at_its_own_first_token() -> None:
 
 
 def test_dropout_is_drawn_in_training_everywhere_that_the_configuration_says() -> None:
-    given = {"encoder_hidden_states": encoded()}
-    for fields in (
-        {"hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.0},
-        {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.5},
-    ):
-        model = decoder(**fields)
-        usual = model(TOKENS, **given).logits
-        assert torch.equal(usual, model(TOKENS, **given).logits)
-        model.train()
-        assert not torch.allclose(usual, model(TOKENS, **given).logits)
-    model = decoder(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
-    torch.testing.assert_close(model(TOKENS, **given).logits, usual)
+    assert_each_dropout_draws(
+        decoder,
+        lambda model: model(TOKENS, encoder_hidden_states=encoded()).logits,
+        ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    )
 
 
 def test_a_step_of_training_moves_all_weights_but_the_padding_row() -> None:
@@ -145,22 +119,6 @@ def test_a_step_of_training_moves_all_weights_but_the_padding_row() -> None:
     words = "bert.embeddings.word_embeddings.weight"
     moved = (model.get_parameter(words) != before[words]).any(1)
     assert moved.nonzero()[:, 0].tolist() == [4, 9, 17]  # not 0, which is padding, nor 30, which is last
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_changed_vocabulary_keeps_ties_and_loads_again(tied: bool, tmp_path: Path) -> None:
-    model = decoder(tie_word_embeddings=tied)
-    head = model.cls.predictions
-    before = head.decoder.weight.detach().clone()
-    model.resize_token_embeddings(40)
-    assert (head.decoder.weight is model.get_input_embeddings().weight) is tied
-    assert (head.bias is head.decoder.bias) is tied
-    assert torch.equal(head.decoder.weight[:31], before)
-    assert model(TOKENS + 9, encoder_hidden_states=encoded()).logits.shape == (1, 5, 40)
-    model.save_pretrained(tmp_path)
-    again = BertLMHeadModel.from_pretrained(tmp_path)
-    wanted = model(TOKENS, encoder_hidden_states=encoded()).logits
-    assert torch.equal(again(TOKENS, encoder_hidden_states=encoded()).logits, wanted)
 
 
 def test_tied_tensors_are_written_once(tmp_path: Path) -> None:
@@ -192,7 +150,7 @@ def test_a_checkpoint_of_the_base_model_lacks_head_and_cross_attention_and_nothi
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(0)
-    BertModel(BertConfig(**SMALL)).save_pretrained(tmp_path)
+    BertModel(BertConfig(**BERT)).save_pretrained(tmp_path)
     config = BertConfig(**DECODER)
     with pytest.warns(UserWarning, match="crossattention"):
         model, report = BertLMHeadModel.from_pretrained(tmp_path, config=config, output_loading_info=True)
@@ -242,13 +200,8 @@ def transcripts(model: Any, *, pages: int = 64) -> list[tuple[int, ...]]:
     for index, (beams, count) in enumerate(((1, 7), (2, 3))):
         options = GenerationOptions(max_length=8, num_beams=beams, decoder_start_token_id=3)
         loop.submit(Request(index, encoded(1, count)[0].to(model.device), options))
-    told = {}
-    while loop.has_work:
-        for event in loop.step():
-            if isinstance(event, RequestOutput):
-                assert event.error is None
-                told[event.request_id] = event.hypotheses[0].token_ids
-    return [told[index] for index in sorted(told)]
+    outputs = finish(loop)
+    return [outputs[index].hypotheses[0].token_ids for index in sorted(outputs)]
 
 
 def test_kernels_tell_the_same(kernels_on: str, monkeypatch: pytest.MonkeyPatch) -> None:

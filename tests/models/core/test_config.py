@@ -56,21 +56,15 @@ def shared_fields(ours: Speech2TextConfig, theirs: TheirConfig) -> tuple[dict, d
 
 
 @pytest.mark.parametrize("fields", [{}, ODD], ids=["defaults", "every field"])
-def test_a_configuration_equals_transformers(fields):
-    mine, theirs = shared_fields(Speech2TextConfig(**fields), TheirConfig(**fields))
-    assert mine == theirs
-
-
-@pytest.mark.parametrize("fields", [{}, ODD], ids=["defaults", "every field"])
-def test_what_transformers_saved_is_read_and_what_is_saved_here_transformers_reads(fields, tmp_path):
+def test_a_configuration_equals_transformers_and_each_reads_what_the_other_saved(fields, tmp_path):
     TheirConfig(**fields).save_pretrained(tmp_path / "theirs")
     ours = Speech2TextConfig.from_pretrained(tmp_path / "theirs")
-    mine, theirs = shared_fields(ours, TheirConfig(**fields))
-    assert mine == theirs
-
     ours.save_pretrained(tmp_path / "ours")
-    mine, theirs = shared_fields(ours, TheirConfig.from_pretrained(tmp_path / "ours"))
-    assert mine == theirs
+    saved = TheirConfig.from_pretrained(tmp_path / "ours")
+    made = TheirConfig(**fields)
+    for own, peer in ((Speech2TextConfig(**fields), made), (ours, made), (ours, saved)):
+        mine, theirs = shared_fields(own, peer)
+        assert mine == theirs
     again = Speech2TextConfig.from_pretrained(tmp_path / "ours")
     assert again == ours
     assert again.conv_kernel_sizes == list(fields.get("conv_kernel_sizes", [5, 5]))
@@ -119,20 +113,6 @@ def test_configurations_are_equal_where_all_fields_are_and_copies_are_their_own(
 def test_a_field_that_is_not_there_is_missed_by_name():
     with pytest.raises(AttributeError, match="Speech2TextConfig has no field 'd_modle'"):
         Speech2TextConfig().d_modle  # noqa: B018
-
-
-@pytest.mark.parametrize(
-    ("fields", "problem"),
-    [
-        ({"conv_kernel_sizes": [5]}, r"conv_kernel_sizes \[5\] must have one size for each of the 2"),
-        ({"d_model": 30}, "encoder_attention_heads 4 must divide d_model 30"),
-        ({"d_model": 36, "decoder_attention_heads": 5}, "decoder_attention_heads 5 must divide d_model 36"),
-        ({"hidden_size": 30}, "encoder_attention_heads 4 must divide d_model 30"),
-    ],
-)
-def test_sizes_that_do_not_fit_are_refused(fields, problem):
-    with pytest.raises(ValueError, match=problem):
-        Speech2TextConfig(**fields)
 
 
 def test_a_folder_without_a_configuration_is_refused_with_the_remedy(tmp_path):

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import transformers
+from factories import SPEECH_TO_TEXT
 from transformers import Speech2TextConfig as TheirConfig
 from transformers import Speech2TextForConditionalGeneration as TheirModel
 
@@ -14,20 +15,7 @@ from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler.request import GenerationOptions
 
-SIZES = {
-    "vocab_size": 41,
-    "d_model": 8,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 8,
-    "decoder_ffn_dim": 8,
-    "conv_channels": 8,
-    "max_source_positions": 20,
-    "max_target_positions": 300,
-    "input_feat_per_channel": 4,
-}
+SIZES = {**SPEECH_TO_TEXT, "vocab_size": 41, "max_target_positions": 300, "input_feat_per_channel": 4}
 START = {"decoder_start_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
 
 

@@ -2,42 +2,33 @@
 
 import pytest
 import torch
+from text_families import classifier, tokens
 
-import tritone
 from tritone.kernels.runtime.packing import cumulative
 
-SIZES = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48}
-GPT2 = {"n_embd": 24, "n_layer": 3, "n_head": 2}
+LONGER = {"max_position_embeddings": 40}
 FAMILIES = {
-    "bert": tritone.BertConfig(vocab_size=50, **SIZES),
-    "bert, causal": tritone.BertConfig(vocab_size=50, is_decoder=True, **SIZES),
-    "bert without layers": tritone.BertConfig(vocab_size=50, **SIZES | {"num_hidden_layers": 0}),
-    "roberta": tritone.RobertaConfig(vocab_size=50, **SIZES),
-    "albert": tritone.AlbertConfig(vocab_size=50, embedding_size=16, inner_group_num=2, **SIZES),
-    "distilbert": tritone.DistilBertConfig(vocab_size=50, dim=24, hidden_dim=48, n_layers=3, n_heads=2),
-    "gpt2": tritone.GPT2Config(vocab_size=50, pad_token_id=0, **GPT2),
-    "gpt_neo": tritone.GPTNeoConfig(
-        vocab_size=50,
-        hidden_size=24,
-        num_layers=2,
-        num_heads=2,
-        attention_types=[[["global", "local"], 1]],
-        window_size=3,
-        pad_token_id=0,
-    ),
+    "bert": ("Bert", LONGER),
+    "bert, causal": ("Bert", {"is_decoder": True, **LONGER}),
+    "bert without layers": ("Bert", {"num_hidden_layers": 0, **LONGER}),
+    "roberta": ("Roberta", LONGER),
+    "albert": ("Albert", {"inner_group_num": 2, **LONGER}),
+    "distilbert": ("DistilBert", LONGER),
+    "gpt2": ("GPT2", {}),
+    "gpt_neo": ("GPTNeo", {}),
 }
 LENGTHS = [7, 1, 30, 12]
 
 
 @pytest.fixture(params=FAMILIES)
 def model(request):
-    torch.manual_seed(0)
-    return tritone.AutoModelForSequenceClassification.from_config(FAMILIES[request.param]).eval()
+    family, fields = FAMILIES[request.param]
+    return classifier(family, **fields)
 
 
 @torch.inference_mode()
 def test_a_selected_token_has_the_bits_that_it_has_among_all(model):
-    token_ids = torch.randint(3, 50, (sum(LENGTHS),), generator=torch.Generator().manual_seed(1))
+    token_ids = tokens(sum(LENGTHS))
     cu_tokens = cumulative(LENGTHS)
     whole = model.base.forward_sequences(token_ids, cu_tokens)
     selected = torch.tensor([0, 7, 20, 49, 2])
@@ -63,7 +54,7 @@ def test_the_last_layer_maps_no_more_tokens_than_there_are_texts(model, monkeypa
             return _real(hidden, *arguments, **options)
 
         monkeypatch.setattr(module, "linear", counted)
-    token_ids = torch.randint(3, 50, (sum(LENGTHS), 1), generator=torch.Generator().manual_seed(1))
+    token_ids = tokens(sum(LENGTHS), 1)
     with torch.inference_mode():
         model.predict(token_ids, cumulative(LENGTHS))
     layers = getattr(model.config, "num_hidden_layers", 3)

@@ -4,59 +4,29 @@ from typing import Any
 
 import pytest
 import torch
+from factories import add_noise
 from parity import pad_rows
+from text_families import make
 from torch import Tensor
 
 from tritone.kernels.attention.kv_cache import PAGE_SIZE
 from tritone.kernels.runtime.packing import cumulative
-from tritone.models.bart.config import BartConfig
-from tritone.models.bart.model import BartForCausalLM
 from tritone.models.core.losses import shift_left
 from tritone.models.core.padding import TokenMasks
 from tritone.models.core.stack import PositionIndexer
-from tritone.models.mbart.config import MBartConfig
-from tritone.models.mbart.model import MBartForCausalLM
-from tritone.models.speech_to_text_2.config import Speech2Text2Config
 from tritone.models.speech_to_text_2.model import Speech2Text2ForCausalLM
 from tritone.scheduler.cache.attention_metadata import AttentionMetadata, PageLayout
 from tritone.scheduler.cache.paged_cache import PagedCache
 
-SIZES = {
-    "vocab_size": 29,
-    "d_model": 24,
-    "decoder_layers": 2,
-    "decoder_attention_heads": 3,
-    "decoder_ffn_dim": 20,
-    "dropout": 0.0,
-}
 LENGTHS, SOURCES = (4, 9, 1, 6, 17, 2, 33, 12), (7, 3, 30, 1, 5, 16, 9, 2)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def build(family: str) -> Any:
+    """A decoder with weights at which everything matters."""
+    return add_noise(make(family, "ForCausalLM"), 0.3)
 
 
-def build(family: str, **fields: Any) -> Any:
-    """A model in evaluation mode with weights at which everything matters."""
-    torch.manual_seed(0)
-    fields = {**SIZES, **fields}
-    if family == "speech_to_text_2":
-        model: Any = Speech2Text2ForCausalLM(Speech2Text2Config(max_target_positions=40, **fields))
-    elif family == "bart":
-        model = BartForCausalLM(BartConfig(max_position_embeddings=40, **fields))
-    else:
-        model = MBartForCausalLM(MBartConfig(max_position_embeddings=40, **fields))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model.eval()
-
-
-@pytest.fixture(params=["bart", "mbart", "speech_to_text_2"])
+@pytest.fixture(params=["Bart", "MBart", "Speech2Text2"])
 def model(request: pytest.FixtureRequest) -> Any:
     return build(request.param)
 
@@ -188,7 +158,7 @@ def test_a_padding_token_that_was_generated_counts_from_then_on(model: Any) -> N
 
 @torch.inference_mode()
 def test_a_bidirectional_decoder_sees_all_of_a_sequence_and_keeps_nothing() -> None:
-    model = build("bart")
+    model = build("Bart")
     tokens, _ = recording(4)
     other = tokens.clone()
     other[-1] = 2 if tokens[-1] != 2 else 3
@@ -228,7 +198,7 @@ def test_positions_count_the_tokens_that_are_there() -> None:
 
 @torch.inference_mode()
 def test_positions_given_by_hand_are_rows_of_the_table() -> None:
-    decoder = build("bart").get_decoder()
+    decoder = build("Bart").get_decoder()
     tokens = recording(1)[0][None]
     wanted = decoder(tokens).last_hidden_state
     rows = torch.arange(2, 11)[None]
@@ -314,11 +284,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("change", "problem"), REFUSED, ids=[problem[:30] for _, problem in REFUSED])
 def test_inputs_that_do_not_fit_are_refused(change: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
-        build("bart")(**{"input_ids": TOKENS, **change})
+        build("Bart")(**{"input_ids": TOKENS, **change})
 
 
 def test_a_model_without_cross_attention_refuses_an_encoder() -> None:
-    model = build("bart")
+    model = build("Bart")
     model.get_decoder().has_cross_attention = False
     with pytest.raises(
         ValueError, match="without cross-attention; set is_decoder=True and add_cross_attention"

@@ -1,55 +1,26 @@
 """GPT-2's configuration, transposed weights and checkpoints; see tests/conformance for transformers."""
 
 import warnings
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from text_families import make
 from torch import Tensor
+from training import assert_each_dropout_draws
 
 from tritone.models.gpt2.config import GPT2Config
 from tritone.models.gpt2.layers import Conv1D
 from tritone.models.gpt2.model import GPT2LMHeadModel, GPT2Model
 
-SMALL: dict[str, Any] = {
-    "vocab_size": 31,
-    "n_embd": 24,
-    "n_layer": 2,
-    "n_head": 3,
-    "n_positions": 12,
-    "initializer_range": 0.3,
-}
 TOKENS = torch.tensor([[4, 9, 0, 17, 30]])
-
-
-def decoder(**fields: Any) -> GPT2LMHeadModel:
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(**{**SMALL, "add_cross_attention": True, **fields})).eval()
+decoder = partial(make, "GPT2", "LMHeadModel", add_cross_attention=True)
 
 
 def encoded(count: int = 7) -> Tensor:
     return torch.randn(1, count, 24, generator=torch.Generator().manual_seed(count))
-
-
-@pytest.mark.parametrize(
-    ("fields", "named"),
-    [
-        ({"activation_function": "softsign"}, "activation_function 'softsign'"),
-        ({"n_head": 5}, "n_head 5"),
-        ({"cross_attention_hidden_size": 32}, "cross_attention_hidden_size is 32"),
-    ],
-)
-def test_what_is_not_supported_is_refused_by_name(fields: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        GPT2Config(**{**SMALL, **fields})
-
-
-def test_fields_go_by_their_common_names_too() -> None:
-    config = GPT2Config(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=9)
-    assert (config.n_embd, config.n_layer, config.n_head, config.n_positions) == (48, 3, 4, 9)
-    assert GPT2Config(**SMALL).hidden_size == 24
 
 
 def test_a_weight_is_transposed_once_and_again_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,18 +55,6 @@ def test_a_weight_that_learns_nothing_lets_gradients_through() -> None:
     assert source.grad.any()
 
 
-def test_dropout_is_drawn_in_training_everywhere_that_the_configuration_says() -> None:
-    given, nothing = (
-        {"encoder_hidden_states": encoded()},
-        {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
-    )
-    usual = decoder()(TOKENS, **given).logits
-    torch.testing.assert_close(decoder(**nothing).train()(TOKENS, **given).logits, usual)
-    for name in nothing:
-        model = decoder(**{**nothing, name: 0.5}).train()
-        assert not torch.allclose(model(TOKENS, **given).logits, usual)
-
-
 def test_fresh_weights_on_the_residual_path_are_smaller_the_more_layers_there_are() -> None:
     torch.manual_seed(0)
     block = GPT2Model(GPT2Config(n_embd=96, n_head=4, n_layer=8, vocab_size=9)).h[3]
@@ -125,11 +84,12 @@ def test_older_checkpoints_with_masks_load_without_a_warning(prefix: str, tmp_pa
     assert all(torch.equal(one, again.state_dict()[name]) for name, one in model.state_dict().items())
 
 
-def test_a_changed_vocabulary_keeps_the_tie() -> None:
-    model = decoder()
-    model.resize_token_embeddings(40)
-    assert model.lm_head.weight is model.transformer.wte.weight
-    assert model(TOKENS + 9, encoder_hidden_states=encoded()).logits.shape == (1, 5, 40)
+def test_dropout_of_a_decoder_is_drawn_in_training_everywhere_that_the_configuration_says() -> None:
+    assert_each_dropout_draws(
+        decoder,
+        lambda model: model(TOKENS, encoder_hidden_states=encoded()).logits,
+        ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    )
 
 
 def test_a_decoder_in_half_precision_stays_near_the_whole() -> None:

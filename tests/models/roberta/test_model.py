@@ -1,35 +1,17 @@
 """RoBERTa's differences from BERT; conformance with transformers is in tests/conformance."""
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from text_families import make
 
 import tritone
 from tritone.models.roberta.config import RobertaConfig
-from tritone.models.roberta.model import RobertaForCausalLM, RobertaModel
+from tritone.models.roberta.model import RobertaModel
 
-SMALL: dict[str, Any] = {
-    "vocab_size": 31,
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 20,
-    "max_position_embeddings": 12,
-    "initializer_range": 0.3,
-    "is_decoder": True,
-}
-
-
-def decoder(**fields: Any) -> RobertaForCausalLM:
-    torch.manual_seed(0)
-    return RobertaForCausalLM(RobertaConfig(**{**SMALL, **fields})).eval()
-
-
-def test_without_a_padding_token_there_are_no_positions() -> None:
-    with pytest.raises(ValueError, match="pad_token_id is None"):
-        RobertaConfig(**SMALL, pad_token_id=None)
+decoder = partial(make, "Roberta", "ForCausalLM", is_decoder=True)
 
 
 def test_positions_are_counted_from_behind_the_padding_tokens() -> None:
@@ -52,17 +34,6 @@ def test_the_padding_tokens_position_learns_nothing() -> None:
 def test_the_heads_activation_is_not_the_layers() -> None:
     wide = torch.full((2, 24), 3.0)
     assert torch.equal(decoder().lm_head(wide), decoder(hidden_act="relu").lm_head(wide))
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_changed_vocabulary_keeps_ties_and_loads_again(tied: bool, tmp_path: Path) -> None:
-    model = decoder(tie_word_embeddings=tied)
-    model.resize_token_embeddings(20)
-    assert (model.lm_head.bias is model.lm_head.decoder.bias) is tied
-    model.save_pretrained(tmp_path)
-    again = RobertaForCausalLM.from_pretrained(tmp_path)
-    tokens = torch.tensor([[9, 19, 8]])
-    assert torch.equal(again(tokens).logits, model(tokens).logits)
 
 
 def test_a_checkpoint_is_known_by_its_type_and_no_other_model_takes_it(tmp_path: Path) -> None:

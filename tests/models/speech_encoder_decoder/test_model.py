@@ -4,18 +4,14 @@ import time
 
 import pytest
 import torch
-from encoder_decoders import BERT, GPT2, TOKENS, WAVE, join, make, wave
+from encoder_decoders import GPT2, TOKENS, WAVE, join, make, wave
+from loops import finish
 from waveform_encoders import padded
 
 import tritone
-from tritone import (
-    BertConfig,
-    GPT2Config,
-    SpeechEncoderDecoderConfig,
-    SpeechEncoderDecoderModel,
-    Wav2Vec2Config,
-)
+from tritone import GPT2Config, SpeechEncoderDecoderModel, Wav2Vec2Config
 from tritone.models.speech_to_text.encoder import Speech2TextEncoder
+from tritone.scheduler.request import Request
 
 
 def test_the_input_has_three_names_and_comes_under_one():
@@ -152,14 +148,10 @@ def test_a_waveform_goes_through_the_loop_with_its_feature_extractor():
     extractor = tritone.Wav2Vec2FeatureExtractor()
     raw = [wave(samples)[0] * 0.1 for samples in (1700, 900, 2400)]
     loop = model.generation_loop(extractor, num_pages=64, num_rows=8)
-    from tritone.scheduler.request import Request, RequestOutput
-
     options = model.resolve_options(max_length=9, num_beams=2)
     for index, waveform in enumerate(raw):
         loop.submit(Request(index, waveform, options))
-    done: dict[int, RequestOutput] = {}
-    while loop.has_work:
-        done |= {event.request_id: event for event in loop.step() if isinstance(event, RequestOutput)}
+    done = finish(loop)
     for index, waveform in enumerate(raw):
         inputs = extractor(waveform, sampling_rate=16000, return_tensors="pt")
         alone = model.generate(inputs.input_values, max_length=9, num_beams=2)
@@ -179,14 +171,10 @@ def test_freezing_the_feature_encoder_stops_its_gradients_alone():
 
 def test_four_utterances_are_learned_by_heart_within_a_minute():
     torch.manual_seed(3)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     start = time.perf_counter()
     # Of so short recordings some have to be seen whole, or the model learns the masks.
     sizes = WAVE | {"mask_time_length": 2, "mask_time_min_masks": 0, "layerdrop": 0.0}
-    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
-        Wav2Vec2Config(**sizes), BertConfig(**BERT), decoder_start_token_id=1, pad_token_id=0, eos_token_id=2
-    )
+    config = join(Wav2Vec2Config(**sizes), decoder_start_token_id=1, pad_token_id=0, eos_token_id=2)
     model = SpeechEncoderDecoderModel(config).train()
     lengths = (1700, 2100, 1300, 2500)
     pitches = (110, 190, 310, 470)
@@ -194,8 +182,7 @@ def test_four_utterances_are_learned_by_heart_within_a_minute():
         torch.sin(2 * torch.pi * pitch * torch.arange(length) / 16000) + 0.1 * torch.randn(length)
         for length, pitch in zip(lengths, pitches, strict=True)
     ]
-    values = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(length) for length in lengths], batch_first=True)
+    values, mask = padded(rows)
     labels = torch.tensor(
         [[7, 8, 9, 2, -100], [11, 8, 30, 31, 2], [20, 2, -100, -100, -100], [7, 40, 41, 2, -100]]
     )
@@ -211,7 +198,6 @@ def test_four_utterances_are_learned_by_heart_within_a_minute():
         if max(losses[-20:]) < 0.05:
             break
     took = time.perf_counter() - start
-    torch.set_num_threads(threads)
     assert losses[0] > 2
     assert max(losses[-20:]) < 0.05, losses[-20:]
     assert took < 60

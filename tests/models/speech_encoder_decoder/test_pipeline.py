@@ -1,6 +1,7 @@
 """From a recording to text with an encoder and a decoder of different families: processor and engine."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,36 +9,18 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from encoder_decoders import BERT, WAVE, join
+from factories import WORDS
 
 import tritone
-from tritone.models.bert.config import BertConfig
 from tritone.models.bert.tokenizer import BertTokenizer
-from tritone.models.gpt2.config import GPT2Config
 from tritone.models.processors.processor import SpeechProcessor
-from tritone.models.speech_encoder_decoder.config import SpeechEncoderDecoderConfig
 from tritone.models.speech_encoder_decoder.model import SpeechEncoderDecoderModel
-from tritone.models.speech_to_text.config import Speech2TextConfig
 from tritone.models.speech_to_text.feature_extractor import Speech2TextFeatureExtractor
 from tritone.models.wav2vec2.feature_extractor import Wav2Vec2FeatureExtractor
-from tritone.models.wav2vec2.model import Wav2Vec2Config
 from tritone.models.wav2vec2.processor import Wav2Vec2Processor
 
 RATE = 16_000
-WORDS = (
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "hundred",
-    "and",
-    "the",
-)
 NAMED = ("processor_class", "tokenizer_class", "feature_extractor_type")
 
 
@@ -45,32 +28,17 @@ NAMED = ("processor_class", "tokenizer_class", "feature_extractor_type")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wav2vec 2.0 encoder with a BERT decoder, and what they need, as a repository has it."""
     folder = tmp_path_factory.mktemp("wav2vec2-2-bert")
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
     Wav2Vec2FeatureExtractor().save_pretrained(folder)
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
     torch.manual_seed(5)
-    encoder = Wav2Vec2Config(
-        hidden_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=20,
-        conv_dim=(8, 8),
-        conv_stride=(16, 20),
-        conv_kernel=(20, 20),
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-    )
-    decoder = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=20,
-        max_position_embeddings=32,
-    )
-    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
-        encoder, decoder, decoder_start_token_id=2, eos_token_id=3
+    sizes = {"conv_dim": (8, 8), "conv_stride": (16, 20), "conv_kernel": (20, 20)}
+    config = join(
+        tritone.Wav2Vec2Config(**WAVE | sizes),
+        tritone.BertConfig(**BERT | {"vocab_size": len(vocabulary)}),
+        decoder_start_token_id=2,
+        eos_token_id=3,
     )
     model = SpeechEncoderDecoderModel(config)
     with torch.no_grad():
@@ -84,9 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copied(folder: Path, tmp_path: Path) -> Path:
     """A copy of it, to be edited."""
-    for file in folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    return tmp_path
+    return shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +92,7 @@ def test_a_part_without_a_name_is_that_of_the_encoders_or_decoders_family(copied
     assert type(tritone.AutoTokenizer.from_pretrained(copied, config=config)) is BertTokenizer
     assert type(tritone.AutoProcessor.from_pretrained(copied, config=config)) is SpeechProcessor
     assert type(tritone.AutoProcessor.from_pretrained(copied)) is SpeechProcessor
-    spectrum = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(Speech2TextConfig(), GPT2Config())
+    spectrum = join(tritone.Speech2TextConfig(), tritone.GPT2Config())
     with pytest.warns(UserWarning, match="sets do_normalize, which Tritone does not use"):
         found = tritone.AutoFeatureExtractor.from_pretrained(copied, config=spectrum, padding_value=1.0)
     assert type(found) is Speech2TextFeatureExtractor

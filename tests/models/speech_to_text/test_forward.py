@@ -1,13 +1,16 @@
-"""Speech2Text's `forward`: batches, training, caches for a next call, and refused inputs."""
+"""Speech2Text's `forward`: batches, training, caches for a next call, generation, and refused inputs."""
 
 from typing import Any
 
 import pytest
 import torch
+from factories import add_noise
 from torch import Tensor
+from training import train
 
 from tritone.kernels.runtime.packing import cumulative
 from tritone.models.core.attention import StackAttention, interleaved
+from tritone.models.core.outputs import BaseModelOutput
 from tritone.models.core.past_key_values import KeyValues
 from tritone.models.speech_to_text.model import (
     Speech2TextConfig,
@@ -37,10 +40,7 @@ def build(**fields: Any) -> Speech2TextForConditionalGeneration:
     """A model in evaluation mode with weights at which everything matters; no dropout unless asked for."""
     torch.manual_seed(0)
     model = Speech2TextForConditionalGeneration(Speech2TextConfig(**{**SIZES, "dropout": 0.0, **fields}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model.eval()
+    return add_noise(model, 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,13 @@ def model() -> Speech2TextForConditionalGeneration:
 
 @pytest.fixture(scope="module")
 def batch() -> dict[str, Tensor]:
-    """Four recordings and transcripts of unlike lengths, padded."""
+    """Four recordings and transcripts of unlike lengths, padded with numbers that must not be read."""
     draw = torch.Generator().manual_seed(5)
+    features = torch.randn(4, max(FRAMES), 7, generator=draw)
+    mask = torch.arange(max(FRAMES))[None] < torch.tensor(FRAMES)[:, None]
     return {
-        "input_features": torch.randn(4, max(FRAMES), 7, generator=draw),
-        "attention_mask": (torch.arange(max(FRAMES))[None] < torch.tensor(FRAMES)[:, None]).long(),
+        "input_features": features.masked_fill(~mask[..., None], float("nan")),
+        "attention_mask": mask.long(),
         "decoder_input_ids": torch.randint(2, 29, (4, max(TOKENS)), generator=draw),
         "decoder_attention_mask": (torch.arange(max(TOKENS))[None] < torch.tensor(TOKENS)[:, None]).long(),
     }
@@ -182,16 +184,9 @@ def test_layer_drop_skips_some_layers_in_training_and_none_after(batch: Any) -> 
 def test_a_model_learns_what_it_is_shown(batch: Any) -> None:
     model = build(dropout=0.1, attention_dropout=0.1, activation_dropout=0.1).train()
     labels = batch["decoder_input_ids"].masked_fill(batch["decoder_attention_mask"] == 0, -100)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     given = {name: batch[name] for name in ("input_features", "attention_mask")}
     torch.manual_seed(0)
-    losses = []
-    for _ in range(15):
-        optimizer.zero_grad()
-        loss = model(**given, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = train(model.parameters(), lambda: model(**given, labels=labels).loss, steps=15, lr=0.01)
     assert losses[-1] < 0.5 * losses[0]
     assert model.lm_head.weight is model.get_input_embeddings().weight
 
@@ -250,6 +245,81 @@ def test_an_output_is_read_by_name_by_place_and_as_a_mapping(model: Any, batch: 
     assert [id(value) for value in output.values()] == [id(value) for value in output.to_tuple()]
     assert dict(output).keys() == dict(**output).keys()
     assert "past_key_values" not in output
+    assert output[0].dim() == 0, "the loss comes first where there is one"
+    plain = model(**batch, use_cache=False)
+    assert list(plain) == plain.keys() == ["logits", "encoder_last_hidden_state"]
+    assert len(plain) == 2
+    assert plain.loss is None
+    assert torch.equal(plain[0], output.logits)
+
+
+def test_labels_without_decoder_tokens_are_read_shifted_right(model: Any) -> None:
+    features, labels = torch.ones(1, 20, 7), torch.tensor([[7, 9, 20, -100, 12, 2, -100, -100]])
+    shifted = torch.tensor([[2, 7, 9, 20, 1, 12, 2, 1]])  # -100 becomes the padding token
+    for tokens in (shifted, shifted.flip(1)):
+        wanted = model(features, decoder_input_ids=tokens).logits
+        assert torch.equal(model(features, decoder_input_ids=tokens, labels=labels).logits, wanted)
+    assert torch.equal(
+        model(features, labels=labels).logits, model(features, decoder_input_ids=shifted).logits
+    )
+
+
+@torch.inference_mode()
+def test_an_encoders_output_is_used_again_instead_of_running_it(model: Any, batch: Any) -> None:
+    first = model(**batch)
+    hidden = first.encoder_last_hidden_state
+    for given in (BaseModelOutput(hidden), (hidden,)):
+        again = model(**{**batch, "input_features": None}, encoder_outputs=given)
+        assert torch.equal(again.logits, first.logits)
+        assert torch.equal(again.encoder_last_hidden_state, hidden)
+    changed = model(**{**batch, "input_features": None}, encoder_outputs=(hidden + 1.0,))
+    assert not torch.allclose(changed.logits, first.logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@torch.no_grad()
+def test_half_precision_stays_near_single(dtype: torch.dtype) -> None:
+    model = build(init_std=0.1)
+    features, tokens = torch.randn(1, 40, 7), torch.tensor([[2, 9, 8, 7]])
+    wanted = model(features, decoder_input_ids=tokens).logits
+    logits = model.to(dtype)(features, decoder_input_ids=tokens).logits
+    assert logits.dtype == dtype
+    error = (logits.float() - wanted).norm() / wanted.norm()
+    assert float(error) < (2e-2 if dtype == torch.float16 else 1e-1)
+
+
+@torch.no_grad()
+def test_greedy_decoding_over_pages_takes_the_tokens_that_teacher_forcing_likes_best(
+    model: Any, batch: Any
+) -> None:
+    features, mask = batch["input_features"], batch["attention_mask"]
+    found = model.generate(features.nan_to_num(), attention_mask=mask, max_length=12, eos_token_id=-1)
+    assert found.shape == (4, 12)
+    assert torch.equal(model(features, mask, found).logits[:, :-1].argmax(-1), found[:, 1:])
+
+
+@torch.inference_mode()
+def test_encoder_lengths_are_those_that_the_encoder_gives(model: Any) -> None:
+    for frames in range(1, 60):
+        encoded, cu_tokens = model.encode(torch.ones(frames, 7), cumulative([frames]))
+        assert len(encoded) == int(cu_tokens[1]) == model.encoder_length(frames)
+
+
+def test_a_recording_longer_than_the_encoders_positions_is_refused_with_the_limit_in_seconds(
+    model: Any,
+) -> None:
+    assert model.encoder_length(160) == 40
+    long, problem = (
+        torch.ones(1, 161, 7),
+        r"161 frames are 41 encoder positions, and the model has 40 \(about",
+    )
+    for call in (
+        lambda: model.encoder_length(161),
+        lambda: model(long, decoder_input_ids=torch.tensor([[2]])),
+        lambda: model.generate(long, max_length=12),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            call()
 
 
 def test_resizing_keeps_the_parameter_its_optimizer_and_its_rows() -> None:
@@ -278,11 +348,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"input_features": None}, "input_features is missing; give features .* or encoder_outputs"),
     ({"input_features": torch.ones(4, 7)}, r"must be \[batch, frames, features\], got \[4, 7\]"),
     ({"attention_mask": torch.ones(4, 3)}, r"attention_mask is \[4, 3\], input_features \[4, 50, 7\]"),
+    ({"input_features": torch.ones(4, 50, 8)}, "takes frames of 7 channels .*, got 8 channels"),
     ({"attention_mask": torch.zeros(4, 50)}, "a row without frames"),
-    (
-        {"input_features": torch.ones(4, 170, 7), "attention_mask": None},
-        "170 frames are 43 encoder positions, and the model has 40",
-    ),
+    ({"input_features": torch.ones(4, 0, 7), "attention_mask": None}, "a row without frames"),
+    ({"input_features": torch.ones(0, 9, 7), "attention_mask": None}, "a row without frames"),
     ({"decoder_input_ids": None}, "either decoder_input_ids .* or else decoder_inputs_embeds"),
     ({"decoder_inputs_embeds": torch.ones(4, 8, 24)}, "give the decoder either"),
     (
@@ -298,6 +367,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         "13 decoder tokens, and the model has 12 positions",
     ),
     ({"decoder_attention_mask": torch.ones(4, 9)}, r"decoder_attention_mask must be \[4, 8\], got \[4, 9\]"),
+    (
+        {"labels": torch.ones(8, dtype=torch.int64), "decoder_input_ids": None},
+        r"labels must be \[batch, target\], got \[8\]",
+    ),
     ({"labels": torch.ones(4, 7, dtype=torch.int64)}, r"labels \[4, 7\] do not fit decoder inputs \[4, 8\]"),
     ({"labels": torch.full((4, 8), 29)}, "labels go from 29 to 29, and the model knows tokens 0 to 28"),
     ({"encoder_outputs": torch.ones(4, 3, 24)}, "must be what the encoder returned.* got Tensor"),
@@ -317,3 +390,8 @@ def test_what_does_not_fit_is_refused(model: Any, batch: Any, change: dict[str, 
 def test_a_decoder_without_an_encoders_output_is_refused(model: Any, batch: Any) -> None:
     with pytest.raises(ValueError, match="encoder_hidden_states is missing"):
         model.get_decoder()(batch["decoder_input_ids"])
+
+
+def test_generate_without_features_is_refused(model: Any) -> None:
+    with pytest.raises(ValueError, match="give the features to decode"):
+        model.generate()

@@ -1,78 +1,27 @@
-"""T5 and what it shares with BART as a classifier: configuration, inputs, encoder-only answers, training."""
+"""T5 and what it shares with BART as a classifier: configuration, inputs, and encoder-only answers."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from factories import add_noise
+from text_families import SIZES, classifier, packed, text
 from torch import Tensor
 
 from tritone.kernels.runtime.packing import cumulative
-from tritone.models.auto import AutoConfig, AutoModelForSequenceClassification
-from tritone.models.bart.config import BartConfig
-from tritone.models.bart.model import BartForSequenceClassification
 from tritone.models.core import encoder_decoder_classifier
 from tritone.models.t5.config import T5Config
 from tritone.models.t5.model import T5ForSequenceClassification, T5Model
 
-T5_SIZES = {
-    "vocab_size": 29,
-    "d_model": 24,
-    "d_kv": 7,
-    "d_ff": 20,
-    "num_layers": 2,
-    "num_heads": 2,
-    "relative_attention_num_buckets": 8,
-    "relative_attention_max_distance": 9,
-    "dropout_rate": 0.0,
-    "decoder_start_token_id": 0,
-    "eos_token_id": 2,
-}
-BART_SIZES = {
-    "vocab_size": 29,
-    "max_position_embeddings": 40,
-    "d_model": 24,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 3,
-    "encoder_ffn_dim": 20,
-    "decoder_ffn_dim": 20,
-    "dropout": 0.0,
-}
-CLASSIFIERS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-    "t5": (T5ForSequenceClassification, T5Config, T5_SIZES),
-    "bart": (BartForSequenceClassification, BartConfig, BART_SIZES),
-}
-
 
 def build(family: str, **fields: Any) -> Any:
-    model_class, config_class, sizes = CLASSIFIERS[family]
-    torch.manual_seed(0)
-    model = model_class(config_class(**{**sizes, **fields}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model.eval()
+    """A classifier with weights at which everything matters."""
+    return add_noise(classifier(family, **fields), 0.2)
 
 
-@pytest.fixture(params=list(CLASSIFIERS))
+@pytest.fixture(params=["T5", "Bart"])
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-def text(length: int) -> Tensor:
-    """Token ids [length] that end with the end token."""
-    ids = torch.randint(4, 29, (length,), generator=torch.Generator().manual_seed(length))
-    ids[-1] = 2
-    return ids
-
-
-def test_a_classifier_is_found_by_its_configuration(family: str) -> None:
-    model_class, config_class, sizes = CLASSIFIERS[family]
-    model = AutoModelForSequenceClassification.from_config(config_class(**sizes, num_labels=7))
-    assert type(model) is model_class
-    assert model(text(5)[None]).logits.shape == (1, 7)
 
 
 @pytest.mark.parametrize(
@@ -85,49 +34,6 @@ def test_the_feed_forward_part_goes_by_one_name(given: str, activation: str, gat
     assert T5Config.from_dict(config.to_dict()) == config
 
 
-def test_a_configuration_is_written_and_read(tmp_path: Path) -> None:
-    config = T5Config(num_layers=3, relative_attention_max_distance=50, num_labels=4, hidden_size=48)
-    assert (config.num_decoder_layers, config.d_model) == (3, 48)
-    config.save_pretrained(tmp_path)
-    assert AutoConfig.from_pretrained(tmp_path) == config
-
-
-@pytest.mark.parametrize(
-    ("fields", "problem"),
-    [
-        ({"feed_forward_proj": "double-gelu"}, "'double-gelu'"),
-        ({"feed_forward_proj": "gated-nothing"}, "dense_act_fn 'nothing' is not supported"),
-        ({"relative_attention_num_buckets": 3}, "3 buckets up to distance 128 cannot be divided"),
-        ({"relative_attention_max_distance": 16}, "32 buckets up to distance 16"),
-        ({"num_heads": 0}, "num_heads must be at least 1, got 0"),
-        ({"d_kv": -3}, "d_kv must be at least 1, got -3"),
-    ],
-)
-def test_what_makes_no_t5_is_refused(fields: dict[str, Any], problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
-        T5Config(**fields)
-
-
-def test_names_are_a_checkpoints() -> None:
-    names = set(build("t5", num_layers=2, num_decoder_layers=1, feed_forward_proj="gated-gelu").state_dict())
-    attention = {f"{part}.weight" for part in "qkvo"}
-    dense = {"layer_norm.weight", *(f"DenseReluDense.{name}.weight" for name in ("wi_0", "wi_1", "wo"))}
-    own = {"layer_norm.weight", *(f"SelfAttention.{name}" for name in attention)}
-    bias = "block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-    encoder = {f"block.{block}.layer.0.{name}" for block in (0, 1) for name in own}
-    encoder |= {f"block.{block}.layer.1.{name}" for block in (0, 1) for name in dense}
-    decoder = {f"block.0.layer.0.{name}" for name in own} | {f"block.0.layer.2.{name}" for name in dense}
-    decoder |= {f"block.0.layer.1.EncDecAttention.{name}" for name in attention}
-    decoder |= {"block.0.layer.1.layer_norm.weight"}
-    common = {bias, "embed_tokens.weight", "final_layer_norm.weight"}
-    expected = {f"transformer.encoder.{name}" for name in encoder | common}
-    expected |= {f"transformer.decoder.{name}" for name in decoder | common}
-    expected |= {
-        f"classification_head.{part}.{kind}" for part in ("dense", "out_proj") for kind in ("weight", "bias")
-    }
-    assert names == expected | {"transformer.shared.weight"}
-
-
 def test_fresh_weights_are_spread_as_t5_needs_them() -> None:
     torch.manual_seed(0)
     sizes = {
@@ -138,7 +44,7 @@ def test_fresh_weights_are_spread_as_t5_needs_them() -> None:
         "vocab_size": 500,
         "initializer_factor": 0.5,
     }
-    state = T5ForSequenceClassification(T5Config(**{**T5_SIZES, **sizes})).state_dict()
+    state = T5ForSequenceClassification(T5Config(**{**SIZES["T5"], **sizes})).state_dict()
     block = "transformer.decoder.block.0.layer"
     for name, spread in {
         "transformer.shared.weight": 0.5,
@@ -155,22 +61,10 @@ def test_fresh_weights_are_spread_as_t5_needs_them() -> None:
 
 
 @torch.no_grad()
-def test_texts_are_the_same_packed_and_padded_on_either_side(family: str) -> None:
-    model = build(family)
-    texts = [text(length) for length in (5, 1, 12, 33)]
-    given = torch.cat(texts)[:, None], cumulative([len(one) for one in texts])
-    logits = model.predict(*given)["logits"][0]
-    for side in ("left", "right"):
-        padded = torch.nn.utils.rnn.pad_sequence(texts, True, 3, side)
-        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(one) for one in texts], True, 0, side)
-        torch.testing.assert_close(model(padded, mask).logits, logits, atol=1e-5, rtol=1e-5)
-
-
-@torch.no_grad()
 def test_bits_stay_where_widths_are_those_of_real_models(family: str) -> None:
     """Wide models, for which matrix libraries take other paths than for narrow ones."""
     sizes = {"d_model": 256, "vocab_size": 300}
-    if family == "t5":
+    if family == "T5":
         sizes |= {"d_ff": 512, "d_kv": 64, "num_heads": 4, "relative_attention_max_distance": 60}
     else:
         sizes |= {"encoder_ffn_dim": 512, "decoder_ffn_dim": 512, "decoder_attention_heads": 4}
@@ -192,8 +86,7 @@ def test_bits_stay_where_widths_are_those_of_real_models(family: str) -> None:
 def test_many_texts_are_answered_in_chunks_with_the_same_bits(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, texts = build(family), [text(length) for length in (5, 1, 12, 33, 20, 2)]
-    given = torch.cat(texts)[:, None], cumulative([len(one) for one in texts])
+    model, given = build(family), packed([5, 1, 12, 33, 20, 2])
     together, cu_rows = model.predict(*given)["logits"]
     monkeypatch.setattr(encoder_decoder_classifier, "_MAX_CHUNK_TOKENS", 20)
     apart, cu_parts = model.predict(*given)["logits"]
@@ -203,7 +96,7 @@ def test_many_texts_are_answered_in_chunks_with_the_same_bits(
 
 @torch.no_grad()
 def test_a_decoder_goes_on_from_what_an_earlier_call_left() -> None:
-    model: T5Model = build("t5").transformer
+    model: T5Model = build("T5").transformer
     ids, own = text(9)[None], text(14)[None]
     whole = model(ids, decoder_input_ids=own).last_hidden_state
     first = model(ids, decoder_input_ids=own[:, :5], use_cache=True)
@@ -252,7 +145,7 @@ def test_one_shot_requests_that_do_not_fit_are_refused(family: str) -> None:
 
 
 def test_a_text_longer_than_barts_positions_is_refused() -> None:
-    model = build("bart")
+    model = build("Bart")
     with pytest.raises(ValueError, match=r"41 tokens.*1 to 40.*truncation=True, max_length=40"):
         model.encoder_length(41)
     with pytest.raises(ValueError, match="41 decoder tokens, and the model has 40 positions"):
@@ -260,34 +153,14 @@ def test_a_text_longer_than_barts_positions_is_refused() -> None:
 
 
 def test_without_a_start_token_the_decoder_has_nothing_to_read() -> None:
-    model = build("t5", decoder_start_token_id=None)
+    model = build("T5", decoder_start_token_id=None)
     with pytest.raises(ValueError, match="decoder_start_token_id is None"):
         model(text(5)[None])
     assert model(text(5)[None], decoder_input_ids=text(5)[None]).logits.shape == (1, 2)
 
 
-def test_a_loss_trains(family: str) -> None:
-    dropout = {"dropout_rate": 0.1} if family == "t5" else {"dropout": 0.1, "attention_dropout": 0.1}
-    model = build(family, num_labels=3, classifier_dropout=0.1, **dropout).train()
-    ids = torch.stack([torch.cat([text(length), text(9 - length)])[-8:] for length in (7, 8, 6)])
-    ids[:, :-1] = ids[:, :-1].clamp(min=4)
-    labels = torch.tensor([0, 1, 2])
-    assert not torch.equal(model(ids).logits, model(ids).logits)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    losses = []
-    for _ in range(60):
-        optimizer.zero_grad()
-        loss = model(ids, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
-    model.eval()
-    assert model(ids).logits.argmax(1).tolist() == [0, 1, 2]
-
-
 def test_layer_drop_skips_layers_in_training_alone() -> None:
-    model = build("bart", encoder_layerdrop=1.0, decoder_layerdrop=1.0)
+    model = build("Bart", encoder_layerdrop=1.0, decoder_layerdrop=1.0)
     ids = text(7)[None]
     counts = [len(model(ids, output_hidden_states=True).encoder_hidden_states)]
     counts.append(len(model.train()(ids, output_hidden_states=True).encoder_hidden_states))
@@ -307,29 +180,10 @@ def test_more_tokens_are_known_to_encoder_and_decoder(family: str) -> None:
 
 
 def test_tables_that_are_not_shared_are_not_resized() -> None:
-    model = build("bart", tie_word_embeddings=False)
+    model = build("Bart", tie_word_embeddings=False)
     assert model.base.encoder.embed_tokens.weight is not model.base.shared.weight
     with pytest.raises(ValueError, match="token embeddings of their own"):
         model.resize_token_embeddings(33)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@torch.no_grad()
-def test_a_model_on_kernels_answers_as_on_the_processor(family: str, dtype: str, kernels_on: str) -> None:
-    model_class, config_class, sizes = CLASSIFIERS[family]
-    more = {"feed_forward_proj": "gated-gelu"} if family == "t5" else {"init_std": 0.3}
-    torch.manual_seed(0)
-    model = model_class.from_config(config_class(**sizes, **more), dtype=dtype).eval()
-    with pytest.MonkeyPatch.context() as elsewhere:
-        elsewhere.delenv("TRITON_INTERPRET", raising=False)
-        texts = [text(length) for length in (5, 1, 12, 33)]
-        given = torch.cat(texts)[:, None], cumulative([len(one) for one in texts])
-        expected = model.predict(*given)["logits"][0]
-    model.to(device=kernels_on)
-    logits = model.predict(*(tensor.to(kernels_on) for tensor in given))["logits"][0].cpu()
-    tolerance = 1e-5 if dtype == "float32" else 1e-2
-    assert float(expected.std()) > 10 * tolerance
-    torch.testing.assert_close(logits, expected, atol=tolerance, rtol=tolerance)
 
 
 @torch.no_grad()
@@ -342,15 +196,3 @@ def test_any_of_several_end_tokens_ends_a_text(family: str) -> None:
     assert several(other[None]).logits.shape == one(ids[None]).logits.shape
     with pytest.raises(ValueError, match="same number of end tokens"):
         one(other[None])
-
-
-def test_halves_keep_one_weight_in_float32_and_other_types_do_not() -> None:
-    for dtype, kinds in {"float16": {"wo.weight": torch.float32}, "bfloat16": {}}.items():
-        model = T5ForSequenceClassification.from_config(T5Config(**T5_SIZES), dtype=dtype).eval()
-        own = getattr(torch, dtype)
-        for name, parameter in model.named_parameters():
-            assert parameter.dtype == next((kind for end, kind in kinds.items() if name.endswith(end)), own)
-        assert model.dtype == own
-        logits = model.predict(text(9)[:, None], cumulative([9]))["logits"][0]
-        assert logits.dtype == torch.float32
-        assert bool(logits.isfinite().all())

@@ -21,17 +21,6 @@ FAMILIES = ["Wav2Vec2", "Hubert", "UniSpeech", "UniSpeechSat", "SEW", "SEWD"]
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_packed_waveforms_give_what_a_padded_batch_gives(family: str) -> None:
-    model, rows = tiny_encoder(family), noise(300, 151, 222)
-    values, mask = padded(rows)
-    batch = model(values, mask).last_hidden_state
-    hidden, cu_tokens = model.forward_packed(*packed(rows))
-    assert cu_tokens.diff().tolist() == [model.length(len(row)) for row in rows]
-    assert torch.equal(hidden, batch[model.token_mask(mask)])
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@torch.no_grad()
 def test_the_shortest_recording_gives_a_token_and_a_shorter_one_is_refused(family: str) -> None:
     model = tiny_encoder(family)
     least = next(samples for samples in range(100) if _has_tokens(model, samples))
@@ -88,32 +77,6 @@ def test_a_token_mask_is_no_narrower_than_its_recordings() -> None:
 # Configurations.
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"conv_dim": (6, 8, 9)}, "conv_dim .* conv_stride .* conv_kernel"),
-        ({"conv_dim": (), "conv_stride": (), "conv_kernel": ()}, "one number for each convolution"),
-        ({"conv_stride": (4, 0)}, "conv_stride .* at least 1"),
-        ({"feat_extract_norm": "batch"}, "'batch' is not supported; use 'group' or 'layer'"),
-        ({"num_attention_heads": 5}, "num_attention_heads 5 must divide hidden_size 12"),
-        ({"num_conv_pos_embedding_groups": 8}, "num_conv_pos_embedding_groups 8 must divide"),
-        ({"adapter_attn_dim": 16}, "adapter_attn_dim 16 is not supported"),
-        ({"add_adapter": True, "adapter_kernel_size": 5}, "adapter_kernel_size 5 is not supported"),
-        ({"add_adapter": True, "adapter_stride": 0}, "adapter_stride 0"),
-        ({"feat_extract_activation": "snake"}, "unknown activation 'snake'"),
-        ({"hidden_act": "snake"}, "unknown activation 'snake'"),
-    ],
-)
-def test_a_configuration_that_cannot_be_is_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        tiny_encoder(**fields)
-
-
-def test_a_squeeze_factor_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="squeeze_factor must be at least 1, got 0"):
-        tritone.SEWConfig(squeeze_factor=0)
-
-
 def test_a_configuration_keeps_what_it_does_not_know_and_counts_its_convolutions() -> None:
     config = tritone.HubertConfig(
         conv_stride=(4, 3), conv_dim=(6, 8), conv_kernel=(8, 5), num_feat_extract_layers=7, something_new=3
@@ -122,15 +85,6 @@ def test_a_configuration_keeps_what_it_does_not_know_and_counts_its_convolutions
     assert config.num_feat_extract_layers == 2
     assert config.inputs_to_logits_ratio == 12
     assert tritone.HubertConfig.from_dict(config.to_dict()) == config
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_auto_class_knows_the_family(family: str, tmp_path: Path) -> None:
-    model = tiny_encoder(family)
-    model.save_pretrained(tmp_path)
-    config = tritone.AutoConfig.from_pretrained(tmp_path)
-    assert type(config).__name__ == f"{family}Config"
-    assert config.to_dict() == model.config.to_dict()
 
 
 # Weights.
@@ -201,11 +155,16 @@ def test_tensors_of_pretraining_are_left_out_and_a_head_alone_warned_of(tmp_path
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("family", "fields"), [("Wav2Vec2", {"do_stable_layer_norm": True}), ("SEWD", {})])
 @torch.no_grad()
-def test_half_precision_is_near_single(dtype: str, tmp_path: Path) -> None:
-    model = tiny_encoder(feat_extract_norm="layer", do_stable_layer_norm=True)
+def test_half_precision_is_near_single(
+    family: str, fields: dict[str, Any], dtype: str, tmp_path: Path
+) -> None:
+    model = tiny_encoder(family, feat_extract_norm="layer", **fields)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(tmp_path)
-    half = tritone.Wav2Vec2Model.from_pretrained(tmp_path, dtype=dtype)
+    half = type(model).from_pretrained(tmp_path, dtype=dtype)
     values = noise(300)[0][None]
     wanted, given = model(values).last_hidden_state, half(values).last_hidden_state
     assert given.dtype == half.dtype
@@ -213,25 +172,6 @@ def test_half_precision_is_near_single(dtype: str, tmp_path: Path) -> None:
 
 
 # Training.
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_loss_goes_down(family: str) -> None:
-    model = tiny_encoder(family, feat_proj_dropout=0.1).train()
-    head = torch.nn.Linear(12, 4)
-    optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=5e-3)
-    values, mask = padded(noise(300, 222, 260, 180))
-    tokens = model.token_mask(mask)[..., None]
-    losses = []
-    for _ in range(40):
-        hidden = model(values, mask).last_hidden_state
-        logits = head((hidden * tokens).sum(1) / tokens.sum(1))
-        loss = torch.nn.functional.cross_entropy(logits, torch.arange(4))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
 
 
 def test_every_parameter_learns_and_a_frozen_feature_encoder_does_not() -> None:

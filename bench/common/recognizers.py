@@ -1,4 +1,4 @@
-"""Who transcribes: Tritone from waveforms and from features, and transformers in padded batches."""
+"""Recognizers to time: Tritone from waveforms and from features, and transformers in padded batches."""
 
 import math
 import time
@@ -16,17 +16,18 @@ from tritone.engine.handle import in_order
 from tritone.scheduler.block_allocator import PAGE_SIZE
 from tritone.scheduler.request import Request, RequestOutput
 
+from .machine import synchronize
 from .workload import RATE, Recording, Text, audio_seconds, tokens_of
 
-WAYS = ("waveforms", "features")
+SOURCES = ("waveforms", "features")
 Item = TypeVar("Item", Recording, Text)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Something timed: how much was done, and in how many seconds."""
+    """A timed run."""
 
-    audio: float
+    audio: float  # seconds
     tokens: int
     recordings: int
     seconds: float
@@ -41,22 +42,22 @@ class Run:
 
 
 class Tritone:
-    """The engine's loop on one model, for so many requests at once.
+    """An engine or a generation loop on one model.
 
     Args:
         processor: used from waveforms only.
-        way: "waveforms", through an engine, arrays in and texts out; or "features", in host memory, through
-            a generation loop, token ids out.
+        source: "waveforms", arrays to texts through an engine; or "features", in host memory, to token ids
+            through a generation loop.
         requests: decoded at once.
-        longest: the longest of them, in seconds and tokens; the cache is made for as many of it as fit.
-        without: of "graphs" and "overlap", what is switched off on a GPU.
+        longest: the longest recording; the cache has room for as many of it, or for as many as fit.
+        without: "graphs" or "overlap", switched off on a GPU.
     """
 
     def __init__(
         self,
         model: Any,
         processor: Any,
-        way: str,
+        source: str,
         *,
         beams: int,
         requests: int,
@@ -64,13 +65,13 @@ class Tritone:
         without: Sequence[str] = (),
     ) -> None:
         self.model = model
-        self.front_end = processor.feature_extractor if way == "waveforms" else None
+        self.front_end = processor.feature_extractor if source == "waveforms" else None
         self.beams, self.requests = beams, requests
         pages = requests * pages_of(model, longest, beams)
         if model.device.type == "cuda":
             pages = min(pages, fitting_pages(model))
         sizes = {"num_rows": requests * beams, "num_pages": pages, **dict.fromkeys(without, False)}
-        self._engine = tritone.Engine(model, processor=processor, **sizes) if way == "waveforms" else None
+        self._engine = tritone.Engine(model, processor=processor, **sizes) if source == "waveforms" else None
         self._loop = None if self._engine else model.generation_loop(**sizes)
         self._next_id = 0
 
@@ -82,11 +83,11 @@ class Tritone:
             self._engine.close(cancel=True)
 
     def run(self, recordings: Sequence[Recording], in_flight: int | None = None) -> Run:
-        """Transcribe them all, at most `in_flight` of them under way; four times what is decoded by default,
-        as `Engine.transcribe` does.
+        """Transcribe all recordings with at most `in_flight` under way; by default four times as many as are
+        decoded at once, as in `Engine.transcribe`.
 
         Raises:
-            RuntimeError: a result of another length than was asked for.
+            RuntimeError: a result of another length than requested.
         """
         ahead = in_flight or 4 * self.requests
         begin = time.perf_counter()
@@ -104,7 +105,7 @@ class Tritone:
             yield len(result.token_ids) - 1
 
     def submit(self, recording: Recording, *, stream: bool) -> tritone.engine.handle.Handle:
-        """One waveform into the engine."""
+        """Submit one waveform to the engine."""
         return self._engine.submit(recording.waveform, stream=stream, **self._options(recording))
 
     def _loop_lengths(self, recordings: Sequence[Recording], ahead: int) -> list[int]:
@@ -127,7 +128,7 @@ class Tritone:
                     under_way -= 1
 
     def _options(self, recording: Recording) -> dict[str, int]:
-        # The end token is held back until then, so that random weights give as much text as speech has.
+        # No end token before the minimum: random weights then give as much text as speech has.
         return {
             "num_beams": self.beams,
             "max_new_tokens": recording.tokens,
@@ -136,16 +137,15 @@ class Tritone:
 
 
 class Transformers:
-    """transformers' Speech2Text with the same weights: padded batches of recordings sorted by length, each
-    until its longest member is done, as static batches are. Attention is eager: there is no SDPA for this
-    model.
+    """transformers' Speech2Text with the same weights, in static padded batches of recordings sorted by
+    length, each decoded until its longest member is done. Attention is eager: this model has no SDPA.
 
     Args:
-        model: whose weights, device and type it takes.
-        folder: with a processor's files.
+        model: source of weights, device and type.
+        folder: a processor's files.
 
     Raises:
-        ImportError: it is not installed.
+        ImportError: transformers is not installed.
     """
 
     def __init__(self, model: Any, folder: Path) -> None:
@@ -162,34 +162,32 @@ class Transformers:
 
     @cached_property
     def processor(self) -> Any:
-        """Raises ImportError where what it takes is not installed."""
+        """The processor; ImportError if one of its libraries is missing."""
         import transformers
 
         return transformers.Speech2TextProcessor.from_pretrained(self._folder)
 
     @torch.inference_mode()
     def run(
-        self, recordings: Sequence[Recording], way: str, *, beams: int, size: int, seconds: float
+        self, recordings: Sequence[Recording], source: str, *, beams: int, size: int, seconds: float
     ) -> tuple[Run, int, int]:
-        """Transcribe batches of `size`, as many as begin within `seconds`, but one at least; of short and
-        long recordings alike, so that a few of them stand for all. Returns what was done, how many batches,
-        and of how many.
+        """Transcribe batches of `size` until `seconds` are over, one at least, spread over all lengths so
+        that a few of them stand for all. Returns the run, the number of batches in it and of all batches.
 
-        Features are padded and brought to the device outside the clock, where they are given.
+        Features are padded and copied to the device outside the clock.
         """
         batches = sorted_batches(recordings, size)
-        order = spread(len(batches))
         done: list[Recording] = []
         spent, count = 0.0, 0
-        for place in order:
+        for index in spread(len(batches)):
             if count and spent >= seconds:
                 break
-            batch = batches[place]
-            inputs = None if way == "waveforms" else self._padded(batch)
-            self._wait()
+            batch = batches[index]
+            inputs = None if source == "waveforms" else self._padded(batch)
+            synchronize(self.model.device)
             begin = time.perf_counter()
             self._transcribe(batch, inputs, beams)
-            self._wait()
+            synchronize(self.model.device)
             spent += time.perf_counter() - begin
             done += batch
             count += 1
@@ -223,27 +221,23 @@ class Transformers:
         mask = (torch.arange(padded.shape[1])[None] < lengths[:, None]).long()
         return padded.to(self.model.device, self.model.dtype), mask.to(self.model.device)
 
-    def _wait(self) -> None:
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize()
-
 
 def pages_of(model: Any, recording: Recording, beams: int) -> int:
-    """Pages of the cache that a request takes."""
+    """Pages of the cache that a request needs."""
     cross = math.ceil(model.encoder_length(len(recording.features)) / PAGE_SIZE)
     return cross + beams * math.ceil((recording.tokens + 1) / PAGE_SIZE)
 
 
 def fitting_pages(model: Any) -> int:
-    """Pages in half of a GPU's free memory: the other half is for the largest encoder batch and for the
-    peer, which shares the device in this process."""
+    """Pages in half of a GPU's free memory; the rest is for the largest encoder batch and for the peer in the
+    same process."""
     layers, heads, head_dim = model.cache_shape
     free, _ = torch.cuda.mem_get_info(model.device)
     return max(free // 2 // (2 * layers * heads * head_dim * PAGE_SIZE * model.dtype.itemsize), 1)
 
 
 def check_lengths(found: list[int], wanted: list[int]) -> None:
-    """Raises RuntimeError where a result is shorter or longer than it was asked to be."""
+    """Raise RuntimeError on a result of another length than requested."""
     wrong = [pair for pair in zip(found, wanted, strict=True) if pair[0] != pair[1]]
     if wrong:
         raise RuntimeError(
@@ -252,7 +246,7 @@ def check_lengths(found: list[int], wanted: list[int]) -> None:
 
 
 def sorted_batches(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """Batches of neighbors in length, all of `size` but the last."""
+    """Batches of `size` neighbors in length; the last may be smaller."""
     ordered = sorted(items, key=length_of)
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
@@ -263,20 +257,15 @@ def length_of(item: Recording | Text) -> float:
 
 
 def spread(count: int) -> list[int]:
-    """The numbers below `count`, so ordered that the first few lie all over: the middle, the quarters, ..."""
+    """The indices below `count`, each prefix spread evenly: the middle, the quarters, ..."""
 
-    def halves(number: int) -> float:
-        place, step = 0.0, 0.5
-        while number:
-            place += step * (number % 2)
-            number, step = number // 2, step / 2
-        return place
-
-    order: list[int] = []
+    order: dict[int, None] = {}
     number = 1
     while len(order) < count:
-        place = int(halves(number) * count)
-        if place not in order:
-            order.append(place)
+        fraction, rest, step = 0.0, number, 0.5  # the binary digits of `number`, mirrored behind the point
+        while rest:
+            fraction += step * (rest % 2)
+            rest, step = rest // 2, step / 2
+        order[int(fraction * count)] = None
         number += 1
-    return order
+    return list(order)

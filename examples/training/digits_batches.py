@@ -1,4 +1,4 @@
-"""Batches for train_digits.py: strings of digits as features, labels and the places of the digits in them."""
+"""Batches for train_digits.py: strings of digits as features, labels and the spans of the digits in them."""
 
 from __future__ import annotations
 
@@ -26,43 +26,43 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded, because that is what the model's `forward` takes."""
+    """A padded batch, as the model's `forward` takes it."""
 
     features: Tensor  # [batch, frames, 80]
     mask: Tensor  # [batch, frames], int64, 1 for real frames
     labels: Tensor  # [batch, tokens], the digits and </s>, -100 after them
     target_lengths: Tensor  # [batch], without </s>
     targets: Tensor  # [sum of target_lengths], for CTC
-    spans: Tensor  # [batch, tokens, 2], first frame and end of what each label names; -1 where unknown
+    spans: Tensor  # [batch, tokens, 2], first frame and end of each label; -1 where unknown
 
 
 def make_batch(
     strings: Sequence[Utterance], rng: np.random.Generator | None = None, strength: float = 1.0
 ) -> Batch:
-    """Features of the strings; with a generator they are warped in time and frequency and partly masked."""
+    """Features of the strings; with a generator warped in time and frequency and partly masked."""
     waveforms = [torch.from_numpy(_at_least_one_frame(string.waveform)) for string in strings]
     offsets = torch.tensor([0, *np.cumsum([len(w) for w in waveforms])], dtype=torch.int32)
     packed, cu_frames = fbank(torch.cat(waveforms) * 32768, offsets)  # in the scale of 16-bit samples
     features = list(packed.split((cu_frames[1:] - cu_frames[:-1]).tolist()))
-    places = [_frames_of(string) for string in strings]
+    digit_spans = [_frames_of(string) for string in strings]
     if rng is not None:
         for i, frames in enumerate(features):
-            features[i], places[i] = _warped(frames, places[i], rng, strength)
+            features[i], digit_spans[i] = _warped(frames, digit_spans[i], rng, strength)
     lengths = [len(frames) for frames in features]
     cu_frames = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
     features = list(utterance_cmvn(torch.cat(features), cu_frames).split(lengths))
     if rng is not None:
         features = [_masked(frames, rng) if rng.random() < strength else frames for frames in features]
-    return _padded(features, places, strings)
+    return _padded(features, digit_spans, strings)
 
 
 def training_batches(
     maker: StringMaker, size: int, steps: int, seed: int, strength: float = 1.0, ramp: bool = True
 ) -> Iterator[Batch]:
-    """`steps` batches of `size` strings, made by a thread while the model is trained on the one before.
+    """`steps` batches of `size` strings, made by a thread while the model trains on the one before.
 
-    With `ramp` the first strings are plain recordings, and what changes them comes in over the first 40 % of
-    the steps; `strength`, 0 to 1, is how much there is of it at last.
+    `strength`, 0 to 1, scales the augmentation; with `ramp` it grows from none over the first 40 % of the
+    steps.
     """
     rng = np.random.default_rng(seed)
 
@@ -75,7 +75,7 @@ def training_batches(
 
 
 def ahead(batches: Iterator[T]) -> Iterator[T]:
-    """The same, up to three of them made in a thread while the caller works on one, errors and all."""
+    """The same batches, up to three of them made ahead in a thread; its errors are raised here."""
     ready: queue.Queue[T | Exception | None] = queue.Queue(maxsize=3)
 
     def produce() -> None:
@@ -98,7 +98,7 @@ def _at_least_one_frame(waveform: np.ndarray) -> np.ndarray:
 
 
 def _frames_of(string: Utterance) -> np.ndarray | None:
-    """[digits, 2]: the frames whose middle lies in each digit."""
+    """First frame and end of each digit, [digits, 2]; a frame counts where its middle lies."""
     if string.spans is None:
         return None
     middles = (np.array(string.spans, dtype=np.float64).reshape(-1, 2) - FRAME_LENGTH / 2) / FRAME_SHIFT
@@ -106,9 +106,9 @@ def _frames_of(string: Utterance) -> np.ndarray | None:
 
 
 def _warped(
-    frames: Tensor, places: np.ndarray | None, rng: np.random.Generator, strength: float
+    frames: Tensor, digit_spans: np.ndarray | None, rng: np.random.Generator, strength: float
 ) -> tuple[Tensor, np.ndarray | None]:
-    """Another tempo, changing within the string, and another vocal tract length; neither moves the pitch."""
+    """Warp the tempo, changing within the string, and the vocal tract length; neither moves the pitch."""
     total = len(frames)
     if rng.random() < 0.6 * strength:
         knots = np.linspace(0, total, total // 35 + 2)
@@ -118,14 +118,14 @@ def _warped(
         below = torch.from_numpy(np.floor(source).astype(np.int64))
         share = torch.from_numpy((source - np.floor(source)).astype(np.float32))[:, None]
         frames = frames[below] * (1 - share) + frames[(below + 1).clamp(max=total - 1)] * share
-        places = None if places is None else np.interp(places, np.arange(total), clock)
+        digit_spans = None if digit_spans is None else np.interp(digit_spans, np.arange(total), clock)
     if rng.random() < 0.6 * strength:
         frames = frames @ _mel_warp(np.exp(rng.uniform(-0.14, 0.14)))
-    return frames, places
+    return frames, digit_spans
 
 
 def _mel_warp(factor: float) -> Tensor:
-    """[80, 80]: a product with it moves what was at a frequency to `factor` times that frequency."""
+    """The matrix [80, 80] that moves each mel bin to `factor` times its frequency."""
     low, high = (1127 * np.log1p(f / 700) for f in (20.0, SAMPLING_RATE / 2))
     centers = 700 * np.expm1(np.linspace(low, high, BINS + 2)[1:-1] / 1127)  # Hz
     source = np.interp(centers / factor, centers, np.arange(BINS))
@@ -149,7 +149,9 @@ def _masked(frames: Tensor, rng: np.random.Generator) -> Tensor:
     return frames
 
 
-def _padded(features: list[Tensor], places: list[np.ndarray | None], strings: Sequence[Utterance]) -> Batch:
+def _padded(
+    features: list[Tensor], digit_spans: list[np.ndarray | None], strings: Sequence[Utterance]
+) -> Batch:
     count, tokens = len(strings), 1 + max(len(string.digits) for string in strings)
     longest = max(len(frames) for frames in features)
     padded = torch.zeros(count, longest, BINS)
@@ -160,12 +162,9 @@ def _padded(features: list[Tensor], places: list[np.ndarray | None], strings: Se
         padded[i, : len(frames)], mask[i, : len(frames)] = frames, 1
         size = len(string.digits)
         labels[i, :size], labels[i, size] = torch.tensor(string.digits) + FIRST_TOKEN, EOS
-        place = places[i]
-        if place is not None and size:
-            spans[i, :size] = torch.from_numpy(place).float()
-            spans[i, size, 0], spans[i, size, 1] = (
-                spans[i, size - 1, 0],
-                len(frames),
-            )  # </s>: from the last digit on
+        digit_span = digit_spans[i]
+        if digit_span is not None and size:
+            spans[i, :size] = torch.from_numpy(digit_span).float()
+            spans[i, size, 0], spans[i, size, 1] = spans[i, size - 1, 0], len(frames)  # </s>
     targets = torch.cat([torch.tensor(string.digits, dtype=torch.int64) + FIRST_TOKEN for string in strings])
     return Batch(padded, mask, labels, torch.tensor([len(s.digits) for s in strings]), targets, spans)

@@ -1,13 +1,14 @@
-"""Train the Speech2Text model that comes with Tritone: strings of spoken English digits.
+"""Train Tritone's bundled Speech2Text model: strings of spoken English digits.
 
-    python examples/train_digits.py --data ../shared/data/fsdd --out models/digits
+    python examples/training/train_digits.py --data ../shared/data/fsdd --out models/digits
 
 `--data` holds train/ and test/ of the Free Spoken Digit Dataset (CC BY-SA 4.0,
 github.com/Jakobovski/free-spoken-digit-dataset), files named {digit}_{speaker}_{index}.wav. With
 `--leave-out SPEAKER` that speaker is kept out of the training and the model is measured on their recordings.
-`--start-from FOLDER` goes on from a model, without the ramp of the augmentation; `--strength` is how much of
-that there is. `--evaluate FOLDER` measures a model without training. The last line printed is JSON. The
-commands that made the shipped model are in models/digits/README.md, their logs in examples/digits_training/.
+`--start-from FOLDER` goes on from a model, without the ramp of the augmentation; `--strength` scales the
+augmentation. `--evaluate FOLDER` measures a model without training. The last line printed is JSON. The
+commands that made the shipped model are in models/digits/README.md, their logs
+in examples/training/digits_training/.
 
 Four losses: the model's own; CTC on the encoder; and, since the joins are known, which digit each encoder
 position hears, and minus the log of the cross-attention mass on the frames of the digit to be written.
@@ -47,7 +48,7 @@ from tritone.models.speech_to_text.model import Speech2TextConfig, Speech2TextFo
 VOCABULARY = ("<s>", "<pad>", "</s>", "<unk>", *(f"▁{word}" for word in WORDS))
 LOSSES = ("decoder", "ctc", "frames", "attention")
 PAD = 1  # CTC's blank too: no label is padding
-MAX_LENGTH = 80  # tokens of a transcript: more than anybody reads out in one go
+MAX_LENGTH = 80  # tokens of a transcript
 
 
 def main() -> None:
@@ -62,7 +63,7 @@ def main() -> None:
     model, history = train(arguments)
     plot(history, arguments.out / "losses.png")
     save(model, arguments.out)
-    # What is measured is what was written: weights rounded to float16.
+    # Measured from the folder, whose weights are rounded to float16.
     shipped = Speech2TextForConditionalGeneration.from_pretrained(arguments.out)
     print(json.dumps(evaluate(shipped, arguments)))
 
@@ -71,7 +72,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default_data = Path(__file__).resolve().parents[1] / "../shared/data/fsdd"
+    default_data = Path(__file__).resolve().parents[2] / "../shared/data/fsdd"
     parser.add_argument("--data", type=Path, default=default_data, help="folder with train/ and test/")
     parser.add_argument("--out", type=Path, default=Path("digits"), help="folder for the model and the plot")
     parser.add_argument("--leave-out", metavar="SPEAKER", help="train without this speaker, measure on them")
@@ -115,7 +116,7 @@ def build_model() -> Speech2TextForConditionalGeneration:
 def train(
     arguments: argparse.Namespace,
 ) -> tuple[Speech2TextForConditionalGeneration, list[dict[str, float]]]:
-    """The model after `--steps` steps, in evaluation mode, and the losses of each step."""
+    """Train for `--steps` steps; returns the averaged model, in evaluation mode, and each step's losses."""
     speakers = training_speakers(arguments.data, arguments.leave_out)
     began = time.monotonic()
     synthetic, phrases = espeak_voices(arguments.voices, 4 * arguments.voices, arguments.seed)
@@ -160,7 +161,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = arguments.peak * schedule(step, arguments.steps)
         # The helpers matter most at the start: they find the digits, which the decoder learns to read.
-        # Attention weights cost a fifth of a step, so later they are asked for in every fourth only.
+        # Attention weights cost a fifth of a step, so later only every fourth computes them.
         early = step < 0.4 * arguments.steps
         losses = all_losses(model, heads, batch, attention=early or step % 4 == 0)
         helpers = losses["ctc"] + losses["frames"] + losses.get("attention", 0.0)
@@ -183,7 +184,7 @@ def train(
 def all_losses(
     model: Speech2TextForConditionalGeneration, heads: nn.ModuleDict, batch: Batch, attention: bool
 ) -> dict[str, Tensor]:
-    """The losses by name, each per token; that of the attention where it is asked for."""
+    """The losses by name, each per token; the attention loss only on request."""
     output = model(
         batch.features, attention_mask=batch.mask, labels=batch.labels, output_attentions=attention
     )
@@ -203,8 +204,8 @@ def all_losses(
     return losses
 
 
-def places(spans: Tensor, positions: int) -> Tensor:
-    """Where each label is heard: bool [batch, tokens, positions]; nowhere where unknown."""
+def positions_of(spans: Tensor, positions: int) -> Tensor:
+    """Encoder positions that hear each label, bool [batch, tokens, positions]; none where unknown."""
     first = torch.arange(positions) * 4  # four frames a position
     return (first + 2 >= spans[..., :1]) & (first - 2 < spans[..., 1:])
 
@@ -213,21 +214,21 @@ def frame_labels(batch: Batch, lengths: Tensor) -> Tensor:
     """The digit at each encoder position, PAD between them, -100 where unknown: [batch, positions]."""
     positions = torch.arange(int(lengths.max()))
     labels = torch.full((len(lengths), len(positions)), PAD)
-    digits = places(batch.spans, len(positions)) & (batch.labels >= FIRST_TOKEN)[..., None]
+    digits = positions_of(batch.spans, len(positions)) & (batch.labels >= FIRST_TOKEN)[..., None]
     labels = torch.where(digits.any(1), (digits * batch.labels[..., None]).amax(1), labels)
     unknown = (batch.spans[:, 0, 1] < 0) & (batch.target_lengths > 0)
     return labels.masked_fill(unknown[:, None] | (positions >= lengths[:, None]), -100)
 
 
 def attention_loss(weights: Tensor, spans: Tensor) -> Tensor:
-    """Minus the log of the mass, averaged over heads, on the frames of each label whose place is known.
+    """Minus the log of the mass, averaged over heads, on the frames of each label whose span is known.
 
     Args:
         weights: cross-attention [batch, heads, tokens, positions].
         spans: [batch, tokens, 2], first frame and end, -1 where unknown.
     """
     known = spans[..., 1] > 0
-    mass = (weights.mean(1) * places(spans, weights.shape[-1])).sum(-1)
+    mass = (weights.mean(1) * positions_of(spans, weights.shape[-1])).sum(-1)
     return -(mass[known] + 1e-4).log().mean()
 
 
@@ -260,7 +261,7 @@ def plot(history: list[dict[str, float]], path: Path) -> None:
 
 
 def save(model: Speech2TextForConditionalGeneration, folder: Path) -> None:
-    """Write the model in float16 and all that a processor needs, as transformers names the files."""
+    """Write the model in float16 and the files of its processor, under transformers' names."""
     copy.deepcopy(model).half().save_pretrained(folder)
     with open(folder / "sentencepiece.bpe.model", "wb") as file:
         sentencepiece.SentencePieceTrainer.train(

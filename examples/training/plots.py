@@ -1,4 +1,4 @@
-"""Where the training scripts get what they draw with."""
+"""matplotlib for the training scripts."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""Strings of spoken digits for train_digits.py: where recordings come from, how they are joined and varied.
+"""Strings of spoken digits for the training scripts: recordings, synthesis, joining and augmentation.
 
-A string is made by joining single digits of one voice, so the place of each digit in it is known. Two kinds
-of voices: the Free Spoken Digit Dataset (CC BY-SA 4.0, github.com/Jakobovski/free-spoken-digit-dataset) and
-espeak-ng, where it is installed. espeak-ng also speaks whole strings, in which words run into each other;
-the place of the digits is not known there.
+A string joins single digits of one voice, so the span of each digit is known. Two kinds of voices: the Free
+Spoken Digit Dataset (CC BY-SA 4.0, github.com/Jakobovski/free-spoken-digit-dataset) and espeak-ng, where it
+is installed. espeak-ng also speaks whole strings, whose words run into each other; their spans are unknown.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def load_recordings(folder: Path, speakers: Sequence[str] | None = None) -> dict
 
 
 def training_speakers(data: Path, leave_out: str | None) -> dict[str, Voice]:
-    """The recordings of train/, without those of a speaker who is left out.
+    """The recordings of train/ by speaker, without the speaker left out.
 
     Raises:
         SystemExit: there is no such speaker.
@@ -179,7 +178,7 @@ def evaluation_strings(
 
 
 class StringMaker:
-    """Draws varied strings for training; the same seed draws the same strings."""
+    """Random augmented strings for training; the same seed draws the same strings."""
 
     def __init__(
         self,
@@ -196,7 +195,7 @@ class StringMaker:
         self._noises = [_colored_noise(self._rng, slope) for slope in (0.0, 0.5, 1.0, 1.5)]
 
     def draw(self, strength: float = 1.0) -> Utterance:
-        """A string of the recordings, changed less often the lower `strength` is, from 0 to 1."""
+        """A string of digits, augmented less often the lower `strength` is, from 0 to 1."""
         rng, self._strength = self._rng, strength
         if rng.random() < 0.015:
             string = Utterance(np.zeros(int(rng.integers(4_000, 40_000)), dtype=np.float32), (), ())
@@ -207,7 +206,7 @@ class StringMaker:
         return Utterance(self._color(string.waveform), string.digits, string.spans)
 
     def draw_digit(self, strength: float = 1.0) -> Utterance:
-        """A single digit, changed as strings are, with up to 0.2 s of quiet on either side."""
+        """A single digit, augmented as strings are, with up to 0.2 s of silence before and after."""
         rng, self._strength = self._rng, strength
         digit = int(rng.integers(0, 10))
         clip = _scaled(resample(self._draw_clip(self._draw_voice(), digit), self._draw_speed()))
@@ -229,7 +228,7 @@ class StringMaker:
         voice = self._draw_voice()
         length = int(rng.integers(1, 9)) if rng.random() < 0.92 else int(rng.integers(9, 13))
         digits = tuple(int(d) for d in rng.integers(0, 10, length))
-        if length > 1 and rng.random() < 0.1:  # the same digit twice is what a decoder loses count of
+        if length > 1 and rng.random() < 0.1:  # decoders lose count of repeated digits
             repeated = int(rng.integers(1, length))
             digits = (*digits[:repeated], digits[repeated - 1], *digits[repeated + 1 :])
         speed, wobble = self._draw_speed(), 0.04 * self._strength
@@ -260,7 +259,7 @@ class StringMaker:
         return math.exp(self._rng.uniform(-0.22, 0.22)) if self._chance(0.75) else 1.0
 
     def _color(self, waveform: np.ndarray) -> np.ndarray:
-        """What a room, a line and a microphone do: mirrored upper band, echo, low-pass, noise, level."""
+        """Effects of room, line and microphone: mirrored upper band, echo, low-pass, noise, level."""
         rng = self._rng
         if self._chance(0.15):
             # An 8 kHz recording has an empty upper band; its mirror image stands in for one.
@@ -277,7 +276,7 @@ class StringMaker:
             waveform = waveform + noise[start : start + len(waveform)] * np.float32(level)
         waveform = waveform * np.float32(10 ** (rng.uniform(-30, 6) / 20))
         if rng.random() < 0.5:
-            waveform = np.round(waveform * 32768) / np.float32(32768)  # what a 16-bit file keeps
+            waveform = np.round(waveform * 32768) / np.float32(32768)  # as a 16-bit file
         return np.clip(waveform, -1, 1).astype(np.float32)
 
     def _filtered(self, waveform: np.ndarray, echo: bool, low_pass: bool) -> np.ndarray:

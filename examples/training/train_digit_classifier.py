@@ -1,16 +1,17 @@
-"""Train the classifier of recordings that comes with Tritone: one spoken English digit, ten labels.
+r"""Train Tritone's bundled classifier of recordings: one spoken English digit, ten labels.
 
-    python examples/train_digit_classifier.py --data ../shared/data/fsdd --out models/digit_classifier
+    python examples/training/train_digit_classifier.py --data ../shared/data/fsdd \
+        --out models/digit_classifier
 
 `--data` holds train/ and test/ of the Free Spoken Digit Dataset (CC BY-SA 4.0,
 github.com/Jakobovski/free-spoken-digit-dataset), files named {digit}_{speaker}_{index}.wav. A small
 wav2vec 2.0 with a classifier's head, from the waveform on and with the model's own loss. Recordings are
-varied as those of train_digits.py are, and a quarter of them are espeak-ng's, where it is installed. With
+augmented as those of train_digits.py are, and a quarter of them are espeak-ng's, where it is installed. With
 `--leave-out SPEAKER` that speaker is kept out of the training and the model is measured on their recordings.
 `--evaluate FOLDER` measures a model without training. The last line printed is JSON; `confusion.png` and
 `losses.png` go to `--plots`.
 
-Measuring is what a user does: an Engine, the files, the best label.
+It is measured as a user would run it: an Engine, the files, the best label.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main() -> None:
         model, losses = train(arguments)
         save(model, folder)
         plot_losses(losses, arguments.plots or folder)
-    # What is measured is what was written: weights rounded to float16.
+    # Measured from the folder, whose weights are rounded to float16.
     found = Confusion.of(folder, recordings_to_measure(arguments))
     found.plot((arguments.plots or folder) / "confusion.png")
     print(json.dumps(found.summary() | {"left_out": arguments.leave_out}))
@@ -54,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default_data = Path(__file__).resolve().parents[1] / "../shared/data/fsdd"
+    default_data = Path(__file__).resolve().parents[2] / "../shared/data/fsdd"
     parser.add_argument("--data", type=Path, default=default_data, help="folder with train/ and test/")
     parser.add_argument("--out", type=Path, default=Path("digit_classifier"), help="folder for the model")
     parser.add_argument("--plots", type=Path, help="folder for the plots; that of the model by default")
@@ -72,8 +73,8 @@ def parse_arguments() -> argparse.Namespace:
 def build_model() -> tritone.Wav2Vec2ForSequenceClassification:
     """A wav2vec 2.0 of half a million parameters; 16 ms a frame.
 
-    Its first convolution hears 8 ms at once, where the published ones begin with 0.6 ms and take seven
-    convolutions to get as far: with so few recordings that is what it has to find out by itself.
+    Its first convolution spans 8 ms; the published models begin with 0.6 ms and take seven convolutions to
+    reach as far, which they learn from far more recordings.
     """
     config = tritone.Wav2Vec2Config(
         hidden_size=96,
@@ -111,8 +112,8 @@ def build_model() -> tritone.Wav2Vec2ForSequenceClassification:
 
 @torch.no_grad()
 def tune(weight: Tensor) -> None:
-    """Fills the first convolution [channels, 1, kernel] with tones in a window, spaced as ears space them, at
-    phases of their own: a filter bank to begin with, and training takes it from there."""
+    """Fill the first convolution [channels, 1, kernel] with a filter bank to start from: windowed tones at
+    mel-spaced frequencies, each as cosine and sine."""
     channels, _, kernel = weight.shape
     low, high = (1127 * np.log1p(f / 700) for f in (60.0, 0.95 * SAMPLING_RATE / 2))
     pitches = 700 * np.expm1(np.linspace(low, high, channels // 2) / 1127)  # Hz
@@ -126,7 +127,7 @@ def tune(weight: Tensor) -> None:
 
 
 def train(arguments: argparse.Namespace) -> tuple[tritone.Wav2Vec2ForSequenceClassification, list[float]]:
-    """The model after `--steps` steps, in evaluation mode, and the loss of each step."""
+    """Train for `--steps` steps; returns the averaged model, in evaluation mode, and each step's loss."""
     speakers = training_speakers(arguments.data, arguments.leave_out)
     synthetic, _ = espeak_voices(arguments.voices, 0, arguments.seed)
     voices = f"{len(synthetic)} espeak-ng voices" if synthetic else "no espeak-ng voices"
@@ -164,8 +165,8 @@ def train(arguments: argparse.Namespace) -> tuple[tritone.Wav2Vec2ForSequenceCla
 
 
 def drawn(maker: StringMaker, size: int, steps: int) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """Batches of varied digits, padded with their mask, and their labels [size]. The first are plain
-    recordings; what changes them comes in over the first 40 % of the steps."""
+    """Batches of augmented digits, padded with their mask, and their labels [size]. Augmentation grows from
+    none over the first 40 % of the steps."""
     extractor = feature_extractor()
     for step in range(steps):
         digits = [maker.draw_digit(min(1.0, step / (0.4 * steps))) for _ in range(size)]
@@ -195,18 +196,18 @@ def save(model: tritone.Wav2Vec2ForSequenceClassification, folder: Path) -> None
 
 
 def recordings_to_measure(arguments: argparse.Namespace) -> list[Path]:
-    """All of test/; of a left-out speaker all that there is, since none of it was trained on."""
+    """All of test/; all recordings of a left-out speaker, since none of them was trained on."""
     if arguments.leave_out is None:
         return sorted((arguments.data / "test").glob("*_*_*.wav"))
     return sorted(arguments.data.glob(f"t*/*_{arguments.leave_out}_*.wav"))
 
 
 class Confusion:
-    """How often each digit was heard as which.
+    """Confusion matrix of the ten digits.
 
     Args:
-        counts: [10, 10], digits that were said by digits that were heard.
-        by_speaker: of each speaker how many were right, of how many.
+        counts: [10, 10], digits spoken by digits recognized.
+        by_speaker: correct and all recordings of each speaker.
     """
 
     def __init__(self, counts: np.ndarray, by_speaker: dict[str, tuple[int, int]]) -> None:
@@ -215,7 +216,7 @@ class Confusion:
 
     @classmethod
     def of(cls, folder: Path, recordings: Sequence[Path]) -> Confusion:
-        """Of a model, over files whose names say what they are.
+        """The confusion matrix of a checkpoint over files named digit_speaker_index.wav.
 
         Raises:
             SystemExit: no recordings, or one that could not be classified.
@@ -248,29 +249,29 @@ class Confusion:
         }
 
     def plot(self, path: Path) -> None:
-        """Draw the matrix; says so where matplotlib is missing."""
+        """Draw the matrix; print a line instead without matplotlib."""
         pyplot = plotting()
         if pyplot is None:
             return
         figure, axes = pyplot.subplots(figsize=(5.6, 5.2))
         axes.imshow(self.counts / self.counts.sum(1, keepdims=True).clip(1), cmap="Blues", vmin=0, vmax=1)
-        for said, heard in np.argwhere(self.counts):
-            dark = self.counts[said, heard] > 0.5 * self.counts[said].sum()
+        for spoken, heard in np.argwhere(self.counts):
+            dark = self.counts[spoken, heard] > 0.5 * self.counts[spoken].sum()
             axes.text(
                 heard,
-                said,
-                str(self.counts[said, heard]),
+                spoken,
+                str(self.counts[spoken, heard]),
                 ha="center",
                 va="center",
                 color="white" if dark else "black",
             )
         axes.set_xticks(range(10), WORDS, rotation=45)
         axes.set_yticks(range(10), WORDS)
-        told = self.summary()
+        summary = self.summary()
         axes.set(
             xlabel="heard",
-            ylabel="said",
-            title=f"{told['right']} of {told['recordings']} right ({told['accuracy']} %)",
+            ylabel="spoken",
+            title=f"{summary['right']} of {summary['recordings']} right ({summary['accuracy']} %)",
         )
         figure.tight_layout()
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the training scripts here share: the learning rate's course and a running average of the weights."""
+"""Optimization of the training scripts: the learning rate's course and a running average of the weights."""
 
 from __future__ import annotations
 

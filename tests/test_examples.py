@@ -1,0 +1,67 @@
+"""The short examples run as their docstrings say, each in a process of its own."""
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TRANSCRIPTS = json.loads((ROOT / "samples" / "transcripts.json").read_text())
+TWO, SIX = "samples/two_digits_16k.wav", "samples/six_digits_16k.flac"
+
+
+def command(name: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "examples" / f"{name}.py"), *map(str, arguments)]
+
+
+def run(name: str, *arguments: object) -> str:
+    """Standard output of an example, run from the repository's root."""
+    done = subprocess.run(
+        command(name, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_folder_is_transcribed_and_a_broken_file_stops_no_other(tmp_path):
+    (tmp_path / "broken.wav").write_bytes(b"no audio")
+    (tmp_path / "good.wav").write_bytes((ROOT / TWO).read_bytes())
+    broken, good = map(json.loads, run("transcribe_folder", tmp_path).splitlines())
+    assert (broken["text"], "error" in broken) == ("", True)
+    assert (good["text"], "error" in good) == (TRANSCRIPTS[Path(TWO).name], False)
+
+
+def test_text_streams_in_pieces_and_ends_as_the_whole():
+    lines = run("stream", SIX, TWO).splitlines()
+    assert lines[-1] == f"{TWO}: {TRANSCRIPTS[Path(TWO).name]}"
+    assert len([line for line in lines if " s  six_digits" in line]) > 1
+
+
+def test_a_recording_gets_its_labels():
+    path, best, *others = run("classify", "samples/one_digit_8k.wav").strip().split("\t")
+    assert (path, best.split()[0], len(others)) == ("samples/one_digit_8k.wav", "seven", 2)
+
+
+def test_a_kernel_of_ones_own_agrees_with_its_reference():
+    assert run("custom_kernel") == "kernel and reference agree\n"
+
+
+@pytest.fixture
+def server():
+    """Address of the served model, on a free port."""
+    with subprocess.Popen(command("serve", 0), cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        yield process.stdout.readline().strip()
+        process.terminate()
+
+
+def test_a_posted_recording_comes_back_as_text_and_anything_else_as_an_error(server):
+    with urllib.request.urlopen(server, data=(ROOT / SIX).read_bytes(), timeout=60) as reply:
+        assert json.load(reply)["text"] == TRANSCRIPTS[Path(SIX).name]
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(server, data=b"no audio", timeout=60)
+    assert error.value.code == 400
+    assert "error" in json.load(error.value)
