@@ -1,8 +1,9 @@
 """Configuration of an engine: every tunable, its unit and the reason for its default."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from ..scheduler.config import RunnerConfig
 from ..scheduler.model_protocol import Task
 
 DEFAULT_TOP_K = 5  # labels of a classification
@@ -58,6 +59,9 @@ class EngineConfig:
     max_seconds: float = 24 * 3600.0
     encode_memory_share: float = 0.25  # of the memory; the rest is for weights, cache, other processes
 
+    # Steps on the device: chunks, shares of the cores, graphs.
+    runner: RunnerConfig = field(default_factory=RunnerConfig)
+
     def __post_init__(self) -> None:
         fraction = self.memory_fraction
         if fraction is not None and not 0 < fraction <= 1:
@@ -66,12 +70,12 @@ class EngineConfig:
             raise ValueError(
                 "memory_fraction and num_pages both say how large the cache is; give one of them"
             )
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:
-                raise ValueError(f"{field.name} is {value}; it must be 1 or more")
+                raise ValueError(f"{one.name} is {value}; it must be 1 or more")
             if isinstance(value, float) and not value >= 0:
-                raise ValueError(f"{field.name} is {value}; it must be 0 or more")
+                raise ValueError(f"{one.name} is {value}; it must be 0 or more")
 
     def override(self, **given: Any) -> "EngineConfig":
         """This configuration with the given fields replaced, except for those that are None."""

@@ -166,11 +166,11 @@ class Engine:
         Args:
             sources: recordings as of `submit`; for a classifier of texts strings, and pairs of strings.
             top_k: labels of a result, best first; None for all.
-            sampling_rate, priority: see `submit`.
+            sampling_rate, priority: as of `submit`.
             truncate: True cuts a text that is too long for the model; otherwise it fails.
 
         Raises:
-            ValueError, RuntimeError: see `submit`; or the model is no classifier.
+            ValueError, RuntimeError: as of `submit`; or the model is no classifier.
         """
         options = {"top_k": top_k, "truncate": truncate}
         return self._process("classify", sources, sampling_rate, priority, None, options)

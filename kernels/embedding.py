@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from .runtime.dispatch import choose
-from .runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
-from .runtime.optional_triton import tl, triton
+from .runtime.dispatch import Operation
+from .runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
+from .runtime.optional_triton import tl
 
 
 def embedding(
@@ -34,21 +34,13 @@ def embedding(
             f"{list(positions.shape)}"
         )
     _check_tables(table, position_table, "table")
-    run = choose(
-        table,
-        position_table,
-        token_ids,
-        positions,
-        reference=embedding_reference,
-        triton=embedding_triton,
-    )
-    return run(token_ids, positions, table, position_table, scale)
+    return _embedding(token_ids, positions, table, position_table, scale)
 
 
 def embedding_reference(
     token_ids: Tensor, positions: Tensor, table: Tensor, position_table: Tensor, scale: float
 ) -> Tensor:
-    """The specification in plain torch."""
+    """Specification in plain torch."""
     return table[token_ids.long()] * scale + position_table[positions.long()]
 
 
@@ -79,16 +71,13 @@ def add_positions(hidden: Tensor, positions: Tensor, position_table: Tensor, sca
             f"{list(positions.shape)}"
         )
     _check_tables(hidden, position_table, "hidden")
-    run = choose(
-        hidden, position_table, positions, reference=add_positions_reference, triton=add_positions_triton
-    )
-    return run(hidden, positions, position_table, scale)
+    return _add_positions(hidden, positions, position_table, scale)
 
 
 def add_positions_reference(
     hidden: Tensor, positions: Tensor, position_table: Tensor, scale: float
 ) -> Tensor:
-    """The specification in plain torch."""
+    """Specification in plain torch."""
     return hidden * scale + position_table[positions.long()]
 
 
@@ -109,6 +98,10 @@ def _check_tables(table: Tensor, position_table: Tensor, name: str) -> None:
         )
 
 
+_embedding = Operation(embedding_reference, triton=embedding_triton)
+_add_positions = Operation(add_positions_reference, triton=add_positions_triton)
+
+
 def _launch(
     table: Tensor, token_ids: Tensor | None, positions: Tensor, position_table: Tensor, scale: float
 ) -> Tensor:
@@ -116,24 +109,11 @@ def _launch(
         token_ids, positions = None if token_ids is None else token_ids.long(), positions.long()
     tokens, width = positions.shape[0], table.shape[1]
     out = table.new_empty(tokens, width)
-    case = embed_kernel.case(
-        table.device, table.dtype, positions.dtype, "aligned" if width % 16 == 0 else "any"
-    )
-    positions = ready(positions)
-    case.launch(
-        (triton.cdiv(tokens, case.constant("BLOCK_M")), triton.cdiv(width, case.constant("BLOCK_N"))),
-        ready(table),
-        positions if token_ids is None else ready(token_ids),
-        positions,
-        ready(position_table),
-        out,
-        tokens,
-        width,
-        table.shape[0],
-        position_table.shape[0],
-        int(token_ids is not None),
-        scale,
-    )
+    case = embed_kernel.case(table.device, table.dtype, positions.dtype, alignment(width))
+    grid = case.block_count("BLOCK_M", tokens), case.block_count("BLOCK_N", width)
+    tensors = table, token_ids, positions, position_table, out
+    rows = table.shape[0], position_table.shape[0]
+    case.launch(grid, *tensors, tokens, width, *rows, token_ids is not None, scale)
     return out
 
 
@@ -173,29 +153,14 @@ def embed_kernel(
 
 
 _INTEGERS = (torch.int32, torch.int64)
-
-
-def _declare() -> None:
-    """Tiles in which a thread reads 16 bytes of each table in half precision."""
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for integer in _INTEGERS:
-                for alignment in ("aligned", "any"):
-                    embed_kernel.declare(
-                        dtype,
-                        integer,
-                        alignment,
-                        architecture=architecture,
-                        pointers={
-                            **dict.fromkeys(("token_ids_ptr", "positions_ptr"), integer),
-                            **dict.fromkeys(("table_ptr", "position_table_ptr", "out_ptr"), dtype),
-                        },
-                        aligned=alignment == "aligned",
-                        BLOCK_M=4,
-                        BLOCK_N=256,
-                        num_warps=4,
-                        num_stages=1,
-                    )
-
-
-_declare()
+for _integer in _INTEGERS:
+    # Tiles in which a thread reads 16 bytes of each table in half precision.
+    embed_kernel.declare_all(
+        DTYPES,
+        (_integer,),
+        ALIGNMENTS,
+        pointers=dict.fromkeys(("token_ids_ptr", "positions_ptr"), _integer),
+        num_stages=1,
+        BLOCK_M=4,
+        BLOCK_N=256,
+    )

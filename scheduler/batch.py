@@ -16,28 +16,17 @@ from .scheduler import Admission
 
 @dataclass(eq=False, slots=True)
 class RunningRequest:
-    """A request from its admission to its release.
+    """A request from its admission to its release."""
 
-    Args:
-        request: as submitted.
-        admission: its slots, pages and number of encoder positions.
-        first_step: decode steps that the runner had made before this request's first.
-        streamed: tokens reported so far, the start token counted.
-        scores: of every step so far, where the request asked for them, each with a flag (bool [], on the
-            device) that is true where the request had ended before.
-        reported: true once its RequestOutput has been made.
-
-    Attributes:
-        rules: `rules_of` the options of a request that is decoded.
-    """
-
-    request: Request
-    admission: Admission
-    first_step: int = 0
-    streamed: int = 1
+    request: Request  # as submitted
+    admission: Admission  # its slots, pages and number of encoder positions
+    first_step: int = 0  # decode steps that the runner had made before this request's first
+    streamed: int = 1  # tokens reported so far, the start token counted
+    # Of every step so far, where the request asked for them: a flag (bool [], on the device) that is true
+    # where it had ended before, and the scores.
     scores: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    reported: bool = False
-    rules: GenerationOptions = field(init=False)
+    reported: bool = False  # its RequestOutput has been made
+    rules: GenerationOptions = field(init=False)  # `rules_of` the options of a request that is decoded
 
     def __post_init__(self) -> None:
         if self.request.options is not None:
@@ -59,36 +48,22 @@ def rules_of(options: GenerationOptions) -> GenerationOptions:
 
 @dataclass(slots=True)
 class Batch:
-    """Tensors of the running requests that all decode steps share; n rows, one a hypothesis.
+    """Tensors of the running requests that all decode steps share; n rows, one a hypothesis."""
 
-    Args:
-        requests: in the order of the rows, groups together.
-        slots: int64 [n], each row's sequence slot.
-        sequence_index: int32 [n], each row's index among its request's hypotheses.
-        first_slots: int64 [requests], each request's first sequence slot.
-        capacity: int32 [n], positions that a row has pages for. A row that has ended and is not released yet
-            stays on its last one, so that it writes nowhere else.
-        self_tables: int32 [n, blocks].
-        cross: pages of the encoder outputs.
-        groups: requests that share their rules.
-        streaming: requests that report tokens as they come.
-        streaming_slots: int64 [streaming], their sequence slots.
-        keep_scores: requests that keep every step's scores, with their rows.
-        longest: a bound of all lengths.
-    """
-
-    requests: list[RunningRequest]
-    slots: Tensor
-    sequence_index: Tensor
-    first_slots: Tensor
+    requests: list[RunningRequest]  # in the order of the rows, groups together
+    slots: Tensor  # int64 [n], each row's sequence slot
+    sequence_index: Tensor  # int32 [n], each row's index among its request's hypotheses
+    first_slots: Tensor  # int64 [requests], each request's first sequence slot
+    # int32 [n], positions that a row has pages for. A row that has ended and is not released yet stays on
+    # its last one, so that it writes nowhere else.
     capacity: Tensor
-    self_tables: Tensor
-    cross: PageLayout
-    groups: list[SamplingGroup]
-    streaming: list[RunningRequest]
-    streaming_slots: Tensor
-    keep_scores: list[tuple[RunningRequest, slice]]
-    longest: int
+    self_tables: Tensor  # int32 [n, blocks]
+    cross: PageLayout  # pages of the encoder outputs
+    groups: list[SamplingGroup]  # requests that share their rules
+    streaming: list[RunningRequest]  # requests that report tokens as they come
+    streaming_slots: Tensor  # int64 [streaming], their sequence slots
+    keep_scores: list[tuple[RunningRequest, slice]]  # requests that keep every step's scores, their rows
+    longest: int  # a bound of all lengths
 
     @classmethod
     def of(cls, running: list[RunningRequest], decode_steps: int, device: torch.device) -> "Batch":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -15,36 +16,17 @@ from .model_protocol import EncoderOnlyModel, GenerativeModel
 from .step_output import EncoderOutputs, StepOutput
 
 
+@dataclass(frozen=True, slots=True)
 class Encoder:
-    """Encodes requests together, a chunk on each core of a CPU.
+    """Encodes requests together, a chunk on each core of a CPU."""
 
-    Args:
-        model: of requests that are decoded.
-        predictor: of encoder-only requests.
-        front_end: for requests that bring waveforms.
-        cache: receives the keys and values of the encoder outputs.
-        pool: of the CPU's cores; None encodes all requests in one chunk.
-        stream: for encoding beside decoding; None encodes between decode steps.
-        max_chunk_tokens: encoder positions that one core encodes at a time.
-    """
-
-    def __init__(
-        self,
-        model: GenerativeModel | None,
-        predictor: EncoderOnlyModel | None,
-        front_end: FrontEnd | None,
-        cache: PagedCache,
-        pool: CpuWorkerPool | None,
-        stream: EncodeStream | None,
-        max_chunk_tokens: int,
-    ) -> None:
-        self._model = model
-        self._predictor = predictor
-        self._front_end = front_end
-        self._cache = cache
-        self._pool = pool
-        self._stream = stream
-        self._max_chunk_tokens = max_chunk_tokens
+    model: GenerativeModel | None  # of requests that are decoded
+    predictor: EncoderOnlyModel | None  # of encoder-only requests
+    front_end: FrontEnd | None  # for requests that bring waveforms
+    cache: PagedCache  # receives the keys and values of the encoder outputs
+    pool: CpuWorkerPool | None  # of the CPU's cores; None encodes all requests in one chunk
+    stream: EncodeStream | None  # for encoding beside decoding; None encodes between decode steps
+    max_chunk_tokens: int  # encoder positions that one core encodes at a time
 
     def encode(self, arrivals: list[RunningRequest], output: StepOutput) -> list[RunningRequest]:
         """Encode requests together, and after an error in smaller parts, so that none fails the others.
@@ -61,7 +43,7 @@ class Encoder:
         encode_chunk: Callable[[list[RunningRequest]], EncoderOutputs | None]
         encode_chunk = self._store if arrivals[0].admission.slots else self._predict
         try:
-            found = map_parts(self._pool, encode_chunk, self._chunks(arrivals))
+            found = map_parts(self.pool, encode_chunk, self._chunks(arrivals))
         except Exception as error:
             if len(arrivals) == 1:
                 output.failed.append((arrivals[0], error))
@@ -81,7 +63,7 @@ class Encoder:
 
     def _store(self, chunk: list[RunningRequest]) -> None:
         """Encode recordings into their cross-attention pages."""
-        model, stream = cast(GenerativeModel, self._model), self._stream
+        model, stream = cast(GenerativeModel, self.model), self.stream
         requests = [running.request for running in chunk]
         # By the plan's lengths: the encoder's cu_tokens would have to be waited for.
         positions = torch.cat(
@@ -91,22 +73,22 @@ class Encoder:
             ]
         )
         with stream.encoding([request.inputs for request in requests]) if stream else nullcontext():
-            encoded, _ = model.encode(*pack_inputs(requests, self._front_end, model.device))
+            encoded, _ = model.encode(*pack_inputs(requests, self.front_end, model.device))
             key_values = model.cross_key_values(encoded)
             if stream:
                 stream.write_pages()
-            self._cache.store_cross(key_values, uploaded(positions, model.device))
+            self.cache.store_cross(key_values, uploaded(positions, model.device))
 
     def _predict(self, chunk: list[RunningRequest]) -> EncoderOutputs:
-        predictor = cast(EncoderOnlyModel, self._predictor)
+        predictor = cast(EncoderOnlyModel, self.predictor)
         requests = [running.request for running in chunk]
         return EncoderOutputs(
-            chunk, predictor.predict(*pack_inputs(requests, self._front_end, predictor.device))
+            chunk, predictor.predict(*pack_inputs(requests, self.front_end, predictor.device))
         )
 
     def _chunks(self, arrivals: list[RunningRequest]) -> list[list[RunningRequest]]:
-        if self._pool is None:
+        if self.pool is None:
             return [arrivals]
         tokens = [running.admission.encode_tokens for running in arrivals]
-        rounds = -(-sum(tokens) // (self._max_chunk_tokens * self._pool.size))
-        return balanced(arrivals, tokens, rounds * self._pool.size)
+        rounds = -(-sum(tokens) // (self.max_chunk_tokens * self.pool.size))
+        return balanced(arrivals, tokens, rounds * self.pool.size)

@@ -282,7 +282,7 @@ class ModelRunner:
         return balanced(self._decoding, costs, self._pool.size)
 
     def _is_current(self, running: RunningRequest) -> bool:
-        """True while a request owns what it was lent."""
+        """True until the release of a request's slots and pages."""
         return self._requests.get(running.request.request_id) is running
 
 

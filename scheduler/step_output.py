@@ -63,29 +63,18 @@ class EncoderOutputs:
 
 @dataclass(slots=True)
 class StepOutput:
-    """A step that has been handed to the device, with the results that are still to come.
+    """A step that has been handed to the device, with the results that are still to come."""
 
-    Args:
-        number: of the scheduler's plan.
-        failed: requests that could not be encoded, with their errors.
-        encoder_only: requests whose results `encoder_outputs` has, in the order of their admission.
-        decoded: requests of the step's batch.
-        done: bool [decoded], true for those that have ended; None where nothing was decoded.
-        buffer: of the state's tables, written by the step.
-        streamed: for each decode step the requests that stream, with their lengths and newest tokens,
-            int32 [requests, 2].
-        out_of_memory: true where the admitted requests were too much to encode at once.
-    """
-
-    number: int
-    failed: list[tuple[RunningRequest, Exception]] = field(default_factory=list)
-    encoder_only: list[RunningRequest] = field(default_factory=list)
-    encoder_outputs: list[EncoderOutputs] = field(default_factory=list)
-    decoded: list[RunningRequest] = field(default_factory=list)
-    done: HostCopy | None = None
-    buffer: int = 0
+    number: int  # of the scheduler's plan
+    failed: list[tuple[RunningRequest, Exception]] = field(default_factory=list)  # could not be encoded
+    encoder_only: list[RunningRequest] = field(default_factory=list)  # in the order of their admission
+    encoder_outputs: list[EncoderOutputs] = field(default_factory=list)  # their results
+    decoded: list[RunningRequest] = field(default_factory=list)  # requests of the step's batch
+    done: HostCopy | None = None  # bool [decoded], true for those that have ended
+    buffer: int = 0  # of the state's tables, written by the step
+    # For each decode step the requests that stream, their lengths and newest tokens, int32 [requests, 2].
     streamed: list[tuple[list[RunningRequest], HostCopy]] = field(default_factory=list)
-    out_of_memory: bool = False
+    out_of_memory: bool = False  # the admitted requests were too much to encode at once
 
 
 def read_hypotheses(

@@ -1,8 +1,8 @@
 """2,000 damaged WAV, FLAC and checkpoint files: each gives a result or an error of at most two lines.
 
-They are read by child processes, this file run as a script, under a limit of memory and a watchdog, so that a
-crash, a hang or an allocation that a header asked for fails the test and not the machine. Every file follows
-from its kind and number: `python tests/test_fuzz.py audio FOLDER 17` is number 17 alone.
+Child processes, this file as a script, read them under a limit of memory and a watchdog, so that a crash, a
+hang or an allocation by a header fails the test and not the machine. Kind and number determine a file:
+`python tests/test_fuzz.py audio FOLDER 17` reads number 17 alone.
 """
 
 import faulthandler
@@ -25,35 +25,20 @@ from typing import Any
 import pytest
 
 COUNTS = {"audio": 1_400, "checkpoint": 600}
-EVERY = 10  # of the audio files goes through a whole engine too
+ENGINE_EVERY = 10  # every tenth audio file goes through a whole engine too
 ADDRESSES = 1 << 30  # bytes that a child may map beyond what it has once all is imported
 MEMORY = 1 << 28  # bytes that it may touch beyond that
-PATIENCE = 60  # seconds for one file before it counts as a hang; the machine may be busy otherwise
+TIMEOUT = 60  # seconds for one file before it counts as a hang; the machine may be busy otherwise
 DIGITS = Path(__file__).parents[1] / "models" / "digits"
 CPU_SECONDS = 5  # that one file may take
 RATE = 16_000
-LONGEST = 60.0  # seconds of audio
+MAX_SECONDS = 60.0  # seconds of audio
 
 EXTREMES = [0, 1, 2, 3, 7, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0xFFFFFF]
 EXTREMES += [2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 ODD_VALUES: list[Any] = [*EXTREMES, -1, -(2**63), 10**30, 0.5, -0.5, 1e308, float("nan"), float("inf")]
-ODD_VALUES += [
-    None,
-    True,
-    False,
-    "",
-    "x",
-    "F64",
-    "I8",
-    "../x",
-    "ä\0",
-    "9" * 5_000,
-    [],
-    {},
-    [[]],
-    [0],
-    [2**62, 2**62],
-]
+ODD_VALUES += [None, True, False, "", "x", "F64", "I8", "../x", "ä\0", "9" * 5_000]
+ODD_VALUES += [[], {}, [[]], [0], [2**62, 2**62]]
 
 
 @pytest.mark.slow
@@ -61,7 +46,7 @@ ODD_VALUES += [
 @pytest.mark.parametrize("kind", COUNTS)
 def test_damaged_files_give_a_result_or_an_error_of_two_lines_in_bounded_time_and_memory(kind, tmp_path):
     command = [sys.executable, __file__, kind, str(tmp_path)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE * 10)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT * 10)
     outcomes = [json.loads(line) for line in run.stdout.splitlines()]
     last = outcomes[-1] if outcomes else "the start"
     assert run.returncode == 0, f"the child ended with {run.returncode} after {last}\n{run.stderr[-4000:]}"
@@ -161,8 +146,8 @@ def read_audio(folder: Path, number: int, content: bytes) -> None:
 
     path = audio_path(folder, number)
     path.write_bytes(content)
-    samples = load_audio(path, RATE, max_seconds=LONGEST)
-    if not (samples.dtype == np.float32 and samples.ndim == 1 and 0 < len(samples) <= LONGEST * RATE + 1):
+    samples = load_audio(path, RATE, max_seconds=MAX_SECONDS)
+    if not (samples.dtype == np.float32 and samples.ndim == 1 and 0 < len(samples) <= MAX_SECONDS * RATE + 1):
         raise AssertionError(f"{samples.dtype} {samples.shape}")
     if not np.isfinite(samples).all():
         raise AssertionError("samples that are not finite")
@@ -178,7 +163,7 @@ def fuzz_audio(folder: Path, numbers: list[int]) -> Iterator[tuple[int, Callable
         draw = random.Random(f"audio {number}")
         content = damaged(draw.choice(originals), 64, draw.choice(originals), draw)
         yield number, lambda number=number, content=content: read_audio(folder, number, content)
-    yield from fuzz_engine(folder, numbers[::EVERY])
+    yield from fuzz_engine(folder, numbers[::ENGINE_EVERY])
 
 
 def fuzz_engine(folder: Path, numbers: list[int]) -> Iterator[tuple[int, Callable[[], None]]]:
@@ -210,16 +195,16 @@ def fuzz_engine(folder: Path, numbers: list[int]) -> Iterator[tuple[int, Callabl
 
 def checkpoint_files(folder: Path) -> list[dict[str, bytes]]:
     """A tiny model, whole, in shards, and pickled; and the files of a processor."""
+    import factories
     import torch
 
     import tritone
 
-    sizes = dict.fromkeys(("d_model", "encoder_ffn_dim", "decoder_ffn_dim", "conv_channels"), 8)
-    sizes |= {"encoder_layers": 1, "decoder_layers": 1, "vocab_size": 20}
-    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    sizes |= {"max_source_positions": 20, "max_target_positions": 40, "input_feat_per_channel": 4}
     torch.manual_seed(0)
-    model = tritone.Speech2TextForConditionalGeneration(tritone.Speech2TextConfig(**sizes))
+    config = factories.smallest_speech_to_text_config(
+        vocab_size=20, max_target_positions=40, input_feat_per_channel=4
+    )
+    model = tritone.Speech2TextForConditionalGeneration(config)
     homes = [folder / name for name in ("whole", "shards", "pickled", "processor")]
     model.save_pretrained(homes[0])
     model.save_pretrained(homes[1], max_shard_size="4KB")
@@ -293,7 +278,7 @@ def main(kind: str, folder: Path, only: str | None = None) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (mapped + ADDRESSES, mapped + ADDRESSES))
         seen[number] += 1
         name = f"{kind} {number}" + " in the engine" * (seen[number] - 1)
-        faulthandler.dump_traceback_later(PATIENCE, exit=True)
+        faulthandler.dump_traceback_later(TIMEOUT, exit=True)
         start, wrong = time.process_time(), None
         try:
             read()
@@ -316,4 +301,5 @@ def memory() -> int:
 
 
 if __name__ == "__main__":
+    sys.path.append(str(Path(__file__).parent / "support"))
     main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

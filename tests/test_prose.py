@@ -19,8 +19,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 OPENINGS = re.compile(r"(What|How|Who|Whose|Whom|See|Whether|Which|Where)\b")
 # Replaced words: in names, docstrings and comments of the library.
 OLD_WORDS = re.compile(
-    r"\b(crew|portions?|one[-_ ]shot|Arriving|OneShot\w*|PositionRows|TextDecoder|prepacked|paged_(rows|splits)"
-    r"|window_product|waveform_filter|folded_transform|leaders)\b|\b_?MOST_[A-Z]|\b_?LONGEST\b|\b_?LOUDEST\b",
+    r"\b(crew|portions?|one[-_ ]shot|Arriving|OneShot\w*|PositionRows|TextDecoder|prepacked"
+    r"|paged_(rows|splits)|window_product|waveform_filter|folded_transform|leaders)\b|\b_?MOST_[A-Z]|\b_?LONGEST\b|\b_?LOUDEST\b",
 )
 BRITISH = re.compile(
     r"\b\w*(normalis|initialis|optimis|specialis|recognis|neighbour|behaviour|colour)\w*", re.IGNORECASE

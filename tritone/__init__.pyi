@@ -103,6 +103,7 @@ from .models.xlnet.config import XLNetConfig as XLNetConfig
 from .models.xlnet.model import XLNetForSequenceClassification as XLNetForSequenceClassification
 from .models.xlnet.model import XLNetModel as XLNetModel
 from .models.xlnet.tokenizer import XLNetTokenizer as XLNetTokenizer
+from .scheduler.config import RunnerConfig as RunnerConfig
 from .scheduler.scheduler import CapacityError as CapacityError
 
 __version__: str

@@ -18,6 +18,7 @@ _OTHERS = {  # module: its public names that are no family's
     "models.core.generation_config": ("GenerationConfig",),
     "models.processors.processor": ("SpeechProcessor",),
     "models.tokenizers.tokenizer_json": ("PreTrainedTokenizerFast",),
+    "scheduler.config": ("RunnerConfig",),
     "scheduler.scheduler": ("CapacityError",),
 }
 HOMES = {name: module for module, names in _OTHERS.items() for name in names} | {

@@ -52,7 +52,8 @@ class EncoderOnlyTask(EngineTask):
     def __init__(self, model: Any, inputs: Recordings | Texts, config: EngineConfig) -> None:
         self.name = type(model).__name__
         self.inputs = inputs
-        self.loop = GenerationLoop(ModelRunner(model, inputs.front_end), config.predict_budget)
+        runner = ModelRunner(model, inputs.front_end, config=config.runner)
+        self.loop = GenerationLoop(runner, config.predict_budget)
         on_gpu = model.device.type == "cuda"
         self.max_in_flight = config.in_flight_on_gpu if on_gpu else config.in_flight_on_cpu
         if isinstance(inputs, Texts):

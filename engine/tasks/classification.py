@@ -17,7 +17,7 @@ class ClassificationTask(EncoderOnlyTask):
     Args:
         model: an `EncoderOnlyModel` whose predictions hold `logits`, one row a request.
         inputs: recordings or texts.
-        config: see `EncoderOnlyTask`.
+        config: budgets, as of `EncoderOnlyTask`.
     """
 
     verb: Verb = "classify"

@@ -22,7 +22,7 @@ class CTCTask(EncoderOnlyTask):
         model: an `EncoderOnlyModel` whose predictions hold `token_ids` and `log_probabilities`, one a frame.
         inputs: recordings.
         tokenizer: the checkpoint's.
-        config: see `EncoderOnlyTask`.
+        config: budgets, as of `EncoderOnlyTask`.
     """
 
     verb: Verb = "transcribe"

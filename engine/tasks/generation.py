@@ -39,6 +39,7 @@ class GenerationTask(EngineTask):
             encode_budget=config.encode_budget,
             graphs=config.graphs and on_gpu,
             overlap=config.overlap and on_gpu,
+            config=config.runner,
         )
         self.warm_up_options = warm_up_options(self.resolve({}, config.usual_seconds), num_rows)
         self.max_in_flight = config.in_flight_per_row * num_rows

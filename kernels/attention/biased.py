@@ -1,12 +1,13 @@
 """Attention with a learned bias by the distance of query and key: T5's (arXiv 1910.10683)."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.dispatch import choose
+from ..runtime.dispatch import Operation
 from ..runtime.launch import kernel
 from ..runtime.optional_triton import tl
 from ..runtime.packing import aligned, spans
@@ -70,16 +71,8 @@ def biased_attention(
             f"bias_table must be {[buckets.count, query.shape[1]]}, a number a bucket and head, "
             f"got {list(bias_table.shape)}"
         )
-    given = (query, key, value, cu_query, cu_key, bias_table)
-    if dropout:
-        return biased_attention_reference(*given, buckets, causal=causal, scale=scale, dropout=dropout)
-    run = choose(
-        *given,
-        reference=biased_attention_reference,
-        cpu=biased_attention_cpu,
-        triton=biased_attention_triton,
-    )
-    return run(*given, buckets, causal=causal, scale=scale)
+    given = (query, key, value, cu_query, cu_key, bias_table, buckets)
+    return _biased_attention(*given, causal=causal, scale=scale, dropout=dropout)
 
 
 def biased_weights(
@@ -116,22 +109,10 @@ def biased_weights(
 
 
 def biased_attention_reference(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_query: Tensor,
-    cu_key: Tensor,
-    bias_table: Tensor,
-    buckets: Buckets,
-    *,
-    causal: bool = False,
-    scale: float = 1.0,
-    dropout: float = 0.0,
+    query: Tensor, key: Tensor, value: Tensor, cu_query: Tensor, cu_key: Tensor, *bias: Any, **options: Any
 ) -> Tensor:
-    """The specification in plain torch, one sequence after the other."""
-    given = query, key, cu_query, cu_key, bias_table
-    weights = biased_weights(*given, buckets, causal=causal, scale=scale, dropout=dropout)
-    return weighted_values(weights, value, cu_key)
+    """Specification in plain torch, one sequence after the other; bias and options of `biased_weights`."""
+    return weighted_values(biased_weights(query, key, cu_query, cu_key, *bias, **options), value, cu_key)
 
 
 def biased_attention_cpu(
@@ -197,10 +178,15 @@ def biased_attention_triton(
     causal: bool = False,
     scale: float = 1.0,
 ) -> Tensor:
-    """One launch, see `launch_heads`."""
+    """One launch by `launch_heads`."""
     bias = cached(_by_distance, bias_table, buckets=buckets, factor=LOG2_E)
-    numbers = buckets.farthest, int(causal), scale * LOG2_E
+    numbers = buckets.farthest, causal, scale * LOG2_E
     return launch_heads(biased_attention_kernel, query, cu_query, cu_key, (key, value, bias), *numbers)
+
+
+_biased_attention = Operation(
+    biased_attention_reference, cpu=biased_attention_cpu, triton=biased_attention_triton
+)
 
 
 @kernel(sizes=("head_dim",))
@@ -273,9 +259,4 @@ def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -
     return {"BLOCK_M": rows, "BLOCK_N": keys, "num_warps": 8, "num_stages": stages}
 
 
-declare_heads(
-    biased_attention_kernel,
-    ("query_ptr", "key_ptr", "value_ptr", "out_ptr"),
-    {"bias_ptr": torch.float32, "blocks_ptr": torch.int32},
-    _blocks,
-)
+declare_heads(biased_attention_kernel, _blocks, bias_ptr=torch.float32)

@@ -1,4 +1,4 @@
-"""Checks of the arguments that attention operations share."""
+"""Checks of the arguments that attention operations share; each raises ValueError with the remedy."""
 
 from torch import Tensor
 
@@ -6,11 +6,7 @@ from ..runtime.packing import check_cu_seqlens
 
 
 def check_packed(query: Tensor, key: Tensor, value: Tensor, cu_query: Tensor, cu_key: Tensor) -> None:
-    """Validate packed queries, keys and values [tokens, heads, head_dim] and their offsets.
-
-    Raises:
-        ValueError: shapes or offsets that do not fit.
-    """
+    """Validate packed queries, keys and values [tokens, heads, head_dim] and their offsets."""
     check_cu_seqlens(cu_query, query.shape[0], "cu_query")
     check_cu_seqlens(cu_key, key.shape[0], "cu_key")
     if cu_query.numel() != cu_key.numel():
@@ -24,11 +20,7 @@ def check_packed(query: Tensor, key: Tensor, value: Tensor, cu_query: Tensor, cu
 
 
 def check_self_attention(query: Tensor, key: Tensor, value: Tensor, cu_tokens: Tensor) -> None:
-    """Validate queries, keys and values of the same packed tokens.
-
-    Raises:
-        ValueError: shapes or offsets that do not fit.
-    """
+    """Validate queries, keys and values of the same packed tokens."""
     check_cu_seqlens(cu_tokens, query.shape[0], "cu_tokens")
     if query.dim() != 3 or key.shape != query.shape or value.shape != query.shape:
         raise ValueError(
@@ -38,11 +30,7 @@ def check_self_attention(query: Tensor, key: Tensor, value: Tensor, cu_tokens: T
 
 
 def check_scale_and_window(scale: float, window: int | None, causal: bool) -> None:
-    """Validate a positive scale, and a window of at least 1 that comes with `causal`.
-
-    Raises:
-        ValueError: with the remedy.
-    """
+    """Validate a positive scale, and a window of at least 1 that comes with `causal`."""
     if window is not None and (not causal or window < 1):
         raise ValueError(
             f"window is the number of keys, at least 1, that a causal query sees; got {window} with "

@@ -1,10 +1,12 @@
 """Attention with learned vectors by the distance of query and key (DeBERTa, arXiv 2006.03654): SEW-D's."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.dispatch import choose
+from ..runtime.dispatch import Operation
 from ..runtime.launch import kernel
 from ..runtime.optional_triton import tl
 from ..runtime.packing import aligned, spans
@@ -64,15 +66,7 @@ def disentangled_attention(
     check_self_attention(query, key, value, cu_tokens)
     _check_positions(query, position_query, position_key, rows)
     given = (query, key, value, cu_tokens, position_query, position_key, rows)
-    if dropout:
-        return disentangled_attention_reference(*given, scale=scale, dropout=dropout)
-    run = choose(
-        *given,
-        reference=disentangled_attention_reference,
-        cpu=disentangled_attention_cpu,
-        triton=disentangled_attention_triton,
-    )
-    return run(*given, scale=scale)
+    return _disentangled_attention(*given, scale=scale, dropout=dropout)
 
 
 def _check_positions(
@@ -127,21 +121,10 @@ def disentangled_weights(
 
 
 def disentangled_attention_reference(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_tokens: Tensor,
-    position_query: Tensor | None,
-    position_key: Tensor | None,
-    rows: Tensor,
-    *,
-    scale: float,
-    dropout: float = 0.0,
+    query: Tensor, key: Tensor, value: Tensor, cu_tokens: Tensor, *positions: Any, **options: Any
 ) -> Tensor:
-    """The specification in plain torch, one sequence after the other."""
-    weights = disentangled_weights(
-        query, key, cu_tokens, position_query, position_key, rows, scale=scale, dropout=dropout
-    )
+    """Specification in plain torch, one sequence after the other; the rest is of `disentangled_weights`."""
+    weights = disentangled_weights(query, key, cu_tokens, *positions, **options)
     return weighted_values(weights, value, cu_tokens)
 
 
@@ -211,11 +194,16 @@ def disentangled_attention_triton(
     *,
     scale: float,
 ) -> Tensor:
-    """One launch, see `launch_heads`."""
+    """One launch by `launch_heads`."""
     operands = key, value, position_query, position_key, rows
-    has_terms = int(position_query is not None), int(position_key is not None)
+    has_terms = position_query is not None, position_key is not None
     numbers = rows.shape[0] // 2, *has_terms, scale * LOG2_E
     return launch_heads(disentangled_attention_kernel, query, cu_tokens, cu_tokens, operands, *numbers)
+
+
+_disentangled_attention = Operation(
+    disentangled_attention_reference, cpu=disentangled_attention_cpu, triton=disentangled_attention_triton
+)
 
 
 @kernel(sizes=("head_dim",))
@@ -294,9 +282,4 @@ def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -
     return {"BLOCK_M": side, "BLOCK_N": side, "WINDOW": 2 * side, "num_warps": warps, "num_stages": stages}
 
 
-declare_heads(
-    disentangled_attention_kernel,
-    ("query_ptr", "key_ptr", "value_ptr", "position_query_ptr", "position_key_ptr", "out_ptr"),
-    {"rows_ptr": torch.int32, "blocks_ptr": torch.int32},
-    _blocks,
-)
+declare_heads(disentangled_attention_kernel, _blocks, rows_ptr=torch.int32)

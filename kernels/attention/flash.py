@@ -1,10 +1,12 @@
 """Attention over packed sequences, of encoders, teacher-forced decoders and encoder-only models."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.dispatch import choose
+from ..runtime.dispatch import Operation
 from ..runtime.launch import kernel
 from ..runtime.optional_triton import tl
 from ..runtime.packing import aligned, spans
@@ -70,16 +72,8 @@ def flash_attention(
         )
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     check_scale_and_window(scale, window, causal)
-    given = query, key, value, cu_query, cu_key
-    if dropout:
-        return flash_attention_reference(*given, causal=causal, scale=scale, window=window, dropout=dropout)
-    run = choose(
-        *given,
-        reference=flash_attention_reference,
-        cpu=flash_attention_cpu,
-        triton=flash_attention_triton,
-    )
-    return run(*given, causal=causal, scale=scale, window=window)
+    options = {"causal": causal, "scale": scale, "window": window, "dropout": dropout}
+    return _flash_attention(query, key, value, cu_query, cu_key, **options)
 
 
 def attention_weights(
@@ -129,22 +123,10 @@ def weighted_values(weights: list[Tensor], value: Tensor, cu_key: Tensor) -> Ten
 
 
 def flash_attention_reference(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_query: Tensor,
-    cu_key: Tensor,
-    *,
-    causal: bool = False,
-    scale: float | None = None,
-    window: int | None = None,
-    dropout: float = 0.0,
+    query: Tensor, key: Tensor, value: Tensor, cu_query: Tensor, cu_key: Tensor, **options: Any
 ) -> Tensor:
-    """The specification in plain torch, one sequence after the other."""
-    weights = attention_weights(
-        query, key, cu_query, cu_key, causal=causal, scale=scale, window=window, dropout=dropout
-    )
-    return weighted_values(weights, value, cu_key)
+    """Specification in plain torch, one sequence after the other; options of `attention_weights`."""
+    return weighted_values(attention_weights(query, key, cu_query, cu_key, **options), value, cu_key)
 
 
 def flash_attention_cpu(
@@ -197,11 +179,16 @@ def flash_attention_triton(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """One launch, see `launch_heads`."""
+    """One launch by `launch_heads`."""
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     seen = NO_WINDOW if window is None else min(window, NO_WINDOW)
-    numbers = int(causal), seen, scale * LOG2_E
+    numbers = causal, seen, scale * LOG2_E
     return launch_heads(flash_attention_kernel, query, cu_query, cu_key, (key, value), *numbers)
+
+
+_flash_attention = Operation(
+    flash_attention_reference, cpu=flash_attention_cpu, triton=flash_attention_triton
+)
 
 
 @kernel(sizes=("head_dim",))
@@ -273,9 +260,4 @@ def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -
     return {"BLOCK_M": rows, "BLOCK_N": keys, "num_warps": warps, "num_stages": stages}
 
 
-declare_heads(
-    flash_attention_kernel,
-    ("query_ptr", "key_ptr", "value_ptr", "out_ptr"),
-    {"blocks_ptr": torch.int32},
-    _blocks,
-)
+declare_heads(flash_attention_kernel, _blocks)

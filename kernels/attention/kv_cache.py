@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from ..runtime.dispatch import choose
-from ..runtime.launch import ARCHITECTURES, DTYPES, kernel, ready
-from ..runtime.optional_triton import tl, triton
+from ..runtime.dispatch import Operation
+from ..runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
+from ..runtime.optional_triton import tl
 
 PAGE_SIZE = 16  # positions of a page
 
@@ -40,8 +40,7 @@ def store(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, sl
             f"{values.dtype}; convert them with .to(dtype)"
         )
     check_pools(keys, values)
-    run = choose(keys, values, new_keys, new_values, slots, reference=store_reference, triton=store_triton)
-    run(keys, values, new_keys, new_values, slots)
+    _store(keys, values, new_keys, new_values, slots)
 
 
 def check_pools(*pools: Tensor) -> None:
@@ -65,7 +64,7 @@ def check_pools(*pools: Tensor) -> None:
 def store_reference(
     keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor
 ) -> None:
-    """The specification in plain torch."""
+    """Specification in plain torch."""
     keys.view(-1, *keys.shape[2:])[slots] = new_keys
     values.view(-1, *values.shape[2:])[slots] = new_values
 
@@ -73,22 +72,15 @@ def store_reference(
 def store_triton(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor) -> None:
     """One launch for keys and values."""
     tokens, width = new_keys.shape[0], keys.shape[2] * keys.shape[3]
-    case = store_kernel.case(keys.device, keys.dtype, "aligned" if width % 16 == 0 else "any")
-    blocks = triton.cdiv(tokens, case.constant("BLOCK_M")), triton.cdiv(width, case.constant("BLOCK_N"))
-    case.launch(
-        blocks,
-        keys,
-        values,
-        ready(new_keys),
-        ready(new_values),
-        ready(slots),
-        tokens,
-        keys.shape[0] * PAGE_SIZE,
-        width,
-    )
+    case = store_kernel.case(keys.device, keys.dtype, alignment(width))
+    grid = case.block_count("BLOCK_M", tokens), case.block_count("BLOCK_N", width)
+    case.launch(grid, keys, values, new_keys, new_values, slots, tokens, keys.shape[0] * PAGE_SIZE, width)
 
 
-@kernel(sizes=("width",))
+_store = Operation(store_reference, triton=store_triton)
+
+
+@kernel(sizes=("width",), outputs=("keys_ptr", "values_ptr"))
 def store_kernel(
     keys_ptr,  # [positions, width], as values
     values_ptr,
@@ -113,25 +105,7 @@ def store_kernel(
     tl.store(values_ptr + target, value, mask=mask)
 
 
-def _declare() -> None:
-    """Tiles in which a thread moves 16 bytes of keys and as many of values in half precision."""
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for alignment in ("aligned", "any"):
-                store_kernel.declare(
-                    dtype,
-                    alignment,
-                    architecture=architecture,
-                    pointers={
-                        "slots_ptr": torch.int64,
-                        **dict.fromkeys(("keys_ptr", "values_ptr", "new_keys_ptr", "new_values_ptr"), dtype),
-                    },
-                    aligned=alignment == "aligned",
-                    BLOCK_M=4,
-                    BLOCK_N=256,
-                    num_warps=4,
-                    num_stages=1,
-                )
-
-
-_declare()
+# Tiles in which a thread moves 16 bytes of keys and as many of values in half precision.
+store_kernel.declare_all(
+    DTYPES, ALIGNMENTS, pointers={"slots_ptr": torch.int64}, num_stages=1, BLOCK_M=4, BLOCK_N=256
+)

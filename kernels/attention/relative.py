@@ -2,12 +2,13 @@
 1901.02860): XLNet's (arXiv 1906.08237)."""
 
 import math
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.dispatch import choose
+from ..runtime.dispatch import Operation
 from ..runtime.launch import kernel
 from ..runtime.optional_triton import tl
 from ..runtime.packing import aligned, spans
@@ -76,42 +77,26 @@ def relative_attention(
             `causal` or smaller than 1.
     """
     check_self_attention(query, key, value, cu_tokens)
-    _check_terms(query, position_key, content_bias, position_bias, segments, segment_bias, segment_key)
+    terms = RelativeTerms(position_key, content_bias, position_bias, segments, segment_bias, segment_key)
+    _check_terms(query, terms)
     check_scale_and_window(scale, window, causal)
-    given = (
-        query,
-        key,
-        value,
-        cu_tokens,
-        position_key,
-        content_bias,
-        position_bias,
-        segments,
-        segment_bias,
-        segment_key,
-    )
-    if dropout:
-        return relative_attention_reference(
-            *given, scale=scale, causal=causal, window=window, dropout=dropout
-        )
-    run = choose(
-        *given,
-        reference=relative_attention_reference,
-        cpu=relative_attention_cpu,
-        triton=relative_attention_triton,
-    )
-    return run(*given, scale=scale, causal=causal, window=window)
+    options = {"scale": scale, "causal": causal, "window": window, "dropout": dropout}
+    return _relative_attention(query, key, value, cu_tokens, *terms, **options)
 
 
-def _check_terms(
-    query: Tensor,
-    position_key: Tensor,
-    content_bias: Tensor,
-    position_bias: Tensor,
-    segments: Tensor | None,
-    segment_bias: Tensor | None,
-    segment_key: Tensor | None,
-) -> None:
+class RelativeTerms(NamedTuple):
+    """Tensors of the scores' terms, as in `relative_attention`."""
+
+    position_key: Tensor
+    content_bias: Tensor
+    position_bias: Tensor
+    segments: Tensor | None = None
+    segment_bias: Tensor | None = None
+    segment_key: Tensor | None = None
+
+
+def _check_terms(query: Tensor, terms: RelativeTerms) -> None:
+    position_key, content_bias, position_bias, segments, segment_bias, segment_key = terms
     tokens, heads, head_dim = query.shape
     rows = position_key.shape[0] if position_key.dim() else 0
     if position_key.shape[1:] != query.shape[1:] or rows % 2 == 0:
@@ -142,20 +127,15 @@ def relative_weights(
     query: Tensor,
     key: Tensor,
     cu_tokens: Tensor,
-    position_key: Tensor,
-    content_bias: Tensor,
-    position_bias: Tensor,
-    segments: Tensor | None = None,
-    segment_bias: Tensor | None = None,
-    segment_key: Tensor | None = None,
-    *,
+    *terms: Any,
     scale: float,
     causal: bool = False,
     window: int | None = None,
     dropout: float = 0.0,
 ) -> list[Tensor]:
     """Attention weights of each sequence, [heads, queries, keys], float32 or wider: half of the
-    specification, with `weighted_values`."""
+    specification, with `weighted_values`. `terms` are `RelativeTerms`, here and below."""
+    position_key, content_bias, position_bias, segments, segment_bias, segment_key = RelativeTerms(*terms)
     wide = torch.promote_types(query.dtype, torch.float32)
     limit = position_key.shape[0] // 2
     weights = []
@@ -188,28 +168,10 @@ def _unseen(distance: Tensor, window: int | None) -> Tensor:
 
 
 def relative_attention_reference(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    cu_tokens: Tensor,
-    *terms: Tensor | None,
-    scale: float,
-    causal: bool = False,
-    window: int | None = None,
-    dropout: float = 0.0,
+    query: Tensor, key: Tensor, value: Tensor, cu_tokens: Tensor, *terms: Any, **options: Any
 ) -> Tensor:
-    """The specification in plain torch, one sequence after the other; `terms` as in `relative_attention`."""
-    weights = relative_weights(
-        query,
-        key,
-        cu_tokens,
-        *terms,  # type: ignore[arg-type]  # the first three are tensors
-        scale=scale,
-        causal=causal,
-        window=window,
-        dropout=dropout,
-    )
-    return weighted_values(weights, value, cu_tokens)
+    """Specification in plain torch, one sequence after the other; options of `relative_weights`."""
+    return weighted_values(relative_weights(query, key, cu_tokens, *terms, **options), value, cu_tokens)
 
 
 def relative_attention_cpu(
@@ -217,18 +179,13 @@ def relative_attention_cpu(
     key: Tensor,
     value: Tensor,
     cu_tokens: Tensor,
-    position_key: Tensor,
-    content_bias: Tensor,
-    position_bias: Tensor,
-    segments: Tensor | None = None,
-    segment_bias: Tensor | None = None,
-    segment_key: Tensor | None = None,
-    *,
+    *terms: Any,
     scale: float,
     causal: bool = False,
     window: int | None = None,
 ) -> Tensor:
     """Products of each sequence on its own: the order of sums depends on its own length alone."""
+    position_key, content_bias, position_bias, segments, segment_bias, segment_key = RelativeTerms(*terms)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     table = heads_first(position_key)
     biases = [heads_first(bias[None]) for bias in (content_bias, position_bias)]
@@ -249,9 +206,9 @@ def relative_attention_cpu(
             _add_positions(scores, for_positions, table[some])
             if segments is not None and for_segments is not None:
                 bias, keys = for_segments
-                terms = torch.bmm(one[some] + bias[some], keys[some].transpose(1, 2))
+                products = torch.bmm(one[some] + bias[some], keys[some].transpose(1, 2))
                 mine = segments[start:end]
-                scores += torch.where(mine[:, None] != mine, terms[:, :, 1:], terms[:, :, :1])
+                scores += torch.where(mine[:, None] != mine, products[:, :, 1:], products[:, :, :1])
             scores *= scale
             if unseen is not None:
                 scores.masked_fill_(unseen, -math.inf)
@@ -280,31 +237,22 @@ def relative_attention_triton(
     key: Tensor,
     value: Tensor,
     cu_tokens: Tensor,
-    position_key: Tensor,
-    content_bias: Tensor,
-    position_bias: Tensor,
-    segments: Tensor | None = None,
-    segment_bias: Tensor | None = None,
-    segment_key: Tensor | None = None,
-    *,
+    *terms: Any,
     scale: float,
     causal: bool = False,
     window: int | None = None,
 ) -> Tensor:
-    """One launch, see `launch_heads`."""
-    operands = (
-        key,
-        value,
-        position_key,
-        content_bias,
-        position_bias,
-        cu_tokens if segments is None else segments,
-        segment_bias,
-        segment_key,
-    )
-    seen = NO_WINDOW if window is None else min(window, NO_WINDOW)
-    numbers = position_key.shape[0] // 2, int(segments is not None), int(causal), seen, scale * LOG2_E
+    """One launch by `launch_heads`."""
+    given = RelativeTerms(*terms)
+    limit, seen = given.position_key.shape[0] // 2, NO_WINDOW if window is None else min(window, NO_WINDOW)
+    numbers = limit, given.segments is not None, causal, seen, scale * LOG2_E
+    operands = key, value, *given
     return launch_heads(relative_attention_kernel, query, cu_tokens, cu_tokens, operands, *numbers)
+
+
+_relative_attention = Operation(
+    relative_attention_reference, cpu=relative_attention_cpu, triton=relative_attention_triton
+)
 
 
 @kernel(sizes=("head_dim",))
@@ -407,19 +355,4 @@ def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -
     return {"BLOCK_M": side, "BLOCK_N": side, "WINDOW": 2 * side, "num_warps": warps, "num_stages": stages}
 
 
-declare_heads(
-    relative_attention_kernel,
-    (
-        "query_ptr",
-        "key_ptr",
-        "value_ptr",
-        "position_key_ptr",
-        "content_bias_ptr",
-        "position_bias_ptr",
-        "segment_bias_ptr",
-        "segment_key_ptr",
-        "out_ptr",
-    ),
-    {"segments_ptr": torch.int32, "blocks_ptr": torch.int32},
-    _blocks,
-)
+declare_heads(relative_attention_kernel, _blocks, segments_ptr=torch.int32)

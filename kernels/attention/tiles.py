@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..runtime.launch import ARCHITECTURES, DTYPES, Kernel, precision, ready
+from ..runtime.launch import ALIGNMENTS, DTYPES, Kernel, alignment
 from ..runtime.optional_triton import tl, triton
 from ..runtime.weight_cache import cached
 
@@ -34,7 +34,7 @@ def launch_heads(
             the output, heads, head_dim and `numbers`.
         query: [query tokens, heads, head_dim], packed.
         cu_query, cu_key: int32 [n + 1] each.
-        operands: tensors of the other pointers; None, of the inputs' dtype, where the kernel reads nothing.
+        operands: tensors of the other pointers; None where the kernel reads nothing.
         numbers: of the remaining parameters.
 
     Returns:
@@ -49,18 +49,13 @@ def launch_heads(
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     if not out.numel():
         return out
-    case = kernel.case(
-        query.device,
-        max(16, triton.next_power_of_2(head_dim)),
-        query.dtype,
-        "aligned" if head_dim % 16 == 0 else "any",
-    )
+    width = max(16, triton.next_power_of_2(head_dim))
+    case = kernel.case(query.device, width, query.dtype, alignment(head_dim))
     # All layers of a model, and both attentions of a decoder's layer, ask for the same few, and making one
     # takes about 15 small launches.
     blocks = cached(query_blocks, cu_query, cu_key, tokens=tokens, block=case.constant("BLOCK_M"))
-    tensors = [out if operand is None else ready(operand) for operand in operands]
     grid = (blocks.shape[0] * heads,)
-    case.launch(grid, ready(query), *tensors, blocks, out, heads, head_dim, *numbers)
+    case.launch(grid, query, *operands, blocks, out, heads, head_dim, *numbers)
     return out
 
 
@@ -101,34 +96,20 @@ def query_blocks(cu_query: Tensor, cu_key: Tensor, *, tokens: int, block: int) -
 
 def declare_heads(
     kernel: Kernel,
-    values: tuple[str, ...],
-    others: dict[str, torch.dtype],
     blocks: Callable[[str, int, torch.dtype, str], dict[str, int]],
+    **others: torch.dtype,
 ) -> None:
     """Declare an attention kernel's cases: by head width alone, since optional terms are numbers read once a
     block.
 
     Args:
         kernel: with the constants PRECISION and BLOCK_D.
-        values: pointers of the inputs' dtype.
-        others: the other pointers.
         blocks: the other constants, of an architecture, a width, a dtype and an alignment.
+        others: pointers that are not of the inputs' dtype, besides the table of blocks.
     """
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for width in (16, 32, 64, MAX_HEAD_DIM):
-                for alignment in ("aligned", "any"):
-                    kernel.declare(
-                        width,
-                        dtype,
-                        alignment,
-                        architecture=architecture,
-                        pointers=dict.fromkeys(values, dtype) | others,
-                        aligned=alignment == "aligned",
-                        PRECISION=precision(dtype),
-                        BLOCK_D=width,
-                        **blocks(architecture, width, dtype, alignment),
-                    )
+    pointers = others | {"blocks_ptr": torch.int32}
+    for width in (16, 32, 64, MAX_HEAD_DIM):
+        kernel.declare_all((width,), DTYPES, ALIGNMENTS, pointers=pointers, blocks=blocks, BLOCK_D=width)
 
 
 @triton.jit

@@ -4,15 +4,12 @@ It writes a hundred times as much as it reads. A channel's mean and variance ove
 the waveform, so that normalized outputs are written at once.
 """
 
-from itertools import product
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ..linear.activation import activated, code_of
-from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, ready
-from ..runtime.optional_triton import tl, triton
+from ..runtime.launch import DTYPES, alignment, kernel, ready
+from ..runtime.optional_triton import tl
 from ..runtime.packing import cumulative, positions_within
 
 MAX_TAPS = 16  # of a convolution whose outputs are normalized
@@ -49,25 +46,12 @@ def first_layer(
     out = waveforms.new_empty(sum(counts), outputs)
     case = first_layer_kernel.case(waveforms.device, waveforms.dtype, alignment(outputs))
     utterances, starts = _pieces(counts, case.constant("BLOCK_M"), waveforms.device)
-    case.launch(
-        (utterances.numel(), triton.cdiv(outputs, case.constant("BLOCK_N"))),
-        ready(waveforms),
-        ready(cu_samples),
-        utterances,
-        starts,
-        cumulative(counts, waveforms.device),
-        ready(taps),
-        taps if scale is None else scale,
-        taps if shift is None else ready(shift),
-        taps if center is None else center,
-        out,
-        outputs,
-        kernel_size,
-        stride,
-        int(scale is not None),
-        int(shift is not None),
-        code_of(activation),
-    )
+    cu_out = cumulative(counts, waveforms.device)
+    center = taps if center is None else center  # its first number is read, and must be finite
+    tensors = waveforms, cu_samples, utterances, starts, cu_out, taps, scale, shift, center, out
+    terms = scale is not None, shift is not None
+    grid = utterances.numel(), case.block_count("BLOCK_N", outputs)
+    case.launch(grid, *tensors, outputs, kernel_size, stride, *terms, code_of(activation))
     return out
 
 
@@ -145,49 +129,24 @@ def first_layer_statistics(
         eps: added to the variance.
     """
     device, (kernel_size, outputs) = waveforms.device, taps.shape
-    scale, shift = waveforms.new_empty(2, len(counts), outputs, dtype=torch.float32)
+    scale, shift = map(ready, waveforms.new_empty(2, len(counts), outputs, dtype=torch.float32))
     center = waveforms.new_empty(len(counts), dtype=torch.float32)
     case = window_moments_kernel.case(device, waveforms.dtype)
     span = case.constant("SPAN")
     utterances, starts = _pieces(counts, span, device)
-    cu_pieces = cumulative([triton.cdiv(count, span) for count in counts], device)
+    cu_pieces = cumulative([case.block_count("SPAN", count) for count in counts], device)
     moments = waveforms.new_empty(utterances.numel(), MAX_TAPS + 1, MAX_TAPS, dtype=torch.float64)
     cu_out = cumulative(counts, device)
-    waveforms, cu_samples = ready(waveforms), ready(cu_samples)
-    case.launch(
-        (utterances.numel(), kernel_size + 1),
-        waveforms,
-        cu_samples,
-        utterances,
-        starts,
-        cu_out,
-        moments,
-        kernel_size,
-        stride,
-    )
+    tensors = waveforms, cu_samples, utterances, starts, cu_out, moments
+    case.launch((utterances.numel(), kernel_size + 1), *tensors, kernel_size, stride)
     case = first_layer_statistics_kernel.case(device, waveforms.dtype)
-    scale, shift = ready(scale), ready(shift)
-    case.launch(
-        (len(counts), triton.cdiv(outputs, case.constant("BLOCK_N"))),
-        waveforms,
-        cu_samples,
-        cu_pieces,
-        cu_out,
-        moments,
-        ready(taps),
-        ready(norm_weight),
-        ready(norm_bias),
-        scale,
-        shift,
-        center,
-        outputs,
-        kernel_size,
-        eps,
-    )
+    inputs = waveforms, cu_samples, cu_pieces, cu_out, moments, taps, norm_weight, norm_bias
+    grid = len(counts), case.block_count("BLOCK_N", outputs)
+    case.launch(grid, *inputs, scale, shift, center, outputs, kernel_size, eps)
     return scale, shift, center
 
 
-@kernel()
+@kernel(outputs=("moments_ptr",))
 def window_moments_kernel(
     waveforms_ptr,  # [samples]
     cu_samples_ptr,  # [utterances + 1]
@@ -223,7 +182,7 @@ def window_moments_kernel(
     tl.store(moments_ptr + (piece.to(tl.int64) * (TAPS + 1) + row) * TAPS + tap, tl.sum(total, 0))
 
 
-@kernel()
+@kernel(outputs=("scale_ptr", "shift_ptr", "center_ptr"))
 def first_layer_statistics_kernel(
     waveforms_ptr,  # [samples]
     cu_samples_ptr,  # [utterances + 1]
@@ -284,27 +243,13 @@ def first_layer_statistics_kernel(
     tl.store(shift_ptr + own, shift, mask=n < N)
 
 
-def _declare() -> None:
-    offsets = ("cu_samples_ptr", "piece_utterance_ptr", "piece_start_ptr", "cu_out_ptr", "cu_pieces_ptr")
-    parameters = ("taps_ptr", "scale_ptr", "shift_ptr", "center_ptr", "norm_weight_ptr", "norm_bias_ptr")
-    types = dict.fromkeys(offsets, torch.int32) | dict.fromkeys(parameters, torch.float32)
-    types["moments_ptr"] = torch.float64
-    for architecture, dtype in product(ARCHITECTURES, DTYPES):
-        pointers = types | {"waveforms_ptr": dtype, "out_ptr": dtype}
-        for sizes in ALIGNMENTS:
-            first_layer_kernel.declare(
-                dtype,
-                sizes,
-                architecture=architecture,
-                pointers=pointers,
-                aligned=sizes == "aligned",
-                num_stages=1,
-                BLOCK_M=32,
-                BLOCK_N=64 if sizes == "aligned" else 32,
-            )
-        shared: dict[str, Any] = {"architecture": architecture, "pointers": pointers, "num_stages": 1}
-        window_moments_kernel.declare(dtype, SPAN=2048, BLOCK_M=64, TAPS=MAX_TAPS, **shared)
-        first_layer_statistics_kernel.declare(dtype, BLOCK_N=32, TAPS=MAX_TAPS, **shared)
-
-
-_declare()
+_int32 = ("cu_samples_ptr", "piece_utterance_ptr", "piece_start_ptr", "cu_out_ptr", "cu_pieces_ptr")
+_float32 = ("taps_ptr", "scale_ptr", "shift_ptr", "center_ptr", "norm_weight_ptr", "norm_bias_ptr")
+_types = dict.fromkeys(_int32, torch.int32) | dict.fromkeys(_float32, torch.float32)
+_types["moments_ptr"] = torch.float64
+for _sizes, _outputs in (("aligned", 64), ("any", 32)):
+    first_layer_kernel.declare_all(
+        DTYPES, (_sizes,), pointers=_types, num_stages=1, BLOCK_M=32, BLOCK_N=_outputs
+    )
+window_moments_kernel.declare_all(DTYPES, pointers=_types, num_stages=1, SPAN=2048, BLOCK_M=64, TAPS=MAX_TAPS)
+first_layer_statistics_kernel.declare_all(DTYPES, pointers=_types, num_stages=1, BLOCK_N=32, TAPS=MAX_TAPS)

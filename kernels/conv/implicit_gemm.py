@@ -1,14 +1,14 @@
 """Implicit GEMM: a convolution as a matrix product that reads each window where it lies in memory."""
 
-from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..linear.activation import activated
 from ..linear.gemm import epilogue, tile_of_program
-from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, precision, ready
-from ..runtime.optional_triton import tl, triton
+from ..runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
+from ..runtime.optional_triton import tl
 
 
 def implicit_gemm(
@@ -41,25 +41,10 @@ def implicit_gemm(
     form, code, floor = epilogue(activation)
     wide = sizes == "aligned" and hidden.dtype != torch.float32 and outputs > 64
     case = implicit_gemm_kernel.case(hidden.device, form, hidden.dtype, sizes, "wide" if wide else "narrow")
-    tiles = triton.cdiv(rows, case.constant("BLOCK_M")) * triton.cdiv(outputs, case.constant("BLOCK_N"))
-    case.launch(
-        (tiles, groups),
-        ready(hidden),
-        ready(first),
-        ready(weight),
-        out if bias is None else ready(bias),
-        out if residual is None else ready(residual),
-        out,
-        rows,
-        outputs,
-        width,
-        channels,
-        positions,
-        int(bias is not None),
-        int(residual is not None),
-        code,
-        floor,
-    )
+    tiles = case.block_count("BLOCK_M", rows) * case.block_count("BLOCK_N", outputs)
+    tensors = hidden, first, weight, bias, residual, out
+    terms = bias is not None, residual is not None
+    case.launch((tiles, groups), *tensors, rows, outputs, width, channels, positions, *terms, code, floor)
     return out
 
 
@@ -133,28 +118,7 @@ def implicit_gemm_kernel(
     tl.store(out_ptr + offsets, values.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-def _declare() -> None:
-    names = ("hidden_ptr", "weight_ptr", "bias_ptr", "residual_ptr", "out_ptr")
-    choices = product(ARCHITECTURES, ("plain", "curved"), DTYPES, ALIGNMENTS, ("wide", "narrow"))
-    for architecture, form, dtype, sizes, tile in choices:
-        if tile == "wide" and (sizes == "any" or dtype == torch.float32):
-            continue
-        implicit_gemm_kernel.declare(
-            form,
-            dtype,
-            sizes,
-            tile,
-            architecture=architecture,
-            pointers=dict.fromkeys(names, dtype) | {"first_ptr": torch.int32},
-            aligned=sizes == "aligned",
-            FORM=form,
-            PRECISION=precision(dtype),
-            GROUP=8,
-            **_blocks(architecture, dtype, sizes, tile),
-        )
-
-
-def _blocks(architecture: str, dtype: torch.dtype, sizes: str, tile: str) -> dict[str, int]:
+def _blocks(architecture: str, form: str, dtype: torch.dtype, sizes: str, tile: str) -> dict[str, Any]:
     """Tile, warps and stages.
 
     Narrow tiles serve the positional convolution, whose groups have 48 or 64 outputs. Rows that are not
@@ -166,6 +130,7 @@ def _blocks(architecture: str, dtype: torch.dtype, sizes: str, tile: str) -> dic
     if sizes == "any":
         rows, outputs, inner = min(rows, 64), 64, 32
     return {
+        "FORM": form,
         "BLOCK_M": rows,
         "BLOCK_N": outputs,
         "BLOCK_K": min(inner, 32) if architecture == "gfx942" else inner,
@@ -174,4 +139,16 @@ def _blocks(architecture: str, dtype: torch.dtype, sizes: str, tile: str) -> dic
     }
 
 
-_declare()
+for _dtypes, _sizes, _tile in (
+    (DTYPES, ALIGNMENTS, "narrow"),
+    ((torch.float16, torch.bfloat16), ("aligned",), "wide"),
+):
+    implicit_gemm_kernel.declare_all(
+        ("plain", "curved"),
+        _dtypes,
+        _sizes,
+        (_tile,),
+        pointers={"first_ptr": torch.int32},
+        blocks=_blocks,
+        GROUP=8,
+    )

@@ -5,6 +5,8 @@ and read several times. But a channel's mean and variance follow from the mean a
 which are a few numbers, so outputs are written once, normalized.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -75,22 +77,11 @@ def normalized_conv(
 
 
 def normalized_conv_reference(
-    waveforms: Tensor,
-    cu_samples: Tensor,
-    weight: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    eps: float = 1e-5,
-    *,
-    stride: int,
-    activation: str | None = None,
+    waveforms: Tensor, cu_samples: Tensor, weight: Tensor, *norm: Any, stride: int, **options: Any
 ) -> tuple[Tensor, Tensor]:
     """Specification: one operation after the other."""
     mixed, cu_out = waveform_conv_reference(waveforms, cu_samples, weight, None, stride=stride)
-    out = group_norm_reference(
-        mixed, cu_out, weight.shape[0], norm_weight, norm_bias, eps, activation=activation
-    )
-    return out, cu_out
+    return group_norm_reference(mixed, cu_out, weight.shape[0], *norm, **options), cu_out
 
 
 def normalized_conv_cpu(
@@ -104,7 +95,7 @@ def normalized_conv_cpu(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same as a GEMM over the windows, with weights scaled for each utterance; in float32 at least."""
+    """A GEMM over the windows, with weights scaled for each utterance; in float32 at least."""
     outputs, _, kernel = weight.shape
     wide = torch.promote_types(waveforms.dtype, torch.float32)
     flat = flattened(weight).double()  # [C_out, kernel]
@@ -159,17 +150,8 @@ def normalized_conv_triton(
     scale, shift, center = first_layer_statistics(
         samples, cu_samples, counts, taps, norm_weight.float(), norm_bias.float(), eps, stride=stride
     )
-    out = first_layer(
-        samples,
-        cu_samples,
-        counts,
-        taps,
-        shift,
-        stride=stride,
-        activation=activation,
-        scale=scale,
-        center=center,
-    )
+    options: dict[str, Any] = {"stride": stride, "activation": activation, "scale": scale, "center": center}
+    out = first_layer(samples, cu_samples, counts, taps, shift, **options)
     return out, cumulative(counts, waveforms.device)
 
 

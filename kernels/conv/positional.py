@@ -113,7 +113,7 @@ def positional_conv_cpu(
     activation: str | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """The same by Fourier transforms of overlapping blocks (overlap-save), in float32 at least.
+    """Convolution by Fourier transforms of overlapping blocks (overlap-save), in float32 at least.
 
     For 128 taps and groups of 48 channels a thirtieth of the multiplications, without copies of windows. An
     utterance at a time, so that the order of its sums does not depend on the batch.

@@ -4,7 +4,7 @@ Each utterance has its own zeros at both ends, so that its neighbors in the batc
 subsampler of Speech2Text (arXiv 2010.05171) and of wav2vec2's adapter.
 """
 
-from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..linear.gemm import linear_cpu, tile_of_program
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, precision, ready
-from ..runtime.optional_triton import tl, triton
+from ..runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
+from ..runtime.optional_triton import tl
 from ..runtime.packing import check_cu_seqlens, cumulative, positions_within, spans
 from ..runtime.weight_cache import cached
 from .implicit_gemm import window_starts
@@ -71,7 +71,7 @@ def conv_subsample_reference(
 def conv_subsample_cpu(
     frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """The same as one GEMM over the windows of all utterances; frames outside of one are a row of zeros."""
+    """One GEMM over the windows of all utterances; frames outside of an utterance are a row of zeros."""
     kernel = weight.shape[2]
     lengths = [end - start for start, end in spans(cu_frames)]
     cu_out = cumulative([output_length(length, kernel, stride) for length in lengths])
@@ -89,27 +89,17 @@ def conv_subsample_cpu(
 def conv_subsample_triton(
     frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """The same as an implicit GEMM: an output's row is the kernel * C_in numbers from its first frame on."""
+    """An implicit GEMM: an output's row is the kernel * C_in numbers from its first frame on."""
     doubled, channels, taps = weight.shape
     counts = [output_length(end - start, taps, stride) for start, end in spans(cu_frames)]
     cu_out = cumulative(counts, frames.device)
     outputs, rows = doubled // 2, sum(counts)
     out = frames.new_empty(rows, outputs)
     case = conv_subsample_kernel.case(frames.device, frames.dtype, alignment(channels, outputs))
-    tiles = triton.cdiv(rows, case.constant("BLOCK_M")) * triton.cdiv(outputs, case.constant("BLOCK_N"))
-    case.launch(
-        (tiles,),
-        ready(frames),
-        _windows(cu_frames, cu_out, rows, taps, stride),
-        cached(_rearranged, weight),
-        out if bias is None else ready(bias),
-        out,
-        rows,
-        outputs,
-        channels,
-        taps,
-        int(bias is not None),
-    )
+    tiles = case.block_count("BLOCK_M", rows) * case.block_count("BLOCK_N", outputs)
+    windows = _windows(cu_frames, cu_out, rows, taps, stride)
+    tensors = frames, windows, cached(_rearranged, weight), bias, out
+    case.launch((tiles,), *tensors, rows, outputs, channels, taps, bias is not None)
     return out, cu_out
 
 
@@ -185,22 +175,7 @@ def conv_subsample_kernel(
 _conv_subsample = Operation(conv_subsample_reference, cpu=conv_subsample_cpu, triton=conv_subsample_triton)
 
 
-def _declare() -> None:
-    names = ("frames_ptr", "weight_ptr", "bias_ptr", "out_ptr")
-    for architecture, dtype, sizes in product(ARCHITECTURES, DTYPES, ALIGNMENTS):
-        conv_subsample_kernel.declare(
-            dtype,
-            sizes,
-            architecture=architecture,
-            pointers=dict.fromkeys(names, dtype) | {"windows_ptr": torch.int32},
-            aligned=sizes == "aligned",
-            PRECISION=precision(dtype),
-            GROUP=8,
-            **_blocks(architecture, dtype, sizes),
-        )
-
-
-def _blocks(architecture: str, dtype: torch.dtype, sizes: str) -> dict[str, int]:
+def _blocks(architecture: str, dtype: torch.dtype, sizes: str) -> dict[str, Any]:
     """Tile, warps and stages.
 
     The accumulator is twice as wide as the tile, and rows that are not aligned take a register for the
@@ -217,4 +192,6 @@ def _blocks(architecture: str, dtype: torch.dtype, sizes: str) -> dict[str, int]
     return tile | {"num_warps": warps, "num_stages": stages}
 
 
-_declare()
+conv_subsample_kernel.declare_all(
+    DTYPES, ALIGNMENTS, pointers={"windows_ptr": torch.int32}, blocks=_blocks, GROUP=8
+)

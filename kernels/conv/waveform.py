@@ -50,11 +50,7 @@ def waveform_conv(
 
 
 def check_stride(stride: int) -> None:
-    """Validate the stride of a convolution.
-
-    Raises:
-        ValueError: a stride below 1.
-    """
+    """Validate the stride of a convolution. Raises ValueError below 1."""
     if stride < 1:
         raise ValueError(f"stride must be at least 1, got {stride}")
 
@@ -96,7 +92,7 @@ def waveform_conv_cpu(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same as a GEMM over the windows."""
+    """Convolution as a GEMM over the windows."""
     outputs, _, kernel = weight.shape
     flat = cached(flattened, weight)
     lengths = [end - start for start, end in spans(cu_tokens)]

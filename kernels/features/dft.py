@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..runtime.launch import ARCHITECTURES, kernel
+from ..runtime.launch import kernel
 from ..runtime.optional_triton import tl, triton
 
 
@@ -164,26 +164,22 @@ def half_pairs(numbers: Tensor) -> Tensor:
     return torch.stack([high, (numbers - high.double()).half()], dim=-2)
 
 
-def _declare() -> None:
+def _blocks(architecture: str) -> dict[str, int]:
     """One case for every rate, window and number of bins.
 
     Every block of frames reads the tables from the L2, so blocks are large. On sm_90 blocks twice as large,
     with 8 warps, need a few bytes of stack under some versions of Triton.
     """
-    pointers = dict.fromkeys(("waveforms_ptr", "window_ptr", "out_ptr"), torch.float32)
-    pointers |= dict.fromkeys(("cu_samples_ptr", "cu_frames_ptr"), torch.int32)
-    pointers |= dict.fromkeys(("transform_ptr", "mel_ptr"), torch.float16)
-    for architecture in ARCHITECTURES:
-        fbank_kernel.declare(
-            architecture=architecture,
-            pointers=pointers,
-            BLOCK_FRAMES=64,
-            BLOCK_K=32,
-            LINES=64,
-            BLOCK_BINS=128,
-            num_warps=4 if architecture == "sm_90" else 8,
-            num_stages=2,
-        )
+    return {
+        "BLOCK_FRAMES": 64,
+        "BLOCK_K": 32,
+        "LINES": 64,
+        "BLOCK_BINS": 128,
+        "num_warps": 4 if architecture == "sm_90" else 8,
+    }
 
 
-_declare()
+_types = dict.fromkeys(("cu_samples_ptr", "cu_frames_ptr"), torch.int32)
+fbank_kernel.declare_all(
+    pointers=_types | dict.fromkeys(("transform_ptr", "mel_ptr"), torch.float16), blocks=_blocks
+)

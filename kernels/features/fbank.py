@@ -13,8 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ready
-from ..runtime.optional_triton import triton
 from ..runtime.packing import check_cu_seqlens, cumulative, spans
 from .dft import fbank_kernel, half_pairs, transform_pairs
 
@@ -91,7 +89,7 @@ DEFAULT = FbankOptions()  # Speech2Text's
 def fbank(waveforms: Tensor, cu_samples: Tensor, options: FbankOptions = DEFAULT) -> tuple[Tensor, Tensor]:
     """Natural logarithm of mel band powers, each utterance on its own.
 
-    An utterance shorter than a frame has no frames; the caller decides what that means.
+    An utterance shorter than a frame has no frames, which is no error here.
 
     Args:
         waveforms: float32 or float64 [samples], packed, in the scale in which the powers are wanted (Kaldi's
@@ -144,7 +142,7 @@ def fbank_reference(
 def fbank_cpu(
     waveforms: Tensor, cu_samples: Tensor, options: FbankOptions = DEFAULT
 ) -> tuple[Tensor, Tensor]:
-    """The same, some frames at a time in a reused buffer: about twice as fast. Forward only."""
+    """Filter bank of some frames at a time in a reused buffer: about twice as fast. Forward only."""
     length, shift = frame_sizes(options.sampling_rate)
     taper = _window(options.window, length, waveforms.dtype, waveforms.device)
     mel = _mel_matrix(options, waveforms.dtype, waveforms.device)
@@ -179,25 +177,15 @@ def fbank_triton(
     features, cu_frames = waveforms.new_empty(sum(counts), num_mel_bins), cumulative(counts, device)
     case = fbank_kernel.case(device)
     lines, bins = case.constant("LINES"), case.constant("BLOCK_BINS")
-    case.launch(
-        (triton.cdiv(len(features), case.constant("BLOCK_FRAMES")), triton.cdiv(num_mel_bins, bins)),
-        ready(waveforms),
-        ready(cu_samples),
-        cu_frames,
+    tables = (
         _padded_window(options.window, length, 4 * quarter, device),
         transform_pairs(quarter, lines, device),
         _mel_pairs(options, lines, bins, device),
-        features,
-        len(counts),
-        len(counts).bit_length(),
-        len(features),
-        length,
-        shift,
-        quarter,
-        num_mel_bins,
-        options.preemphasis,
-        options.mel_floor,
     )
+    sizes = len(counts), len(counts).bit_length(), len(features), length, shift, quarter, num_mel_bins
+    grid = case.block_count("BLOCK_FRAMES", len(features)), case.block_count("BLOCK_BINS", num_mel_bins)
+    tensors = waveforms, cu_samples, cu_frames, *tables, features
+    case.launch(grid, *tensors, *sizes, options.preemphasis, options.mel_floor)
     return features, cu_frames
 
 

@@ -29,11 +29,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def check_activation(name: str | None) -> None:
-    """Validate an activation's name: None, or one of `ACTIVATIONS`.
-
-    Raises:
-        ValueError: an unknown name, with the known ones.
-    """
+    """Validate an activation's name, or None. Raises ValueError with the known names."""
     if name is not None and name not in ACTIVATIONS:
         raise ValueError(f"unknown activation {name!r}; one of {', '.join(sorted(ACTIVATIONS))}")
 

@@ -1,14 +1,14 @@
 """Linear layer: a GEMM with bias, activation or GLU, residual and clamp in its epilogue."""
 
 import math
-from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, precision, ready
+from ..runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
 from ..runtime.optional_triton import tl, triton
 from .activation import ACTIVATIONS, activate, activated, code_of, gated
 from .cpu import multiply
@@ -84,7 +84,7 @@ def linear_cpu(
     limit: float | None = None,
     phase: str = "encode",
 ) -> Tensor:
-    """The same on a packed weight, see `multiply`."""
+    """`multiply` by a weight that is packed once, then the rest of the epilogue."""
     out = multiply(hidden, weight, bias, None if activation == "glu" else activation, phase)
     if activation == "glu":
         out = gated(*out.chunk(2, dim=-1))
@@ -108,23 +108,11 @@ def linear_triton(
     outputs = weight.shape[0] // 2 if form == "glu" else weight.shape[0]
     out = hidden.new_empty(rows, outputs)
     case = linear_kernel.case(hidden.device, phase, form, hidden.dtype, alignment(width, outputs))
-    tiles = triton.cdiv(rows, case.constant("BLOCK_M")) * triton.cdiv(outputs, case.constant("BLOCK_N"))
-    case.launch(
-        (tiles,),
-        ready(hidden),
-        ready(weight),
-        out if bias is None else ready(bias),
-        out if residual is None else ready(residual),
-        out,
-        rows,
-        outputs,
-        width,
-        int(bias is not None),
-        int(residual is not None),
-        code,
-        floor,
-        math.inf if limit is None else limit,
-    )
+    tiles = case.block_count("BLOCK_M", rows) * case.block_count("BLOCK_N", outputs)
+    terms = bias is not None, residual is not None
+    limit = math.inf if limit is None else limit
+    tensors = hidden, weight, bias, residual, out
+    case.launch((tiles,), *tensors, rows, outputs, width, *terms, code, floor, limit)
     return out
 
 
@@ -215,31 +203,12 @@ def linear_kernel(
     tl.store(out_ptr + offsets, values.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-def _declare() -> None:
-    """An encoding has enough rows for the largest tiles; a decode step has few, spread by small tiles."""
-    names = ("hidden_ptr", "weight_ptr", "bias_ptr", "residual_ptr", "out_ptr")
-    choices = product(ARCHITECTURES, PHASES, ("plain", "curved", "glu"), DTYPES, ALIGNMENTS)
-    for architecture, phase, form, dtype, sizes in choices:
-        linear_kernel.declare(
-            phase,
-            form,
-            dtype,
-            sizes,
-            architecture=architecture,
-            pointers=dict.fromkeys(names, dtype),
-            aligned=sizes == "aligned",
-            FORM=form,
-            PRECISION=precision(dtype),
-            GROUP=8,
-            **_blocks(architecture, dtype, form, phase, sizes),
-        )
-
-
-def _blocks(architecture: str, dtype: torch.dtype, form: str, phase: str, sizes: str) -> dict[str, int]:
+def _blocks(architecture: str, phase: str, form: str, dtype: torch.dtype, sizes: str) -> dict[str, Any]:
     """Tile, warps and stages.
 
-    GLU has two accumulators in the registers of one, so its tiles are half as large. Rows that are not
-    aligned are read a number at a time, with a register for every address.
+    An encoding has enough rows for the largest tiles; a decode step has few, spread by small tiles. GLU has
+    two accumulators in the registers of one, so its tiles are half as large. Rows that are not aligned are
+    read a number at a time, with a register for every address.
     """
     small = phase == "decode" or dtype == torch.float32
     rows, outputs, inner = (32, 64, 64) if small else (128, 64 if form == "glu" else 128, 64)
@@ -248,6 +217,7 @@ def _blocks(architecture: str, dtype: torch.dtype, form: str, phase: str, sizes:
     if sizes == "any":
         rows, outputs, inner = min(rows, 64), 32 if form == "glu" else 64, 16 if form == "glu" else 32
     return {
+        "FORM": form,
         "BLOCK_M": rows,
         "BLOCK_N": outputs,
         "BLOCK_K": min(inner, 32) if architecture == "gfx942" else inner,
@@ -256,4 +226,4 @@ def _blocks(architecture: str, dtype: torch.dtype, form: str, phase: str, sizes:
     }
 
 
-_declare()
+linear_kernel.declare_all(PHASES, ("plain", "curved", "glu"), DTYPES, ALIGNMENTS, blocks=_blocks, GROUP=8)

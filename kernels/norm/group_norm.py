@@ -1,13 +1,13 @@
 """Group normalization (arXiv 1803.08494) of packed utterances, each over its own time steps."""
 
-from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..linear.activation import activate, activate_, activated, check_activation, code_of
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, ready
+from ..runtime.launch import DTYPES, alignment, kernel, ready
 from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import check_cu_seqlens, spans
 
@@ -77,18 +77,9 @@ def group_norm_reference(
     return activate((torch.cat(utterances) * weight + bias).to(hidden.dtype), activation)
 
 
-def group_norm_cpu(
-    hidden: Tensor,
-    cu_tokens: Tensor,
-    groups: int,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float = 1e-5,
-    *,
-    activation: str | None = None,
-) -> Tensor:
+def group_norm_cpu(*arguments: Any, activation: str | None = None) -> Tensor:
     """The reference, with an activation whose bits do not depend on the position."""
-    return activate_(group_norm_reference(hidden, cu_tokens, groups, weight, bias, eps), activation)
+    return activate_(group_norm_reference(*arguments), activation)
 
 
 def group_norm_triton(
@@ -120,33 +111,21 @@ def group_norm_triton(
     piece_utterances = torch.searchsorted(cu_pieces, indices, right=True, out_int32=True) - 1
     piece_means, piece_squares = hidden.new_empty(2, max_pieces, channels, dtype=torch.float32)
     means, scales = hidden.new_empty(2, utterances, groups, dtype=torch.float32)
-    hidden, weight, bias, cu_tokens = map(ready, (hidden, weight, bias, cu_tokens))
-    cu_pieces, piece_squares, scales = map(ready, (cu_pieces, piece_squares, scales))
+    piece_squares, scales = ready(piece_squares), ready(scales)
 
-    column_blocks = triton.cdiv(channels, pieces.constant("BLOCK_C"))
-    grid = (max_pieces * column_blocks,)
-    layout = (ready(piece_utterances), cu_pieces, cu_tokens, utterances, channels)
+    grid = (max_pieces * pieces.block_count("BLOCK_C", channels),)
+    layout = (piece_utterances, cu_pieces, cu_tokens, utterances, channels)
     pieces.launch(grid, hidden, piece_means, piece_squares, *layout)
     whole = utterance_statistics_kernel.case(hidden.device)
-    whole.launch(
-        (utterances * triton.cdiv(groups, whole.constant("GROUPS")),),
-        piece_means,
-        piece_squares,
-        means,
-        scales,
-        cu_pieces,
-        cu_tokens,
-        groups,
-        channels // groups,
-        span,
-        eps,
-    )
+    tensors = piece_means, piece_squares, means, scales, cu_pieces, cu_tokens
+    whole_grid = (utterances * whole.block_count("GROUPS", groups),)
+    whole.launch(whole_grid, *tensors, groups, channels // groups, span, eps)
     result = group_norm_kernel.case(hidden.device, *key)
     result.launch(grid, hidden, weight, bias, means, scales, out, *layout, groups, code_of(activation))
     return out
 
 
-@kernel(sizes=("C",))
+@kernel(sizes=("C",), outputs=("mean_ptr", "square_ptr"))
 def piece_statistics_kernel(
     hidden_ptr,  # [tokens, C]
     mean_ptr,  # [pieces, C]
@@ -195,7 +174,7 @@ def piece_statistics_kernel(
     tl.store(square_ptr + outputs, total, mask=c < C * (length > 0))
 
 
-@kernel()
+@kernel(outputs=("mean_ptr", "scale_ptr"))
 def utterance_statistics_kernel(
     piece_mean_ptr,  # [pieces, groups * members]
     piece_square_ptr,  # [pieces, groups * members]
@@ -307,28 +286,13 @@ def piece_bounds(piece, piece_utterance_ptr, cu_pieces_ptr, cu_tokens_ptr, utter
 _group_norm = Operation(group_norm_reference, cpu=group_norm_cpu, triton=group_norm_triton)
 
 
-def _declare() -> None:
-    offsets = dict.fromkeys(("piece_utterance_ptr", "cu_pieces_ptr", "cu_tokens_ptr"), torch.int32)
-    names = ("piece_mean_ptr", "piece_square_ptr", "mean_ptr", "square_ptr", "scale_ptr")
-    statistics = dict.fromkeys(names, torch.float32)
-    for architecture in ARCHITECTURES:
-        utterance_statistics_kernel.declare(
-            architecture=architecture, pointers=offsets | statistics, num_stages=1, GROUPS=16, PARTS=32
+_types = dict.fromkeys(("piece_utterance_ptr", "cu_pieces_ptr", "cu_tokens_ptr"), torch.int32)
+_types |= dict.fromkeys(
+    ("piece_mean_ptr", "piece_square_ptr", "mean_ptr", "square_ptr", "scale_ptr"), torch.float32
+)
+utterance_statistics_kernel.declare_all(pointers=_types, num_stages=1, GROUPS=16, PARTS=32)
+for _kernel in (piece_statistics_kernel, group_norm_kernel):  # both work on the same pieces
+    for _sizes, _steps in (("aligned", 32), ("any", 16)):
+        _kernel.declare_all(
+            DTYPES, (_sizes,), pointers=_types, num_stages=1, SPAN=1024, BLOCK_T=_steps, BLOCK_C=64
         )
-    for architecture, dtype, sizes in product(ARCHITECTURES, DTYPES, ALIGNMENTS):
-        values = dict.fromkeys(("hidden_ptr", "weight_ptr", "bias_ptr", "out_ptr"), dtype)
-        for declared in (piece_statistics_kernel, group_norm_kernel):  # both work on the same pieces
-            declared.declare(
-                dtype,
-                sizes,
-                architecture=architecture,
-                pointers=offsets | statistics | values,
-                aligned=sizes == "aligned",
-                num_stages=1,
-                SPAN=1024,
-                BLOCK_T=32 if sizes == "aligned" else 16,
-                BLOCK_C=64,
-            )
-
-
-_declare()

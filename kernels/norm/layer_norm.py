@@ -1,7 +1,6 @@
 """Layer normalization (arXiv 1607.06450) and RMS normalization (arXiv 1910.07467) with a fused residual."""
 
-from itertools import product
-from typing import overload
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from ..linear.activation import activate, activate_, activated, check_activation, code_of
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, ready
+from ..runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
 from ..runtime.optional_triton import tl, triton
 
 
@@ -105,18 +104,11 @@ def layer_norm_reference(
 
 
 def layer_norm_cpu(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float = 1e-5,
-    *,
-    residual: Tensor | None = None,
-    activation: str | None = None,
+    *arguments: Any, residual: Tensor | None = None, activation: str | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The reference, with an activation whose bits do not depend on the position."""
-    total = hidden if residual is None else hidden + residual
-    out = activate_(F.layer_norm(total, (hidden.shape[-1],), weight, bias, eps), activation)
-    return out if residual is None else (out, total)
+    out = layer_norm_reference(*arguments, residual=residual)
+    return (activate_(out[0], activation), out[1]) if isinstance(out, tuple) else activate_(out, activation)
 
 
 def rms_norm_reference(
@@ -130,60 +122,35 @@ def rms_norm_reference(
     return out if residual is None else (out, total)
 
 
+def rms_norm_triton(
+    hidden: Tensor, weight: Tensor, eps: float = 1e-6, *, residual: Tensor | None = None
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`layer_norm_kernel` with a mean of 0 and without bias."""
+    return layer_norm_triton(hidden, weight, None, eps, residual=residual)
+
+
 def layer_norm_triton(
     hidden: Tensor,
     weight: Tensor,
-    bias: Tensor,
+    bias: Tensor | None,
     eps: float = 1e-5,
     *,
     residual: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """One launch: the mean, then the squared deviations from it, in float32."""
-    return _normalized(hidden, weight, bias, eps, residual, activation)
-
-
-def rms_norm_triton(
-    hidden: Tensor, weight: Tensor, eps: float = 1e-6, *, residual: Tensor | None = None
-) -> Tensor | tuple[Tensor, Tensor]:
-    """`layer_norm_kernel` with a mean of 0 and without bias."""
-    return _normalized(hidden, weight, None, eps, residual)
-
-
-def _normalized(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    eps: float,
-    residual: Tensor | None,
-    activation: str | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Layer norm with a bias, RMS norm without one."""
+    """One launch: the mean, then the squared deviations from it, in float32. RMS norm without a bias."""
     width = hidden.shape[-1]
     rows = hidden.numel() // width
     out = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     total = out if residual is None else torch.empty_like(out)
     case = layer_norm_kernel.case(hidden.device, _size(width), hidden.dtype, alignment(width))
-    hidden = ready(hidden)
-    case.launch(
-        (triton.cdiv(rows, case.constant("ROWS")),),
-        hidden,
-        hidden if residual is None else ready(residual),
-        ready(weight),
-        out if bias is None else ready(bias),
-        out,
-        total,
-        rows,
-        width,
-        int(residual is not None),
-        int(bias is not None),
-        code_of(activation),
-        eps,
-    )
+    tensors = hidden, residual, weight, bias, out, total
+    terms = residual is not None, bias is not None
+    case.launch((case.block_count("ROWS", rows),), *tensors, rows, width, *terms, code_of(activation), eps)
     return out if residual is None else (out, total)
 
 
-@kernel(sizes=("N",))
+@kernel(sizes=("N",), outputs=("out_ptr", "total_ptr"))
 def layer_norm_kernel(
     hidden_ptr,  # [rows, N]
     residual_ptr,  # [rows, N]
@@ -266,36 +233,21 @@ def _size(width: int) -> int:
     return next((size for size in _SIZES if width <= size), _WIDER)
 
 
-def _shape(size: int, sizes: str) -> dict[str, int]:
+def _blocks(architecture: str, size: int, dtype: torch.dtype, sizes: str) -> dict[str, Any]:
     """Tile and warps.
 
     Narrow rows share a program, so that each thread reads 16 numbers at once. Rows that are not aligned are
     read a number at a time, with a register for every address.
     """
     if size == _WIDER:
-        return {"ROWS": 1, "BLOCK": 4096 if sizes == "aligned" else 2048, "num_warps": 8}
+        block = 4096 if sizes == "aligned" else 2048
+        return {"ROWS": 1, "BLOCK": block, "LOOP": True, "num_warps": 8}
     rows = {256: 8 if sizes == "aligned" else 4, 1024: 2, 4096: 1}[size]
-    return {"ROWS": rows, "BLOCK": size, "num_warps": 8 if rows == 1 else 4}
+    return {"ROWS": rows, "BLOCK": size, "LOOP": False, "num_warps": 8 if rows == 1 else 4}
 
 
 _layer_norm = Operation(layer_norm_reference, cpu=layer_norm_cpu, triton=layer_norm_triton)
 _rms_norm = Operation(rms_norm_reference, triton=rms_norm_triton)
 
 
-def _declare() -> None:
-    names = ("hidden_ptr", "residual_ptr", "weight_ptr", "bias_ptr", "out_ptr", "total_ptr")
-    for architecture, dtype, size, sizes in product(ARCHITECTURES, DTYPES, (*_SIZES, _WIDER), ALIGNMENTS):
-        layer_norm_kernel.declare(
-            size,
-            dtype,
-            sizes,
-            architecture=architecture,
-            pointers=dict.fromkeys(names, dtype),
-            aligned=sizes == "aligned",
-            num_stages=1,
-            LOOP=size == _WIDER,
-            **_shape(size, sizes),
-        )
-
-
-_declare()
+layer_norm_kernel.declare_all((*_SIZES, _WIDER), DTYPES, ALIGNMENTS, blocks=_blocks, num_stages=1)

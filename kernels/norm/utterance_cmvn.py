@@ -1,13 +1,11 @@
 """Mean and variance normalization of each utterance's features (CMVN), as in transformers' Speech2Text."""
 
-from itertools import product
-
 import torch
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, alignment, kernel, ready
-from ..runtime.optional_triton import tl, triton
+from ..runtime.launch import ALIGNMENTS, alignment, kernel
+from ..runtime.optional_triton import tl
 from ..runtime.packing import check_cu_seqlens, spans
 
 
@@ -79,15 +77,8 @@ def utterance_cmvn_triton(
     bins = features.shape[1]
     out = torch.empty_like(features, memory_format=torch.contiguous_format)
     case = utterance_cmvn_kernel.case(features.device, alignment(bins))
-    case.launch(
-        (len(cu_frames) - 1, triton.cdiv(bins, case.constant("BLOCK_BINS"))),
-        ready(features),
-        ready(cu_frames),
-        out,
-        bins,
-        int(normalize_means),
-        int(normalize_vars),
-    )
+    grid = len(cu_frames) - 1, case.block_count("BLOCK_BINS", bins)
+    case.launch(grid, features, cu_frames, out, bins, normalize_means, normalize_vars)
     return out
 
 
@@ -142,19 +133,7 @@ def utterance_cmvn_kernel(
 _utterance_cmvn = Operation(utterance_cmvn_reference, triton=utterance_cmvn_triton)
 
 
-def _declare() -> None:
-    """Blocks of few bins give enough programs for few utterances, blocks of many frames short loops."""
-    pointers = dict.fromkeys(("features_ptr", "out_ptr"), torch.float32) | {"cu_frames_ptr": torch.int32}
-    for architecture, sizes in product(ARCHITECTURES, ALIGNMENTS):
-        utterance_cmvn_kernel.declare(
-            sizes,
-            architecture=architecture,
-            pointers=pointers,
-            aligned=sizes == "aligned",
-            BLOCK_FRAMES=256,
-            BLOCK_BINS=16,
-            num_warps=8,
-        )
-
-
-_declare()
+# Blocks of few bins give enough programs for few utterances, blocks of many frames short loops.
+utterance_cmvn_kernel.declare_all(
+    ALIGNMENTS, pointers={"cu_frames_ptr": torch.int32}, BLOCK_FRAMES=256, BLOCK_BINS=16, num_warps=8
+)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ARCHITECTURES, kernel, ready
+from ..runtime.launch import kernel
 from ..runtime.optional_triton import tl
 from ..runtime.packing import check_cu_seqlens, spans
 
@@ -52,10 +52,8 @@ def waveform_norm_reference(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
 def waveform_norm_triton(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
     """One launch, which does not wait for the device."""
     out = torch.empty_like(waveforms, memory_format=torch.contiguous_format)
-    utterances = len(cu_samples) - 1
-    if utterances:
-        case = waveform_norm_kernel.case(waveforms.device)
-        case.launch((utterances,), ready(waveforms), ready(cu_samples), out)
+    case = waveform_norm_kernel.case(waveforms.device)
+    case.launch((len(cu_samples) - 1,), waveforms, cu_samples, out)
     return out
 
 
@@ -97,11 +95,5 @@ def waveform_norm_kernel(
 _waveform_norm = Operation(waveform_norm_reference, triton=waveform_norm_triton)
 
 
-def _declare() -> None:
-    """Blocks of many samples make short loops: an utterance has hundreds of thousands of samples."""
-    pointers = dict.fromkeys(("waveforms_ptr", "out_ptr"), torch.float32) | {"cu_samples_ptr": torch.int32}
-    for architecture in ARCHITECTURES:
-        waveform_norm_kernel.declare(architecture=architecture, pointers=pointers, BLOCK=8192, num_warps=16)
-
-
-_declare()
+# Blocks of many samples make short loops: an utterance has hundreds of thousands of samples.
+waveform_norm_kernel.declare_all(pointers={"cu_samples_ptr": torch.int32}, BLOCK=8192, num_warps=16)

@@ -1,13 +1,12 @@
 """Mean pooling over packed sequences."""
 
-from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, alignment, kernel, ready
+from ..runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
 from ..runtime.optional_triton import tl, triton
 from ..runtime.packing import check_cu_seqlens, spans
 
@@ -65,17 +64,9 @@ def mean_pool_triton(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
     means = mean_pool_kernel.case(hidden.device, *key)
     max_pieces = tokens // pieces.constant("SPAN") + sequences
     sums = hidden.new_empty(max_pieces, width, dtype=torch.float32)
-    cu_seqlens = ready(cu_seqlens)
-    pieces.launch(
-        (max_pieces * triton.cdiv(width, pieces.constant("BLOCK")),),
-        ready(hidden),
-        cu_seqlens,
-        sums,
-        sequences,
-        max(sequences - 1, 0).bit_length(),
-        width,
-    )
-    means.launch((sequences * triton.cdiv(width, means.constant("BLOCK")),), sums, cu_seqlens, out, width)
+    columns, steps = pieces.block_count("BLOCK", width), max(sequences - 1, 0).bit_length()
+    pieces.launch((max_pieces * columns,), hidden, cu_seqlens, sums, sequences, steps, width)
+    means.launch((sequences * columns,), sums, cu_seqlens, out, width)
     return out
 
 
@@ -89,7 +80,7 @@ def first_piece(sequence, start, SPAN: tl.constexpr):
     return start // SPAN + sequence
 
 
-@kernel(sizes=("width",))
+@kernel(sizes=("width",), outputs=("sum_ptr",))
 def mean_pool_pieces_kernel(
     hidden_ptr,  # [tokens, width]
     cu_seqlens_ptr,  # [sequences + 1]
@@ -158,25 +149,10 @@ def mean_pool_kernel(
 _mean_pool = Operation(mean_pool_reference, triton=mean_pool_triton)
 
 
-def _declare() -> None:
-    """Pieces of 64 rows and 128 columns.
-
-    A second of speech is 49 rows. A recording of 12 s has ten pieces for each of six column blocks, so that a
-    few recordings fill every multiprocessor. Writing the sums adds 6 % to the traffic in bfloat16, and they
-    stay in the cache. 128 columns of a row are 256 contiguous bytes.
-    """
-    types = {"cu_seqlens_ptr": torch.int32, "sum_ptr": torch.float32}
-    for architecture, dtype, sizes in product(ARCHITECTURES, DTYPES, ALIGNMENTS):
-        shared: dict[str, Any] = {
-            "architecture": architecture,
-            "pointers": types | {"hidden_ptr": dtype, "out_ptr": dtype},
-            "aligned": sizes == "aligned",
-            "num_stages": 1,
-            "SPAN": 64,
-            "BLOCK": 128,
-        }
-        mean_pool_pieces_kernel.declare(dtype, sizes, **shared)
-        mean_pool_kernel.declare(dtype, sizes, PIECES=16, **shared)
-
-
-_declare()
+# A second of speech is 49 rows. A recording of 12 s has ten pieces for each of six column blocks, so that a
+# few recordings fill every multiprocessor. Writing the sums adds 6 % to the traffic in bfloat16, and they
+# stay in the cache. 128 columns of a row are 256 contiguous bytes.
+_types = {"cu_seqlens_ptr": torch.int32, "sum_ptr": torch.float32}
+_constants: dict[str, Any] = {"pointers": _types, "num_stages": 1, "SPAN": 64, "BLOCK": 128}
+mean_pool_pieces_kernel.declare_all(DTYPES, ALIGNMENTS, **_constants)
+mean_pool_kernel.declare_all(DTYPES, ALIGNMENTS, PIECES=16, **_constants)

@@ -81,11 +81,7 @@ def _compile_number(number: int) -> Resources:
 
 
 def check_compiler() -> None:
-    """Refuse to compile without Triton or in its interpreter.
-
-    Raises:
-        RuntimeError: with the remedy.
-    """
+    """Refuse to compile without Triton or in its interpreter. Raises RuntimeError with the remedy."""
     if MISSING is not None:
         raise RuntimeError(
             f"Triton cannot be imported ({MISSING}); install it: it runs on Linux"

@@ -1,4 +1,9 @@
-"""Choice of an operation's implementation by its tensors: reference, CPU or Triton."""
+"""Choice of an operation's implementation by its tensors: reference, CPU or Triton.
+
+An operation `xxx` has up to three implementations of one signature: `xxx_reference`, its specification in
+plain torch; `xxx_cpu`; and `xxx_triton`, which launches kernels. `xxx` checks its arguments and calls
+`_xxx = Operation(xxx_reference, cpu=xxx_cpu, triton=xxx_triton)`.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,9 +27,9 @@ def choose(
 
     Args:
         tensors: the operation's tensor arguments; None is skipped.
-        reference: the specification: plain torch, differentiable, any device.
+        reference: plain torch, differentiable, any device.
         cpu: tuned for CPU tensors, forward only.
-        triton: launches kernels, forward only.
+        triton: forward only.
 
     Raises:
         ValueError: if the tensors lie on different devices, or are bfloat16 in the interpreter.
@@ -53,10 +58,9 @@ def choose(
 
 
 class Operation:
-    """The implementations of one operation. A call runs the one that `choose` takes for its tensors.
+    """The implementations of one operation; a call runs the one that `choose` takes for its tensors.
 
-    Args:
-        reference, cpu, triton: as in `choose`, with one signature.
+    With `dropout`, which is for training, it runs the reference, and the others do without that option.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class Operation:
         self.reference, self.cpu, self.triton = reference, cpu, triton
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if dropout := options.pop("dropout", 0.0):
+            return self.reference(*arguments, dropout=dropout, **options)
         tensors = [value for value in (*arguments, *options.values()) if isinstance(value, Tensor)]
         run = choose(*tensors, reference=self.reference, cpu=self.cpu, triton=self.triton)
         return run(*arguments, **options)

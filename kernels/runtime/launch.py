@@ -1,5 +1,13 @@
 """Launches of Triton kernels, by cases that their files declare.
 
+    @kernel(sizes=("N",))
+    def scale_kernel(hidden_ptr, out_ptr, N: tl.int32, factor: tl.float32, BLOCK: tl.constexpr): ...
+
+    scale_kernel.declare_all(DTYPES, ALIGNMENTS, BLOCK=1024)
+
+    case = scale_kernel.case(hidden.device, hidden.dtype, alignment(hidden.numel()))
+    case.launch((case.block_count("BLOCK", hidden.numel()),), hidden, out, hidden.numel(), 0.5)
+
 A case is a kernel compiled one way: types, constants, warps, stages, and sizes that are multiples of 16.
 Nothing else is ever compiled, so `python -m tritone.kernels` compiles ahead of time, without a GPU, all that
 can run on one. Triton by itself would compile anew for an argument of 1 or a multiple of 16; here pointers
@@ -7,10 +15,11 @@ are always multiples of 16, sizes where the case says so, and other numbers neve
 """
 
 import inspect
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any
 
 import torch
@@ -55,14 +64,23 @@ class Kernel:
     Args:
         function: the body, not yet compiled.
         sizes: parameters that are multiples of 16 in aligned cases, so that rows can be read by vectors.
+        outputs: pointers that are written.
     """
 
-    def __init__(self, function: Callable[..., Any], sizes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        sizes: tuple[str, ...] = (),
+        outputs: tuple[str, ...] = ("out_ptr",),
+    ) -> None:
         self.name = function.__name__
-        self.sizes = sizes
+        self.sizes, self.outputs = sizes, outputs
         self.types: dict[str, str | None] = {}  # run-time parameters: a number's type, None for a pointer
+        self.constants: list[str] = []  # compile-time parameters
         for parameter in inspect.signature(function).parameters.values():
-            if parameter.annotation is not tl.constexpr:
+            if parameter.annotation is tl.constexpr:
+                self.constants.append(parameter.name)
+            else:
                 pointer = parameter.name.endswith("_ptr")
                 self.types[parameter.name] = None if pointer else _NUMBERS[parameter.annotation]
         numbers = [name for name, kind in self.types.items() if kind is not None]
@@ -70,6 +88,36 @@ class Kernel:
         self.aligned = triton.jit(function, do_not_specialize=[name for name in numbers if name not in sizes])
         self.cases: dict[tuple[str, tuple[Hashable, ...]], Case] = {}
         KERNELS.append(self)
+
+    def declare_all(
+        self,
+        *choices: Iterable[Hashable],
+        pointers: Mapping[str, torch.dtype] | None = None,
+        blocks: Callable[..., dict[str, Any]] | None = None,
+        **constants: Any,
+    ) -> None:
+        """Declare a case for each architecture and each combination of choices, which is its key.
+
+        PRECISION follows from the key's first dtype; "aligned" in a key makes `sizes` multiples of 16.
+
+        Args:
+            choices: alternatives of each part of the key.
+            pointers: element types of those that do not have the key's first dtype.
+            blocks: a case's own constants, num_warps and num_stages, by its architecture and key.
+            constants: those of all cases.
+        """
+        for architecture, key in product(ARCHITECTURES, list(product(*choices))):
+            dtype = next((part for part in key if isinstance(part, torch.dtype)), torch.float32)
+            given = dict(constants, **blocks(architecture, *key) if blocks else {})
+            if "PRECISION" in self.constants:
+                given["PRECISION"] = precision(dtype)
+            self.declare(
+                *key,
+                architecture=architecture,
+                pointers=dict.fromkeys(self.types, dtype) | dict(pointers or {}),
+                aligned="aligned" in key,
+                **given,
+            )
 
     def declare(
         self,
@@ -147,33 +195,53 @@ class Case:
         return [name for name, kind in self.types if kind.startswith("*") or name in sizes]
 
     def constant(self, name: str) -> Any:
-        """A compile-time parameter, such as the block size that a grid is made of."""
+        """Value of a compile-time parameter."""
         return dict(self.constants)[name]
 
-    def launch(self, grid: tuple[int, ...], *arguments: Tensor | int | float) -> None:
+    def block_count(self, name: str, size: int) -> int:
+        """Blocks, as large as the constant of this name, that cover `size`: one number of a grid."""
+        return -(-size // int(self.constant(name)))
+
+    def launch(self, grid: tuple[int, ...], *arguments: Tensor | float | None) -> None:
         """Run over `grid`; nothing where one of its sizes is 0.
 
         Args:
-            arguments: run-time parameters in order; tensors as `ready` makes them.
+            arguments: run-time parameters in order. Inputs are made `ready`, outputs must be. None for a
+                tensor that the kernel does not read: another one of its type stands in. True is 1.
 
         Raises:
             UndeclaredCaseError: arguments that would compile another kernel than the one declared.
         """
         if 0 in grid:
             return
-        self._check(arguments)
+        given = self.prepare(arguments)
         for record in _records:
             record.append(self)
         if _dry:
             return
         run = self.kernel.aligned if self.aligned else self.kernel.plain
-        first = next(argument for argument in arguments if isinstance(argument, Tensor))
+        first = next(argument for argument in given if isinstance(argument, Tensor))
         with torch.cuda.device(first.device.index if first.is_cuda else -1):
-            run[grid](*arguments, **dict(self.constants), **self.options)
+            run[grid](*given, **dict(self.constants), **self.options)
 
-    def _check(self, arguments: tuple[Tensor | int | float, ...]) -> None:
+    def prepare(self, arguments: Sequence[Tensor | float | None]) -> list[Tensor | float]:
+        """Arguments of `launch` as Triton gets them; errors as there."""
         if len(arguments) != len(self.types):
             raise TypeError(f"{self.label} takes {len(self.types)} arguments, got {len(arguments)}")
+        pairs = list(zip(self.types, arguments, strict=True))
+        stand_ins = {kind: argument for (_, kind), argument in pairs if isinstance(argument, Tensor)}
+        prepared: list[Tensor | float] = []
+        for (name, kind), argument in pairs:
+            argument = stand_ins.get(kind) if argument is None else argument
+            if argument is None:
+                raise UndeclaredCaseError(f"{self.label} got no tensor that can stand in for {name}")
+            if isinstance(argument, Tensor) and name not in self.kernel.outputs:
+                argument = ready(argument)
+            prepared.append(int(argument) if isinstance(argument, bool) else argument)
+        self._check(prepared)
+        return prepared
+
+    def _check(self, arguments: list[Tensor | float]) -> None:
         for (name, kind), argument in zip(self.types, arguments, strict=True):
             if isinstance(argument, Tensor):
                 given = f"*{_TYPE_NAMES.get(argument.dtype, argument.dtype)}"
@@ -194,13 +262,15 @@ class Case:
                 )
 
 
-def kernel(*, sizes: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Kernel]:
-    """Decorator that makes a function a `Kernel` with these sizes."""
-    return lambda function: Kernel(function, sizes)
+def kernel(
+    *, sizes: tuple[str, ...] = (), outputs: tuple[str, ...] = ("out_ptr",)
+) -> Callable[[Callable[..., Any]], Kernel]:
+    """Decorator that makes a function a `Kernel`."""
+    return lambda function: Kernel(function, sizes, outputs)
 
 
 def ready(tensor: Tensor) -> Tensor:
-    """`tensor`, or a copy, that is contiguous and begins at a multiple of 16 bytes, as kernels take it."""
+    """`tensor`, or a copy, contiguous and beginning at a multiple of 16 bytes, as kernels take it."""
     tensor = tensor.contiguous()
     return tensor if tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()
 

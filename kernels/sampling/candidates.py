@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ARCHITECTURES, alignment, kernel, ready
-from ..runtime.optional_triton import tl, triton
+from ..runtime.launch import alignment, kernel
+from ..runtime.optional_triton import tl
 from .philox import KEY_TYPES, philox_keys, philox_uniform, uniform
 from .softmax import declare_for_rows, log_softmax_reference, no_sums, total_sums, with_values
 from .sortable_float import LOWEST_KEY, LOWEST_PACKED, index_of, key_of, order_key, packed, value_of
@@ -132,25 +132,13 @@ def top_candidates_triton(
     """Two launches: each row's contenders, then their ranks within the request."""
     (rows, width), device = scores.shape, scores.device
     case = contenders_kernel.case(device, scores.dtype, alignment(width))
-    block = case.constant("BLOCK")
-    capacity = triton.cdiv(width, block) * min(count, block)
+    capacity = case.block_count("BLOCK", width) * min(count, case.constant("BLOCK"))
     found = torch.empty(rows, dtype=torch.int32, device=device)
     contenders = torch.empty(rows, capacity, dtype=torch.int64, device=device)
     values = torch.empty(rows // beams, count, dtype=torch.float32, device=device)
     indices = torch.empty(rows // beams, count, dtype=torch.int64, device=device)
-    case.launch(
-        (rows,),
-        ready(scores),
-        values if running is None else ready(running),
-        contenders,
-        found,
-        width,
-        beams,
-        count,
-        capacity,
-        int(running is not None),
-        int(normalize),
-    )
+    numbers = width, beams, count, capacity, running is not None, normalize
+    case.launch((rows,), scores, running, contenders, found, *numbers)
     ranking_kernel.case(device).launch((rows,), contenders, found, values, indices, beams, count, capacity)
     return values, indices
 
@@ -167,19 +155,11 @@ def draw_candidates_triton(
 ) -> tuple[Tensor, Tensor]:
     """Three launches: the noise is written to memory, so that later passes read the same bits."""
     rows, width = scores.shape
-    scores = ready(scores.float())
+    scores = scores.float().contiguous()
     noisy = torch.empty_like(scores)
     case = gumbel_kernel.case(scores.device)
-    case.launch(
-        (rows, triton.cdiv(width, case.constant("BLOCK"))),
-        scores,
-        noisy if running is None else ready(running),
-        *philox_keys(seeds, sequence_index, steps),
-        noisy,
-        width,
-        beams,
-        int(running is not None),
-    )
+    tensors = scores, running, *philox_keys(seeds, sequence_index, steps), noisy
+    case.launch((rows, case.block_count("BLOCK", width)), *tensors, width, beams, running is not None)
     _, indices = top_candidates_triton(noisy, count, beams=beams)
     values = scores.view(-1, beams * width).gather(-1, indices)
     if running is not None:
@@ -187,7 +167,7 @@ def draw_candidates_triton(
     return values, indices
 
 
-@kernel(sizes=("N",))
+@kernel(sizes=("N",), outputs=("contenders_ptr", "found_ptr"))
 def contenders_kernel(
     scores_ptr,  # [rows, N]
     running_ptr,  # [rows]
@@ -250,7 +230,7 @@ def contenders_kernel(
     tl.store(found_ptr + row, found)
 
 
-@kernel()
+@kernel(outputs=("values_ptr", "indices_ptr"))
 def ranking_kernel(
     contenders_ptr,  # [rows, capacity], `packed` key and index
     found_ptr,  # [rows], number of contenders
@@ -317,14 +297,10 @@ _top_candidates = Operation(top_candidates_reference, triton=top_candidates_trit
 _draw_candidates = Operation(draw_candidates_reference, triton=draw_candidates_triton)
 
 
-def _declare() -> None:
-    types = KEY_TYPES | dict.fromkeys(("contenders_ptr", "indices_ptr"), torch.int64)
-    types |= dict.fromkeys(("scores_ptr", "running_ptr", "out_ptr", "values_ptr"), torch.float32)
-    types["found_ptr"] = torch.int32
-    declare_for_rows(contenders_kernel, "scores_ptr", types)
-    for architecture in ARCHITECTURES:
-        ranking_kernel.declare(architecture=architecture, pointers=types, BLOCK=64)
-        gumbel_kernel.declare(architecture=architecture, pointers=types, BLOCK=1024)
-
-
-_declare()
+_types = KEY_TYPES | dict.fromkeys(("contenders_ptr", "indices_ptr"), torch.int64)
+_types["found_ptr"] = torch.int32
+declare_for_rows(
+    contenders_kernel, _types | dict.fromkeys(("running_ptr", "out_ptr", "values_ptr"), torch.float32)
+)
+ranking_kernel.declare_all(pointers=_types, BLOCK=64)
+gumbel_kernel.declare_all(pointers=_types, BLOCK=1024)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import alignment, kernel, ready
+from ..runtime.launch import alignment, kernel
 from ..runtime.optional_triton import tl
 from .philox import KEY_TYPES, philox_keys, philox_uniform, uniform
 from .softmax import declare_for_rows, no_sums, row_sums, total_sums, with_values
@@ -89,15 +89,7 @@ def greedy_triton(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor,
     tokens, log_probabilities = _outputs(logits)
     rows, vocabulary = logits.shape
     case = greedy_kernel.case(logits.device, logits.dtype, alignment(vocabulary))
-    case.launch(
-        (rows,),
-        ready(logits),
-        log_probabilities if scores is None else ready(scores),
-        tokens,
-        log_probabilities,
-        vocabulary,
-        int(scores is not None),
-    )
+    case.launch((rows,), logits, scores, tokens, log_probabilities, vocabulary, scores is not None)
     return tokens, log_probabilities
 
 
@@ -108,15 +100,8 @@ def draw_triton(
     tokens, log_probabilities = _outputs(logits)
     rows, vocabulary = logits.shape
     case = draw_kernel.case(logits.device, logits.dtype, alignment(vocabulary))
-    case.launch(
-        (rows,),
-        ready(logits),
-        ready(scores.float()),
-        *philox_keys(seeds, sequence_index, steps),
-        tokens,
-        log_probabilities,
-        vocabulary,
-    )
+    keys = philox_keys(seeds, sequence_index, steps)
+    case.launch((rows,), logits, scores.float(), *keys, tokens, log_probabilities, vocabulary)
     return tokens, log_probabilities
 
 
@@ -136,7 +121,7 @@ _draw = Operation(draw_reference, triton=draw_triton)
 _categorical = Operation(categorical_reference, triton=categorical_triton)
 
 
-@kernel(sizes=("N",))
+@kernel(sizes=("N",), outputs=("tokens_ptr", "log_probabilities_ptr"))
 def greedy_kernel(
     logits_ptr,  # [rows, N]
     scores_ptr,  # [rows, N]
@@ -169,7 +154,7 @@ def greedy_kernel(
     tl.store(log_probabilities_ptr + row, logit - peak - spread)
 
 
-@kernel(sizes=("N",))
+@kernel(sizes=("N",), outputs=("tokens_ptr", "log_probabilities_ptr"))
 def draw_kernel(
     logits_ptr,  # [rows, N]
     scores_ptr,  # [rows, N]
@@ -229,5 +214,5 @@ _types = KEY_TYPES | {
     "scores_ptr": torch.float32,
     "log_probabilities_ptr": torch.float32,
 }
-declare_for_rows(greedy_kernel, "logits_ptr", _types)
-declare_for_rows(draw_kernel, "logits_ptr", _types)
+declare_for_rows(greedy_kernel, _types)
+declare_for_rows(draw_kernel, _types)

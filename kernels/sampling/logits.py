@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import alignment, kernel, ready
+from ..runtime.launch import alignment, kernel
 from ..runtime.optional_triton import tl, triton
 from .softmax import ROW_WARPS, declare_for_rows, log_softmax_reference, row_sums
 
@@ -16,30 +16,17 @@ _NEVER = float("-inf")
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """Rules on scores, applied in this order; the defaults change nothing.
+    """Rules on scores, applied in this order; the defaults change nothing."""
 
-    Args:
-        repetition_penalty: divides positive and multiplies negative scores of tokens that already occur.
-        ngram_size: n-grams of this size occur at most once; 0 for no limit.
-        banned_sequences: the last token of each is banned behind the others.
-        min_length: tokens before which none of `ends` is allowed.
-        ends: tokens that end a sequence.
-        forced_first: the only token allowed after the start token.
-        forced_last: the only tokens allowed at a row's maximum length.
-        suppressed: tokens that are never allowed.
-        begin_suppressed: tokens that are not allowed in a row of `begin` tokens.
-        begin: length at which `begin_suppressed` applies.
-    """
-
-    repetition_penalty: float = 1.0
-    ngram_size: int = 0
-    banned_sequences: tuple[tuple[int, ...], ...] = ()
-    min_length: int = 0
-    ends: tuple[int, ...] = ()
-    forced_first: int | None = None
-    forced_last: tuple[int, ...] = ()
-    suppressed: tuple[int, ...] = ()
-    begin_suppressed: tuple[int, ...] = ()
+    repetition_penalty: float = 1.0  # divides positive, multiplies negative scores of earlier tokens
+    ngram_size: int = 0  # n-grams of this size occur at most once; 0 for no limit
+    banned_sequences: tuple[tuple[int, ...], ...] = ()  # the last token of each is banned behind the others
+    min_length: int = 0  # tokens before which none of `ends` is allowed
+    ends: tuple[int, ...] = ()  # tokens that end a sequence
+    forced_first: int | None = None  # the only token allowed after the start token
+    forced_last: tuple[int, ...] = ()  # the only tokens allowed at a row's maximum length
+    suppressed: tuple[int, ...] = ()  # tokens that are never allowed
+    begin_suppressed: tuple[int, ...] = ()  # tokens that are not allowed in a row of `begin` tokens
     begin: int = 1
 
     @property
@@ -202,31 +189,15 @@ def apply_rules_triton(
     if min_lengths is None:
         min_lengths = lengths.new_full(lengths.shape, rules.min_length)
     case = rules_kernel.case(scores.device, scores.dtype, alignment(vocabulary))
-    case.launch(
-        (rows,),
-        ready(scores),
-        ready(tokens.int()),
-        ready(lengths.int()),
-        ready(max_lengths.int()),
-        ready(min_lengths.int()),
-        _table(rules, scores.device),
-        out,
-        vocabulary,
-        tokens.shape[1],
-        int(normalize),
-        rules.repetition_penalty,
-        int(rules.repetition_penalty != 1.0),
-        rules.ngram_size,
-        len(rules.banned_sequences),
-        width,
-        len(rules.ends) if rules.min_length else 0,
-        len(rules.ends),
-        int(rules.forced_first is not None),
-        len(rules.forced_last),
-        len(rules.suppressed),
-        len(rules.begin_suppressed),
-        rules.begin,
-    )
+    histories = [tensor.int() for tensor in (tokens, lengths, max_lengths, min_lengths)]
+    penalty = rules.repetition_penalty, rules.repetition_penalty != 1.0
+    bans = rules.ngram_size, len(rules.banned_sequences), width
+    ends = len(rules.ends) if rules.min_length else 0, len(rules.ends)
+    forced = rules.forced_first is not None, len(rules.forced_last)
+    suppressed = len(rules.suppressed), len(rules.begin_suppressed), rules.begin
+    tensors = scores, *histories, _table(rules, scores.device), out
+    numbers = vocabulary, tokens.shape[1], normalize, *penalty, *bans, *ends, *forced, *suppressed
+    case.launch((rows,), *tensors, *numbers)
     return out
 
 
@@ -382,7 +353,6 @@ _apply_rules = Operation(apply_rules_reference, triton=apply_rules_triton)
 _int32 = ("tokens_ptr", "lengths_ptr", "max_lengths_ptr", "min_lengths_ptr", "table_ptr")
 declare_for_rows(
     rules_kernel,
-    "scores_ptr",
     dict.fromkeys(_int32, torch.int32) | {"out_ptr": torch.float32},
     LIST_BLOCK=ROW_WARPS * 32,
 )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ARCHITECTURES, kernel, ready
+from ..runtime.launch import kernel
 from ..runtime.optional_triton import tl, triton
 
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
@@ -78,17 +78,17 @@ def _multiply(value: Tensor, factor: int) -> tuple[Tensor, Tensor]:
 
 
 def philox_uniform_triton(seeds: Tensor, sequence_index: Tensor, steps: Tensor, count: int = 1) -> Tensor:
-    """The same to the bit: all but the last step is integer arithmetic."""
+    """One launch, equal to the reference to the bit: all but the last step is integer arithmetic."""
     out = torch.empty(seeds.shape[0], count, dtype=torch.float32, device=seeds.device)
     case = philox_kernel.case(seeds.device)
-    blocks = triton.cdiv(count, case.constant("BLOCK"))
-    case.launch((seeds.shape[0], blocks), *philox_keys(seeds, sequence_index, steps), out, count)
+    grid = seeds.shape[0], case.block_count("BLOCK", count)
+    case.launch(grid, *philox_keys(seeds, sequence_index, steps), out, count)
     return out
 
 
 def philox_keys(seeds: Tensor, sequence_index: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Seeds, sequence indices and steps as kernels take them: int64 [rows]."""
-    return ready(seeds.long()), ready(sequence_index.long()), ready(steps.long())
+    return seeds.long(), sequence_index.long(), steps.long()
 
 
 _philox_uniform = Operation(philox_uniform_reference, triton=philox_uniform_triton)
@@ -122,11 +122,4 @@ def uniform(seed, sequence, step, index):
 KEY_TYPES = dict.fromkeys(("seeds_ptr", "sequence_index_ptr", "steps_ptr"), torch.int64)
 
 
-def _declare() -> None:
-    for architecture in ARCHITECTURES:
-        philox_kernel.declare(
-            architecture=architecture, pointers=KEY_TYPES | {"out_ptr": torch.float32}, BLOCK=512
-        )
-
-
-_declare()
+philox_kernel.declare_all(pointers=KEY_TYPES, BLOCK=512)

@@ -1,13 +1,12 @@
 """Log-softmax over the vocabulary, and its online sums (arXiv 1805.02867), which other kernels share."""
 
-from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, DTYPES, Kernel, alignment, kernel, ready
+from ..runtime.launch import ALIGNMENTS, DTYPES, Kernel, alignment, kernel
 from ..runtime.optional_triton import tl, triton
 
 # A pass over a row goes by blocks of this size, with 8 warps: 8 numbers a thread, two vectors of 16 bytes.
@@ -38,7 +37,7 @@ def log_softmax_triton(scores: Tensor) -> Tensor:
     rows, vocabulary = scores.shape
     out = torch.empty(rows, vocabulary, dtype=torch.float32, device=scores.device)
     case = log_softmax_kernel.case(scores.device, scores.dtype, alignment(vocabulary))
-    case.launch((rows,), ready(scores), out, vocabulary)
+    case.launch((rows,), scores, out, vocabulary)
     return out
 
 
@@ -93,27 +92,16 @@ def total_sums(peaks, sums):
     return peak, tl.log(tl.sum(sums * tl.exp(peaks - anchor), axis=0))
 
 
-def declare_for_rows(
-    declared: Kernel, typed: str, pointers: dict[str, torch.dtype], **constants: Any
-) -> None:
+def declare_for_rows(declared: Kernel, pointers: dict[str, torch.dtype], **constants: Any) -> None:
     """Declare a kernel with one program a row, for every dtype and alignment.
 
     Args:
-        typed: the pointer of the case's dtype.
-        pointers: element types of the others.
+        pointers: element types of those that do not have the case's dtype.
         constants: besides BLOCK.
     """
-    for architecture, dtype, sizes in product(ARCHITECTURES, DTYPES, ALIGNMENTS):
-        declared.declare(
-            dtype,
-            sizes,
-            architecture=architecture,
-            pointers=pointers | {typed: dtype},
-            aligned=sizes == "aligned",
-            num_warps=ROW_WARPS,
-            BLOCK=ROW_BLOCK,
-            **constants,
-        )
+    declared.declare_all(
+        DTYPES, ALIGNMENTS, pointers=pointers, num_warps=ROW_WARPS, BLOCK=ROW_BLOCK, **constants
+    )
 
 
-declare_for_rows(log_softmax_kernel, "scores_ptr", {"out_ptr": torch.float32})
+declare_for_rows(log_softmax_kernel, {"out_ptr": torch.float32})

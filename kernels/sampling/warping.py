@@ -1,13 +1,12 @@
 """Warping of scores before a draw: temperature, top-k and top-p, without a sort on a GPU."""
 
 import math
-from itertools import product
 
 import torch
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ALIGNMENTS, ARCHITECTURES, alignment, kernel, ready
+from ..runtime.launch import ALIGNMENTS, alignment, kernel
 from ..runtime.optional_triton import tl, triton
 from .softmax import (
     ROW_BLOCK,
@@ -90,17 +89,10 @@ def warp_triton(
     rows, vocabulary = scores.shape
     out = torch.empty(rows, vocabulary, dtype=torch.float32, device=scores.device)
     case = warp_kernel.case(scores.device, alignment(vocabulary))
-    case.launch(
-        (rows,),
-        ready(scores.float()),
-        out,
-        vocabulary,
-        temperature,
-        min(max(top_k, keep), vocabulary) if top_k else 0,
-        1 - top_p if top_p < 1.0 else -math.inf,
-        min(keep, vocabulary),
-        int(renormalize),
-    )
+    most = min(max(top_k, keep), vocabulary) if top_k else 0
+    removable = 1 - top_p if top_p < 1.0 else -math.inf
+    numbers = vocabulary, temperature, most, removable, min(keep, vocabulary), renormalize
+    case.launch((rows,), scores.float(), out, *numbers)
     return out
 
 
@@ -252,16 +244,4 @@ def _searched(row_ptr, N, floor, above, peak, total, limit, WEIGHED: tl.constexp
 _warp = Operation(warp_reference, triton=warp_triton)
 
 
-def _declare() -> None:
-    for architecture, sizes in product(ARCHITECTURES, ALIGNMENTS):
-        warp_kernel.declare(
-            sizes,
-            architecture=architecture,
-            pointers={"scores_ptr": torch.float32, "out_ptr": torch.float32},
-            aligned=sizes == "aligned",
-            num_warps=ROW_WARPS,
-            BLOCK=ROW_BLOCK,
-        )
-
-
-_declare()
+warp_kernel.declare_all(ALIGNMENTS, num_warps=ROW_WARPS, BLOCK=ROW_BLOCK)

@@ -2,25 +2,19 @@
 
 from typing import Any, ClassVar
 
-from tokenizers.processors import PostProcessor
-
-from ..tokenizers.sentencepiece import Defined, SentencePieceTokenizer, plain_rules
+from ..tokenizers.sentencepiece import SentencePieceTokenizer, plain_normalizer
 
 
 class AlbertTokenizer(SentencePieceTokenizer):
-    """Text to the ids of pieces and back, as transformers 5's tokenizer of the same files.
+    """Text to the ids of pieces and back; vocabulary and errors as in `SentencePieceTokenizer`.
 
     Args:
-        vocab, charsmap, defined: see `SentencePieceTokenizer`.
-        processor: the "post_processor" of a tokenizer.json, which goes before the family's own.
         **options: bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token;
             do_lower_case; keep_accents; add_prefix_space: begin each word with the piece of a space;
-            trim_offsets, which has no effect here; and what every `Tokenizer` takes.
-
-    Raises:
-        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: for its name.
+            trim_offsets, without effect; and those of every `Tokenizer`.
     """
 
+    unknown_id = 1
     special_tokens: ClassVar[dict[str, Any]] = {
         "bos_token": "[CLS]",
         "eos_token": "[SEP]",
@@ -30,30 +24,16 @@ class AlbertTokenizer(SentencePieceTokenizer):
         "cls_token": "[CLS]",
         "mask_token": "[MASK]",
     }
-    settings: ClassVar[dict[str, Any]] = {
-        "do_lower_case": True,
-        "keep_accents": False,
-        "add_prefix_space": True,
-        "trim_offsets": True,
-    }
+    templates = (
+        "{cls_token}:0 $A:0 {sep_token}:0",
+        "{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
+    )
+    reads_post_processor = True
 
-    do_lower_case: bool
-    keep_accents: bool
-    add_prefix_space: bool
-    trim_offsets: bool
+    do_lower_case: bool = True
+    keep_accents: bool = False
+    add_prefix_space: bool = True
+    trim_offsets: bool = True
 
-    @property
-    def _prepends(self) -> bool:
-        return self.add_prefix_space
-
-    def _unknown_id(self, defined: Defined | None) -> int:
-        return 1
-
-    def _rules(self, charsmap: bytes | None) -> Any:
-        return plain_rules(charsmap, accents=self.keep_accents, lower=self.do_lower_case)
-
-    def _around(self) -> PostProcessor:
-        if self._given is not None:
-            return self._given
-        single = f"{self.cls_token}:0 $A:0 {self.sep_token}:0"
-        return self._template(single, f"{single} $B:1 {self.sep_token}:1")
+    def _normalizer(self, charsmap: bytes | None) -> Any:
+        return plain_normalizer(charsmap, accents=self.keep_accents, lower=self.do_lower_case)

@@ -4,4 +4,4 @@ from ..roberta.tokenizer import RobertaTokenizer
 
 
 class BartTokenizer(RobertaTokenizer):
-    """RoBERTa's tokenizer under BART's name; arguments as there."""
+    """RoBERTa's tokenizer by BART's name; arguments as there."""

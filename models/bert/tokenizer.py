@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import tokenizers
 from tokenizers.models import WordPiece
-from tokenizers.processors import PostProcessor
 
 from ..tokenizers.fast import WordPieceTokenizer
 
@@ -17,10 +16,11 @@ class BertTokenizer(WordPieceTokenizer):
         vocab: from token to id, or the path of a vocab.txt.
         **options: unk_token, sep_token, pad_token, cls_token, mask_token; do_lower_case;
             tokenize_chinese_chars: split between Chinese characters; strip_accents: by default where
-            do_lower_case is set; and what every `Tokenizer` takes.
+            do_lower_case is set; and those of every `Tokenizer`.
 
     Raises:
-        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: for its name.
+        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: an unknown
+            option.
     """
 
     model_input_names: tuple[str, ...] = ("input_ids", "token_type_ids", "attention_mask")
@@ -31,16 +31,15 @@ class BertTokenizer(WordPieceTokenizer):
         "cls_token": "[CLS]",
         "mask_token": "[MASK]",
     }
-    settings: ClassVar[dict[str, Any]] = {
-        "do_lower_case": True,
-        "tokenize_chinese_chars": True,
-        "strip_accents": None,
-    }
+    templates = (
+        "{cls_token}:0 $A:0 {sep_token}:0",
+        "{cls_token}:0 $A:0 {sep_token}:0 $B:1 {sep_token}:1",
+    )
     neutral = frozenset({"do_basic_tokenize", "never_split", "basic_tokenizer"})
 
-    do_lower_case: bool
-    tokenize_chinese_chars: bool
-    strip_accents: bool | None
+    do_lower_case: bool = True
+    tokenize_chinese_chars: bool = True
+    strip_accents: bool | None = None
 
     def _build(self, vocab: dict[str, int] | str | Path) -> tokenizers.Tokenizer:
         table = vocab if isinstance(vocab, dict) else WordPiece.read_file(str(vocab))
@@ -56,7 +55,3 @@ class BertTokenizer(WordPieceTokenizer):
         backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
         backend.decoder = tokenizers.decoders.WordPiece(prefix="##")
         return backend
-
-    def _around(self) -> PostProcessor:
-        single = f"{self.cls_token}:0 $A:0 {self.sep_token}:0"
-        return self._template(single, f"{single} $B:1 {self.sep_token}:1")

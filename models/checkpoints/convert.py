@@ -1,7 +1,7 @@
-"""Checkpoints of TensorFlow and Flax, by the names and in the layout that PyTorch's have.
+"""Checkpoints of TensorFlow and Flax, converted to the names and layout of PyTorch's.
 
-What is converted follows from the names alone, as transformers 4 named variables in all three frameworks, so
-that it is the same for every family. Facts about the names come from its conversion in both directions.
+The conversion follows from the names alone, since transformers 4 named variables alike in all three
+frameworks; it is the same for every family. The rules come from transformers' own conversions.
 """
 
 import os
@@ -12,29 +12,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .files import Checkpoint, read_json
+from .files import Checkpoint, add_shard, find_shards
 from .flax import read_msgpack
 from .keras_h5 import read_h5
 from .tensorflow import SUFFIX, read_index
 
 TENSORFLOW, FLAX = "TensorFlow", "Flax"
 _INDEX, _H5, _MSGPACK = "model.ckpt" + SUFFIX, "tf_model.h5", "flax_model.msgpack"
-_SHARDS = ".index.json"  # behind the name of the file that is in shards
-# What a folder may hold, in transformers' order.
+_SHARDS = ".index.json"  # suffix of the index of a file in shards
+# Files of weights in a folder, the first found counts, as in transformers.
 FILES = {
     TENSORFLOW: (_INDEX, _H5, _H5 + _SHARDS),
     FLAX: (_MSGPACK, _MSGPACK + _SHARDS),
 }
 _ARGUMENTS = {TENSORFLOW: "from_tf", FLAX: "from_flax"}
-# How files of weights end that are given themselves.
+# Endings of weights given as a path.
 _ENDINGS = {
     TENSORFLOW: (SUFFIX, ".h5", ".hdf5", ".h5" + _SHARDS),
     FLAX: (".msgpack", ".msgpack" + _SHARDS),
 }
 
-# TensorFlow: what an optimizer keeps, and counters.
+# TensorFlow: an optimizer's variables, and counters.
 _TRAINING = re.compile(r"(^|/)(adam_[mv]|Adam(_1)?|AdamWeightDecayOptimizer(_1)?|global_step)$")
-# How names look that Google's own BERT wrote, before transformers had TensorFlow classes.
+# Names in Google's own BERT, before transformers had TensorFlow classes.
 _ORIGINAL = re.compile(r"^(bert|cls)/.*|^output_(weights|bias)$")
 _ORIGINAL_LAYER = re.compile(r"/layer_(\d+)/")
 _ORIGINAL_NAMES = {
@@ -55,7 +55,7 @@ _FLAX_LEAVES = {
 
 
 class WeightsFile(Checkpoint):
-    """One file of weights that was named itself, with the files beside it."""
+    """One file of weights given by its path, and the files beside it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(os.fspath(path.parent), path.parent)
@@ -63,11 +63,7 @@ class WeightsFile(Checkpoint):
 
 
 def foreign_framework(*, from_tf: bool = False, from_flax: bool = False) -> str | None:
-    """The framework that the weights are to come from; None for PyTorch.
-
-    Raises:
-        ValueError: two.
-    """
+    """The framework of the weights to load; None for PyTorch, ValueError for both at once."""
     if from_tf and from_flax:
         raise ValueError("from_tf and from_flax are both set; a checkpoint is of one framework")
     return TENSORFLOW if from_tf else FLAX if from_flax else None
@@ -76,7 +72,7 @@ def foreign_framework(*, from_tf: bool = False, from_flax: bool = False) -> str 
 def foreign_checkpoint(
     name_or_dir: str | os.PathLike[str] | Checkpoint | None, framework: str | None
 ) -> str | os.PathLike[str] | Checkpoint | None:
-    """The checkpoint that a file of another framework's weights stands for; anything else as it is.
+    """A file of another framework's weights as a checkpoint; anything else unchanged.
 
     Args:
         name_or_dir: `model.ckpt.index`, the same without ".index", a .h5 or .msgpack, or what
@@ -84,8 +80,8 @@ def foreign_checkpoint(
         framework: of the weights, or None.
 
     Raises:
-        FileNotFoundError: named as such a file, and not there.
-        ValueError: a file of another framework's weights, or of one's that was not asked for.
+        FileNotFoundError: the name of such a file, which does not exist.
+        ValueError: a file of another framework than `framework`.
     """
     if name_or_dir is None or isinstance(name_or_dir, Checkpoint):
         return name_or_dir
@@ -117,9 +113,9 @@ def read_foreign(checkpoint: Checkpoint, framework: str) -> dict[str, Tensor]:
         framework: TENSORFLOW or FLAX.
 
     Raises:
-        ImportError: h5py is wanted and not installed.
+        ImportError: the package that reads the file is not installed.
         OSError: no such weights, or some of their files are missing.
-        ValueError: a file that is damaged, or of a kind that is not read.
+        ValueError: a damaged file, or one of a kind that is not read.
     """
     names = FILES[framework]
     if isinstance(checkpoint, WeightsFile):
@@ -141,7 +137,7 @@ def read_foreign(checkpoint: Checkpoint, framework: str) -> dict[str, Tensor]:
     tensors = _read(checkpoint, name, read_h5)
     given: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        variable = key.partition("/")[2]  # behind its layer; what layers share is there several times
+        variable = key.partition("/")[2]  # without its layer; a variable that layers share occurs in each
         if variable in given and not torch.equal(given[variable], tensor):
             raise ValueError(f"{checkpoint} has two values of {variable!r} in {name}; write it again")
         given[variable] = tensor
@@ -149,12 +145,12 @@ def read_foreign(checkpoint: Checkpoint, framework: str) -> dict[str, Tensor]:
 
 
 def converted(tensors: dict[str, Tensor], framework: str, where: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file that another framework wrote, by PyTorch's names and in its layout.
+    """Tensors of a safetensors file of another framework, by PyTorch's names and in its layout.
 
     Args:
         tensors: by the names in the file.
         framework: TENSORFLOW or FLAX.
-        where: they are from, for errors.
+        where: source of the tensors, for errors.
 
     Raises:
         ValueError: two tensors by the same name.
@@ -165,44 +161,30 @@ def converted(tensors: dict[str, Tensor], framework: str, where: str) -> dict[st
 
 
 def _below_a_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """TensorFlow's names behind a model's, which shards and safetensors leave out but for a shared table."""
+    """Names with the model in front, which shards and safetensors omit except for a shared table."""
     return {name if "model." in name else f"model/{name}": tensors[name] for name in tensors}
 
 
 def _read(checkpoint: Checkpoint, name: str, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of a file, or of all files that an index names."""
+    """The tensors of a file, or of the shards that an index names."""
     path = checkpoint.require(name)
     if not name.endswith(_SHARDS):
         return read(path)
-    homes = read_json(path).get("weight_map")
-    if not isinstance(homes, dict) or not all(isinstance(shard, str) for shard in homes.values()):
-        raise ValueError(f"{path} must hold weight_map, an object of file names; fetch it again")
     tensors: dict[str, Tensor] = {}
-    for shard in sorted(set(homes.values())):
-        if not re.fullmatch(r"\w[\w.-]{0,254}", shard):  # longer ones no file system has
-            raise ValueError(f"{path} names a shard outside its folder: {shard[:255]!r}")
-        found = checkpoint.find(shard)
-        if found is None:
-            raise checkpoint.lacks(f"{shard}, which its index names", "fetch it again")
-        content = read(found)
-        if both := tensors.keys() & content.keys():
-            raise ValueError(f"{path} leads to several values of {min(both)!r}; fetch it again")
-        tensors |= content
+    for shard, _ in find_shards(checkpoint, path):
+        add_shard(tensors, read(shard), path)
     return tensors
 
 
-# Names and layout.
-
-
 def _put(name: str, tensor: Tensor, converted: dict[str, Tensor], where: str) -> None:
-    """Add a tensor, which may not be there already with another value: which one counts nobody could say."""
+    """Add a tensor; the same name with another value is refused."""
     if name in converted and not torch.equal(converted[name], tensor):
         raise ValueError(f"{where} has two values of what is {name!r} in PyTorch; write it again")
     converted[name] = tensor
 
 
 def _tensorflow(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """TensorFlow's tensors as PyTorch has them."""
+    """TensorFlow's tensors by PyTorch's names and in its layout."""
     tensors = {name: tensor for name, tensor in tensors.items() if not _TRAINING.search(name)}
     original = bool(tensors) and all(map(_ORIGINAL.match, tensors))
     converted: dict[str, Tensor] = {}
@@ -221,7 +203,7 @@ def _tensorflow(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
 
 
 def _levels(name: str) -> list[str]:
-    """A variable's name as modules in modules, as transformers' TensorFlow classes wrote it."""
+    """Path of modules of a variable of transformers' TensorFlow classes."""
     name = name.removesuffix(":0")
     name = name.replace("_._", "/")  # lists of modules
     levels = [level.rpartition("___")[2] for level in name.split("/") if level]  # other___name
@@ -229,13 +211,13 @@ def _levels(name: str) -> list[str]:
 
 
 def _original_levels(name: str) -> list[str]:
-    """The same for Google's own BERT."""
+    """Path of modules of a variable of Google's own BERT."""
     levels = _ORIGINAL_NAMES.get(name, _ORIGINAL_LAYER.sub(r"/layer/\1/", name)).split("/")
     return [*levels, "weight"] if levels[-1].endswith("_embeddings") else levels
 
 
 def _flax(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Flax's tensors as PyTorch has them."""
+    """Flax's tensors by PyTorch's names and in its layout."""
     if any(name.startswith("params/") for name in tensors):  # beside batch_stats, or alone
         tensors = {name.partition("/")[2]: tensor for name, tensor in tensors.items()}
     converted: dict[str, Tensor] = {}
@@ -248,8 +230,6 @@ def _flax(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
 
 
 def _kernel(tensor: Tensor) -> Tensor:
-    """A kernel [..., inputs, outputs] as PyTorch's weight [outputs, inputs, ...]."""
-    dimensions = tensor.dim()
-    if dimensions < 2:
-        return tensor
-    return tensor.permute(dimensions - 1, dimensions - 2, *range(dimensions - 2))
+    """A kernel [..., inputs, outputs] as PyTorch's weight [outputs, inputs, ...]; vectors stay."""
+    dimensions = range(tensor.dim())
+    return tensor.permute((*dimensions[:-3:-1], *dimensions[:-2]))

@@ -1,17 +1,18 @@
-"""Where a checkpoint's files are found: in a folder, or in a repository on the Hub."""
+"""A checkpoint's files: in a folder, or in a repository on the Hub."""
 
 import json
 import os
 import re
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# What only matters for a checkpoint on the Hub; `hub.HubCheckpoint` says what each does.
+# Arguments of `hub.HubCheckpoint`, which documents them.
 HUB_OPTIONS = (
     *("cache_dir", "force_download", "local_files_only", "proxies", "resume_download", "revision", "token"),
 )
-# Weight maps and vocabularies take a few megabytes at most.
-MOST_JSON = 64 * 2**20  # bytes
+MAX_JSON_BYTES = 64 * 2**20  # weight maps and vocabularies take a few megabytes at most
 _HUB_ID = re.compile(r"(?!.*(\.\.|--))\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
@@ -27,7 +28,7 @@ class Checkpoint:
 
     @property
     def own_name(self) -> str:
-        """What the checkpoint is called, without the folders that it lies in."""
+        """Name of the checkpoint without its parent folders."""
         return self.name if self.folder is None else self.folder.resolve().name
 
     def find(self, filename: str) -> Path | None:
@@ -36,7 +37,7 @@ class Checkpoint:
         return path if path is not None and path.is_file() else None
 
     def has(self, filename: str) -> bool:
-        """Whether the checkpoint has a file, without fetching it."""
+        """True where the checkpoint has a file, which is not fetched."""
         return self.find(filename) is not None
 
     def require(self, filename: str) -> Path:
@@ -58,11 +59,11 @@ class Checkpoint:
 def open_checkpoint(
     name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any
 ) -> tuple[Checkpoint, dict[str, Any]]:
-    """The files of a checkpoint, and what of `kwargs` has nothing to do with finding them.
+    """Open a checkpoint; returns its files and the `kwargs` that are not about finding them.
 
     Args:
         name_or_dir: a folder, the id of a repository on the Hub, or an opened checkpoint.
-        **kwargs: `HUB_OPTIONS`, `trust_remote_code`, and anything else, which is handed back.
+        **kwargs: `HUB_OPTIONS`, `trust_remote_code`, and others, which are returned.
 
     Raises:
         FileNotFoundError: neither a folder nor the id of a repository.
@@ -87,7 +88,7 @@ def open_checkpoint(
 
 
 def refuse_remote_code(kwargs: dict[str, Any]) -> None:
-    """Take `trust_remote_code` out of keyword arguments.
+    """Remove `trust_remote_code` from keyword arguments.
 
     Raises:
         ValueError: it is set.
@@ -99,11 +100,22 @@ def refuse_remote_code(kwargs: dict[str, Any]) -> None:
 
 
 def single_file(name_or_dir: str | os.PathLike[str] | Checkpoint) -> Path | None:
-    """The path of a file that was given instead of a checkpoint."""
+    """The path of a file given in place of a checkpoint; None for a checkpoint."""
     if isinstance(name_or_dir, Checkpoint):
         return None
     path = Path(name_or_dir).expanduser()
     return path if path.is_file() else None
+
+
+def check_size(path: Path, limit: int | None = None) -> None:
+    """Refuse a file of more than `limit` bytes (`MAX_JSON_BYTES` by default), before it is read.
+
+    Raises:
+        OSError: no such file; ValueError: it is larger.
+    """
+    size, limit = path.stat().st_size, limit or MAX_JSON_BYTES
+    if size > limit:
+        raise ValueError(f"{path} has {size} bytes, more than the {limit} that are read")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -111,12 +123,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a JSON object, or larger than `MOST_JSON`.
+        ValueError: not a JSON object, or larger than `MAX_JSON_BYTES`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} has no {path.name}; it is not a complete checkpoint")
-    if path.stat().st_size > MOST_JSON:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than the {MOST_JSON} that are read")
+    check_size(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -132,3 +143,31 @@ def write_json(path: Path, content: dict[str, Any]) -> str:
     """Write a JSON object; returns its path."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return str(path)
+
+
+def find_shards(checkpoint: Checkpoint, index: Path) -> Iterator[tuple[Path, set[str]]]:
+    """Path of each shard that an index names, and the tensors that the index puts there.
+
+    Raises:
+        FileNotFoundError: the checkpoint lacks a shard.
+        ValueError: a broken index, or a shard outside the checkpoint's folder.
+    """
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise ValueError(f"{index} must hold weight_map, an object of file names; fetch it again")
+    names: dict[str, set[str]] = defaultdict(set)
+    for name, shard in weight_map.items():
+        names[shard].add(name)
+    for shard in sorted(names):
+        if not re.fullmatch(r"\w[\w.-]{0,254}", shard):  # no file system has longer names
+            raise ValueError(f"{index} names a shard outside its folder: {shard[:255]!r}")
+        if (path := checkpoint.find(shard)) is None:
+            raise checkpoint.lacks(f"{shard}, which its index names", "fetch it again")
+        yield path, names[shard]
+
+
+def add_shard(tensors: dict[str, Any], shard: dict[str, Any], index: Path) -> None:
+    """Add a shard's tensors to those of others; ValueError for a name that is there already."""
+    if both := tensors.keys() & shard.keys():
+        raise ValueError(f"{index} leads to several values of {min(both)!r}; fetch it again")
+    tensors |= shard

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: single files of a repository, and what is saved here pushed to it."""
+"""The Hugging Face Hub: files fetched from a repository, and folders pushed to one."""
 
 import os
 import re
@@ -12,29 +12,29 @@ from typing import Any, ClassVar
 from .files import Checkpoint
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_PATIENCE = 10  # seconds that the Hub has to answer whether it is there
+_TIMEOUT = 10  # seconds for the first answer of the Hub
 _ENVIRONMENT = threading.Lock()
 
 
 class HubCheckpoint(Checkpoint):
-    """The files of a repository on the Hub, each fetched into the cache when first asked for.
+    """The files of a repository on the Hub, each fetched into the cache on first use.
 
-    All of them are of one commit: the one that the first file was found in. A download that breaks off is
-    resumed where it stopped. Where the Hub does not answer, what the cache has is used.
+    All are of one commit, that of the first file found. A broken download is resumed where it stopped.
+    Without an answer of the Hub, the cache is used.
 
     Args:
         name: the id of the repository, such as "facebook/s2t-small-librispeech-asr".
-        cache_dir: where downloads are kept; huggingface_hub's own cache by default.
-        force_download: fetch even what the cache has.
-        local_files_only: use the cache and do not ask the Hub.
-        proxies: for each scheme ("http", "https", "all") the proxy to go through. huggingface_hub takes them
-            from the environment, so they are there for the time of each request.
-        resume_download: without effect, downloads always resume where they can.
+        cache_dir: folder of downloads; huggingface_hub's own cache by default.
+        force_download: fetch files that the cache has, too.
+        local_files_only: use the cache alone.
+        proxies: proxy by scheme ("http", "https", "all"). huggingface_hub reads them from the environment,
+            where they are set during each request.
+        resume_download: without effect, downloads always resume where possible.
         revision: branch, tag or commit.
         token: of an account that may read the repository; True for the one that `hf auth login` stored.
 
     Raises:
-        ValueError: options that exclude each other, or a proxy for something else than a scheme.
+        ValueError: options that exclude each other, or an unknown scheme in `proxies`.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class HubCheckpoint(Checkpoint):
 
         Raises:
             FileNotFoundError: no such repository or revision.
-            PermissionError: a repository that wants a token, or another one.
-            ConnectionError: the Hub answered, and then did not any more.
+            PermissionError: a repository that needs a token, or another one.
+            ConnectionError: the Hub answered at first, and then failed.
         """
         if filename not in self._found:
             with _proxies(self.proxies):
@@ -79,18 +79,14 @@ class HubCheckpoint(Checkpoint):
         return self._found[filename]
 
     def has(self, filename: str) -> bool:
-        """Whether the repository has a file, or where the Hub is not asked the cache, without fetching it.
-
-        Raises:
-            OSError: as `find`.
-        """
+        """True where the repository (or the cache, without the Hub) has a file; errors as in `find`."""
         if filename in self._found:
             return self._found[filename] is not None
         with _proxies(self.proxies):
             return self._has(filename)
 
     def lacks(self, what: str, remedy: str = "it is not a complete checkpoint") -> OSError:
-        """The error for a file that the repository, or what the cache has of it, does not have."""
+        """The error for a file that the repository, or the cache, does not have."""
         if self.local_files_only:
             return FileNotFoundError(
                 f"the cache has no {what} of {self.name!r} ({self.revision}), and local_files_only is set; "
@@ -107,72 +103,64 @@ class HubCheckpoint(Checkpoint):
             known, path = self._cached(filename)
             if known:
                 return path
-        self._ask(filename)
+        self._check_connection(filename)
         if self.local_files_only or self._unreachable is not None:
             return None if self.force_download else self._cached(filename)[1]
         try:
-            path = Path(
-                hf_hub_download(
-                    self.name,
-                    filename,
-                    revision=self._commit or self.revision,
-                    cache_dir=self.cache_dir,
-                    force_download=self.force_download,
-                    token=self.token,
-                    library_name="tritone",
+            with self._explained_errors(filename):
+                path = Path(
+                    hf_hub_download(
+                        self.name,
+                        filename,
+                        revision=self._commit or self.revision,
+                        cache_dir=self.cache_dir,
+                        force_download=self.force_download,
+                        token=self.token,
+                        library_name="tritone",
+                    )
                 )
-            )
-        except errors.LocalEntryNotFoundError as error:
-            raise self._no_answer(error, filename) from None
         except errors.EntryNotFoundError:
             return None
-        except Exception as error:
-            explained = self._explain(error, filename)
-            if explained is None:
-                raise
-            raise explained from error
         self._commit = path.parent.name  # the cache has a folder a commit
         return path
 
     def _has(self, filename: str) -> bool:
-        from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+        from huggingface_hub import errors
 
         known, path = self._cached(filename)
         if known or self.local_files_only or self._unreachable is not None:
             return path is not None
         try:
-            url = hf_hub_url(self.name, filename, revision=self._commit or self.revision)
-            get_hf_file_metadata(url, token=self.token, timeout=_PATIENCE, library_name="tritone")
+            with self._explained_errors(filename):
+                self._request_metadata(filename, self._commit or self.revision)
         except errors.EntryNotFoundError:
             return False
-        except Exception as error:
-            explained = self._explain(error, filename)
-            if explained is None:
-                raise
-            raise explained from error
         return True
 
-    def _ask(self, filename: str) -> None:
-        """Find out whether the Hub answers: huggingface_hub would ask for 23 seconds, for each file."""
+    def _request_metadata(self, filename: str, revision: str) -> None:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        url = hf_hub_url(self.name, filename, revision=revision)
+        get_hf_file_metadata(url, token=self.token, timeout=_TIMEOUT, library_name="tritone")
+
+    def _check_connection(self, filename: str) -> None:
+        """Note a Hub that does not answer: huggingface_hub would try for 23 seconds, for each file."""
         if self._asked or self.local_files_only:
             return
-        from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+        from huggingface_hub import errors
 
         self._asked = True
         try:
-            url = hf_hub_url(self.name, filename, revision=self.revision)
-            get_hf_file_metadata(url, token=self.token, timeout=_PATIENCE, library_name="tritone")
+            self._request_metadata(filename, self.revision)
         except (errors.HfHubHTTPError, errors.EntryNotFoundError, errors.HFValidationError):
-            pass  # an answer, which hf_hub_download gets too and knows what to do about
+            pass  # an answer, which hf_hub_download gets as well and handles
         except (errors.LocalTokenNotFoundError, TypeError, ValueError):
             raise
-        except (
-            Exception
-        ) as error:  # connections fail with requests', httpx's or httpx2's errors, as installed
+        except Exception as error:  # connections fail with errors of requests, httpx or httpx2, as installed
             self._unreachable = error
 
     def _cached(self, filename: str) -> tuple[bool, Path | None]:
-        """Whether the cache knows about a file, and its path if there is one."""
+        """(True where the cache knows if the file exists, the path of a file that does)."""
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(
@@ -189,8 +177,25 @@ class HubCheckpoint(Checkpoint):
             f"there is none called {self.name!r}."
         )
 
+    @contextmanager
+    def _explained_errors(self, filename: str) -> Iterator[None]:
+        """Replace huggingface_hub's errors by ones with a remedy, except for a file that does not exist."""
+        from huggingface_hub import errors
+
+        try:
+            yield
+        except errors.LocalEntryNotFoundError as error:
+            raise self._no_answer(error, filename) from None
+        except errors.EntryNotFoundError:
+            raise
+        except Exception as error:
+            explained = self._explain(error, filename)
+            if explained is None:
+                raise
+            raise explained from error
+
     def _explain(self, error: Exception, filename: str) -> OSError | None:
-        """An error of a download in Tritone's words; None for one that needs no explanation."""
+        """An error with a remedy for one of huggingface_hub; None for one that has its own."""
         from huggingface_hub import constants, errors
 
         where = f"{self.name!r} on {constants.ENDPOINT}"
@@ -222,9 +227,9 @@ class HubCheckpoint(Checkpoint):
 
 
 class PushToHub:
-    """Gives what has `save_pretrained` its `push_to_hub`."""
+    """`push_to_hub` for classes with `save_pretrained`."""
 
-    # Files of the repository that a push replaces as a whole: those that it does not bring are deleted.
+    # Files of the repository that a push deletes unless it writes them anew.
     replaced_files: ClassVar[tuple[str, ...]] = ()
 
     def push_to_hub(
@@ -239,15 +244,15 @@ class PushToHub:
         create_pr: bool = False,
         **options: Any,
     ) -> Any:
-        """Save into a repository on the Hub, which is made if need be.
+        """Save into a repository on the Hub, which is created if needed.
 
         Args:
-            repo_id: its id; without an organization, in the account of the token.
+            repo_id: id of the repository; without an organization, in the account of the token.
             commit_message, commit_description: of the commit.
-            private: whether a repository that is made is private.
+            private: make a new repository private.
             token: of an account that may write; by default the one that `hf auth login` stored.
-            revision: branch to commit to, made if need be.
-            create_pr: open a pull request rather than commit.
+            revision: branch to commit to, created if needed.
+            create_pr: open a pull request instead of committing.
             **options: of `save_pretrained`.
 
         Returns:
@@ -276,20 +281,20 @@ class PushToHub:
 
 
 def _reason(error: Exception) -> str:
-    """An error's first line, short: requests writes whole call stacks into one."""
+    """First line of an error, shortened: requests puts whole call stacks into one."""
     line = f"{type(error).__name__}: {error}".splitlines()[0]
     return line if len(line) <= 160 else f"{line[:160]}..."
 
 
 @contextmanager
 def _proxies(proxies: Mapping[str, str]) -> Iterator[None]:
-    """Have huggingface_hub go through these proxies; its own `proxies` argument is gone since version 1."""
+    """Proxies of huggingface_hub in a context; its own `proxies` argument is gone since version 1."""
     if not proxies:
         yield
         return
     import huggingface_hub
 
-    # Its connections are made once and keep the proxies of that time, so they are made anew.
+    # An open connection keeps its proxies, so connections are closed before and after.
     reconnect = getattr(huggingface_hub, "close_session", lambda: None)
     names = [name for name in os.environ if name.lower().endswith("_proxy")]
     with _ENVIRONMENT:

@@ -1,40 +1,34 @@
-"""Keras' HDF5 files: h5py says what lies where, the tensors are copied out of the mapped file."""
+"""Keras' HDF5 files: h5py locates the tensors, which are copied out of the mapped file."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from .mapped_file import MOST_TENSORS, MappedFile
+from .extras import require_package
+from .mapped_file import MAX_TENSORS, MappedFile
 
-_TABLE = Path(__file__).with_name("keras_h5_table.py")
-_PATIENCE = 600  # seconds for the table of a file, on whatever disk
+_SCRIPT = Path(__file__).with_name("keras_h5_table.py")
+_TIMEOUT = 600  # seconds for a file's table, on a slow disk
 
 
 def read_h5(path: Path) -> dict[str, Tensor]:
-    """Every tensor of an HDF5 file, by the groups that lead to it with "/" between them.
+    """Every tensor of an HDF5 file, by the path of groups that leads to it.
 
-    Only what Keras writes is read: datasets that lie in the file in one piece. Links to other files, data in
-    other files, and compressed data, which may unpack to any size, are refused. h5py runs in a process of its
-    own, for the library beneath it does not survive every damaged file.
-
-    Args:
-        path: exists.
+    Only datasets in one piece are read, as Keras writes them. Links to other files, data in other files, and
+    compressed data, which may unpack to any size, are refused. h5py runs in a process of its own, since its C
+    library does not survive every damaged file.
 
     Raises:
         ImportError: h5py is not installed.
-        ValueError: a file that is damaged, or holds what is not read.
+        ValueError: a damaged file, or one with data of a kind that is not read.
     """
-    if find_spec("h5py") is None:
-        raise ImportError(
-            f"{path} needs h5py to be read: pip install 'tritone[tensorflow]', or pip install h5py"
-        )
+    require_package(path, "h5py", "h5py", "tensorflow")
     tensors: dict[str, Tensor] = {}
     with MappedFile(path) as file:
         for name, dtype, shape, offset, size in _table(file):
@@ -46,21 +40,21 @@ def read_h5(path: Path) -> dict[str, Tensor]:
 
 
 def _table(file: MappedFile) -> list[list[Any]]:
-    """What the script says lies in the file."""
+    """Name, dtype, shape, offset and bytes of each tensor, from the script."""
     request = {
         "path": os.path.abspath(file.path),
-        "most": 2 * MOST_TENSORS,  # groups have names too
+        "max_names": 2 * MAX_TENSORS,  # groups have names too
         "import_from": [os.path.abspath(entry) for entry in sys.path if entry],
     }
     try:
         run = subprocess.run(
-            [sys.executable, "-I", "-S", os.fspath(_TABLE)],
+            [sys.executable, "-I", "-S", os.fspath(_SCRIPT)],
             input=json.dumps(request).encode(),
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
         )
     except subprocess.TimeoutExpired:
-        raise file.damaged(f"HDF5's library came to no end with it in {_PATIENCE} s") from None
+        raise file.damaged(f"HDF5's library did not finish in {_TIMEOUT} s") from None
     if run.returncode != 0:
         lines = run.stderr.decode(errors="replace").splitlines()
         reason = lines[-1][:300] if lines else f"code {run.returncode}"

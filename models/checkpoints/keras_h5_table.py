@@ -1,10 +1,10 @@
-"""Says where tensors lie in an HDF5 file: a script that `tensorflow_h5` runs, with h5py and nothing of ours.
+"""Script that locates the tensors of an HDF5 file; `keras_h5` runs it, with h5py and no module of Tritone.
 
-HDF5's library is C that takes much of a file on trust: a damaged one may end the process, or take time and
-memory without end. That then happens to this process, which has limits of both and holds nothing of value.
+HDF5's C library trusts a file: a damaged one may end the process, or take time and memory without bound.
+This process has limits of both, and nothing to lose.
 
-It reads a JSON object from standard input, `main` says which, and writes one: {"tensors": [[name, dtype,
-shape, offset, bytes], ...]}, or {"damaged": why}, or {"refused": why}.
+Input is `main`'s JSON object on standard input; output is one of {"tensors": [[name, dtype, shape, offset,
+bytes], ...]}, {"damaged": why} and {"refused": why}.
 """
 
 import contextlib
@@ -15,29 +15,29 @@ import time
 from pathlib import Path
 from typing import Any
 
-_MOST_DEPTH = 32  # of groups in groups; models have about fifteen
-_MOST_MEMORY = 2**30  # bytes, beyond what the process has with all that it imports
-_MOST_SECONDS = 20  # of computing
+MAX_DEPTH = 32  # of groups in groups; models have about fifteen
+MAX_MEMORY = 2**30  # bytes on top of the process with its imports
+MAX_SECONDS = 20  # of CPU time
 
 
 class Damaged(Exception):
-    """What no writer of HDF5 writes."""
+    """A file that no HDF5 writer makes."""
 
 
 class Refused(Exception):
-    """What is not damaged and not read either."""
+    """An undamaged file with data of a kind that is not read."""
 
 
-def rows(path: str, most: int) -> list[list[Any]]:
+def locate(path: str, max_names: int) -> list[list[Any]]:
     """Name, dtype, shape, offset and size in bytes of every tensor.
 
     Args:
         path: of the file.
-        most: names that the file may have, those of groups too.
+        max_names: bound on the names of tensors and groups.
 
     Raises:
-        Damaged, Refused: as they say.
-        Exception: whatever h5py raises.
+        Damaged, Refused: by kind of problem.
+        Exception: any error of h5py.
     """
     import h5py
 
@@ -46,24 +46,24 @@ def rows(path: str, most: int) -> list[list[Any]]:
     count = 0
 
     def names(group: Any) -> list[str]:
-        """The names in a group: a list as long as its tree says has no bound, so this ends at one."""
+        """Names in a group, counted as they come: the tree's own length has no bound."""
         listed: list[bytes] = []
 
         def counted(name: bytes) -> bool | None:
             nonlocal count
             count += 1
             listed.append(name)
-            return True if count > most else None
+            return True if count > max_names else None
 
         group.id.links.iterate(counted, order=h5py.h5.ITER_NATIVE)
-        if count > most:
-            raise Damaged(f"it has over {most} names")
+        if count > max_names:
+            raise Damaged(f"it has over {max_names} names")
         return [name.decode() for name in listed]
 
     def read_group(group: Any, prefix: str, depth: int) -> None:
         address = h5py.h5o.get_info(group.id).addr
-        if depth > _MOST_DEPTH or address in visited:
-            raise Damaged(f"its groups are nested over {_MOST_DEPTH} deep, or one in several")
+        if depth > MAX_DEPTH or address in visited:
+            raise Damaged(f"its groups are nested over {MAX_DEPTH} deep, or one in several")
         visited.add(address)
         for key in names(group):
             name = prefix + key
@@ -106,44 +106,44 @@ def _short(name: str) -> str:
     return repr(name) if len(name) <= 100 else f"{name[:40]!r}..."
 
 
-def answer(path: str, most: int) -> dict[str, Any]:
-    """What `main` writes."""
+def answer(path: str, max_names: int) -> dict[str, Any]:
+    """The object that `main` writes."""
     try:
-        return {"tensors": rows(path, most)}
+        return {"tensors": locate(path, max_names)}
     except Refused as error:
         return {"refused": str(error)}
     except MemoryError:
         return {"damaged": "it asks for more memory than there is"}
-    except Exception as error:  # h5py gives the library's own in many kinds
+    except Exception as error:  # h5py raises the library's errors in many types
         return {"damaged": next(iter(str(error).splitlines()), type(error).__name__)[:300]}
 
 
-def limit() -> None:
-    """Let this process have no more than `_MOST_MEMORY` and `_MOST_SECONDS`, where the system has limits."""
+def set_limits() -> None:
+    """Limit this process to `MAX_MEMORY` and `MAX_SECONDS`, where the system supports it."""
     try:
         import resource
     except ImportError:  # Windows
         return
-    limits = [(resource.RLIMIT_CPU, math.ceil(time.process_time()) + _MOST_SECONDS)]
+    limits = [(resource.RLIMIT_CPU, math.ceil(time.process_time()) + MAX_SECONDS)]
     statistics = Path("/proc/self/statm")
     if statistics.exists():
         pages = int(statistics.read_text().split()[0])
-        limits.append((resource.RLIMIT_AS, pages * resource.getpagesize() + _MOST_MEMORY))
+        limits.append((resource.RLIMIT_AS, pages * resource.getpagesize() + MAX_MEMORY))
     limits.append((resource.RLIMIT_CORE, 0))
-    for kind, most in limits:
+    for kind, limit in limits:
         hard = resource.getrlimit(kind)[1]
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+            resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def main() -> None:
-    """Answer one request: {"path": of the file, "most": names, "import_from": where modules lie}."""
+    """Answer one request: {"path": file, "max_names": bound, "import_from": folders of modules}."""
     request = json.load(sys.stdin)
     sys.path[:] = request["import_from"]
     import h5py  # noqa: F401 - before the limits
 
-    limit()
-    json.dump(answer(request["path"], request["most"]), sys.stdout)
+    set_limits()
+    json.dump(answer(request["path"], request["max_names"]), sys.stdout)
 
 
 if __name__ == "__main__":

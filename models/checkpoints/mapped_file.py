@@ -1,17 +1,18 @@
-"""Tensors out of a file whose own tables say where they lie, and may lie about it."""
+"""Tensors copied out of a mapped file, at offsets that its own untrusted tables give."""
 
 import math
 import mmap
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-# No model has as many; what a file says beyond is not believed.
-MOST_TENSORS = 100_000
-MOST_NAME = 512  # characters
-MOST_DIMENSIONS = 8
+# Bounds on a file's own tables, far beyond any model.
+MAX_TENSORS = 100_000
+MAX_NAME_LENGTH = 512  # characters
+MAX_DIMENSIONS = 8
 
 DTYPES = {
     "float16": torch.float16,
@@ -28,13 +29,10 @@ DTYPES = {
 
 
 class MappedFile:
-    """A file in memory as far as it is looked at, for a `with` statement.
+    """A file mapped into memory, for a `with` statement.
 
-    The tensors out of it are copies and together never more than the file: tables that say otherwise, or that
-    give one place to several, are refused before anything is allocated.
-
-    Args:
-        path: exists.
+    Its tensors are copies, together never more than the file: tables that claim more, or the same bytes for
+    several tensors, are refused before anything is allocated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,19 +51,15 @@ class MappedFile:
         self.data = b""  # closed with the last view of it
 
     def damaged(self, how: str) -> ValueError:
-        """The error for a file that is not what it should be."""
+        """The error for a damaged file."""
         return ValueError(f"{self.path} is damaged ({how}); fetch it again")
 
     def check_name(self, name: str, already: int) -> None:
-        """Refuse names longer than any and more tensors than any model has.
-
-        Raises:
-            ValueError: either.
-        """
-        if len(name) > MOST_NAME:
-            raise self.damaged(f"a tensor's name has over {MOST_NAME} characters: {name[:40]!r}...")
-        if already >= MOST_TENSORS:
-            raise self.damaged(f"it has over {MOST_TENSORS} tensors")
+        """Refuse a name over `MAX_NAME_LENGTH`, and a tensor over `MAX_TENSORS`, with a ValueError."""
+        if len(name) > MAX_NAME_LENGTH:
+            raise self.damaged(f"a tensor's name has over {MAX_NAME_LENGTH} characters: {name[:40]!r}...")
+        if already >= MAX_TENSORS:
+            raise self.damaged(f"it has over {MAX_TENSORS} tensors")
 
     def tensor(
         self, name: str, dtype: str, shape: tuple[int, ...], offset: int, size: int | None = None
@@ -75,43 +69,62 @@ class MappedFile:
         Args:
             name: for errors.
             dtype: a name of `DTYPES`.
-            shape: as the file says.
+            shape: as the file gives it.
             offset: bytes from the start of the file.
-            size: bytes, as the file says, if it does.
+            size: bytes, as the file gives them; None if it does not.
 
         Raises:
-            ValueError: an unknown dtype, a shape that is none or does not fit `size`, a place outside the
-                file, or one that other tensors have already.
+            ValueError: an unknown dtype, a bad shape, one that does not fit `size`, bytes outside the file,
+                or more bytes than other tensors have left of it.
         """
-        name = repr(name[:MOST_NAME])
+        needed = self._checked_size(name, dtype, shape, size)
+        if offset < 0 or offset + needed > self.size:
+            raise self.damaged(
+                f"{name[:MAX_NAME_LENGTH]!r} of shape {list(shape)} takes bytes {offset} to "
+                f"{offset + needed} of {self.size}"
+            )
+        self._reserve(name, needed)
+        if not needed:
+            return self._empty(name, dtype, shape)
+        raw = torch.frombuffer(self.data, dtype=torch.uint8, count=needed, offset=offset)
+        return _typed(raw.clone(), dtype, shape)  # aligned, which offsets in these files are not
+
+    def tensor_of_bytes(self, name: str, dtype: str, shape: tuple[int, ...], data: bytes) -> Tensor:
+        """A copy of one tensor whose bytes a parser has read from the file; otherwise as `tensor`."""
+        self._reserve(name, self._checked_size(name, dtype, shape, len(data)))
+        if not data:
+            return self._empty(name, dtype, shape)
+        return _typed(torch.from_numpy(np.frombuffer(data, np.uint8).copy()), dtype, shape)
+
+    def _checked_size(self, name: str, dtype: str, shape: tuple[int, ...], size: int | None) -> int:
+        """Size of a tensor in bytes; a layout that no tensor has is refused."""
+        name = repr(name[:MAX_NAME_LENGTH])
         if dtype not in DTYPES:
             raise ValueError(
                 f"{self.path}: {name} has dtype {dtype[:40]!r}; tensors may be {', '.join(DTYPES)}"
             )
-        if len(shape) > MOST_DIMENSIONS:
-            raise self.damaged(f"{name} has over {MOST_DIMENSIONS} dimensions")
+        if len(shape) > MAX_DIMENSIONS:
+            raise self.damaged(f"{name} has over {MAX_DIMENSIONS} dimensions")
         if any(length < 0 or length >= 1 << 63 for length in shape):
             raise self.damaged(f"{name} has the shape {list(shape)}")
         needed = math.prod(shape) * DTYPES[dtype].itemsize
         if size is not None and size != needed:
             raise self.damaged(f"{name} of shape {list(shape)} in {dtype} has {needed} bytes, not {size}")
-        if offset < 0 or offset + needed > self.size:
-            raise self.damaged(
-                f"{name} of shape {list(shape)} takes bytes {offset} to {offset + needed} of {self.size}"
-            )
+        return needed
+
+    def _reserve(self, name: str, needed: int) -> None:
+        """Count a tensor's bytes against the size of the file."""
         self._left -= needed
         if self._left < 0:
-            raise self.damaged(f"its tensors overlap, at {name}")
-        if not needed:
-            return self._empty(name, dtype, shape)
-        raw = torch.frombuffer(self.data, dtype=torch.uint8, count=needed, offset=offset)
-        copy = raw.clone()  # aligned, which places in these files are not
-        if dtype == "bool":
-            return copy.ne(0).reshape(shape)
-        return copy.view(DTYPES[dtype]).reshape(shape)
+            raise self.damaged(f"its tensors overlap, at {name[:MAX_NAME_LENGTH]!r}")
 
     def _empty(self, name: str, dtype: str, shape: tuple[int, ...]) -> Tensor:
         try:
             return torch.empty(shape, dtype=DTYPES[dtype])
-        except RuntimeError:  # the other lengths are too large even for strides
-            raise self.damaged(f"{name} has the shape {list(shape)}") from None
+        except RuntimeError:  # the other lengths overflow the strides
+            raise self.damaged(f"{name!r} has the shape {list(shape)}") from None
+
+
+def _typed(raw: Tensor, dtype: str, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of aligned bytes, uint8 [n]."""
+    return raw.ne(0).reshape(shape) if dtype == "bool" else raw.view(DTYPES[dtype]).reshape(shape)

@@ -2,9 +2,8 @@
 
 The index is a sorted table in LevelDB's format
 (https://github.com/google/leveldb/blob/main/doc/table_format.md) from the name of a tensor to a
-BundleEntryProto (tensorflow/core/protobuf/tensor_bundle.proto), which says in which file its bytes lie and
-where. Its blocks and the tensors are checked against their checksums, and places against the bounds of their
-file.
+BundleEntryProto (tensorflow/core/protobuf/tensor_bundle.proto): the file that holds its bytes, and their
+offset. Blocks and tensors are checked against their checksums, offsets against the bounds of their file.
 """
 
 from collections.abc import Iterator
@@ -13,18 +12,18 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .files import Checkpoint
-from .mapped_file import MOST_DIMENSIONS, MOST_NAME, MOST_TENSORS, MappedFile
-from .tensorflow_crc import masked_crc
-from .tensorflow_snappy import decompress
+from .extras import import_for
+from .files import Checkpoint, check_size
+from .mapped_file import MAX_DIMENSIONS, MAX_NAME_LENGTH, MAX_TENSORS, MappedFile
+from .protobuf import as_bytes, as_int, read_fields, read_varint
 
 SUFFIX = ".index"
-_MOST_INDEX = 16 * 2**20  # bytes, unpacked too; a hundred thousand names with their places take about that
-_MOST_BLOCK = 2**20  # bytes that a block may unpack to; TensorFlow cuts them at 256 KiB
-_MOST_SHARDS = 10_000
+MAX_INDEX_BYTES = 16 * 2**20  # a hundred thousand entries take about that
+MAX_SHARDS = 10_000
+CHECKSUM_BYTES = 2**22  # copied at a time
 _FOOTER = 48
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
-_OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"  # in checkpoints that go by objects
+_OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"  # marks a checkpoint by objects
 # tensorflow/core/framework/types.proto
 _DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64"}
 _DTYPES |= {10: "bool", 14: "bfloat16", 19: "float16"}
@@ -32,7 +31,7 @@ _DTYPES |= {7: "string", 8: "complex64", 17: "uint16", 22: "uint32", 23: "uint64
 
 
 class _Entry(NamedTuple):
-    """Where a tensor lies."""
+    """One tensor of the index."""
 
     name: str
     dtype: int
@@ -47,14 +46,16 @@ def read_index(checkpoint: Checkpoint, filename: str) -> dict[str, Tensor]:
     """Every tensor of an index, by TensorFlow's name of its variable.
 
     Args:
-        checkpoint: where the files of data lie too, under the names that follow from the index's.
-        filename: of the index, which the checkpoint has.
+        checkpoint: holds the index and its files of data.
+        filename: of the index.
 
     Raises:
+        ImportError: google-crc32c is not installed.
         OSError: a file of data is missing.
         ValueError: a file that is damaged, or an index that is not by names.
     """
     path = checkpoint.require(filename)
+    import_for(path, "google_crc32c", "google-crc32c", "tensorflow")
     shards, entries = _read_table(path)
     tensors: dict[str, Tensor] = {}
     prefix = filename.removesuffix(SUFFIX)
@@ -76,8 +77,18 @@ def read_index(checkpoint: Checkpoint, filename: str) -> dict[str, Tensor]:
     return tensors
 
 
+def masked_crc(data: bytes | memoryview) -> int:
+    """CRC-32C as LevelDB stores it: rotated, with an offset."""
+    from google_crc32c import extend
+
+    crc = 0
+    for start in range(0, len(data), CHECKSUM_BYTES):
+        crc = extend(crc, bytes(data[start : start + CHECKSUM_BYTES]))
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
 def _check_bytes(file: MappedFile, entry: _Entry) -> None:
-    """Refuse a tensor that is not what was written; its place is inside the file."""
+    """Refuse a tensor without its checksum; its bytes are inside the file."""
     if entry.crc is None:
         return
     with memoryview(file.data) as data, data[entry.offset : entry.offset + entry.size] as own:
@@ -86,14 +97,13 @@ def _check_bytes(file: MappedFile, entry: _Entry) -> None:
 
 
 def _read_table(path: Path) -> tuple[int, list[_Entry]]:
-    """How many files of data there are, and what lies in them."""
-    if path.stat().st_size > _MOST_INDEX:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than the {_MOST_INDEX} that are read")
+    """Number of files of data, and their tensors."""
+    check_size(path, MAX_INDEX_BYTES)
     data = path.read_bytes()
     shards: int | None = None
     entries: list[_Entry] = []
     try:
-        for key, value in _rows(data):
+        for key, value in _table_entries(data):
             if shards is None:
                 if key:
                     raise ValueError("it does not begin with its header")
@@ -105,157 +115,98 @@ def _read_table(path: Path) -> tuple[int, list[_Entry]]:
                     "it goes by objects, as tf.train.Checkpoint and save_weights without .h5 write it; "
                     "only those by names are read: write tf_model.h5 with save_pretrained"
                 )
-            if len(entries) >= MOST_TENSORS:
-                raise ValueError(f"it has over {MOST_TENSORS} tensors")
+            if len(entries) >= MAX_TENSORS:
+                raise ValueError(f"it has over {MAX_TENSORS} tensors")
             entries.append(_read_entry(name, value))
     except _Refused as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
-    except (ValueError, IndexError) as error:
-        raise _damaged(path, str(error) if type(error) is ValueError else "it ends too early") from None
+    except UnicodeDecodeError:
+        raise _damaged(path, "a name is not UTF-8") from None
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
     if shards is None:
         raise _damaged(path, "it is empty")
     return shards, entries
 
 
 class _Refused(Exception):
-    """What is not damaged and not read either."""
+    """An undamaged index of a kind that is not read."""
 
 
 def _damaged(path: Path, how: str) -> ValueError:
     return ValueError(f"{path} is damaged ({how}); fetch it again")
 
 
-# The table.
-
-
-def _rows(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The table's keys and values, in order."""
+def _table_entries(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of the table, in order."""
     if len(data) < _FOOTER or data[-8:] != _MAGIC:
         raise ValueError("it is no TensorFlow index, or its end is missing")
     footer = data[-_FOOTER:-8]
     at = 0
     handle = [0, 0, 0, 0]  # offset and size of a block about the table, then of the index of blocks
     for part in range(4):
-        handle[part], at = _varint(footer, at)
+        handle[part], at = read_varint(footer, at)
     last: bytes | None = None
-    end, unpacked = 0, 0
-    for _, place in _rows_of(_block(data, handle[2], handle[3])):
-        offset, at = _varint(place, 0)
-        size, _ = _varint(place, at)
-        if offset < end:  # or a small file could be gone through for hours
+    end = 0
+    for _, place in _block_entries(_block(data, handle[2], handle[3])):
+        offset, at = read_varint(place, 0)
+        size, _ = read_varint(place, at)
+        if offset < end:  # or a small file could take hours
             raise ValueError("its blocks overlap")
         end = offset + size
-        block = _block(data, offset, size)
-        unpacked += len(block)
-        if unpacked > _MOST_INDEX:
-            raise ValueError(f"its blocks unpack to over {_MOST_INDEX} bytes")
-        rows = 0
-        for key, value in _rows_of(block):
+        count = 0
+        for key, value in _block_entries(_block(data, offset, size)):
             if last is not None and key <= last:
                 raise ValueError("its names are not in order")
-            last, rows = key, rows + 1
+            last, count = key, count + 1
             yield key, value
-        if not rows:
+        if not count:
             raise ValueError("it has a block of nothing")
 
 
 def _block(data: bytes, offset: int, size: int) -> bytes:
-    """One block, checked and unpacked."""
+    """One block that matches its checksum."""
     if offset + size + 5 > len(data) - _FOOTER:
         raise ValueError(f"a block takes bytes {offset} to {offset + size} of {len(data)}")
     stored = int.from_bytes(data[offset + size + 1 : offset + size + 5], "little")
     if masked_crc(data[offset : offset + size + 1]) != stored:
         raise ValueError("a block does not have its checksum")
-    block, kind = data[offset : offset + size], data[offset + size]
-    if kind == 1:
-        return decompress(block, _MOST_BLOCK)
-    if kind != 0:
-        raise ValueError(f"a block is compressed in a way that is not known, {kind}")
-    return block
+    if data[offset + size] != 0:
+        raise _Refused(
+            "its blocks are compressed, as no TensorFlow from 1.2 on writes them; save it with one of those"
+        )
+    return data[offset : offset + size]
 
 
-def _rows_of(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The rows of one block: each key without what the key before begins with too."""
+def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of one block; a key shares its first bytes with the one before it."""
     restarts = int.from_bytes(block[-4:], "little")
     end = len(block) - 4 - 4 * restarts
     if end < 0:
         raise ValueError("a block is shorter than it says")
     at, key = 0, b""
     while at < end:
-        shared, at = _varint(block, at)
-        own, at = _varint(block, at)
-        length, at = _varint(block, at)
+        shared, at = read_varint(block, at)
+        own, at = read_varint(block, at)
+        length, at = read_varint(block, at)
         if shared > len(key) or at + own + length > end:
             raise ValueError("a row is longer than its block")
-        if shared + own > MOST_NAME:
-            raise ValueError(f"a name has over {MOST_NAME} bytes")
+        if shared + own > MAX_NAME_LENGTH:
+            raise ValueError(f"a name has over {MAX_NAME_LENGTH} bytes")
         key = key[:shared] + block[at : at + own]
         yield key, block[at + own : at + own + length]
         at += own + length
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number in groups of seven bits, the lowest first, and where it ends."""
-    number = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        at += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number & (1 << 64) - 1, at
-    raise ValueError("a number has no end")
-
-
-# The messages in it.
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers and values of a message's fields."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        match tag & 7:
-            case 0:
-                number, at = _varint(data, at)
-                yield tag >> 3, number
-            case 2:
-                length, at = _varint(data, at)
-                if at + length > len(data):
-                    raise ValueError("a message ends too early")
-                yield tag >> 3, data[at : at + length]
-                at += length
-            case 1 | 5 as kind:
-                size = 8 if kind == 1 else 4
-                if at + size > len(data):
-                    raise ValueError("a message ends too early")
-                yield tag >> 3, int.from_bytes(data[at : at + size], "little")
-                at += size
-            case kind:
-                raise ValueError(f"a message has a field of kind {kind}")
-
-
-def _number(value: int | bytes) -> int:
-    """A signed number."""
-    if isinstance(value, bytes):
-        raise ValueError("a message has bytes where a number should be")
-    return value - (1 << 64) if value >> 63 else value
-
-
-def _message(value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        raise ValueError("a message has a number where a message should be")
-    return value
-
-
 def _read_header(data: bytes) -> int:
-    """How many files of data there are."""
+    """Number of files of data, from a BundleHeaderProto."""
     shards = 0
-    for field, value in _fields(data):
+    for field, value in read_fields(data):
         if field == 1:
-            shards = _number(value)
+            shards = as_int(value)
         elif field == 2 and value:
             raise _Refused("its tensors are big-endian; write it again on another machine")
-    if not 0 < shards <= _MOST_SHARDS:
+    if not 0 < shards <= MAX_SHARDS:
         raise ValueError(f"it says that there are {shards} files of data")
     return shards
 
@@ -264,20 +215,20 @@ def _read_entry(name: str, data: bytes) -> _Entry:
     dtype = shard = offset = size = 0
     crc: int | None = None
     shape: tuple[int, ...] = ()
-    for field, value in _fields(data):
+    for field, value in read_fields(data):
         match field:
             case 1:
-                dtype = _number(value)
+                dtype = as_int(value)
             case 2:
-                shape = _read_shape(name, _message(value))
+                shape = _read_shape(name, as_bytes(value))
             case 3:
-                shard = _number(value)
+                shard = as_int(value)
             case 4:
-                offset = _number(value)
+                offset = as_int(value)
             case 5:
-                size = _number(value)
+                size = as_int(value)
             case 6:
-                crc = _number(value)
+                crc = int.from_bytes(as_bytes(value), "little")
             case 7:
                 raise _Refused(
                     f"{name!r} is in slices, of a variable that was partitioned; "
@@ -288,12 +239,12 @@ def _read_entry(name: str, data: bytes) -> _Entry:
 
 def _read_shape(name: str, data: bytes) -> tuple[int, ...]:
     shape = []
-    for field, value in _fields(data):
+    for field, value in read_fields(data):
         if field == 2:
-            lengths = [_number(length) for part, length in _fields(_message(value)) if part == 1]
+            lengths = [as_int(length) for part, length in read_fields(as_bytes(value)) if part == 1]
             shape.append(lengths[-1] if lengths else 0)
-            if len(shape) > MOST_DIMENSIONS:
-                raise ValueError(f"{name!r} has over {MOST_DIMENSIONS} dimensions")
+            if len(shape) > MAX_DIMENSIONS:
+                raise ValueError(f"{name!r} has over {MAX_DIMENSIONS} dimensions")
         elif field == 3 and value:
             raise ValueError(f"{name!r} has a shape that is not known")
     return tuple(shape)

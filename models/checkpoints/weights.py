@@ -14,28 +14,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .convert import FLAX, TENSORFLOW, converted
-from .files import Checkpoint, read_json
+from .files import Checkpoint, add_shard, find_shards
 
 SAFETENSORS = "model.safetensors"
 BIN = "pytorch_model.bin"
-INDEX = ".index.json"  # behind the name of the file that is in shards
-# What other frameworks' checkpoints hold instead, and the argument that reads it.
+INDEX = ".index.json"  # suffix of the index of a file in shards
+# Other frameworks' files, and the argument that reads them.
 _FOREIGN = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax", "model.ckpt.index": "from_tf"}
 _FOREIGN |= {"tf_model.h5.index.json": "from_tf", "flax_model.msgpack.index.json": "from_flax"}
-# Who wrote safetensors in names and layout of its own, as their metadata says it.
+# Metadata of safetensors with another framework's names and layout.
 _FRAMEWORKS = {"tf": TENSORFLOW, "flax": FLAX}
-# Names that a .bin may give to one place, as it does to tied weights; a tensor may also be one number, as
-# often as it says. What is loaded is bounded by that many times the file.
-_MOST_NAMES = 8
+# A .bin may give one storage several names, as it does for tied weights, or repeat one number with strides of
+# 0. Its tensors together may be this many times the file.
+MAX_EXPANSION = 8
 _UNITS = {"B": 1}
 for _power, _letter in enumerate("KMGT", 1):
     _UNITS |= {f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
 
 
 def read_weights(checkpoint: Checkpoint, use_safetensors: bool | None = None) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint, on the CPU and mapped into memory rather than read where that can be.
+    """Every tensor of a checkpoint, on the CPU, mapped into memory where possible.
 
-    safetensors go before .bin, and one file before shards, as in transformers.
+    safetensors take precedence over .bin, and one file over shards, as in transformers.
 
     Args:
         checkpoint: its files.
@@ -43,7 +43,7 @@ def read_weights(checkpoint: Checkpoint, use_safetensors: bool | None = None) ->
 
     Raises:
         OSError: no weights, or a shard is missing.
-        ValueError: a file that is damaged or, for .bin, holds anything but tensors.
+        ValueError: a damaged file, or a .bin of anything but tensors.
     """
     loaders: dict[str, Callable[[Path], dict[str, Tensor]]] = {}
     if use_safetensors is not False:
@@ -75,16 +75,16 @@ def write_weights(
     max_shard_size: int | str = "5GB",
     safe_serialization: bool = True,
 ) -> None:
-    """Write tensors as transformers does, and remove the files of an earlier model that would be read first.
+    """Write tensors as transformers does, and remove files of an earlier model that would be read first.
 
     Args:
-        tensors: none of them sharing memory with another.
+        tensors: by name; no two share memory.
         folder: exists.
         max_shard_size: bytes, or a number and a unit ("500MB", "2GiB"); more is split, between tensors.
         safe_serialization: False for torch's .bin.
 
     Raises:
-        ValueError: a size that is none.
+        ValueError: a bad max_shard_size.
     """
     name = SAFETENSORS if safe_serialization else BIN
     shards = _split(tensors, size_in_bytes(max_shard_size))
@@ -94,12 +94,10 @@ def write_weights(
         names = [f"{stem}-{i:05d}-of-{len(shards):05d}{suffix}" for i in range(1, len(shards) + 1)]
     for shard_name, shard in zip(names, shards, strict=True):
         content = {key: tensors[key].detach().contiguous() for key in shard}
-        part = folder / f"{shard_name}.part"  # renamed when whole: somebody may be reading the old one
+        part = folder / f"{shard_name}.part"  # renamed when whole: the old one may be mapped
         if safe_serialization:
             part.touch()
-            mode = (
-                part.stat().st_mode
-            )  # what the user's umask leaves; safetensors 0.8 writes for the user alone
+            mode = part.stat().st_mode  # by the umask; safetensors 0.8 would give the user alone access
             save_file(content, part, metadata={"format": "pt"})
             part.chmod(mode)
         else:
@@ -114,15 +112,11 @@ def write_weights(
         (folder / (name + INDEX)).write_text(text + "\n", encoding="utf-8")
         names.append(name + INDEX)
     for stale in (SAFETENSORS,) if safe_serialization else (SAFETENSORS, BIN):
-        _remove(folder, stale, names)
+        _remove_others(folder, stale, names)
 
 
 def size_in_bytes(size: int | str) -> int:
-    """Bytes of a size such as 1000, "500MB" or "2GiB".
-
-    Raises:
-        ValueError: not a positive number with a known unit.
-    """
+    """Bytes of a size such as 1000, "500MB" or "2GiB"; ValueError for a bad number or unit."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", size) if isinstance(size, str) else None
     if match is not None and match[2].upper() in _UNITS:
         size = int(float(match[1]) * _UNITS[match[2].upper()])
@@ -131,14 +125,14 @@ def size_in_bytes(size: int | str) -> int:
     return size
 
 
-def _split(tensors: Mapping[str, Tensor], most: int) -> list[list[str]]:
-    """Names in order, cut where a shard would be larger than `most` bytes; at least one shard."""
+def _split(tensors: Mapping[str, Tensor], limit: int) -> list[list[str]]:
+    """Names in order, split into shards of at most `limit` bytes or one tensor; at least one shard."""
     shards: list[list[str]] = [[]]
-    room = most
+    room = limit
     for name, tensor in tensors.items():
         if shards[-1] and _size(tensor) > room:
             shards.append([])
-            room = most
+            room = limit
         shards[-1].append(name)
         room -= _size(tensor)
     return shards
@@ -148,35 +142,26 @@ def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _remove(folder: Path, name: str, kept: list[str]) -> None:
+def _remove_others(folder: Path, name: str, written: list[str]) -> None:
+    """Remove the weights `name`, whole or in shards, except the files just written."""
     stem, suffix = map(re.escape, os.path.splitext(name))
-    ours = re.compile(rf"{stem}(-\d{{5}}-of-\d{{5}})?{suffix}({re.escape(INDEX)})?")
+    weights = re.compile(rf"{stem}(-\d{{5}}-of-\d{{5}})?{suffix}({re.escape(INDEX)})?")
     for path in folder.iterdir():
-        if ours.fullmatch(path.name) and path.name not in kept:
+        if weights.fullmatch(path.name) and path.name not in written:
             path.unlink()
 
 
 def _load_shards(
     checkpoint: Checkpoint, index: Path, load: Callable[[Path], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """The tensors that an index names, each from its shard; those that a shard lacks are left out."""
-    homes = read_json(index).get("weight_map")
-    if not isinstance(homes, dict) or not all(isinstance(shard, str) for shard in homes.values()):
-        raise ValueError(f"{index} must hold weight_map, an object of file names; fetch it again")
+    """The tensors that an index names, each from its shard; names that a shard lacks are left out."""
     tensors: dict[str, Tensor] = {}
-    for shard in sorted(set(homes.values())):
-        if not re.fullmatch(r"\w[\w.-]{0,254}", shard):  # longer ones no file system has
-            raise ValueError(f"{index} names a shard outside its folder: {shard[:255]!r}")
-        path = checkpoint.find(shard)
-        if path is None:
-            raise checkpoint.lacks(f"{shard}, which its index names", "fetch it again")
+    for path, names in find_shards(checkpoint, index):
         content = load(path)
         if load is _load_safetensors and _writer(path) is not None:  # the index has that framework's names
-            if both := tensors.keys() & content.keys():
-                raise ValueError(f"{index} leads to several values of {min(both)!r}; fetch it again")
-            tensors |= content
+            add_shard(tensors, content, index)
         else:
-            tensors |= {name: content[name] for name in content if homes.get(name) == shard}
+            tensors |= {name: tensor for name, tensor in content.items() if name in names}
     return tensors
 
 
@@ -189,13 +174,13 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _writer(path: Path) -> str | None:
-    """The framework other than PyTorch that a safetensors file says it is from."""
+    """The framework of a safetensors file by its metadata; None for PyTorch."""
     with safe_open(path, "pt") as content:
         return _FRAMEWORKS.get((content.metadata() or {}).get("format", ""))
 
 
 def _load_bin(path: Path) -> dict[str, Tensor]:
-    """The tensors of a pickle that is allowed to hold nothing else."""
+    """The tensors of a pickle, which may hold nothing else."""
     try:
         mapped = _is_stored_zip(path)  # the format before torch 1.6 cannot be mapped
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -206,25 +191,25 @@ def _load_bin(path: Path) -> dict[str, Tensor]:
         ) from None
     except MemoryError:
         raise
-    except Exception as error:  # a damaged pickle can fail in any way that its opcodes can
+    except Exception as error:  # the opcodes of a damaged pickle can raise anything
         raise ValueError(f"{path} is damaged ({_first_line(error)}); fetch it again") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} must hold an object of tensors, it holds a {type(content).__name__}")
-    size, most = 0, _MOST_NAMES * path.stat().st_size
+    size, limit = 0, MAX_EXPANSION * path.stat().st_size
     for name, tensor in content.items():
         if not (isinstance(name, str) and isinstance(tensor, Tensor) and _is_plain(tensor)):
             raise ValueError(f"{path} must hold dense tensors by name; {name!r} is a {_kind(tensor)}")
         size += _size(tensor)
-        if size > most:
+        if size > limit:
             raise ValueError(
-                f"{path} is damaged (its tensors have over {most} bytes, at {name!r} of shape "
+                f"{path} is damaged (its tensors have over {limit} bytes, at {name!r} of shape "
                 f"{list(tensor.shape)}, and it has {path.stat().st_size}); fetch it again"
             )
     return {name: tensor.detach() for name, tensor in content.items()}
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is numbers in memory, and not one of the kinds that a pickle can hold besides."""
+    """True for a dense tensor of real numbers in memory; a pickle can hold other kinds."""
     dense = tensor.layout is torch.strided and not tensor.is_nested
     return dense and tensor.device.type == "cpu" and not (tensor.is_quantized or tensor.is_complex())
 
@@ -236,11 +221,7 @@ def _kind(value: object) -> str:
 
 
 def _is_stored_zip(path: Path) -> bool:
-    """Whether a file is a zip.
-
-    Raises:
-        ValueError: a compressed one: torch writes none, and what it unpacks to has no bound.
-    """
+    """True for a zip; ValueError for a compressed one, which torch never writes and has no bound."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

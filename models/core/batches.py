@@ -1,4 +1,4 @@
-"""Outputs of feature extractors and tokenizers: rows of differing lengths, padded and stacked on request."""
+"""Outputs of feature extractors and tokenizers: sequences of differing lengths, padded and stacked."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -37,7 +37,7 @@ def round_up(length: int, multiple: int | None) -> int:
 def padded_length(
     lengths: Sequence[int], padding: bool | str, max_length: int | None, multiple: int | None
 ) -> int:
-    """Length to pad the rows of a batch to; 0 for no padding."""
+    """Length to which a batch is padded; 0 without padding."""
     one_of("padding", padding, (True, "longest", "max_length", False, "do_not_pad"))
     if padding == "max_length":
         return round_up(max_length or 0, multiple)
@@ -45,7 +45,7 @@ def padded_length(
 
 
 def stack(rows: Sequence[Any], kind: str) -> Any:
-    """Rows in one array ("np") or tensor ("pt") [batch, length, ...]; ValueError if their lengths differ."""
+    """One array ("np") or tensor ("pt") [batch, length, ...]; ValueError for differing lengths."""
     lengths = sorted({len(row) for row in rows})
     if len(lengths) != 1:
         raise ValueError(
@@ -85,10 +85,10 @@ def is_batch(token_ids: Any) -> bool:
 
 
 def pairs(text: Any, text_pair: Any) -> Iterator[tuple[str, str | None]]:
-    """The texts of a batch, each with the second one of its pair, if it is one.
+    """The texts of a batch, each with the second text of its pair, or None.
 
     Raises:
-        ValueError: what is no text, or as many second texts as there are not first ones.
+        ValueError: not a text, or another number of second texts.
     """
     texts = text if isinstance(text, Sequence) and not isinstance(text, str) else [text]
     if text_pair is None:

@@ -1,9 +1,9 @@
-"""DistilBERT's tokenizer, which is BERT's."""
+"""DistilBERT's tokenizer."""
 
 from ..bert.tokenizer import BertTokenizer
 
 
 class DistilBertTokenizer(BertTokenizer):
-    """BERT's; the model knows no token types, so none are returned unless asked for."""
+    """BERT's tokenizer, without token types by default, since the model reads none."""
 
     model_input_names: tuple[str, ...] = ("input_ids", "attention_mask")

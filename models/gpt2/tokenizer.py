@@ -2,10 +2,9 @@
 
 from typing import Any, ClassVar
 
-import tokenizers
 from tokenizers.processors import PostProcessor
 
-from ..tokenizers.fast import BytePairTokenizer, Merges, byte_level, processor_of
+from ..tokenizers.fast import BytePairTokenizer
 
 
 class GPT2Tokenizer(BytePairTokenizer):
@@ -13,12 +12,13 @@ class GPT2Tokenizer(BytePairTokenizer):
 
     Args:
         vocab, merges: from token to id, and pairs of tokens; or the paths of vocab.json and merges.txt.
-        processor: the "post_processor" of a tokenizer.json, which goes before the two options below.
+        post_processor: of a tokenizer.json, which overrides add_bos_token and add_eos_token.
         **options: unk_token, bos_token, eos_token, pad_token (none); add_prefix_space: begin a text like any
-            other word; add_bos_token, add_eos_token: around every text; and what every `Tokenizer` takes.
+            other word; add_bos_token, add_eos_token: around every text; and those of every `Tokenizer`.
 
     Raises:
-        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: for its name.
+        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: an unknown
+            option.
     """
 
     special_tokens: ClassVar[dict[str, Any]] = {
@@ -27,30 +27,17 @@ class GPT2Tokenizer(BytePairTokenizer):
         "unk_token": "<|endoftext|>",
         "pad_token": None,
     }
-    settings: ClassVar[dict[str, Any]] = {
-        "add_prefix_space": False,
-        "add_bos_token": False,
-        "add_eos_token": False,
-    }
+    reads_post_processor = True
     neutral = frozenset({"errors"})
 
-    add_prefix_space: bool
-    add_bos_token: bool
-    add_eos_token: bool
-
-    def _build(
-        self, vocab: dict[str, int] | str, merges: Merges | str, processor: Any = None
-    ) -> tokenizers.Tokenizer:
-        self._given = processor_of(processor)
-        return byte_level(vocab, merges, self.add_prefix_space)
+    add_bos_token: bool = False
+    add_eos_token: bool = False
 
     def _around(self) -> PostProcessor:
-        if self._given is not None:
-            return self._given
         before = [self.bos_token] if self.add_bos_token and self.bos_token else []
         behind = [self.eos_token] if self.add_eos_token and self.eos_token else []
         single, second = (
-            " ".join(f"{word}:{text}" for word in (*before, name, *behind))
-            for text, name in enumerate(("$A", "$B"))
+            " ".join(f"{token}:{number}" for token in (*before, text, *behind))
+            for number, text in enumerate(("$A", "$B"))
         )
         return self._template(single, f"{single} {second}")

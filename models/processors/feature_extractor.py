@@ -1,4 +1,4 @@
-"""What every feature extractor does: take recordings, refuse what is none, and pad what it makes of them."""
+"""Base class of feature extractors: check recordings, extract features, pad them to a batch."""
 
 import os
 import warnings
@@ -14,27 +14,42 @@ from ...kernels.runtime.packing import cumulative
 from ..checkpoints.files import Checkpoint, open_checkpoint, read_json, single_file, write_json
 from ..checkpoints.hub import PushToHub
 from ..core.batches import BatchFeature, column, one_of, padded_length, round_up, stack
+from ..core.fields import Fields
 
 PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
 _NEUTRAL = {"return_attention_mask", "processor_class", "transformers_version", "name_or_path", "auto_map"}
 
 
-class FeatureExtractor(PushToHub, ABC):
-    """Mono recordings to a model's inputs. A family gives its settings, `extract_packed`, and its frames.
+class FeatureExtractor(Fields, PushToHub, ABC):
+    """Mono recordings to a model's inputs.
 
-    `settings` are the names of the constructor's arguments, which the files hold as well; `fixed` are those
-    with one supported value.
+    A family declares its settings as fields, which are the constructor's arguments and in the files too, and
+    gives `extract_packed` and its frames. `fixed` are further settings with one supported value.
     """
 
     model_input_names: tuple[str, str]
-    settings: ClassVar[tuple[str, ...]]
+    settings: ClassVar[tuple[str, ...]]  # names of the fields
     fixed: ClassVar[dict[str, Any]]
-    unit: ClassVar[str]  # what `max_length` counts: "frames" or "samples"
+    unit: ClassVar[str]  # of `max_length`: "frames" or "samples"
 
     sampling_rate: int  # Hz
     padding_value: float
     return_attention_mask: bool
     processor_class: str | None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.settings = tuple(cls._fields)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        for name, only in self.fixed.items():
+            if (given := kwargs.pop(name, None)) not in (None, only):
+                raise ValueError(f"{name} {given!r} is not supported, only {only!r} is")
+        self.processor_class = kwargs.get("processor_class")
+        settings = {name: value for name, value in kwargs.items() if name in self.settings}
+        if unknown := sorted(kwargs.keys() - settings.keys() - _NEUTRAL):
+            raise TypeError(f"there is no setting {unknown[0]!r}; there are {', '.join(self.settings)}")
+        super().__init__(*args, **settings)
 
     @abstractmethod
     def frame_count(self, samples: int) -> int:
@@ -46,21 +61,11 @@ class FeatureExtractor(PushToHub, ABC):
 
     @abstractmethod
     def _samples(self, length: int) -> int:
-        """Samples that are kept for `length` units."""
+        """Samples of `length` units."""
 
     @abstractmethod
     def _shortest(self) -> tuple[int, str]:
-        """Samples that a recording must have, and what they are."""
-
-    def _check(self, kwargs: dict[str, Any]) -> None:
-        """Refuse what a constructor's `**kwargs` have beside neutral names and fixed values."""
-        for name, only in self.fixed.items():
-            if kwargs.get(name) not in (None, only):
-                raise ValueError(f"{name} {kwargs[name]!r} is not supported, only {only!r} is")
-        unknown = [name for name in kwargs if name not in self.fixed and name not in _NEUTRAL]
-        if unknown:
-            raise TypeError(f"there is no setting {unknown[0]!r}; there are {', '.join(self.settings)}")
-        self.processor_class = kwargs.get("processor_class")
+        """Least number of samples of a recording, and its description for errors."""
 
     def __call__(
         self,
@@ -75,27 +80,27 @@ class FeatureExtractor(PushToHub, ABC):
     ) -> BatchFeature:
         """Features of one recording or of several.
 
-        Truncation comes before the normalization, padding after it, so each utterance is normalized over what
-        is kept of it, and gets the bits that it would get alone.
+        Truncation precedes normalization, and padding follows it, so each utterance is normalized over its
+        remaining samples, to the same bits as alone.
 
         Args:
             raw_speech: mono, -1 to 1: an array, tensor or list of numbers [samples], a batch of them
-                [batch, samples], or a list of them.
+                [batch, samples], or a list of recordings.
             padding: True or "longest", "max_length", or False.
-            max_length: in frames or, for models of waveforms, in samples.
+            max_length: in frames, or in samples for models of waveforms.
             truncation: cut to `max_length` (rounded up to a multiple of `pad_to_multiple_of`).
             pad_to_multiple_of: round the padded length up.
             return_tensors: "pt", "np", or None for lists of arrays.
             sampling_rate: Hz of `raw_speech`; checked against the extractor's.
-            return_attention_mask: False to leave out the mask, True for it even without padding.
+            return_attention_mask: False for no mask, True for one even without padding.
 
         Returns:
-            the features float32 [batch, length, ...] under the name that the model gives them, and
-            attention_mask int32 [batch, length], 1 where there is a feature.
+            features float32 [batch, length, ...] by the model's name for them, and attention_mask int32
+            [batch, length], 1 for a feature and 0 for padding.
 
         Raises:
             ValueError: another rate; not mono, empty, too short, integers, NaN or infinite; a bad option; or
-                tensors asked for of different lengths.
+                tensors of different lengths.
         """
         if sampling_rate is None:
             message = f"no sampling_rate given; the audio is taken to be at {self.sampling_rate} Hz"
@@ -112,16 +117,17 @@ class FeatureExtractor(PushToHub, ABC):
 
         waveforms = [self._mono(waveform, i) for i, waveform in enumerate(_separate(raw_speech))]
         if truncation and max_length is not None:
-            kept = self._samples(round_up(max_length, pad_to_multiple_of))
-            waveforms = [waveform[:kept] for waveform in waveforms]
+            samples = self._samples(round_up(max_length, pad_to_multiple_of))
+            waveforms = [waveform[:samples] for waveform in waveforms]
         cu_samples = cumulative([len(waveform) for waveform in waveforms])
         with torch.no_grad():
             packed, cu_rows = self.extract_packed(torch.from_numpy(np.concatenate(waveforms)), cu_samples)
         features = np.split(packed.numpy(), cu_rows[1:-1].tolist())
 
-        masked = self._masks(padding) if return_attention_mask is None else return_attention_mask
-        rows = [self._row(one) for one in features]
-        return self._batch(rows, padding, max_length, pad_to_multiple_of, masked, return_tensors)
+        arrays = [self._squeeze(one) for one in features]
+        return self._batch(
+            arrays, padding, max_length, pad_to_multiple_of, return_attention_mask, return_tensors
+        )
 
     def pad(
         self,
@@ -132,22 +138,22 @@ class FeatureExtractor(PushToHub, ABC):
         return_attention_mask: bool | None = None,
         return_tensors: str | None = None,
     ) -> BatchFeature:
-        """Features that were extracted one by one, as one batch; what a training loop's collator needs.
+        """Pad features extracted one by one to a batch, as a training loop's collator does.
 
         Args:
-            processed_features: what the extractor returned for one recording each, or a dict of lists; of it
-                only the features are read, the mask is made anew.
+            processed_features: outputs for one recording each, or a dict of lists; the features are read, the
+                mask is made anew.
             padding, max_length, pad_to_multiple_of, return_attention_mask, return_tensors: as in `__call__`.
 
         Raises:
             ValueError: no features, or an option's bad value.
         """
-        name = self.model_input_names[0]
-        rows = column(processed_features, name)
+        features = column(processed_features, self.model_input_names[0])
         one_of("return_tensors", return_tensors, ("pt", "np", None))
-        masked = self._masks(padding) if return_attention_mask is None else return_attention_mask
-        arrays = [np.asarray(row, dtype=np.float32) for row in rows]
-        return self._batch(arrays, padding, max_length, pad_to_multiple_of, masked, return_tensors)
+        arrays = [np.asarray(one, dtype=np.float32) for one in features]
+        return self._batch(
+            arrays, padding, max_length, pad_to_multiple_of, return_attention_mask, return_tensors
+        )
 
     def _batch(
         self,
@@ -155,29 +161,29 @@ class FeatureExtractor(PushToHub, ABC):
         padding: bool | str,
         max_length: int | None,
         multiple: int | None,
-        masked: bool,
+        return_attention_mask: bool | None,
         return_tensors: str | None,
     ) -> BatchFeature:
         lengths = [len(one) for one in features]
         padded = padded_length(lengths, padding, max_length, multiple)
         values, mask = self.model_input_names
         batch = BatchFeature({values: [_pad(one, padded, self.padding_value) for one in features]})
-        if masked:
+        if self._masks(padding) if return_attention_mask is None else return_attention_mask:
             batch[mask] = [_pad(np.ones(count, dtype=np.int32), padded, 0) for count in lengths]
-        for name, rows in batch.items():
-            batch[name] = rows if return_tensors is None else stack(rows, return_tensors)
+        for name, arrays in batch.items():
+            batch[name] = arrays if return_tensors is None else stack(arrays, return_tensors)
         return batch
 
     def _masks(self, padding: bool | str) -> bool:
-        """Whether there is a mask where the call does not say."""
+        """True where a batch has a mask by default."""
         return True
 
-    def _row(self, features: np.ndarray) -> np.ndarray:
-        """One utterance's part of `extract_packed` as the model's `forward` takes it."""
+    def _squeeze(self, features: np.ndarray) -> np.ndarray:
+        """Features of one utterance from `extract_packed` in the shape of the model's `forward`."""
         return features
 
     def _mono(self, waveform: Any, index: int) -> np.ndarray:
-        """One recording as float32 [samples], or an error that says which one is wrong and how."""
+        """One recording as float32 [samples]; a ValueError names the bad one and its fault."""
         name = f"recording {index}"
         waveform = _array(waveform, name)
         if waveform.ndim != 1:
@@ -197,7 +203,7 @@ class FeatureExtractor(PushToHub, ABC):
         return waveform
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings, as preprocessor_config.json holds them."""
+        """The settings in preprocessor_config.json."""
         settings = {name: getattr(self, name) for name in (*self.settings, "return_attention_mask")}
         settings |= self.fixed
         return settings | ({"processor_class": self.processor_class} if self.processor_class else {})
@@ -207,7 +213,7 @@ class FeatureExtractor(PushToHub, ABC):
         """Load from a checkpoint (a folder or the id of a repository on the Hub) or its JSON file.
 
         Reads preprocessor_config.json, or processor_config.json where it has the settings, as transformers 5
-        writes it. `kwargs` are `files.HUB_OPTIONS` and settings that go before the file's.
+        writes it. `kwargs` are `files.HUB_OPTIONS`, and settings, which override the file's.
         """
         file = single_file(name_or_dir)
         checkpoint, overrides = open_checkpoint(name_or_dir if file is None else file.parent, **kwargs)
@@ -227,7 +233,7 @@ class FeatureExtractor(PushToHub, ABC):
             return cls(**({name: settings[name] for name in settings if name in known} | overrides))
         except (AttributeError, TypeError) as error:
             if overrides:
-                raise  # theirs, as likely as the file's
+                raise  # as likely the caller's mistake as the file's
             raise ValueError(f"{path} has settings that make no feature extractor: {error}") from error
 
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
@@ -237,13 +243,13 @@ class FeatureExtractor(PushToHub, ABC):
         written = {folder / PREPROCESSOR_FILE: self.to_dict()}
         nested = folder / PROCESSOR_FILE
         if nested.is_file() and "feature_extractor" in (processor := read_json(nested)):
-            # or its old settings would go first
+            # whose old settings would take precedence
             written[nested] = processor | {"feature_extractor": self.to_dict()}
         return tuple(write_json(path, content) for path, content in written.items())
 
 
 def _separate(raw_speech: Any) -> list[Any]:
-    """The recordings of a batch; one recording makes a batch of one."""
+    """Recordings of a batch; one recording makes a batch of one."""
     if isinstance(raw_speech, (np.ndarray, Tensor)):
         if raw_speech.ndim not in (1, 2):
             raise ValueError(f"audio of shape {tuple(raw_speech.shape)}; give [samples] or [batch, samples]")
@@ -256,7 +262,7 @@ def _separate(raw_speech: Any) -> list[Any]:
 
 
 def _array(waveform: Any, name: str) -> np.ndarray:
-    """A recording as float32; integers only from lists of numbers, where they can be no PCM by accident."""
+    """A recording as float32; integers only from lists of numbers, which are no PCM samples by accident."""
     if isinstance(waveform, Tensor):
         waveform = (waveform.detach().float() if waveform.is_floating_point() else waveform).cpu().numpy()
     if isinstance(waveform, np.ndarray) and not np.issubdtype(waveform.dtype, np.floating):
@@ -269,6 +275,6 @@ def _array(waveform: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name} is not a sequence of numbers") from None
 
 
-def _pad(row: np.ndarray, length: int, value: float) -> np.ndarray:
-    filler = np.full((max(0, length - len(row)), *row.shape[1:]), value, dtype=row.dtype)
-    return np.concatenate([row, filler])
+def _pad(array: np.ndarray, length: int, value: float) -> np.ndarray:
+    filler = np.full((max(0, length - len(array)), *array.shape[1:]), value, dtype=array.dtype)
+    return np.concatenate([array, filler])

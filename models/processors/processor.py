@@ -17,8 +17,8 @@ from .feature_extractor import FeatureExtractor
 class SpeechProcessor(PushToHub):
     """A feature extractor and a tokenizer in one: audio to features, text to labels, token ids to text.
 
-    The two may be of different families, as in the repository of a SpeechEncoderDecoder model; each is then
-    what AutoFeatureExtractor and AutoTokenizer find there. Processors of one family name their classes.
+    The two may be of different families, as in the repository of a SpeechEncoderDecoder model;
+    AutoFeatureExtractor and AutoTokenizer then find them. Processors of one family name their classes.
     """
 
     feature_extractor_class: ClassVar[type[FeatureExtractor] | None] = None
@@ -31,18 +31,18 @@ class SpeechProcessor(PushToHub):
 
     @property
     def model_input_names(self) -> tuple[str, ...]:
-        """What a call with audio and text returns."""
+        """Names of the outputs of a call with audio and text."""
         return (*self.feature_extractor.model_input_names, "labels")
 
     def __call__(
         self, audio: Any = None, text: Any = None, *, sampling_rate: int | None = None, **options: Any
     ) -> BatchFeature:
-        """Features of `audio`, token ids of `text`, or features with the token ids of the text as `labels`.
+        """Features of `audio`, token ids of `text`, or features with the text's token ids as `labels`.
 
-        `options` are those of the feature extractor or the tokenizer; of both, if there are both inputs.
+        `options` are those of the feature extractor or the tokenizer, or of both for both inputs.
 
         Raises:
-            ValueError: if there is neither audio nor text.
+            ValueError: neither audio nor text.
         """
         if self._target_mode:
             audio, text = None, audio if text is None else text
@@ -56,12 +56,12 @@ class SpeechProcessor(PushToHub):
         return features
 
     def pad(self, input_features: Any = None, labels: Any = None, **options: Any) -> Any:
-        """Features, labels or both that were made one by one, as one batch, in which labels are `labels`.
+        """Pad features, labels or both, processed one by one, to a batch; labels become `labels`.
 
-        Labels alone come as the tokenizer's `pad` returns them. `options` are as in the parts' `pad`.
+        Labels alone are padded as by the tokenizer's `pad`. `options` are those of the parts' `pad`.
 
         Raises:
-            ValueError: if there is neither.
+            ValueError: neither features nor labels.
         """
         if input_features is None and labels is None:
             raise ValueError("give input_features, labels or both")
@@ -74,7 +74,7 @@ class SpeechProcessor(PushToHub):
 
     @contextmanager
     def as_target_processor(self) -> Iterator[None]:
-        """In this context the processor's arguments go to its tokenizer; `text=` is the newer way."""
+        """A context in which the processor's arguments go to its tokenizer; `text=` replaces it."""
         self._target_mode = True
         try:
             yield
@@ -93,7 +93,7 @@ class SpeechProcessor(PushToHub):
     def from_pretrained(cls, name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any) -> Self:
         """Load feature extractor and tokenizer from a folder or a repository on the Hub.
 
-        `kwargs` are `files.HUB_OPTIONS`, settings of the one and options of the other.
+        `kwargs` are `files.HUB_OPTIONS`, settings of the feature extractor and options of the tokenizer.
         """
         checkpoint, options = open_checkpoint(name_or_dir, **kwargs)
         extractor = cls.feature_extractor_class
@@ -114,8 +114,8 @@ class SpeechProcessor(PushToHub):
         return tuple(path for part in parts for path in part.save_pretrained(save_directory))
 
     def _saved_class(self) -> str | None:
-        """The processor class that the files name, for transformers to load; None where it has none."""
+        """The processor class in the files, for transformers to load; None where it has no such class."""
         if type(self) is not SpeechProcessor:
             return type(self).__name__
         name = type(self.feature_extractor).__name__
-        return "Wav2Vec2Processor" if name == "Wav2Vec2FeatureExtractor" else None  # of any tokenizer
+        return "Wav2Vec2Processor" if name == "Wav2Vec2FeatureExtractor" else None  # with any tokenizer

@@ -1,11 +1,10 @@
-"""RoBERTa's tokenizer, which is BART's too: byte-pair encoding of bytes, as in GPT-2."""
+"""RoBERTa's tokenizer: byte-pair encoding of bytes, as in GPT-2."""
 
 from typing import Any, ClassVar
 
-import tokenizers
 from tokenizers.processors import PostProcessor, RobertaProcessing
 
-from ..tokenizers.fast import BytePairTokenizer, Merges, byte_level
+from ..tokenizers.fast import BytePairTokenizer
 
 
 class RobertaTokenizer(BytePairTokenizer):
@@ -13,13 +12,14 @@ class RobertaTokenizer(BytePairTokenizer):
 
     Args:
         vocab, merges: from token to id, and pairs of tokens; or the paths of vocab.json and merges.txt.
-        processor: the "post_processor" of a tokenizer.json, which is not asked.
+        post_processor: of a tokenizer.json; not read.
         **options: bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token;
-            add_prefix_space: begin a text like any other word; trim_offsets, which has no effect here; and
-            what every `Tokenizer` takes.
+            add_prefix_space: begin a text like any other word; trim_offsets, without effect; and those of
+            every `Tokenizer`.
 
     Raises:
-        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: for its name.
+        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: an unknown
+            option.
     """
 
     special_tokens: ClassVar[dict[str, Any]] = {
@@ -31,16 +31,9 @@ class RobertaTokenizer(BytePairTokenizer):
         "cls_token": "<s>",
         "mask_token": "<mask>",
     }
-    settings: ClassVar[dict[str, Any]] = {"add_prefix_space": False, "trim_offsets": True}
     neutral = frozenset({"errors"})
 
-    add_prefix_space: bool
-    trim_offsets: bool
-
-    def _build(
-        self, vocab: dict[str, int] | str, merges: Merges | str, processor: Any = None
-    ) -> tokenizers.Tokenizer:
-        return byte_level(vocab, merges, self.add_prefix_space)
+    trim_offsets: bool = True
 
     def _around(self) -> PostProcessor:
         return RobertaProcessing(

@@ -1,4 +1,4 @@
-"""From waveforms to Speech2Text's input features."""
+"""Input features of Speech2Text from waveforms."""
 
 from typing import Any, ClassVar
 
@@ -6,7 +6,6 @@ from torch import Tensor
 
 from ...kernels.features.fbank import FbankOptions, fbank, frame_count, frame_sizes
 from ...kernels.norm.utterance_cmvn import utterance_cmvn
-from ..core.batches import BatchFeature as BatchFeature
 from ..processors.feature_extractor import FeatureExtractor
 
 _KALDI_SCALE = 2.0**15  # Kaldi's filter bank was made for 16-bit integers
@@ -32,10 +31,6 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
     """
 
     model_input_names = ("input_features", "attention_mask")
-    settings = (
-        *("feature_size", "sampling_rate", "num_mel_bins", "padding_value"),
-        *("do_ceptral_normalize", "normalize_means", "normalize_vars"),
-    )
     fixed: ClassVar[dict[str, Any]] = {
         "dither": 0.0,
         "padding_side": "right",
@@ -43,28 +38,18 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
     }
     unit = "frames"
 
-    def __init__(
-        self,
-        feature_size: int = 80,
-        sampling_rate: int = 16_000,
-        num_mel_bins: int = 80,
-        padding_value: float = 0.0,
-        do_ceptral_normalize: bool = True,
-        normalize_means: bool = True,
-        normalize_vars: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        self._check(kwargs)
-        frame_sizes(sampling_rate)
-        if num_mel_bins < 1:
-            raise ValueError(f"num_mel_bins must be at least 1, got {num_mel_bins}")
-        self.feature_size = feature_size
-        self.sampling_rate = sampling_rate
-        self.num_mel_bins = num_mel_bins
-        self.padding_value = padding_value
-        self.do_ceptral_normalize = do_ceptral_normalize
-        self.normalize_means = normalize_means
-        self.normalize_vars = normalize_vars
+    feature_size: int = 80
+    sampling_rate: int = 16_000
+    num_mel_bins: int = 80
+    padding_value: float = 0.0
+    do_ceptral_normalize: bool = True
+    normalize_means: bool = True
+    normalize_vars: bool = True
+
+    def _complete(self) -> None:
+        frame_sizes(self.sampling_rate)  # refuses other rates
+        if self.num_mel_bins < 1:
+            raise ValueError(f"num_mel_bins must be at least 1, got {self.num_mel_bins}")
         self.return_attention_mask = True
 
     def frame_count(self, samples: int) -> int:

@@ -1,4 +1,4 @@
-"""The Speech2Text tokenizer: a SentencePiece model whose pieces get their ids from vocab.json."""
+"""Speech2Text's tokenizer: a SentencePiece model whose pieces have their ids from vocab.json."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ from sentencepiece import SentencePieceProcessor
 
 from ..checkpoints.files import Checkpoint
 from ..core.batches import one_of
-from ..tokenizers.base import Ids
 from ..tokenizers.slow import VOCAB_FILE, PythonTokenizer, read_vocabulary
+from ..tokenizers.special_tokens import Ids
 
 LANGUAGES = {"mustc": ["pt", "fr", "ru", "nl", "ro", "it", "es", "de"]}
 
@@ -22,23 +22,16 @@ class Speech2TextTokenizer(PythonTokenizer):
     Args:
         vocab_file: JSON object from piece to id.
         spm_file: SentencePiece model.
-        **options: bos_token, eos_token, pad_token, unk_token; do_upper_case: write decoded text in upper
-            case; do_lower_case: encode text in lower case (as transformers 4 does; 5.23 no longer does);
-            lang_codes: the name of a list of languages, of which only "mustc" is known; tgt_lang: one of
-            them, the first by default; sp_model_kwargs: arguments for SentencePieceProcessor, such as
-            enable_sampling, nbest_size, alpha; additional_special_tokens: more special tokens, with ids after
-            the vocabulary where it does not hold them; and what every `Tokenizer` takes.
+        **options: bos_token, eos_token, pad_token, unk_token; do_upper_case: decode to upper case;
+            do_lower_case: encode text in lower case (as transformers 4 does; 5.23 no longer does);
+            lang_codes: the name of a list of languages, None or "mustc"; tgt_lang: one of them, by default
+            the first; sp_model_kwargs: arguments for SentencePieceProcessor, such as enable_sampling,
+            nbest_size, alpha; and those of every `Tokenizer`.
 
     Raises:
-        ValueError: for a broken file, an unknown language or an option's bad value; TypeError: for its name.
+        ValueError: a broken file, an unknown language or an option's bad value; TypeError: an unknown option.
     """
 
-    special_tokens: ClassVar[dict[str, Any]] = {
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "pad_token": "<pad>",
-    }
     settings: ClassVar[dict[str, Any]] = {
         "do_upper_case": False,
         "do_lower_case": False,
@@ -47,13 +40,17 @@ class Speech2TextTokenizer(PythonTokenizer):
         "sp_model_kwargs": {},
     }
 
+    do_upper_case: bool
+    do_lower_case: bool
+    lang_codes: str | None
+    sp_model_kwargs: dict[str, Any]
+
     def __init__(self, vocab_file: str | Path, spm_file: str | Path, **options: Any) -> None:
-        settings = self._configure(options)
-        self.lang_codes = one_of("lang_codes", settings["lang_codes"], (None, *LANGUAGES))
-        self.do_upper_case, self.do_lower_case = settings["do_upper_case"], settings["do_lower_case"]
+        language = self._configure(options)["tgt_lang"]
+        one_of("lang_codes", self.lang_codes, (None, *LANGUAGES))
+        self.sp_model_kwargs = dict(self.sp_model_kwargs)
         self.encoder = read_vocabulary(vocab_file)
         self.decoder = {index: token for token, index in self.encoder.items()}
-        self.sp_model_kwargs = dict(settings["sp_model_kwargs"])
         self._spm_bytes = Path(spm_file).read_bytes()
         try:
             self.sp_model = SentencePieceProcessor(model_proto=self._spm_bytes, **self.sp_model_kwargs)
@@ -68,12 +65,12 @@ class Speech2TextTokenizer(PythonTokenizer):
         self.lang_code_to_id = {language: self._id(f"<lang:{language}>") for language in self.langs}
         self.prefix_tokens: Ids = []
         self._tgt_lang: str | None = None
-        if settings["tgt_lang"] or self.langs:
-            self.tgt_lang = settings["tgt_lang"] or self.langs[0]
+        if language or self.langs:
+            self.tgt_lang = language or self.langs[0]
 
     @property
     def tgt_lang(self) -> str | None:
-        """The target language, whose token begins every encoded text; None without `lang_codes`."""
+        """The target language, whose token precedes every encoded text; None without `lang_codes`."""
         return self._tgt_lang
 
     @tgt_lang.setter
@@ -85,14 +82,14 @@ class Speech2TextTokenizer(PythonTokenizer):
         self.prefix_tokens = [self.lang_code_to_id[language]]
 
     def build_inputs_with_special_tokens(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
-        """The target language's token if there is one, the sequence (or both), EOS."""
+        """The target language's token if there is one, the sequence or pair, EOS."""
         return [*self.prefix_tokens, *token_ids_0, *(token_ids_1 or []), self.eos_token_id]
 
     def _special_mask(self, token_ids_0: Ids, token_ids_1: Ids | None) -> Ids:
         return [1] * len(self.prefix_tokens) + [0] * len([*token_ids_0, *(token_ids_1 or [])]) + [1]
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Tokens joined to text, a space behind each special one; SentencePiece joins what lies between."""
+        """The text of tokens: special ones with a space behind, the others joined by SentencePiece."""
         special, text = set(self.all_special_tokens), ""
         pieces: list[str] = []
         for token in tokens:
@@ -107,13 +104,8 @@ class Speech2TextTokenizer(PythonTokenizer):
     def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
         return checkpoint.require(VOCAB_FILE), checkpoint.require(_SPM_FILE)
 
-    def save_vocabulary(
-        self, save_directory: str | Path, filename_prefix: str | None = None
-    ) -> tuple[str, ...]:
-        """Write vocab.json and sentencepiece.bpe.model into a folder that exists; returns their paths."""
-        model = Path(save_directory) / (f"{filename_prefix}-" * bool(filename_prefix) + _SPM_FILE)
-        model.write_bytes(self._spm_bytes)
-        return (*super().save_vocabulary(save_directory, filename_prefix), str(model))
+    def _files(self) -> dict[str, dict[str, Any] | bytes]:
+        return super()._files() | {_SPM_FILE: self._spm_bytes}
 
     def _pieces(self, text: str) -> list[str]:
         return self.sp_model.encode(text.lower() if self.do_lower_case else text, out_type=str)

@@ -1,15 +1,15 @@
-"""Speech2Text2's tokenizer: byte-pair encoding of words, with @@ where a word goes on."""
+"""Speech2Text2's tokenizer: byte-pair encoding of words, with @@ after a piece inside a word."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from ..checkpoints.files import MOST_JSON, Checkpoint
+from ..checkpoints.files import Checkpoint, check_size
 from ..tokenizers.slow import VOCAB_FILE, PythonTokenizer, read_vocabulary
 
 _MERGES_FILE = "merges.txt"
-_GOES_ON, _ENDS = "@@", "</w>"  # as the vocabulary and as the merges write it
+_CONTINUES, _ENDS = "@@", "</w>"  # marks in the vocabulary, and in the merges
 
 
 class Speech2Text2Tokenizer(PythonTokenizer):
@@ -17,26 +17,20 @@ class Speech2Text2Tokenizer(PythonTokenizer):
 
     Args:
         vocab_file: JSON object from token to id.
-        merges_file: pairs of pieces, one a line, the first to merge first; without it token ids can be
-            decoded, and text not be encoded.
+        merges_file: pairs of pieces, one a line, in order of precedence; without it the tokenizer only
+            decodes.
         **options: bos_token, eos_token, pad_token, unk_token; do_lower_case: encode text in lower case; and
-            what every `Tokenizer` takes.
+            those of every `Tokenizer`.
 
     Raises:
-        ValueError: for a broken file, or an option's bad value; TypeError: for its name.
+        ValueError: a broken file, or an option's bad value; TypeError: an unknown option.
     """
 
-    special_tokens: ClassVar[dict[str, Any]] = {
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "pad_token": "<pad>",
-    }
-    settings: ClassVar[dict[str, Any]] = {"do_lower_case": False}
+    do_lower_case: bool = False
     neutral = frozenset({"merges_file"})
 
     def __init__(self, vocab_file: str | Path, merges_file: str | Path | None = None, **options: Any) -> None:
-        self.do_lower_case: bool = self._configure(options)["do_lower_case"]
+        self._configure(options)
         self.encoder = read_vocabulary(vocab_file)
         self.decoder = {index: token for token, index in self.encoder.items()}
         self.merges = None if merges_file is None else _read_merges(Path(merges_file))
@@ -51,14 +45,14 @@ class Speech2Text2Tokenizer(PythonTokenizer):
         words = (text.lower() if self.do_lower_case else text).split()
         return [piece for word in words for piece in _split_word(word, self.merges)]
 
-    def _text(self, token_ids: Any, skip_special_tokens: bool) -> str:
+    def _decode(self, token_ids: Any, skip_special_tokens: bool) -> str:
         tokens = self.convert_ids_to_tokens([token_ids] if isinstance(token_ids, int) else token_ids)
-        # By their text: an id beyond the vocabulary is none of the special ones and reads as unknown.
+        # By text: an id beyond the vocabulary is not a special token, but decodes to the unknown one.
         skip = set(self.all_special_tokens) if skip_special_tokens else set()
         return self.convert_tokens_to_string([token for token in tokens if token not in skip])
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Tokens joined to text; those that were added stand apart."""
+        """The text of tokens; added ones stand apart."""
         apart = set(self.added_tokens_encoder) - set(self.all_special_tokens)
         apart |= {token for token in self.additional_special_tokens if token not in self.encoder}
         texts: list[str] = []
@@ -67,7 +61,7 @@ class Speech2Text2Tokenizer(PythonTokenizer):
             if token is not None and token not in apart:
                 joined.append(token)
                 continue
-            text = " ".join(joined).replace(f"{_GOES_ON} ", "")
+            text = " ".join(joined).replace(f"{_CONTINUES} ", "")
             texts += [text] if joined and (text or token is None) else []
             texts += [] if token is None else [token]
             joined = []
@@ -77,20 +71,13 @@ class Speech2Text2Tokenizer(PythonTokenizer):
     def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
         return checkpoint.require(VOCAB_FILE), checkpoint.find(_MERGES_FILE)
 
-    def save_vocabulary(
-        self, save_directory: str | Path, filename_prefix: str | None = None
-    ) -> tuple[str, ...]:
-        """Write vocab.json and merges.txt into a folder that exists; returns their paths."""
-        written = super().save_vocabulary(save_directory, filename_prefix)
-        if self.merges is None:
-            return written
-        path = Path(save_directory) / (f"{filename_prefix}-" * bool(filename_prefix) + _MERGES_FILE)
-        path.write_text("".join(f"{' '.join(pair)}\n" for pair in self.merges), encoding="utf-8")
-        return (*written, str(path))
+    def _files(self) -> dict[str, dict[str, Any] | bytes]:
+        lines = "".join(f"{' '.join(pair)}\n" for pair in self.merges or ())
+        return super()._files() | ({} if self.merges is None else {_MERGES_FILE: lines.encode()})
 
 
 def _split_word(word: str, merges: dict[tuple[str, ...], int]) -> list[str]:
-    """The pieces of one word: its letters, merged pair by pair, the pair of the lowest rank first."""
+    """Pieces of one word: its letters, merged pair by pair, the pair of the lowest rank first."""
     if len(word) == 1:
         return [word]
     pieces = [*word[:-1], word[-1] + _ENDS]
@@ -106,17 +93,12 @@ def _split_word(word: str, merges: dict[tuple[str, ...], int]) -> list[str]:
                 merged.append(piece)
         pieces = merged
     last = pieces.pop().removesuffix(_ENDS)
-    return [*(f"{piece}{_GOES_ON}" for piece in pieces), last]
+    return [*(f"{piece}{_CONTINUES}" for piece in pieces), last]
 
 
 def _read_merges(path: Path) -> dict[tuple[str, ...], int]:
-    """Pairs of pieces with their ranks.
-
-    Raises:
-        ValueError: not text, or larger than `MOST_JSON`.
-    """
-    if path.stat().st_size > MOST_JSON:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than the {MOST_JSON} that are read")
+    """Pairs of pieces with their ranks; ValueError for a file that is not text, or too large."""
+    check_size(path)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     except UnicodeDecodeError as error:

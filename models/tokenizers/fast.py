@@ -1,6 +1,5 @@
-"""Tokenizers that the `tokenizers` library runs: a family says how its pipeline is made of a vocabulary."""
+"""Base classes of tokenizers that run on the `tokenizers` library."""
 
-import base64
 import json
 import warnings
 from abc import abstractmethod
@@ -14,43 +13,44 @@ from tokenizers import Encoding
 from tokenizers.models import BPE, WordPiece
 from tokenizers.processors import PostProcessor, TemplateProcessing
 
-from ..checkpoints.files import MOST_JSON, Checkpoint, read_json
-from .base import Row, Tokenizer
-from .options import AddedToken, as_added
-from .sentencepiece_model import read_sentencepiece
+from ..checkpoints.files import Checkpoint, check_size, read_json
+from .base import Encoded, Tokenizer
+from .options import NAMED_TOKENS, AddedToken, as_added
 from .slow import check_vocabulary
 
 LIBRARY_FILE = "tokenizer.json"
 
 Merges = list[tuple[str, str]]
-Pieces = list[tuple[str, float]]
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 class LibraryTokenizer(Tokenizer):
     """Text to token ids and back through the `tokenizers` library.
 
-    As in transformers 5, the pipeline is the family's own: of a tokenizer.json the vocabulary counts, and
-    the added tokens.
+    As in transformers 5, the pipeline is the family's; a tokenizer.json gives vocabulary and added tokens.
 
     Args:
-        *vocabulary: what the family's `_build` takes.
-        **options: special tokens, the family's settings, and what every `Tokenizer` takes.
+        *vocabulary: arguments of the family's `_build`.
+        **options: special tokens, the family's settings, and those of every `Tokenizer`.
 
     Raises:
-        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: for its name.
+        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: an unknown
+            option.
     """
 
     backend: tokenizers.Tokenizer
-    model: str  # the library's name of it
+    model: str  # its name in the library
+    # Special tokens around a text and a pair, in the library's notation; a role stands for its token.
+    templates: ClassVar[tuple[str, str]]
+    reads_post_processor: ClassVar[bool] = False  # a tokenizer.json's counts, before `templates`
 
     def __init__(self, *vocabulary: Any, **options: Any) -> None:
-        for name, value in self._configure(options).items():
-            setattr(self, name, value)
+        self._configure(options)
+        self._post_processor: PostProcessor | None = None
         try:
             self.backend = self._build(*vocabulary)
             self._add(options.get("added_tokens_decoder") or {})
-            self._wrap()
+            self.backend.post_processor = self._post_processor or self._around()
         except (OSError, ValueError):
             raise
         except Exception as error:  # the library raises nothing narrower
@@ -58,17 +58,20 @@ class LibraryTokenizer(Tokenizer):
 
     @abstractmethod
     def _build(self, *vocabulary: Any) -> tokenizers.Tokenizer:
-        """Normalizer, splitting, model and decoder, of the vocabulary."""
+        """The pipeline of a vocabulary: normalizer, pre-tokenizer, model and decoder."""
 
-    @abstractmethod
+    def _use_post_processor(self, written: Any) -> None:
+        """Use the "post_processor" of a tokenizer.json, if the family reads it."""
+        if self.reads_post_processor and written is not None:
+            self._post_processor = read_post_processor(written)
+
     def _around(self) -> PostProcessor:
-        """What puts the special tokens around a text and a pair."""
-
-    def _wrap(self) -> None:
-        self.backend.post_processor = self._around()
+        """The step that puts special tokens around a text and a pair."""
+        tokens = {name: self._named.get(name) for name in NAMED_TOKENS}
+        return self._template(*(template.format_map(tokens) for template in self.templates))
 
     def _add(self, added: dict[Any, Any]) -> None:
-        """Have text split at these tokens, in the order of their ids, and at the special ones."""
+        """Split text at these tokens, in the order of their ids, and at the special ones."""
         tokens = {
             token.content: token for _, token in sorted((int(i), as_added(t)) for i, t in added.items())
         }
@@ -103,44 +106,46 @@ class LibraryTokenizer(Tokenizer):
         return self.backend.get_vocab(with_added_tokens=True)
 
     def tokenize(self, text: str) -> list[str]:
-        """Pieces of a text, with nothing added around it; special tokens inside it stay whole."""
+        """Pieces of a text, without special tokens around it; those inside it stay whole."""
         return self.backend.encode(text, add_special_tokens=False).tokens
 
-    def _row(self, text: str, pair: str | None, special: bool, limit: int | None, cut: str) -> Row:
+    def _encode(
+        self, text: str, pair: str | None, special: bool, limit: int | None, strategy: str
+    ) -> Encoded:
         first = self.backend.encode(text, add_special_tokens=False)
         second = None if pair is None else self.backend.encode(pair, add_special_tokens=False)
         processor = self.backend.post_processor
         if limit is not None:
             around = processor.num_special_tokens_to_add(second is not None) if special else 0
-            self._truncate(first, second, max(0, limit - around), cut)
+            self._truncate(first, second, max(0, limit - around), strategy)
         whole = processor.process(first, second, special)
-        return Row(whole.ids, whole.type_ids, whole.special_tokens_mask)
+        return Encoded(whole.ids, whole.type_ids, whole.special_tokens_mask)
 
-    def _truncate(self, first: Encoding, second: Encoding | None, keep: int, cut: str) -> None:
-        """Cut a text or pair to `keep` tokens together."""
-        over = len(first) + (0 if second is None else len(second)) - keep
+    def _truncate(self, first: Encoding, second: Encoding | None, limit: int, strategy: str) -> None:
+        """Truncate a text or pair to `limit` tokens together."""
+        over = len(first) + (0 if second is None else len(second)) - limit
         if over <= 0:
             return
-        if cut == "longest_first":
-            of_first, of_second = _shares(len(first), 0 if second is None else len(second), keep)
-            first.truncate(keep if second is None else of_first, direction=self.truncation_side)
+        if strategy == "longest_first":
+            of_first, of_second = _pair_limits(len(first), 0 if second is None else len(second), limit)
+            first.truncate(limit if second is None else of_first, direction=self.truncation_side)
             if second is not None:
                 second.truncate(of_second, direction=self.truncation_side)
             return
-        if not keep:  # both go, whichever was to be cut, as in the library
+        if not limit:  # both become empty whatever the strategy, as in the library
             for one in filter(None, (first, second)):
                 one.truncate(0)
             return
-        target = first if cut == "only_first" else second
+        target = first if strategy == "only_first" else second
         if target is None or len(target) <= over:
             raise ValueError(
-                f"truncation={cut!r} cannot take away {over} tokens of "
+                f"truncation={strategy!r} cannot take away {over} tokens of "
                 f"{'no second text' if target is None else f'a text of {len(target)}'}; "
                 "use truncation='longest_first' or a larger max_length"
             )
         target.truncate(len(target) - over, direction=self.truncation_side)
 
-    def _text(self, token_ids: Any, skip_special_tokens: bool) -> str:
+    def _decode(self, token_ids: Any, skip_special_tokens: bool) -> str:
         ids = [token_ids] if isinstance(token_ids, int) else [int(index) for index in token_ids]
         if any(index < 0 for index in ids):
             raise ValueError(
@@ -151,7 +156,7 @@ class LibraryTokenizer(Tokenizer):
     def _cleans(self, asked: bool | None) -> bool:
         if not super()._cleans(asked):
             return False
-        if self.model == "BPE":  # as in transformers: its tokens hold the spaces that the text had
+        if self.model == "BPE":  # as in transformers: its tokens contain the text's spaces
             warnings.warn(
                 "clean_up_tokenization_spaces has no effect on a BPE tokenizer, whose text has its spaces",
                 stacklevel=3,
@@ -196,30 +201,39 @@ class LibraryTokenizer(Tokenizer):
 
     @classmethod
     def _library_file(cls, checkpoint: Checkpoint) -> tuple[dict[str, Any], Path] | None:
-        """What a checkpoint's tokenizer.json holds, and where it is; None where there is no such file.
-
-        Raises:
-            ValueError: its model is of another kind.
-        """
+        """Content and path of a tokenizer.json; None without one, ValueError for another model."""
         path = checkpoint.find(LIBRARY_FILE)
         if path is None:
             return None
         fields = read_json(path)
         model = fields.get("model")
-        kind = model.get("type", cls.model) if isinstance(model, dict) else None  # old files do not say it
+        kind = model.get("type", cls.model) if isinstance(model, dict) else None  # old files lack it
         if kind != cls.model:
             raise ValueError(f"{path} has a model of type {kind!r}; a {cls.__name__} needs {cls.model!r}")
         return fields, path
 
 
 class BytePairTokenizer(LibraryTokenizer):
-    """Byte-pair encoding: a vocabulary and its merges, from tokenizer.json or vocab.json and merges.txt."""
+    """Byte-pair encoding of bytes written as letters: from tokenizer.json, or vocab.json and merges.txt."""
 
     model = "BPE"
+    add_prefix_space: bool = False
+
+    def _build(
+        self, vocab: dict[str, int] | str, merges: Merges | str, post_processor: Any = None
+    ) -> tokenizers.Tokenizer:
+        self._use_post_processor(post_processor)
+        if isinstance(vocab, str) and isinstance(merges, str):
+            vocab, merges = _read(BPE.read_file, Path(vocab), Path(merges))
+        model = BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
+        backend = tokenizers.Tokenizer(model)
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=self.add_prefix_space)
+        backend.decoder = tokenizers.decoders.ByteLevel()
+        return backend
 
     @classmethod
     def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
-        """From token to id, the merges, and the "post_processor" of a tokenizer.json."""
+        """Table from token to id, merges, and the "post_processor" of a tokenizer.json."""
         if (found := cls._library_file(checkpoint)) is None:
             vocab, merges = checkpoint.find("vocab.json"), checkpoint.find("merges.txt")
             if vocab is None or merges is None:
@@ -254,50 +268,8 @@ class WordPieceTokenizer(LibraryTokenizer):
         return (fields["model"]["vocab"],)
 
 
-class UnigramTokenizer(LibraryTokenizer):
-    """A unigram model of SentencePiece: from tokenizer.json, or from the model's own file."""
-
-    model = "Unigram"
-    model_file: ClassVar[str]
-
-    @classmethod
-    @abstractmethod
-    def _arranged(cls, pieces: Pieces) -> Pieces:
-        """A SentencePiece model's pieces in the order of the family's ids."""
-
-    @classmethod
-    def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
-        """Pieces with their scores in the order of their ids, and the compiled rules of normalization."""
-        if (found := cls._library_file(checkpoint)) is None:
-            if (path := checkpoint.find(cls.model_file)) is None:
-                raise checkpoint.lacks(f"tokenizer.json, nor {cls.model_file}")
-            read = read_sentencepiece(path)
-            return cls._arranged(list(read.pieces)), read.charsmap
-        fields, path = found
-        try:
-            pieces = [(str(piece), float(score)) for piece, score in fields["model"]["vocab"]]
-            return pieces, _charsmap(fields.get("normalizer"))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} has no vocabulary of pieces with scores: {error!r}") from error
-
-
-def byte_level(
-    vocab: dict[str, int] | str, merges: Merges | str, add_prefix_space: bool
-) -> tokenizers.Tokenizer:
-    """GPT-2's pipeline, and RoBERTa's: byte-pair encoding of bytes written as letters."""
-    if isinstance(vocab, str) and isinstance(merges, str):
-        vocab, merges = _read(BPE.read_file, Path(vocab), Path(merges))
-    model = BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
-    backend = tokenizers.Tokenizer(model)
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    return backend
-
-
-def processor_of(written: Any) -> PostProcessor | None:
+def read_post_processor(written: Any) -> PostProcessor:
     """The "post_processor" of a tokenizer.json as the library's object."""
-    if written is None:
-        return None
     model = {"type": "BPE", "vocab": {}, "merges": []}
     parts = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "decoder"))
     whole = {"version": "1.0", "added_tokens": [], **parts, "post_processor": written, "model": model}
@@ -305,19 +277,16 @@ def processor_of(written: Any) -> PostProcessor | None:
 
 
 def check_table(table: Any, path: Path) -> None:
-    """Refuse a vocabulary that is no table from token to whole number."""
+    """Refuse a vocabulary other than a table from token to whole number."""
     if not isinstance(table, dict):
         raise ValueError(f"{path} must map every token to a whole number, it has a {type(table).__name__}")
     check_vocabulary(table, str(path))
 
 
 def _read(reader: Any, *paths: Path) -> Any:
-    """What the library reads from files, after a look at their size."""
+    """Read files by the library, once their size is checked."""
     for path in paths:
-        if path.stat().st_size > MOST_JSON:
-            raise ValueError(
-                f"{path} has {path.stat().st_size} bytes, more than the {MOST_JSON} that are read"
-            )
+        check_size(path)
     try:
         return reader(*map(str, paths))
     except Exception as error:  # the library raises nothing narrower
@@ -329,20 +298,11 @@ def _library_token(token: AddedToken) -> tokenizers.AddedToken:
     return tokenizers.AddedToken(token.content, **{flag: getattr(token, flag) for flag in _FLAGS})
 
 
-def _shares(first: int, second: int, keep: int) -> tuple[int, int]:
-    """What is kept of the two texts of a pair, of these lengths: the longer one is cut first."""
+def _pair_limits(first: int, second: int, limit: int) -> tuple[int, int]:
+    """Lengths of the texts of a pair, truncated to `limit` tokens together, the longer one first."""
     short, long = min(first, second), max(first, second)
-    long = short if short > keep else max(short, keep - short)
-    if short + long > keep:
-        short = keep // 2
-        long = short + keep % 2
+    long = short if short > limit else max(short, limit - short)
+    if short + long > limit:
+        short = limit // 2
+        long = short + limit % 2
     return (long, short) if first > second else (short, long)
-
-
-def _charsmap(normalizer: Any) -> bytes | None:
-    """The compiled rules of normalization in the "normalizer" of a tokenizer.json."""
-    steps = (normalizer or {}).get("normalizers", [normalizer]) if isinstance(normalizer, dict) else []
-    for step in steps:
-        if step.get("type") == "Precompiled" and step.get("precompiled_charsmap"):
-            return base64.b64decode(step["precompiled_charsmap"])
-    return None

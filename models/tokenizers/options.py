@@ -1,4 +1,4 @@
-"""What the files beside a vocabulary say of a tokenizer: its options, special tokens and added tokens."""
+"""Options, special tokens and added tokens of a tokenizer, from the files beside its vocabulary."""
 
 import warnings
 from collections.abc import Callable, Collection
@@ -8,16 +8,16 @@ from typing import Any
 from ..checkpoints.files import Checkpoint, read_json
 
 CONFIG_FILE = "tokenizer_config.json"
-# In the order in which transformers lists them, and numbers those that a vocabulary lacks.
+# In transformers' order, in which tokens that a vocabulary lacks are numbered.
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-# What every tokenizer takes, and save_pretrained writes.
+# Options of every tokenizer that save_pretrained writes.
 COMMON_OPTIONS = (
     *("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces"),
     *("processor_class", "additional_special_tokens", "added_tokens_decoder"),
 )
-# What it takes besides: older and newer names.
+# Further options of every tokenizer: older and newer names.
 OTHER_OPTIONS = ("extra_special_tokens", "split_special_tokens", "max_len", "model_input_names")
-# What transformers writes into tokenizer_config.json that says nothing about how text is split.
+# Fields of transformers' tokenizer_config.json without effect on how text is split.
 NEUTRAL_OPTIONS = frozenset(
     {
         *("tokenizer_class", "name_or_path", "special_tokens_map_file", "tokenizer_file", "backend"),
@@ -29,7 +29,7 @@ NEUTRAL_OPTIONS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """Text is split at it first: whole words only (`single_word`), taking spaces (`lstrip`, `rstrip`)."""
+    """A token to split text at: whole words only (`single_word`), with spaces (`lstrip`, `rstrip`)."""
 
     content: str
     single_word: bool = False
@@ -40,7 +40,7 @@ class AddedToken:
 
 
 def as_added(token: Any) -> AddedToken:
-    """A token of a file as an `AddedToken`; a string is a special one."""
+    """A token of a file as an `AddedToken`; a string makes a special token."""
     if isinstance(token, AddedToken):
         return token
     written = token if isinstance(token, dict) else {}
@@ -49,11 +49,7 @@ def as_added(token: Any) -> AddedToken:
 
 
 def content_of(token: Any) -> str:
-    """The text of a token, which files write as a string or as an object.
-
-    Raises:
-        ValueError: it has none.
-    """
+    """The text of a token, a string or an object in files; ValueError without a text."""
     content = _maybe_content(token)
     if not isinstance(content, str):
         raise ValueError(f"a special token must be a string, got {token!r}")
@@ -68,17 +64,17 @@ def saved_options(
     silent: Collection[str],
     in_vocabulary: Callable[[Checkpoint], dict[int, AddedToken]],
 ) -> dict[str, Any]:
-    """A tokenizer's options as a checkpoint's files give them, and the caller's, which go before those.
+    """A tokenizer's options from a checkpoint's files and from the caller, whose options take precedence.
 
-    Reads tokenizer_config.json and, unless that tells the added tokens, special_tokens_map.json and
-    added_tokens.json. Warns of options that are not used.
+    Reads tokenizer_config.json and, unless it has the added tokens, special_tokens_map.json and
+    added_tokens.json. Warns of unused options.
 
     Args:
-        overrides: the caller's.
+        overrides: the caller's options.
         roles: names of the tokenizer's special tokens.
         known: names of its options.
-        silent: names of options that are left out without a warning.
-        in_vocabulary: finds the added tokens that the files of the vocabulary hold.
+        silent: names of options that are ignored without a warning.
+        in_vocabulary: finds added tokens in the files of the vocabulary.
 
     Raises:
         ValueError: a broken file.
@@ -100,7 +96,7 @@ def saved_options(
         content = _maybe_content(options.get(name))
         if isinstance(content, str) and content in by_content:
             options[name] = by_content[content]
-    used = {*known, *overrides}  # a wrong one of the caller's is for the constructor to name
+    used = {*known, *overrides}  # the constructor refuses the caller's unknown ones by name
     if unused := [
         name for name, value in options.items() if name not in {*used, *silent} and value is not None
     ]:

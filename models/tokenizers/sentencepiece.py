@@ -1,16 +1,18 @@
-"""What the tokenizers of ALBERT, T5 and XLNet share: SentencePiece's unigram models, in `spiece.model`."""
+"""Base class of tokenizers of SentencePiece's unigram models: ALBERT, MBart, T5 and XLNet."""
 
-from typing import Any, NamedTuple
+import base64
+from typing import Any, ClassVar, NamedTuple
 
 import tokenizers
 from tokenizers import decoders, normalizers, pre_tokenizers
 from tokenizers.models import Unigram
-from tokenizers.processors import PostProcessor
 
 from ..checkpoints.files import Checkpoint
-from .fast import Pieces, UnigramTokenizer, processor_of
+from .fast import LibraryTokenizer
 from .options import AddedToken
 from .sentencepiece_model import read_sentencepiece
+
+Pieces = list[tuple[str, float]]
 
 _CONTROL, _USER_DEFINED = 3, 4
 # Options that name special tokens without a role.
@@ -18,31 +20,35 @@ EXTRA_TOKENS = ("additional_special_tokens", "extra_special_tokens")
 
 
 class Defined(NamedTuple):
-    """What a model's own file says beside its pieces: tokens that text is split at, and the unknown one."""
+    """Further definitions in a model's own file: tokens that text is split at, and the unknown piece."""
 
     tokens: tuple[AddedToken, ...]
     unknown_id: int
 
 
-class SentencePieceTokenizer(UnigramTokenizer):
+class SentencePieceTokenizer(LibraryTokenizer):
     """Text to the ids of pieces and back, as transformers 5's tokenizer of the same files.
 
     Args:
         vocab: pieces with their scores, in the order of their ids.
         charsmap: compiled rules of normalization.
-        defined: what else the model's own file says; None without it.
-        processor: the "post_processor" of a tokenizer.json, for families that ask it.
-        **options: special tokens, the family's settings, and what every `Tokenizer` takes.
+        defined: further definitions of the model's own file; None without it.
+        post_processor: of a tokenizer.json, for families that read it.
+        **options: special tokens, the family's settings, and those of every `Tokenizer`.
 
     Raises:
-        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: for its name.
+        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: an unknown
+            option.
     """
 
-    model_file = "spiece.model"
+    model = "Unigram"
+    model_file: ClassVar[str] = "spiece.model"
+    unknown_id: ClassVar[int]
     neutral = frozenset({"sp_model_kwargs", "unk_id", "legacy", "vocab_file", "from_slow", "remove_space"})
+    add_prefix_space = True  # begin each word with the piece of a space
 
     def _configure(self, options: dict[str, Any]) -> dict[str, Any]:
-        # In transformers those that are named go before those of the model's own file.
+        # As in transformers, special tokens of the options replace those of the model's own file.
         self._names_tokens = any(options.get(name) is not None for name in EXTRA_TOKENS)
         return super()._configure(options)
 
@@ -51,68 +57,73 @@ class SentencePieceTokenizer(UnigramTokenizer):
         vocab: Pieces,
         charsmap: bytes | None = None,
         defined: Defined | None = None,
-        processor: Any = None,
+        post_processor: Any = None,
     ) -> tokenizers.Tokenizer:
-        self._given: PostProcessor | None = processor_of(processor)
+        self._use_post_processor(post_processor)
         if defined is not None:
-            vocab = self._completed(vocab)
+            vocab = self._complete(vocab)
             tokens = () if self._names_tokens else defined.tokens
             self._declared |= {token.content: token for token in tokens}
             self._set_extra([*(token.content for token in tokens), *self.additional_special_tokens])
         unknown_id = self._unknown_id(defined)
         backend = tokenizers.Tokenizer(Unigram(vocab, unk_id=unknown_id, byte_fallback=False))
-        if (rules := self._rules(charsmap)) is not None:
-            backend.normalizer = rules
-        scheme = "always" if self._prepends else "never"
+        if (normalizer := self._normalizer(charsmap)) is not None:
+            backend.normalizer = normalizer
+        scheme = "always" if self.add_prefix_space else "never"
         words = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme, split=True)
         backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), words])
         backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme=scheme, split=True)
         return backend
 
-    @property
-    def _prepends(self) -> bool:
-        """Whether each word begins with the piece of a space."""
-        return True
+    def _complete(self, pieces: Pieces) -> Pieces:
+        """The family's vocabulary from the pieces of a model's own file."""
+        return pieces
 
     def _unknown_id(self, defined: Defined | None) -> int:
-        """The id of what has no piece."""
-        raise NotImplementedError
+        """The id of the unknown piece."""
+        return self.unknown_id
 
-    def _rules(self, charsmap: bytes | None) -> Any:
-        """How a text is normalized; None for not at all."""
-        raise NotImplementedError
-
-    def _completed(self, pieces: Pieces) -> Pieces:
-        """The pieces of a model's own file, with those that the family adds behind them."""
-        return pieces
-
-    @classmethod
-    def _arranged(cls, pieces: Pieces) -> Pieces:
-        return pieces
+    def _normalizer(self, charsmap: bytes | None) -> Any:
+        """Normalization of a text; None for none."""
+        return None
 
     @classmethod
     def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
-        """Pieces, rules, what a model's file defines, and the "post_processor" of a tokenizer.json."""
-        if (found := cls._library_file(checkpoint)) is not None:
-            return (*super()._vocabulary(checkpoint), None, found[0].get("post_processor"))
-        if (path := checkpoint.find(cls.model_file)) is None:
-            raise checkpoint.lacks(f"tokenizer.json, nor {cls.model_file}")
-        read = read_sentencepiece(path)
-        tokens = tuple(
-            AddedToken(piece, special=kind == _CONTROL)
-            for (piece, _), kind in zip(read.pieces, read.kinds, strict=True)
-            if kind in (_CONTROL, _USER_DEFINED)
-        )
-        return list(read.pieces), read.charsmap, Defined(tokens, read.unknown_id), None
+        """Pieces, rules, definitions of a model's own file, and the "post_processor" of a tokenizer.json."""
+        if (found := cls._library_file(checkpoint)) is None:
+            if (path := checkpoint.find(cls.model_file)) is None:
+                raise checkpoint.lacks(f"tokenizer.json, nor {cls.model_file}")
+            read = read_sentencepiece(path)
+            tokens = tuple(
+                AddedToken(piece, special=kind == _CONTROL)
+                for (piece, _), kind in zip(read.pieces, read.kinds, strict=True)
+                if kind in (_CONTROL, _USER_DEFINED)
+            )
+            return list(read.pieces), read.charsmap, Defined(tokens, read.unknown_id), None
+        fields, path = found
+        try:
+            pieces = [(str(piece), float(score)) for piece, score in fields["model"]["vocab"]]
+            return pieces, _charsmap(fields.get("normalizer")), None, fields.get("post_processor")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} has no vocabulary of pieces with scores: {error!r}") from error
 
 
-def plain_rules(charsmap: bytes | None, *, accents: bool, lower: bool) -> Any:
-    """ALBERT's and XLNet's normalization: one kind of quotation marks, no accents, perhaps lower case.
+def _charsmap(normalizer: Any) -> bytes | None:
+    """The compiled rules of normalization in the "normalizer" of a tokenizer.json."""
+    steps = (normalizer or {}).get("normalizers", [normalizer]) if isinstance(normalizer, dict) else []
+    for step in steps:
+        if step.get("type") == "Precompiled" and step.get("precompiled_charsmap"):
+            return base64.b64decode(step["precompiled_charsmap"])
+    return None
+
+
+def plain_normalizer(charsmap: bytes | None, *, accents: bool, lower: bool) -> Any:
+    """ALBERT's and XLNet's normalization: one kind of quotation mark; optionally no accents, lower case.
 
     Args:
         charsmap: compiled rules, applied last.
-        accents: keep them.
-        lower: make all letters small.
+        accents: keep accents.
+        lower: convert to lower case.
     """
     rules: list[Any] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
     if not accents:

@@ -1,11 +1,11 @@
-"""What a SentencePiece model's file holds: its pieces with their scores, and how it normalizes text."""
+"""SentencePiece's model file: pieces with their scores, and rules of normalization."""
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checkpoints.files import MOST_JSON
+from ..checkpoints.files import check_size
+from ..checkpoints.protobuf import as_bytes, as_int, read_fields
 
 # Fields of sentencepiece_model.proto.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
@@ -13,12 +13,11 @@ _PIECE, _SCORE, _KIND = 1, 2, 3
 _UNKNOWN_ID = 40
 _CHARSMAP = 2
 _NORMAL = 1
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """A model's vocabulary.
+    """Vocabulary and normalization of a SentencePiece model.
 
     Args:
         pieces: each with its score (a log-probability of a unigram model), in the order of their ids.
@@ -36,78 +35,29 @@ class SentencePieceModel:
 def read_sentencepiece(path: Path) -> SentencePieceModel:
     """Read a SentencePiece model's file (`sentencepiece.bpe.model`, `spiece.model`).
 
-    The sentencepiece library reads it too, but tells neither kinds nor rules; they are protocol buffers.
+    The sentencepiece library gives neither kinds nor rules; the file is a protocol buffer.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: not such a file, or larger than `MOST_JSON`.
+        ValueError: not a SentencePiece model, or larger than `files.MAX_JSON_BYTES`.
     """
-    if path.stat().st_size > MOST_JSON:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than the {MOST_JSON} that are read")
+    check_size(path)
     pieces: list[tuple[str, float]] = []
     kinds: list[int] = []
     unknown_id, charsmap = 0, None
     try:
-        for field, value in _fields(path.read_bytes()):
+        for field, value in read_fields(path.read_bytes()):
             if field == _PIECES:
-                piece = dict(_fields(_bytes(value)))
-                (score,) = struct.unpack("<f", _bytes(piece.get(_SCORE, bytes(4))))
-                pieces.append((_bytes(piece.get(_PIECE, b"")).decode("utf-8"), score))
-                kinds.append(_number(piece.get(_KIND, _NORMAL)))
+                piece = dict(read_fields(as_bytes(value)))
+                (score,) = struct.unpack("<f", as_bytes(piece.get(_SCORE, bytes(4))))
+                pieces.append((as_bytes(piece.get(_PIECE, b"")).decode("utf-8"), score))
+                kinds.append(as_int(piece.get(_KIND, _NORMAL)))
             elif field == _TRAINER:
-                unknown_id = _number(dict(_fields(_bytes(value))).get(_UNKNOWN_ID, 0))
+                unknown_id = as_int(dict(read_fields(as_bytes(value))).get(_UNKNOWN_ID, 0))
             elif field == _NORMALIZER:
-                charsmap = _bytes(dict(_fields(_bytes(value))).get(_CHARSMAP, b"")) or None
+                charsmap = as_bytes(dict(read_fields(as_bytes(value))).get(_CHARSMAP, b"")) or None
         if not pieces:
             raise ValueError("it has no pieces")
     except (ValueError, struct.error) as error:
         raise ValueError(f"{path} is not a SentencePiece model: {error}") from None
     return SentencePieceModel(tuple(pieces), tuple(kinds), unknown_id, charsmap)
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field of a protocol buffer: a number, or the bytes of what else it is."""
-    at, end = 0, len(message)
-    while at < end:
-        key, at = _varint(message, at)
-        kind = key & 7
-        if kind == _VARINT:
-            number, at = _varint(message, at)
-            yield key >> 3, number
-            continue
-        if kind == _BYTES:
-            length, at = _varint(message, at)
-        elif kind in (_FIXED32, _FIXED64):
-            length = 4 if kind == _FIXED32 else 8
-        else:
-            raise ValueError(f"a field of the unknown kind {kind} at byte {at}")
-        if at + length > end:
-            raise ValueError(f"it ends within a field of {length} bytes")
-        yield key >> 3, message[at : at + length]
-        at += length
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where what follows it begins."""
-    number = 0
-    for shift in range(0, 70, 7):
-        if at >= len(message):
-            raise ValueError("it ends within a number")
-        byte = message[at]
-        at += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number, at
-    raise ValueError(f"a number of more than ten bytes before byte {at}")
-
-
-def _bytes(value: int | bytes) -> bytes:
-    if not isinstance(value, bytes):
-        raise ValueError(f"a number, {value}, where text or a message belongs")
-    return value
-
-
-def _number(value: int | bytes) -> int:
-    if not isinstance(value, int):
-        raise ValueError(f"{len(value)} bytes where a number belongs")
-    return value

@@ -1,14 +1,15 @@
-"""Tokenizers whose vocabulary is a table of this process: text is split at added tokens, then into pieces."""
+"""Base class of tokenizers in Python: text is split at added tokens, then into pieces."""
 
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..checkpoints.files import Checkpoint, read_json, write_json
-from .base import Ids, Row, Tokenizer
+from .base import Encoded, Tokenizer
 from .options import AddedToken, as_added
+from .special_tokens import Ids
 
 VOCAB_FILE = "vocab.json"
 
@@ -16,13 +17,20 @@ VOCAB_FILE = "vocab.json"
 class PythonTokenizer(Tokenizer):
     """A table from token to id, and the tokens added to it."""
 
+    special_tokens: ClassVar[dict[str, Any]] = {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+    }
+
     encoder: dict[str, int]
     decoder: dict[int, str]
     added_tokens_decoder: dict[int, AddedToken]
     added_tokens_encoder: dict[str, int]
 
     def _number_added_tokens(self, added: dict[Any, Any]) -> None:
-        """Number the tokens that text is split at: like the checkpoint or the vocabulary, or after it."""
+        """Give added and special tokens ids: the checkpoint's, the vocabulary's, or new ones after it."""
         self.added_tokens_decoder = {int(index): as_added(token) for index, token in added.items()}
         ids = {token.content: index for index, token in self.added_tokens_decoder.items()}
         next_id = len(self.encoder | ids)
@@ -55,14 +63,14 @@ class PythonTokenizer(Tokenizer):
 
     @abstractmethod
     def _pieces(self, text: str) -> list[str]:
-        """The pieces of a text in which there is no added token."""
+        """Pieces of a text without added tokens."""
 
     @abstractmethod
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> Any:
-        """Tokens joined to text."""
+        """The text of tokens."""
 
     def build_inputs_with_special_tokens(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
-        """A sequence, or a pair of them, with the special tokens around it: none."""
+        """A sequence, or a pair of them, with special tokens around it; none here."""
         return [*token_ids_0, *(token_ids_1 or [])]
 
     def get_special_tokens_mask(
@@ -79,46 +87,47 @@ class PythonTokenizer(Tokenizer):
         return [0] * len([*token_ids_0, *(token_ids_1 or [])])
 
     def create_token_type_ids_from_sequences(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
-        """0 for the first sequence and the special tokens, 1 for as many as the second sequence has."""
+        """0 for the first sequence and special tokens, then 1 for each token of the second sequence."""
         return [0] * len(self.build_inputs_with_special_tokens(token_ids_0)) + [1] * len(token_ids_1 or [])
 
-    def _row(self, text: str, pair: str | None, special: bool, limit: int | None, cut: str) -> Row:
+    def _encode(
+        self, text: str, pair: str | None, special: bool, limit: int | None, strategy: str
+    ) -> Encoded:
         first: Ids = self.convert_tokens_to_ids(self.tokenize(text))
         second: Ids | None = None if pair is None else self.convert_tokens_to_ids(self.tokenize(pair))
         if limit is not None:
             around = len(self.build_inputs_with_special_tokens([], second and [])) if special else 0
-            first, second = self._cut(first, second, max(0, limit - around), cut)
+            first, second = self._truncate(first, second, max(0, limit - around), strategy)
         if not special:
             ids = [*first, *(second or [])]
-            return Row(ids, [0] * len(ids), [0] * len(ids))
-        return Row(
+            return Encoded(ids, [0] * len(ids), [0] * len(ids))
+        return Encoded(
             self.build_inputs_with_special_tokens(first, second),
             self.create_token_type_ids_from_sequences(first, second),
             self._special_mask(first, second),
         )
 
-    def _cut(self, first: Ids, second: Ids | None, keep: int, cut: str) -> tuple[Ids, Ids | None]:
-        """A sequence or pair cut to `keep` tokens together, as far as the strategy allows."""
-        over = len(first) + len(second or []) - keep
+    def _truncate(self, first: Ids, second: Ids | None, limit: int, strategy: str) -> tuple[Ids, Ids | None]:
+        """Truncate a sequence or pair to `limit` tokens together, as far as the strategy allows."""
+        over = len(first) + len(second or []) - limit
         if over <= 0:
             return first, second
-        if second is None or cut == "only_first":
-            return (self._ending(first, len(first) - over) if cut != "only_second" else first), second
-        if cut == "only_second":
-            return first, self._ending(second, len(second) - over)
-        # First the longer one down to the other's length, then both by turns, the second one first.
+        if second is None or strategy == "only_first":
+            return (self._drop(first, over) if strategy != "only_second" else first), second
+        if strategy == "only_second":
+            return first, self._drop(second, over)
+        # First the longer one down to the other's length, then one token each in turn, the second one first.
         uneven = min(abs(len(first) - len(second)), over)
-        rest = over - uneven
-        from_first = rest // 2 + (uneven if len(first) > len(second) else 0)
-        return self._ending(first, len(first) - from_first), self._ending(
-            second, len(second) - (over - from_first)
-        )
+        from_first = (over - uneven) // 2 + (uneven if len(first) > len(second) else 0)
+        return self._drop(first, from_first), self._drop(second, over - from_first)
 
-    def _ending(self, ids: Ids, keep: int) -> Ids:
-        return ids[: max(0, keep)] if self.truncation_side == "right" else ids[max(0, len(ids) - keep) :]
+    def _drop(self, ids: Ids, count: int) -> Ids:
+        """Ids without `count` of them at the side of truncation."""
+        remaining = max(0, len(ids) - count)
+        return ids[:remaining] if self.truncation_side == "right" else ids[len(ids) - remaining :]
 
     def tokenize(self, text: str) -> list[str]:
-        """Pieces of a text, with nothing added around it; special tokens inside it stay whole."""
+        """Pieces of a text, without special tokens around it; those inside it stay whole."""
         if not isinstance(text, str):
             raise ValueError(f"text must be a string, got {type(text).__name__}")
         parts = list(filter(None, self._split_at.split(text)))  # texts and added tokens
@@ -128,7 +137,7 @@ class PythonTokenizer(Tokenizer):
                 continue
             token = self.added_tokens_decoder[self.added_tokens_encoder[part]]
             before, behind = parts[i - 1] if i > 0 else "", parts[i + 1] if i < last else ""
-            # Its neighbor may be an added token too, of which a space is nothing but the delimiter of words.
+            # A neighbor may be an added token too: a space, as the delimiter of words.
             if token.rstrip and behind:
                 parts[i + 1] = behind.lstrip()
             if token.lstrip and before:
@@ -141,7 +150,7 @@ class PythonTokenizer(Tokenizer):
         pieces = ([part] if part in whole else self._pieces(part) for part in parts if part)
         return [piece for group in pieces for piece in group]
 
-    def _text(self, token_ids: Any, skip_special_tokens: bool) -> str:
+    def _decode(self, token_ids: Any, skip_special_tokens: bool) -> str:
         tokens = self.convert_ids_to_tokens(token_ids, skip_special_tokens)
         return self.convert_tokens_to_string([tokens] if isinstance(tokens, str) else tokens)
 
@@ -157,30 +166,36 @@ class PythonTokenizer(Tokenizer):
     def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
         return (checkpoint.require(VOCAB_FILE),)
 
+    def _files(self) -> dict[str, dict[str, Any] | bytes]:
+        """Content of the vocabulary's files by name: a JSON object, or bytes."""
+        return {VOCAB_FILE: self.encoder}
+
     def save_vocabulary(
         self, save_directory: str | Path, filename_prefix: str | None = None
     ) -> tuple[str, ...]:
-        """Write vocab.json into a folder that exists; returns its path."""
-        prefix = f"{filename_prefix}-" if filename_prefix else ""
-        return (write_json(Path(save_directory) / (prefix + VOCAB_FILE), self.encoder),)
+        """Write the vocabulary's files into a folder that exists; returns their paths."""
+        paths = []
+        for name, content in self._files().items():
+            path = Path(save_directory) / (f"{filename_prefix}-{name}" if filename_prefix else name)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                write_json(path, content)
+            paths.append(str(path))
+        return tuple(paths)
 
     def _save_vocabulary(self, folder: Path) -> tuple[str, ...]:
         return self.save_vocabulary(folder)
 
 
 def read_vocabulary(path: str | Path) -> dict[str, int]:
-    """The table in a vocab.json.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a table from token to whole number.
-    """
+    """The table in a vocab.json; FileNotFoundError without one, ValueError for another kind of content."""
     vocabulary = read_json(Path(path))
     check_vocabulary(vocabulary, str(path))
     return vocabulary
 
 
 def check_vocabulary(vocabulary: dict[str, Any], where: str) -> None:
-    """Refuse what is no table from token to whole number."""
+    """Refuse a vocabulary other than a table from token to whole number, with a ValueError."""
     if not all(type(index) is int and index >= 0 for index in vocabulary.values()):
         raise ValueError(f"{where} must map every token to a whole number")

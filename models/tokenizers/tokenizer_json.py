@@ -1,4 +1,4 @@
-"""A tokenizer.json as it is: of checkpoints that name no family's tokenizer."""
+"""Tokenizer of a checkpoint whose tokenizer.json is of no family."""
 
 import json
 from typing import Any, ClassVar
@@ -14,25 +14,25 @@ from .options import NAMED_TOKENS
 class PreTrainedTokenizerFast(LibraryTokenizer):
     """Text to token ids and back, as transformers' class of this name (in version 5 TokenizersBackend).
 
-    The file says how text is normalized, split and joined, and what stands around it; the options say which
-    of its tokens have a role, such as to pad with.
+    The file defines how text is normalized, split, joined and framed by special tokens; the options assign
+    roles to its tokens, such as padding.
 
     Args:
-        written: what a tokenizer.json holds, as text.
+        written: text of a tokenizer.json.
         **options: bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token: none by
-            default; and what every `Tokenizer` takes.
+            default; and those of every `Tokenizer`.
 
     Raises:
-        ValueError: what makes no tokenizer, or an option's bad value; TypeError: for its name.
+        ValueError: text that makes no tokenizer, or an option's bad value; TypeError: an unknown option.
     """
 
     special_tokens: ClassVar[dict[str, Any]] = dict.fromkeys(NAMED_TOKENS)
-    # What the file says goes before these, there too.
+    # The file overrides these, as in transformers.
     neutral = frozenset({"add_bos_token", "add_eos_token", "add_prefix_space", "do_lower_case"})
 
     def _build(self, written: str) -> tokenizers.Tokenizer:
         backend = tokenizers.Tokenizer.from_str(written)
-        backend.no_truncation()  # a call asks for what it wants
+        backend.no_truncation()  # a call sets its own
         backend.no_padding()
         self.model = type(backend.model).__name__
         return backend

@@ -31,34 +31,25 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
     """
 
     model_input_names = ("input_values", "attention_mask")
-    settings = ("feature_size", "sampling_rate", "padding_value", "return_attention_mask", "do_normalize")
     fixed: ClassVar[dict[str, Any]] = {
         "padding_side": "right",
         "feature_extractor_type": "Wav2Vec2FeatureExtractor",
     }
     unit = "samples"
 
-    def __init__(
-        self,
-        feature_size: int = 1,
-        sampling_rate: int = 16_000,
-        padding_value: float = 0.0,
-        return_attention_mask: bool = False,
-        do_normalize: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        self._check(kwargs)
-        if feature_size != 1:
+    feature_size: int = 1
+    sampling_rate: int = 16_000
+    padding_value: float = 0.0
+    return_attention_mask: bool = False
+    do_normalize: bool = True
+
+    def _complete(self) -> None:
+        if self.feature_size != 1:
             raise ValueError(
-                f"feature_size {feature_size!r} is not supported, only 1 is: a sample is a number"
+                f"feature_size {self.feature_size!r} is not supported, only 1 is: a sample is a number"
             )
-        if not isinstance(sampling_rate, int) or sampling_rate < 1:
-            raise ValueError(f"sampling_rate must be a whole number of Hz, got {sampling_rate!r}")
-        self.feature_size = feature_size
-        self.sampling_rate = sampling_rate
-        self.padding_value = padding_value
-        self.return_attention_mask = return_attention_mask
-        self.do_normalize = do_normalize
+        if not isinstance(self.sampling_rate, int) or self.sampling_rate < 1:
+            raise ValueError(f"sampling_rate must be a whole number of Hz, got {self.sampling_rate!r}")
 
     def frame_count(self, samples: int) -> int:
         """Rows of `extract_packed` for so many samples: one each."""
@@ -82,7 +73,7 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
     def _masks(self, padding: bool | str) -> bool:
         return self.return_attention_mask or padding not in (False, "do_not_pad")
 
-    def _row(self, features: np.ndarray) -> np.ndarray:
+    def _squeeze(self, features: np.ndarray) -> np.ndarray:
         return features[:, 0]
 
     def _samples(self, length: int) -> int:

@@ -1,4 +1,4 @@
-"""The tokenizer of CTC models: characters, and what a model says at every frame turned into text."""
+"""Tokenizer of CTC models: characters, and decoding of one id a frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,23 +6,24 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..checkpoints.files import read_json, write_json
+from ..checkpoints.files import read_json
 from ..core.batches import as_list, is_batch
 from ..core.outputs import ModelOutput
 from ..tokenizers.options import AddedToken
 from ..tokenizers.slow import VOCAB_FILE, PythonTokenizer, check_vocabulary
+from ..tokenizers.special_tokens import role
 
 Offsets = list[dict[str, Any]]
 
 
 @dataclass
 class Wav2Vec2CTCTokenizerOutput(ModelOutput):
-    """Decoded text and where it was said.
+    """Decoded text and its time.
 
     Args:
         text: the text, or that of each sequence.
         char_offsets: {"char", "start_offset", "end_offset"} of each character, in the model's frames; a list
-            of those for each sequence. None where not asked for.
+            of those for each sequence. None unless requested.
         word_offsets: the same of words, with "word".
     """
 
@@ -36,42 +37,34 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
 
     Args:
         vocab_file: JSON object from character to id, or from language to such objects.
-        **options: bos_token, eos_token, unk_token; pad_token: CTC's blank too; word_delimiter_token: what
-            stands between words; replace_word_delimiter_char: what it becomes in decoded text; do_lower_case:
-            take text of either case and decode to lower case, for a vocabulary in upper case; target_lang:
-            the language of a vocabulary of several; and what every `Tokenizer` takes.
+        **options: bos_token, eos_token, unk_token; pad_token: CTC's blank too; word_delimiter_token: between
+            words; replace_word_delimiter_char: its form in decoded text; do_lower_case: encode text in upper
+            case and decode to lower case, for a vocabulary in upper case; target_lang: the language of a
+            vocabulary of several; and those of every `Tokenizer`.
 
     Raises:
-        ValueError: for a broken file, a language that is missing or unknown, or an option's bad value;
-            TypeError: for its name.
+        ValueError: a broken file, a missing or unknown language, or an option's bad value; TypeError: an
+            unknown option.
     """
 
-    special_tokens: ClassVar[dict[str, Any]] = {
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "pad_token": "<pad>",
-        "word_delimiter_token": "|",
-    }
-    settings: ClassVar[dict[str, Any]] = {
-        "replace_word_delimiter_char": " ",
-        "do_lower_case": False,
-        "target_lang": None,
-    }
+    special_tokens: ClassVar[dict[str, Any]] = PythonTokenizer.special_tokens | {"word_delimiter_token": "|"}
     neutral = frozenset({"do_normalize", "return_attention_mask", "tokenizer_type"})
 
+    replace_word_delimiter_char: str = " "
+    do_lower_case: bool = False
+    target_lang: str | None = None
+
+    word_delimiter_token, word_delimiter_token_id = role("word_delimiter_token")
+
     def __init__(self, vocab_file: str | Path, **options: Any) -> None:
-        settings = self._configure(options)
+        self._configure(options)
         if not self.word_delimiter_token:
-            raise ValueError("word_delimiter_token must be what stands between words, got none")
-        self.do_lower_case: bool = settings["do_lower_case"]
-        self.replace_word_delimiter_char: str = settings["replace_word_delimiter_char"]
-        self.target_lang: str | None = settings["target_lang"]
+            raise ValueError("word_delimiter_token must be the text between words, got none")
         self._file = str(vocab_file)
         self.vocab: dict[str, Any] = read_json(Path(vocab_file))
         self._choose_vocabulary()
         self._number_added_tokens(options.get("added_tokens_decoder") or {})
-        self._keep_long_tokens()
+        self._add_long_tokens()
 
     def _choose_vocabulary(self) -> None:
         languages = [name for name, inner in self.vocab.items() if isinstance(inner, dict)]
@@ -79,19 +72,19 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
             if languages:
                 raise ValueError(
                     f"{self._file} has vocabularies of {len(languages)} languages; give target_lang, one of "
-                    f"{_some(languages)}"
+                    f"{_list(languages)}"
                 )
             self.encoder = self.vocab
         elif self.target_lang in languages:
             self.encoder = self.vocab[self.target_lang]
         else:
-            known = f"it has {_some(languages)}" if languages else "it is of one language; leave it out"
+            known = f"it has {_list(languages)}" if languages else "it is of one language; leave it out"
             raise ValueError(f"target_lang {self.target_lang!r} is not a language of {self._file}; {known}")
         check_vocabulary(self.encoder, self._file)
         self.decoder = {index: token for token, index in self.encoder.items()}
 
-    def _keep_long_tokens(self) -> None:
-        """Have tokens of several characters found in text as a whole, the spaces around them taken along."""
+    def _add_long_tokens(self) -> None:
+        """Split text at tokens of several characters, with the spaces around them."""
         for token, index in self.encoder.items():
             if len(token) > 1:
                 self.added_tokens_decoder[index] = AddedToken(token, lstrip=True, rstrip=True, special=False)
@@ -113,17 +106,7 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
             raise
         for index in self.decoder.keys() & self.added_tokens_decoder.keys():
             self.added_tokens_encoder.pop(self.added_tokens_decoder.pop(index).content, None)
-        self._keep_long_tokens()
-
-    @property
-    def word_delimiter_token(self) -> str:
-        """What stands between words."""
-        return self._named.get("word_delimiter_token", "")
-
-    @property
-    def word_delimiter_token_id(self) -> Any:
-        """Its id."""
-        return self._id(self.word_delimiter_token)
+        self._add_long_tokens()
 
     @property
     def vocab_size(self) -> int:
@@ -135,7 +118,7 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
         return list(text.replace(" ", self.word_delimiter_token))
 
     def _token(self, index: int) -> Any:
-        if index in self.decoder:  # before added ones: the numbers of several languages' tokens collide
+        if index in self.decoder:  # before added ones: several languages share ids
             return self.decoder[index]
         added = self.added_tokens_decoder.get(index)
         return self.unk_token if added is None else added.content
@@ -150,46 +133,32 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
         group_tokens: bool = True,
         spaces_between_special_tokens: bool = False,
     ) -> Any:
-        """The text of a model's ids, one a frame.
-
-        Equal neighbors are one, and blanks (`pad_token`) are left out.
+        """The text of a model's ids, one a frame: repeated ids count once, blanks (`pad_token`) not at all.
 
         Args:
             token_ids: [frames] in a list, array or tensor, one id, or a batch of them [batch, frames].
             skip_special_tokens: leave out special tokens; word delimiters stay.
-            clean_up_tokenization_spaces: take away the space before punctuation marks and contractions.
-            output_char_offsets, output_word_offsets: where characters and words begin and end, in frames.
-            group_tokens: False for ids that are text already, such as labels.
+            clean_up_tokenization_spaces: remove the space before punctuation and contractions.
+            output_char_offsets, output_word_offsets: add the frames of characters and words.
+            group_tokens: False for ids without repetition, such as labels.
             spaces_between_special_tokens: join everything with spaces.
 
         Returns:
-            the text, or a `Wav2Vec2CTCTokenizerOutput` where offsets are asked for; of a batch, a list.
+            the text, or a `Wav2Vec2CTCTokenizerOutput` with offsets; a list for a batch.
         """
         token_ids = as_list(token_ids)
+        grouping = (group_tokens, spaces_between_special_tokens)
         if is_batch(token_ids):
+            options = (skip_special_tokens, clean_up_tokenization_spaces)
             return [
-                self.decode(
-                    one,
-                    skip_special_tokens,
-                    clean_up_tokenization_spaces,
-                    output_char_offsets,
-                    output_word_offsets,
-                    group_tokens,
-                    spaces_between_special_tokens,
-                )
+                self.decode(one, *options, output_char_offsets, output_word_offsets, *grouping)
                 for one in token_ids
             ]
         tokens = self.convert_ids_to_tokens([token_ids] if isinstance(token_ids, int) else token_ids)
         if skip_special_tokens:
             skip = set(self.all_special_tokens) - {self.word_delimiter_token}
             tokens = [token for token in tokens if token not in skip]
-        parts = self.convert_tokens_to_string(
-            tokens,
-            group_tokens,
-            spaces_between_special_tokens,
-            output_char_offsets,
-            output_word_offsets,
-        )
+        parts = self.convert_tokens_to_string(tokens, *grouping, output_char_offsets, output_word_offsets)
         if self._cleans(clean_up_tokenization_spaces):
             parts["text"] = self._cleaned(parts["text"])
         if output_char_offsets or output_word_offsets:
@@ -235,16 +204,12 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
             else None,
         }
 
-    def save_vocabulary(
-        self, save_directory: str | Path, filename_prefix: str | None = None
-    ) -> tuple[str, ...]:
-        """Write vocab.json, with every language's vocabulary, into a folder that exists; returns its path."""
-        prefix = f"{filename_prefix}-" if filename_prefix else ""
-        return (write_json(Path(save_directory) / (prefix + VOCAB_FILE), self.vocab),)
+    def _files(self) -> dict[str, dict[str, Any] | bytes]:
+        return {VOCAB_FILE: self.vocab}  # of every language
 
 
 def _words(chars: Offsets, delimiter: str) -> Offsets:
-    """Words of characters: from the first one's beginning to the last one's end."""
+    """Words of characters, from the first frame to the last."""
     words: Offsets = []
     for delimits, run in groupby(chars, key=lambda one: one["char"] == delimiter):
         if not delimits:
@@ -259,6 +224,6 @@ def _words(chars: Offsets, delimiter: str) -> Offsets:
     return words
 
 
-def _some(languages: list[str]) -> str:
+def _list(languages: list[str]) -> str:
     shown = ", ".join(languages[:20])
     return shown + (f" and {len(languages) - 20} more" if len(languages) > 20 else "")

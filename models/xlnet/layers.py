@@ -81,7 +81,7 @@ class XLNetRelativeAttention(nn.Module):
         options = {"scale": self.scale, "causal": layout.causal, "window": layout.window, "dropout": dropout}
         mixed = None
         if layout.weights is not None:
-            weights = relative_weights(query, key, cu_tokens, *terms, **options)  # type: ignore[arg-type]
+            weights = relative_weights(query, key, cu_tokens, *terms, **options)
             layout.weights.append(weights)
             # As in `StackAttention`: recorded weights are those used, and without dropout the output's bits
             # do not depend on recording.

@@ -1,29 +1,22 @@
-"""XLNet's tokenizer: SentencePiece's pieces with <sep> and <cls> behind them, padded on the left."""
+"""XLNet's tokenizer: SentencePiece's pieces, then <sep> and <cls>, padded on the left."""
 
 from typing import Any, ClassVar
 
-from tokenizers.processors import PostProcessor
-
 from ..tokenizers.options import AddedToken
-from ..tokenizers.sentencepiece import Defined, SentencePieceTokenizer, plain_rules
+from ..tokenizers.sentencepiece import Defined, SentencePieceTokenizer, plain_normalizer
 
 
 class XLNetTokenizer(SentencePieceTokenizer):
-    """Text to the ids of pieces and back, as transformers 5's tokenizer of the same files.
+    """Text to the ids of pieces and back; vocabulary and errors as in `SentencePieceTokenizer`.
 
-    Token types are returned where they are asked for, as there: 0 and 1 for the texts of a pair with their
+    Token types are returned on request, as in transformers 5: 0 and 1 for the texts of a pair with their
     <sep>, 2 for <cls>; padding has 0, where transformers 4 wrote 3.
 
     Args:
-        vocab, charsmap, defined: see `SentencePieceTokenizer`.
-        processor: not asked.
-        **options: bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token; unk_id: of
-            what has no piece, where no model's file says it; do_lower_case; remove_space and keep_accents,
-            which have no effect there either; and what every `Tokenizer` takes. Padding is on the left by
-            default.
-
-    Raises:
-        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: for its name.
+        **options: bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token; unk_id: id of
+            the unknown piece, unless the model's own file gives it; do_lower_case; remove_space and
+            keep_accents, without effect in transformers either; and those of every `Tokenizer`. padding_side
+            is "left" by default.
     """
 
     special_tokens: ClassVar[dict[str, Any]] = {
@@ -35,34 +28,25 @@ class XLNetTokenizer(SentencePieceTokenizer):
         "cls_token": "<cls>",
         "mask_token": AddedToken("<mask>", lstrip=True),
     }
-    settings: ClassVar[dict[str, Any]] = {
-        "unk_id": 0,
-        "do_lower_case": False,
-        "remove_space": True,
-        "keep_accents": False,
-    }
+    templates = ("$A:0 {sep_token}:0 {cls_token}:2", "$A:0 {sep_token}:0 $B:1 {sep_token}:1 {cls_token}:2")
 
-    unk_id: int
-    do_lower_case: bool
-    remove_space: bool
-    keep_accents: bool
+    unk_id: int = 0
+    do_lower_case: bool = False
+    remove_space: bool = True
+    keep_accents: bool = False
 
     def _configure(self, options: dict[str, Any]) -> dict[str, Any]:
-        settings = super()._configure(options | {"padding_side": options.get("padding_side") or "left"})
+        properties = super()._configure(options | {"padding_side": options.get("padding_side") or "left"})
         if not self._names_tokens:
             tokens = ("<eop>", "<eod>")
             self._declared |= {token: AddedToken(token) for token in tokens}
             self._set_extra(tokens)
-        return settings
+        return properties
 
     def _unknown_id(self, defined: Defined | None) -> int:
         if defined is not None:
             self.unk_id = defined.unknown_id
         return self.unk_id
 
-    def _rules(self, charsmap: bytes | None) -> Any:
-        return plain_rules(charsmap, accents=False, lower=self.do_lower_case)
-
-    def _around(self) -> PostProcessor:
-        sep, cls = self.sep_token, self.cls_token
-        return self._template(f"$A:0 {sep}:0 {cls}:2", f"$A:0 {sep}:0 $B:1 {sep}:1 {cls}:2")
+    def _normalizer(self, charsmap: bytes | None) -> Any:
+        return plain_normalizer(charsmap, accents=False, lower=self.do_lower_case)

@@ -11,19 +11,12 @@ from .paged_cache import PagedCache
 
 @dataclass(slots=True)
 class PageLayout:
-    """Pages that the rows of a batch attend to; the tensors must not change while it lives.
+    """Pages that the rows of a batch attend to; the tensors must not change while it lives."""
 
-    Args:
-        tables: int32 [requests, blocks], or with `origin` [rows, blocks].
-        lengths: int32 [requests], positions to attend to.
-        cu_rows: int32 [requests + 1], the rows of each request.
-        origin: int32 [rows, positions], the hypothesis whose page holds a position; see `paged_attention`.
-    """
-
-    tables: Tensor
-    lengths: Tensor
-    cu_rows: Tensor
-    origin: Tensor | None = None
+    tables: Tensor  # int32 [requests, blocks], or with `origin` [rows, blocks]
+    lengths: Tensor  # int32 [requests], positions to attend to
+    cu_rows: Tensor  # int32 [requests + 1], the rows of each request
+    origin: Tensor | None = None  # int32 [rows, positions], the hypothesis whose page holds a position
     _plan: GatherPlan | None = field(default=None, init=False)
 
     def plan(self, heads: int) -> GatherPlan | None:
@@ -35,20 +28,12 @@ class PageLayout:
 
 @dataclass(frozen=True, slots=True)
 class AttentionMetadata:
-    """Attention of one decode step: one new token a row, all earlier ones in the pages of a cache.
+    """Attention of one decode step: one new token a row, all earlier ones in the pages of a cache."""
 
-    Args:
-        cache: keys and values of all layers.
-        positions: int64 [rows], cache positions of the new tokens' keys and values.
-        own: each hypothesis' own tokens, the new one counted.
-        cross: each request's encoder output. It outlives the step: a batch keeps it until a request comes or
-            goes.
-    """
-
-    cache: PagedCache
-    positions: Tensor
-    own: PageLayout
-    cross: PageLayout
+    cache: PagedCache  # keys and values of all layers
+    positions: Tensor  # int64 [rows], cache positions of the new tokens' keys and values
+    own: PageLayout  # each hypothesis' own tokens, the new one counted
+    cross: PageLayout  # each request's encoder output; a batch keeps it until a request comes or goes
 
     @property
     def crosses(self) -> bool:

@@ -27,7 +27,7 @@ class PagedCache:
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
     def store_cross(self, key_values: list[tuple[Tensor, Tensor]], positions: Tensor) -> None:
-        """Write each layer's cross-attention keys and values [tokens, heads, head_dim]; see `store`."""
+        """Write each layer's cross-attention keys and values [tokens, heads, head_dim], as `store` does."""
         for layer, (key, value) in enumerate(key_values):
             self.store(layer, key, value, positions)
 

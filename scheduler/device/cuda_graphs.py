@@ -33,17 +33,11 @@ Record = Callable[[Play], Play]
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Key of a recorded step: all that it depends on beside its tensors' contents and the state's buffer.
+    """Key of a recorded step: all that it depends on beside its tensors' contents and the state's buffer."""
 
-    Args:
-        rules: of all requests; see `rules_of`.
-        requests: room for so many.
-        self_blocks, cross_blocks: widths of the block tables.
-    """
-
-    rules: GenerationOptions
-    requests: int
-    self_blocks: int
+    rules: GenerationOptions  # `rules_of` all requests
+    requests: int  # room for so many
+    self_blocks: int  # width of a block table, as cross_blocks
     cross_blocks: int
 
     @classmethod

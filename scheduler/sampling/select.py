@@ -18,44 +18,26 @@ from .score_rules import leaves_scores, process_scores
 
 @dataclass(frozen=True, slots=True)
 class SamplingGroup:
-    """Requests of one batch that share their rules.
+    """n requests of one batch that share their rules, with k hypotheses each."""
 
-    Args:
-        options: their rules; max_length, min_length and seed are each request's own.
-        rows: of the batch, theirs.
-        slots: int64 [n * k], their sequence slots.
-        max_lengths: int32 [n * k].
-        min_lengths: int32 [n * k].
-        seeds: int64 [n * k].
-        sequence_index: int64 [n * k], a row's index among its request's hypotheses.
-    """
-
-    options: GenerationOptions
-    rows: slice
-    slots: Tensor
-    max_lengths: Tensor
+    options: GenerationOptions  # their rules; max_length, min_length and seed are each request's own
+    rows: slice  # of the batch
+    slots: Tensor  # int64 [n * k], sequence slots
+    max_lengths: Tensor  # int32 [n * k], as min_lengths
     min_lengths: Tensor
-    seeds: Tensor
-    sequence_index: Tensor
+    seeds: Tensor  # int64 [n * k]
+    sequence_index: Tensor  # int64 [n * k], a row's index among its request's hypotheses
 
 
 @dataclass(frozen=True, slots=True)
 class NextTokens:
-    """Next token of each row of a group.
+    """Next token of each row of a group."""
 
-    Args:
-        parents: int64 [rows], the sequence slot whose history each one continues.
-        tokens: int64 [rows].
-        active: bool [rows], false for requests that had ended before this step.
-        processed: [rows, vocabulary], after the rules of the options; not normalized yet if so stated.
-        normalize: true where log-softmax is still due. Without rules no kernel needs it in memory.
-    """
-
-    parents: Tensor
-    tokens: Tensor
-    active: Tensor
-    processed: Tensor
-    normalize: bool = False
+    parents: Tensor  # int64 [rows], the sequence slot whose history each one continues
+    tokens: Tensor  # int64 [rows]
+    active: Tensor  # bool [rows], false for requests that had ended before this step
+    processed: Tensor  # [rows, vocabulary], after the rules of the options
+    normalize: bool = False  # log-softmax of `processed` is still due: without rules no kernel needs it
 
     @property
     def scores(self) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 
 import tritone
 from tritone.engine.config import EngineConfig
+from tritone.scheduler.config import RunnerConfig
 
 USE = Path(__file__).parents[2] / "docs" / "use.md"
 
@@ -23,6 +24,13 @@ def test_arguments_of_the_engine_go_before_its_config(checkpoint):
         assert engine.stats().pages_total == 50
         assert engine._task.max_in_flight == 8
     assert (config.num_rows, config.graphs) == (3, True)
+
+
+def test_the_runner_gets_its_tunables_from_the_engines(checkpoint, ctc_checkpoint):
+    config = EngineConfig(runner=RunnerConfig(max_chunk_tokens=64))
+    for folder in (checkpoint, ctc_checkpoint):
+        with tritone.Engine(folder, device="cpu", config=config) as engine:
+            assert engine._task.loop._runner.config is config.runner
 
 
 def test_the_default_length_of_a_transcript_is_tunable(checkpoint, waveforms):

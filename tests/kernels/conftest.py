@@ -13,3 +13,9 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=["cpu", "kernels"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Device of an operation: the CPU for its CPU version, or that of its kernels."""
+    return "cpu" if request.param == "cpu" else request.getfixturevalue("kernels_on")

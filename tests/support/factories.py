@@ -40,6 +40,9 @@ BERT: dict[str, Any] = {
     "max_position_embeddings": 24,
 }
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]
+SMALLEST_SPEECH_TO_TEXT = dict.fromkeys(("d_model", "encoder_ffn_dim", "decoder_ffn_dim", "conv_channels"), 8)
+SMALLEST_SPEECH_TO_TEXT |= {"encoder_layers": 1, "decoder_layers": 1}
+SMALLEST_SPEECH_TO_TEXT |= {"max_source_positions": 20, "max_target_positions": 20}
 
 
 def waveform(seed: int, rate: int = 16_000) -> np.ndarray:
@@ -57,6 +60,11 @@ def waveform(seed: int, rate: int = 16_000) -> np.ndarray:
 def tiny_speech_to_text_config(**changes: Any) -> tritone.Speech2TextConfig:
     """Two layers of width 24 on each half, 200 encoder and 64 decoder positions."""
     return tritone.Speech2TextConfig(**{**SPEECH_TO_TEXT, **changes})
+
+
+def smallest_speech_to_text_config(**changes: Any) -> tritone.Speech2TextConfig:
+    """One layer of width 8 on each half, 20 positions: for tests of files."""
+    return tiny_speech_to_text_config(**{**SMALLEST_SPEECH_TO_TEXT, **changes})
 
 
 def tiny_wav2vec2_config(config_class: Any = None, **changes: Any) -> Any:

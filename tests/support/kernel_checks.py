@@ -1,10 +1,12 @@
-"""Operands of the kernels' tests, and the check that a sequence's bits do not depend on its batch.
+"""Operands of the kernels' tests, and their shared checks: numbers, bits in any batch, refusals.
 
 Tests import this as `kernel_checks`, as they do `factories`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -52,22 +54,69 @@ def positional_operands(
     return [hidden, cu_seqlens, weight, bias, noise(rows, channels, dtype=dtype, device=device)]
 
 
+def label(value: Any) -> str:
+    """Name of a case, the same in every process."""
+    if isinstance(value, tuple):
+        return ", ".join(map(label, value))
+    return getattr(value, "__name__", str(value))
+
+
+def by_device(name: str, cpu: Sequence[Any], kernels: Sequence[Any]) -> pytest.MarkDecorator:
+    """Parametrize the fixture `device`, and with it an argument that has other values on each."""
+    cases = [*(("cpu", case) for case in cpu), *(("kernels", case) for case in kernels)]
+    return pytest.mark.parametrize(("device", name), cases, indirect=["device"], ids=label)
+
+
+def drawn(
+    *shapes: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> list[Tensor]:
+    """Normal numbers in tensors of these shapes, one after the other from one generator."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes]
+
+
 def close(out: Tensor, wanted: Tensor, tolerance: float) -> None:
-    torch.testing.assert_close(out.double(), wanted.double(), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(out.double(), wanted.double(), rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
-def wide(*tensors: Tensor | None) -> list[Tensor | None]:
-    """The same in float64; None stays None."""
-    return [None if tensor is None else tensor.double() for tensor in tensors]
+def near(out: Tensor, wanted: Tensor, dtype: torch.dtype, tolerance: Mapping[torch.dtype, float]) -> None:
+    """Check dtype and numbers of an output, within the tolerance of its dtype."""
+    assert out.dtype == dtype
+    close(out, wanted, tolerance[dtype])
+
+
+def wide(*given: Any) -> list[Any]:
+    """The arguments with their floating-point tensors in float64."""
+    return [one.double() if isinstance(one, Tensor) and one.is_floating_point() else one for one in given]
+
+
+def same_bits(found: Tensor, wanted: Tensor, message: str = "") -> None:
+    """Check equality to the bit, of NaN to NaN too."""
+    torch.testing.assert_close(
+        found, wanted, rtol=0, atol=0, equal_nan=True, msg=lambda text: f"{message}: {text}"
+    )
+
+
+def check_bits(count: int, run: Callable[[Sequence[int]], Sequence[Tensor]]) -> None:
+    """Each of `count` sequences alone equals itself first, last and in the middle of a batch, to the bit.
+
+    Args:
+        run: outputs of each sequence of a batch of these sequences in this order.
+    """
+    alone = [run([index])[0] for index in range(count)]
+    whole = range(count)
+    for order in (whole, whole[::-1], [*whole[1::2], *whole[::2]], [count // 2, 0]):
+        for index, out in zip(order, run(order), strict=True):
+            same_bits(out, alone[index], f"sequence {index} in the order {list(order)}")
 
 
 def check_bits_in_any_batch(
     pieces: Sequence[Tensor], run: Callable[[Tensor, Tensor], Sequence[Tensor]]
 ) -> None:
-    """Each sequence alone equals itself first, last and in the middle of a batch, to the bit.
+    """Check the bits of sequences in batches of them.
 
     Args:
-        pieces: rows of each sequence, six or more.
+        pieces: rows of each sequence.
         run: outputs of each sequence of a packed batch, from its rows and cu_seqlens.
     """
 
@@ -75,8 +124,33 @@ def check_bits_in_any_batch(
         rows = [pieces[index] for index in order]
         return run(torch.cat(rows), cumulative([len(row) for row in rows], rows[0].device))
 
-    alone = [batch([index])[0] for index in range(len(pieces))]
-    whole = range(len(pieces))
-    for order in (whole, whole[::-1], [2, 5, 0, 4, 1, 3], [3, 0]):
-        for index, out in zip(order, batch(order), strict=True):
-            assert torch.equal(out, alone[index]), f"{len(pieces[index])} rows, in the order {list(order)}"
+    check_bits(len(pieces), batch)
+
+
+def check_bits_of_rows(
+    rows: int, run: Callable[[slice], Sequence[Tensor]], counts: Sequence[int] = (1, 2, 3)
+) -> None:
+    """Rows have the same bits in a call of `counts` of them, from the first, the middle and to the last.
+
+    Args:
+        run: outputs of these rows, one of each row or several.
+    """
+    whole = run(slice(0, rows))
+    for count in counts:
+        for start in {0, (rows - count) // 2, rows - count}:
+            part = slice(start, start + count)
+            for found, wanted in zip(run(part), whole, strict=True):
+                same_bits(found, wanted[part], f"{count} rows from {start} on")
+
+
+def surrounded(tensor: Tensor, bad: float) -> Tensor:
+    """The same numbers in the middle of a larger piece of memory, as in a pool, of `bad` ones."""
+    around = torch.full((len(tensor) + 64, *tensor.shape[1:]), bad).to(tensor)
+    around[32:-32] = tensor
+    return around[32:-32]
+
+
+def refused(problem: str, operation: Callable[..., Any], *given: Any, **options: Any) -> None:
+    """Check that a call raises a ValueError with this message."""
+    with pytest.raises(ValueError, match=problem):
+        operation(*given, **options)

@@ -29,20 +29,13 @@ class GatherPlan:
     """Rows of a layer's pool that each head of each query reads; one plan serves all layers.
 
     The pool is seen as [pages * 16 * heads, head_dim].
-
-    Args:
-        rows: int32 [total], all lists end to end, each in the order of its positions.
-        offsets: int32 [queries * heads + 1], the start of each list.
-        score_index: int64 [total], the element of a padded table [queries * heads, width] for each score.
-        width: of that table.
-        zeros: float32 [total], values of the sparse pattern, which are not used.
     """
 
-    rows: Tensor
-    offsets: Tensor
-    score_index: Tensor
-    width: int
-    zeros: Tensor
+    rows: Tensor  # int32 [total], all lists end to end, each in the order of its positions
+    offsets: Tensor  # int32 [queries * heads + 1], the start of each list
+    score_index: Tensor  # int64 [total], each score's element of a padded table [queries * heads, width]
+    width: int  # of that table
+    zeros: Tensor  # float32 [total], values of the sparse pattern, which are not used
 
     @classmethod
     def of(

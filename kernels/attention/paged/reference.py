@@ -1,8 +1,8 @@
 """One query step over paged keys and values.
 
-A request's hypotheses are consecutive query rows. Cross-attention pages belong to the request and all
-its rows read them. Self-attention pages belong to a hypothesis each, and `origin` says whose row stands
-for which position of which hypothesis: beams change their history by changing that table, never a page.
+A request's hypotheses are consecutive query rows. Cross-attention pages belong to the request, and all its
+rows read them. Self-attention pages belong to one hypothesis each, and `origin` names the hypothesis whose
+page holds a position: beams change their history by changing that table, never a page.
 """
 
 from functools import partial
@@ -38,7 +38,7 @@ def paged_attention(
         block_tables: int32. Without `origin` [requests, blocks]: the request's pages, all rows read them.
             With `origin` [rows, blocks]: each hypothesis' own pages.
         lengths: int32 [requests], positions to attend to, at least 1 and within the table (and `origin`).
-        cu_rows: int32 [requests + 1], which rows are a request's.
+        cu_rows: int32 [requests + 1], offsets of the requests' rows.
         scale: multiplies the scores.
         origin: int32 [rows, positions]: for each row and position, the hypothesis (0 to k - 1 within the
             request) whose page holds it.
@@ -63,19 +63,15 @@ def paged_attention(
     tables = query.shape[0] if origin is not None else lengths.shape[0]
     if block_tables.shape[0] != tables:
         raise ValueError(f"block_tables has {block_tables.shape[0]} rows, but there are {tables} to serve")
+    given = query, keys, values, block_tables, lengths, cu_rows
     run = choose(
-        query,
-        keys,
-        values,
-        block_tables,
-        lengths,
-        cu_rows,
+        *given,
         origin,
         reference=paged_attention_reference,
         cpu=partial(paged_attention_cpu, plan=plan),
         triton=paged_attention_triton if query.shape[2] <= LARGEST_HEAD else None,
     )
-    return run(query, keys, values, block_tables, lengths, cu_rows, scale=scale, origin=origin)
+    return run(*given, scale=scale, origin=origin)
 
 
 def plan_paged_attention(

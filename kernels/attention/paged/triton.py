@@ -1,13 +1,14 @@
 """Kernels of `paged_attention`: long contexts in splits, which a second kernel adds up in order."""
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...runtime.launch import ARCHITECTURES, DTYPES, kernel, precision, ready
-from ...runtime.optional_triton import tl, triton
+from ...runtime.launch import ALIGNMENTS, DTYPES, kernel
+from ...runtime.optional_triton import tl
 from ..kv_cache import PAGE_SIZE, check_pools
+from ..tiles import LOG2_E
 
 SPLIT = 512  # positions of one program: 20 s of audio, at 40 ms a position, are one split
 _HEAD_DIMS = (64, 128)  # of the kernels' tiles; smaller heads are masked, not read
@@ -29,57 +30,28 @@ def paged_attention_triton(
     (rows, heads, head_dim), requests = query.shape, lengths.shape[0]
     check_pools(keys, values)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    lengths, cu_rows, block_tables = ready(lengths), ready(cu_rows), ready(block_tables)
     blocks = block_tables.shape[1]
     # Room for every split that the table allows: reading the lengths would wait for the device.
     splits = -(-blocks * PAGE_SIZE // SPLIT)
     partial = query.new_empty((splits if splits > 1 else 0, rows, heads, head_dim), dtype=torch.float32)
     statistics = query.new_empty((*partial.shape[:3], 2), dtype=torch.float32)
+    width = next(size for size in _HEAD_DIMS if head_dim <= size)
     case = paged_attention_kernel.case(
-        query.device,
-        next(size for size in _HEAD_DIMS if head_dim <= size),
-        query.dtype,
-        "aligned" if head_dim % 8 == 0 else "any",
+        query.device, width, query.dtype, "aligned" if head_dim % 8 == 0 else "any"
     )
-    case.launch(
-        (requests * heads, splits),
-        ready(query),
-        keys,
-        values,
-        block_tables,
-        lengths,
-        cu_rows,
-        block_tables if origin is None else ready(origin),
-        out,
-        partial,
-        statistics,
-        rows,
-        heads,
-        head_dim // case.constant("UNIT"),
-        blocks,
-        0 if origin is None else origin.shape[1],
-        int(origin is not None),
-        SPLIT,
-        scale * math.log2(math.e),
-    )
+    inputs = query, keys, values, block_tables, lengths, cu_rows, origin
+    sizes = rows, heads, head_dim // case.constant("UNIT"), blocks
+    own = (0, False) if origin is None else (origin.shape[1], True)
+    numbers = *sizes, *own, SPLIT, scale * LOG2_E
+    case.launch((requests * heads, splits), *inputs, out, partial, statistics, *numbers)
     if splits > 1:
         combine = combine_splits_kernel.case(query.device, query.dtype)
-        combine.launch(
-            (requests * heads, triton.cdiv(head_dim, combine.constant("BLOCK_D"))),
-            partial,
-            statistics,
-            lengths,
-            cu_rows,
-            out,
-            rows,
-            heads,
-            head_dim,
-            SPLIT,
-        )
+        grid = requests * heads, combine.block_count("BLOCK_D", head_dim)
+        combine.launch(grid, partial, statistics, lengths, cu_rows, out, rows, heads, head_dim, SPLIT)
     return out
 
 
-@kernel()
+@kernel(outputs=("out_ptr", "partial_ptr", "statistics_ptr"))
 def paged_attention_kernel(
     query_ptr,  # [rows, heads, head_dim]
     keys_ptr,  # [pages, 16, heads, head_dim]
@@ -225,51 +197,8 @@ def combine_splits_kernel(
         tl.store(out_ptr + offsets, (summed / total[:, None]).to(out_ptr.dtype.element_ty), mask=mask)
 
 
-def _declare() -> None:
-    for architecture in ARCHITECTURES:
-        for dtype in DTYPES:
-            for head_dim in _HEAD_DIMS:
-                for alignment in ("aligned", "any"):
-                    num_warps, num_stages = _compiler_options(architecture, head_dim, dtype, alignment)
-                    paged_attention_kernel.declare(
-                        head_dim,
-                        dtype,
-                        alignment,
-                        architecture=architecture,
-                        pointers={
-                            **dict.fromkeys(("query_ptr", "keys_ptr", "values_ptr", "out_ptr"), dtype),
-                            **dict.fromkeys(
-                                ("tables_ptr", "lengths_ptr", "cu_rows_ptr", "origin_ptr"), torch.int32
-                            ),
-                            **dict.fromkeys(("partial_ptr", "statistics_ptr"), torch.float32),
-                        },
-                        UNIT=8 if alignment == "aligned" else 1,
-                        PRECISION=precision(dtype),
-                        PAGE=PAGE_SIZE,
-                        BLOCK_M=16,
-                        BLOCK_D=head_dim,
-                        num_warps=num_warps,
-                        num_stages=num_stages,
-                    )
-            combine_splits_kernel.declare(
-                dtype,
-                architecture=architecture,
-                pointers={
-                    **dict.fromkeys(("partial_ptr", "statistics_ptr"), torch.float32),
-                    **dict.fromkeys(("lengths_ptr", "cu_rows_ptr"), torch.int32),
-                    "out_ptr": dtype,
-                },
-                BLOCK_M=16,
-                BLOCK_D=64,
-                num_warps=4,
-                num_stages=1,
-            )
-
-
-def _compiler_options(
-    architecture: str, head_dim: int, dtype: torch.dtype, alignment: str
-) -> tuple[int, int]:
-    """Warps and stages.
+def _blocks(architecture: str, head_dim: int, dtype: torch.dtype, alignment: str) -> dict[str, Any]:
+    """Heads, warps and stages.
 
     With heads of 64 one warp takes about 250 instructions for a page, a quarter of what a multiprocessor of
     an H200 issues until 4.3 TB/s have brought it the next page. Five stages keep 12 to 16 KiB in flight in
@@ -279,7 +208,14 @@ def _compiler_options(
     plain, half = alignment == "any", dtype != torch.float32
     num_warps = (2 if plain else 1) * (head_dim // 64) if half else 8 if plain else 4
     num_stages = 1 if plain else 2 if architecture == "gfx942" else 5 if half and head_dim == 64 else 4
-    return num_warps, num_stages
+    sizes = {"UNIT": 1 if plain else 8, "BLOCK_D": head_dim}
+    return sizes | {"num_warps": num_warps, "num_stages": num_stages}
 
 
-_declare()
+_types = dict.fromkeys(
+    ("tables_ptr", "lengths_ptr", "cu_rows_ptr", "origin_ptr"), torch.int32
+) | dict.fromkeys(("partial_ptr", "statistics_ptr"), torch.float32)
+paged_attention_kernel.declare_all(
+    _HEAD_DIMS, DTYPES, ALIGNMENTS, pointers=_types, blocks=_blocks, PAGE=PAGE_SIZE, BLOCK_M=16
+)
+combine_splits_kernel.declare_all(DTYPES, pointers=_types, num_stages=1, BLOCK_M=16, BLOCK_D=64)

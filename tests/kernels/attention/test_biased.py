@@ -1,23 +1,26 @@
-"""Attention with a bias by distance on the CPU: buckets, definition, tuned path, gradients, refusals."""
+"""Attention with a bias by distance: buckets, definition, CPU version, kernel, gradients, refusals."""
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
+from attention_operands import BOTH
+from attention_operands import biased_operands as operands
+from kernel_checks import near, wide
 
 from tritone.kernels.attention.biased import (
     biased_attention,
     biased_attention_cpu,
     biased_attention_reference,
-    biased_weights,
 )
 from tritone.kernels.attention.distance_buckets import Buckets
 from tritone.kernels.attention.flash import flash_attention_reference
 from tritone.kernels.runtime.packing import cumulative
 
 CPU = torch.device("cpu")
-BOTH, BEFORE = Buckets(8, 20, both_directions=True), Buckets(8, 20, both_directions=False)
+BEFORE = Buckets(8, 20, both_directions=False)
 KINDS = [
     BOTH,
     BEFORE,
@@ -26,17 +29,9 @@ KINDS = [
     Buckets(9, 3, True),
 ]
 SCALE = 0.3
-
-
-def operands(queries, keys=None, heads=2, width=12, buckets=BOTH, dtype=torch.float32):
-    keys = queries if keys is None else keys
-    generator = torch.Generator().manual_seed(sum(queries) + width)
-    query, key, value = (
-        torch.randn(sum(lengths), heads, width, generator=generator).to(dtype)
-        for lengths in (queries, keys, keys)
-    )
-    table = torch.randn(buckets.count, heads, generator=generator).to(dtype)
-    return query, key, value, cumulative(queries), cumulative(keys), table, buckets
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+# Blocks are of 32 or 64 queries and 16 to 64 keys.
+LENGTHS = [[1], [2, 1], [13, 0, 5], [0, 7], [16, 15, 17], [65, 3]]
 
 
 def bucket_of(distance: int, buckets: Buckets) -> int:
@@ -72,6 +67,13 @@ def by_loops(query, key, value, cu_query, cu_key, table, buckets, *, causal):
     return out
 
 
+def check(given: list[Any], *, causal: bool = False, scale: float = 0.2) -> None:
+    """The operation equals the reference in float64."""
+    out = biased_attention(*given, causal=causal, scale=scale)
+    wanted = biased_attention_reference(*wide(*given), causal=causal, scale=scale)
+    near(out, wanted, given[0].dtype, TOLERANCE)
+
+
 @pytest.mark.parametrize("buckets", KINDS, ids=str)
 def test_each_distance_has_the_bucket_that_t5_gives_it(buckets):
     rows, limit = buckets.rows(CPU), buckets.farthest
@@ -93,7 +95,7 @@ def test_a_score_has_the_bias_of_its_distance(buckets, causal, run):
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_last_query_has_the_position_of_the_last_key(causal, run):
     """As with cached keys of earlier tokens; queries that see no key get zeros."""
-    given = operands([3, 1, 0, 6, 2], [9, 4, 3, 4, 0])
+    given = operands([3, 1, 0, 6, 2], keys=[9, 4, 3, 4, 0])
     out = run(*given, causal=causal, scale=SCALE)
     torch.testing.assert_close(out.double(), by_loops(*given, causal=causal), atol=2e-6, rtol=2e-6)
 
@@ -101,7 +103,7 @@ def test_the_last_query_has_the_position_of_the_last_key(causal, run):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
 def test_the_tuned_path_is_the_definition(dtype, causal):
-    given = operands([127, 1, 64, 0, 300], heads=3, width=20, buckets=Buckets(32, 128, True), dtype=dtype)
+    given = operands([127, 1, 64, 0, 300], 3, 20, dtype, buckets=Buckets(32, 128, True))
     tolerance = {torch.float32: 5e-6, torch.float64: 1e-12, torch.float16: 3e-3}.get(dtype, 2e-2)
     out = biased_attention(*given, causal=causal, scale=SCALE)
     expected = biased_attention_reference(*given, causal=causal, scale=SCALE)
@@ -130,54 +132,46 @@ def test_a_table_that_changes_is_read_anew():
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last(causal):
-    lengths = [1, 37, 200, 16, 131, 5, 64, 128]
-    query, key, value, _, _, *bias = operands(lengths, heads=3, width=20, buckets=Buckets(16, 60, True))
-    pieces = list(zip(query.split(lengths), key.split(lengths), value.split(lengths), strict=True))
-
-    def run(order: list[int]) -> list[torch.Tensor]:
-        packed = [torch.cat(tensors) for tensors in zip(*(pieces[index] for index in order), strict=True)]
-        counts = [lengths[index] for index in order]
-        cu = cumulative(counts)
-        return list(biased_attention(*packed, cu, cu, *bias, causal=causal).split(counts))
-
-    alone = [run([index])[0] for index in range(8)]
-    for order in ([7, 6, 5, 4, 3, 2, 1, 0], [2, 4, 0, 5, 7, 1, 3, 6], [3, 1]):
-        for index, out in zip(order, run(order), strict=True):
-            assert torch.equal(out, alone[index])
+@pytest.mark.parametrize("size", [(2, 16), (3, 20)], ids=str)
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_every_sequence_attends_to_itself_alone(lengths, size, causal, dtype, kernels_on):
+    check(operands(lengths, *size, dtype, kernels_on), causal=causal)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_nan_stays_in_its_sequence(bad):
-    query, key, value, *rest = operands([3, 140, 20])
-    clean = biased_attention(query, key, value, *rest, scale=SCALE)
-    for tensor in (query, key, value):
-        tensor[:3], tensor[143:] = bad, bad
-    assert torch.equal(biased_attention(query, key, value, *rest, scale=SCALE)[3:143], clean[3:143])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("buckets", [*KINDS[:3], Buckets(32, 128, True)], ids=str)
+def test_distances_within_and_far_beyond_the_farthest(buckets, causal, dtype, kernels_on):
+    """With 150 tokens and a farthest distance of 2 or 20 some tiles have one bias, in either direction."""
+    check(operands([150, 6], 2, 16, dtype, kernels_on, buckets=buckets), causal=causal)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_on_kernels_too_the_last_query_has_the_position_of_the_last_key(causal, dtype, kernels_on):
+    check(operands([3, 1, 0, 6, 70, 2], 2, 16, dtype, kernels_on, keys=[90, 4, 3, 4, 33, 0]), causal=causal)
+
+
+@pytest.mark.parametrize("width", [1, 5, 17, 32, 36, 64, 80, 127, 128])
+def test_heads_of_every_width(width, dtype, kernels_on):
+    check(operands([35, 0, 4], 2, width, dtype, kernels_on), scale=width**-0.5)
+
+
+def test_a_bias_that_outweighs_all_others_neither_overflows_nor_vanishes(dtype, kernels_on):
+    query, key, value, *cu, table, buckets = operands([40], 1, 16, dtype, kernels_on)
+    table = torch.full_like(table, -30000.0)
+    table[0] = 30000.0  # distance 0
+    out = biased_attention(torch.zeros_like(query), key, value, *cu, table, buckets)
+    assert torch.equal(out, value)
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_gradients_reach_tokens_and_table(causal):
-    query, key, value, *cu, table, buckets = operands([5, 2], width=3, dtype=torch.float64)
+    query, key, value, *cu, table, buckets = operands([5, 2], 2, 3, torch.float64)
     inputs = [tensor.requires_grad_() for tensor in (query, key, value, table)]
 
     def run(query, key, value, table):
         return biased_attention(query, key, value, *cu, table, buckets, causal=causal, scale=SCALE)
 
     assert torch.autograd.gradcheck(run, inputs)
-
-
-def test_dropout_drops_weights_and_scales_the_others():
-    query, key, value, *rest = operands([40], heads=1)
-    plain = biased_weights(query, key, *rest, scale=SCALE)[0]
-    torch.manual_seed(0)
-    (dropped,) = biased_weights(query, key, *rest, scale=SCALE, dropout=0.25)
-    kept = dropped != 0
-    assert 0.65 < kept.float().mean() < 0.85
-    torch.testing.assert_close(dropped[kept], plain[kept] / 0.75)
-    torch.manual_seed(0)
-    out = biased_attention(query, key, value, *rest, scale=SCALE, dropout=0.25)
-    torch.testing.assert_close(out, torch.einsum("hqk,khd->qhd", dropped, value))
 
 
 @pytest.mark.parametrize(

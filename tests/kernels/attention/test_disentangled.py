@@ -1,77 +1,83 @@
-"""Attention with relative positions on the CPU: definition, tuned path, gradients, refusals."""
+"""Attention with relative positions: definition, CPU version, kernel, gradients, refusals."""
 
-from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
+from attention_operands import disentangled_operands as operands
+from kernel_checks import close, near
+from torch import Tensor
 
 from tritone.kernels.attention import diagonals
 from tritone.kernels.attention.disentangled import (
     disentangled_attention,
     disentangled_attention_cpu,
     disentangled_attention_reference,
-    disentangled_weights,
 )
 from tritone.kernels.attention.flash import flash_attention_reference
 from tritone.kernels.attention.relative_positions import relative_rows
-from tritone.kernels.runtime.packing import cumulative
+from tritone.kernels.runtime.packing import cumulative, spans
 
 CPU = torch.device("cpu")
+# buckets, farthest: log buckets that are reached and passed, odd ones, and a row for each distance
 SPANS = [(4, 9), (5, 12), (32, 100), (0, 7), (0, 300)]
 SCALE = 0.2
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+# Blocks are of 16 or 32 queries and as many keys.
+LENGTHS = [[1], [2, 1], [13, 0, 5], [0, 7], [16, 15, 17], [32, 31, 33], [65, 3]]
+RUNS = [disentangled_attention_reference, disentangled_attention_cpu]
+every_term = pytest.mark.parametrize("missing", [None, 4, 5], ids=["both", "c2p", "p2c"])
 
 
-def operands(lengths, heads=2, width=12, span=(4, 9), dtype=torch.float32):
-    generator = torch.Generator().manual_seed(sum(lengths) + width)
-    counts = [sum(lengths)] * 3 + [2 * (span[0] or span[1])] * 2
-    drawn = [torch.randn(count, heads, width, generator=generator).to(dtype) for count in counts]
-    return [*drawn[:3], cumulative(lengths), *drawn[3:], relative_rows(*span, CPU)]
+def without(given: list[Any], missing: int | None) -> list[Any]:
+    return [None if place == missing else one for place, one in enumerate(given)]
 
 
-def by_loops(query, key, value, cu_tokens, position_query, position_key, rows):
-    """The definition, score by score, in float64."""
-    query, key, value = query.double(), key.double(), value.double()
-    out = torch.zeros_like(query)
-    limit, offsets = len(rows) // 2, cu_tokens.tolist()
-    for start, end in pairwise(offsets):
-        for head in range(query.shape[1]):
-            for i in range(start, end):
-                scores = []
-                for j in range(start, end):
-                    row = int(rows[limit + max(-limit, min(limit, i - j))])
-                    score = query[i, head] @ key[j, head]
-                    if position_key is not None:
-                        score = score + query[i, head] @ position_key[row, head].double()
-                    if position_query is not None:
-                        score = score + position_query[row, head].double() @ key[j, head]
-                    scores.append(score * SCALE)
-                out[i, head] = torch.stack(scores).softmax(0) @ value[start:end, head]
+def exact(query, key, value, cu_tokens, position_query, position_key, rows, *, scale) -> Tensor:
+    """The definition, in float64, with the table's row of every query and key written out."""
+    out = torch.zeros(query.shape, dtype=torch.float64, device=query.device)
+    limit = len(rows) // 2
+    for start, end in spans(cu_tokens):
+        q, k = query[start:end].double(), key[start:end].double()
+        place = torch.arange(end - start, device=query.device)
+        row = rows[limit + (place[:, None] - place[None, :]).clamp(-limit, limit)].long()
+        scores = torch.einsum("ihd,jhd->hij", q, k)
+        if position_key is not None:
+            scores = scores + torch.einsum("ihd,ijhd->hij", q, position_key.double()[row])
+        if position_query is not None:
+            scores = scores + torch.einsum("ijhd,jhd->hij", position_query.double()[row], k)
+        weights = (scores * scale).softmax(-1)
+        out[start:end] = torch.einsum("hij,jhd->ihd", weights, value[start:end].double())
     return out
 
 
-@pytest.mark.parametrize("run", [disentangled_attention_reference, disentangled_attention_cpu])
-@pytest.mark.parametrize("missing", [None, 4, 5], ids=["both", "c2p", "p2c"])
+def check(given: list[Any], scale: float = SCALE) -> None:
+    near(disentangled_attention(*given, scale=scale), exact(*given, scale=scale), given[0].dtype, TOLERANCE)
+
+
+@pytest.mark.parametrize("run", RUNS)
+@every_term
 @pytest.mark.parametrize("span", SPANS[:4], ids=str)
 def test_a_score_has_the_terms_that_there_are_tables_for(span, missing, run):
     given = operands([14, 0, 3], span=span)
-    given = [None if place == missing else tensor for place, tensor in enumerate(given)]
-    torch.testing.assert_close(run(*given, scale=SCALE).double(), by_loops(*given), atol=2e-6, rtol=2e-6)
+    given = without(given, missing)
+    close(run(*given, scale=SCALE), exact(*given, scale=SCALE), 2e-6)
 
 
-@pytest.mark.parametrize("run", [disentangled_attention_reference, disentangled_attention_cpu])
+@pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("limit", [0, 3, 20])
 def test_rows_may_be_any_and_the_ends_stand_for_all_beyond(limit, run):
     given = operands([14, 2], span=(0, 25))
     given[6] = torch.randperm(50, generator=torch.Generator().manual_seed(limit))[: 2 * limit + 1].int()
-    torch.testing.assert_close(run(*given, scale=SCALE).double(), by_loops(*given), atol=2e-6, rtol=2e-6)
+    close(run(*given, scale=SCALE), exact(*given, scale=SCALE), 2e-6)
 
 
-@pytest.mark.parametrize("missing", [None, 4, 5], ids=["both", "c2p", "p2c"])
+@every_term
 @pytest.mark.parametrize("span", SPANS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
 def test_the_tuned_path_is_the_definition_also_where_blocks_end(dtype, span, missing):
-    given = operands([127, 1, 128, 129, 0, 300], span=span, dtype=dtype)
-    given = [None if place == missing else tensor for place, tensor in enumerate(given)]
+    given = operands([127, 1, 128, 129, 0, 300], dtype=dtype, span=span)
+    given = without(given, missing)
     tolerance = {torch.float32: 5e-6, torch.float64: 1e-12, torch.float16: 2e-3}[dtype]
     expected = disentangled_attention_reference(*given, scale=SCALE)
     out = disentangled_attention(*given, scale=SCALE)
@@ -89,43 +95,57 @@ def test_few_heads_at_a_time_give_what_all_of_them_do(monkeypatch):
 def test_without_tables_it_is_plain_attention():
     query, key, value, cu_tokens, _, _, rows = operands([9, 30])
     plain = flash_attention_reference(query, key, value, cu_tokens, cu_tokens, scale=SCALE)
-    for run in (disentangled_attention_reference, disentangled_attention_cpu):
+    for run in RUNS:
         out = run(query, key, value, cu_tokens, None, None, rows, scale=SCALE)
         torch.testing.assert_close(out, plain, atol=1e-6, rtol=1e-6)
 
 
-def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last():
-    lengths = [1, 37, 200, 16, 131, 5, 0, 128]
-    query, key, value, _, *positions = operands(lengths, heads=3, width=20, span=(16, 60))
-    pieces = list(zip(query.split(lengths), key.split(lengths), value.split(lengths), strict=True))
-
-    def run(order: list[int]) -> list[torch.Tensor]:
-        packed = [torch.cat(tensors) for tensors in zip(*(pieces[index] for index in order), strict=True)]
-        counts = [lengths[index] for index in order]
-        return list(
-            disentangled_attention(*packed, cumulative(counts), *positions, scale=SCALE).split(counts)
-        )
-
-    alone = [run([index])[0] for index in range(8)]
-    for order in ([7, 6, 5, 4, 3, 2, 1, 0], [2, 4, 0, 5, 7, 1, 3, 6], [3, 1]):
-        for index, out in zip(order, run(order), strict=True):
-            assert torch.equal(out, alone[index])
+@pytest.mark.parametrize("size", [(2, 16), (3, 20)], ids=str)
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_every_sequence_attends_to_itself_alone(lengths, size, dtype, kernels_on):
+    check(operands(lengths, *size, dtype, kernels_on))
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_nan_stays_in_its_sequence(bad):
-    query, key, value, cu_tokens, *positions = operands([3, 140, 20])
-    clean = disentangled_attention(query, key, value, cu_tokens, *positions, scale=SCALE)
-    for tensor in (query, key, value):
-        tensor[:3], tensor[143:] = bad, bad
-    out = disentangled_attention(query, key, value, cu_tokens, *positions, scale=SCALE)
-    assert torch.equal(out[3:143], clean[3:143])
+@every_term
+@pytest.mark.parametrize("span", [(4, 9), (5, 12), (16, 40), (0, 7), (0, 100)], ids=str)
+def test_on_kernels_a_score_has_the_terms_of_every_kind(span, missing, dtype, kernels_on):
+    check(without(operands([45, 6], 2, 16, dtype, kernels_on, span=span), missing))
+
+
+@pytest.mark.parametrize("limit", [0, 3, 40])
+def test_on_kernels_rows_may_be_any_too(limit, kernels_on):
+    given = operands([36], 2, 16, device=kernels_on, span=(0, 50))
+    given[6] = torch.randperm(100, generator=torch.Generator().manual_seed(limit))[: 2 * limit + 1].int()
+    given[6] = given[6].to(kernels_on)
+    check(given)
+
+
+@pytest.mark.parametrize("width", [1, 5, 17, 32, 36, 48, 64, 80, 127, 128])
+def test_heads_of_every_width(width, dtype, kernels_on):
+    check(operands([35, 0, 4], 2, width, dtype, kernels_on, span=(6, 20)), scale=(3 * width) ** -0.5)
+
+
+def test_weights_that_are_all_of_one_key_neither_overflow_nor_vanish(dtype, kernels_on):
+    query, key, value, cu_tokens, position_query, position_key, rows = operands(
+        [40], 1, 16, dtype, kernels_on
+    )
+    position_key = torch.zeros_like(position_key)
+    position_key[rows[len(rows) // 2].item()] = 100.0  # distance 0
+    out = disentangled_attention(
+        torch.full_like(query, 100.0),
+        torch.zeros_like(key),
+        value,
+        cu_tokens,
+        position_query,
+        position_key,
+        rows,
+        scale=1.0,
+    )
+    assert torch.equal(out, value)
 
 
 def test_gradients_reach_tokens_and_tables():
-    query, key, value, cu_tokens, position_query, position_key, rows = operands(
-        [5, 2], width=3, dtype=torch.float64
-    )
+    query, key, value, cu_tokens, position_query, position_key, rows = operands([5, 2], 2, 3, torch.float64)
     inputs = [tensor.requires_grad_() for tensor in (query, key, value, position_query, position_key)]
 
     def run(query, key, value, position_query, position_key):
@@ -134,19 +154,6 @@ def test_gradients_reach_tokens_and_tables():
         )
 
     assert torch.autograd.gradcheck(run, inputs)
-
-
-def test_dropout_drops_weights_and_scales_the_others():
-    given = operands([40], heads=1)
-    plain = disentangled_weights(*given[:2], *given[3:], scale=SCALE)[0]
-    torch.manual_seed(0)
-    (dropped,) = disentangled_weights(*given[:2], *given[3:], scale=SCALE, dropout=0.25)
-    kept = dropped != 0
-    assert 0.65 < kept.float().mean() < 0.85
-    torch.testing.assert_close(dropped[kept], plain[kept] / 0.75)
-    torch.manual_seed(0)
-    out = disentangled_attention(*given, scale=SCALE, dropout=0.25)
-    torch.testing.assert_close(out, torch.einsum("hqk,khd->qhd", dropped, given[2]))
 
 
 @pytest.mark.parametrize(

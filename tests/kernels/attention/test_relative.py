@@ -1,7 +1,11 @@
-"""Attention relative to distances and segments: definition, tuned path, bits, gradients, refusals."""
+"""Attention relative to distances and segments: definition, CPU version, kernel, gradients, refusals."""
+
+from typing import Any
 
 import pytest
 import torch
+from attention_operands import relative_operands as operands
+from kernel_checks import close, near, wide
 
 from tritone.kernels.attention import diagonals
 from tritone.kernels.attention.flash import flash_attention_reference
@@ -9,35 +13,16 @@ from tritone.kernels.attention.relative import (
     relative_attention,
     relative_attention_cpu,
     relative_attention_reference,
-    relative_weights,
 )
 from tritone.kernels.runtime.packing import cumulative, spans
 
 SCALE = 0.3
-# What a query sees: causal, window.
+# Visible keys: causal, window.
 SIGHTS = [(False, None), (True, None), (True, 1), (True, 9)]
 RUNS = [relative_attention_reference, relative_attention_cpu]
-
-
-def operands(
-    lengths: list[int],
-    heads: int = 2,
-    width: int = 12,
-    limit: int = 400,
-    dtype: torch.dtype = torch.float32,
-    segmented: bool = True,
-) -> list[torch.Tensor | None]:
-    generator = torch.Generator().manual_seed(sum(lengths) * 1009 + width * 31 + limit)
-    tokens = sum(lengths)
-
-    def drawn(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, heads, width, generator=generator).to(dtype)
-
-    given = [drawn(tokens) for _ in range(3)] + [cumulative(lengths), drawn(2 * limit + 1), drawn(), drawn()]
-    if not segmented:
-        return [*given, None, None, None]
-    segments = torch.randint(-1, 3, (tokens,), generator=generator, dtype=torch.int32)
-    return [*given, segments, drawn(), drawn(2)]
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 3e-2}
+# Blocks are of 16 or 32 queries and as many keys.
+LENGTHS = [[1], [2, 1], [13, 0, 5], [0, 7], [16, 15, 17], [32, 31, 33], [65, 3]]
 
 
 def by_loops(given, *, scale, causal=False, window=None):
@@ -69,6 +54,12 @@ def by_loops(given, *, scale, causal=False, window=None):
     return out
 
 
+def check(given: list[Any], scale: float = 0.2, **options: Any) -> None:
+    """The operation equals the reference in float64, which is compared with loops on the CPU."""
+    wanted = relative_attention_reference(*wide(*given), scale=scale, **options)
+    near(relative_attention(*given, scale=scale, **options), wanted, given[0].dtype, TOLERANCE)
+
+
 @pytest.mark.parametrize("segmented", [True, False], ids=["segments", "none"])
 @pytest.mark.parametrize("sight", SIGHTS, ids=str)
 @pytest.mark.parametrize("limit", [0, 3, 20])
@@ -76,16 +67,14 @@ def by_loops(given, *, scale, causal=False, window=None):
 def test_it_is_the_definition_pair_by_pair(run, limit, sight, segmented):
     given = operands([14, 0, 1, 5], limit=limit, segmented=segmented)
     options = {"scale": SCALE, "causal": sight[0], "window": sight[1]}
-    torch.testing.assert_close(
-        run(*given, **options).double(), by_loops(given, **options), atol=2e-6, rtol=2e-6
-    )
+    close(run(*given, **options), by_loops(given, **options), 2e-6)
 
 
 @pytest.mark.parametrize("limit", [5, 299, 400])
 @pytest.mark.parametrize("sight", SIGHTS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
 def test_the_tuned_path_is_the_definition_also_where_blocks_end(dtype, sight, limit):
-    given = operands([127, 1, 128, 129, 0, 300], limit=limit, dtype=dtype)
+    given = operands([127, 1, 128, 129, 0, 300], dtype=dtype, limit=limit)
     tolerance = {torch.float32: 5e-6, torch.float64: 1e-12, torch.float16: 2e-3}[dtype]
     options = {"scale": SCALE, "causal": sight[0], "window": sight[1]}
     out = relative_attention_cpu(*given, **options)
@@ -120,46 +109,49 @@ def test_segments_matter_by_equality_alone(run):
     assert not torch.allclose(run(*given, scale=SCALE), run(*moved, scale=SCALE))
 
 
-@pytest.mark.parametrize("run", [relative_attention, relative_attention_reference])
-@pytest.mark.parametrize("sight", SIGHTS, ids=str)
-def test_a_sequence_has_the_same_bits_alone_first_in_the_middle_and_last(sight, run):
-    """Also where the table has more rows than the sequence reads, as beside a longer sequence."""
-    lengths = [1, 37, 200, 16, 131, 5, 0, 128]
-    query, key, value, _, table, *biases, segments, segment_bias, segment_key = operands(lengths, 3, 20, 199)
-    pieces = list(zip(*(tensor.split(lengths) for tensor in (query, key, value, segments)), strict=True))
-    options = {"scale": SCALE, "causal": sight[0], "window": sight[1]}
-
-    def answers(order: list[int], limit: int) -> list[torch.Tensor]:
-        one, other, mixed, types = (
-            torch.cat(parts) for parts in zip(*(pieces[i] for i in order), strict=True)
-        )
-        counts = [lengths[index] for index in order]
-        rows = table[199 - limit : 200 + limit]
-        out = run(
-            one, other, mixed, cumulative(counts), rows, *biases, types, segment_bias, segment_key, **options
-        )
-        return list(out.split(counts))
-
-    alone = [answers([index], max(lengths[index] - 1, 0))[0] for index in range(8)]
-    for order in ([7, 6, 5, 4, 3, 2, 1, 0], [2, 4, 0, 5, 7, 1, 3, 6], [3, 1]):
-        for index, out in zip(order, answers(order, 199), strict=True):
-            assert torch.equal(out, alone[index])
+@pytest.mark.parametrize("size", [(2, 16), (3, 20)], ids=str)
+@pytest.mark.parametrize("lengths", LENGTHS, ids=str)
+def test_every_sequence_attends_to_itself_alone(lengths, size, dtype, kernels_on):
+    check(operands(lengths, *size, dtype, kernels_on, limit=80))
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("causal", [False, True])
-def test_nan_stays_in_its_sequence(causal, bad):
-    given = operands([3, 140, 20])
-    clean = relative_attention(*given, scale=SCALE, causal=causal)
-    for tensor in given[:3]:
-        tensor[:3], tensor[143:] = bad, bad
-    out = relative_attention(*given, scale=SCALE, causal=causal)
-    assert torch.equal(out[3:143], clean[3:143])
+@pytest.mark.parametrize("segmented", [True, False], ids=["segments", "none"])
+@pytest.mark.parametrize("sight", [*SIGHTS[:3], (True, 7), (True, 40)], ids=str)
+@pytest.mark.parametrize("limit", [0, 9, 45])
+def test_distances_sights_and_segments_of_every_kind(limit, sight, segmented, dtype, kernels_on):
+    given = operands([45, 6], 2, 16, dtype, kernels_on, limit=limit, segmented=segmented)
+    check(given, causal=sight[0], window=sight[1])
+
+
+@pytest.mark.parametrize("width", [1, 5, 17, 32, 36, 48, 64, 80, 127, 128])
+def test_heads_of_every_width(width, dtype, kernels_on):
+    check(operands([35, 0, 4], 2, width, dtype, kernels_on, limit=34), scale=(3 * width) ** -0.5)
+
+
+def test_weights_that_are_all_of_one_key_neither_overflow_nor_vanish(dtype, kernels_on):
+    given = operands([40], 1, 16, dtype, kernels_on, limit=39)
+    query, key, value, cu_tokens, position_key, *biases, segments, segment_bias, segment_key = given
+    zeros = [torch.zeros_like(bias) for bias in biases]
+    position_key = torch.zeros_like(position_key)
+    position_key[39] = 100.0  # distance 0
+    out = relative_attention(
+        torch.full_like(query, 100.0),
+        torch.zeros_like(key),
+        value,
+        cu_tokens,
+        position_key,
+        *zeros,
+        segments,
+        torch.zeros_like(segment_bias),
+        torch.zeros_like(segment_key),
+        scale=1.0,
+    )
+    assert torch.equal(out, value)
 
 
 @pytest.mark.parametrize("sight", SIGHTS, ids=str)
 def test_gradients_reach_tokens_positions_biases_and_segments(sight):
-    given = operands([5, 2], width=3, limit=3, dtype=torch.float64)
+    given = operands([5, 2], 2, 3, torch.float64, limit=3)
     places = [0, 1, 2, 4, 5, 6, 8, 9]
     inputs = [given[place].requires_grad_() for place in places]
 
@@ -170,20 +162,6 @@ def test_gradients_reach_tokens_positions_biases_and_segments(sight):
         return relative_attention(*filled, scale=SCALE, causal=sight[0], window=sight[1])
 
     assert torch.autograd.gradcheck(run, inputs)
-
-
-def test_dropout_drops_weights_and_scales_the_others():
-    given = operands([40], heads=1)
-    rest = given[:2] + given[3:]
-    (plain,) = relative_weights(*rest, scale=SCALE)
-    torch.manual_seed(0)
-    (dropped,) = relative_weights(*rest, scale=SCALE, dropout=0.25)
-    kept = dropped != 0
-    assert 0.65 < kept.float().mean() < 0.85
-    torch.testing.assert_close(dropped[kept], plain[kept] / 0.75)
-    torch.manual_seed(0)
-    out = relative_attention(*given, scale=SCALE, dropout=0.25)
-    torch.testing.assert_close(out, torch.einsum("hqk,khd->qhd", dropped, given[2]))
 
 
 @pytest.mark.parametrize(

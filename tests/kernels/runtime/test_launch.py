@@ -23,7 +23,7 @@ def copy_kernel(
 @pytest.fixture
 def copying(kernels_on):
     """A kernel that is declared for float32, aligned and not."""
-    kernel = Kernel(copy_kernel, sizes=("n",))
+    kernel = Kernel(copy_kernel, sizes=("n",), outputs=("out_ptr",))
     launch.KERNELS.remove(kernel)  # a test's, not the program's
     pointers = {"source_ptr": torch.float32, "out_ptr": torch.float32}
     for architecture in launch.ARCHITECTURES:
@@ -42,6 +42,15 @@ def test_a_declared_case_runs(copying, kernels_on):
     assert torch.equal(out[19:], source[19:] / 2)
 
 
+def test_inputs_are_made_ready_and_a_tensor_stands_in_for_none(copying, kernels_on):
+    source, out = torch.arange(65.0, device=kernels_on), torch.zeros(32, device=kernels_on)
+    for given in (source[1:33], source[1:].view(32, 2)[:, 0]):
+        copying.case(source.device, True).launch((2,), given, out, 32, True)
+        assert torch.equal(out, given)
+    copying.case(source.device, True).launch((2,), None, out, 32, 2.0)
+    assert torch.equal(out, 2 * given)
+
+
 def test_a_case_that_was_not_declared_is_refused_with_those_that_were(copying):
     with pytest.raises(
         UndeclaredCaseError, match=r"copy_kernel has no case \('maybe',\) for sm_90, only \(True,\)"
@@ -56,8 +65,9 @@ def test_a_case_that_was_not_declared_is_refused_with_those_that_were(copying):
             {"source": torch.ones(32, dtype=torch.float16)},
             r"source_ptr as \*fp32, a multiple of 16; got \*fp16",
         ),
-        ({"source": torch.ones(33)[1:]}, "4 bytes past a multiple of 16"),
-        ({"source": torch.ones(32, 2)[:, 0]}, r"of shape \[32\]"),
+        ({"out": torch.ones(33)[1:]}, "4 bytes past a multiple of 16"),
+        ({"out": torch.ones(32, 2)[:, 0]}, r"of shape \[32\]"),
+        ({"source": None, "out": None}, "no tensor that can stand in for source_ptr"),
         ({"n": 17}, "n as i32, a multiple of 16; got 17"),
         ({"n": 2**31}, "n as i32, a multiple of 16; got 2147483648"),
         ({"n": 0.5}, "n as i32"),

@@ -29,7 +29,7 @@ seen, wrong = set(), []
 def check(case, grid, *arguments):
     if 0 in grid:
         return
-    case._check(arguments)
+    arguments = case.prepare(arguments)
     for architecture, target in TARGETS.items():
         case = case.kernel.cases[architecture, case.key]
         function, types, known = specialization(case)

@@ -15,15 +15,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from checkpoints import GOLDEN, read_converted
 from safetensors.torch import load_file, save_file
 
 import tritone
-from tritone.models.checkpoints import tensorflow as tensorflow_index
-from tritone.models.checkpoints.convert import FLAX, TENSORFLOW, read_foreign
-from tritone.models.checkpoints.files import Checkpoint
-from tritone.models.checkpoints.tensorflow_snappy import decompress
+from tritone.models.checkpoints.convert import FLAX, TENSORFLOW
 
-GOLDEN = Path(__file__).parents[2] / "conformance" / "golden"
 ARCHIVES = {TENSORFLOW: "tensorflow_checkpoints.zip", FLAX: "flax_checkpoints.zip"}
 ARGUMENTS: dict[str, dict[str, Any]] = {TENSORFLOW: {"from_tf": True}, FLAX: {"from_flax": True}}
 # Flax calls it so, and PyTorch otherwise.
@@ -60,16 +57,12 @@ def class_name(folder: Path) -> str:
 
 
 def expected(folder: Path) -> tuple[dict[str, torch.Tensor], str, torch.Tensor]:
-    """What the model is called with, and the name and value of what it gives."""
+    """Inputs of the model, and the name and value of its output."""
     content = load_file(folder / "expected.safetensors")
     inputs = {name[7:]: value for name, value in content.items() if name.startswith("inputs.")}
     inputs = {name: value if value.is_floating_point() else value.long() for name, value in inputs.items()}
     ((name, value),) = ((name[8:], value) for name, value in content.items() if name.startswith("outputs."))
     return inputs, name, value
-
-
-def read(folder: Path, framework: str) -> dict[str, torch.Tensor]:
-    return read_foreign(Checkpoint(str(folder), folder), framework)
 
 
 @torch.no_grad()
@@ -91,7 +84,7 @@ def test_the_converted_tensors_fit_pytorch_and_give_the_same(framework, name, ro
     if (framework, name) == (TENSORFLOW, "speech_to_text"):
         config.tie_word_embeddings = False  # TensorFlow's class ties nothing
     model = cls(config).eval()
-    tensors = read(folder, framework)
+    tensors = read_converted(folder, framework)
     for old, new in (("weight_g", "original0"), ("weight_v", "original1")):
         tensors = {
             key.replace(f"conv.{old}", f"conv.parametrizations.weight.{new}"): tensor
@@ -139,7 +132,7 @@ def test_a_classifier_takes_t5_and_has_a_fresh_head(framework, root):
     assert {name.partition(".")[0] for name in report["missing_keys"]} == {"classification_head"}
     assert not report["unexpected_keys"]
     state = model.state_dict()
-    for name, tensor in read(folder, framework).items():
+    for name, tensor in read_converted(folder, framework).items():
         assert torch.equal(state[f"transformer.{name}"], tensor), name
 
 
@@ -160,7 +153,9 @@ def test_a_classifier_that_the_framework_never_had_takes_its_base_and_has_a_fres
         model = getattr(tritone, cls).from_pretrained(folder, num_labels=3, **ARGUMENTS[framework])
     state = model.state_dict()
     own = {key for key in state if key.startswith(("score.", "projector.", "classifier."))}
-    tensors = [tensor for key, tensor in read(folder, framework).items() if not key.startswith("lm_head.")]
+    tensors = [
+        tensor for key, tensor in read_converted(folder, framework).items() if not key.startswith("lm_head.")
+    ]
     assert len(state.keys() - own) == len(tensors)
     values = [state[key] for key in state.keys() - own]
     assert sum(value.double().sum() for value in values) == pytest.approx(
@@ -176,7 +171,7 @@ def test_the_decoder_of_bart_and_mbart_is_taken_out_of_the_whole(framework, name
     cls = {"mbart": tritone.MBartForCausalLM, "bart": tritone.BartForCausalLM}[name]
     model = cls.from_pretrained(folder, **ARGUMENTS[framework])
     state = model.state_dict()
-    tensors = read(folder, framework)
+    tensors = read_converted(folder, framework)
     names = [name for name in tensors if name.startswith("model.decoder.layers.")]
     assert len(names) == 2 * 26
     assert all(torch.equal(state[name], tensors[name]) for name in names)
@@ -206,23 +201,14 @@ def test_an_index_holds_what_the_h5_holds(name, prefix, root):
             assert_same(cls.from_pretrained(given, from_tf=True, config=config).state_dict(), whole)
 
 
-def test_an_index_goes_before_an_h5_and_its_blocks_may_be_compressed(root, tmp_path, monkeypatch):
+def test_an_index_goes_before_an_h5(root, tmp_path):
     source = root / TENSORFLOW / "bert"
     shutil.copy(source / "config.json", tmp_path)
     (tmp_path / "tf_model.h5").write_bytes(b"never read")
     for path in (source / "index").glob("model.ckpt.data-*"):
         shutil.copy(path, tmp_path)
-    shutil.copy(source / "index" / "compressed.model.ckpt.index", tmp_path / "model.ckpt.index")
-    sizes = []
-
-    def counted(data: bytes, most: int) -> bytes:
-        sizes.append((len(data), len(decompress(data, most))))
-        return decompress(data, most)
-
-    monkeypatch.setattr(tensorflow_index, "decompress", counted)
-    assert_same(read(tmp_path, TENSORFLOW), read(source, TENSORFLOW))
-    assert len(sizes) > 3
-    assert all(packed < whole for packed, whole in sizes)
+    shutil.copy(source / "index" / "model.ckpt.index", tmp_path)
+    assert_same(read_converted(tmp_path, TENSORFLOW), read_converted(source, TENSORFLOW))
     assert_gives_what_it_gave(
         tritone.BertForSequenceClassification.from_pretrained(tmp_path, from_tf=True), source
     )
@@ -232,7 +218,7 @@ def test_an_index_goes_before_an_h5_and_its_blocks_may_be_compressed(root, tmp_p
 def test_shards_hold_what_the_whole_file_holds(framework, name, root):
     folder = root / framework / name
     assert len(list((folder / "sharded").glob("*_model-*"))) > 2
-    assert_same(read(folder / "sharded", framework), read(folder, framework))
+    assert_same(read_converted(folder / "sharded", framework), read_converted(folder, framework))
 
 
 def test_googles_own_bert_has_other_names_and_what_its_optimizer_keeps(root):
@@ -296,7 +282,7 @@ def test_an_encoder_and_a_decoder_make_one_model_that_is_saved_and_read_again(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Flax's decoder has no cross-attention, TensorFlow's encoder a head
         model = tritone.SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(wave, text, **asked)
-    encoder, decoder = read(wave, framework), read(text, framework)
+    encoder, decoder = read_converted(wave, framework), read_converted(text, framework)
     for part, tensors in ((model.encoder, encoder), (model.decoder, decoder)):
         state = part.state_dict()
         norms = {round(float(value.double().norm()), 5) for value in state.values()}
@@ -338,7 +324,18 @@ def test_what_cannot_be_meant_is_refused_with_the_remedy(root, tmp_path):
         cls.from_pretrained("https://host/model.ckpt.index", from_tf=True, config=cls.config_class())
 
 
-def test_without_h5py_the_error_says_what_to_install(root, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    with pytest.raises(ImportError, match=r"pip install 'tritone\[tensorflow\]'"):
-        read(root / TENSORFLOW / "albert", TENSORFLOW)
+@pytest.mark.parametrize(
+    ("module", "filename", "framework", "extra"),
+    [
+        ("h5py", "tf_model.h5", TENSORFLOW, "tensorflow"),
+        ("google_crc32c", "model.ckpt.index", TENSORFLOW, "tensorflow"),
+        ("msgpack", "flax_model.msgpack", FLAX, "flax"),
+    ],
+)
+def test_without_its_package_the_error_says_what_to_install(
+    module, filename, framework, extra, tmp_path, monkeypatch
+):
+    (tmp_path / filename).write_bytes(b"never read")
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    with pytest.raises(ImportError, match=rf"{filename} needs {module} .*pip install 'tritone\[{extra}\]'"):
+        read_converted(tmp_path, framework)

@@ -10,18 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checkpoints import GOLDEN, read_converted
 
-from tritone.models.checkpoints.convert import read_foreign
-from tritone.models.checkpoints.files import Checkpoint
-from tritone.models.checkpoints.keras_h5 import _TABLE as SCRIPT
+from tritone.models.checkpoints.keras_h5 import _SCRIPT as SCRIPT
 
 h5py = pytest.importorskip("h5py")
 HUGE = 1 << 40
-GOLDEN = Path(__file__).parents[2] / "conformance" / "golden" / "tensorflow_checkpoints.zip"
-
-
-def read(folder: Path, framework: str) -> dict[str, Any]:
-    return read_foreign(Checkpoint(str(folder), folder), framework)
 
 
 def h5_files() -> dict[str, tuple[Callable[[Any, Path], Any], str]]:
@@ -108,7 +102,7 @@ def test_a_hostile_h5_is_refused(name, tmp_path):
     with h5py.File(folder / "tf_model.h5", "w") as file:
         make(file, folder)
     with pytest.raises(ValueError, match=problem):
-        read(folder, "TensorFlow")
+        read_converted(folder, "TensorFlow")
 
 
 def old_tree(folder: Path) -> tuple[bytearray, int]:
@@ -126,7 +120,7 @@ def test_an_h5_that_the_library_does_not_survive_is_refused(tmp_path):
     content[root + 32 : root + 40] = struct.pack("<Q", root)  # a branch that leads to itself
     (tmp_path / "tf_model.h5").write_bytes(content)
     with pytest.raises(ValueError, match=r"tf_model\.h5 is damaged"):
-        read(tmp_path, "TensorFlow")
+        read_converted(tmp_path, "TensorFlow")
 
 
 def test_an_h5_of_names_without_end_is_refused_before_they_are_listed(tmp_path):
@@ -146,14 +140,14 @@ def test_an_h5_of_names_without_end_is_refused_before_they_are_listed(tmp_path):
     content[40:48] = struct.pack("<Q", len(content))
     (tmp_path / "tf_model.h5").write_bytes(content)
     with pytest.raises(ValueError, match="it has over 200000 names"):
-        read(tmp_path, "TensorFlow")
+        read_converted(tmp_path, "TensorFlow")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs limits of memory")
 def test_the_table_of_an_h5_is_read_under_limits():
     """The script's own process has them; this one's stay as they are."""
     code = (
-        f"import runpy; script = runpy.run_path({str(SCRIPT)!r}); script['limit']();"
+        f"import runpy; script = runpy.run_path({str(SCRIPT)!r}); script['set_limits']();"
         "import resource; print(resource.getrlimit(resource.RLIMIT_CPU)[0]);"
         "print(len(bytes(1 << 31)))"
     )
@@ -163,9 +157,9 @@ def test_the_table_of_an_h5_is_read_under_limits():
 
 
 def test_an_h5_that_ends_too_early_is_refused_wherever_it_ends(tmp_path):
-    with zipfile.ZipFile(GOLDEN) as archive:
+    with zipfile.ZipFile(GOLDEN / "tensorflow_checkpoints.zip") as archive:
         content = archive.read("albert/tf_model.h5")
     for kept in (0, 7, 100, 2000, len(content) // 2, len(content) - 1):
         (tmp_path / "tf_model.h5").write_bytes(content[:kept])
         with pytest.raises(ValueError, match=r"tf_model\.h5 is damaged"):
-            read(tmp_path, "TensorFlow")
+            read_converted(tmp_path, "TensorFlow")

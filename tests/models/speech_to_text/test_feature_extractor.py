@@ -1,17 +1,16 @@
-"""Feature extractor and processor against transformers; the bits of a batch; and what they refuse."""
+"""Feature extractor and processor of Speech2Text against transformers, and the bits of a batch."""
 
-import io
 import json
 import warnings
 from pathlib import Path
 
+import factories
 import numpy as np
 import pytest
-import sentencepiece
 import torch
 
+from tritone.models.core.batches import BatchFeature
 from tritone.models.speech_to_text.feature_extractor import (
-    BatchFeature,
     Speech2TextFeatureExtractor,
 )
 from tritone.models.speech_to_text.processor import Speech2TextProcessor
@@ -37,22 +36,8 @@ BATCH = [recording(9_000, 1), recording(16_000, 2), recording(4_321, 3)]
 @pytest.fixture(scope="module")
 def vocabulary(tmp_path_factory) -> Path:
     """A folder with vocab.json and sentencepiece.bpe.model."""
-    folder, model = tmp_path_factory.mktemp("vocabulary"), io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["one two three four five", "six seven eight nine zero"] * 9),
-        model_writer=model,
-        vocab_size=40,
-        model_type="bpe",
-        bos_id=0,
-        pad_id=1,
-        eos_id=2,
-        unk_id=3,
-        minloglevel=2,
-    )
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    (folder / "sentencepiece.bpe.model").write_bytes(model.getvalue())
-    names = {pieces.id_to_piece(i): i for i in range(len(pieces))}
-    (folder / "vocab.json").write_text(json.dumps(names), encoding="utf-8")
+    folder = tmp_path_factory.mktemp("vocabulary")
+    factories.write_vocabulary(folder, [])
     return folder
 
 
@@ -150,13 +135,6 @@ def test_packed_waveforms_too_short_for_a_frame_have_none():
     assert features.shape == (4, 80)
 
 
-def test_packed_integers_are_refused():
-    with pytest.raises(ValueError, match="int16"):
-        Speech2TextFeatureExtractor().extract_packed(
-            torch.zeros(500, dtype=torch.int16), torch.tensor([0, 500], dtype=torch.int32)
-        )
-
-
 def test_rows_longer_than_max_length_stay_whole_without_truncation():
     batch = Speech2TextFeatureExtractor()(BATCH, "max_length", max_length=60, sampling_rate=RATE)
     assert [len(row) for row in batch.input_features] == [60, 98, 60]
@@ -183,58 +161,6 @@ def test_the_mask_is_left_out_on_request():
         BATCH, sampling_rate=RATE, padding=True, return_attention_mask=False
     )
     assert list(batch) == ["input_features"]
-
-
-def test_a_missing_sampling_rate_is_warned_about():
-    with pytest.warns(UserWarning, match="16000 Hz"):
-        Speech2TextFeatureExtractor()(BATCH)
-
-
-@pytest.mark.parametrize(
-    ("message", "audio", "options"),
-    [
-        ("8000 Hz for a feature extractor of 16000 Hz", BATCH, {"sampling_rate": 8_000}),
-        ("recording 1 is nan at sample 7", [np.ones(500), np.r_[np.ones(7), np.nan, np.ones(500)]], {}),
-        ("recording 0 is -inf at sample 0", np.r_[-np.inf, np.ones(500)], {}),
-        ("the list is empty", [], {}),
-        ("recording 0 has 0 samples", np.zeros(0), {}),
-        ("recording 1 has 399 samples, less than a frame of 400", [np.ones(400), np.ones(399)], {}),
-        (r"shape \(2, 500\); give mono", [np.ones(500), np.ones((2, 500))], {}),
-        ("recording 0 has 2 samples.*channels", np.ones((500, 2)), {}),
-        (r"shape \(2, 2, 500\)", np.ones((2, 2, 500)), {}),
-        (r"shape \(\)", np.array(1.0), {}),
-        ("recording 0 is int16.*divided by 32768", np.ones(500, dtype=np.int16), {}),
-        ("recording 0 is int64", torch.ones(500, dtype=torch.int64), {}),
-        ("recording 0 is not a sequence of numbers", [["a"] * 500], {}),
-        ("got str", "a.wav", {}),
-        ("got NoneType", None, {}),
-        ("padding must be", BATCH, {"padding": "widest"}),
-        ("return_tensors must be", BATCH, {"return_tensors": "tf"}),
-        ("need max_length", BATCH, {"truncation": True}),
-        ("need max_length", BATCH, {"padding": "max_length"}),
-        ("at least 1 frame", BATCH, {"max_length": 0, "truncation": True}),
-        ("set padding=True", BATCH, {"return_tensors": "pt"}),
-    ],
-)
-def test_audio_and_options_that_cannot_be_used_are_explained(message, audio, options):
-    with pytest.raises(ValueError, match=message):
-        Speech2TextFeatureExtractor()(audio, **({"sampling_rate": RATE} | options))
-
-
-@pytest.mark.parametrize(
-    ("error", "message", "settings"),
-    [
-        (ValueError, "dither 4.0 is not supported", {"dither": 4.0}),
-        (ValueError, "padding_side 'left'", {"padding_side": "left"}),
-        (ValueError, "Wav2Vec2FeatureExtractor", {"feature_extractor_type": "Wav2Vec2FeatureExtractor"}),
-        (ValueError, "sampling_rate must be", {"sampling_rate": 4_000}),
-        (ValueError, "num_mel_bins", {"num_mel_bins": 0}),
-        (TypeError, "no setting 'normalize_mean'", {"normalize_mean": False}),
-    ],
-)
-def test_a_setting_that_is_not_supported_is_named(error, message, settings):
-    with pytest.raises(error, match=message):
-        Speech2TextFeatureExtractor(**settings)
 
 
 SETTINGS = {"num_mel_bins": 64, "feature_size": 64, "padding_value": 1.5, "normalize_vars": False}

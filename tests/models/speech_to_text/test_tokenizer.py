@@ -1,14 +1,15 @@
 """The tokenizer against transformers' tokenizer of the same files."""
 
-import io
 import json
 import random
 from pathlib import Path
 
+import factories
 import numpy as np
 import pytest
 import sentencepiece
 import torch
+from tokenizer_checks import train_sentencepiece
 
 from tritone.models.speech_to_text.tokenizer import LANGUAGES, Speech2TextTokenizer
 
@@ -30,44 +31,13 @@ TEXTS = [
 def write_vocabulary(folder: Path, symbols: list[str]) -> None:
     """Train a small SentencePiece model with Speech2Text's numbering, and write both files."""
     random.seed(0)
-    words = [
-        "zero",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "it",
-        "is",
-        "n't",
-        "here",
-        "'s",
-        "of",
-        ",",
-        "?",
-        "!",
-    ]
+    words = [*factories.WORDS.split()[:10], "it", "is", "n't", "here", "'s", "of", ",", "?", "!"]
     lines = [" ".join(random.choices(words, k=6)) for _ in range(200)]
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=model,
-        vocab_size=60 + len(symbols),
-        model_type="bpe",
-        user_defined_symbols=symbols,
-        bos_id=0,
-        pad_id=1,
-        eos_id=2,
-        unk_id=3,
-        minloglevel=2,
-    )
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     folder.mkdir(parents=True)
-    (folder / "sentencepiece.bpe.model").write_bytes(model.getvalue())
+    numbers = {"bos_id": 0, "pad_id": 1, "eos_id": 2, "unk_id": 3}
+    options = {"model_type": "bpe", "vocab_size": 60 + len(symbols), "user_defined_symbols": symbols}
+    model = train_sentencepiece(folder / "sentencepiece.bpe.model", lines, **options, **numbers)
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
     vocabulary = {pieces.id_to_piece(i): i for i in range(len(pieces))}
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
 

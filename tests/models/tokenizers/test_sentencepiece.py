@@ -1,6 +1,5 @@
-"""What is read from a SentencePiece model's file, against the sentencepiece library; MBart50 on top of it."""
+"""SentencePiece's model file as it is read, against the sentencepiece library; MBart and MBart50 of it."""
 
-import io
 import json
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizer_checks import train_sentencepiece, transformers
 from tokenizers import normalizers
 
 from tritone.models.mbart.tokenizer import LANGUAGES, MBart50Tokenizer, MBartTokenizer
@@ -18,13 +18,8 @@ TEXTS = ["hello world", "  two   ｆｕｌｌ  ", "Über ﬁne № ①", "天天
 
 
 def train(path: Path, **options: object) -> sentencepiece.SentencePieceProcessor:
-    model = io.BytesIO()
-    arguments = {"model_type": "unigram", "vocab_size": 60, "hard_vocab_limit": False} | options
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(LINES), model_writer=model, minloglevel=2, **arguments
-    )
-    path.write_bytes(model.getvalue())
-    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    content = train_sentencepiece(path, LINES, **({"vocab_size": 60} | options))
+    return sentencepiece.SentencePieceProcessor(model_proto=content)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +59,6 @@ def test_its_rules_normalize_as_the_library_does(tmp_path):
 
 
 def test_mbart_loads_the_file_and_saves_what_transformers_loads(tmp_path):
-    transformers = pytest.importorskip("transformers")
     theirs = train(tmp_path / "sentencepiece.bpe.model")
     pieces = [(theirs.id_to_piece(i), theirs.get_score(i)) for i in range(3, len(theirs))]
     first = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]

@@ -1,4 +1,4 @@
-"""A tokenizer.json of nobody's class is read as it is, against transformers."""
+"""A tokenizer.json without a family's class, read as it is, against transformers."""
 
 import json
 import warnings

@@ -1,0 +1,155 @@
+"""Options and special tokens of a tokenizer: checked in its constructor, then attributes."""
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, ClassVar, get_origin
+
+from ..core.batches import one_of
+from .options import (
+    COMMON_OPTIONS,
+    NAMED_TOKENS,
+    NEUTRAL_OPTIONS,
+    OTHER_OPTIONS,
+    AddedToken,
+    as_added,
+    content_of,
+)
+
+Ids = list[int]
+
+_SIDES = ("right", "left")
+_NO_LIMIT = int(1e30)  # transformers writes this for a checkpoint without model_max_length
+
+
+def role(name: str) -> tuple[Any, Any]:
+    """Properties of a special token: its text, which can be set, and its id; None without such a token."""
+
+    def text(self: "SpecialTokens") -> str | None:
+        return self._named.get(name)
+
+    def set_text(self: "SpecialTokens", token: Any) -> None:
+        self._named.pop(name, None)
+        if token is not None:
+            self._named[name] = content_of(token)
+
+    def index(self: "SpecialTokens") -> Any:
+        return self._id(self._named[name]) if name in self._named else None
+
+    return property(text, set_text), property(index)
+
+
+class SpecialTokens:
+    """Base of tokenizers: special tokens by role, and options that every tokenizer takes.
+
+    A family lists its special tokens with their defaults in `special_tokens`. Its own options are annotated
+    attributes of the class, whose values are the defaults; `settings` collects them, and may list properties.
+    """
+
+    model_input_names: tuple[str, ...] = ("input_ids", "attention_mask")  # the family's, or a checkpoint's
+    special_tokens: ClassVar[dict[str, Any]] = {}
+    settings: ClassVar[dict[str, Any]] = {}
+    neutral: ClassVar[frozenset[str]] = frozenset()  # options of other versions, without effect
+
+    bos_token, bos_token_id = role("bos_token")
+    eos_token, eos_token_id = role("eos_token")
+    unk_token, unk_token_id = role("unk_token")
+    sep_token, sep_token_id = role("sep_token")
+    pad_token, pad_token_id = role("pad_token")
+    cls_token, cls_token_id = role("cls_token")
+    mask_token, mask_token_id = role("mask_token")
+
+    padding_side: str
+    truncation_side: str
+    lang_code_to_id: dict[str, int]  # of a tokenizer of several languages; otherwise empty
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.settings = cls.settings | {
+            name: vars(cls)[name]
+            for name, hint in inspect.get_annotations(cls).items()
+            if name in vars(cls) and get_origin(hint) is not ClassVar and name != "model_input_names"
+        }
+
+    def _configure(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Set attributes from a constructor's options; returns the settings that are properties.
+
+        Raises:
+            ValueError: an option's bad value; TypeError: an unknown option.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        if given.pop("split_special_tokens", False):
+            raise TypeError("split_special_tokens=True is not supported; leave it out")
+        names = self._option_names()
+        if unknown := sorted(given.keys() - names - NEUTRAL_OPTIONS - self.neutral):
+            raise TypeError(f"there is no option {unknown[0]!r}; there are {', '.join(sorted(names))}")
+        longest = given.get("model_max_length", given.get("max_len", _NO_LIMIT))
+        if isinstance(longest, bool) or not isinstance(longest, int | float) or longest < 1:
+            raise ValueError(f"model_max_length must be a number of tokens, got {longest!r}")
+        self.model_max_length = int(longest)
+        self.padding_side = one_of("padding_side", given.get("padding_side", "right"), _SIDES)
+        self.truncation_side = one_of("truncation_side", given.get("truncation_side", "right"), _SIDES)
+        self.clean_up_tokenization_spaces = bool(given.get("clean_up_tokenization_spaces", False))
+        self.processor_class: str | None = given.get("processor_class")
+        if (returned := given.get("model_input_names")) is not None:
+            if isinstance(returned, str) or not all(isinstance(name, str) for name in returned):
+                raise ValueError(f"model_input_names must be a list of names, got {returned!r}")
+            self.model_input_names = tuple(returned)
+        self.lang_code_to_id = {}
+
+        chosen = {name: options.get(name, default) for name, default in self.special_tokens.items()}
+        for name, default in self.special_tokens.items():
+            if isinstance(chosen[name], str) and isinstance(default, AddedToken):
+                chosen[name] = replace(default, content=chosen[name])  # its flags belong to the role
+        extra = given.get("extra_special_tokens", [])
+        extra = [
+            *given.get("additional_special_tokens", ()),
+            *(extra.values() if isinstance(extra, dict) else extra),
+        ]
+        named = {name: token for name, token in chosen.items() if token is not None}
+        self._named = {name: content_of(token) for name, token in named.items()}
+        self._declared = {content_of(token): as_added(token) for token in (*named.values(), *extra)}
+        self._set_extra(map(content_of, extra))
+        properties = {}
+        for name, default in self.settings.items():
+            value = given.get(name, default)
+            if isinstance(getattr(type(self), name, None), property):
+                properties[name] = value
+            else:
+                setattr(self, name, value)
+        return properties
+
+    @classmethod
+    def _option_names(cls) -> set[str]:
+        return {*cls.special_tokens, *cls.settings, *COMMON_OPTIONS, *OTHER_OPTIONS}
+
+    def _set_extra(self, tokens: Iterable[str]) -> None:
+        """Set the special tokens without a role."""
+        named = set(self._named.values())
+        self.additional_special_tokens = [token for token in dict.fromkeys(tokens) if token not in named]
+
+    def _id(self, token: str) -> Any:
+        """The id of a token; the unknown token's for an unknown one, None without an unknown token."""
+        raise NotImplementedError
+
+    @property
+    def extra_special_tokens(self) -> list[str]:
+        """Special tokens without a role; transformers' newer name of `additional_special_tokens`."""
+        return self.additional_special_tokens
+
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        """Special tokens by role."""
+        return dict(self._named)
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Every special token; skip_special_tokens leaves them out."""
+        roles = (*NAMED_TOKENS, *(name for name in self._named if name not in NAMED_TOKENS))
+        named = [self._named[name] for name in roles if name in self._named]
+        return list(dict.fromkeys(named + self.additional_special_tokens))
+
+    @property
+    def all_special_ids(self) -> Ids:
+        """Ids of `all_special_tokens`."""
+        return [self._id(token) for token in self.all_special_tokens]
