@@ -37,15 +37,7 @@ def test_a_selected_token_has_the_bits_that_it_has_among_all(model):
 
 def test_the_last_layer_maps_no_more_tokens_than_there_are_texts(model, monkeypatch):
     rows: list[int] = []
-    modules = (
-        "core.layers",
-        "bert.layers",
-        "distilbert.model",
-        "albert.model",
-        "gpt2.layers",
-        "gpt_neo.model",
-    )
-    for name in modules:
+    for name in ("core.layers", "gpt2.layers"):
         module = __import__(f"tritone.models.{name}", fromlist=["linear"])
         real = module.linear
 
@@ -57,7 +49,10 @@ def test_the_last_layer_maps_no_more_tokens_than_there_are_texts(model, monkeypa
     token_ids = tokens(sum(LENGTHS), 1)
     with torch.inference_mode():
         model.predict(token_ids, cumulative(LENGTHS))
+        mapped = rows.copy()
+        rows.clear()
+        model.classify(torch.zeros(len(LENGTHS), model.config.hidden_size))
     layers = getattr(model.config, "num_hidden_layers", 3)
     after_attention = 3  # the output of attention, and both maps of the feed-forward half
-    assert rows.count(len(LENGTHS)) >= (after_attention if layers else 0)
-    assert rows.count(sum(LENGTHS)) >= after_attention * (layers - 1)
+    assert mapped.count(len(LENGTHS)) - len(rows) >= (after_attention if layers else 0)
+    assert mapped.count(sum(LENGTHS)) >= after_attention * (layers - 1)
