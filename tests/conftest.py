@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # every core has a worker, so each, and what it starts, takes one
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
+# Every core has a worker, so each, and each process that it starts, takes one.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # Whether functions are interpreted is settled when they are defined, so the variable must be there before
 # triton is imported for the first time. It is taken away again so that the CPU paths stay what tests of CPU

@@ -36,14 +36,6 @@ RATE = 16_000
 MAX_SECONDS = 240  # seconds: 6,000 encoder positions of 4 frames of 10 ms
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 command = partial(tritone_invoke, "transcribe")
 
 

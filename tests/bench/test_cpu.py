@@ -1,7 +1,6 @@
 """The CPU's benchmark: a smoke run of each model, and the arithmetic of its rounds and its report."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +37,6 @@ def smoke(model: str, *options: str) -> str:
         capture_output=True,
         text=True,
         timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert run.returncode == 0, run.stderr
     return run.stdout

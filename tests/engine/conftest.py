@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from factories import (
     waveform,
     write_audio_classifier,
@@ -16,14 +15,6 @@ from stand_in_loop import StandInLoop
 
 import tritone
 from tritone.engine.worker import Worker
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,6 @@ def test_twenty_thousand_recordings_take_no_more_memory_than_two_thousand(checkp
         capture_output=True,
         text=True,
         timeout=900,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert run.returncode == 0, run.stderr
     first, most = map(float, run.stdout.split())

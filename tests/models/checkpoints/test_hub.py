@@ -113,7 +113,7 @@ def test_a_process_of_its_own_asks_the_endpoint_of_its_environment_and_a_folder_
     )
     home = tmp_path / "home"
     tokens = len(json.loads((checkpoint / "vocab.json").read_text(encoding="utf-8")))
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(home)}
     run = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
