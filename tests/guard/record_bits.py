@@ -277,9 +277,9 @@ def record_defaults(record: Record, root: Path) -> None:
     record["machine"] = [torch.__version__, torch.backends.cpu.get_cpu_capability()]
     record["names"] = sorted(dir(tritone))
     for name in record["names"]:
-        if name.endswith(("Config", "FeatureExtractor")) and not name.startswith(
-            ("Auto", "Engine", "Generation")
-        ):
+        if name in ("EngineConfig", "RunnerConfig"):
+            continue
+        if name.endswith(("Config", "FeatureExtractor")) and not name.startswith(("Auto", "Generation")):
             fields = getattr(tritone, name)().to_dict()
             record[f"{name}/defaults"] = json.dumps(fields, sort_keys=True, default=list)
 
