@@ -1,4 +1,4 @@
-"""Attention with a learned bias by the distance of query and key: T5's (arXiv 1910.10683)."""
+"""Attention with a learned bias for the distance of query and key, as in T5 (arXiv 1910.10683)."""
 
 import math
 from typing import Any
@@ -43,27 +43,28 @@ def biased_attention(
     scale: float = 1.0,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`softmax(query @ key.T * scale + bias) @ value` of each sequence, accumulated in float32.
+    """Attention with T5's bias, `softmax(query @ key.T * scale + bias) @ value`, of each packed sequence.
 
-    The bias of a query and a key is the table's row for the bucket of their distance, a number a head. A
-    sequence's last query has the position of its last key. A query that sees no key gets zeros.
+    The bias of a query and a key is, for each head, the value in `bias_table` for the bucket of their
+    distance. A sequence's last query has the position of its last key. A query that sees no key gets zeros.
+    Sums are accumulated in float32.
 
     Args:
         query: [query tokens, heads, head_dim], packed. On a GPU head_dim is at most 128.
         key, value: [key tokens, heads, head_dim], packed.
         cu_query, cu_key: int32 [n + 1] each, of the same n sequences; never changed in place, as for
             `flash_attention`.
-        bias_table: [buckets, heads]. Its biases by distance are cached.
-        buckets: the table's rows by distance.
+        bias_table: [buckets, heads]. Biases expanded by distance are cached.
+        buckets: assignment of distances to the table's rows.
         causal: a query sees the keys up to its own position.
-        scale: multiplies the products; T5 leaves them as they are.
-        dropout: of the attention weights, for training.
+        scale: factor of the products of query and key, 1 in T5.
+        dropout: dropout probability of the attention weights, for training.
 
     Returns:
         [query tokens, heads, head_dim].
 
     Raises:
-        ValueError: shapes or offsets that do not fit.
+        ValueError: shapes or offsets that do not match.
     """
     check_packed(query, key, value, cu_query, cu_key)
     if list(bias_table.shape) != [buckets.count, query.shape[1]]:
@@ -87,8 +88,10 @@ def biased_weights(
     scale: float = 1.0,
     dropout: float = 0.0,
 ) -> list[Tensor]:
-    """Attention weights of each sequence, [heads, queries, keys], float32 or wider: half of the
-    specification, with `weighted_values`."""
+    """Attention weights [heads, queries, keys] of each sequence, in float32 or wider.
+
+    First step of `biased_attention_reference`.
+    """
     wide = torch.promote_types(query.dtype, torch.float32)
     rows, limit = buckets.rows(query.device), buckets.farthest
     weights = []
@@ -99,7 +102,7 @@ def biased_weights(
         bias = bias_table[rows[distance.clamp(-limit, limit) + limit]].permute(2, 0, 1).to(wide)
         scores = torch.einsum("qhd,khd->hqk", one, other) * scale + bias
         if causal:
-            # A finite number for a query that sees no key: its weights are 0, and its gradient too.
+            # Finite, so that a query that sees no key has weights and gradients of 0, not NaN.
             scores = scores.masked_fill(distance < 0, torch.finfo(wide).min)
             weight = scores.softmax(-1).masked_fill(distance < 0, 0.0)
         else:
@@ -111,7 +114,7 @@ def biased_weights(
 def biased_attention_reference(
     query: Tensor, key: Tensor, value: Tensor, cu_query: Tensor, cu_key: Tensor, *bias: Any, **options: Any
 ) -> Tensor:
-    """Specification in plain torch, one sequence after the other; bias and options of `biased_weights`."""
+    """Reference implementation of `biased_attention` in plain torch; arguments of `biased_weights`."""
     return weighted_values(biased_weights(query, key, cu_query, cu_key, *bias, **options), value, cu_key)
 
 
@@ -127,7 +130,10 @@ def biased_attention_cpu(
     causal: bool = False,
     scale: float = 1.0,
 ) -> Tensor:
-    """torch's fused attention of each sequence: the order of sums depends on its own length alone."""
+    """CPU version of `biased_attention`: torch's fused attention of one sequence at a time.
+
+    The order of a sequence's sums thus depends on its own length alone.
+    """
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     by_distance = cached(_by_distance, bias_table, buckets=buckets, factor=1.0)
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
@@ -136,8 +142,8 @@ def biased_attention_cpu(
         q0 += blind
         if q0 == q1:
             continue
-        # With the last query first, a query's biases are those of the one before it, moved by one: all are
-        # views of one line of biases by distance, and no [queries, keys] tensor is made.
+        # With the last query first, a query's biases are those of the one before it, shifted by one: all are
+        # views of one vector of biases by distance, and no [queries, keys] tensor is made.
         mixed = F.scaled_dot_product_attention(
             query[q0:q1].flip(0).transpose(0, 1)[None],
             aligned(key[k0:k1]).transpose(0, 1)[None],
@@ -150,8 +156,10 @@ def biased_attention_cpu(
 
 
 def _line(by_distance: Tensor, queries: int, keys: int, causal: bool) -> Tensor:
-    """Biases of a sequence from its last query and first key to its first query and last key:
-    [heads, queries + keys - 1]."""
+    """Biases of one sequence by descending distance, [heads, queries + keys - 1].
+
+    The first is that of the last query and first key, the last that of the first query and last key.
+    """
     limit = by_distance.shape[1] // 2
     distance = keys - 1 - torch.arange(queries + keys - 1)
     line = by_distance[:, distance.clamp(-limit, limit) + limit]
@@ -161,7 +169,7 @@ def _line(by_distance: Tensor, queries: int, keys: int, causal: bool) -> Tensor:
 
 
 def _by_distance(table: Tensor, *, buckets: Buckets, factor: float) -> Tensor:
-    """Biases by distance, times a factor, of a table [buckets, heads]: [heads, 2 * farthest + 1]."""
+    """Biases by distance, [heads, 2 * farthest + 1], of a table [buckets, heads], times `factor`."""
     wide = table.detach().to(torch.promote_types(table.dtype, torch.float32)) * factor
     return wide[buckets.rows(table.device)].t().contiguous()
 
@@ -178,7 +186,7 @@ def biased_attention_triton(
     causal: bool = False,
     scale: float = 1.0,
 ) -> Tensor:
-    """One launch by `launch_heads`."""
+    """`biased_attention` by one Triton kernel launch, through `launch_heads`."""
     bias = cached(_by_distance, bias_table, buckets=buckets, factor=LOG2_E)
     numbers = buckets.farthest, causal, scale * LOG2_E
     return launch_heads(biased_attention_kernel, query, cu_query, cu_key, (key, value, bias), *numbers)
@@ -199,9 +207,9 @@ def biased_attention_kernel(
     out_ptr,  # [query tokens, heads, head_dim]
     heads: tl.int32,
     head_dim: tl.int32,
-    limit: tl.int32,  # the distance from which on biases are equal, in either direction
+    limit: tl.int32,  # distance from which on biases are equal, in either direction
     causal: tl.int32,  # 0 or 1
-    scale: tl.float32,  # times log2(e): powers of 2 are what the hardware has
+    scale: tl.float32,  # times log2(e), for exp2, which the hardware has
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -223,7 +231,7 @@ def biased_attention_kernel(
     diagonal = first - query_end + keys
     lag = m[:, None] - n[None, :]
     middle = bias_ptr + head * (2 * limit + 1) + limit
-    nearest = (causal - 1) * 1073741824  # the least visible distance: 0, or less than there is
+    nearest = (causal - 1) * 1073741824  # least visible distance: 0 if causal, else below any
     stop_at = keys - causal * tl.maximum(query_end - first - BLOCK_M, 0)
 
     highest, total, mixed = softmax_begin(BLOCK_M, BLOCK_D)
@@ -232,7 +240,7 @@ def biased_attention_kernel(
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
         step = diagonal - start
         # The tile's distances go from step - (BLOCK_N - 1) to step + BLOCK_M - 1; their biases are read from
-        # the cache. Where all are beyond the limit there is one for the tile.
+        # the cache. Where all distances are beyond the limit, the tile has one bias.
         if (step - (BLOCK_N - 1) < limit) & (step + (BLOCK_M - 1) > -limit):
             scores += tl.load(middle + tl.minimum(tl.maximum(step + lag, -limit), limit))
         else:
@@ -247,8 +255,10 @@ def biased_attention_kernel(
 
 
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
-    """Queries and keys of a step, warps and stages. Half of flash_attention's queries: each bias is read by
-    an address of its own, and addresses take two registers a score."""
+    """Tile sizes, warps and stages of a case.
+
+    Half of flash_attention's queries: each bias is read by its own address, two registers per score.
+    """
     if dtype == torch.float32:
         rows, keys, stages = 32, 16, 2
     elif alignment == "any":

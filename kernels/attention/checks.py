@@ -1,4 +1,4 @@
-"""Checks of the arguments that attention operations share; each raises ValueError with the remedy."""
+"""Checks of arguments that attention operations share; each raises ValueError with the remedy."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from ..runtime.packing import check_cu_seqlens
 
 
 def check_packed(query: Tensor, key: Tensor, value: Tensor, cu_query: Tensor, cu_key: Tensor) -> None:
-    """Validate packed queries, keys and values [tokens, heads, head_dim] and their offsets."""
+    """Validate packed queries, keys and values [tokens, heads, head_dim] and their cu_seqlens."""
     check_cu_seqlens(cu_query, query.shape[0], "cu_query")
     check_cu_seqlens(cu_key, key.shape[0], "cu_key")
     if cu_query.numel() != cu_key.numel():
@@ -20,7 +20,7 @@ def check_packed(query: Tensor, key: Tensor, value: Tensor, cu_query: Tensor, cu
 
 
 def check_self_attention(query: Tensor, key: Tensor, value: Tensor, cu_tokens: Tensor) -> None:
-    """Validate queries, keys and values of the same packed tokens."""
+    """Validate queries, keys and values [tokens, heads, head_dim] of the same packed tokens."""
     check_cu_seqlens(cu_tokens, query.shape[0], "cu_tokens")
     if query.dim() != 3 or key.shape != query.shape or value.shape != query.shape:
         raise ValueError(

@@ -1,31 +1,31 @@
-"""Scores that depend on the distance of query and key, on the CPU: products read along their diagonals."""
+"""Attention scores by the distance of query and key, on the CPU: diagonals of matrix products."""
 
 import torch
 from torch import Tensor
 
-BLOCK = 128  # queries, or keys, whose products with the rows of all their distances are made at a time
-_MAX_SCORES = 1 << 20  # at a time, of several heads where sequences are short: 4 MB
+BLOCK = 128  # queries, or keys, multiplied at a time with the embeddings of all their distances
+_MAX_SCORES = 1 << 20  # computed at a time, for several heads if sequences are short: 4 MB
 
 
 def heads_at_a_time(tokens: int) -> int:
-    """Heads whose scores [tokens, tokens] are made together."""
+    """Number of heads whose scores [tokens, tokens] are computed together."""
     return max(1, _MAX_SCORES // tokens**2)
 
 
 def heads_first(tensor: Tensor) -> Tensor:
-    """[tokens, heads, head_dim] to [heads, tokens, head_dim], contiguous, in float32 at least."""
+    """Transpose [tokens, heads, head_dim] to contiguous [heads, tokens, head_dim], float32 or wider."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32)).transpose(0, 1).contiguous()
 
 
 def diagonal_products(content: Tensor, near: Tensor) -> Tensor:
-    """Products of each token of a block with the rows of its distances to all other tokens.
+    """Products of each token of a block with the embeddings of its distances to all other tokens.
 
-    Distances from one token to all others are neighbors, and those of the next token are one further: a
-    product with the rows of all distances of the block needs no gathering.
+    Distances from one token to all others are consecutive, and those of the next token are shifted by one: a
+    matrix product with the embeddings of all distances of the block needs no gather.
 
     Args:
-        content: [heads, block, head_dim].
-        near: [heads, others + block - 1, head_dim], rows by distance; those of the block's last token first.
+        content: [heads, block, head_dim], queries or keys.
+        near: [heads, others + block - 1, head_dim], embeddings by distance, the block's last token's first.
 
     Returns:
         [heads, block, others], a view.

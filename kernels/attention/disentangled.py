@@ -1,4 +1,4 @@
-"""Attention with learned vectors by the distance of query and key (DeBERTa, arXiv 2006.03654): SEW-D's."""
+"""Disentangled attention with relative-position embeddings (DeBERTa, arXiv 2006.03654), for SEW-D."""
 
 from typing import Any
 
@@ -40,28 +40,28 @@ def disentangled_attention(
     scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`softmax(scores * scale) @ value` of each sequence, accumulated in float32.
+    """Disentangled attention of each packed sequence: `softmax(scores * scale) @ value`, summed in float32.
 
-    The score of a query at position i and a key at position j has up to three terms, `r` the row of the
-    position tables for `i - j`:
+    The score of a query at position i and a key at position j has up to three terms, where `r` is the row of
+    the relative-position tables for the distance `i - j`:
 
         query[i] . key[j] + query[i] . position_key[r] + position_query[r] . key[j]
 
     Args:
         query, key, value: [tokens, heads, head_dim], packed. On a GPU head_dim is at most 128.
         cu_tokens: int32 [n + 1], never changed in place, as for `flash_attention`.
-        position_query: [positions, heads, head_dim], or None without the last term.
-        position_key: [positions, heads, head_dim], or None without the one before it.
+        position_query: [positions, heads, head_dim]; None omits the third term.
+        position_key: [positions, heads, head_dim]; None omits the second term.
         rows: int32 [2 * limit + 1], the tables' row for each `i - j` from -limit to limit, as
             `relative_rows` makes them; greater distances have the row of the limit.
-        scale: multiplies the scores.
-        dropout: of the attention weights, for training.
+        scale: factor of the scores.
+        dropout: dropout probability of the attention weights, for training.
 
     Returns:
         [tokens, heads, head_dim].
 
     Raises:
-        ValueError: shapes or offsets that do not fit, or (on the CPU) rows that the tables do not have.
+        ValueError: shapes or offsets that do not match, or (on the CPU) rows past the tables.
     """
     check_self_attention(query, key, value, cu_tokens)
     _check_positions(query, position_query, position_key, rows)
@@ -101,8 +101,10 @@ def disentangled_weights(
     scale: float,
     dropout: float = 0.0,
 ) -> list[Tensor]:
-    """Attention weights of each sequence, [heads, queries, keys], float32 or wider: half of the
-    specification, with `weighted_values`."""
+    """Attention weights [heads, queries, keys] of each sequence, in float32 or wider.
+
+    First step of `disentangled_attention_reference`.
+    """
     wide = torch.promote_types(query.dtype, torch.float32)
     limit = rows.shape[0] // 2
     weights = []
@@ -123,7 +125,10 @@ def disentangled_weights(
 def disentangled_attention_reference(
     query: Tensor, key: Tensor, value: Tensor, cu_tokens: Tensor, *positions: Any, **options: Any
 ) -> Tensor:
-    """Specification in plain torch, one sequence after the other; the rest is of `disentangled_weights`."""
+    """Reference implementation of `disentangled_attention` in plain torch, one sequence at a time.
+
+    `positions` and `options` as in `disentangled_weights`.
+    """
     weights = disentangled_weights(query, key, cu_tokens, *positions, **options)
     return weighted_values(weights, value, cu_tokens)
 
@@ -139,7 +144,10 @@ def disentangled_attention_cpu(
     *,
     scale: float,
 ) -> Tensor:
-    """Products of each sequence on its own: the order of sums depends on its own length alone."""
+    """CPU version of `disentangled_attention`: matrix products of one sequence at a time.
+
+    The order of a sequence's sums thus depends on its own length alone.
+    """
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     tables = [
         None if table is None else heads_first(table) * scale if by_key else heads_first(table)
@@ -163,7 +171,7 @@ def disentangled_attention_cpu(
 def _scores(
     query: Tensor, key: Tensor, position_query: Tensor | None, position_key: Tensor | None, rows: Tensor
 ) -> Tensor:
-    """Scores of one sequence, [heads, tokens, tokens]; query and position_query are scaled."""
+    """Attention scores [heads, tokens, tokens] of one sequence, from scaled query and position_query."""
     scores = torch.bmm(query, key.transpose(1, 2))
     tokens = query.shape[1]
     for begin in range(0, tokens, BLOCK):
@@ -194,7 +202,7 @@ def disentangled_attention_triton(
     *,
     scale: float,
 ) -> Tensor:
-    """One launch by `launch_heads`."""
+    """`disentangled_attention` by one Triton kernel launch, through `launch_heads`."""
     operands = key, value, position_query, position_key, rows
     has_terms = position_query is not None, position_key is not None
     numbers = rows.shape[0] // 2, *has_terms, scale * LOG2_E
@@ -221,7 +229,7 @@ def disentangled_attention_kernel(
     limit: tl.int32,
     has_position_query: tl.int32,  # 0 or 1; without it the term is a product with zeros
     has_position_key: tl.int32,  # 0 or 1
-    scale: tl.float32,  # times log2(e): powers of 2 are what the hardware has
+    scale: tl.float32,  # times log2(e), for exp2, which the hardware has
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -241,9 +249,9 @@ def disentangled_attention_kernel(
     begin = first_element(key_begin, head, heads, head_dim)
     query = tl.load(query_ptr + row + offsets, mask=mask, other=0.0)
 
-    # Distances of a tile from that of its first query to its last key on, and each pair's index among them. A
-    # product with their rows, gathered by the index, is read along its diagonals and stays in the
-    # multiprocessor.
+    # Distances in a tile, ascending from that of its first query and last key, and each pair's index among
+    # them. A product with their embeddings, gathered by the index, is read along its diagonals and does not
+    # leave the multiprocessor.
     distances = first - key_begin - (BLOCK_N - 1) + tl.arange(0, WINDOW)
     index = m[:, None] - n[None, :] + (BLOCK_N - 1)
     by_query = (d < head_dim * has_position_key)[None, :]
@@ -269,8 +277,10 @@ def disentangled_attention_kernel(
 
 
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
-    """Queries and keys of a step, warps and stages. Products with twice as many rows of positions, and their
-    diagonals, take the registers that larger blocks would need."""
+    """Tile sizes, warps and stages of a case.
+
+    Products with twice as many position embeddings, and their diagonals, take the registers of larger tiles.
+    """
     if dtype == torch.float32:
         # One stage for the narrowest too: with two, Triton 3.6 needs a stack on sm_90.
         side, warps, stages = 16, 8 if width > 64 else 4, 2 if 16 < width <= 64 else 1

@@ -1,4 +1,4 @@
-"""Buckets of distances that share a learned bias (T5, arXiv 1910.10683)."""
+"""Buckets of query-key distances that share a learned bias (T5, arXiv 1910.10683)."""
 
 import math
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Buckets:
-    """Buckets of distances between query and key.
+    """Assignment of the distances between queries and keys to buckets.
 
     Half of a direction's buckets hold one distance each, the others ranges that grow logarithmically up to
     `farthest`; greater distances share the last.
 
     Args:
-        count: buckets, the rows of the table of biases.
-        farthest: the distance from which on all share the last bucket of their direction.
-        both_directions: half of the buckets are for keys behind the query; else all are for keys before it,
-            and keys behind it have distance 0.
+        count: number of buckets, the rows of the bias table.
+        farthest: distance from which on all share the last bucket of their direction.
+        both_directions: half of the buckets are for keys after the query; else all are for keys before it,
+            and keys after it have distance 0.
 
     Raises:
-        ValueError: too few buckets, or a `farthest` within those of one distance or too great.
+        ValueError: too few buckets, or a `farthest` within the one-distance buckets or above 2**20.
     """
 
     count: int
@@ -40,12 +40,15 @@ class Buckets:
             )
 
     def rows(self, device: torch.device) -> Tensor:
-        """Bucket of each distance, the query's position - the key's, from -farthest to farthest: int64
-        [2 * farthest + 1]. Made once, in float32 as transformers computes it: edges depend on rounding."""
+        """Bucket of each distance, query position - key position, from -farthest to farthest.
+
+        The result, int64 [2 * farthest + 1], is cached. It is computed in float32, as in transformers, since
+        the buckets' edges depend on rounding.
+        """
         return _rows(self, device)
 
 
-_MAX_DISTANCE = 2**20  # a table has a row for each
+_MAX_DISTANCE = 2**20  # the expanded biases have a column for each
 
 
 @cache

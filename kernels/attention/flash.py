@@ -1,4 +1,4 @@
-"""Attention over packed sequences, of encoders, teacher-forced decoders and encoder-only models."""
+"""Attention over packed sequences, for encoders, teacher-forced decoders and encoder-only models."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def flash_attention(
     relative: object | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`softmax(query @ key.T * scale) @ value` of each sequence, accumulated in float32.
+    """Attention of each packed sequence, `softmax(query @ key.T * scale) @ value`, summed in float32.
 
     A query that sees no key (there are none, or with `causal` fewer keys than queries) gets zeros.
 
@@ -49,20 +49,20 @@ def flash_attention(
         query: [query tokens, heads, head_dim], packed. On a GPU head_dim is at most 128.
         key, value: [key tokens, heads, head_dim], packed.
         cu_query, cu_key: int32 [n + 1] each, of the same n sequences; never changed in place: a launch's
-            blocks are cached by them, for the layers that follow.
+            tile schedule is cached by them, for the layers that follow.
         causal: a query sees the keys up to its own position; the last query has that of the last key.
-        scale: multiplies the scores, positive; head_dim ** -0.5 by default (GPT-Neo and T5 use 1).
+        scale: positive factor of the scores; head_dim ** -0.5 by default (GPT-Neo and T5 use 1).
         window: with `causal`, a query sees only its last `window` keys (GPT-Neo's local layers).
-        relative: refused; operations with relative terms are named in the error.
-        dropout: of the attention weights, for training.
+        relative: must be None; the error names the operations with relative positions.
+        dropout: dropout probability of the attention weights, for training.
 
     Returns:
         [query tokens, heads, head_dim].
 
     Raises:
-        ValueError: shapes or offsets that do not fit, a scale that is not positive, a window without
+        ValueError: shapes or offsets that do not match, a scale that is not positive, a window without
             `causal` or smaller than 1.
-        NotImplementedError: relative terms.
+        NotImplementedError: a value of `relative`.
     """
     check_packed(query, key, value, cu_query, cu_key)
     if relative is not None:
@@ -87,7 +87,10 @@ def attention_weights(
     window: int | None = None,
     dropout: float = 0.0,
 ) -> list[Tensor]:
-    """Attention weights of each sequence, [heads, queries, keys] float32: first half of the specification."""
+    """Attention weights [heads, queries, keys] of each sequence, in float32.
+
+    First step of `flash_attention_reference`.
+    """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     weights = []
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
@@ -95,7 +98,7 @@ def attention_weights(
         scores = torch.einsum("qhd,khd->hqk", one, other) * scale
         if causal:
             hidden = ~_visible(q1 - q0, k1 - k0, window, scores.device)
-            # A finite number for a query that sees no key: its weights are 0, and its gradient too.
+            # Finite, so that a query that sees no key has weights and gradients of 0, not NaN.
             lowest = torch.finfo(scores.dtype).min
             weight = scores.masked_fill(hidden, lowest).softmax(-1).masked_fill(hidden, 0.0)
         else:
@@ -105,12 +108,12 @@ def attention_weights(
 
 
 def weighted_values(weights: list[Tensor], value: Tensor, cu_key: Tensor) -> Tensor:
-    """Values weighted by each sequence's attention weights: second half of the specification.
+    """Values weighted by each sequence's attention weights: second step of the reference implementations.
 
     Args:
-        weights: [heads, queries, keys] of each sequence, as `attention_weights` gives them.
+        weights: [heads, queries, keys] of each sequence, as `attention_weights` returns them.
         value: [key tokens, heads, head_dim], packed.
-        cu_key: int32 [n + 1].
+        cu_key: int32 [n + 1], offsets of the keys.
 
     Returns:
         [query tokens, heads, head_dim], in value's dtype.
@@ -125,7 +128,7 @@ def weighted_values(weights: list[Tensor], value: Tensor, cu_key: Tensor) -> Ten
 def flash_attention_reference(
     query: Tensor, key: Tensor, value: Tensor, cu_query: Tensor, cu_key: Tensor, **options: Any
 ) -> Tensor:
-    """Specification in plain torch, one sequence after the other; options of `attention_weights`."""
+    """Reference implementation of `flash_attention` in plain torch; options of `attention_weights`."""
     return weighted_values(attention_weights(query, key, cu_query, cu_key, **options), value, cu_key)
 
 
@@ -140,7 +143,10 @@ def flash_attention_cpu(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """torch's fused attention of each sequence: the order of sums depends on its own length alone."""
+    """CPU version of `flash_attention`: torch's fused attention, or oneDNN's products, for each sequence.
+
+    The order of a sequence's sums thus depends on its own length alone.
+    """
     out = torch.empty_like(query)
     for (q0, q1), (k0, k1) in zip(spans(cu_query), spans(cu_key), strict=True):
         if q0 == q1:
@@ -161,7 +167,7 @@ def flash_attention_cpu(
 
 
 def _visible(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    """Causal mask, bool [queries, keys]: keys that a query sees, the last query up to the last key."""
+    """Causal mask, bool [queries, keys], true where a query sees a key; the last query sees the last key."""
     query = torch.arange(queries, device=device)[:, None] + (keys - queries)
     key = torch.arange(keys, device=device)[None]
     seen = key <= query
@@ -179,7 +185,7 @@ def flash_attention_triton(
     scale: float | None = None,
     window: int | None = None,
 ) -> Tensor:
-    """One launch by `launch_heads`."""
+    """`flash_attention` by one Triton kernel launch, through `launch_heads`."""
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     seen = NO_WINDOW if window is None else min(window, NO_WINDOW)
     numbers = causal, seen, scale * LOG2_E
@@ -201,8 +207,8 @@ def flash_attention_kernel(
     heads: tl.int32,
     head_dim: tl.int32,
     causal: tl.int32,  # 0 or 1
-    window: tl.int32,  # where there is none, more than there are keys
-    scale: tl.float32,  # times log2(e): powers of 2 are what the hardware has
+    window: tl.int32,  # keys that a causal query sees; without a window, more than there are
+    scale: tl.float32,  # times log2(e), for exp2, which the hardware has
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -220,12 +226,12 @@ def flash_attention_kernel(
     begin = first_element(key_begin, head, heads, head_dim)
     query = tl.load(query_ptr + row + offsets, mask=mask, other=0.0)
 
-    # Keys are counted from the sequence's first. When causal, query m stands at `diagonal`; both ends meet.
+    # Keys are counted from the sequence's first. When causal, query m has position `diagonal` among them.
     diagonal = m - query_end + keys
     highest_seen = tl.where(causal != 0, diagonal, keys - 1)
     lowest_seen = diagonal - window + 1
-    beyond = query_end - first  # queries from this block's first on
-    # From a multiple of the block, which the compiler makes use of: 12 to 29 registers on sm_90.
+    beyond = query_end - first  # queries from this block's first to the sequence's last
+    # The start is a multiple of BLOCK_N, by which the compiler saves 12 to 29 registers on sm_90.
     start_at = tl.maximum(keys - beyond - window + 1, 0) // BLOCK_N * BLOCK_N
     stop_at = keys - causal * tl.maximum(beyond - BLOCK_M, 0)
     # Between these two, every query of the block sees every key, and the mask is skipped.
@@ -247,8 +253,11 @@ def flash_attention_kernel(
 
 
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
-    """Queries and keys of a step, warps and stages. Scores, weights and values of 128 queries by 64 keys fill
-    the registers; float32 takes more of them, and so do the addresses of rows that are not aligned."""
+    """Tile sizes, warps and stages of a case.
+
+    Scores, weights and values of 128 queries by 64 keys fill the registers; float32 takes more of them, and
+    so do the addresses of rows that are not aligned.
+    """
     wide = width > 64
     if dtype == torch.float32:
         rows, keys, warps, stages = (32, 16, 8, 2) if wide else (64, 32, 8, 2)

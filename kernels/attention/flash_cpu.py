@@ -1,4 +1,4 @@
-"""Attention of one long sequence on the CPU by oneDNN's products, for processors where that is faster."""
+"""Attention of one long sequence by oneDNN's matrix products, for CPUs where that is faster."""
 
 import math
 from functools import cache
@@ -9,17 +9,17 @@ from torch import Tensor
 
 from ..linear.cpu import one_dnn, packs
 
-LONG = 64  # queries and keys from which on this can be faster than torch's fused attention
-_QUERIES = 384  # of a block: with 1,000 keys its scores take 1.5 MB
-_STEP = 32  # keys are padded to a multiple of it: oneDNN compiles code for each number of them
+LONG = 64  # least number of queries and keys for which this can beat torch's fused attention
+_QUERIES = 384  # queries of a block: with 1,000 keys its scores take 1.5 MB
+_STEP = 32  # keys are padded to a multiple of it: oneDNN compiles code for each number of keys
 
 
 @cache
 def products_pay(dtype: torch.dtype) -> bool:
-    """True where `attention_by_products` is faster than torch's fused attention for `LONG` sequences.
+    """True where `attention_by_products` is faster than torch's fused attention for `LONG` or more tokens.
 
-    The fused one multiplies by MKL, which uses no AVX-512 on AMD's processors. On a core of an Intel Xeon it
-    takes half the time, in float32 and bfloat16, from 64 keys to 1,024.
+    Fused attention multiplies by MKL, which uses no AVX-512 on AMD's processors. On an Intel Xeon core it
+    takes half the time of the other, in float32 and bfloat16, from 64 keys to 1,024.
     """
     # torch before 2.12 does not give the processor's name.
     about: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -29,9 +29,10 @@ def products_pay(dtype: torch.dtype) -> bool:
 def attention_by_products(
     out: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float | None
 ) -> None:
-    """`softmax(query @ key.T * scale) @ value` of one sequence into `out`, all [tokens, heads, head_dim].
+    """Write the attention of one sequence, `softmax(query @ key.T * scale) @ value`, to `out`.
 
-    In bfloat16 scores and weights are rounded to it, as in transformers.
+    All tensors are [tokens, heads, head_dim]. In bfloat16, scores and weights are rounded to bfloat16 too, as
+    in transformers.
     """
     queries, keys, head_dim = query.shape[0], key.shape[0], query.shape[2]
     scale = head_dim**-0.5 if scale is None else scale
@@ -47,7 +48,7 @@ def attention_by_products(
 
 
 def _padded(wide: Tensor, columns: int, rows: int) -> Tensor:
-    """Copy of `wide` [heads, rows, columns] with that many columns and rows of zeros added, contiguous."""
+    """Contiguous copy of `wide` [heads, length, width], with `rows` and `columns` of zeros appended."""
     heads, before, width = wide.shape
     padded = wide.new_zeros(heads, before + rows, width + columns)
     padded[:, :before, :width] = wide

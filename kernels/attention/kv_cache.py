@@ -1,4 +1,4 @@
-"""Pages of keys and values, of 16 positions each, written by a prefill or by a decode step."""
+"""Paged key-value cache, 16 positions a page, written by prefill and decode steps."""
 
 import torch
 from torch import Tensor
@@ -7,20 +7,20 @@ from ..runtime.dispatch import Operation
 from ..runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
 from ..runtime.optional_triton import tl
 
-PAGE_SIZE = 16  # positions of a page
+PAGE_SIZE = 16  # positions in a page
 
 
 def store(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor) -> None:
-    """Write keys and values into pages, in place.
+    """Write new keys and values into the pages of the key-value cache, in place.
 
     Args:
-        keys, values: [pages, 16, heads, head_dim], contiguous: one layer's pool.
+        keys, values: [pages, 16, heads, head_dim], contiguous: page pool of one layer.
         new_keys, new_values: [tokens, heads, head_dim].
-        slots: int64 [tokens], cache positions, `page * 16 + position in the page`, each once. One past the
-            pool is an error on the CPU; a kernel cannot raise, and leaves that token out.
+        slots: int64 [tokens], distinct cache positions, `page * 16 + position in the page`. A slot past the
+            pool is an error on the CPU; a kernel cannot raise, and does not write that token.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit, or pools that cannot be written in place.
+        ValueError: shapes or dtypes that do not match, or pools that cannot be written in place.
     """
     if (
         keys.shape != values.shape
@@ -44,10 +44,10 @@ def store(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, sl
 
 
 def check_pools(*pools: Tensor) -> None:
-    """Validate pools that a kernel reads or writes in place.
+    """Validate page pools that a kernel reads or writes in place.
 
-    A page takes 32 bytes at least, so all pages, and layers of a cache, begin at a multiple of 16 bytes if
-    the first does, as torch allocates it.
+    A page takes a multiple of 32 bytes, so all pages, and layers of a cache, begin at a multiple of 16 bytes
+    if the first does, as torch allocates it.
 
     Raises:
         ValueError: a pool that is not contiguous, or not at a multiple of 16 bytes.
@@ -64,13 +64,13 @@ def check_pools(*pools: Tensor) -> None:
 def store_reference(
     keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor
 ) -> None:
-    """Specification in plain torch."""
+    """Reference implementation of `store` in plain torch."""
     keys.view(-1, *keys.shape[2:])[slots] = new_keys
     values.view(-1, *values.shape[2:])[slots] = new_values
 
 
 def store_triton(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, slots: Tensor) -> None:
-    """One launch for keys and values."""
+    """`store` by one Triton kernel launch for keys and values."""
     tokens, width = new_keys.shape[0], keys.shape[2] * keys.shape[3]
     case = store_kernel.case(keys.device, keys.dtype, alignment(width))
     grid = case.block_count("BLOCK_M", tokens), case.block_count("BLOCK_N", width)
@@ -82,9 +82,9 @@ _store = Operation(store_reference, triton=store_triton)
 
 @kernel(sizes=("width",), outputs=("keys_ptr", "values_ptr"))
 def store_kernel(
-    keys_ptr,  # [positions, width], as values
+    keys_ptr,  # [positions, width], like values
     values_ptr,
-    new_keys_ptr,  # [tokens, width], as new values
+    new_keys_ptr,  # [tokens, width], like new values
     new_values_ptr,
     slots_ptr,  # int64 [tokens]
     tokens: tl.int32,
@@ -105,7 +105,7 @@ def store_kernel(
     tl.store(values_ptr + target, value, mask=mask)
 
 
-# Tiles in which a thread moves 16 bytes of keys and as many of values in half precision.
+# Tile sizes with which each thread moves 16 bytes of keys and as many of values in half precision.
 store_kernel.declare_all(
     DTYPES, ALIGNMENTS, pointers={"slots_ptr": torch.int64}, num_stages=1, BLOCK_M=4, BLOCK_N=256
 )

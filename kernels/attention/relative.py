@@ -1,5 +1,7 @@
-"""Attention with terms for the distance of query and key and for their segments (Transformer-XL, arXiv
-1901.02860): XLNet's (arXiv 1906.08237)."""
+"""Attention with terms for relative positions and segments, as in XLNet (arXiv 1906.08237).
+
+The terms for positions are Transformer-XL's (arXiv 1901.02860).
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -46,14 +48,14 @@ def relative_attention(
     window: int | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """`softmax(scores * scale) @ value` of each sequence, accumulated in float32.
+    """XLNet's attention of each packed sequence: `softmax(scores * scale) @ value`, summed in float32.
 
     The score of a query at position i and a key at position j is
 
         (query[i] + content_bias) . key[j] + (query[i] + position_bias) . position_key[i - j]
         + (query[i] + segment_bias) . segment_key[0 if segments[i] == segments[j] else 1]
 
-    the last term only where there are segments.
+    with the last term only if segments are given.
 
     Args:
         query, key, value: [tokens, heads, head_dim], packed. On a GPU head_dim is at most 128.
@@ -61,19 +63,19 @@ def relative_attention(
         position_key: [2 * limit + 1, heads, head_dim], for each `i - j` from -limit to limit; greater
             distances have the row of the limit.
         content_bias, position_bias: [heads, head_dim], added to queries before the products.
-        segments: int32 [tokens], any numbers; None without the last term.
-        segment_bias: [heads, head_dim], with segments.
-        segment_key: [2, heads, head_dim], for the same segment and for another one, with segments.
-        scale: multiplies the scores, positive.
+        segments: int32 [tokens], segment of each token, any integers; None omits the last term.
+        segment_bias: [heads, head_dim], required with segments.
+        segment_key: [2, heads, head_dim], keys of the same and of another segment, required with segments.
+        scale: positive factor of the scores.
         causal: a query sees the keys up to its own position.
         window: with `causal`, a query sees only its last `window` keys.
-        dropout: of the attention weights, for training.
+        dropout: dropout probability of the attention weights, for training.
 
     Returns:
         [tokens, heads, head_dim].
 
     Raises:
-        ValueError: shapes or offsets that do not fit, a scale that is not positive, or a window without
+        ValueError: shapes or offsets that do not match, a scale that is not positive, or a window without
             `causal` or smaller than 1.
     """
     check_self_attention(query, key, value, cu_tokens)
@@ -85,7 +87,7 @@ def relative_attention(
 
 
 class RelativeTerms(NamedTuple):
-    """Tensors of the scores' terms, as in `relative_attention`."""
+    """Tensor arguments of `relative_attention` that its position and segment terms take."""
 
     position_key: Tensor
     content_bias: Tensor
@@ -133,8 +135,10 @@ def relative_weights(
     window: int | None = None,
     dropout: float = 0.0,
 ) -> list[Tensor]:
-    """Attention weights of each sequence, [heads, queries, keys], float32 or wider: half of the
-    specification, with `weighted_values`. `terms` are `RelativeTerms`, here and below."""
+    """Attention weights [heads, queries, keys] of each sequence, in float32 or wider.
+
+    First step of `relative_attention_reference`. `terms` are those of `RelativeTerms`, here and below.
+    """
     position_key, content_bias, position_bias, segments, segment_bias, segment_key = RelativeTerms(*terms)
     wide = torch.promote_types(query.dtype, torch.float32)
     limit = position_key.shape[0] // 2
@@ -162,7 +166,7 @@ def relative_weights(
 
 
 def _unseen(distance: Tensor, window: int | None) -> Tensor:
-    """Mask of the keys that a causal query does not see, by distance."""
+    """Mask, true for keys that a causal query does not see, by distance (query position - key position)."""
     later = distance < 0
     return later if window is None else later | (distance >= window)
 
@@ -170,7 +174,7 @@ def _unseen(distance: Tensor, window: int | None) -> Tensor:
 def relative_attention_reference(
     query: Tensor, key: Tensor, value: Tensor, cu_tokens: Tensor, *terms: Any, **options: Any
 ) -> Tensor:
-    """Specification in plain torch, one sequence after the other; options of `relative_weights`."""
+    """Reference implementation of `relative_attention` in plain torch; options of `relative_weights`."""
     return weighted_values(relative_weights(query, key, cu_tokens, *terms, **options), value, cu_tokens)
 
 
@@ -184,7 +188,10 @@ def relative_attention_cpu(
     causal: bool = False,
     window: int | None = None,
 ) -> Tensor:
-    """Products of each sequence on its own: the order of sums depends on its own length alone."""
+    """CPU version of `relative_attention`: matrix products of one sequence at a time.
+
+    The order of a sequence's sums thus depends on its own length alone.
+    """
     position_key, content_bias, position_bias, segments, segment_bias, segment_key = RelativeTerms(*terms)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     table = heads_first(position_key)
@@ -218,11 +225,11 @@ def relative_attention_cpu(
 
 
 def _add_positions(scores: Tensor, query: Tensor, table: Tensor) -> None:
-    """Add the products of one sequence's queries with its positions to `scores` [heads, tokens, tokens].
+    """Add the position term of one sequence to its `scores` [heads, tokens, tokens], in place.
 
     Args:
-        query: [heads, tokens, head_dim], with its bias.
-        table: [heads, 2 * limit + 1, head_dim].
+        query: [heads, tokens, head_dim], with position_bias added.
+        table: [heads, 2 * limit + 1, head_dim], position_key with heads first.
     """
     tokens, limit = query.shape[1], table.shape[1] // 2
     for begin in range(0, tokens, BLOCK):
@@ -242,7 +249,7 @@ def relative_attention_triton(
     causal: bool = False,
     window: int | None = None,
 ) -> Tensor:
-    """One launch by `launch_heads`."""
+    """`relative_attention` by one Triton kernel launch, through `launch_heads`."""
     given = RelativeTerms(*terms)
     limit, seen = given.position_key.shape[0] // 2, NO_WINDOW if window is None else min(window, NO_WINDOW)
     numbers = limit, given.segments is not None, causal, seen, scale * LOG2_E
@@ -271,10 +278,10 @@ def relative_attention_kernel(
     heads: tl.int32,
     head_dim: tl.int32,
     limit: tl.int32,
-    has_segments: tl.int32,  # 0 or 1; without them their keys are read as zeros
+    has_segments: tl.int32,  # 0 or 1; without segments, their keys are read as zeros
     causal: tl.int32,  # 0 or 1
-    window: tl.int32,  # where there is none, more than there are keys
-    scale: tl.float32,  # times log2(e): powers of 2 are what the hardware has
+    window: tl.int32,  # keys that a causal query sees; without a window, more than there are
+    scale: tl.float32,  # times log2(e), for exp2, which the hardware has
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
@@ -295,7 +302,7 @@ def relative_attention_kernel(
     begin = first_element(key_begin, head, heads, head_dim)
     query = tl.load(query_ptr + row + offsets, mask=mask, other=0.0).to(tl.float32)
 
-    # The segment's term is one of two numbers a query.
+    # The segment term of a query has one of two values: the same segment, or another one.
     of_segments = d < head_dim * has_segments
     bias = tl.load(segment_bias_ptr + head * head_dim + d, mask=of_segments, other=0.0).to(tl.float32)
     same = tl.load(segment_key_ptr + head * head_dim + d, mask=of_segments, other=0.0).to(tl.float32)
@@ -311,9 +318,9 @@ def relative_attention_kernel(
     bias = tl.load(content_bias_ptr + head * head_dim + d, mask=d < head_dim, other=0.0).to(tl.float32)
     for_content = (query + bias[None, :]).to(query_ptr.dtype.element_ty)
 
-    # Distances of a tile from that of its first query to its last key on, and each pair's index among them. A
-    # product with their rows, gathered by the index, is read along its diagonals and stays in the
-    # multiprocessor.
+    # Distances in a tile, ascending from that of its first query and last key, and each pair's index among
+    # them. A product with their embeddings, gathered by the index, is read along its diagonals and does not
+    # leave the multiprocessor.
     distances = first - key_begin - (BLOCK_N - 1) + tl.arange(0, WINDOW)
     index = m[:, None] - n[None, :] + (BLOCK_N - 1)
     position = (first - key_begin + m)[:, None]
@@ -341,8 +348,10 @@ def relative_attention_kernel(
 
 
 def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
-    """Queries and keys of a step, warps and stages. The product with twice as many rows of positions, and its
-    diagonals, take the registers that larger blocks would need."""
+    """Tile sizes, warps and stages of a case.
+
+    The product with twice as many position embeddings, and its diagonals, take the registers of larger tiles.
+    """
     if dtype == torch.float32:
         # Two stages where one needs a stack on sm_90, with Triton 3.9 or 3.6, and the other way round.
         twice = 16 < width <= 64 or (width > 64 and alignment == "any")

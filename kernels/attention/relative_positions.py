@@ -1,4 +1,4 @@
-"""Rows of a table of relative positions, by distance (DeBERTa v2)."""
+"""Row indices of relative-position tables by distance, in logarithmic buckets (DeBERTa v2)."""
 
 from functools import cache
 
@@ -8,19 +8,19 @@ from torch import Tensor
 
 @cache
 def relative_rows(buckets: int, farthest: int, device: torch.device) -> Tensor:
-    """Rows of `disentangled_attention`, int32 [2 * limit + 1], in tables of 2 * span rows.
+    """Row of the relative-position tables, of 2 * span rows, for each distance from -limit to limit.
 
-    Distances up to half of `buckets` have a row each, greater ones share rows in steps that grow
-    logarithmically up to `farthest`. Made once, in float32 as transformers computes it: edges depend on
-    rounding.
+    The result, int32 [2 * limit + 1], is `rows` of `disentangled_attention`. Distances up to half of
+    `buckets` have a row each, greater ones share rows in ranges that grow logarithmically up to `farthest`.
+    Cached, and computed in float32 as in transformers: the ranges' edges depend on rounding.
 
     Args:
-        buckets: rows of each direction, the span; 0 or less for a row for each distance.
-        farthest: the distance from which on all share a row; the span where there are no buckets.
-        device: of the result.
+        buckets: number of rows for each direction, the span; 0 or less gives each distance its own row.
+        farthest: distance from which on all share a row; the span where there are no buckets.
+        device: device of the result.
 
     Raises:
-        ValueError: buckets that leave nothing to divide, or a `farthest` below 1.
+        ValueError: 1 bucket, too many buckets for `farthest`, or a `farthest` below 1.
     """
     if farthest < 1:
         raise ValueError(f"the farthest relative position must be at least 1, got {farthest}")

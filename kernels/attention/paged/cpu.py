@@ -1,9 +1,9 @@
-"""Paged attention on the CPU: each head of each query gathers the rows of its pages by a list of numbers.
+"""Paged attention on the CPU: sparse operations read each query's keys and values in their pages.
 
-Two of torch's operations, made for graphs and for recommendations, read rows where they lie, for all
-queries in one call and at close to the speed of the memory: `sparse.sampled_addmm` multiplies a query with
-the keys of its list, `embedding_bag` sums the values of its list. A call for every request would take longer,
-and a copy of its pages longer still.
+Two of torch's operations, made for graphs and for recommendations, read listed rows in place, for all
+queries in one call and at close to memory bandwidth: `sparse.sampled_addmm` multiplies a query with the keys
+of its list, `embedding_bag` sums the values of its list. A call for every request would take longer, and a
+copy of its pages longer still.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 from ..kv_cache import PAGE_SIZE
 
 with warnings.catch_warnings():
-    # Once a process torch warns that CSR tensors are in beta. Here they only carry two lists of numbers.
+    # torch warns once per process that CSR tensors are in beta. Here they only hold two lists of indices.
     warnings.simplefilter("ignore")
     torch.sparse_csr_tensor([0, 0], [], [], (1, 1), dtype=torch.float32, check_invariants=False)
 
@@ -26,22 +26,22 @@ _SCORE_BLOCK = 16  # a query's scores are padded to a multiple of it, so that th
 
 @dataclass(frozen=True, slots=True)
 class GatherPlan:
-    """Rows of a layer's pool that each head of each query reads; one plan serves all layers.
+    """Lists of the rows of a layer's page pool that each head of each query reads; valid for all layers.
 
-    The pool is seen as [pages * 16 * heads, head_dim].
+    The pool is viewed as [pages * 16 * heads, head_dim].
     """
 
-    rows: Tensor  # int32 [total], all lists end to end, each in the order of its positions
+    rows: Tensor  # int32 [total], all lists concatenated, each in the order of positions
     offsets: Tensor  # int32 [queries * heads + 1], the start of each list
-    score_index: Tensor  # int64 [total], each score's element of a padded table [queries * heads, width]
+    score_index: Tensor  # int64 [total], each score's index in a padded table [queries * heads, width]
     width: int  # of that table
-    zeros: Tensor  # float32 [total], values of the sparse pattern, which are not used
+    zeros: Tensor  # float32 [total], unused values of the sparse pattern
 
     @classmethod
     def of(
         cls, block_tables: Tensor, lengths: Tensor, cu_rows: Tensor, heads: int, origin: Tensor | None = None
     ) -> "GatherPlan":
-        """Make the plan of a batch with at least one query; arguments as in `paged_attention`."""
+        """Plan the row lists of a batch with at least one query; arguments as in `paged_attention`."""
         counts = cu_rows.diff().long()
         request = torch.repeat_interleave(counts)
         length = lengths[request]
@@ -76,7 +76,7 @@ def paged_attention_cpu(
     origin: Tensor | None = None,
     plan: GatherPlan | None = None,
 ) -> Tensor:
-    """`paged_attention` in float32; pages of other types are converted as a whole first."""
+    """`paged_attention` on the CPU, in float32; a pool of another dtype is first converted as a whole."""
     rows, heads, head_dim = query.shape
     if not rows:
         return torch.empty_like(query)

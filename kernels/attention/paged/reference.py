@@ -1,8 +1,8 @@
-"""One query step over paged keys and values.
+"""Paged attention: queries of one decode step over the paged key-value cache.
 
 A request's hypotheses are consecutive query rows. Cross-attention pages belong to the request, and all its
-rows read them. Self-attention pages belong to one hypothesis each, and `origin` names the hypothesis whose
-page holds a position: beams change their history by changing that table, never a page.
+rows read them. Self-attention pages belong to one hypothesis each, and `origin` gives the hypothesis whose
+page holds a position: beam search changes a hypothesis's history by changing that table, never a page.
 """
 
 from functools import partial
@@ -30,25 +30,27 @@ def paged_attention(
     origin: Tensor | None = None,
     plan: GatherPlan | None = None,
 ) -> Tensor:
-    """`softmax(query @ key.T * scale) @ value` over each request's pages, in an order its length alone fixes.
+    """Attention of queries to their request's pages, `softmax(query @ key.T * scale) @ value`.
+
+    The order of a request's sums depends on its length alone.
 
     Args:
-        query: [rows, heads, head_dim], the rows of a request next to each other.
-        keys, values: [pages, 16, heads, head_dim]: one layer's pool.
-        block_tables: int32. Without `origin` [requests, blocks]: the request's pages, all rows read them.
-            With `origin` [rows, blocks]: each hypothesis' own pages.
+        query: [rows, heads, head_dim], one row per hypothesis, those of a request next to each other.
+        keys, values: [pages, 16, heads, head_dim]: page pool of one layer.
+        block_tables: int32. Without `origin` [requests, blocks]: the request's pages, read by all its rows.
+            With `origin` [rows, blocks]: each hypothesis's own pages.
         lengths: int32 [requests], positions to attend to, at least 1 and within the table (and `origin`).
         cu_rows: int32 [requests + 1], offsets of the requests' rows.
-        scale: multiplies the scores.
+        scale: factor of the scores.
         origin: int32 [rows, positions]: for each row and position, the hypothesis (0 to k - 1 within the
             request) whose page holds it.
-        plan: `plan_paged_attention` of the same tables, for calls that share them; by default made anew.
+        plan: result of `plan_paged_attention` for the same tables, to share among calls; made anew if None.
 
     Returns:
         [rows, heads, head_dim].
 
     Raises:
-        ValueError: tables, keys or values that do not fit the query.
+        ValueError: tables, keys or values that do not match the query.
     """
     wanted = (PAGE_SIZE, *query.shape[1:])
     if keys.shape != values.shape or keys.shape[1:] != wanted or query.dim() != 3:
@@ -77,10 +79,10 @@ def paged_attention(
 def plan_paged_attention(
     block_tables: Tensor, lengths: Tensor, cu_rows: Tensor, heads: int, origin: Tensor | None = None
 ) -> GatherPlan | None:
-    """Make the part of `paged_attention` that all layers of a decode step share.
+    """Plan the row lists of `paged_attention` on the CPU, which all layers of a decode step share.
 
-    It holds the contents of the tables at this time. None where it is of no use: on a GPU and in Triton's
-    interpreter, and for a batch without rows.
+    The plan holds for the present contents of the tables. None where there is no use for it: on a GPU, in
+    Triton's interpreter, and for a batch without rows.
     """
     if cu_rows.device.type != "cpu" or interpreting() or cu_rows.shape[0] == 1:
         return None
@@ -98,7 +100,7 @@ def paged_attention_reference(
     scale: float,
     origin: Tensor | None = None,
 ) -> Tensor:
-    """The specification, in plain torch: gather each row's own keys and values, then plain softmax."""
+    """Reference implementation of `paged_attention` in plain torch: gather keys and values of each row."""
     out = torch.empty_like(query)
     for request, (start, end) in enumerate(spans(cu_rows)):
         positions = torch.arange(int(lengths[request]), device=query.device)

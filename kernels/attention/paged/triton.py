@@ -1,4 +1,4 @@
-"""Kernels of `paged_attention`: long contexts in splits, which a second kernel adds up in order."""
+"""Triton kernels of `paged_attention`: splits of long contexts, which a second kernel adds up in order."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from ...runtime.optional_triton import tl
 from ..kv_cache import PAGE_SIZE, check_pools
 from ..tiles import LOG2_E
 
-SPLIT = 512  # positions of one program: 20 s of audio, at 40 ms a position, are one split
-_HEAD_DIMS = (64, 128)  # of the kernels' tiles; smaller heads are masked, not read
+SPLIT = 512  # positions that one program reads: 20 s of audio, at 40 ms a position, are one split
+_HEAD_DIMS = (64, 128)  # head_dim of the kernels' tiles; what exceeds a smaller head is masked
 LARGEST_HEAD = _HEAD_DIMS[-1]
 
 
@@ -26,7 +26,10 @@ def paged_attention_triton(
     scale: float,
     origin: Tensor | None = None,
 ) -> Tensor:
-    """A program for each request, head and split; a second launch where the table has room for two splits."""
+    """`paged_attention` by Triton kernels, with a program for each request, head and split.
+
+    A second launch adds up the splits where the block tables have room for more than one.
+    """
     (rows, heads, head_dim), requests = query.shape, lengths.shape[0]
     check_pools(keys, values)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
@@ -56,12 +59,12 @@ def paged_attention_kernel(
     query_ptr,  # [rows, heads, head_dim]
     keys_ptr,  # [pages, 16, heads, head_dim]
     values_ptr,  # [pages, 16, heads, head_dim]
-    tables_ptr,  # int32 [requests, blocks], with own pages [rows, blocks]
+    tables_ptr,  # int32 [requests, blocks], or [rows, blocks] where rows have their own pages
     lengths_ptr,  # int32 [requests]
     cu_rows_ptr,  # int32 [requests + 1]
-    origin_ptr,  # int32 [rows, positions], read with own pages only
+    origin_ptr,  # int32 [rows, positions], read where rows have their own pages only
     out_ptr,  # [rows, heads, head_dim]
-    partial_ptr,  # float32 [splits, rows, heads, head_dim], as the next for requests of several splits
+    partial_ptr,  # float32 [splits, rows, heads, head_dim]; this and the next for several splits only
     statistics_ptr,  # float32 [splits, rows, heads, 2]: largest score and sum of weights
     rows: tl.int32,
     heads: tl.int32,
@@ -77,7 +80,7 @@ def paged_attention_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    # Programs of one request's heads run side by side, as their parts of a page lie.
+    # Programs of one request's heads run side by side, as the heads lie within a page.
     request, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     length = tl.load(lengths_ptr + request)
     first, last = tl.load(cu_rows_ptr + request), tl.load(cu_rows_ptr + request + 1)
@@ -112,7 +115,7 @@ def paged_attention_kernel(
         # where no address waits for another load of the same step.
         start, page_index = begin, 0
         page = tl.load(tables + start // PAGE)
-        # Each block of positions once for every page that holds it.
+        # Each block of positions is visited once for each page of it: one, or one per hypothesis.
         for _ in range(0, steps):
             n = start + tl.arange(0, PAGE)
             # Memory behind the length is not read: it may hold anything, NaN too.
@@ -136,7 +139,7 @@ def paged_attention_kernel(
                 )
             scores = tl.where(written[None, :] & (named == page_index), scores, float("-inf"))
             new_largest = tl.maximum(largest, tl.max(scores, 1))
-            # -inf - -inf would be no number, for a row that has seen no key yet.
+            # -inf - -inf would be NaN, for a row that has seen no key yet.
             base = tl.where(new_largest == float("-inf"), 0.0, new_largest)
             weights = tl.exp2(scores - base[:, None])
             decay = tl.exp2(largest - base)[:, None]
@@ -198,10 +201,10 @@ def combine_splits_kernel(
 
 
 def _blocks(architecture: str, head_dim: int, dtype: torch.dtype, alignment: str) -> dict[str, Any]:
-    """Heads, warps and stages.
+    """Tile sizes, warps and stages of a case.
 
     With heads of 64 one warp takes about 250 instructions for a page, a quarter of what a multiprocessor of
-    an H200 issues until 4.3 TB/s have brought it the next page. Five stages keep 12 to 16 KiB in flight in
+    an H200 issues until its next page arrives, at 4.3 TB/s in all. Five stages keep 12 to 16 KiB in flight in
     each of the eight programs that it holds; 26 KiB in all would do at a latency of 0.8 microseconds.
     float32, which has no matrix unit, and unaligned rows, with a register for each address, take more warps.
     """
