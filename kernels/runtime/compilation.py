@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation of declared cases, with no GPU, and the resources of their machine code."""
+"""Ahead-of-time compilation of declared kernel cases without a GPU, and their machine code's resources."""
 
 import importlib
 import pkgutil
@@ -28,20 +28,20 @@ SHARED_LIMITS = {"sm_80": 99 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gf
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """Resources of one compiled case."""
+    """Registers, shared memory and spills of one compiled kernel case."""
 
-    label: str  # of the case
+    label: str  # `Case.label`
     architecture: str
-    registers: int  # of a thread
-    shared: int  # bytes of shared memory of a program
-    stack: int  # bytes of a thread in memory, for what did not fit into registers; likewise local
+    registers: int  # per thread
+    shared: int  # bytes of shared memory per program
+    stack: int  # bytes per thread spilled from registers to memory; likewise `local`
     local: int
     matrix_unit: str  # the instruction that multiplies matrices, "" for none
     asynchronous: bool  # copies to shared memory run beside the arithmetic
 
     @property
     def complaint(self) -> str | None:
-        """The limit that this case breaks, in words; None for a case that may be shipped."""
+        """Description of the resource limit that this case exceeds, or None."""
         limit = SHARED_LIMITS[self.architecture]
         if self.shared > limit:
             return f"{self.shared} bytes of shared memory, and {self.architecture} has {limit}"
@@ -51,7 +51,7 @@ class Resources:
 
 
 def declared_cases() -> list[Case]:
-    """Every case of every kernel in this package."""
+    """List every declared case of every kernel in `tritone.kernels`, importing all of its modules."""
     package = importlib.import_module("tritone.kernels")
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if not module.name.endswith("__main__"):
@@ -60,7 +60,7 @@ def declared_cases() -> list[Case]:
 
 
 def compile_all(cases: Iterable[Case], jobs: int) -> Iterator[Resources]:
-    """Resources of these cases, in their order, compiled by `jobs` processes: this one where that is 1."""
+    """Compile cases in `jobs` processes (1: in this one), and yield their resources in the given order."""
     check_compiler()
     if jobs == 1:
         yield from map(compile_case, cases)
@@ -76,12 +76,12 @@ def _numbered() -> list[Case]:
 
 
 def _compile_number(number: int) -> Resources:
-    """In a worker: cases hold functions, which do not travel between processes, but their numbers do."""
+    """Compile a case in a worker process by its index: cases hold functions, which cannot be pickled."""
     return compile_case(_numbered()[number])
 
 
 def check_compiler() -> None:
-    """Refuse to compile without Triton or in its interpreter. Raises RuntimeError with the remedy."""
+    """Raise RuntimeError, with the remedy, if Triton is missing or set to interpret kernels."""
     if MISSING is not None:
         raise RuntimeError(
             f"Triton cannot be imported ({MISSING}); install it: it runs on Linux"
@@ -93,7 +93,7 @@ def check_compiler() -> None:
 
 
 def compile_case(case: Case) -> Resources:
-    """Compile as a launch on that architecture would."""
+    """Compile a case as a launch on its architecture would, and return its resources."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -111,7 +111,7 @@ def compile_case(case: Case) -> Resources:
 
 
 def specialization(case: Case) -> tuple[Any, dict[str, str], dict[tuple[int], list[list[Any]]]]:
-    """Triton's specialization of this case: the function, its parameters' types, and their attributes."""
+    """Triton's specialization of a case: function, parameter types, and divisibility attributes."""
     function = case.kernel.aligned if case.aligned else case.kernel.plain
     types = dict(case.types) | dict.fromkeys(dict(case.constants), "constexpr")
     signature = {name: types[name] for name in function.arg_names}
@@ -146,7 +146,7 @@ def _of_cubin(case: Case, cubin: bytes, ptx: str, shared: int) -> Resources:
 
 
 def _of_amdgcn(case: Case, text: str, shared: int) -> Resources:
-    """Figures of the metadata at the end of the assembly; its registers count in two files."""
+    """Resources in the metadata of AMD assembly, whose register count covers two register files."""
 
     def figure(name: str) -> int:
         found = re.search(rf"\.{name}:\s+(\d+)", text)

@@ -1,4 +1,4 @@
-"""Figures of compiled cases on disk, so that only cases of kernels that changed are compiled again."""
+"""Disk cache of compiled cases' resources, so that only cases of changed kernels are compiled again."""
 
 import ast
 import hashlib
@@ -14,19 +14,21 @@ from .compilation import Resources, check_compiler, compile_all
 from .launch import Case, Kernel
 from .optional_triton import tl, triton
 
-_VERSION = 1  # of `compile_case`: raise it when its options or figures change
+_VERSION = 1  # of `compile_case`: raise it when its options or results change
 
 
 def cache_folder() -> Path:
-    """`$TRITONE_CACHE`, or `tritone/kernels` in the user's cache folder."""
+    """Folder of the disk cache: `$TRITONE_CACHE`, or `tritone/kernels` in the user's cache folder."""
     if given := os.environ.get("TRITONE_CACHE"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tritone" / "kernels"
 
 
 def compile_cached(cases: Sequence[Case], jobs: int) -> Iterator[tuple[Resources, bool]]:
-    """Resources of these cases, in their order, and whether the cache had them; the others are compiled by
-    `jobs` processes, and cached where nothing is wrong with them."""
+    """Yield each case's resources, in the given order, and True if they come from the cache.
+
+    Other cases are compiled by `jobs` processes, and cached unless they exceed a limit.
+    """
     check_compiler()
     found = [load(case) for case in cases]
     compiled = compile_all([case for case, old in zip(cases, found, strict=True) if old is None], jobs)
@@ -38,7 +40,7 @@ def compile_cached(cases: Sequence[Case], jobs: int) -> Iterator[tuple[Resources
 
 
 def load(case: Case) -> Resources | None:
-    """Cached figures of a case; None where there are none or their file is damaged."""
+    """Read a case's resources from the cache; None if there are none or their file is damaged."""
     try:
         return Resources(**json.loads((cache_folder() / case_key(case)).read_text()))
     except (OSError, ValueError, TypeError):
@@ -46,7 +48,7 @@ def load(case: Case) -> Resources | None:
 
 
 def save(case: Case, resources: Resources) -> None:
-    """Write a case's figures, whole or not at all."""
+    """Write a case's resources to the cache, atomically."""
     path = cache_folder() / case_key(case)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
@@ -55,7 +57,7 @@ def save(case: Case, resources: Resources) -> None:
 
 
 def case_key(case: Case) -> str:
-    """Digest of all that a case's machine code depends on: specialization, options, sources and Triton.
+    """Digest of all that determines a case's machine code: specialization, options, sources and Triton.
 
     Comments, docstrings and a function's position in its file do not count.
     """
@@ -66,7 +68,7 @@ def case_key(case: Case) -> str:
 
 @cache
 def _sources(kernel: Kernel) -> list[tuple[str, str]]:
-    """The kernel's function, all Triton functions that it calls, and the constants that they read."""
+    """Names and sources of a kernel's function and the Triton functions and constants that it uses."""
     found: dict[str, str] = {}
 
     def visit(jitted: Any) -> None:
@@ -90,14 +92,14 @@ def _sources(kernel: Kernel) -> list[tuple[str, str]]:
 
 
 def mark_complete() -> None:
-    """Note that every declared case has compiled with this version of Triton."""
+    """Record that every declared case has compiled with this version of Triton."""
     path = _complete()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
 
 
 def is_complete() -> bool:
-    """True after a run of every declared case with this version of Triton; all others have changed since."""
+    """True once every declared case has compiled with this Triton: uncached cases have changed since."""
     return _complete().exists()
 
 

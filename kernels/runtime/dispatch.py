@@ -1,7 +1,7 @@
 """Choice of an operation's implementation by its tensors: reference, CPU or Triton.
 
-An operation `xxx` has up to three implementations of one signature: `xxx_reference`, its specification in
-plain torch; `xxx_cpu`; and `xxx_triton`, which launches kernels. `xxx` checks its arguments and calls
+An operation `xxx` has up to three implementations of one signature: `xxx_reference`, the reference in plain
+torch; `xxx_cpu`; and `xxx_triton`, which launches kernels. `xxx` checks its arguments and calls
 `_xxx = Operation(xxx_reference, cpu=xxx_cpu, triton=xxx_triton)`.
 """
 
@@ -20,19 +20,19 @@ def choose(
     cpu: Callable[..., Any] | None = None,
     triton: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """The implementation for these tensors.
+    """Choose an operation's implementation by the device and dtypes of its tensors.
 
-    `reference` for gradients and float64; else `triton` for CUDA tensors, and for CPU tensors under
-    TRITON_INTERPRET=1; else `cpu`. An operation without one of them runs its reference there.
+    `reference` for gradients, and for float64 on a GPU; else `triton` for CUDA tensors, and for CPU tensors
+    under TRITON_INTERPRET=1 except float64; else `cpu`. `reference` also replaces one that is missing.
 
     Args:
         tensors: the operation's tensor arguments; None is skipped.
-        reference: plain torch, differentiable, any device.
-        cpu: tuned for CPU tensors, forward only.
-        triton: forward only.
+        reference: differentiable implementation in plain torch, for any device.
+        cpu: implementation tuned for CPU tensors, forward only.
+        triton: implementation by Triton kernels, forward only.
 
     Raises:
-        ValueError: if the tensors lie on different devices, or are bfloat16 in the interpreter.
+        ValueError: tensors on different devices, or bfloat16 in Triton's interpreter.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     devices = {tensor.device for tensor in given}
@@ -58,9 +58,9 @@ def choose(
 
 
 class Operation:
-    """The implementations of one operation; a call runs the one that `choose` takes for its tensors.
+    """Operation with up to three implementations; a call runs the one that `choose` picks for its tensors.
 
-    With `dropout`, which is for training, it runs the reference, and the others do without that option.
+    A call with a nonzero `dropout`, for training, runs the reference: the others lack that option.
     """
 
     def __init__(

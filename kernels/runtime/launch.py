@@ -1,4 +1,4 @@
-"""Launches of Triton kernels, by cases that their files declare.
+"""Triton kernels launched only in cases that their files declare, and that compile ahead of time.
 
     @kernel(sizes=("N",))
     def scale_kernel(hidden_ptr, out_ptr, N: tl.int32, factor: tl.float32, BLOCK: tl.constexpr): ...
@@ -8,10 +8,10 @@
     case = scale_kernel.case(hidden.device, hidden.dtype, alignment(hidden.numel()))
     case.launch((case.block_count("BLOCK", hidden.numel()),), hidden, out, hidden.numel(), 0.5)
 
-A case is a kernel compiled one way: types, constants, warps, stages, and sizes that are multiples of 16.
-Nothing else is ever compiled, so `python -m tritone.kernels` compiles ahead of time, without a GPU, all that
-can run on one. Triton by itself would compile anew for an argument of 1 or a multiple of 16; here pointers
-are always multiples of 16, sizes where the case says so, and other numbers never count.
+A case is one specialization of a kernel: types, constants, warps, stages, and sizes that are multiples of
+16. Nothing else is ever compiled, so `python -m tritone.kernels` compiles ahead of time, without a GPU, all
+that can run on one. Triton by itself would compile anew for an argument of 1 or a multiple of 16; here
+pointers are always multiples of 16, sizes where the case says so, and other values have no influence.
 """
 
 import inspect
@@ -30,8 +30,8 @@ from .optional_triton import tl, triton
 # Targets that kernels are declared for. The configurations of sm_80 keep below 99 KiB of shared memory, which
 # consumer cards (8.6, 8.9, 12.x) have too.
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx942")
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # of values; float64 goes to the references
-ALIGNMENTS = ("aligned", "any")  # part of most keys, see `alignment`
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # of kernels; float64 runs without them
+ALIGNMENTS = ("aligned", "any")  # results of `alignment`, part of most keys
 _TYPE_NAMES = {
     torch.float32: "fp32",
     torch.float16: "fp16",
@@ -48,23 +48,23 @@ if torch.version.hip is not None:
     # On AMD's GPUs Triton would also compile anew for each pointer to less than 2 GiB.
     triton.knobs.amd.use_buffer_ops = False
 
-KERNELS: list["Kernel"] = []  # of the modules imported so far, in the order of their import
+KERNELS: list["Kernel"] = []  # all kernels of the modules imported so far, in import order
 
 
 class UndeclaredCaseError(RuntimeError):
-    """A launch that no declared case covers."""
+    """Error for a launch that no declared case covers."""
 
 
 class Kernel:
-    """A Triton function and its declared cases.
+    """Triton function with its declared cases.
 
-    Pointer parameters end in `_ptr`, constants are annotated `tl.constexpr`, other numbers `tl.int32` or
-    `tl.float32`.
+    Names of pointer parameters end in `_ptr`; compile-time constants are annotated `tl.constexpr`, other
+    parameters `tl.int32` or `tl.float32`.
 
     Args:
-        function: the body, not yet compiled.
-        sizes: parameters that are multiples of 16 in aligned cases, so that rows can be read by vectors.
-        outputs: pointers that are written.
+        function: Python function, not yet compiled by Triton.
+        sizes: parameters that are multiples of 16 in aligned cases, so that rows can be read in vectors.
+        outputs: pointer parameters that the kernel writes.
     """
 
     def __init__(
@@ -98,13 +98,13 @@ class Kernel:
     ) -> None:
         """Declare a case for each architecture and each combination of choices, which is its key.
 
-        PRECISION follows from the key's first dtype; "aligned" in a key makes `sizes` multiples of 16.
+        The key's first dtype sets the constant PRECISION; "aligned" in it makes `sizes` multiples of 16.
 
         Args:
-            choices: alternatives of each part of the key.
-            pointers: element types of those that do not have the key's first dtype.
-            blocks: a case's own constants, num_warps and num_stages, by its architecture and key.
-            constants: those of all cases.
+            choices: alternatives for each part of the key.
+            pointers: element types of pointers that do not have the key's first dtype.
+            blocks: function from architecture and key to a case's own constants, num_warps and num_stages.
+            constants: constants of all cases.
         """
         for architecture, key in product(ARCHITECTURES, list(product(*choices))):
             dtype = next((part for part in key if isinstance(part, torch.dtype)), torch.float32)
@@ -129,14 +129,14 @@ class Kernel:
         aligned: bool = False,
         **constants: Any,
     ) -> None:
-        """Add a case, found again by its architecture and `key`.
+        """Declare one case, which `case` finds by its architecture and `key`.
 
         Args:
-            pointers: element types, by parameter.
-            num_warps, num_stages: of the compiler. They depend on the key alone, never on the number of rows
-                of a launch: another configuration may round otherwise.
+            pointers: element type of each pointer parameter.
+            num_warps, num_stages: compiler options. They depend on the key alone, never on the number of rows
+                of a launch: another configuration may round differently.
             aligned: the kernel's `sizes` are multiples of 16.
-            constants: by parameter.
+            constants: value of each compile-time parameter.
         """
         types = tuple(
             (name, f"*{_TYPE_NAMES[pointers[name]]}" if kind is None else kind)
@@ -147,10 +147,10 @@ class Kernel:
             raise ValueError(f"{self.name} declares {key} for {architecture} twice")
 
     def case(self, device: torch.device, *key: Hashable) -> "Case":
-        """The case for this device.
+        """Declared case with this key for the device's architecture.
 
         Raises:
-            UndeclaredCaseError: none is declared.
+            UndeclaredCaseError: no such case is declared.
         """
         architecture = architecture_of(device)
         found = self.cases.get((architecture, key))
@@ -165,11 +165,11 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """A kernel compiled one way."""
+    """Declared specialization of a kernel: types, constants and compiler options."""
 
     kernel: Kernel
     architecture: str  # one of `ARCHITECTURES`
-    key: tuple[Hashable, ...]  # of `Kernel.case`
+    key: tuple[Hashable, ...]  # as given to `Kernel.case`
     types: tuple[tuple[str, str], ...]  # run-time parameters in order, Triton's type names ("*fp16", "i32")
     constants: tuple[tuple[str, Any], ...]  # compile-time parameters
     aligned: bool  # the kernel's sizes are multiples of 16
@@ -178,39 +178,42 @@ class Case:
 
     @property
     def label(self) -> str:
-        """Kernel and key, to print."""
+        """Name of the kernel and key of the case, for printing."""
         parts = [_TYPE_NAMES[part] if isinstance(part, torch.dtype) else str(part) for part in self.key]
         return " ".join([self.kernel.name.removesuffix("_kernel"), *parts])
 
     @property
     def options(self) -> dict[str, Any]:
-        """The compiler's options. Fused multiply-adds are set, since a later Triton's default is another one,
-        with other results."""
+        """Triton's compiler options.
+
+        Fused multiply-adds are set, since a later Triton has another default, with other results.
+        """
         return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
 
     @property
     def multiples(self) -> list[str]:
-        """Parameters that are multiples of 16: all pointers, and the sizes of an aligned case."""
+        """Names of parameters that are multiples of 16: all pointers, and the sizes of an aligned case."""
         sizes = self.kernel.sizes if self.aligned else ()
         return [name for name, kind in self.types if kind.startswith("*") or name in sizes]
 
     def constant(self, name: str) -> Any:
-        """Value of a compile-time parameter."""
+        """Value of the compile-time parameter `name`."""
         return dict(self.constants)[name]
 
     def block_count(self, name: str, size: int) -> int:
-        """Blocks, as large as the constant of this name, that cover `size`: one number of a grid."""
+        """Number of blocks that cover `size`, each as large as the constant `name`: one grid dimension."""
         return -(-size // int(self.constant(name)))
 
     def launch(self, grid: tuple[int, ...], *arguments: Tensor | float | None) -> None:
-        """Run over `grid`; nothing where one of its sizes is 0.
+        """Launch the kernel over `grid`, unless one of its dimensions is 0.
 
         Args:
-            arguments: run-time parameters in order. Inputs are made `ready`, outputs must be. None for a
-                tensor that the kernel does not read: another one of its type stands in. True is 1.
+            arguments: run-time parameters in order. Inputs are copied unless contiguous and aligned
+                (`ready`); outputs must be both. None replaces a tensor that the kernel does not read, for
+                which another tensor of its type is passed. True is passed as 1.
 
         Raises:
-            UndeclaredCaseError: arguments that would compile another kernel than the one declared.
+            UndeclaredCaseError: arguments that would make Triton compile another specialization.
         """
         if 0 in grid:
             return
@@ -225,7 +228,7 @@ class Case:
             run[grid](*given, **dict(self.constants), **self.options)
 
     def prepare(self, arguments: Sequence[Tensor | float | None]) -> list[Tensor | float]:
-        """Arguments of `launch` as Triton gets them; errors as there."""
+        """Convert the arguments of `launch` to what Triton gets; errors as there."""
         if len(arguments) != len(self.types):
             raise TypeError(f"{self.label} takes {len(self.types)} arguments, got {len(arguments)}")
         pairs = list(zip(self.types, arguments, strict=True))
@@ -265,24 +268,23 @@ class Case:
 def kernel(
     *, sizes: tuple[str, ...] = (), outputs: tuple[str, ...] = ("out_ptr",)
 ) -> Callable[[Callable[..., Any]], Kernel]:
-    """Decorator that makes a function a `Kernel`."""
+    """Decorator that turns a function into a `Kernel`; arguments as there."""
     return lambda function: Kernel(function, sizes, outputs)
 
 
 def ready(tensor: Tensor) -> Tensor:
-    """`tensor`, or a copy, contiguous and beginning at a multiple of 16 bytes, as kernels take it."""
+    """Contiguous tensor that begins at a multiple of 16 bytes, as kernels need: `tensor` or a copy."""
     tensor = tensor.contiguous()
     return tensor if tensor.data_ptr() % _ALIGNMENT == 0 else tensor.clone()
 
 
 def alignment(*sizes: int) -> str:
-    """Part of a case's key: "aligned" if all of these sizes are multiples of 16, so that rows are read by
-    vectors, else "any"."""
+    """Alignment in a case's key: "aligned" if all sizes are multiples of 16 (vector loads), else "any"."""
     return "any" if any(size % _ALIGNMENT for size in sizes) else "aligned"
 
 
 def architecture_of(device: torch.device) -> str:
-    """The one of `ARCHITECTURES` whose cases a device runs; in the interpreter, Hopper's."""
+    """Architecture, of `ARCHITECTURES`, whose cases a device runs; Hopper's in the interpreter."""
     return "sm_90" if device.type != "cuda" else _architecture(device.index or 0)
 
 
@@ -301,12 +303,12 @@ def _architecture(index: int) -> str:
 
 
 def precision(dtype: torch.dtype) -> str:
-    """Triton's `input_precision` of a product: float32 in full, not in tf32, which is Triton's default."""
+    """Triton's `input_precision` of a matrix product: full float32 rather than Triton's default, tf32."""
     return "ieee" if dtype == torch.float32 else "tf32"
 
 
 def interpreting() -> bool:
-    """True where CPU tensors go to the kernels, in Triton's interpreter (TRITON_INTERPRET=1)."""
+    """True if kernels run on CPU tensors in Triton's interpreter (TRITON_INTERPRET=1)."""
     return bool(triton.knobs.runtime.interpret)
 
 
@@ -314,18 +316,19 @@ _compiled: list[str] = []
 
 
 def compiled() -> int:
-    """Number of kernels that Triton has compiled in this process, or read from its cache on disk, by any
-    thread and for any library. Stays 0 in the interpreter."""
+    """Number of kernels that Triton has compiled in this process or read from its cache on disk.
+
+    All threads and libraries count; it stays 0 in the interpreter.
+    """
     return len(_compiled)
 
 
 def _count_compilations() -> None:
-    """Count in Triton's own hook rather than by cases launched: a launch that compiles its case a second time
-    shows too."""
+    """Install a Triton hook that counts compilations: it also counts a case that a launch compiles twice."""
     earlier = triton.knobs.runtime.jit_post_compile_hook
 
     def count(*arguments: Any, **named: Any) -> bool | None:
-        _compiled.append(str(named.get("repr", "")))  # one step, so that threads lose no count
+        _compiled.append(str(named.get("repr", "")))  # append is atomic, so that threads lose no count
         return None if earlier is None else earlier(*arguments, **named)
 
     triton.knobs.runtime.jit_post_compile_hook = count
@@ -339,10 +342,10 @@ _dry = False
 
 @contextmanager
 def recorded(*, dry: bool = False) -> Iterator[list[Case]]:
-    """Collect every case launched inside, in order.
+    """Context manager that collects every case launched inside it, in order.
 
     Args:
-        dry: launch nothing, and leave outputs as their memory was: for models too large to run here.
+        dry: launch nothing and leave outputs uninitialized, for models too large to run here.
     """
     global _dry
     cases: list[Case] = []

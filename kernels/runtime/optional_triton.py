@@ -1,6 +1,6 @@
-"""`triton` and its language, or stand-ins where Triton cannot be imported: the CPU's operations need none.
+"""`triton` and `triton.language`, or stand-ins where Triton cannot be imported, for use on the CPU alone.
 
-Kernel modules import both names from here. With the stand-ins they load, and a launch raises.
+Kernel modules import both names from here. With the stand-ins they can be imported, and a launch raises.
 """
 
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ except ImportError as error:
         ) from MISSING
 
     class _Uncompiled:
-        """A kernel's function as written; a launch, `function[grid](...)`, raises."""
+        """Stand-in for a jitted function; a launch, `function[grid](...)`, raises RuntimeError."""
 
         def __init__(self, function: Any) -> None:
             self.function = function
@@ -32,7 +32,7 @@ except ImportError as error:
         return _Uncompiled if function is None else _Uncompiled(function)
 
     class _Constant:
-        """`tl.constexpr`: an annotation, or a constant of a module."""
+        """Stand-in for `tl.constexpr`, as an annotation or as a module's constant."""
 
         def __init__(self, value: Any) -> None:
             self.value = value

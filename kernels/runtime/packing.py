@@ -1,4 +1,4 @@
-"""Packed batches: sequences end to end, with their offsets `cu_seqlens`."""
+"""Packed batches: sequences concatenated without padding, and their offsets `cu_seqlens`."""
 
 from itertools import pairwise
 
@@ -6,13 +6,16 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-# Python's copy of offsets on another device, while the tensor lives: reading them back waits for the device.
+# Python lists of offsets on another device, while the tensor lives: reading them back waits for the device.
 # Not in `weight_cache`, since they cannot be made from the tensor without that wait.
 _on_host: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def cumulative(lengths: Tensor | list[int], device: torch.device | str | None = None) -> Tensor:
-    """Offsets of packed sequences, int32 [n + 1], first 0, from their n lengths; never changed in place."""
+    """Offsets `cu_seqlens` of n packed sequences from their lengths: int32 [n + 1], the first 0.
+
+    They must not be changed in place, since values derived from them are cached.
+    """
     counts = torch.as_tensor(lengths, dtype=torch.int32)
     offsets = torch.zeros(counts.numel() + 1, dtype=torch.int32, device=counts.device)
     torch.cumsum(counts, 0, dtype=torch.int32, out=offsets[1:])
@@ -23,8 +26,7 @@ def cumulative(lengths: Tensor | list[int], device: torch.device | str | None = 
 
 
 def spans(cu_seqlens: Tensor) -> list[tuple[int, int]]:
-    """(start, end) of each packed sequence, as Python numbers; waits for the device unless `cumulative` made
-    the offsets."""
+    """(start, end) rows of each packed sequence; waits for the device unless `cumulative` made them."""
     offsets = _on_host.get(cu_seqlens)
     return list(pairwise(cu_seqlens.tolist() if offsets is None else offsets))
 
@@ -38,28 +40,28 @@ def positions_within(cu_seqlens: Tensor, total: int) -> Tensor:
 
 
 def aligned(rows: Tensor) -> Tensor:
-    """`rows`, or a copy, that begin at a multiple of 64 bytes, as a fresh tensor does.
+    """Rows that begin at a multiple of 64 bytes, as a new tensor's do: `rows` itself or a copy.
 
-    MKL chooses the order of some narrow sums by the address, and a sequence's address in a packed batch
-    depends on the others.
+    MKL chooses the order of some narrow matrix products' sums by the address, and a sequence's address in a
+    packed batch depends on the other sequences.
     """
     return rows.clone(memory_format=torch.contiguous_format) if rows.data_ptr() % 64 else rows
 
 
 def pack(padded: Tensor, mask: Tensor) -> Tensor:
-    """Tokens of `padded` [batch, time, ...] where `mask` [batch, time] is true, end to end [tokens, ...]."""
+    """Pack `padded` [batch, time, ...] to the tokens where `mask` [batch, time] is true, [tokens, ...]."""
     return padded[mask]
 
 
 def unpack(packed: Tensor, mask: Tensor) -> Tensor:
-    """The reverse of `pack`: [batch, time, ...], zero where `mask` is false."""
+    """Pad packed tokens to [batch, time, ...], zero where `mask` is false: the inverse of `pack`."""
     padded = packed.new_zeros(*mask.shape, *packed.shape[1:])
     padded[mask] = packed
     return padded
 
 
 def check_cu_seqlens(cu_seqlens: Tensor, total: int, name: str) -> None:
-    """Validate offsets of `total` packed rows, as far as possible without waiting for a GPU.
+    """Validate the offsets of `total` packed rows, as far as possible without waiting for a GPU.
 
     Raises:
         ValueError: a wrong dtype or shape; on the CPU also values that do not rise from 0 to `total`.

@@ -1,4 +1,4 @@
-"""Values derived from tensors alone, made once: a weight in another layout, the schedule of some offsets."""
+"""Cache of values derived from tensors: weights in another layout, tile schedules of packed offsets."""
 
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class _Node:
-    """Values made of one list of tensors, and the nodes of longer lists that begin with it."""
+    """Cached values derived from one list of tensors, and nodes of longer lists that begin with it."""
 
     __slots__ = ("longer", "values")
 
@@ -24,21 +24,22 @@ _nodes = WeakTensorKeyDictionary()  # by the first tensor of a list
 
 
 def cached(make: Callable[..., T], *weights: Tensor, **options: Hashable) -> T:
-    """`make(*weights, **options)`, made once while the weights live and are not changed in place.
+    """Result of `make(*weights, **options)`, cached while the weights live and are not changed in place.
 
-    Made at each call where a gradient may be wanted. Copies of a module share nothing. torch does not count
-    changes of tensors made in inference mode, nor those through `.data`: load such weights before the first
-    call.
+    Recomputed at each call where a gradient may be wanted. Copies of a module share no results. torch does
+    not count changes of tensors made in inference mode, nor those through `.data`: load such weights before
+    the first call.
 
     Args:
-        make: a function of its arguments alone. It gives no view of a weight, which would keep that alive.
-        weights: at least one; the cache does not hold them.
+        make: pure function. Its result must not be a view of a weight, which would keep that weight alive.
+        weights: at least one tensor; the cache does not keep them alive.
+        options: further arguments, part of the key.
     """
     if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
         return make(*weights, **options)
     state: Hashable
     node = _nodes.get(weights[0]) or _nodes.setdefault(weights[0], _Node())
-    if len(weights) == 1:  # the usual case, at every linear map of a step
+    if len(weights) == 1:  # the usual case, at every linear layer of a step
         state = _state(weights[0])
     else:
         state = tuple([_state(weight) for weight in weights])
