@@ -12,10 +12,10 @@ from ..runtime.packing import check_cu_seqlens, spans
 
 
 def mean_pool(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """Mean of each sequence's rows, summed in float32.
+    """Mean of each packed sequence's rows, summed in float32.
 
-    The masked mean of transformers' Wav2Vec2ForSequenceClassification, as it is at batch size 1. The bits
-    depend on the sequence alone. A sequence without rows gives NaN, as `torch.mean` does.
+    Equals the masked mean of transformers' Wav2Vec2ForSequenceClassification at batch size 1, to the bit
+    independently of the batch's other sequences. A sequence without rows gives NaN, as `torch.mean` does.
 
     Args:
         hidden: float [tokens, width], packed.
@@ -25,7 +25,7 @@ def mean_pool(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
         [n, width], of hidden's dtype.
 
     Raises:
-        ValueError: another dtype or shape, or offsets that do not fit.
+        ValueError: an unsupported dtype or shape, or offsets that do not match the rows.
     """
     if hidden.dim() != 2 or not hidden.dtype.is_floating_point:
         raise ValueError(
@@ -37,9 +37,9 @@ def mean_pool(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
 
 
 def mean_pool_reference(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """Specification in plain torch, a sequence at a time, in float32 at least.
+    """Reference implementation of `mean_pool` in plain torch: one sequence at a time, in float32 or wider.
 
-    Also the CPU version: unlike a product, a sum over rows has the same bits at every address in memory.
+    Also the CPU version: unlike a matrix product, a sum over rows is the same at every memory address.
     """
     wide = torch.promote_types(hidden.dtype, torch.float32)
     means = [hidden[start:end].to(wide).mean(0, keepdim=True) for start, end in spans(cu_seqlens)]
@@ -47,15 +47,17 @@ def mean_pool_reference(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
 
 
 def mean_pool_triton(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """Two launches, which do not wait for the device: sums of pieces of `SPAN` rows, then means.
+    """Mean of each sequence's rows by two kernel launches: sums of chunks of `SPAN` rows, then means.
 
-    Pieces, because one recording of 5,000 rows of 1,024 bfloat16 numbers is 10 MB: 2.4 µs at 4.3 TB/s if all
-    multiprocessors load at once. A program for each block of columns would be a handful of programs, each
-    waiting for memory eighty times in a row. Short pieces, because 4,096 clips of 49 rows of 768 numbers are
-    308 MB, 72 µs, in which a program may do little besides reading its rows.
+    The code calls the chunks pieces. Sequences are divided, because one recording of 5,000 rows of 1,024
+    bfloat16 values is 10 MB: 2.4 µs at 4.3 TB/s if all multiprocessors load at once. A program for each
+    block of columns would be a handful of programs, each waiting for memory eighty times in a row. Chunks are
+    short, because 4,096 clips of 49 rows of 768 values are 308 MB, 72 µs, in which a program may do little
+    besides reading its rows.
 
-    The number of pieces is known on the device only. A piece for every full `SPAN` of all tokens and one for
-    every sequence always suffice, and a sequence's first piece follows from its offset (`first_piece`).
+    The exact number of chunks is known on the device only, and the launches do not wait for it: a chunk for
+    every full `SPAN` of all tokens and one for every sequence always suffice, and the index of a sequence's
+    first chunk follows from its offset (`first_piece`).
     """
     (tokens, width), sequences = hidden.shape, cu_seqlens.numel() - 1
     out = hidden.new_empty(sequences, width)
@@ -72,10 +74,10 @@ def mean_pool_triton(hidden: Tensor, cu_seqlens: Tensor) -> Tensor:
 
 @triton.jit
 def first_piece(sequence, start, SPAN: tl.constexpr):
-    """Index of a sequence's first piece.
+    """Index of the sum of a sequence's first chunk, given the sequence's number and first row.
 
-    Up to the next sequence's there is room for all of its pieces: from start a to end b,
-    b // SPAN - a // SPAN + 1 is at least (b - a) / SPAN, rounded up.
+    Before the next sequence's first index there is room for all chunks of this one: from row a to row b there
+    are b // SPAN - a // SPAN + 1 indices, at least (b - a) / SPAN, rounded up.
     """
     return start // SPAN + sequence
 
@@ -86,7 +88,7 @@ def mean_pool_pieces_kernel(
     cu_seqlens_ptr,  # [sequences + 1]
     sum_ptr,  # [pieces, width], float32
     sequences: tl.int32,
-    search_steps: tl.int32,  # halvings that bring the number of sequences to 1
+    search_steps: tl.int32,  # steps of a binary search over the sequences
     width: tl.int32,
     SPAN: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -108,8 +110,8 @@ def mean_pool_pieces_kernel(
     done = (piece - first_piece(sequence, start, SPAN)) * SPAN
     rows = length - done  # 0 or less in an unused piece
 
-    # The whole piece without a loop, so that its loads are under way together, summed in float32. It begins
-    # at a multiple of SPAN in its own sequence, so that no neighbor changes its rows nor their order.
+    # The whole piece without a loop, so that all of its loads run at once, summed in float32. It begins at a
+    # multiple of SPAN rows in its sequence, so that other sequences change neither its rows nor their order.
     t = tl.arange(0, SPAN)
     offsets = (start + done).to(tl.int64) * width + t[:, None] * width + c[None, :]
     mask = (t < rows)[:, None] & (c < width)[None, :]
