@@ -1,1 +1,1 @@
-"""One operation a file: plain-torch reference, Triton kernel, dispatching function."""
+"""Neural network operations, one a file: plain-torch reference, Triton kernel, dispatching function."""

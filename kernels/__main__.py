@@ -1,8 +1,8 @@
-"""`python -m tritone.kernels`: compile every declared case, with no GPU, and print its resources.
+"""Compile every declared kernel case without a GPU and print its resources: `python -m tritone.kernels`.
 
-Figures of an earlier run are read from `$TRITONE_CACHE`, or else `~/.cache/tritone/kernels`, where neither a
-kernel's source nor Triton's version has changed since. Ends with 1 if a case needs a stack or local memory on
-sm_90, or more shared memory than there is.
+Cases whose kernel and Triton version have not changed since an earlier run are not compiled: their resources
+are read from `$TRITONE_CACHE`, or else `~/.cache/tritone/kernels`. The exit status is 1 if a case spills
+registers (to stack or local memory) on sm_90, or needs more shared memory than its architecture has.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from .runtime.launch import Case
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status: 1 if a case exceeds a limit, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tritone.kernels", description=__doc__)
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="default: all of them")
     parser.add_argument("--kernel", help="only kernels with this in their name")
@@ -72,10 +72,10 @@ def _report(cases: list[Case], found: Iterator[tuple[Resources, bool]], complete
 
 
 class _Progress:
-    """`n of N` on stderr: in place on a terminal, else a line every 15 seconds.
+    """Progress counter `done of total` on stderr: in place on a terminal, else a line every 15 seconds.
 
     Args:
-        total: N.
+        total: number of cases.
     """
 
     def __init__(self, total: int) -> None:
@@ -83,7 +83,7 @@ class _Progress:
         self.in_place = sys.stderr.isatty()
 
     def step(self, line: str) -> None:
-        """Print a case's line, and how far the run is."""
+        """Print the line of one more finished case, and the progress."""
         self.done += 1
         if self.in_place:
             print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Embeddings of tokens and positions."""
+"""Token embeddings and position embeddings, added in one operation."""
 
 import torch
 from torch import Tensor
@@ -11,22 +11,22 @@ from .runtime.optional_triton import tl
 def embedding(
     token_ids: Tensor, positions: Tensor, table: Tensor, position_table: Tensor, scale: float
 ) -> Tensor:
-    """`table[token_ids] * scale + position_table[positions]`.
+    """Embed tokens and their positions: `table[token_ids] * scale + position_table[positions]`.
 
-    An id or position past its table is an error on the CPU; a kernel cannot raise, and gives NaN.
+    An id or position past its table is an error on the CPU; a kernel cannot raise, and gives a row of NaN.
 
     Args:
         token_ids: int [tokens].
-        positions: int [tokens], rows of the position table.
-        table: [vocabulary, width].
-        position_table: [positions, width], sinusoidal or learned.
-        scale: multiplies the token's embedding, sqrt(width) in Speech2Text.
+        positions: int [tokens], rows of the position-embedding table.
+        table: [vocabulary, width], token embeddings.
+        position_table: [positions, width], position embeddings, sinusoidal or learned.
+        scale: factor of the token embeddings, sqrt(width) in Speech2Text.
 
     Returns:
         [tokens, width].
 
     Raises:
-        ValueError: shapes or dtypes that do not fit.
+        ValueError: shapes or dtypes that do not match.
     """
     if token_ids.shape != positions.shape or token_ids.dim() != 1:
         raise ValueError(
@@ -40,30 +40,32 @@ def embedding(
 def embedding_reference(
     token_ids: Tensor, positions: Tensor, table: Tensor, position_table: Tensor, scale: float
 ) -> Tensor:
-    """Specification in plain torch."""
+    """Reference implementation of `embedding` in plain torch."""
     return table[token_ids.long()] * scale + position_table[positions.long()]
 
 
 def embedding_triton(
     token_ids: Tensor, positions: Tensor, table: Tensor, position_table: Tensor, scale: float
 ) -> Tensor:
-    """One launch, rounding once."""
+    """`embedding` by one kernel launch, computed in float32 and rounded once."""
     if token_ids.dtype != positions.dtype:
         token_ids, positions = token_ids.long(), positions.long()
     return _launch(table, token_ids, positions, position_table, scale)
 
 
 def add_positions(hidden: Tensor, positions: Tensor, position_table: Tensor, scale: float) -> Tensor:
-    """`hidden * scale + position_table[positions]`, for encoders whose input is not tokens.
+    """Add position embeddings to hidden states: `hidden * scale + position_table[positions]`.
+
+    For encoders whose input is not tokens; the result is [tokens, width].
 
     Args:
         hidden: [tokens, width].
         positions: int [tokens]; past the table as in `embedding`.
-        position_table: [positions, width].
-        scale: multiplies `hidden`.
+        position_table: [positions, width], position embeddings.
+        scale: factor of `hidden`.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit.
+        ValueError: shapes or dtypes that do not match.
     """
     if positions.shape != hidden.shape[:1]:
         raise ValueError(
@@ -77,12 +79,12 @@ def add_positions(hidden: Tensor, positions: Tensor, position_table: Tensor, sca
 def add_positions_reference(
     hidden: Tensor, positions: Tensor, position_table: Tensor, scale: float
 ) -> Tensor:
-    """Specification in plain torch."""
+    """Reference implementation of `add_positions` in plain torch."""
     return hidden * scale + position_table[positions.long()]
 
 
 def add_positions_triton(hidden: Tensor, positions: Tensor, position_table: Tensor, scale: float) -> Tensor:
-    """One launch, rounding once."""
+    """`add_positions` by one kernel launch, computed in float32 and rounded once."""
     return _launch(hidden, None, positions, position_table, scale)
 
 
@@ -140,7 +142,7 @@ def embed_kernel(
     row = m.to(tl.int64)
     if by_token != 0:
         row = tl.load(token_ids_ptr + m, mask=m < tokens, other=0).to(tl.int64)
-    # Rows past a table are not read, and give NaN.
+    # Indices outside a table are not read, and give NaN.
     known_row = ((row >= 0) & (row < table_rows))[:, None] & mask
     known_position = ((position >= 0) & (position < position_rows))[:, None] & mask
     vector = tl.load(table_ptr + row[:, None] * width + n[None, :], mask=known_row, other=float("nan"))
@@ -154,7 +156,7 @@ def embed_kernel(
 
 _INTEGERS = (torch.int32, torch.int64)
 for _integer in _INTEGERS:
-    # Tiles in which a thread reads 16 bytes of each table in half precision.
+    # Tile sizes with which each thread reads 16 bytes of each table in half precision.
     embed_kernel.declare_all(
         DTYPES,
         (_integer,),
