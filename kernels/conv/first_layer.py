@@ -1,7 +1,7 @@
 """First layer of wav2vec2's feature encoder: a convolution of one channel into many (arXiv 2006.11477).
 
-It writes a hundred times as much as it reads. A channel's mean and variance over time follow from moments of
-the waveform, so that normalized outputs are written at once.
+Its outputs have a hundred times as many elements as the waveform. A channel's mean and variance over time
+follow from moments of the waveform, so that outputs are normalized before they are written.
 """
 
 import torch
@@ -12,7 +12,7 @@ from ..runtime.launch import DTYPES, alignment, kernel, ready
 from ..runtime.optional_triton import tl
 from ..runtime.packing import cumulative, positions_within
 
-MAX_TAPS = 16  # of a convolution whose outputs are normalized
+MAX_TAPS = 16  # largest kernel size of a convolution whose outputs are normalized
 
 
 def first_layer(
@@ -27,27 +27,27 @@ def first_layer(
     scale: Tensor | None = None,
     center: Tensor | None = None,
 ) -> Tensor:
-    """`activation(conv1d(waveforms - center) * scale + shift)` of each utterance, over whole windows.
+    """Convolve each utterance's samples: `activation(conv1d(waveforms - center) * scale + shift)`, unpadded.
 
     Args:
-        waveforms: [samples], on a GPU.
-        cu_samples: int32 [n + 1].
-        counts: outputs of each utterance.
-        taps: float32 [kernel, C_out].
-        shift: float32 [C_out], or with a scale [n, C_out].
+        waveforms: [samples], packed, on a GPU.
+        cu_samples: int32 [n + 1], offsets of the utterances.
+        counts: number of outputs of each utterance.
+        taps: float32 [kernel, C_out], weight of the convolution.
+        shift: float32 [C_out], or with a scale [n, C_out]; None for 0.
         stride: samples from one output to the next.
         activation: one of `ACTIVATIONS`, or None.
-        scale, center: float32 [n, C_out] and [n], or neither.
+        scale, center: float32 [n, C_out] and [n], from `first_layer_statistics`; or neither.
 
     Returns:
-        [positions, C_out].
+        [positions, C_out], packed.
     """
     kernel_size, outputs = taps.shape
     out = waveforms.new_empty(sum(counts), outputs)
     case = first_layer_kernel.case(waveforms.device, waveforms.dtype, alignment(outputs))
-    utterances, starts = _pieces(counts, case.constant("BLOCK_M"), waveforms.device)
+    utterances, starts = _chunks(counts, case.constant("BLOCK_M"), waveforms.device)
     cu_out = cumulative(counts, waveforms.device)
-    center = taps if center is None else center  # its first number is read, and must be finite
+    center = taps if center is None else center  # its first element is read, and must be finite
     tensors = waveforms, cu_samples, utterances, starts, cu_out, taps, scale, shift, center, out
     terms = scale is not None, shift is not None
     grid = utterances.numel(), case.block_count("BLOCK_N", outputs)
@@ -55,11 +55,11 @@ def first_layer(
     return out
 
 
-def _pieces(counts: list[int], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Each utterance's outputs divided into pieces of `size`: utterance and first output, int32 [pieces]."""
-    pieces = [-(-count // size) for count in counts]
-    utterances = torch.repeat_interleave(torch.tensor(pieces, dtype=torch.int32))
-    starts = positions_within(cumulative(pieces), utterances.numel()) * size
+def _chunks(counts: list[int], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Utterance and first output of each chunk of at most `size` outputs, both int32 [chunks]."""
+    chunks = [-(-count // size) for count in counts]
+    utterances = torch.repeat_interleave(torch.tensor(chunks, dtype=torch.int32))
+    starts = positions_within(cumulative(chunks), utterances.numel()) * size
     return utterances.to(device, torch.int32), starts.to(device, torch.int32)
 
 
@@ -67,8 +67,8 @@ def _pieces(counts: list[int], size: int, device: torch.device) -> tuple[Tensor,
 def first_layer_kernel(
     waveforms_ptr,  # [samples]
     cu_samples_ptr,  # [utterances + 1]
-    piece_utterance_ptr,  # [pieces]
-    piece_start_ptr,  # [pieces], first output in the utterance
+    chunk_utterance_ptr,  # [chunks]
+    chunk_start_ptr,  # [chunks], first output within the utterance
     cu_out_ptr,  # [utterances + 1]
     taps_ptr,  # [taps, N]
     scale_ptr,  # [utterances, N]
@@ -84,15 +84,15 @@ def first_layer_kernel(
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    utterance = tl.load(piece_utterance_ptr + tl.program_id(0))
-    m = tl.load(piece_start_ptr + tl.program_id(0)) + tl.arange(0, BLOCK_M)
+    utterance = tl.load(chunk_utterance_ptr + tl.program_id(0))
+    m = tl.load(chunk_start_ptr + tl.program_id(0)) + tl.arange(0, BLOCK_M)
     n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     begin = tl.load(cu_out_ptr + utterance)
     rows = tl.load(cu_out_ptr + utterance + 1) - begin
     samples = waveforms_ptr + tl.load(cu_samples_ptr + utterance).to(tl.int64) + m * stride
     center = tl.load(center_ptr + utterance * scaled) * scaled
 
-    # Ten products an output: writing it takes longer, so that matrix units would gain nothing. In float32.
+    # In float32, without matrix units: the ten products of an output take less time than writing it.
     values = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for tap in range(0, taps):
         sample = tl.load(samples + tap, mask=m < rows, other=0.0).to(tl.float32) - center
@@ -118,13 +118,14 @@ def first_layer_statistics(
     *,
     stride: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale and shift [n, C_out] and center [n], float32, with which `first_layer` normalizes its outputs.
+    """Scale and shift [n, C_out] and center [n], float32, by which `first_layer` normalizes its outputs.
 
-    To mean 0 and variance 1 over each utterance, then times `norm_weight` plus `norm_bias`. Two launches, in
-    float64: moments of pieces of each utterance's windows, then statistics from the moments.
+    Each channel gets mean 0 and variance 1 over an utterance, times `norm_weight`, plus `norm_bias`. Two
+    launches, in float64: moments of chunks of each utterance's windows, then statistics from the moments.
 
     Args:
-        taps: float32 [kernel, C_out], at most `MAX_TAPS` of them.
+        waveforms, cu_samples, counts, stride: as in `first_layer`.
+        taps: float32 [kernel, C_out], of at most `MAX_TAPS` taps.
         norm_weight, norm_bias: float32 [C_out].
         eps: added to the variance.
     """
@@ -133,14 +134,14 @@ def first_layer_statistics(
     center = waveforms.new_empty(len(counts), dtype=torch.float32)
     case = window_moments_kernel.case(device, waveforms.dtype)
     span = case.constant("SPAN")
-    utterances, starts = _pieces(counts, span, device)
-    cu_pieces = cumulative([case.block_count("SPAN", count) for count in counts], device)
+    utterances, starts = _chunks(counts, span, device)
+    cu_chunks = cumulative([case.block_count("SPAN", count) for count in counts], device)
     moments = waveforms.new_empty(utterances.numel(), MAX_TAPS + 1, MAX_TAPS, dtype=torch.float64)
     cu_out = cumulative(counts, device)
     tensors = waveforms, cu_samples, utterances, starts, cu_out, moments
     case.launch((utterances.numel(), kernel_size + 1), *tensors, kernel_size, stride)
     case = first_layer_statistics_kernel.case(device, waveforms.dtype)
-    inputs = waveforms, cu_samples, cu_pieces, cu_out, moments, taps, norm_weight, norm_bias
+    inputs = waveforms, cu_samples, cu_chunks, cu_out, moments, taps, norm_weight, norm_bias
     grid = len(counts), case.block_count("BLOCK_N", outputs)
     case.launch(grid, *inputs, scale, shift, center, outputs, kernel_size, eps)
     return scale, shift, center
@@ -150,19 +151,19 @@ def first_layer_statistics(
 def window_moments_kernel(
     waveforms_ptr,  # [samples]
     cu_samples_ptr,  # [utterances + 1]
-    piece_utterance_ptr,  # [pieces]
-    piece_start_ptr,  # [pieces], first window in the utterance
+    chunk_utterance_ptr,  # [chunks]
+    chunk_start_ptr,  # [chunks], first window within the utterance
     cu_out_ptr,  # [utterances + 1]
-    moments_ptr,  # [pieces, TAPS + 1, TAPS]: sums of products of two taps' samples; last row sums of samples
+    moments_ptr,  # [chunks, TAPS + 1, TAPS]: sums of products of two taps' samples; last row sums of samples
     taps: tl.int32,
     stride: tl.int32,
     SPAN: tl.constexpr,
     BLOCK_M: tl.constexpr,
     TAPS: tl.constexpr,
 ):
-    piece, other = tl.program_id(0), tl.program_id(1)
-    utterance = tl.load(piece_utterance_ptr + piece)
-    begin = tl.load(piece_start_ptr + piece)
+    chunk, other = tl.program_id(0), tl.program_id(1)
+    utterance = tl.load(chunk_utterance_ptr + chunk)
+    begin = tl.load(chunk_start_ptr + chunk)
     rows = tl.load(cu_out_ptr + utterance + 1) - tl.load(cu_out_ptr + utterance)
     end = tl.minimum(begin + SPAN, rows)
     samples = waveforms_ptr + tl.load(cu_samples_ptr + utterance).to(tl.int64)
@@ -179,16 +180,16 @@ def window_moments_kernel(
         factor = tl.where(other < taps, factor.to(tl.float64) - origin, 1.0)
         total += window * factor[:, None]
     row = tl.where(other < taps, other, TAPS)
-    tl.store(moments_ptr + (piece.to(tl.int64) * (TAPS + 1) + row) * TAPS + tap, tl.sum(total, 0))
+    tl.store(moments_ptr + (chunk.to(tl.int64) * (TAPS + 1) + row) * TAPS + tap, tl.sum(total, 0))
 
 
 @kernel(outputs=("scale_ptr", "shift_ptr", "center_ptr"))
 def first_layer_statistics_kernel(
     waveforms_ptr,  # [samples]
     cu_samples_ptr,  # [utterances + 1]
-    cu_pieces_ptr,  # [utterances + 1]
+    cu_chunks_ptr,  # [utterances + 1]
     cu_out_ptr,  # [utterances + 1]
-    moments_ptr,  # [pieces, TAPS + 1, TAPS]
+    moments_ptr,  # [chunks, TAPS + 1, TAPS]
     taps_ptr,  # [taps, N]
     norm_weight_ptr,  # [N]
     norm_bias_ptr,  # [N]
@@ -207,9 +208,9 @@ def first_layer_statistics_kernel(
     rows = tl.load(cu_out_ptr + utterance + 1) - tl.load(cu_out_ptr + utterance)
     products = tl.zeros((TAPS, TAPS), tl.float64)
     sums = tl.zeros((TAPS,), tl.float64)
-    for piece in range(tl.load(cu_pieces_ptr + utterance), tl.load(cu_pieces_ptr + utterance + 1)):
-        moments = moments_ptr + tl.cast(piece, tl.int64) * ((TAPS + 1) * TAPS)
-        # Rows behind the last tap are not written.
+    for chunk in range(tl.load(cu_chunks_ptr + utterance), tl.load(cu_chunks_ptr + utterance + 1)):
+        moments = moments_ptr + tl.cast(chunk, tl.int64) * ((TAPS + 1) * TAPS)
+        # Rows after the last tap are not written.
         mask = (other < taps)[:, None] & (tap < TAPS)[None, :]
         products += tl.load(moments + other[:, None] * TAPS + tap[None, :], mask=mask, other=0.0)
         sums += tl.load(moments + TAPS * TAPS + tap)
@@ -243,7 +244,7 @@ def first_layer_statistics_kernel(
     tl.store(shift_ptr + own, shift, mask=n < N)
 
 
-_int32 = ("cu_samples_ptr", "piece_utterance_ptr", "piece_start_ptr", "cu_out_ptr", "cu_pieces_ptr")
+_int32 = ("cu_samples_ptr", "chunk_utterance_ptr", "chunk_start_ptr", "cu_out_ptr", "cu_chunks_ptr")
 _float32 = ("taps_ptr", "scale_ptr", "shift_ptr", "center_ptr", "norm_weight_ptr", "norm_bias_ptr")
 _types = dict.fromkeys(_int32, torch.int32) | dict.fromkeys(_float32, torch.float32)
 _types["moments_ptr"] = torch.float64

@@ -20,12 +20,12 @@ def implicit_gemm(
     activation: str | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """`activation(windows @ weight.T + bias) + residual` for each group of channels, in one launch.
+    """Grouped convolution in one launch: `activation(windows @ weight.T + bias) + residual` of each group.
 
     Args:
         hidden: [groups, positions, C], on a GPU.
         first: int32 [rows], the position where each row's window begins; the window must end inside `hidden`.
-        weight: [groups, N, K]; a window is K numbers, position after position.
+        weight: [groups, N, K]; a window is K contiguous elements, position after position.
         bias: [groups * N], or None.
         activation: one of `ACTIVATIONS`, or None.
         residual: [rows, groups * N], added after the activation.
@@ -49,12 +49,12 @@ def implicit_gemm(
 
 
 def window_starts(begin: Tensor, cu_out: Tensor, rows: int, stride: int) -> Tensor:
-    """First position of each output's window: int32 [rows].
+    """Position where each output's window begins: int32 [rows].
 
     Args:
         begin: int32 [n], first position of each utterance's first window.
         cu_out: int32 [n + 1], offsets of the outputs.
-        rows: outputs in all.
+        rows: total number of outputs.
         stride: positions from one window to the next.
     """
     utterance = torch.repeat_interleave(cu_out.diff(), output_size=rows)
@@ -119,10 +119,10 @@ def implicit_gemm_kernel(
 
 
 def _blocks(architecture: str, form: str, dtype: torch.dtype, sizes: str, tile: str) -> dict[str, Any]:
-    """Tile, warps and stages.
+    """Tile sizes, warps and pipeline stages of one compiled case.
 
-    Narrow tiles serve the positional convolution, whose groups have 48 or 64 outputs. Rows that are not
-    aligned are read a number at a time, with a register for every address.
+    Narrow tiles serve the positional convolution, whose groups have 48 or 64 outputs. Unaligned rows are
+    read one element at a time, with a register for every address.
     """
     rows, outputs, inner = (128, 128 if tile == "wide" else 64, 64)
     if dtype == torch.float32:

@@ -1,8 +1,8 @@
-"""Convolution, normalization over time and activation in one: the first layer of wav2vec2's feature encoder.
+"""Fused convolution, normalization over time and activation: the first layer of wav2vec2's feature encoder.
 
-The outputs are a hundred times as many numbers as the waveform. Normalized afterwards, they would be written
-and read several times. But a channel's mean and variance follow from the mean and covariance of the windows,
-which are a few numbers, so outputs are written once, normalized.
+The outputs have a hundred times as many elements as the waveform, and unfused they would be written and read
+several times. A channel's mean and variance follow from the mean and covariance of the windows, a few values,
+so that outputs are normalized before they are written once.
 """
 
 from typing import Any
@@ -39,21 +39,22 @@ def normalized_conv(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`waveform_conv`, then `group_norm` with as many groups as channels, then `activation`.
+    """Convolve waveforms, normalize each channel over its utterance, and apply an activation.
 
-    Without a bias in the convolution: the normalization would subtract it with the mean.
+    Equals `waveform_conv`, then `group_norm` with as many groups as channels. The convolution has no bias,
+    which the normalization would subtract with the mean.
 
     Args:
         waveforms: [samples, 1], packed.
         cu_samples: int32 [n + 1], offsets of the utterances.
         weight: [C_out, 1, kernel], as in `torch.nn.Conv1d`.
-        norm_weight, norm_bias: [C_out], of the normalization.
+        norm_weight, norm_bias: [C_out], weight and bias of the normalization.
         eps: added to the variance.
         stride: samples from one output to the next.
         activation: one of `ACTIVATIONS`.
 
     Returns:
-        Packed outputs [positions, C_out] and their cu_seqlens [n + 1]; see `valid_length`.
+        Packed outputs [positions, C_out], `valid_length` of each utterance, and their cu_seqlens [n + 1].
 
     Raises:
         ValueError: shapes or offsets that do not fit, a stride below 1, or an unknown activation.
@@ -79,7 +80,7 @@ def normalized_conv(
 def normalized_conv_reference(
     waveforms: Tensor, cu_samples: Tensor, weight: Tensor, *norm: Any, stride: int, **options: Any
 ) -> tuple[Tensor, Tensor]:
-    """Specification: one operation after the other."""
+    """Reference implementation of `normalized_conv` in plain torch: the unfused operations."""
     mixed, cu_out = waveform_conv_reference(waveforms, cu_samples, weight, None, stride=stride)
     return group_norm_reference(mixed, cu_out, weight.shape[0], *norm, **options), cu_out
 
@@ -95,7 +96,7 @@ def normalized_conv_cpu(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """A GEMM over the windows, with weights scaled for each utterance; in float32 at least."""
+    """Normalized convolution on the CPU: a GEMM of scaled weights for each utterance, float32 at least."""
     outputs, _, kernel = weight.shape
     wide = torch.promote_types(waveforms.dtype, torch.float32)
     flat = flattened(weight).double()  # [C_out, kernel]
@@ -116,9 +117,10 @@ def normalized_conv_cpu(
 def _statistics(
     rows: Tensor, weight: Tensor, norm_weight: Tensor, norm_bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Weights and bias of the normalized convolution, for windows [outputs, kernel].
+    """Weight and bias of an utterance's convolution with its normalization folded in.
 
-    In float64: the variance of a high-pass channel is a small difference of large sums.
+    Computed from the windows [outputs, kernel] in float64: the variance of a high-pass channel is a small
+    difference of large sums.
     """
     means = rows.mean(0)
     deviations = rows - means
@@ -139,7 +141,10 @@ def normalized_conv_triton(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Three launches, of which the first two read the waveform and write a few numbers."""
+    """Normalized convolution in three launches, of which the first two compute the outputs' statistics.
+
+    With more than `MAX_TAPS` taps it is unfused.
+    """
     outputs, _, kernel = weight.shape
     if kernel > MAX_TAPS:
         mixed, cu_out = waveform_conv_triton(waveforms, cu_samples, weight, None, stride=stride)

@@ -23,9 +23,10 @@ def positional_conv(
     activation: str | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """`activation(conv1d(hidden) + bias) + residual`, with `kernel // 2` zeros at both ends of an utterance.
+    """Grouped convolution of each utterance: `activation(conv1d(hidden) + bias) + residual`.
 
-    An even kernel's last output is dropped. From wav2vec 2.0 (arXiv 2006.11477), with the stride of SEW.
+    Each utterance is padded with `kernel // 2` zeros at both ends, and an even kernel's last output is
+    dropped. From wav2vec 2.0 (arXiv 2006.11477), with the stride of SEW.
 
     Args:
         hidden: [tokens, C], packed.
@@ -38,7 +39,7 @@ def positional_conv(
         residual: [tokens', C], added after the activation.
 
     Returns:
-        [tokens', C], `positional_length` tokens of each utterance; with a stride of 1 as many as before.
+        [tokens', C], `positional_length` tokens of each utterance: as many as in `hidden` if the stride is 1.
 
     Raises:
         ValueError: shapes or offsets that do not fit, channels that `groups` does not divide, a stride below
@@ -68,7 +69,7 @@ def positional_conv(
 
 
 def positional_length(length: int, kernel: int, stride: int = 1) -> int:
-    """Number of outputs for `length` inputs; none for an empty utterance."""
+    """Number of outputs of `positional_conv` for an utterance of `length` tokens; 0 for an empty one."""
     return (length + 2 * (kernel // 2) - kernel) // stride + kernel % 2 if length else 0
 
 
@@ -87,9 +88,9 @@ def positional_conv_reference(
     activation: str | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """Specification in plain torch, an utterance at a time, in float32 at least."""
+    """Reference implementation of `positional_conv` in plain torch, by utterance, in float32 at least."""
     kernel = weight.shape[2]
-    # In bfloat16 torch 2.13's grouped convolution gives wrong numbers on processors with AMX.
+    # In bfloat16 torch 2.13's grouped convolution gives wrong results on processors with AMX.
     wide = torch.promote_types(hidden.dtype, torch.float32)
     weight, bias = weight.to(wide), None if bias is None else bias.to(wide)
     outputs = [hidden[:0]]
@@ -113,10 +114,10 @@ def positional_conv_cpu(
     activation: str | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """Convolution by Fourier transforms of overlapping blocks (overlap-save), in float32 at least.
+    """Grouped convolution by Fourier transforms of overlapping blocks (overlap-save), in float32 at least.
 
-    For 128 taps and groups of 48 channels a thirtieth of the multiplications, without copies of windows. An
-    utterance at a time, so that the order of its sums does not depend on the batch.
+    For 128 taps and groups of 48 channels it takes a thirtieth of the multiplications and copies no windows.
+    One utterance at a time, so that the order of its sums does not depend on the batch.
     """
     channels, members, kernel = weight.shape
     size = _block(kernel)
@@ -141,17 +142,17 @@ def positional_conv_cpu(
 
 
 def _block(kernel: int) -> int:
-    """Length of a block: the first power of two not below twice the kernel.
+    """Length of a Fourier transform's block: the first power of two not below twice the kernel.
 
-    Longer blocks make the weight's spectrum larger, which a short utterance waits for.
+    Longer blocks would enlarge the weight's spectrum and slow down short utterances.
     """
     return 1 << (2 * kernel - 1).bit_length()
 
 
 def _spectrum(weight: Tensor) -> Tensor:
-    """Spectrum of `weight` [C, members, kernel] as matrices [frequencies, groups, members, members].
+    """Spectrum of a weight [C, members, kernel] as matrices [frequencies, groups, members, members].
 
-    Conjugate, since an output is a correlation: a sum over inputs from its first one on.
+    Conjugated, since the convolution of a neural network is a correlation.
     """
     channels, members, kernel = weight.shape
     lines = torch.fft.rfft(weight.detach().to(_wide(weight)), _block(kernel)).conj()
@@ -173,7 +174,7 @@ def positional_conv_triton(
     activation: str | None = None,
     residual: Tensor | None = None,
 ) -> Tensor:
-    """A copy with each group's channels together and zeros between utterances, then one `implicit_gemm`."""
+    """Grouped convolution by one `implicit_gemm` over a copy with zeros between utterances."""
     _, members, kernel = weight.shape
     counts = _lengths(cu_tokens, kernel, stride)
     tokens, utterances = hidden.shape[0], len(counts)

@@ -1,7 +1,7 @@
 """Strided 1-D convolution with bias and gated linear unit, over packed utterances.
 
-Each utterance has its own zeros at both ends, so that its neighbors in the batch never leak into it. The
-subsampler of Speech2Text (arXiv 2010.05171) and of wav2vec2's adapter.
+Each utterance is padded with zeros on its own, so that its neighbors in the batch never leak into it. This is
+the subsampler of Speech2Text (arXiv 2010.05171) and of wav2vec2's adapter.
 """
 
 from typing import Any
@@ -23,12 +23,14 @@ from .waveform import flattened
 def conv_subsample(
     frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """`glu(conv1d(frames) + bias)` with `kernel // 2` zeros at both ends of each utterance.
+    """Strided convolution with a gated linear unit: `glu(conv1d(frames) + bias)` of each utterance.
+
+    Each utterance is padded with `kernel // 2` zeros at both ends.
 
     Args:
         frames: [frames, C_in], packed.
-        cu_frames: int32 [n + 1].
-        weight: [2 * C_out, C_in, kernel].
+        cu_frames: int32 [n + 1], offsets of the utterances.
+        weight: [2 * C_out, C_in, kernel], as in `torch.nn.Conv1d`.
         bias: [2 * C_out], or None.
         stride: frames from one output to the next.
 
@@ -48,14 +50,14 @@ def conv_subsample(
 
 
 def output_length(length: int, kernel: int, stride: int) -> int:
-    """Number of outputs for `length` inputs; none for an empty utterance."""
+    """Number of outputs of `conv_subsample` for an utterance of `length` frames; 0 for an empty one."""
     return (length + 2 * (kernel // 2) - kernel) // stride + 1 if length else 0
 
 
 def conv_subsample_reference(
     frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """Specification in plain torch, an utterance at a time."""
+    """Reference implementation of `conv_subsample` in plain torch, one utterance at a time."""
     kernel = weight.shape[2]
     outputs = []
     for start, end in spans(cu_frames):
@@ -71,7 +73,7 @@ def conv_subsample_reference(
 def conv_subsample_cpu(
     frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """One GEMM over the windows of all utterances; frames outside of an utterance are a row of zeros."""
+    """Strided convolution as one GEMM over the copied windows of all utterances, zero-padded."""
     kernel = weight.shape[2]
     lengths = [end - start for start, end in spans(cu_frames)]
     cu_out = cumulative([output_length(length, kernel, stride) for length in lengths])
@@ -89,7 +91,7 @@ def conv_subsample_cpu(
 def conv_subsample_triton(
     frames: Tensor, cu_frames: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 2
 ) -> tuple[Tensor, Tensor]:
-    """An implicit GEMM: an output's row is the kernel * C_in numbers from its first frame on."""
+    """Strided convolution by an implicit GEMM, whose rows are windows of kernel * C_in elements."""
     doubled, channels, taps = weight.shape
     counts = [output_length(end - start, taps, stride) for start, end in spans(cu_frames)]
     cu_out = cumulative(counts, frames.device)
@@ -104,9 +106,10 @@ def conv_subsample_triton(
 
 
 def _windows(cu_frames: Tensor, cu_out: Tensor, rows: int, taps: int, stride: int) -> Tensor:
-    """Each output's first frame, which may lie before its utterance, and the utterance's first frame and end.
+    """Window table int32 [3, rows]: each output's first frame, its utterance's first frame and end.
 
-    int32 [3, rows]. A table, since a search for the utterance would take as long as a short row's sums.
+    The first frame of an output may lie before its utterance. Tabulated, since a search for the utterance
+    would take as long as a short row's sums.
     """
     utterance = torch.repeat_interleave(cu_out.diff(), output_size=rows)
     begin, end = cu_frames[utterance], cu_frames[utterance + 1]
@@ -114,7 +117,7 @@ def _windows(cu_frames: Tensor, cu_out: Tensor, rows: int, taps: int, stride: in
 
 
 def _rearranged(weight: Tensor) -> Tensor:
-    """A copy of `weight` as the kernel reads it: [C_out, 2, kernel, C_in], value and gate."""
+    """Copy of a weight in the order that the kernel reads: [C_out, 2, kernel, C_in], value and gate."""
     doubled, channels, taps = weight.shape
     pairs = weight.detach().view(2, doubled // 2, channels, taps).permute(1, 0, 3, 2)
     return pairs.clone(memory_format=torch.contiguous_format)
@@ -145,7 +148,7 @@ def conv_subsample_kernel(
     k = tl.arange(0, BLOCK_K)
     K = taps * channels
 
-    # Of a row's K numbers, those from `low` to `high` belong to its utterance; the others are zeros.
+    # Of a row's K elements, those from `low` to `high` belong to its utterance; the others are zeros.
     first = tl.load(windows_ptr + m, mask=m < rows, other=0)
     begin = tl.load(windows_ptr + rows.to(tl.int64) + m, mask=m < rows, other=0)
     end = tl.load(windows_ptr + 2 * rows.to(tl.int64) + m, mask=m < rows, other=0)
@@ -176,10 +179,10 @@ _conv_subsample = Operation(conv_subsample_reference, cpu=conv_subsample_cpu, tr
 
 
 def _blocks(architecture: str, dtype: torch.dtype, sizes: str) -> dict[str, Any]:
-    """Tile, warps and stages.
+    """Tile sizes, warps and pipeline stages of one compiled case.
 
-    The accumulator is twice as wide as the tile, and rows that are not aligned take a register for the
-    address of every number, or two in float32.
+    The accumulator is twice as wide as the tile, and unaligned rows take a register for the address of every
+    element, or two in float32.
     """
     if sizes == "aligned" and dtype != torch.float32:
         rows, outputs, inner, warps, stages = 128, 64, 64, 8, 3

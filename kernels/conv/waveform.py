@@ -25,7 +25,7 @@ def waveform_conv(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`activation(conv1d(hidden) + bias)` of each utterance on its own, over whole windows only.
+    """Unpadded strided convolution of each utterance: `activation(conv1d(hidden) + bias)`.
 
     Args:
         hidden: [positions, C_in], packed; samples of waveforms are [samples, 1].
@@ -36,7 +36,7 @@ def waveform_conv(
         activation: one of `ACTIVATIONS`.
 
     Returns:
-        Packed outputs [positions', C_out] and their cu_seqlens [n + 1]; see `valid_length`.
+        Packed outputs [positions', C_out], `valid_length` of each utterance, and their cu_seqlens [n + 1].
 
     Raises:
         ValueError: shapes or offsets that do not fit, a stride below 1, or an unknown activation.
@@ -56,12 +56,12 @@ def check_stride(stride: int) -> None:
 
 
 def valid_length(length: int, kernel: int, stride: int) -> int:
-    """Number of outputs for `length` inputs: whole windows, of which a short utterance has none."""
+    """Number of outputs of an unpadded convolution over `length` positions; 0 if shorter than the kernel."""
     return (length - kernel) // stride + 1 if length >= kernel else 0
 
 
 def valid_lengths(cu_seqlens: Tensor, kernel: int, stride: int) -> list[int]:
-    """`valid_length` of each packed utterance."""
+    """Number of outputs of each packed utterance, by `valid_length`."""
     return [valid_length(end - start, kernel, stride) for start, end in spans(cu_seqlens)]
 
 
@@ -74,7 +74,7 @@ def waveform_conv_reference(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Specification in plain torch, an utterance at a time."""
+    """Reference implementation of `waveform_conv` in plain torch, one utterance at a time."""
     counts = valid_lengths(cu_tokens, weight.shape[2], stride)
     outputs = [hidden.new_zeros(0, weight.shape[0])]
     for (start, end), count in zip(spans(cu_tokens), counts, strict=True):
@@ -92,7 +92,7 @@ def waveform_conv_cpu(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Convolution as a GEMM over the windows."""
+    """Convolution on the CPU as a GEMM over each utterance's windows."""
     outputs, _, kernel = weight.shape
     flat = cached(flattened, weight)
     lengths = [end - start for start, end in spans(cu_tokens)]
@@ -104,7 +104,7 @@ def waveform_conv_cpu(
 
 
 def windows(utterance: Tensor, kernel: int, stride: int) -> Tensor:
-    """A view [outputs, kernel * C_in] of a contiguous [positions, C_in], position after position."""
+    """View of an utterance's windows: [outputs, kernel * C_in] of a contiguous [positions, C_in]."""
     count, channels = valid_length(utterance.shape[0], kernel, stride), utterance.shape[1]
     return utterance.as_strided((count, kernel * channels), (stride * channels, 1))
 
@@ -112,13 +112,13 @@ def windows(utterance: Tensor, kernel: int, stride: int) -> Tensor:
 def multiply_windows(
     rows: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, *, out: Tensor
 ) -> None:
-    """`linear_cpu` of a view of `windows`, which a GEMM has to copy, a few windows at a time."""
+    """Write the linear layer of `windows` into `out`, a few windows at a time because a GEMM copies them."""
     for part, result in zip(rows.split(_WINDOWS), out.split(_WINDOWS), strict=True):
         result.copy_(linear_cpu(part, weight, bias, activation=activation))
 
 
 def flattened(weight: Tensor) -> Tensor:
-    """A copy of `weight` [C_out, C_in, kernel] as a GEMM's [C_out, kernel * C_in], for such windows."""
+    """Copy of a weight [C_out, C_in, kernel] as a matrix [C_out, kernel * C_in] to multiply `windows` by."""
     return weight.detach().transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(1)
 
 
@@ -131,7 +131,7 @@ def waveform_conv_triton(
     stride: int,
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """One launch: `first_layer` for one channel, `implicit_gemm` for more."""
+    """Convolution in one launch: `first_layer` for one input channel, `implicit_gemm` for more."""
     counts = valid_lengths(cu_tokens, weight.shape[2], stride)
     cu_out = cumulative(counts, hidden.device)
     if weight.shape[1] == 1:
@@ -147,7 +147,7 @@ def waveform_conv_triton(
 
 
 def by_tap(weight: Tensor) -> Tensor:
-    """A copy of `weight` [C_out, 1, kernel] as float32 [kernel, C_out]."""
+    """Copy of a weight [C_out, 1, kernel] as float32 [kernel, C_out], for `first_layer`."""
     return weight.detach()[:, 0].T.to(torch.float32).clone(memory_format=torch.contiguous_format)
 
 

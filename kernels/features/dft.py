@@ -15,7 +15,7 @@ def fbank_kernel(
     waveforms_ptr,  # [samples]
     cu_samples_ptr,  # [utterances + 1]
     cu_frames_ptr,  # [utterances + 1]
-    window_ptr,  # [4 * K], with zeros behind the frame
+    window_ptr,  # [4 * K], with zeros after the frame
     transform_ptr,  # [2 * K / LINES, K, 4, LINES], from `transform_pairs`
     mel_ptr,  # [blocks of bins, 2 * K / LINES, LINES, 2, BLOCK_BINS], from `_mel_pairs`
     out_ptr,  # [frames, bins]
@@ -110,8 +110,8 @@ def fbank_kernel(
 
 @triton.jit
 def _emphasized(waveforms_ptr, start, index, back, mean, window_ptr, length, preemphasis):
-    """Samples of the frames at `index` without their mean, after pre-emphasis, times the window."""
-    # Padding, where the window is 0, reads the last sample: the one behind it could be NaN.
+    """Samples of each frame at `index`, minus the frame's mean, pre-emphasized, times the window function."""
+    # Padding, where the window is 0, reads the last sample: the one after it could be NaN.
     own = waveforms_ptr + (start[:, None] + tl.minimum(index, length - 1)[None, :])
     values = (tl.load(own) - mean[:, None]) - preemphasis * (tl.load(own - back) - mean[:, None])
     return values * tl.load(window_ptr + index)[None, :]
@@ -119,9 +119,9 @@ def _emphasized(waveforms_ptr, start, index, back, mean, window_ptr, length, pre
 
 @triton.jit
 def _product(values, table):
-    """`values @ table` on the matrix units, about as exact as in float32.
+    """Matrix product `values @ table` on the matrix units, about as exact as in float32.
 
-    A float32 number is the sum of two float16 numbers to within 2^-24 of itself (where its exponent allows,
+    A float32 value is the sum of two float16 values to within 2^-24 of itself (where its exponent allows,
     hence the scales), and three of the four products of such sums matter: tf32x3 at twice its rate, and on
     AMD's units too. In a table each row of upper halves is followed by its row of lower halves. Matrix units
     truncate instead of rounding, which accumulates: sums are short here, small terms first, and the caller
@@ -137,7 +137,7 @@ def _product(values, table):
 
 @triton.jit
 def _powers_of_two(peak, EXPONENT: tl.constexpr):
-    """Powers of two that scale a number to 2^EXPONENT up to twice that, and back; both exact."""
+    """Powers of two that scale `peak` to 2^EXPONENT or up to twice that, and back; both are exact."""
     exponent = (peak.to(tl.int32, bitcast=True) >> 23) & 0xFF
     exponent = tl.minimum(tl.maximum(exponent, 40), 254)  # for 0, infinity and NaN too
     scale = ((254 + EXPONENT - exponent) << 23).to(tl.float32, bitcast=True)
@@ -146,10 +146,10 @@ def _powers_of_two(peak, EXPONENT: tl.constexpr):
 
 @lru_cache(maxsize=8)
 def transform_pairs(quarter: int, lines: int, device: torch.device) -> Tensor:
-    """Cosines and sines for `fbank_kernel`: float16 [2 * quarter / lines, quarter, 4, lines].
+    """Cosine and sine table of `fbank_kernel`: float16 [2 * quarter / lines, quarter, 4, lines].
 
-    By blocks of lines, even and odd ones in turn; upper and lower halves of cosines, then of sines. Without
-    the line at half the sampling rate, which is in no triangle.
+    Blocks of spectral lines, even and odd ones in turn; upper and lower halves of cosines, then of sines. The
+    line at half the sampling rate is left out, since no mel triangle covers it.
     """
     numbers = torch.arange(2 * quarter).reshape(-1, lines, 2).transpose(1, 2).reshape(-1, 1, lines)
     positions = torch.arange(quarter, dtype=torch.float64)[:, None] + 0.5
@@ -158,17 +158,17 @@ def transform_pairs(quarter: int, lines: int, device: torch.device) -> Tensor:
 
 
 def half_pairs(numbers: Tensor) -> Tensor:
-    """2^14 times float64 numbers up to 1, as sums of two float16 numbers: [..., rows, 2, columns]."""
+    """Upper and lower float16 halves of float64 values up to 1, times 2^14: [..., rows, 2, columns]."""
     numbers = numbers * 2.0**14
     high = numbers.half()
     return torch.stack([high, (numbers - high.double()).half()], dim=-2)
 
 
 def _blocks(architecture: str) -> dict[str, int]:
-    """One case for every rate, window and number of bins.
+    """Tile sizes and warps, the same for every sampling rate, window and number of bins.
 
-    Every block of frames reads the tables from the L2, so blocks are large. On sm_90 blocks twice as large,
-    with 8 warps, need a few bytes of stack under some versions of Triton.
+    Every block of frames reads the tables from the L2 cache, so blocks are large. On sm_90 blocks twice as
+    large, with 8 warps, need a few bytes of stack under some versions of Triton.
     """
     return {
         "BLOCK_FRAMES": 64,

@@ -22,7 +22,7 @@ _BLOCK = 256  # frames that fbank_cpu takes at a time: at 16 kHz half a megabyte
 
 
 def frame_sizes(sampling_rate: int) -> tuple[int, int]:
-    """(length, shift) of a frame in samples: 25 ms and 10 ms, rounded down.
+    """Length and shift of a frame in samples: 25 ms and 10 ms, rounded down.
 
     Raises:
         ValueError: a rate outside of 8,000 to 48,000 Hz.
@@ -35,20 +35,20 @@ def frame_sizes(sampling_rate: int) -> tuple[int, int]:
 
 
 def frame_count(samples: int, sampling_rate: int) -> int:
-    """Number of whole frames of an utterance; samples behind the last one are dropped."""
+    """Number of whole frames of an utterance, whose samples after the last one are dropped."""
     length, shift = frame_sizes(sampling_rate)
     return 0 if samples < length else 1 + (samples - length) // shift
 
 
 @dataclass(frozen=True, slots=True)
 class FbankOptions:
-    """Options of a filter bank. The triangles reach from `low_frequency` to half the sampling rate.
+    """Options of a log-mel filter bank, whose triangles reach from `low_frequency` to half the sampling rate.
 
     Args:
         sampling_rate: Hz, 8,000 to 48,000.
         num_mel_bins: at least 1.
         window: povey (Hann to the power of 0.85), hann or hamming, all symmetric.
-        preemphasis: factor of the sample before, which is subtracted, 0 to 1.
+        preemphasis: factor of the previous sample, which is subtracted, 0 to 1.
         low_frequency: lower edge of the first triangle, Hz, from 0 up to half the sampling rate.
         mel_floor: lower bound of the power before the logarithm, above 0.
 
@@ -79,7 +79,7 @@ class FbankOptions:
 
     @property
     def padded_length(self) -> int:
-        """Samples of a frame padded to a power of two, for the transform."""
+        """Number of samples of a frame padded to a power of two, for the Fourier transform."""
         return 1 << (frame_sizes(self.sampling_rate)[0] - 1).bit_length()
 
 
@@ -87,9 +87,9 @@ DEFAULT = FbankOptions()  # Speech2Text's
 
 
 def fbank(waveforms: Tensor, cu_samples: Tensor, options: FbankOptions = DEFAULT) -> tuple[Tensor, Tensor]:
-    """Natural logarithm of mel band powers, each utterance on its own.
+    """Log-mel features of each utterance: the natural logarithm of its mel band powers.
 
-    An utterance shorter than a frame has no frames, which is no error here.
+    An utterance shorter than a frame has no frames, which raises no error.
 
     Args:
         waveforms: float32 or float64 [samples], packed, in the scale in which the powers are wanted (Kaldi's
@@ -115,10 +115,10 @@ def fbank(waveforms: Tensor, cu_samples: Tensor, options: FbankOptions = DEFAULT
 def fbank_reference(
     waveforms: Tensor, cu_samples: Tensor, options: FbankOptions = DEFAULT
 ) -> tuple[Tensor, Tensor]:
-    """Specification in plain torch; differentiable in `waveforms`.
+    """Reference implementation of `fbank` in plain torch; differentiable in `waveforms`.
 
-    Computes in the dtype of `waveforms`, so float64 waveforms give the oracle. An utterance at a time: the
-    shape of every product, and with it every bit, depends on that utterance alone.
+    Computes in the dtype of `waveforms`; float64 is the oracle of tests. One utterance at a time: the shape
+    of every product, and with it every bit, depends on that utterance alone.
     """
     length, shift = frame_sizes(options.sampling_rate)
     taper = _window(options.window, length, waveforms.dtype, waveforms.device)
@@ -142,13 +142,13 @@ def fbank_reference(
 def fbank_cpu(
     waveforms: Tensor, cu_samples: Tensor, options: FbankOptions = DEFAULT
 ) -> tuple[Tensor, Tensor]:
-    """Filter bank of some frames at a time in a reused buffer: about twice as fast. Forward only."""
+    """Filter bank on the CPU by blocks of frames in a reused buffer, about twice as fast; forward only."""
     length, shift = frame_sizes(options.sampling_rate)
     taper = _window(options.window, length, waveforms.dtype, waveforms.device)
     mel = _mel_matrix(options, waveforms.dtype, waveforms.device)
     counts = [frame_count(end - start, options.sampling_rate) for start, end in spans(cu_samples)]
     features = waveforms.new_empty(sum(counts), options.num_mel_bins)
-    buffer = waveforms.new_zeros(_BLOCK, options.padded_length)  # stays zero behind each frame
+    buffer = waveforms.new_zeros(_BLOCK, options.padded_length)  # stays zero after each frame
     written = 0
     for (start, end), count in zip(spans(cu_samples), counts, strict=True):
         for first in range(0, count, _BLOCK):
@@ -169,7 +169,7 @@ def fbank_cpu(
 def fbank_triton(
     waveforms: Tensor, cu_samples: Tensor, options: FbankOptions = DEFAULT
 ) -> tuple[Tensor, Tensor]:
-    """One launch from samples to log-mel. Waits for the device once, for the offsets."""
+    """Filter bank in one launch from samples to log-mel; waits for the device once, for the offsets."""
     length, shift = frame_sizes(options.sampling_rate)
     quarter, num_mel_bins = options.padded_length // 4, options.num_mel_bins
     counts = [frame_count(end - start, options.sampling_rate) for start, end in spans(cu_samples)]
@@ -194,15 +194,15 @@ _fbank = Operation(fbank_reference, cpu=fbank_cpu, triton=fbank_triton)
 
 @lru_cache(maxsize=8)
 def _padded_window(name: str, length: int, padded_length: int, device: torch.device) -> Tensor:
-    """The window with zeros behind it: float32 [padded_length]."""
+    """Window function followed by zeros: float32 [padded_length]."""
     return F.pad(_window(name, length, torch.float32, device), (0, padded_length - length))
 
 
 @lru_cache(maxsize=8)
 def _mel_pairs(options: FbankOptions, lines: int, block_bins: int, device: torch.device) -> Tensor:
-    """Triangles for `fbank_kernel`, whose `mel_ptr` gives the shape; float16.
+    """Mel triangles for `fbank_kernel`, float16 in the shape of its `mel_ptr`.
 
-    Blocks of lines as in `transform_pairs`; upper and lower halves; zeros behind the last bin.
+    Blocks of spectral lines as in `transform_pairs`; upper and lower halves; zeros after the last bin.
     """
     mel = _mel_matrix(options, torch.float64, torch.device("cpu"))[:-1]
     blocks = F.pad(mel, (0, -options.num_mel_bins % block_bins)).unflatten(1, (-1, block_bins))
@@ -213,7 +213,7 @@ def _mel_pairs(options: FbankOptions, lines: int, block_bins: int, device: torch
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)  # a tensor made in inference mode could not take part in a later backward pass
 def _window(name: str, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The window [length], computed in float64."""
+    """Window function [length], computed in float64."""
     phase = torch.arange(length, dtype=torch.float64) * (2 * math.pi / (length - 1))
     floor = 0.54 if name == "hamming" else 0.5
     values = floor - (1 - floor) * torch.cos(phase)
@@ -225,7 +225,7 @@ def _window(name: str, length: int, dtype: torch.dtype, device: torch.device) ->
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
 def _mel_matrix(options: FbankOptions, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Triangles [padded_length / 2 + 1, bins], straight and equally spaced in mel, computed in float64."""
+    """Mel triangles [padded_length / 2 + 1, bins], linear and equally spaced in mel, computed in float64."""
     low, high = _mel(options.low_frequency), _mel(options.sampling_rate / 2)
     edges = torch.linspace(low, high, options.num_mel_bins + 2, dtype=torch.float64)
     left, center, right = edges[:-2], edges[1:-1], edges[2:]

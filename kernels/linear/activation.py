@@ -1,4 +1,4 @@
-"""Elementwise activations: their names, and their forms in plain torch, on the CPU and in kernels."""
+"""Elementwise activations by name: in plain torch, on the CPU and in kernels."""
 
 from collections.abc import Callable
 from functools import partial
@@ -35,14 +35,14 @@ def check_activation(name: str | None) -> None:
 
 
 def activate(hidden: Tensor, name: str | None) -> Tensor:
-    """Activation by name, in plain torch; `hidden` itself for None."""
+    """Apply an activation by name, in plain torch; None returns `hidden` itself."""
     return hidden if name is None else ACTIVATIONS[name](hidden)
 
 
 def activate_(hidden: Tensor, name: str | None) -> Tensor:
-    """Activation on the CPU, forward only, in place where `hidden` is contiguous.
+    """Apply an activation on the CPU, forward only, in place if `hidden` is contiguous.
 
-    An element's bits do not depend on its position in the tensor, as torch's do for all but ReLU and tanh.
+    An element's bits do not depend on its position in the tensor; torch's do for all but ReLU and tanh.
     """
     if name is None:
         return hidden
@@ -55,8 +55,8 @@ def activate_(hidden: Tensor, name: str | None) -> Tensor:
     return hidden
 
 
-# In-place activations that torch rounds by an element's position: whole vectors one way, and the rest behind
-# the last vector of every thread's share another way.
+# In-place activations whose rounding in torch depends on an element's position: whole vectors are rounded one
+# way, and the rest after the last vector of every thread's share another way.
 _VECTORS_ONLY: dict[Callable[[Tensor], Tensor], Callable[[Tensor], object]] = {
     F.gelu: torch.ops.aten.gelu_,
     _TANH_GELU: partial(torch.ops.aten.gelu_, approximate="tanh"),
@@ -69,7 +69,7 @@ _SMALL = 16384  # elements: torch gives a smaller call to a single thread, whate
 
 
 def _by_whole_vectors(function: Callable[[Tensor], object], flat: Tensor) -> None:
-    """Apply `function` in place, in calls whose share for each thread consists of whole vectors."""
+    """Apply an activation in place, in calls that give every thread whole vectors only."""
     equal_shares = _LARGE * torch.get_num_threads()
     whole = flat.numel() - flat.numel() % equal_shares
     if whole:
@@ -86,7 +86,7 @@ def _by_whole_vectors(function: Callable[[Tensor], object], flat: Tensor) -> Non
 
 
 def post_operation(name: str | None) -> tuple[str, str] | None:
-    """oneDNN's (name, algorithm) of an activation that it fuses into a product; None where it cannot."""
+    """oneDNN's name and algorithm of an activation that it fuses into a GEMM; None if it cannot."""
     return ("none", "") if name is None else _POST_OPERATIONS.get(ACTIVATIONS[name])
 
 
@@ -101,9 +101,9 @@ _POST_OPERATIONS: dict[Callable[[Tensor], Tensor], tuple[str, str]] = {
 
 
 def gated(values: Tensor, gate: Tensor) -> Tensor:
-    """`values * sigmoid(gate)`; an element's bits do not depend on its position in the tensor.
+    """Gated linear unit `values * sigmoid(gate)`, in which an element's bits do not depend on its position.
 
-    By torch.exp: torch.sigmoid, and so F.glu, rounds the elements behind the last whole vector differently.
+    Computed by torch.exp: torch.sigmoid, and so F.glu, rounds values after the last whole vector differently.
     """
     return (_wide(values) / _wide(gate).neg().exp_().add_(1.0)).to(values.dtype)
 
@@ -118,16 +118,16 @@ NONE = 6  # any other number
 
 
 def code_of(name: str | None) -> int:
-    """Number of an activation's branch in `activated`."""
+    """Integer code of an activation, which selects its branch in `activated`."""
     return NONE if name is None else _CODES[ACTIVATIONS[name]]
 
 
 @triton.jit
 def activated(values, activation):
-    """Activation by its `code_of`, on float32 values.
+    """Apply the activation with a code from `code_of` to float32 values.
 
-    A branch at run time, which all rows take alike: as a constant it would multiply the cases of every
-    kernel, type and tile by six.
+    It branches at run time, alike for all rows: as a compile-time constant the code would multiply the
+    compiled cases of every kernel, dtype and tile by six.
     """
     if activation == 0:
         values = 0.5 * values * (1.0 + tl.erf(values * 0.7071067811865476))
@@ -148,7 +148,7 @@ def activated(values, activation):
 
 @triton.jit
 def _tanh(values):
-    """tanh by exp of a number that is never positive, so that it cannot overflow."""
+    """Hyperbolic tangent by exp of values that are never positive, so that it cannot overflow."""
     decay = tl.exp(-2.0 * tl.abs(values))
     tanh = (1.0 - decay) / (1.0 + decay)
     return tl.where(values < 0.0, -tanh, tanh)

@@ -1,4 +1,4 @@
-"""Packed linear layer on the CPU: oneDNN's GEMM with a weight that is packed once.
+"""Linear layer on the CPU: oneDNN's GEMM with a weight that is packed once.
 
 MKL does not use AVX-512 on AMD's processors: one core of a Zen 5 multiplies 1,024 x 256 by 256 x 2,048 at
 94 GFLOP/s in float32 through `F.linear`, and at 231 through oneDNN.
@@ -13,13 +13,13 @@ from torch import Tensor
 from ..runtime.weight_cache import cached
 from .activation import activate_, post_operation
 
-# The bits of a row's sum change between one row and more, with MKL up to 11 rows. So products are padded.
+# A row's bits differ between products of one row and of more, with MKL up to 11 rows. So products are padded.
 MIN_ROWS = 16
 # oneDNN compiles code for every number of rows, in 0.3 ms, and caches the last 1,024. Few different numbers
 # keep memory flat and save that time; larger calls than this are split.
 MAX_ROWS = 1024
-# Where Intel's matrix tiles (AMX) multiply bfloat16, oneDNN splits a long sum by the number of rows. So every
-# product there has one number of rows: 128 run at 0.9 of the speed of 1,024; a decode step has few.
+# Where Intel's matrix tiles (AMX) multiply bfloat16, oneDNN splits a long sum by the number of rows. So all
+# products there have the same number of rows: 128 run at 0.9 of the speed of 1,024; a decode step has few.
 _TILED_ROWS = {"encode": 128, "decode": 64}
 
 
@@ -30,17 +30,19 @@ def multiply(
     activation: str | None = None,
     phase: str = "encode",
 ) -> Tensor:
-    """`activation(hidden @ weight.T + bias)`; a row's bits do not depend on the number of rows.
+    """Linear layer and activation, `activation(hidden @ weight.T + bias)`, on the CPU.
+
+    A row's bits do not depend on the number of rows.
 
     Args:
         hidden: [rows, K].
         weight: [N, K]; packed once and cached as long as it lives.
         bias: [N].
         activation: one of `ACTIVATIONS`.
-        phase: as in `linear`: bits may differ between the two.
+        phase: "encode" or "decode"; bits may differ between the two.
 
     Returns:
-        [rows, N], a new tensor or the first rows of one.
+        [rows, N], a new tensor or a view of one.
     """
     if packs(weight.dtype) and hidden.dtype == weight.dtype:
         packed = cached(layout, weight)
@@ -56,7 +58,7 @@ def multiply(
 def _multiply(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, phase: str
 ) -> Tensor:
-    """`multiply` with a weight packed by `layout`."""
+    """Multiply by a packed or padded weight, in products whose numbers of rows are padded."""
     rows, outputs = hidden.shape[0], weight.shape[0]
     fixed = _TILED_ROWS[phase] if in_tiles(hidden.dtype) else None
     limit = fixed or MAX_ROWS
@@ -97,29 +99,30 @@ def padded_rows(rows: int) -> int:
 def one_dnn(
     hidden: Tensor, weight: Tensor, bias: Tensor | None = None, post: tuple[str, str] = ("none", "")
 ) -> Tensor:
-    """`post(hidden @ weight.T + bias)` by oneDNN, for types that it `packs`; `weight` packed or contiguous.
+    """Linear layer by oneDNN, `post(hidden @ weight.T + bias)`, for dtypes that it `packs`.
 
     Args:
-        post: an activation on registers, from `post_operation`.
+        weight: packed by `layout`, or contiguous.
+        post: activation fused into the GEMM, from `post_operation`.
     """
     name, algorithm = post
     return torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, name, [], algorithm)
 
 
 def layout(weight: Tensor) -> Tensor:
-    """`weight` [N, K] packed in the processor's order, padded to at least `MIN_ROWS` outputs."""
+    """Weight [N, K] packed in oneDNN's order for this processor, padded to at least `MIN_ROWS` outputs."""
     return torch.ops.mkldnn._reorder_linear_weight(_widened(weight.detach()).contiguous())
 
 
 def _widened(weight: Tensor) -> Tensor:
-    """`weight` [N, ...] padded with zeros to `MIN_ROWS` outputs: with fewer, MKL sums in another order."""
+    """Weight or bias [N, ...] padded with zeros to `MIN_ROWS` outputs: for fewer, MKL sums differently."""
     missing = MIN_ROWS - weight.shape[0]
     return weight if missing <= 0 else F.pad(weight, (0, 0) * (weight.dim() - 1) + (0, missing))
 
 
 @cache
 def packs(dtype: torch.dtype) -> bool:
-    """True if oneDNN multiplies this dtype here; float16 needs instructions that few processors have."""
+    """True if oneDNN multiplies this dtype on this processor; few have the instructions for float16."""
     if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() == "DEFAULT":
         return False
     if dtype == torch.bfloat16:
@@ -129,5 +132,5 @@ def packs(dtype: torch.dtype) -> bool:
 
 @cache
 def in_tiles(dtype: torch.dtype) -> bool:
-    """True if oneDNN multiplies this dtype on the processor's matrix tiles."""
+    """True if oneDNN multiplies this dtype on the processor's matrix tiles (AMX)."""
     return dtype == torch.bfloat16 and packs(dtype) and torch.cpu._is_amx_tile_supported()

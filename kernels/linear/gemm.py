@@ -26,7 +26,9 @@ def linear(
     limit: float | None = None,
     phase: str = "encode",
 ) -> Tensor:
-    """`activation(hidden @ weight.T + bias) + residual`; a row's bits do not depend on the number of rows.
+    """Linear layer with its epilogue: `activation(hidden @ weight.T + bias) + residual`.
+
+    A row's bits do not depend on the number of rows.
 
     Args:
         hidden: [rows, K].
@@ -37,7 +39,7 @@ def linear(
         residual: [rows, N], added after the activation; with "glu" [rows, N / 2].
         limit: the result is clamped to -limit ... limit.
         phase: "encode" or "decode", for many rows or few. Sums may differ between the two in the last bit, so
-            a caller keeps to one.
+            a caller keeps to one phase.
 
     Returns:
         [rows, N], in hidden's dtype; with "glu" [rows, N / 2].
@@ -67,7 +69,7 @@ def linear_reference(
     limit: float | None = None,
     phase: str = "encode",
 ) -> Tensor:
-    """Specification in plain torch."""
+    """Reference implementation of `linear` in plain torch."""
     out = F.linear(hidden, weight, bias)
     out = F.glu(out) if activation == "glu" else activate(out, activation)
     out = out if residual is None else residual + out
@@ -84,7 +86,7 @@ def linear_cpu(
     limit: float | None = None,
     phase: str = "encode",
 ) -> Tensor:
-    """`multiply` by a weight that is packed once, then the rest of the epilogue."""
+    """Linear layer on the CPU: `multiply` by a weight that is packed once, then the rest of the epilogue."""
     out = multiply(hidden, weight, bias, None if activation == "glu" else activation, phase)
     if activation == "glu":
         out = gated(*out.chunk(2, dim=-1))
@@ -102,7 +104,7 @@ def linear_triton(
     limit: float | None = None,
     phase: str = "encode",
 ) -> Tensor:
-    """One launch; the epilogue works on the float32 accumulators."""
+    """Linear layer in one launch, whose epilogue works on the float32 accumulators."""
     rows, width = hidden.shape
     form, code, floor = epilogue(activation)
     outputs = weight.shape[0] // 2 if form == "glu" else weight.shape[0]
@@ -120,10 +122,10 @@ _linear = Operation(linear_reference, cpu=linear_cpu, triton=linear_triton)
 
 
 def epilogue(activation: str | None) -> tuple[str, int, float]:
-    """Form of a GEMM kernel, `code_of` the activation for the curved form, lower bound for the plain one.
+    """Epilogue of a GEMM kernel: its form, the activation's `code_of`, and the lower bound of the plain form.
 
-    ReLU and no activation have a form of their own: the registers of all other activations would halve the
-    number of programs that run side by side.
+    The plain form serves ReLU and no activation, the curved form the other activations except GLU: their
+    registers would halve the number of programs that run side by side.
     """
     if activation == "glu":
         return "glu", 0, -math.inf
@@ -133,8 +135,10 @@ def epilogue(activation: str | None) -> tuple[str, int, float]:
 
 @triton.jit
 def tile_of_program(rows, N, GROUP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Row block and column block of this program. GROUP row blocks go through all columns together, so that
-    neighbors share weights and rows in the L2."""
+    """Row block and column block of this program.
+
+    GROUP row blocks go through all columns together: neighbors share weights and rows in the L2 cache.
+    """
     row_blocks, column_blocks = tl.cdiv(rows, BLOCK_M), tl.cdiv(N, BLOCK_N)
     in_group = GROUP * column_blocks
     first_block = tl.program_id(0) // in_group * GROUP
@@ -204,11 +208,11 @@ def linear_kernel(
 
 
 def _blocks(architecture: str, phase: str, form: str, dtype: torch.dtype, sizes: str) -> dict[str, Any]:
-    """Tile, warps and stages.
+    """Tile sizes, warps and pipeline stages of one compiled case.
 
     An encoding has enough rows for the largest tiles; a decode step has few, spread by small tiles. GLU has
-    two accumulators in the registers of one, so its tiles are half as large. Rows that are not aligned are
-    read a number at a time, with a register for every address.
+    two accumulators in the registers of one, so its tiles are half as large. Unaligned rows are read one
+    element at a time, with a register for every address.
     """
     small = phase == "decode" or dtype == torch.float32
     rows, outputs, inner = (32, 64, 64) if small else (128, 64 if form == "glu" else 128, 64)

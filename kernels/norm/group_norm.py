@@ -22,9 +22,9 @@ def group_norm(
     *,
     activation: str | None = None,
 ) -> Tensor:
-    """`activation((hidden - mean) / sqrt(var + eps) * weight + bias)`, each utterance and group on its own.
+    """Group normalization of each utterance: `activation((hidden - mean) / sqrt(var + eps) * weight + bias)`.
 
-    In a padded batch the padding would enter the statistics.
+    Utterances are packed, because padding would enter the statistics.
 
     Args:
         hidden: [tokens, channels], packed.
@@ -61,7 +61,7 @@ def group_norm_reference(
     *,
     activation: str | None = None,
 ) -> Tensor:
-    """Specification in plain torch, an utterance at a time, in float32 at least."""
+    """Reference implementation of `group_norm` in plain torch, by utterance, in float32 at least."""
     channels = hidden.shape[1]
     wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
     utterances = [wide[:0]]
@@ -78,7 +78,7 @@ def group_norm_reference(
 
 
 def group_norm_cpu(*arguments: Any, activation: str | None = None) -> Tensor:
-    """The reference, with an activation whose bits do not depend on the position."""
+    """Group normalization on the CPU: the reference's, then an activation with position-independent bits."""
     return activate_(group_norm_reference(*arguments), activation)
 
 
@@ -92,32 +92,33 @@ def group_norm_triton(
     *,
     activation: str | None = None,
 ) -> Tensor:
-    """Three launches: statistics of pieces of 1,024 time steps, statistics of utterances, the result.
+    """Group normalization in three launches: statistics of chunks, statistics of utterances, the result.
 
-    An utterance's pieces begin at its own first step, so that sums do not depend on its neighbors.
+    A chunk is 1,024 time steps. An utterance's chunks begin at its own first step, so that sums do not depend
+    on its neighbors.
     """
     (tokens, channels), utterances = hidden.shape, cu_tokens.numel() - 1
     out = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     key = (hidden.dtype, alignment(channels))
-    pieces = piece_statistics_kernel.case(hidden.device, *key)
-    span = pieces.constant("SPAN")
-    # The number of pieces is known on the device only. This is its maximum: one partial piece per utterance.
-    max_pieces = tokens // span + min(utterances, tokens)
+    chunks = chunk_statistics_kernel.case(hidden.device, *key)
+    span = chunks.constant("SPAN")
+    # The number of chunks is known on the device only. This is its maximum: one partial chunk per utterance.
+    max_chunks = tokens // span + min(utterances, tokens)
     counts = (cu_tokens.diff() + (span - 1)) // span
-    cu_pieces = torch.zeros_like(cu_tokens)
-    torch.cumsum(counts, 0, dtype=torch.int32, out=cu_pieces[1:])
-    indices = torch.arange(max_pieces, dtype=torch.int32, device=hidden.device)
-    # Behind the last piece: `utterances`.
-    piece_utterances = torch.searchsorted(cu_pieces, indices, right=True, out_int32=True) - 1
-    piece_means, piece_squares = hidden.new_empty(2, max_pieces, channels, dtype=torch.float32)
+    cu_chunks = torch.zeros_like(cu_tokens)
+    torch.cumsum(counts, 0, dtype=torch.int32, out=cu_chunks[1:])
+    indices = torch.arange(max_chunks, dtype=torch.int32, device=hidden.device)
+    # Indices after the last chunk get `utterances`.
+    chunk_utterances = torch.searchsorted(cu_chunks, indices, right=True, out_int32=True) - 1
+    chunk_means, chunk_squares = hidden.new_empty(2, max_chunks, channels, dtype=torch.float32)
     means, scales = hidden.new_empty(2, utterances, groups, dtype=torch.float32)
-    piece_squares, scales = ready(piece_squares), ready(scales)
+    chunk_squares, scales = ready(chunk_squares), ready(scales)
 
-    grid = (max_pieces * pieces.block_count("BLOCK_C", channels),)
-    layout = (piece_utterances, cu_pieces, cu_tokens, utterances, channels)
-    pieces.launch(grid, hidden, piece_means, piece_squares, *layout)
+    grid = (max_chunks * chunks.block_count("BLOCK_C", channels),)
+    layout = (chunk_utterances, cu_chunks, cu_tokens, utterances, channels)
+    chunks.launch(grid, hidden, chunk_means, chunk_squares, *layout)
     whole = utterance_statistics_kernel.case(hidden.device)
-    tensors = piece_means, piece_squares, means, scales, cu_pieces, cu_tokens
+    tensors = chunk_means, chunk_squares, means, scales, cu_chunks, cu_tokens
     whole_grid = (utterances * whole.block_count("GROUPS", groups),)
     whole.launch(whole_grid, *tensors, groups, channels // groups, span, eps)
     result = group_norm_kernel.case(hidden.device, *key)
@@ -126,12 +127,12 @@ def group_norm_triton(
 
 
 @kernel(sizes=("C",), outputs=("mean_ptr", "square_ptr"))
-def piece_statistics_kernel(
+def chunk_statistics_kernel(
     hidden_ptr,  # [tokens, C]
-    mean_ptr,  # [pieces, C]
-    square_ptr,  # [pieces, C]: sums of squared deviations from the mean
-    piece_utterance_ptr,  # [pieces], `utterances` behind the last piece
-    cu_pieces_ptr,  # [utterances + 1]
+    mean_ptr,  # [chunks, C]
+    square_ptr,  # [chunks, C]: sums of squared deviations from the mean
+    chunk_utterance_ptr,  # [chunks], `utterances` after the last chunk
+    cu_chunks_ptr,  # [utterances + 1]
     cu_tokens_ptr,  # [utterances + 1]
     utterances: tl.int32,
     C: tl.int32,
@@ -140,9 +141,9 @@ def piece_statistics_kernel(
     BLOCK_C: tl.constexpr,
 ):
     column_blocks = tl.cdiv(C, BLOCK_C)
-    piece = tl.program_id(0) // column_blocks
+    chunk = tl.program_id(0) // column_blocks
     c = tl.program_id(0) % column_blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    start, length = piece_bounds(piece, piece_utterance_ptr, cu_pieces_ptr, cu_tokens_ptr, utterances, SPAN)
+    start, length = chunk_bounds(chunk, chunk_utterance_ptr, cu_chunks_ptr, cu_tokens_ptr, utterances, SPAN)
     t = tl.arange(0, BLOCK_T)
     rows = hidden_ptr + start * C
     offsets = t.to(tl.int64)[:, None] * C + c[None, :]
@@ -161,7 +162,7 @@ def piece_statistics_kernel(
         mean = tl.where(mask, mean + delta * (1.0 / count), mean)
         square = tl.where(mask, square + delta * (value - mean), square)
 
-    # Merge the lanes by their numbers of steps, with means measured from the piece's first step.
+    # Merge the lanes by their numbers of steps, with means measured from the chunk's first step.
     counts = ((length - t + BLOCK_T - 1) // BLOCK_T).to(tl.float32)[:, None]
     counts = tl.where((t < length)[:, None], counts, 0.0)
     origin = tl.load(rows + c, mask=c < C * (length > 0), other=0.0).to(tl.float32)
@@ -169,22 +170,22 @@ def piece_statistics_kernel(
     shift = tl.sum(distance * counts, 0) / tl.maximum(length, 1)
     deviation = tl.where(counts > 0.0, distance - shift[None, :], 0.0)
     total = tl.sum(square + counts * deviation * deviation, 0)
-    outputs = piece.to(tl.int64) * C + c
+    outputs = chunk.to(tl.int64) * C + c
     tl.store(mean_ptr + outputs, origin + shift, mask=c < C * (length > 0))
     tl.store(square_ptr + outputs, total, mask=c < C * (length > 0))
 
 
 @kernel(outputs=("mean_ptr", "scale_ptr"))
 def utterance_statistics_kernel(
-    piece_mean_ptr,  # [pieces, groups * members]
-    piece_square_ptr,  # [pieces, groups * members]
+    chunk_mean_ptr,  # [chunks, groups * members]
+    chunk_square_ptr,  # [chunks, groups * members]
     mean_ptr,  # [utterances, groups]
     scale_ptr,  # [utterances, groups]: 1 / sqrt(variance + eps)
-    cu_pieces_ptr,  # [utterances + 1]
+    cu_chunks_ptr,  # [utterances + 1]
     cu_tokens_ptr,  # [utterances + 1]
     groups: tl.int32,
     members: tl.int32,  # channels of a group
-    span: tl.int32,  # steps of a full piece
+    span: tl.int32,  # steps of a full chunk
     eps: tl.float32,
     GROUPS: tl.constexpr,
     PARTS: tl.constexpr,
@@ -194,37 +195,37 @@ def utterance_statistics_kernel(
     group = tl.program_id(0) % group_blocks * GROUPS + tl.arange(0, GROUPS)
     start = tl.load(cu_tokens_ptr + utterance)
     length = tl.load(cu_tokens_ptr + utterance + 1) - start
-    first = tl.load(cu_pieces_ptr + utterance)
-    # A part is one channel of one piece. Two passes over few numbers, which stay in the cache, in float32.
-    parts = (tl.load(cu_pieces_ptr + utterance + 1) - first) * members
+    first = tl.load(cu_chunks_ptr + utterance)
+    # A part is one channel of one chunk. Two passes over few values, which stay in the cache, in float32.
+    parts = (tl.load(cu_chunks_ptr + utterance + 1) - first) * members
     part = tl.arange(0, PARTS)
     channels = groups * members
     rows = first.to(tl.int64) * channels + group[None, :] * members
     # From the first part's mean, so that the deviations of a constant group are exactly 0.
     origin = tl.load(
-        piece_mean_ptr + first.to(tl.int64) * channels + group * members,
+        chunk_mean_ptr + first.to(tl.int64) * channels + group * members,
         mask=group < groups * (parts > 0),
         other=0.0,
     )
     sums = tl.zeros((PARTS, GROUPS), tl.float32)
     for begin in range(0, parts, PARTS):
-        piece = (begin + part) // members
-        steps = tl.minimum(length - piece * span, span).to(tl.float32)[:, None]
+        chunk = (begin + part) // members
+        steps = tl.minimum(length - chunk * span, span).to(tl.float32)[:, None]
         mask = (begin + part < parts)[:, None] & (group < groups)[None, :]
-        offsets = rows + piece.to(tl.int64)[:, None] * channels + ((begin + part) % members)[:, None]
-        mean = tl.load(piece_mean_ptr + offsets, mask=mask, other=0.0)
+        offsets = rows + chunk.to(tl.int64)[:, None] * channels + ((begin + part) % members)[:, None]
+        mean = tl.load(chunk_mean_ptr + offsets, mask=mask, other=0.0)
         sums += tl.where(mask, steps * (mean - origin[None, :]), 0.0)
     numbers = tl.maximum(length, 1).to(tl.float32) * members
     shift = tl.sum(sums, 0) / numbers
     squares = tl.zeros((PARTS, GROUPS), tl.float32)
     for begin in range(0, parts, PARTS):
-        piece = (begin + part) // members
-        steps = tl.minimum(length - piece * span, span).to(tl.float32)[:, None]
+        chunk = (begin + part) // members
+        steps = tl.minimum(length - chunk * span, span).to(tl.float32)[:, None]
         mask = (begin + part < parts)[:, None] & (group < groups)[None, :]
-        offsets = rows + piece.to(tl.int64)[:, None] * channels + ((begin + part) % members)[:, None]
-        mean = tl.load(piece_mean_ptr + offsets, mask=mask, other=0.0)
+        offsets = rows + chunk.to(tl.int64)[:, None] * channels + ((begin + part) % members)[:, None]
+        mean = tl.load(chunk_mean_ptr + offsets, mask=mask, other=0.0)
         deviation = mean - origin[None, :] - shift[None, :]
-        within = tl.load(piece_square_ptr + offsets, mask=mask, other=0.0)
+        within = tl.load(chunk_square_ptr + offsets, mask=mask, other=0.0)
         squares += tl.where(mask, within + steps * deviation * deviation, 0.0)
     outputs = utterance.to(tl.int64) * groups + group
     mask = group < groups * (parts > 0)
@@ -240,8 +241,8 @@ def group_norm_kernel(
     mean_ptr,  # [utterances, groups]
     scale_ptr,  # [utterances, groups]
     out_ptr,  # [tokens, C]
-    piece_utterance_ptr,  # [pieces], `utterances` behind the last piece
-    cu_pieces_ptr,  # [utterances + 1]
+    chunk_utterance_ptr,  # [chunks], `utterances` after the last chunk
+    cu_chunks_ptr,  # [utterances + 1]
     cu_tokens_ptr,  # [utterances + 1]
     utterances: tl.int32,
     C: tl.int32,
@@ -252,13 +253,13 @@ def group_norm_kernel(
     BLOCK_C: tl.constexpr,
 ):
     column_blocks = tl.cdiv(C, BLOCK_C)
-    piece = tl.program_id(0) // column_blocks
+    chunk = tl.program_id(0) // column_blocks
     c = tl.program_id(0) % column_blocks * BLOCK_C + tl.arange(0, BLOCK_C)
-    start, length = piece_bounds(piece, piece_utterance_ptr, cu_pieces_ptr, cu_tokens_ptr, utterances, SPAN)
+    start, length = chunk_bounds(chunk, chunk_utterance_ptr, cu_chunks_ptr, cu_tokens_ptr, utterances, SPAN)
     t = tl.arange(0, BLOCK_T)
     offsets = start * C + t.to(tl.int64)[:, None] * C + c[None, :]
     here = c < C * (length > 0)
-    statistics = tl.load(piece_utterance_ptr + piece).to(tl.int64) * groups + c // (C // groups)
+    statistics = tl.load(chunk_utterance_ptr + chunk).to(tl.int64) * groups + c // (C // groups)
     mean = tl.load(mean_ptr + statistics, mask=here, other=0.0)
     scale = tl.load(scale_ptr + statistics, mask=here, other=0.0)
     scale *= tl.load(weight_ptr + c, mask=here, other=0.0).to(tl.float32)
@@ -271,14 +272,14 @@ def group_norm_kernel(
 
 
 @triton.jit
-def piece_bounds(piece, piece_utterance_ptr, cu_pieces_ptr, cu_tokens_ptr, utterances, SPAN: tl.constexpr):
-    """A piece's first token and its number of tokens, 0 behind the last piece."""
-    owner = tl.load(piece_utterance_ptr + piece)
+def chunk_bounds(chunk, chunk_utterance_ptr, cu_chunks_ptr, cu_tokens_ptr, utterances, SPAN: tl.constexpr):
+    """First token of a chunk and its number of tokens, 0 after the last chunk."""
+    owner = tl.load(chunk_utterance_ptr + chunk)
     real = owner < utterances
     utterance = tl.where(real, owner, 0)
     start = tl.load(cu_tokens_ptr + utterance)
     end = tl.load(cu_tokens_ptr + utterance + 1)
-    begin = start + (piece - tl.load(cu_pieces_ptr + utterance)) * SPAN
+    begin = start + (chunk - tl.load(cu_chunks_ptr + utterance)) * SPAN
     length = tl.where(real, tl.minimum(end - begin, SPAN), 0)
     return tl.where(real, begin, 0).to(tl.int64), length
 
@@ -286,12 +287,12 @@ def piece_bounds(piece, piece_utterance_ptr, cu_pieces_ptr, cu_tokens_ptr, utter
 _group_norm = Operation(group_norm_reference, cpu=group_norm_cpu, triton=group_norm_triton)
 
 
-_types = dict.fromkeys(("piece_utterance_ptr", "cu_pieces_ptr", "cu_tokens_ptr"), torch.int32)
+_types = dict.fromkeys(("chunk_utterance_ptr", "cu_chunks_ptr", "cu_tokens_ptr"), torch.int32)
 _types |= dict.fromkeys(
-    ("piece_mean_ptr", "piece_square_ptr", "mean_ptr", "square_ptr", "scale_ptr"), torch.float32
+    ("chunk_mean_ptr", "chunk_square_ptr", "mean_ptr", "square_ptr", "scale_ptr"), torch.float32
 )
 utterance_statistics_kernel.declare_all(pointers=_types, num_stages=1, GROUPS=16, PARTS=32)
-for _kernel in (piece_statistics_kernel, group_norm_kernel):  # both work on the same pieces
+for _kernel in (chunk_statistics_kernel, group_norm_kernel):  # both work on the same chunks
     for _sizes, _steps in (("aligned", 32), ("any", 16)):
         _kernel.declare_all(
             DTYPES, (_sizes,), pointers=_types, num_stages=1, SPAN=1024, BLOCK_T=_steps, BLOCK_C=64

@@ -35,7 +35,7 @@ def layer_norm(
     residual: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """`activation((hidden - mean) / sqrt(var + eps) * weight + bias)`, each row on its own.
+    """Layer normalization of each row: `activation((hidden - mean) / sqrt(var + eps) * weight + bias)`.
 
     Args:
         hidden: [rows, width].
@@ -64,13 +64,13 @@ def rms_norm(
 def rms_norm(
     hidden: Tensor, weight: Tensor, eps: float = 1e-6, *, residual: Tensor | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """`hidden / sqrt(mean of squares + eps) * weight`, each row on its own, as in T5.
+    """RMS normalization of each row, as in T5: `hidden / sqrt(mean of squares + eps) * weight`.
 
     Args:
         hidden: [rows, width].
         weight: [width].
         eps: added to the mean of squares.
-        residual: as in `layer_norm`.
+        residual: [rows, width], added to `hidden` first; the sum is then returned too.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -97,7 +97,7 @@ def layer_norm_reference(
     residual: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Specification in plain torch."""
+    """Reference implementation of `layer_norm` in plain torch."""
     total = hidden if residual is None else hidden + residual
     out = activate(F.layer_norm(total, (hidden.shape[-1],), weight, bias, eps), activation)
     return out if residual is None else (out, total)
@@ -106,7 +106,7 @@ def layer_norm_reference(
 def layer_norm_cpu(
     *arguments: Any, residual: Tensor | None = None, activation: str | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The reference, with an activation whose bits do not depend on the position."""
+    """Layer normalization on the CPU: the reference's, then an activation with position-independent bits."""
     out = layer_norm_reference(*arguments, residual=residual)
     return (activate_(out[0], activation), out[1]) if isinstance(out, tuple) else activate_(out, activation)
 
@@ -114,7 +114,7 @@ def layer_norm_cpu(
 def rms_norm_reference(
     hidden: Tensor, weight: Tensor, eps: float = 1e-6, *, residual: Tensor | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Specification in plain torch; squares summed in float32 at least."""
+    """Reference implementation of `rms_norm` in plain torch; squares are summed in float32 at least."""
     total = hidden if residual is None else hidden + residual
     wide = total.to(torch.promote_types(total.dtype, torch.float32))
     scale = wide.square().mean(-1, keepdim=True).add(eps).rsqrt()
@@ -125,7 +125,7 @@ def rms_norm_reference(
 def rms_norm_triton(
     hidden: Tensor, weight: Tensor, eps: float = 1e-6, *, residual: Tensor | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """`layer_norm_kernel` with a mean of 0 and without bias."""
+    """RMS normalization by `layer_norm_kernel`, with a mean of 0 and without bias."""
     return layer_norm_triton(hidden, weight, None, eps, residual=residual)
 
 
@@ -138,7 +138,10 @@ def layer_norm_triton(
     residual: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """One launch: the mean, then the squared deviations from it, in float32. RMS norm without a bias."""
+    """Layer normalization in one launch; RMS normalization if `bias` is None.
+
+    Computes the mean, then the squared deviations from it, in float32.
+    """
     width = hidden.shape[-1]
     rows = hidden.numel() // width
     out = torch.empty_like(hidden, memory_format=torch.contiguous_format)
@@ -216,9 +219,9 @@ def layer_norm_kernel(
 
 @triton.jit
 def summed(hidden_ptr, residual_ptr, offsets, mask, with_residual):
-    """hidden + residual, 0 outside of the masks.
+    """Sum of hidden and residual, 0 outside of the masks.
 
-    Rounded to their dtype as torch's sum is, so that the sum that is normalized is the one that is returned.
+    It is rounded to their dtype like torch's sum, so that the normalized sum is the one that is returned.
     """
     hidden = tl.load(hidden_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     residual = tl.load(residual_ptr + offsets, mask=with_residual, other=0.0).to(tl.float32)
@@ -234,10 +237,10 @@ def _size(width: int) -> int:
 
 
 def _blocks(architecture: str, size: int, dtype: torch.dtype, sizes: str) -> dict[str, Any]:
-    """Tile and warps.
+    """Tile sizes and warps of one compiled case.
 
-    Narrow rows share a program, so that each thread reads 16 numbers at once. Rows that are not aligned are
-    read a number at a time, with a register for every address.
+    Narrow rows share a program, so that each thread reads 16 elements at once. Unaligned rows are read one
+    element at a time, with a register for every address.
     """
     if size == _WIDER:
         block = 4096 if sizes == "aligned" else 2048

@@ -15,8 +15,8 @@ def utterance_cmvn(
     """Shift and scale each bin to mean 0 and standard deviation 1 over the frames of its utterance.
 
     The standard deviation is the population's (divided by the number of frames). A bin that is constant over
-    its utterance is not scaled, nor is an utterance of one frame, so that without its mean it is exactly 0;
-    transformers divides by 0 there.
+    its utterance, as all are in an utterance of one frame, is not scaled, so that without its mean it is
+    exactly 0; transformers divides by 0 there.
 
     Args:
         features: float32 or float64 [frames, bins], packed.
@@ -44,7 +44,7 @@ def utterance_cmvn(
 def utterance_cmvn_reference(
     features: Tensor, cu_frames: Tensor, *, normalize_means: bool = True, normalize_vars: bool = True
 ) -> Tensor:
-    """Specification in plain torch, an utterance at a time, in the dtype of `features`; differentiable."""
+    """Reference implementation of `utterance_cmvn` in plain torch, in the features' dtype; differentiable."""
     utterances = [features[:0]]
     for start, end in spans(cu_frames):
         if start == end:
@@ -68,11 +68,11 @@ def utterance_cmvn_reference(
 def utterance_cmvn_triton(
     features: Tensor, cu_frames: Tensor, *, normalize_means: bool = True, normalize_vars: bool = True
 ) -> Tensor:
-    """One launch, which does not wait for the device.
+    """Normalization of features in one launch, without waiting for the device.
 
-    Not fused into the convolution that reads the result. Statistics need a pass of their own, and the
+    It is not fused into the convolution that reads the result. Statistics need a pass of their own, and the
     convolution copies a frame 2.5 times for each block of its channels straight into shared memory. Scaling
-    there would cost those asynchronous copies, to save 640 bytes a frame: 15 ns for a second of audio.
+    there would prevent those asynchronous copies, to save 640 bytes a frame: 15 ns for a second of audio.
     """
     bins = features.shape[1]
     out = torch.empty_like(features, memory_format=torch.contiguous_format)

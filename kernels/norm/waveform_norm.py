@@ -37,7 +37,7 @@ def waveform_norm(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
 
 
 def waveform_norm_reference(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
-    """Specification in plain torch, an utterance at a time, in the dtype of `waveforms`; differentiable."""
+    """Reference implementation of `waveform_norm` in plain torch, in the waveforms' dtype; differentiable."""
     utterances = [waveforms[:0]]
     for start, end in spans(cu_samples):
         if start == end:
@@ -50,7 +50,7 @@ def waveform_norm_reference(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
 
 
 def waveform_norm_triton(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
-    """One launch, which does not wait for the device."""
+    """Normalization of waveforms in one launch, without waiting for the device."""
     out = torch.empty_like(waveforms, memory_format=torch.contiguous_format)
     case = waveform_norm_kernel.case(waveforms.device)
     case.launch((len(cu_samples) - 1,), waveforms, cu_samples, out)

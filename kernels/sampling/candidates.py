@@ -1,4 +1,4 @@
-"""Candidates of a beam step: the best tokens of each request's hypotheses, or drawn ones."""
+"""Candidates of a beam-search step: the best or drawn tokens of each request's hypotheses."""
 
 import torch
 from torch import Tensor
@@ -19,14 +19,14 @@ def top_candidates(
     beams: int = 1,
     normalize: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The `count` largest scores of each request, in descending order; equal ones by ascending index.
+    """Largest `count` scores of each request, in descending order; equal ones by ascending index.
 
     Args:
         scores: [requests * beams, vocabulary].
         count: number of candidates, at most beams * vocabulary.
-        running: float32 [requests * beams], added to each row.
-        beams: consecutive rows of a request.
-        normalize: log-softmax before `running` is added.
+        running: float32 [requests * beams], each hypothesis's score so far, added to its row.
+        beams: number of hypotheses of a request, which are consecutive rows.
+        normalize: apply log-softmax before `running` is added.
 
     Returns:
         values float32 [requests, count] and indices beam * vocabulary + token, int64 [requests, count].
@@ -48,14 +48,14 @@ def draw_candidates(
     running: Tensor | None = None,
     beams: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """`count` draws without replacement from each request's softmax, by Gumbel-top-k (arXiv 1903.06059).
+    """Draw `count` candidates of each request's softmax without replacement: Gumbel-top-k (arXiv 1903.06059).
 
     Args:
         scores, count, running, beams: as in `top_candidates`.
         seeds, sequence_index, steps: int [requests], as in `philox_uniform`.
 
     Returns:
-        Their scores float32 [requests, count] and indices int64 [requests, count], in the order drawn.
+        Scores float32 [requests, count] and indices int64 [requests, count], in the order drawn.
 
     Raises:
         ValueError: more candidates than scores.
@@ -80,7 +80,7 @@ def top_candidates_reference(
     beams: int = 1,
     normalize: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Specification in plain torch.
+    """Reference implementation of `top_candidates` in plain torch.
 
     torch.topk promises no order among equal values, so a stable sort decides a tie for the last candidate.
     """
@@ -107,7 +107,7 @@ def draw_candidates_reference(
     running: Tensor | None = None,
     beams: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Specification in plain torch."""
+    """Reference implementation of `draw_candidates` in plain torch."""
     scores = _by_request(scores, running, beams)
     uniform = philox_uniform(seeds, sequence_index, steps, scores.shape[1])
     _, indices = top_candidates_reference(scores - (-uniform.log()).log(), count)
@@ -115,7 +115,7 @@ def draw_candidates_reference(
 
 
 def _by_request(scores: Tensor, running: Tensor | None, beams: int) -> Tensor:
-    """Total scores: [requests, beams * vocabulary]."""
+    """Scores plus running scores, a row for each request: [requests, beams * vocabulary]."""
     scores = scores if scores.dtype == torch.float64 else scores.float()
     total = scores if running is None else scores + running[:, None]
     return total.view(-1, beams * scores.shape[1])
@@ -129,7 +129,7 @@ def top_candidates_triton(
     beams: int = 1,
     normalize: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Two launches: each row's contenders, then their ranks within the request."""
+    """Top candidates in two launches: each row's contenders, then their ranks within the request."""
     (rows, width), device = scores.shape, scores.device
     case = contenders_kernel.case(device, scores.dtype, alignment(width))
     capacity = case.block_count("BLOCK", width) * min(count, case.constant("BLOCK"))
@@ -153,7 +153,7 @@ def draw_candidates_triton(
     running: Tensor | None = None,
     beams: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Three launches: the noise is written to memory, so that later passes read the same bits."""
+    """Drawn candidates in three launches, with the noise in memory: later passes read the same bits."""
     rows, width = scores.shape
     scores = scores.float().contiguous()
     noisy = torch.empty_like(scores)
@@ -181,10 +181,10 @@ def contenders_kernel(
     normalize: tl.int32,
     BLOCK: tl.constexpr,
 ):
-    """Contenders: every score of a row that can be among the `count` best, and few others.
+    """Collect a row's contenders: all scores that can be among the `count` best, and few others.
 
     The count-th largest of the lanes' maxima bounds the count-th largest of the row from below. One pass
-    finds that bound, a second one collects the scores not below it: little more than `count` as a rule.
+    finds that bound, a second one collects the scores not below it, usually little more than `count`.
     """
     row = tl.program_id(0)
     row_ptr = scores_ptr + row.to(tl.int64) * N
@@ -217,7 +217,7 @@ def contenders_kernel(
         n = start + tl.arange(0, BLOCK)
         values = tl.load(row_ptr + n, mask=n < N, other=float("-inf")).to(tl.float32)
         key = order_key(values - peak - spread + running)
-        # With `count` found, a later score equal to the bound ranks behind them.
+        # With `count` found, a later score equal to the bound ranks after them.
         least = bound + (found >= count).to(tl.int32)
         wanted = (n < N) & (key >= least)
         left = tl.minimum(tl.sum(wanted.to(tl.int32), axis=0), count)
@@ -277,7 +277,7 @@ def gumbel_kernel(
     has_running: tl.int32,  # 0 or 1
     BLOCK: tl.constexpr,
 ):
-    """Total scores plus Gumbel noise; the largest are draws without replacement."""
+    """Write total scores plus Gumbel noise, the largest of which are draws without replacement."""
     row = tl.program_id(0)
     request = row // beams
     n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

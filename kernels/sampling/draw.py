@@ -25,7 +25,7 @@ def greedy(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor, Tensor
 
 
 def greedy_reference(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Specification in plain torch."""
+    """Reference implementation of `greedy` in plain torch."""
     tokens = (logits if scores is None else scores).argmax(-1)
     return tokens, log_probability_reference(logits, tokens)
 
@@ -37,7 +37,7 @@ def log_probability_reference(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def categorical(scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor) -> Tensor:
-    """One draw for each row from softmax(scores), by the inverse of the cumulative distribution.
+    """Draw one token for each row from softmax(scores), by inverting the cumulative distribution.
 
     Args:
         scores: float32 [rows, vocabulary]; -inf is never drawn.
@@ -52,7 +52,7 @@ def categorical(scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Te
 def draw(
     logits: Tensor, scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`categorical` of the scores, and the drawn token's log-probability by the logits.
+    """Draw one token for each row from softmax(scores), with its log-probability under the logits.
 
     Args:
         logits: [rows, vocabulary].
@@ -68,13 +68,13 @@ def draw(
 def draw_reference(
     logits: Tensor, scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Specification in plain torch."""
+    """Reference implementation of `draw` in plain torch."""
     tokens = categorical_reference(scores, seeds, sequence_index, steps)
     return tokens, log_probability_reference(logits, tokens)
 
 
 def categorical_reference(scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor) -> Tensor:
-    """Specification in plain torch."""
+    """Reference implementation of `categorical` in plain torch."""
     cumulated = scores.double().softmax(-1).cumsum(-1)
     uniform = philox_uniform(seeds, sequence_index, steps).double() * cumulated[:, -1:]
     drawn = torch.searchsorted(cumulated, uniform, right=True)
@@ -85,7 +85,7 @@ def categorical_reference(scores: Tensor, seeds: Tensor, sequence_index: Tensor,
 
 
 def greedy_triton(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """One launch and one pass."""
+    """Greedy tokens and their log-probabilities in one launch, which reads each row once."""
     tokens, log_probabilities = _outputs(logits)
     rows, vocabulary = logits.shape
     case = greedy_kernel.case(logits.device, logits.dtype, alignment(vocabulary))
@@ -96,7 +96,10 @@ def greedy_triton(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor,
 def draw_triton(
     logits: Tensor, scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One launch: two passes over the scores, one up to the drawn token, and one over the logits."""
+    """Drawn tokens and their log-probabilities in one launch.
+
+    It makes two passes over the scores, one up to the drawn token, and one over the logits.
+    """
     tokens, log_probabilities = _outputs(logits)
     rows, vocabulary = logits.shape
     case = draw_kernel.case(logits.device, logits.dtype, alignment(vocabulary))
@@ -106,7 +109,7 @@ def draw_triton(
 
 
 def categorical_triton(scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor) -> Tensor:
-    """`draw_triton`, whose log-probability takes little more work."""
+    """Drawn tokens by `draw_triton`, whose log-probability takes little more work."""
     return draw_triton(scores, scores, seeds, sequence_index, steps)[0]
 
 

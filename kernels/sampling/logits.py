@@ -1,4 +1,4 @@
-"""Logits processors that go by tokens: penalties, bans and forced tokens, as transformers 5.23 has them."""
+"""Logits processors over token ids: penalties, bans and forced tokens, as in transformers 5.23."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,11 +16,11 @@ _NEVER = float("-inf")
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """Rules on scores, applied in this order; the defaults change nothing."""
+    """Rules that penalize, ban or force tokens, applied in this order; the defaults change nothing."""
 
     repetition_penalty: float = 1.0  # divides positive, multiplies negative scores of earlier tokens
     ngram_size: int = 0  # n-grams of this size occur at most once; 0 for no limit
-    banned_sequences: tuple[tuple[int, ...], ...] = ()  # the last token of each is banned behind the others
+    banned_sequences: tuple[tuple[int, ...], ...] = ()  # the last token of each is banned after the others
     min_length: int = 0  # tokens before which none of `ends` is allowed
     ends: tuple[int, ...] = ()  # tokens that end a sequence
     forced_first: int | None = None  # the only token allowed after the start token
@@ -31,7 +31,7 @@ class TokenRules:
 
     @property
     def idle(self) -> bool:
-        """True if no score changes."""
+        """True if no rule changes a score."""
         bans = self.banned_sequences or self.suppressed or self.begin_suppressed
         forces = self.forced_first is not None or self.forced_last
         early_end = self.min_length and self.ends
@@ -48,17 +48,17 @@ def apply_rules(
     min_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
-    """Apply every rule to the scores; rows share the rules but not their lengths.
+    """Apply token rules to the scores of rows that share the rules but not their lengths.
 
     Args:
         scores: [rows, vocabulary].
         tokens: int [rows, longest], each row's tokens so far with the start token.
         lengths: int [rows], number of tokens so far, at least 1.
         max_lengths: int [rows], maximum length of each row's request.
-        rules: applied in their order.
+        rules: rules, applied in the order of their fields.
         min_lengths: int [rows], each row's own `min_length` in place of the rules'. Without effect where the
             rules have none.
-        normalize: log-softmax before the first rule.
+        normalize: apply log-softmax before the first rule.
 
     Returns:
         float32 [rows, vocabulary].
@@ -78,7 +78,7 @@ def apply_rules_reference(
     min_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
-    """Specification in plain torch: one rule after the other over all scores."""
+    """Reference implementation of `apply_rules` in plain torch, one rule after the other over all scores."""
     scores = scores if scores.dtype == torch.float64 else scores.float()
     if normalize:
         scores = log_softmax_reference(scores)
@@ -160,13 +160,13 @@ def ban_sequence(scores: Tensor, tokens: Tensor, lengths: Tensor, sequence: tupl
 
 
 def _ban(scores: Tensor, token_ids: tuple[int, ...], mask: Tensor) -> Tensor:
-    """Set these tokens to -inf in the rows where the mask [rows] is true."""
+    """Set the scores of `token_ids` to -inf in rows where the mask [rows] is true."""
     columns = torch.tensor(token_ids, device=scores.device)
     return scores.index_fill(1, columns, _NEVER).where(mask[:, None], scores)
 
 
 def _force(scores: Tensor, token_ids: tuple[int, ...], mask: Tensor) -> Tensor:
-    """Set these tokens to 0 and all others to -inf in the rows where the mask [rows] is true."""
+    """Set the scores of `token_ids` to 0 and all others to -inf in rows where the mask [rows] is true."""
     columns = torch.tensor(token_ids, device=scores.device)
     forced = torch.full_like(scores, _NEVER).index_fill(1, columns, 0.0)
     return forced.where(mask[:, None], scores)
@@ -182,7 +182,10 @@ def apply_rules_triton(
     min_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
-    """One launch: a pass over the vocabulary (two with log-softmax), then the tokens of each rule."""
+    """Scores after all token rules, in one launch.
+
+    It makes one pass over the vocabulary, or two with log-softmax, then visits the tokens of each rule.
+    """
     rows, vocabulary = scores.shape
     out = torch.empty(rows, vocabulary, dtype=torch.float32, device=scores.device)
     width = max(map(len, rules.banned_sequences), default=1)
@@ -203,7 +206,7 @@ def apply_rules_triton(
 
 @lru_cache(maxsize=256)
 def _table(rules: TokenRules, device: torch.device) -> Tensor:
-    """Every rule's tokens, end to end, int32. Cached, because a step must not wait for a copy.
+    """Table of every rule's tokens, concatenated, int32; cached, because a step must not wait for a copy.
 
     In this order: forced first token, ends, forced last tokens, suppressed, suppressed at the beginning; then
     each banned sequence: its length and its tokens, padded to the longest.
@@ -291,7 +294,7 @@ def rules_kernel(
 
 @triton.jit
 def _assign(to_ptr, ids_ptr, count, value, N, BLOCK: tl.constexpr):
-    """Write the value for each of `count` tokens."""
+    """Write one value as the score of each of `count` tokens in a list."""
     for start in range(0, count, BLOCK):
         index = start + tl.arange(0, BLOCK)
         _write(to_ptr, tl.load(ids_ptr + index, mask=index < count, other=-1), value, N)
@@ -299,15 +302,15 @@ def _assign(to_ptr, ids_ptr, count, value, N, BLOCK: tl.constexpr):
 
 @triton.jit
 def _write(to_ptr, token, value, N):
-    """Write the value for these tokens; skips -1 and other ids outside of the vocabulary."""
+    """Write values as the scores of tokens; -1 and other ids outside of the vocabulary are skipped."""
     tl.store(to_ptr + token, value, mask=(token >= 0) & (token < N))
 
 
 @triton.jit
 def _penalize(in_ptr, to_ptr, history_ptr, count, peak, spread, penalty, N, BLOCK: tl.constexpr):
-    """Penalize the first `count` tokens of the history, each distinct token once.
+    """Penalize the scores of the first `count` tokens of the history, each distinct token once.
 
-    The old score is read from the input, so that a repeated token writes the same number twice.
+    The old score is read from the input, so that a repeated token writes the same value twice.
     """
     for start in range(0, count, BLOCK):
         index = start + tl.arange(0, BLOCK)
@@ -319,7 +322,7 @@ def _penalize(in_ptr, to_ptr, history_ptr, count, peak, spread, penalty, N, BLOC
 
 @triton.jit
 def _ban_ngrams(to_ptr, history_ptr, length, size, N, BLOCK: tl.constexpr):
-    """Ban every token that has followed the last size - 1 tokens before."""
+    """Ban every token that would complete an n-gram of `size` tokens that the history already has."""
     starts = tl.where(size > 0, length - size + 1, 0)
     for start in range(0, starts, BLOCK):
         index = start + tl.arange(0, BLOCK)
@@ -333,7 +336,7 @@ def _ban_ngrams(to_ptr, history_ptr, length, size, N, BLOCK: tl.constexpr):
 
 @triton.jit
 def _ban_sequences(to_ptr, history_ptr, length, sequences_ptr, count, width, N, BLOCK: tl.constexpr):
-    """Ban the last token of each sequence whose other tokens end the history."""
+    """Ban the last token of each banned sequence whose other tokens end the history."""
     for start in range(0, count, BLOCK):
         index = start + tl.arange(0, BLOCK)
         sequence_ptr = sequences_ptr + index * (width + 1)

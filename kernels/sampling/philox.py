@@ -1,6 +1,6 @@
 """Philox 4x32-10 (Salmon et al., SC 2011): a counter-based random number generator.
 
-A number depends on its key and counter alone, not on the other rows of a launch nor on the order of calls.
+A random number depends on its key and counter alone, not on other rows of a launch nor on the order of calls.
 """
 
 import torch
@@ -16,13 +16,13 @@ _MASK = 0xFFFFFFFF
 
 
 def philox_uniform(seeds: Tensor, sequence_index: Tensor, steps: Tensor, count: int = 1) -> Tensor:
-    """Uniform numbers in (0, 1), 23 bits each, keyed by (seed, sequence, step, index).
+    """Uniform random numbers in (0, 1), 23 bits each, keyed by (seed, sequence, step, index).
 
     Args:
         seeds: int64 [rows], non-negative.
         sequence_index: int64 [rows], index among a request's returned sequences.
-        steps: int [rows], position that is drawn.
-        count: numbers for each row.
+        steps: int [rows], position of the drawn token.
+        count: number of random numbers for each row.
 
     Returns:
         float32 [rows, count].
@@ -31,7 +31,7 @@ def philox_uniform(seeds: Tensor, sequence_index: Tensor, steps: Tensor, count: 
 
 
 def philox_uniform_reference(seeds: Tensor, sequence_index: Tensor, steps: Tensor, count: int = 1) -> Tensor:
-    """Specification in plain torch."""
+    """Reference implementation of `philox_uniform` in plain torch."""
     counter = (
         torch.arange(count, device=seeds.device)[None],
         steps.long()[:, None],
@@ -43,7 +43,7 @@ def philox_uniform_reference(seeds: Tensor, sequence_index: Tensor, steps: Tenso
 
 
 def philox_words(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Ten rounds of the generator: four words for each counter and key.
+    """Four random words for each counter and key, by ten rounds of the generator.
 
     Args:
         counter: four int64 tensors of 32-bit words, broadcast against each other and the key.
@@ -63,7 +63,7 @@ def philox_words(counter: tuple[Tensor, ...], key: tuple[Tensor, Tensor]) -> tup
 
 
 def uniform_from_words(words: Tensor) -> Tensor:
-    """32-bit words as float32 in (0, 1), by their upper 23 bits.
+    """Uniform float32 numbers in (0, 1) from the upper 23 bits of 32-bit words.
 
     With 24 bits, half a step above the largest number would round to 1, whose Gumbel noise is infinite.
     """
@@ -71,14 +71,14 @@ def uniform_from_words(words: Tensor) -> Tensor:
 
 
 def _multiply(value: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of a product of 32-bit numbers, in int64 without overflow."""
+    """High and low 32 bits of a product of 32-bit integers, in int64 without overflow."""
     low_part = (value & 0xFFFF) * factor
     middle = (value >> 16) * factor + (low_part >> 16)
     return (middle >> 16) & _MASK, ((middle & 0xFFFF) << 16) | (low_part & 0xFFFF)
 
 
 def philox_uniform_triton(seeds: Tensor, sequence_index: Tensor, steps: Tensor, count: int = 1) -> Tensor:
-    """One launch, equal to the reference to the bit: all but the last step is integer arithmetic."""
+    """Uniform random numbers in one launch, bit for bit the reference's: integers until the last step."""
     out = torch.empty(seeds.shape[0], count, dtype=torch.float32, device=seeds.device)
     case = philox_kernel.case(seeds.device)
     grid = seeds.shape[0], case.block_count("BLOCK", count)
@@ -87,7 +87,7 @@ def philox_uniform_triton(seeds: Tensor, sequence_index: Tensor, steps: Tensor, 
 
 
 def philox_keys(seeds: Tensor, sequence_index: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Seeds, sequence indices and steps as kernels take them: int64 [rows]."""
+    """Seeds, sequence indices and steps converted to int64 [rows], as kernels take them."""
     return seeds.long(), sequence_index.long(), steps.long()
 
 
@@ -113,7 +113,7 @@ def philox_kernel(
 
 @triton.jit
 def uniform(seed, sequence, step, index):
-    """Numbers at these int32 indices, float32 in (0, 1); seed, sequence and step are int64."""
+    """Uniform random numbers at int32 indices, float32 in (0, 1); seed, sequence and step are int64."""
     nothing = tl.zeros_like(index)
     words = tl.philox(seed, index, nothing + step.to(tl.int32), nothing + sequence.to(tl.int32), nothing)[0]
     return ((words >> 9).to(tl.float32) + 0.5) * 1.1920928955078125e-07

@@ -9,14 +9,14 @@ from ..runtime.dispatch import Operation
 from ..runtime.launch import ALIGNMENTS, DTYPES, Kernel, alignment, kernel
 from ..runtime.optional_triton import tl, triton
 
-# A pass over a row goes by blocks of this size, with 8 warps: 8 numbers a thread, two vectors of 16 bytes.
+# A pass over a row goes by blocks of this size, with 8 warps: 8 elements a thread, two vectors of 16 bytes.
 # There are many rows, so each has one program, and the order of its sums does not depend on the launch.
 ROW_BLOCK = 2048
 ROW_WARPS = 8
 
 
 def log_softmax(scores: Tensor) -> Tensor:
-    """Log-probabilities of each row's tokens.
+    """Log-softmax of each row over the vocabulary.
 
     Args:
         scores: [rows, vocabulary].
@@ -28,12 +28,12 @@ def log_softmax(scores: Tensor) -> Tensor:
 
 
 def log_softmax_reference(scores: Tensor) -> Tensor:
-    """Specification in plain torch, in float32 at least."""
+    """Reference implementation of `log_softmax` in plain torch, in float32 at least."""
     return (scores if scores.dtype == torch.float64 else scores.float()).log_softmax(-1)
 
 
 def log_softmax_triton(scores: Tensor) -> Tensor:
-    """One launch: a pass for the sums and a pass that writes."""
+    """Log-softmax in one launch: a pass for the sums and a pass that writes."""
     rows, vocabulary = scores.shape
     out = torch.empty(rows, vocabulary, dtype=torch.float32, device=scores.device)
     case = log_softmax_kernel.case(scores.device, scores.dtype, alignment(vocabulary))
@@ -61,7 +61,7 @@ def log_softmax_kernel(
 
 @triton.jit
 def row_sums(row_ptr, N, BLOCK: tl.constexpr):
-    """A row's maximum and log of the sum of exp(value - maximum), both float32."""
+    """Maximum of a row and log of its sum of exp(value - maximum), both float32."""
     peaks, sums = no_sums(BLOCK)
     for start in range(0, N, BLOCK):
         n = start + tl.arange(0, BLOCK)
@@ -72,13 +72,13 @@ def row_sums(row_ptr, N, BLOCK: tl.constexpr):
 
 @triton.jit
 def no_sums(BLOCK: tl.constexpr):
-    """Each lane's maximum and sum of exp(value - maximum), before the first block; float32."""
+    """Initial maximum and sum of exp(value - maximum) of each lane, before the first block; float32."""
     return tl.full((BLOCK,), float("-inf"), tl.float32), tl.zeros((BLOCK,), tl.float32)
 
 
 @triton.jit
 def with_values(peaks, sums, values):
-    """Each lane's maximum and sum with one more block; lanes are merged once, at the end, which is faster."""
+    """Update each lane's maximum and sum with one more block; merging lanes once, at the end, is faster."""
     highest = tl.maximum(peaks, values)
     anchor = tl.where(highest == float("-inf"), 0.0, highest)  # -inf - -inf would be NaN
     return highest, sums * tl.exp(peaks - anchor) + tl.exp(values - anchor)
@@ -86,18 +86,18 @@ def with_values(peaks, sums, values):
 
 @triton.jit
 def total_sums(peaks, sums):
-    """The row's maximum and log of its sum, from those of the lanes."""
+    """Maximum of a row and log of its sum, merged from those of the lanes."""
     peak = tl.max(peaks, axis=0)
     anchor = tl.where(peak == float("-inf"), 0.0, peak)
     return peak, tl.log(tl.sum(sums * tl.exp(peaks - anchor), axis=0))
 
 
 def declare_for_rows(declared: Kernel, pointers: dict[str, torch.dtype], **constants: Any) -> None:
-    """Declare a kernel with one program a row, for every dtype and alignment.
+    """Declare a kernel with one program per row, for every dtype and alignment.
 
     Args:
-        pointers: element types of those that do not have the case's dtype.
-        constants: besides BLOCK.
+        pointers: element types of the pointers that do not have the case's dtype.
+        constants: compile-time constants besides BLOCK.
     """
     declared.declare_all(
         DTYPES, ALIGNMENTS, pointers=pointers, num_warps=ROW_WARPS, BLOCK=ROW_BLOCK, **constants

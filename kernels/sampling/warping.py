@@ -29,7 +29,7 @@ def warp(
     keep: int = 1,
     renormalize: bool = False,
 ) -> Tensor:
-    """Temperature, then top-k, then top-p, as transformers orders them, then log-softmax.
+    """Warp scores by temperature, then top-k, then top-p, as transformers orders them.
 
     Args:
         scores: [rows, vocabulary].
@@ -38,7 +38,7 @@ def warp(
         top_p: the least likely tokens that together have at most 1 - top_p become -inf, of equally likely
             ones the first; 1 for no limit.
         keep: minimum number of tokens that remain.
-        renormalize: return log-probabilities.
+        renormalize: apply log-softmax at the end.
 
     Returns:
         float32 [rows, vocabulary]; `scores` itself where no option applies.
@@ -58,7 +58,7 @@ def warp_reference(
     keep: int = 1,
     renormalize: bool = False,
 ) -> Tensor:
-    """Specification in plain torch."""
+    """Reference implementation of `warp` in plain torch."""
     scores = scores if scores.dtype == torch.float64 else scores.float()
     if temperature != 1.0:
         scores = scores / temperature
@@ -82,9 +82,10 @@ def warp_triton(
     keep: int = 1,
     renormalize: bool = False,
 ) -> Tensor:
-    """One launch. The remaining tokens are those above one score and the last of those equal to it.
+    """Warped scores in one launch, without a sort.
 
-    A search finds that score: each pass counts, or adds up, what lies below a guess; rows stay in the cache.
+    The remaining tokens are those above one score and the last of those equal to it. A search finds that
+    score: each pass counts, or adds up, the tokens below a guess; rows stay in the cache.
     """
     rows, vocabulary = scores.shape
     out = torch.empty(rows, vocabulary, dtype=torch.float32, device=scores.device)
@@ -152,7 +153,7 @@ def warp_kernel(
 
 @triton.jit
 def _nucleus(row_ptr, N, floor, above, peak, removable, keep, BLOCK: tl.constexpr):
-    """Top-p among the keys from `floor` on: the border, and how many keys equal to it are removed."""
+    """Smallest key that top-p keeps among those from `floor` on, and number of keys equal to it to remove."""
     border = above.to(tl.int32)
     _, total, _ = _compared(row_ptr, N, floor, border, peak, BLOCK)
     if removable < 1.0:
@@ -176,13 +177,13 @@ def _nucleus(row_ptr, N, floor, above, peak, removable, keep, BLOCK: tl.constexp
 
 @triton.jit
 def _share(below, count, each):
-    """`below + count * each`, added up in float64 as in the reference."""
+    """Cumulative share `below + count * each`, added up in float64 as in the reference."""
     return (below.to(tl.float64) + count.to(tl.float64) * each.to(tl.float64)).to(tl.float32)
 
 
 @triton.jit
 def _compared(row_ptr, N, floor, border, peak, BLOCK: tl.constexpr):
-    """Number of keys below the border, weight of those from `floor` on, number equal to the border."""
+    """Number of keys below the border, total weight of those from `floor` on, number equal to the border."""
     lighter = tl.zeros((BLOCK,), tl.int32)
     equal = tl.zeros((BLOCK,), tl.int32)
     weight = tl.zeros((BLOCK,), tl.float32)
@@ -199,12 +200,12 @@ def _compared(row_ptr, N, floor, border, peak, BLOCK: tl.constexpr):
 
 @triton.jit
 def _searched(row_ptr, N, floor, above, peak, total, limit, WEIGHED: tl.constexpr, BLOCK: tl.constexpr):
-    """The largest key with at most `limit` below it: a number of keys, or their share of the total weight.
+    """Largest key with at most `limit` below it: a number of keys, or with WEIGHED their share of the weight.
 
     Args:
         floor: int32, lower end of the search; keys below it do not count.
         above: int64, a key above all.
-        peak, total: of the weights exp(value - peak).
+        peak, total: maximum of the values, and sum of the weights exp(value - peak); 1 to count keys.
     """
     # Each pass has three guesses, which quarter the interval [low, high): at most `limit` lies below low and
     # more below high. The interval then shrinks to its outermost keys, so that the search ends with the last.
