@@ -1,4 +1,4 @@
-"""Factories that choose the family by the checkpoint."""
+"""Auto classes: factories that choose the model family by a checkpoint or configuration."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ from .registry import (
 
 Name = str | os.PathLike[str] | Checkpoint
 
-# Where a checkpoint's files name a class: its kind, the field, the files in transformers' order.
+# For each kind of class, the field that names it, and the files to search in transformers' order.
 _CLASS_FIELDS = {
     "feature_extractor": ("feature_extractor_type", ("processor_config.json", "preprocessor_config.json")),
     "tokenizer": ("tokenizer_class", ("tokenizer_config.json", "config.json")),
@@ -30,12 +30,12 @@ _CLASS_FIELDS = {
     ),
 }
 
-# The part whose family decides, in a model made of two.
+# The part of an encoder-decoder model whose family decides.
 _OWNERS = {"feature_extractor": "encoder", "tokenizer": "decoder"}
 
 
 class _Auto:
-    """A factory: class methods, no instances."""
+    """Base of auto classes, factories with class methods and no instances."""
 
     _methods = "from_pretrained(name_or_dir)"
 
@@ -44,11 +44,11 @@ class _Auto:
 
 
 class AutoConfig(_Auto):
-    """Factory of configurations."""
+    """Factory of model configurations, of the family that config.json names."""
 
     @staticmethod
     def for_model(model_type: str, **fields: Any) -> PretrainedConfig:
-        """The default configuration of a `model_type`, with `fields` replaced.
+        """Make the default configuration of a `model_type`, with `fields` replaced.
 
         Raises:
             ValueError: an unknown family.
@@ -72,17 +72,17 @@ class AutoConfig(_Auto):
 
 
 class _AutoModel(_Auto):
-    """Factory of the models of one kind."""
+    """Base of factories of models, one subclass for each kind of model, such as CTC models."""
 
     _methods = "from_pretrained(name_or_dir) or from_config(config)"
     _kind: ClassVar[str]
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> Any:
-        """A model with fresh weights; arguments as in `PretrainedModel.from_config`.
+        """Make a randomly initialized model; arguments as in `PretrainedModel.from_config`.
 
         Raises:
-            ValueError: the configuration of a family without such a model.
+            ValueError: the configuration of a family without a model of this kind.
         """
         family = family_of_config(config, families_with(cls._kind), cls.__name__)
         return family.load(cls._kind).from_config(config, **kwargs)
@@ -95,7 +95,7 @@ class _AutoModel(_Auto):
 
         Raises:
             OSError: no such checkpoint, or the Hub does not answer.
-            ValueError: a family without such a model.
+            ValueError: a family without a model of this kind.
         """
         other = {name: kwargs[name] for name in ("from_tf", "from_flax") if name in kwargs}
         name_or_dir = foreign_checkpoint(name_or_dir, foreign_framework(**other))
@@ -114,47 +114,47 @@ class _AutoModel(_Auto):
 
 
 class AutoModelForSpeechSeq2Seq(_AutoModel):
-    """Factory of speech-to-text models with an encoder and a decoder."""
+    """Factory of encoder-decoder speech-to-text models."""
 
     _kind = "speech_seq2seq"
 
 
 class AutoModelForCTC(_AutoModel):
-    """Factory of CTC models."""
+    """Factory of speech recognition models with a CTC head."""
 
     _kind = "ctc"
 
 
 class AutoModelForAudioClassification(_AutoModel):
-    """Factory of classifiers of recordings."""
+    """Factory of audio classification models."""
 
     _kind = "audio_classification"
 
 
 class AutoModelForSequenceClassification(_AutoModel):
-    """Factory of classifiers of texts."""
+    """Factory of text classification models."""
 
     _kind = "sequence_classification"
 
 
 class _AutoPart(_Auto):
-    """Factory of feature extractors, tokenizers or processors."""
+    """Base of the factories of feature extractors, tokenizers and processors."""
 
     _kind: ClassVar[str]
 
     @classmethod
     def from_pretrained(cls, name_or_dir: Name, *inputs: Any, config: Any = None, **kwargs: Any) -> Any:
-        """Load one of the class that its files name, or else of the family; arguments as of that class.
+        """Load an object of the class that the checkpoint's files name, or else of its family's class.
 
         Args:
             name_or_dir: a folder or the id of a repository on the Hub.
-            *inputs: of a tokenizer's constructor.
-            config: a configuration of the family, in place of the checkpoint's files.
-            **kwargs: as in the family's own `from_pretrained`.
+            *inputs: positional arguments of a tokenizer's constructor.
+            config: configuration whose family's class is loaded, whatever class the files name.
+            **kwargs: as in that class's own `from_pretrained`.
 
         Raises:
             OSError: no such checkpoint, or the Hub does not answer.
-            ValueError: a family that has none.
+            ValueError: a family without a class of this kind.
         """
         kind, families = cls._kind, families_with(cls._kind)
         source: Name = name_or_dir
@@ -172,25 +172,25 @@ class _AutoPart(_Auto):
 
 
 class AutoFeatureExtractor(_AutoPart):
-    """Factory of feature extractors."""
+    """Factory of feature extractors, which convert waveforms to model inputs."""
 
     _kind = "feature_extractor"
 
 
 class AutoTokenizer(_AutoPart):
-    """Factory of tokenizers."""
+    """Factory of tokenizers, which encode text to token ids and decode them."""
 
     _kind = "tokenizer"
 
 
 class AutoProcessor(_AutoPart):
-    """Factory of processors: a feature extractor and a tokenizer in one."""
+    """Factory of processors, each a feature extractor and a tokenizer in one object."""
 
     _kind = "processor"
 
 
 def _by_files(kind: str, checkpoint: Checkpoint, families: Iterable[Family]) -> Any:
-    """The class of this kind that the checkpoint's files name, or else that of its configuration's family.
+    """Class of one kind that the checkpoint's files name, or else that of its configuration's family.
 
     A tokenizer of an unknown class is read from its tokenizer.json alone, as in transformers.
     """
@@ -207,7 +207,7 @@ def _by_files(kind: str, checkpoint: Checkpoint, families: Iterable[Family]) -> 
 
 
 def _class_names(kind: str, checkpoint: Checkpoint) -> Iterator[str]:
-    """Names of classes of this kind in the checkpoint's files."""
+    """Class names of one kind in the checkpoint's files, without the suffix "Fast"."""
     field, filenames = _CLASS_FIELDS[kind]
     for filename in filenames:
         path = checkpoint.find(filename)
@@ -219,7 +219,7 @@ def _class_names(kind: str, checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _by_config(kind: str, checkpoint: Checkpoint, families: Iterable[Family]) -> Any:
-    """The class of this kind by config.json, or by the encoder's or decoder's configuration in it."""
+    """Class of one kind by the family in config.json, or by that of its encoder or decoder there."""
     fields = read_json(checkpoint.require("config.json"))
     own = fields.get(_OWNERS[kind]) if kind in _OWNERS else None
     fields = own if isinstance(own, dict) else fields

@@ -1,4 +1,4 @@
-"""All model families, and the lookups that tell which one a checkpoint or configuration is of."""
+"""Registry of all model families, with lookup by checkpoint, configuration, model_type or class."""
 
 import pkgutil
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from .family import MODELS, Family
 
 
 def _discover() -> tuple[Family, ...]:
-    """The `FAMILY` of each package beside this file that has one."""
+    """Collect the registry entry `FAMILY` of each package of models/ that has one."""
     packages = [found.name for found in pkgutil.iter_modules([str(Path(__file__).parent)]) if found.ispkg]
     entries = {name: getattr(import_module(f".{name}", __package__), "FAMILY", None) for name in packages}
     for folder, family in entries.items():
@@ -26,12 +26,12 @@ FAMILIES = _discover()
 
 
 def families_with(kind: str) -> tuple[Family, ...]:
-    """The families that have a class of this kind."""
+    """Families that have a class of this kind, a field of `Family`."""
     return tuple(family for family in FAMILIES if getattr(family, kind) is not None)
 
 
 def family_of_class(name: str) -> tuple[Family, str] | None:
-    """(family, kind) of a model class, as `architectures` in config.json names it; None for one not here."""
+    """Find (family, kind) of a model class by its name in config.json's `architectures`; None if unknown."""
     for kind in MODELS:
         for family in families_with(kind):
             if family.class_name(kind) == name:
@@ -40,10 +40,10 @@ def family_of_class(name: str) -> tuple[Family, str] | None:
 
 
 def family_of_model_type(model_type: Any, families: Iterable[Family], where: str, note: str = "") -> Family:
-    """The family of this name among some.
+    """Family with this `model_type` among `families`.
 
     Raises:
-        ValueError: there is none; with `where` the name comes from, the supported names, and `note`.
+        ValueError: no such family; the message has `where` the name comes from, supported names and `note`.
     """
     known = {family.model_type: family for family in families}
     if not isinstance(model_type, str) or model_type not in known:
@@ -55,10 +55,10 @@ def family_of_model_type(model_type: Any, families: Iterable[Family], where: str
 
 
 def family_of_config(config: Any, families: Iterable[Family], user: str) -> Family:
-    """The family of a configuration object, by its `model_type`.
+    """Family of a configuration object among `families`, by its `model_type`.
 
     Raises:
-        ValueError: none of `families`, one of which `user` needs.
+        ValueError: no such family; the message names the class that needs one, `user`, and supported ones.
     """
     given = getattr(config, "model_type", None)
     for family in families:
@@ -71,16 +71,16 @@ def family_of_config(config: Any, families: Iterable[Family], user: str) -> Fami
 
 
 def family_of_fields(config: dict[str, Any], where: str, own_name: str, families: Iterable[Family]) -> Family:
-    """The family that the fields of a `config.json` name, or else the checkpoint's own name.
+    """Family among `families` that the fields of a `config.json` name, or else the checkpoint's own name.
 
     Raises:
-        ValueError: none of `families`.
+        ValueError: a family that is unknown or not among them.
     """
     model_type = config.get("model_type")
     if isinstance(model_type, str):
         note = "; its own code (auto_map) is not run" if "auto_map" in config else ""
         return family_of_model_type(model_type, families, where, note)
-    # Among all families, also those that will not do: "hubert" contains "bert", and has no text classifier.
+    # Search all families, not only the accepted: "hubert" contains "bert", and has no text classifier.
     found = {name: family for family in FAMILIES for name in family.names if name in own_name.lower()}
     if found:
         family = found[max(found, key=len)]  # "speech_to_text_2" contains "speech_to_text" too
@@ -90,18 +90,18 @@ def family_of_fields(config: dict[str, Any], where: str, own_name: str, families
 
 
 def family_of_checkpoint(checkpoint: Checkpoint, families: Iterable[Family]) -> Family:
-    """The family of a checkpoint, by its configuration and else its name.
+    """Family of a checkpoint among `families`, by its config.json or else its name.
 
     Raises:
-        OSError: no configuration.
-        ValueError: none of `families`.
+        OSError: a checkpoint without config.json.
+        ValueError: a family that is unknown or not among them.
     """
     config = read_json(checkpoint.require("config.json"))
     return family_of_fields(config, checkpoint.name, checkpoint.own_name, families)
 
 
 def _other_kinds(model_type: Any) -> str:
-    """The kinds of model that a family has instead, for an error's end."""
+    """End of an error message: the classes that load this family's models; empty for an unknown family."""
     for family in FAMILIES:
         if family.model_type == model_type:
             ways = [way for kind, way in MODELS.items() if getattr(family, kind) is not None]

@@ -1,8 +1,8 @@
-"""The `tritone` command; `python -m tritone` is the same."""
+"""Entry point of the `tritone` command and of `python -m tritone`."""
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command-line interface."""
     from .engine.cli.main import app
 
     app()

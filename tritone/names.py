@@ -1,8 +1,8 @@
-"""The public names and their modules; those of a model family come from its own entry."""
+"""Public names of the package and their modules; those of a model family come from its `Family` entry."""
 
 from .models.registry import FAMILIES
 
-_OTHERS = {  # module: its public names that are no family's
+_OTHERS = {  # by module, its public names that belong to no model family
     "engine.audio.reader": ("AudioError",),
     "engine.config": ("EngineConfig",),
     "engine.engine": ("Engine",),

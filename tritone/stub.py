@@ -1,4 +1,4 @@
-"""The type checkers' list of public names, `__init__.pyi`; `python -m tritone.stub` writes it."""
+"""Type stub of the public names, `__init__.pyi`; `python -m tritone.stub` writes it."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ STUB = Path(__file__).with_name("__init__.pyi")
 
 
 def stub() -> str:
-    """The text of `__init__.pyi`: an import of each public name."""
+    """Text of the type stub `__init__.pyi`, with an import of each public name."""
     homes = sorted((module, name) for name, module in HOMES.items())
     lines = [
         '"""Written by `python -m tritone.stub`."""',

@@ -1,4 +1,4 @@
-"""Attention layouts of packed sequences; a decode step over pages is in `scheduler.cache`."""
+"""Attention over packed sequences; the decode step over a paged cache is in `scheduler.cache`."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -9,40 +9,41 @@ from torch import Tensor
 from ...kernels.attention.flash import attention_weights, flash_attention, weighted_values
 from ...kernels.runtime.packing import spans
 
-# [layers, heads], or one entry a layer: factors of its heads' attention weights, None for 1.
+# Factors of the heads' attention weights: [layers, heads], or one entry per layer, None for all 1.
 HeadMask = Tensor | Sequence[Tensor | None]
 
 
 class DecoderAttention(Protocol):
-    """Attention layout that layers are given; they are numbered from 0."""
+    """Interface by which decoder layers, numbered from 0, attend to cached and current tokens."""
 
     @property
     def crosses(self) -> bool:
-        """True with an encoder's output; without it layers leave their cross-attention out."""
+        """True where an encoder's output is available; without it layers skip their cross-attention."""
         ...
 
     def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Attend to this call's and all earlier tokens; [tokens, heads, head_dim] in and out."""
+        """Self-attention to this call's and all earlier tokens; [tokens, heads, head_dim] in and out."""
         ...
 
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
-        """Attend to the encoder's keys and values; [tokens, heads, head_dim] in and out."""
+        """Cross-attention to the encoder's keys and values; [tokens, heads, head_dim] in and out."""
         ...
 
 
 class StackAttention:
-    """One attention, self or cross, of all layers of a stack, over packed sequences.
+    """Self-attention or cross-attention of all layers of a stack, over packed sequences.
 
-    Of a stack without past and encoder it is the whole `DecoderAttention`.
+    For a stack without key-value cache and encoder it is a complete `DecoderAttention`.
 
     Args:
-        cu_query, cu_key: int32 [n + 1] each; the same n sequences.
-        causal: a query sees the keys up to its own position, both ends aligned.
-        dropout: of the attention weights, for training.
+        cu_query, cu_key: int32 [n + 1] each, cu_seqlens of the queries and keys of the same n sequences.
+        causal: let a query see the keys up to its own position, with the ends of both aligned.
+        dropout: dropout probability of the attention weights, for training.
         head_mask: for each layer the factors of its heads, from `head_masks`.
-        record: keep each layer's weights in `weights`: [heads, queries, keys] for each sequence, after
-            dropout and head mask, as transformers returns them. None otherwise.
-        windows: for each layer how many keys a causal query sees, None for all; None where no layer has any.
+        record: keep each layer's attention weights in `weights`: [heads, queries, keys] for each sequence,
+            after dropout and head mask, as transformers returns them. `weights` is None otherwise.
+        windows: for each layer the number of keys that a causal query sees, None for all; None where no
+            layer has a window.
     """
 
     crosses = False
@@ -67,7 +68,7 @@ class StackAttention:
         self.weights: list[list[Tensor]] | None = [] if record else None
 
     def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Attend in one layer: query, key and value [tokens, heads, head_dim] to the query's shape."""
+        """Attention of one layer: query, key and value [tokens, heads, head_dim] to the query's shape."""
         options: dict[str, Any] = {"causal": self.causal, "scale": scale, "dropout": self.dropout}
         if self.windows is not None:
             options["window"] = self.windows[layer]
@@ -76,7 +77,7 @@ class StackAttention:
             weights = self.weigh(query, key, **options)
             self.weights.append(weights)
             # Recorded weights must be those used, and dropout draws anew each time. Without dropout the
-            # output is made the usual way, so that asking for weights does not change a result's bits.
+            # usual kernel computes the output, so that recording weights does not change a result's bits.
             mixed = weighted_values(weights, value, self.cu_key) if self.dropout else None
         if mixed is None:
             mixed = self.attend(query, key, value, **options)
@@ -85,13 +86,13 @@ class StackAttention:
             return mixed
         if self.weights is not None:
             self.weights[-1] = [weight * mask.to(weight)[:, None, None] for weight in self.weights[-1]]
-        # A head's output is linear in its weights, so the mask may follow the kernel.
+        # A head's output is linear in its attention weights, so the mask may be applied to the output.
         return mixed * mask.to(mixed)[:, None]
 
     __call__ = self_attention
 
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
-        """Not available: there is no encoder's output.
+        """Refuse cross-attention, since there is no encoder's output.
 
         Raises:
             ValueError: always.
@@ -99,23 +100,23 @@ class StackAttention:
         raise ValueError(f"layer {layer} attends to an encoder's output, and there is none")
 
     def weigh(self, query: Tensor, key: Tensor, **options: Any) -> list[Tensor]:
-        """Attention weights of each sequence, [heads, queries, keys]; options are the kernel's."""
+        """Attention weights of each sequence, [heads, queries, keys]; options as in `attention_weights`."""
         return attention_weights(query, key, self.cu_query, self.cu_key, **options)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
-        """Mixed values, [tokens, heads, head_dim]."""
+        """Attention output [tokens, heads, head_dim]; options as in `flash_attention`."""
         return flash_attention(query, key, value, self.cu_query, self.cu_key, **options)
 
 
 class PackedAttention:
-    """Attention of a decoder that reads several tokens of every sequence at once.
+    """Attention of a decoder call with several tokens of every sequence, such as a prefill.
 
     Args:
         own: self-attention of this call's tokens to these and all earlier ones.
-        cross: attention to the encoder's tokens.
-        cross_key_values: keys and values of the encoder's tokens, [source tokens, heads, head_dim], a pair
-            a layer; None without an encoder.
-        past: keys and values of each sequence's earlier tokens, packed, a pair a layer.
+        cross: cross-attention to the encoder's tokens.
+        cross_key_values: one pair per layer, keys and values of the encoder's tokens, [source tokens, heads,
+            head_dim] each; None without an encoder.
+        past: one pair per layer, packed keys and values of each sequence's earlier tokens; None without.
     """
 
     def __init__(
@@ -130,16 +131,16 @@ class PackedAttention:
         self.cross_key_values = cross_key_values
         self.past = past
         self.order = None if past is None else interleaved(own.cu_key - own.cu_query, own.cu_query)
-        # This call's keys and values by layer; a skipped layer has none.
+        # This call's keys and values by layer; a layer skipped by layerdrop has none.
         self.key_values: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
     def crosses(self) -> bool:
-        """True with an encoder's output."""
+        """True where an encoder's output is available."""
         return self.cross_key_values is not None
 
     def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        """Attend to this call's and all earlier tokens; [tokens, heads, head_dim] in and out."""
+        """Self-attention to this call's and all earlier tokens; [tokens, heads, head_dim] in and out."""
         self.key_values[layer] = (key, value)
         if self.past is not None:
             past_key, past_value = self.past[layer]
@@ -148,14 +149,14 @@ class PackedAttention:
         return self.own.self_attention(layer, query, key, value, scale)
 
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
-        """Attend to the encoder's keys and values; [tokens, heads, head_dim] in and out."""
+        """Cross-attention to the encoder's keys and values; [tokens, heads, head_dim] in and out."""
         assert self.cross_key_values is not None  # layers look at `crosses` first
         key, value = self.cross_key_values[layer]
         return self.cross.self_attention(layer, query, key, value, scale)
 
 
 def interleaved(cu_first: Tensor, cu_second: Tensor) -> Tensor:
-    """Token indices into `torch.cat([first, second])`, both packed, that put each sequence's two together."""
+    """Token indices that make each sequence's parts adjacent in `torch.cat([first, second])`, both packed."""
     shift = int(cu_first[-1])
     pieces = [
         piece
@@ -166,16 +167,16 @@ def interleaved(cu_first: Tensor, cu_second: Tensor) -> Tensor:
 
 
 def head_masks(mask: HeadMask | None, layers: int, heads: int, name: str) -> list[Tensor | None] | None:
-    """Head mask as one [heads] tensor a layer, None where all heads of a layer count.
+    """Convert a head mask to one [heads] tensor per layer, None for a layer without a mask.
 
     Args:
-        mask: [layers, heads], or [layers] where a layer's heads share a number, or one entry a layer, each
-            [heads], a single number or None. 1 leaves a head as it is, 0 silences it.
-        layers, heads: of the stack.
-        name: of the argument, for the error.
+        mask: [layers, heads], or [layers] where a layer's heads share a factor, or one entry per layer, each
+            [heads], a single factor or None. 1 leaves a head as it is, 0 silences it.
+        layers, heads: numbers of layers and heads of the stack.
+        name: name of the argument, for the error.
 
     Raises:
-        ValueError: not one entry for each layer, or an entry that is not one number for each head.
+        ValueError: not one entry for each layer, or an entry that is not one factor for each head.
     """
     if mask is None:
         return None

@@ -1,4 +1,4 @@
-"""Outputs of feature extractors and tokenizers: sequences of differing lengths, padded and stacked."""
+"""Padded batches, the outputs of feature extractors and tokenizers, and checks of their inputs."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class BatchFeature(dict[str, Any]):
-    """Output of a processor: a dict whose items are attributes as well, so that `model(**batch)` works."""
+    """Output of a processor: a dict for `model(**batch)` whose items are attributes as well."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -20,7 +20,7 @@ class BatchFeature(dict[str, Any]):
             ) from None
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> "BatchFeature":
-        """Move its tensors to `device`, and those of floating point to `dtype`; returns itself."""
+        """Move the batch's tensors to `device`, and floating-point ones to `dtype`; returns the batch."""
         if isinstance(device, torch.dtype):
             device, dtype = None, device
         for name, value in self.items():
@@ -30,14 +30,18 @@ class BatchFeature(dict[str, Any]):
 
 
 def round_up(length: int, multiple: int | None) -> int:
-    """The least multiple of `multiple` that is not below `length`."""
+    """Length rounded up to a multiple of `multiple`; unchanged for None."""
     return length if multiple is None else -(-length // multiple) * multiple
 
 
 def padded_length(
     lengths: Sequence[int], padding: bool | str, max_length: int | None, multiple: int | None
 ) -> int:
-    """Length to which a batch is padded; 0 without padding."""
+    """Length to which a batch is padded, a multiple of `multiple`; 0 without padding.
+
+    Raises:
+        ValueError: an unknown `padding`.
+    """
     one_of("padding", padding, (True, "longest", "max_length", False, "do_not_pad"))
     if padding == "max_length":
         return round_up(max_length or 0, multiple)
@@ -45,7 +49,7 @@ def padded_length(
 
 
 def stack(rows: Sequence[Any], kind: str) -> Any:
-    """One array ("np") or tensor ("pt") [batch, length, ...]; ValueError for differing lengths."""
+    """Stack rows to an array ("np") or tensor ("pt") [batch, length, ...]; ValueError if lengths differ."""
     lengths = sorted({len(row) for row in rows})
     if len(lengths) != 1:
         raise ValueError(
@@ -56,10 +60,10 @@ def stack(rows: Sequence[Any], kind: str) -> Any:
 
 
 def column(batch: Any, name: str) -> list[Any]:
-    """One field of a batch: of a dict of lists, or of a list of dicts.
+    """Values of one field of a batch, which is a dict of lists or a list of dicts.
 
     Raises:
-        ValueError: it does not have the field.
+        ValueError: a batch without the field.
     """
     has = isinstance(batch, dict) and name in batch
     if not has and not (isinstance(batch, list | tuple) and all(name in one for one in batch) and batch):
@@ -68,27 +72,27 @@ def column(batch: Any, name: str) -> list[Any]:
 
 
 def one_of(name: str, value: Any, accepted: tuple[Any, ...]) -> Any:
-    """`value`, or a ValueError if it is not among the accepted ones."""
+    """Check that the argument `name` has an accepted value, and return it; ValueError otherwise."""
     if value not in accepted:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {value!r}")
     return value
 
 
 def as_list(token_ids: Any) -> Any:
-    """Token ids of a list, array or tensor as Python's numbers."""
+    """Convert token ids of an array or tensor to Python integers; others are returned unchanged."""
     return token_ids.tolist() if isinstance(token_ids, (torch.Tensor, np.ndarray)) else token_ids
 
 
 def is_batch(token_ids: Any) -> bool:
-    """True for several sequences of token ids."""
+    """True for a non-empty batch of token id sequences; False for one sequence or a single id."""
     return not isinstance(token_ids, int) and len(token_ids) > 0 and np.ndim(token_ids[0]) > 0
 
 
 def pairs(text: Any, text_pair: Any) -> Iterator[tuple[str, str | None]]:
-    """The texts of a batch, each with the second text of its pair, or None.
+    """Iterate over the texts of a batch as pairs (text, second text or None).
 
     Raises:
-        ValueError: not a text, or another number of second texts.
+        ValueError: an entry that is not a string, or numbers of texts and second texts that differ.
     """
     texts = text if isinstance(text, Sequence) and not isinstance(text, str) else [text]
     if text_pair is None:

@@ -1,4 +1,4 @@
-"""Text decoders with a map to the vocabulary: logits, loss, and the generation contract."""
+"""Text decoders with a language-modeling head: logits, loss, and the methods that generation calls."""
 
 from typing import Any, ClassVar, cast
 
@@ -13,24 +13,24 @@ from .outputs import CausalLMOutputWithCrossAttentions
 from .parameters import ParametersMixin
 from .stack import TransformerStack
 
-# The first line of every decoder's `forward`.
+# First line of the docstring of every decoder's `forward`.
 NEXT_TOKEN_LOGITS = "Logits after every given token, and with labels the loss."
 
 
 class CausalLM(ParametersMixin, PretrainedModel):
-    """Text decoder with a map from its hidden states to the vocabulary.
+    """Text decoder with a language-modeling head.
 
-    A family names its decoder (`decoder_name`) and makes logits by `lm_head`, or by its own `logits`. With an
-    encoder's `encode` it has the generation contract: `SpeechEncoderDecoderModel` generates.
+    A family names its decoder (`decoder_name`) and computes logits by `lm_head`, or by its own `logits`.
+    `SpeechEncoderDecoderModel` combines it with an encoder and generates.
     """
 
     decoder_name: ClassVar[str]  # attribute of the decoder, or a path
-    # Labels are the tokens themselves, compared with the logits one position before; else the caller has
-    # shifted them (BART and its kin).
+    # Labels are the input tokens, compared with the logits one position before; False where the caller has
+    # shifted them (BART and models derived from it).
     shifts_labels: ClassVar[bool] = True
     lm_head: nn.Linear
 
-    # The order of BART and Speech2Text2; other families declare their own.
+    # Argument order of BART and Speech2Text2; other families declare their own.
     forward = declare_forward(
         NEXT_TOKEN_LOGITS,
         "input_ids attention_mask encoder_hidden_states encoder_attention_mask head_mask "
@@ -41,7 +41,7 @@ class CausalLM(ParametersMixin, PretrainedModel):
     def forward_named(
         self, *, labels: Tensor | None = None, logits_to_keep: int = 0, **inputs: Any
     ) -> CausalLMOutputWithCrossAttentions:
-        """`forward` with its arguments by name; the decoder's go to `TransformerStack.run_padded`."""
+        """Implement `forward`, with keyword arguments; the decoder's go to `TransformerStack.run_padded`."""
         output = self.get_decoder().run_padded(**inputs)
         hidden = output.last_hidden_state[:, -logits_to_keep:]
         logits = self.logits(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
@@ -51,27 +51,27 @@ class CausalLM(ParametersMixin, PretrainedModel):
         return CausalLMOutputWithCrossAttentions.from_base(output, loss=loss, logits=logits)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [tokens, width] to logits [tokens, vocabulary]."""
+        """Apply the language-modeling head: hidden states [tokens, width] to logits [tokens, vocabulary]."""
         return apply_linear(self.get_output_embeddings(), hidden, phase="decode")
 
-    # Contract with the generation loop: packed in, packed out.
+    # Methods that the generation loop calls, with packed inputs and outputs.
 
     @property
     def cache_shape(self) -> tuple[int, int, int]:
-        """Layers, heads and head_dim of the cached keys and values."""
+        """Shape of the key-value cache: (layers, heads, head_dim)."""
         sizes = self.get_decoder().sizes
         return sizes.layers, sizes.heads, sizes.width // sizes.heads
 
     @property
     def max_length(self) -> int:
-        """Tokens of the longest sequence, the start token counted."""
+        """Maximum sequence length in tokens, including the start token."""
         return self.get_decoder().max_tokens
 
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Each layer's cross-attention keys and values of encoder tokens [tokens, width].
+        """Cross-attention keys and values of encoder tokens [tokens, width], for each layer.
 
         Returns:
-            A pair a layer, [tokens, heads, head_dim] each.
+            One pair per layer, [tokens, heads, head_dim] each.
         """
         return self.get_decoder().cross_key_values(encoded)
 
@@ -81,12 +81,12 @@ class CausalLM(ParametersMixin, PretrainedModel):
         Args:
             token_ids: int [tokens].
             positions: int [tokens], each token's position in its sequence, from 0.
-            attention: the layout and cache to attend in.
+            attention: attention to the cached tokens and the encoder's.
         """
         return self.logits(self.get_decoder().forward_packed(token_ids, positions, attention))
 
     def get_decoder(self) -> TransformerStack:
-        """Decoder, which takes padded tokens as in transformers."""
+        """Decoder stack, which takes padded tokens as in transformers."""
         return cast(TransformerStack, self.get_submodule(self.decoder_name))
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -99,5 +99,5 @@ class CausalLM(ParametersMixin, PretrainedModel):
         return self.lm_head
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the map to the vocabulary."""
+        """Replace the language-modeling head."""
         self.lm_head = new_embeddings

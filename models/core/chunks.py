@@ -1,4 +1,4 @@
-"""Chunks of packed batches, small enough that a CPU's cache still holds a layer's output for the next."""
+"""Chunks of packed batches, so small that the CPU's cache still holds a layer's output for the next layer."""
 
 from collections.abc import Callable, Iterator
 
@@ -11,16 +11,17 @@ from ...kernels.runtime.packing import check_cu_seqlens, cumulative
 def in_chunks(
     run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], rows: Tensor, cu_rows: Tensor, max_rows: int
 ) -> tuple[Tensor, Tensor]:
-    """Result of `run(rows, cu_rows)`, a few sequences at a time; no result may depend on other sequences.
+    """Result of `run(rows, cu_rows)`, computed in chunks of a few sequences each.
 
     Args:
-        run: maps packed rows and their cu_seqlens to packed results and theirs.
+        run: function from packed rows and their cu_seqlens to packed results and theirs; a sequence's result
+            must not depend on the others.
         rows: [rows, ...], packed, on the CPU.
-        cu_rows: int32 [n + 1].
-        max_rows: rows of a chunk; a longer sequence is a chunk of its own.
+        cu_rows: int32 [n + 1], cu_seqlens of the rows.
+        max_rows: maximum number of rows of a chunk; a longer sequence is a chunk of its own.
 
     Raises:
-        ValueError: offsets that do not fit.
+        ValueError: cu_rows that does not fit the rows.
     """
     check_cu_seqlens(cu_rows, rows.shape[0], "cu_seqlens")
     results, lengths = [], list[int]()
@@ -33,7 +34,7 @@ def in_chunks(
 
 
 def chunks(offsets: list[int], max_rows: int) -> Iterator[tuple[int, list[int]]]:
-    """Begin and ends of consecutive sequences: `max_rows` rows together at most, or one longer sequence."""
+    """Sequence offsets (begin, ends) of each chunk of at most `max_rows` rows or of one longer sequence."""
     begin, ends = offsets[0], list[int]()
     for end in offsets[1:]:
         if ends and end - begin > max_rows:

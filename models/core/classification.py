@@ -1,4 +1,4 @@
-"""Parts of classifiers: the loss, a head, and poolings, which choose the token that stands for a text."""
+"""Parts of classifiers: the loss, a head, and poolings, which choose the token that represents a text."""
 
 from typing import Any
 
@@ -11,20 +11,20 @@ from .layers import apply_linear
 
 
 def classification_loss(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
-    """Loss of a batch, as in transformers 5.
+    """Classification or regression loss of a batch, as in transformers 5.
 
-    Without a `problem_type` in the configuration, the first call sets it there: one label is a number
-    ("regression", mean squared error), whole numbers are classes ("single_label_classification", cross
-    entropy, -100 is left out), others are a number a label ("multi_label_classification", binary cross
-    entropy).
+    `problem_type` selects it: "regression", mean squared error; "single_label_classification", cross entropy
+    without the labels that are -100; "multi_label_classification", binary cross entropy. Where the
+    configuration has none, the first call sets it there, by `problem_type`.
 
     Args:
         logits: [batch, labels].
-        labels: [batch] (or [batch, 1]) for classes and for one number; else [batch, labels].
-        config: with `num_labels` and `problem_type`.
+        labels: [batch] or [batch, 1] for class indices and for regression with one label; else the logits'
+            shape.
+        config: configuration with `num_labels` and `problem_type`.
 
     Raises:
-        ValueError: labels of another shape, or classes out of range.
+        ValueError: labels of another shape, or class indices out of range.
     """
     count = config.num_labels
     labels = labels.to(logits.device)
@@ -60,7 +60,7 @@ def classification_loss(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
 
 
 def problem_type(labels: Tensor, num_labels: int) -> str:
-    """Problem type of labels, where the configuration has none."""
+    """Default problem type: regression for one label, single-label for integer labels, else multi-label."""
     if num_labels == 1:
         return "regression"
     whole = labels.dtype in (torch.int64, torch.int32)
@@ -68,10 +68,10 @@ def problem_type(labels: Tensor, num_labels: int) -> str:
 
 
 def labels_of(config: Any) -> int:
-    """Number of a classifier's logits.
+    """Number of labels of a classifier, the width of its logits.
 
     Raises:
-        ValueError: none.
+        ValueError: a configuration without labels.
     """
     if config.num_labels < 1:
         raise ValueError("num_labels is 0, and a classifier needs at least one label; set it or id2label")
@@ -79,12 +79,12 @@ def labels_of(config: Any) -> int:
 
 
 class ClassificationHead(nn.Module):
-    """Two linear maps with tanh between them.
+    """Classification head: two linear layers with tanh between them.
 
     Args:
-        width: of the hidden states.
+        width: width of the hidden states.
         labels: number of logits.
-        dropout: before each map, in training.
+        dropout: dropout probability before each linear layer, in training.
     """
 
     def __init__(self, width: int, labels: int, dropout: float) -> None:
@@ -94,14 +94,14 @@ class ClassificationHead(nn.Module):
         self.out_proj = nn.Linear(width, labels)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """[texts, width] to logits [texts, labels]."""
+        """Logits [texts, labels] of pooled hidden states [texts, width]."""
         pooled = F.dropout(pooled, self.dropout, self.training)
         inner = apply_linear(self.dense, pooled, "tanh")
         inner = F.dropout(inner, self.dropout, self.training)
         return apply_linear(self.out_proj, inner)
 
 
-# Poolings map the configuration, token ids [tokens] or None, and cu_seqlens to one token index a text.
+# A pooling maps the configuration, token ids [tokens] or None, and cu_seqlens to one token index per text.
 
 
 def first_token(config: Any, token_ids: Tensor | None, cu_tokens: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def first_token(config: Any, token_ids: Tensor | None, cu_tokens: Tensor) -> Ten
 def last_token(config: Any, token_ids: Tensor | None, cu_tokens: Tensor) -> Tensor:
     """Index of each text's last token that is not the padding token, or of its first where all are (GPT-2).
 
-    Of its last token without token ids or a `pad_token_id`.
+    Without token ids or a `pad_token_id` it is the index of the last token.
     """
     padding = config.pad_token_id
     return last_indices(cu_tokens, None if token_ids is None or padding is None else token_ids != padding)
@@ -122,7 +122,7 @@ def last_end_token(config: Any, token_ids: Tensor | None, cu_tokens: Tensor) -> 
     """Index of each text's last end token (BART, T5).
 
     Raises:
-        ValueError: a text without one, or a configuration that names none.
+        ValueError: a text without an end token, or a configuration without `eos_token_id`.
     """
     assert token_ids is not None
     ends = end_tokens(config, token_ids)
@@ -137,7 +137,7 @@ def last_end_token(config: Any, token_ids: Tensor | None, cu_tokens: Tensor) -> 
 
 
 def end_tokens(config: Any, token_ids: Tensor) -> Tensor:
-    """True for end tokens, in the shape of the token ids.
+    """Mask of end tokens, bool in the shape of the token ids.
 
     Raises:
         ValueError: no `eos_token_id` in the configuration.
@@ -155,12 +155,12 @@ def end_tokens(config: Any, token_ids: Tensor) -> Tensor:
 
 
 def last_indices(cu_seqlens: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Index of each sequence's last token: int64 [sequences].
+    """Index of each packed sequence's last token, or last counted token: int64 [sequences].
 
     Args:
         cu_seqlens: int32 [sequences + 1].
-        counted: bool [tokens], tokens that can be the last. A sequence without any gives its first token, as
-            in transformers. All by default.
+        counted: bool [tokens], True for tokens that can be the last; all by default. A sequence without any
+            gives its first token, as in transformers.
     """
     starts, ends = cu_seqlens[:-1].long(), cu_seqlens[1:].long()
     if counted is None:
@@ -174,16 +174,17 @@ def last_indices(cu_seqlens: Tensor, counted: Tensor | None = None) -> Tensor:
 
 
 def one_each(cu_seqlens: Tensor) -> Tensor:
-    """cu_seqlens of one row a sequence, such as logits."""
+    """cu_seqlens of a packed batch with one row per sequence, such as logits."""
     return torch.arange(cu_seqlens.numel(), dtype=torch.int32, device=cu_seqlens.device)
 
 
 def first_of_padded(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """First token that is there of each row: [batch, tokens, width] to [batch, width].
+    """Hidden state of each row's first real token: [batch, tokens, width] to [batch, width].
 
     Args:
-        hidden: padded on either side.
-        attention_mask: [batch, tokens or more], of which the last count; all tokens by default.
+        hidden: hidden states, padded on either side.
+        attention_mask: [batch, tokens or more], 1 for real tokens; only the last columns are used, one per
+            token of `hidden`. All tokens are real by default.
     """
     if attention_mask is None:
         return hidden[:, 0]

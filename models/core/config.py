@@ -1,4 +1,4 @@
-"""Model configurations: `config.json`, read and written as transformers does."""
+"""Base class of model configurations, and reading and writing of `config.json` as in transformers."""
 
 import copy
 import json
@@ -12,21 +12,21 @@ from ..checkpoints.hub import PushToHub
 from .fields import Fields, field
 from .label_maps import LabelMaps
 
-# Written by libraries about themselves.
+# Metadata that libraries write about themselves; dropped when read.
 _BOOKKEEPING = ("transformers_version", "_name_or_path", "_commit_hash", "_attn_implementation_autoset")
 
 
 class PretrainedConfig(Fields, LabelMaps, PushToHub):
-    """The fields that every model's configuration has; a family declares its own in a subclass.
+    """Base configuration with the fields of every model; a family declares its own in a subclass.
 
-    Fields that a family does not know are kept and written back, as in transformers. The text
-    models' fresh weights have the standard deviation `init_std`, a field or an alias of one.
+    Fields that a family does not know are kept and written back, as in transformers. Text models initialize
+    weights randomly with the standard deviation `init_std`, a field or an alias of one.
 
     Args:
         **kwargs: any field of a `config.json`.
 
     Raises:
-        ValueError: fields that do not fit, or not together.
+        ValueError: fields that are invalid, alone or in combination.
         TypeError: more positional arguments than fields, or a field given twice.
     """
 
@@ -36,7 +36,7 @@ class PretrainedConfig(Fields, LabelMaps, PushToHub):
     output_attentions: bool = False
     output_hidden_states: bool = False
     return_dict: bool = True
-    # Of the weights, by its name, such as "float16".
+    # Data type of the weights by its name, such as "float16".
     dtype: str | None = field(None, convert=lambda given: given and str(given).removeprefix("torch."))
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -56,24 +56,24 @@ class PretrainedConfig(Fields, LabelMaps, PushToHub):
 
     @property
     def torch_dtype(self) -> str | None:
-        """The older name of `dtype`."""
+        """Data type of the weights; `torch_dtype` is the older name of `dtype`."""
         return self.dtype
 
     def get_text_config(self, decoder: bool | None = None) -> "PretrainedConfig":
-        """The configuration with the vocabulary: this one, or a part's of a model of several parts."""
+        """Configuration with the vocabulary: this one, or that of the text decoder in a composite model."""
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, with `model_type`, as in `config.json`."""
+        """All fields and `model_type`, as in `config.json`."""
         return self.without_default_labels({**self.__dict__, "model_type": type(self).model_type})
 
     def to_json_string(self) -> str:
-        """The text of `config.json`."""
+        """Text of `config.json`, with sorted keys."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True, default=list)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], **overrides: Any) -> Self:
-        """A configuration from the fields of a `config.json`, and fields that replace them."""
+        """Make a configuration from the fields of a `config.json`, some replaced by `overrides`."""
         return cls(**{**fields, **overrides})
 
     @classmethod
@@ -88,13 +88,13 @@ class PretrainedConfig(Fields, LabelMaps, PushToHub):
 
         Args:
             name_or_dir: a folder, the id of a repository on the Hub, or a JSON file.
-            return_unused_kwargs: return (configuration, the arguments that are none of its fields) instead of
-                adding those.
+            return_unused_kwargs: return (configuration, the arguments that are not its fields) instead of
+                adding those as fields.
             **kwargs: `files.HUB_OPTIONS`, which `hub.HubCheckpoint` explains, and fields to replace.
 
         Raises:
             OSError: no such checkpoint or file, or the Hub does not answer.
-            ValueError: not JSON, the configuration of another family, or fields that do not fit.
+            ValueError: a file that is not JSON, the configuration of another family, or invalid fields.
         """
         fields, overrides = read_config(name_or_dir, **kwargs)
         given = fields.get("model_type") or cls.model_type
@@ -110,10 +110,10 @@ class PretrainedConfig(Fields, LabelMaps, PushToHub):
 
     @classmethod
     def adopt(cls, config: Any) -> Self:
-        """A copy of a configuration of this family, of this library or of transformers.
+        """Copy a configuration object of this family, made by this library or by transformers.
 
         Raises:
-            ValueError: of another family, or no configuration.
+            ValueError: a configuration of another family, or an object that is no configuration.
         """
         if isinstance(config, cls):
             return copy.deepcopy(config)
@@ -124,7 +124,7 @@ class PretrainedConfig(Fields, LabelMaps, PushToHub):
         return cls.from_dict(config.to_dict())
 
     def overridden(self, fields: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
-        """(this configuration with fields replaced, those of `fields` that it does not have)."""
+        """Replace known fields: (new configuration, the entries of `fields` that it does not have)."""
         known = {name: value for name, value in fields.items() if hasattr(self, name)}
         unknown = {name: value for name, value in fields.items() if name not in known}
         return (self.from_dict(self.to_dict(), **known) if known else self), unknown
@@ -138,7 +138,7 @@ class PretrainedConfig(Fields, LabelMaps, PushToHub):
 def read_config(
     name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(fields of a `config.json`, the arguments of `kwargs` that are not for finding it)."""
+    """Read a checkpoint's `config.json`: (its fields, the entries of `kwargs` that are not Hub options)."""
     file = single_file(name_or_dir)
     checkpoint, rest = open_checkpoint(name_or_dir if file is None else file.parent, **kwargs)
     return read_json(checkpoint.require("config.json") if file is None else file), rest

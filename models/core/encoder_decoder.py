@@ -1,4 +1,4 @@
-"""Models with an encoder and a decoder that both read text (BART, T5), without a head."""
+"""Encoder-decoder models of text (BART, T5), without a head."""
 
 from typing import Any, ClassVar
 
@@ -17,13 +17,13 @@ from .stack import TransformerStack
 
 
 class TeacherForcedAttention:
-    """Attention to all tokens of packed sequences at once, and to an encoder's packed output.
+    """Decoder attention over whole packed sequences, with cross-attention to an encoder's packed output.
 
     Args:
         own: self-attention of the decoder's tokens.
-        layers: the decoder's.
-        encoded: [source tokens, width], of the same sequences.
-        cu_encoded: int32 [n + 1].
+        layers: decoder layers, which project the encoder's output to keys and values.
+        encoded: [source tokens, width], packed encoder output of the same sequences.
+        cu_encoded: int32 [n + 1], cu_seqlens of `encoded`.
     """
 
     crosses = True
@@ -37,23 +37,23 @@ class TeacherForcedAttention:
         self.encoded = encoded
 
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
-        """Attend to the encoder's keys and values, [tokens, heads, head_dim] in and out.
+        """Cross-attention to the encoder's keys and values, [tokens, heads, head_dim] in and out.
 
-        They are made when their layer asks for them: those of all layers would be the largest tensors of a
-        call.
+        Keys and values are computed when their layer runs: those of all layers together would be the largest
+        tensors of a call.
         """
         key, value = self.layers[layer].cross_key_value(self.encoded)
         return self.cross.self_attention(layer, query, key, value, scale)
 
 
 class TextToTextModel(ParametersMixin, PretrainedModel):
-    """Encoder, decoder and the token embedding that they share.
+    """Encoder-decoder model of text with a token embedding that encoder and decoder can share.
 
-    The constructor sets `shared`, `encoder` and `decoder`; the latter two have a token embedding
-    `embed_tokens` each, tied to `shared` where `ties_embeddings`.
+    A family's constructor sets `shared`, `encoder` and `decoder`; the latter two have a token embedding
+    `embed_tokens` each, tied to `shared` where `ties_embeddings` is True.
     """
 
-    # Without inputs of its own the decoder reads the encoder's, shifted right.
+    # A decoder without inputs of its own reads the encoder's input, shifted right.
     reads_input: ClassVar[bool] = False
     embedding_name = "shared"
     shared: nn.Embedding
@@ -85,7 +85,7 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
         use_cache: bool | None = None,
         **flags: Any,
     ) -> Seq2SeqModelOutput:
-        """`forward` with its arguments by name."""
+        """Implement `forward`, with keyword arguments."""
         if self.reads_input and input_ids is not None and decoder_input_ids is decoder_inputs_embeds is None:
             decoder_input_ids = self.shift_right_padded(input_ids, attention_mask)
             if decoder_attention_mask is None:
@@ -110,11 +110,11 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of the longest text."""
+        """Maximum length of a text in tokens."""
         return self.encoder.max_tokens
 
     def check_token_types(self, token_types: Tensor | None) -> None:
-        """Accept None: there are no token types."""
+        """Accept token types, which are None: these models have no table of them."""
 
     def forward_sequences(
         self,
@@ -123,12 +123,12 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
         token_types: Tensor | None = None,
         selected: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states of the decoder for packed texts that encoder and decoder both read.
+        """Decoder hidden states of packed texts that encoder and decoder both read.
 
         Args:
-            token_ids: int [tokens], packed, of texts that have at least one each.
-            cu_tokens: int32 [n + 1].
-            token_types: None.
+            token_ids: int [tokens], packed texts of at least one token each.
+            cu_tokens: int32 [n + 1], cu_seqlens of the texts.
+            token_types: None; ignored.
             selected: int64, indices of the tokens to return; all by default.
 
         Returns:
@@ -142,11 +142,11 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
         return select(self.decoder.forward_packed(shifted, positions, attention), selected)
 
     def shift_right(self, token_ids: Tensor, first: Tensor) -> Tensor:
-        """Packed tokens as the decoder reads them: each text's start token, then all but its last.
+        """Shift packed texts right for the decoder: the start token, then each text's tokens but the last.
 
         Args:
-            token_ids: int [tokens], packed.
-            first: bool [tokens], the first token of each text.
+            token_ids: int [tokens], packed; a -100 becomes the padding token.
+            first: bool [tokens], True for the first token of each text.
 
         Raises:
             ValueError: a configuration without a start token.
@@ -161,7 +161,7 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
         return shifted if padding is None else shifted.masked_fill(shifted == -100, padding)
 
     def shift_right_padded(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """`shift_right` of the tokens that are there of each row, [batch, source]."""
+        """Shift each padded row's real tokens right for the decoder; [batch, source] in and out."""
         batch, source = input_ids.shape
         mask = as_mask(attention_mask, batch, source, input_ids.device, "attention_mask")
         first = mask & (mask.cumsum(1) == 1)
@@ -170,30 +170,30 @@ class TextToTextModel(ParametersMixin, PretrainedModel):
         return shifted
 
     def get_encoder(self) -> TransformerStack:
-        """Encoder, which takes padded tokens as in transformers."""
+        """Encoder stack, which takes padded tokens as in transformers."""
         return self.encoder
 
     def get_decoder(self) -> TransformerStack:
-        """Decoder, which takes padded tokens as in transformers."""
+        """Decoder stack, which takes padded tokens as in transformers."""
         return self.decoder
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding, of encoder and decoder too."""
+        """Replace the shared token embedding and those of encoder and decoder."""
         self.shared = value
         self.encoder.embed_tokens = value
         self.decoder.embed_tokens = value
 
     def tie_weights(self) -> None:
-        """Tie the token embeddings of encoder and decoder to the shared one, where they are tied."""
+        """Tie the token embeddings of encoder and decoder to the shared one, where `ties_embeddings`."""
         if self.ties_embeddings:
             for stack in (self.encoder, self.decoder):
                 stack.get_input_embeddings().weight = self.shared.weight
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Change the size of the shared vocabulary; arguments are `ParametersMixin`'s.
+        """Resize the shared token embedding; arguments as in `ParametersMixin.resize_token_embeddings`.
 
         Raises:
-            ValueError: also where encoder and decoder have embeddings of their own.
+            ValueError: as there, and where encoder and decoder have token embeddings of their own.
         """
         if not self.ties_embeddings:
             raise ValueError(

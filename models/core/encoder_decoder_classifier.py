@@ -1,6 +1,6 @@
-"""Classifiers of text with an encoder and a decoder (BART, T5): a head on the decoder's last end token.
+"""Encoder-decoder classifiers of text (BART, T5): a head on the decoder's last end token.
 
-The decoder reads the encoder's input shifted right; its hidden state at the end token stands for the text.
+The decoder reads the encoder's input shifted right; its hidden state at the end token represents the text.
 """
 
 from typing import Any, ClassVar
@@ -15,19 +15,19 @@ from .outputs import ModelOutput, Seq2SeqSequenceClassifierOutput
 from .padding import as_mask
 from .sequence_classifier import LOGITS, Pooling, SequenceClassifier
 
-# Tokens that a processor takes at a time, as in Speech2Text's encoder.
+# Tokens of a chunk on the CPU, as in Speech2Text's encoder.
 _MAX_CHUNK_TOKENS = 1024
 
 
 class TextToTextClassifier(SequenceClassifier):
-    """Encoder, decoder and a head on the last end token; a family gives its `base_class`."""
+    """Encoder-decoder model with a classification head; `base_class` is a family's model without head."""
 
     base_class: ClassVar[type[TextToTextModel]]
 
     pooling: ClassVar[Pooling] = staticmethod(last_end_token)
     output_class: ClassVar[type[ModelOutput]] = Seq2SeqSequenceClassifierOutput
     has_token_types: ClassVar[bool] = False
-    # A checkpoint of a pretrained model has no head yet.
+    # A checkpoint of a pretrained model has no head; it is randomly initialized then.
     fresh_keys: ClassVar[tuple[str, ...]] = (r"^classification_head\.",)
     forward = declare_forward(
         f"{LOGITS} Every row of input_ids has the same number of end tokens, and the last is classified; "
@@ -54,12 +54,12 @@ class TextToTextClassifier(SequenceClassifier):
         use_cache: bool | None = None,
         **inputs: Any,
     ) -> ModelOutput:
-        """`forward` with its arguments by name.
+        """Implement `forward`, with keyword arguments.
 
         Raises:
-            NotImplementedError: inputs_embeds without input_ids, which alone tell the end tokens.
-            ValueError: inputs or labels that are missing or do not fit, rows with different numbers of end
-                tokens or none.
+            NotImplementedError: inputs_embeds without input_ids, in which the end tokens are found.
+            ValueError: inputs or labels that are missing or do not fit, rows without end tokens or with
+                different numbers of them.
         """
         if input_ids is None:
             if inputs.get("inputs_embeds") is not None:
@@ -102,7 +102,7 @@ class TextToTextClassifier(SequenceClassifier):
         return self.classification_head(pooled)
 
     def packed_logits(self, token_ids: Tensor, cu_tokens: Tensor, token_types: Tensor | None) -> Tensor:
-        """Logits [texts, labels] of packed texts, on a processor a few texts at a time."""
+        """Logits [texts, labels] of packed texts, on the CPU computed in chunks of texts."""
 
         def run(token_ids: Tensor, cu_tokens: Tensor) -> tuple[Tensor, Tensor]:
             logits = super(TextToTextClassifier, self).packed_logits(token_ids, cu_tokens, None)
@@ -113,12 +113,12 @@ class TextToTextClassifier(SequenceClassifier):
         return in_chunks(run, token_ids, cu_tokens, _MAX_CHUNK_TOKENS)[0]
 
     def get_encoder(self) -> nn.Module:
-        """Encoder, which takes padded tokens as in transformers."""
+        """Encoder stack, which takes padded tokens as in transformers."""
         encoder: nn.Module = self.base.get_encoder()
         return encoder
 
     def get_decoder(self) -> nn.Module:
-        """Decoder, which takes padded tokens as in transformers."""
+        """Decoder stack, which takes padded tokens as in transformers."""
         decoder: nn.Module = self.base.get_decoder()
         return decoder
 
@@ -127,7 +127,7 @@ class TextToTextClassifier(SequenceClassifier):
         self.base.tie_weights()
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Change the size of the shared vocabulary; arguments are `ParametersMixin`'s."""
+        """Resize the shared token embedding; arguments as in `ParametersMixin.resize_token_embeddings`."""
         embedding: nn.Embedding = self.base.resize_token_embeddings(*args, **kwargs)
         return embedding
 

@@ -1,4 +1,4 @@
-"""fairseq's decoder, in BART, MBart and the Speech2Text models, with its checkpoints' names."""
+"""Decoder of fairseq, used by BART, MBart and Speech2Text, with transformers' parameter names."""
 
 from typing import Any, ClassVar, Protocol
 
@@ -11,30 +11,30 @@ from .stack import PositionIndexer, StackSizes, TransformerStack, embed_tokens
 
 
 class Positions(Protocol):
-    """Module with a position table, learned or computed."""
+    """Module with a position-embedding table, learned or sinusoidal."""
 
     @property
     def table(self) -> Tensor:
-        """[rows, d_model]."""
+        """Position-embedding table [rows, d_model]."""
         ...
 
     @property
     def indexer(self) -> PositionIndexer:
-        """Rows that a decoder's tokens read."""
+        """Map from tokens to row indices of the position-embedding table."""
         ...
 
 
 class FairseqStack(TransformerStack):
-    """Token embedding, positions and layers of an encoder or a decoder.
+    """Encoder or decoder of fairseq: token embedding, position embedding and layers.
 
     Args:
-        config: sizes, by the names of `BartConfig`.
+        config: configuration with sizes by the field names of `BartConfig`.
     """
 
     layer_class: ClassVar[type[Layer]]
-    # Layers normalize the input of their parts, and the last one's output is normalized too.
+    # Pre-norm: layers normalize the input of attention and MLP, and a last norm follows the layers.
     norm_first: ClassVar[bool]
-    embedding_norm: ClassVar[bool] = False  # of embedded tokens
+    embedding_norm: ClassVar[bool] = False  # normalize embedded tokens
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class FairseqStack(TransformerStack):
             self.layer_norm = nn.LayerNorm(config.d_model)
 
     def make_positions(self, config: PretrainedConfig) -> nn.Module:
-        """Fresh `Positions`."""
+        """Make the position-embedding module, a `Positions`."""
         raise NotImplementedError
 
     @property
@@ -76,30 +76,30 @@ class FairseqStack(TransformerStack):
         return self.layer_norm if self.norm_first else None
 
     def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """Embed tokens, before dropout: [tokens, d_model]; there are no token types."""
+        """Embed tokens and positions, before dropout: [tokens, d_model]; token types are ignored."""
         table, scale = self.embed_positions.table, embedding_scale(self.config)
         embedded = embed_tokens(inputs, position_ids, self.embed_tokens, table, scale)
         return normalize(self.layernorm_embedding, embedded) if self.embedding_norm else embedded
 
 
 class FairseqDecoder(FairseqStack):
-    """Causal layers with cross-attention."""
+    """Decoder of fairseq: causal layers with cross-attention."""
 
     layer_class = DecoderLayer
 
 
 class FairseqCausalLM(CausalLM):
-    """fairseq's decoder with its map to the vocabulary, by transformers' parameter names.
+    """fairseq's decoder with a language-modeling head, with transformers' parameter names.
 
     Args:
-        config: sizes and constants; it becomes a decoder's, as in transformers.
+        config: sizes and constants; its `is_decoder` and `is_encoder_decoder` are set to True and False.
     """
 
     decoder_class: ClassVar[type[FairseqDecoder]]
     decoder_name: ClassVar[str] = "model.decoder"
     shifts_labels: ClassVar[bool] = False
     tied_weights: ClassVar[dict[str, str]] = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
-    # A checkpoint of encoder and decoder may hold a shared embedding by its common name alone.
+    # An encoder-decoder checkpoint may hold the shared token embedding by the name `model.shared` alone.
     stand_in_keys: ClassVar[dict[str, str]] = {"model.decoder.embed_tokens.weight": "model.shared.weight"}
     ignored_keys: ClassVar[tuple[str, ...]] = (
         r"^model\.(encoder|shared)\.",
@@ -117,7 +117,7 @@ class FairseqCausalLM(CausalLM):
 
 
 class _DecoderHalf(nn.Module):
-    """Gives a decoder the name that it has beside an encoder."""
+    """Wrapper of a decoder, so that its parameters are named as in an encoder-decoder model."""
 
     def __init__(self, decoder: FairseqDecoder) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Declared fields of a configuration, each written once: annotation, default, check and alias."""
+"""Declarative fields of configurations, each with annotation, default, check, converter and alias."""
 
 import inspect
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from ...kernels.linear.activation import ACTIVATIONS
 
 # A check takes a configuration and the name of one of its fields, and raises ValueError.
 Check = Callable[[Any, str], None]
-ABSENT: Any = object()  # the default of a relative's field that this family does not have
+ABSENT: Any = object()  # default of an inherited field that this family does not have
 
 
 @dataclass(frozen=True)
 class Field:
-    """A declaration, as `field` makes it."""
+    """Declaration of a configuration field, made by `field`."""
 
     default: Any
     check: Check | None = None
@@ -30,26 +30,26 @@ def field(
     convert: Callable[[Any], Any] | None = None,
     alias: str | None = None,
 ) -> Any:
-    """Declare a field of a configuration; a plain `name: type = default` declares one without these.
+    """Declare a configuration field; without check, converter and alias write `name: type = default`.
 
     Args:
-        default: its value where none is given.
-        check: refuses values, once every field is set.
-        convert: called with the given value or the default.
-        alias: another name to give, read and write it by.
+        default: value of the field where none is given.
+        check: function that raises ValueError for a bad value, called once every field is set.
+        convert: function that converts the given value or the default.
+        alias: second name by which the field can be given, read and set.
     """
     return Field(default, check, convert, alias)
 
 
 class Fields:
-    """Base of configurations that declare their fields in the class body.
+    """Base class of configurations that declare their fields in the class body.
 
     A subclass inherits fields; setting one again replaces its default and keeps check, converter and alias.
     Fields can be given by position, a class's own before those of its bases. Unknown fields are kept.
     """
 
     _fields: ClassVar[dict[str, Field]] = {}
-    # From alias to field, as in transformers.
+    # Field names by alias, as in transformers.
     attribute_map: ClassVar[dict[str, str]] = {}
     __signature__: ClassVar[inspect.Signature]
 
@@ -64,7 +64,7 @@ class Fields:
             if inherited is not None:
                 given = replace(inherited, default=given.default, check=given.check or inherited.check)
             own[name] = replace(given, annotation=hints.get(name, given.annotation))
-            delattr(cls, name)  # so that `__getattr__` names a field that is not there
+            delattr(cls, name)  # so that `__getattr__` handles a missing field
         cls._fields = own | {name: given for name, given in cls._fields.items() if name not in own}
         cls.attribute_map = {given.alias: name for name, given in cls._fields.items() if given.alias}
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -90,7 +90,7 @@ class Fields:
         self._complete()
 
     def _complete(self) -> None:
-        """Derive fields that follow from others, and check what concerns several."""
+        """Derive fields from others and check combinations of fields; by default nothing."""
 
     def __getattr__(self, name: str) -> Any:
         target = type(self).attribute_map.get(name)
@@ -107,7 +107,7 @@ def _parts(value: Any) -> list[Any]:
 
 
 def divides(width: str) -> Check:
-    """The check of a number of heads or groups, which must divide another field."""
+    """Make the check that a number of heads or groups divides the field `width`."""
 
     def check(config: Any, name: str) -> None:
         number, whole = getattr(config, name), getattr(config, width)
@@ -118,7 +118,7 @@ def divides(width: str) -> Check:
 
 
 def at_least(minimum: int) -> Check:
-    """The check of a number, or of each in a list of numbers, with a lower bound."""
+    """Make the check that a number, or each in a list, is at least `minimum`."""
 
     def check(config: Any, name: str) -> None:
         value = getattr(config, name)
@@ -129,7 +129,7 @@ def at_least(minimum: int) -> Check:
 
 
 def one_of(*accepted: str) -> Check:
-    """The check of a name, or of each in a list of names."""
+    """Make the check that a name, or each in a list, is an accepted one."""
 
     def check(config: Any, name: str) -> None:
         for part in _parts(getattr(config, name)):
@@ -141,7 +141,7 @@ def one_of(*accepted: str) -> Check:
 
 
 def activation(config: Any, name: str) -> None:
-    """The check of an activation's name."""
+    """Check that a field is the name of a supported activation function."""
     value = getattr(config, name)
     if value not in ACTIVATIONS:
         known = ", ".join(sorted(ACTIVATIONS))
@@ -149,16 +149,16 @@ def activation(config: Any, name: str) -> None:
 
 
 def optional_activation(config: Any, name: str) -> None:
-    """The check of an activation's name, or None for no activation."""
+    """Check that a field is the name of a supported activation function, or None."""
     if getattr(config, name) is not None:
         activation(config, name)
 
 
 def check_cross_width(config: Any, width: int) -> None:
-    """Refuse an encoder of another width: these decoders' cross-attention has none in transformers either.
+    """Check that the encoder is as wide as the decoder, as cross-attention requires in transformers too.
 
     Raises:
-        ValueError: `cross_attention_hidden_size` that is neither None nor the decoder's own width.
+        ValueError: a `cross_attention_hidden_size` that is neither None nor the decoder's `width`.
     """
     given = getattr(config, "cross_attention_hidden_size", None)
     if given not in (None, width):

@@ -1,4 +1,4 @@
-"""`forward` of models, declared by the order of its arguments."""
+"""`forward` methods of models, made from their argument names in transformers' order."""
 
 from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature
@@ -12,7 +12,7 @@ ENCODER_OUTPUT = "encoder_hidden_states encoder_attention_mask"
 _RECORDED = ("output_attentions", "output_hidden_states")
 OUTPUT_FLAGS = " ".join((*_RECORDED, "return_dict"))  # in every model's `forward`
 
-# Arguments mean the same in all models; they are optional.
+# Descriptions of the arguments, which mean the same in all models and are optional.
 _MEANINGS = {
     "input_ids": "int64 [batch, tokens].",
     "attention_mask": "[batch, past + tokens], 1 for tokens that are there; all by default.",
@@ -63,16 +63,16 @@ def declare_forward(
 ) -> Callable[..., Any]:
     """Make the `forward` of a class that offers `forward_named`, with transformers' argument order.
 
-    Output flags that are None are the configuration's.
+    Output flags that are None take the configuration's values.
 
     Args:
-        summary: first paragraph of its docstring.
-        arguments: their names in order.
-        meanings: of arguments that mean another thing here than in most models.
+        summary: first paragraph of the method's docstring.
+        arguments: argument names in order, separated by spaces.
+        meanings: descriptions of arguments that differ from those in most models, by name.
 
     Returns:
-        A method that calls `forward_named` with the arguments given, by name, and returns its output object,
-        or a tuple of it where `return_dict` says so.
+        A method that calls `forward_named` with the given arguments as keywords, and returns its output
+        object, or that as a tuple where `return_dict` is False.
     """
     names = arguments.split()
     parameters = [Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)]
@@ -108,10 +108,10 @@ def declare_forward(
 
 
 def split_by_part(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments of an encoder and of a decoder, by their own names.
+    """Split a call's arguments into encoder arguments and decoder arguments, without their prefixes.
 
     Args:
-        inputs: the decoder's with the prefix "decoder_", the encoder's with "encoder_" or without a prefix.
+        inputs: arguments of the decoder with the prefix "decoder_", of the encoder with "encoder_" or none.
     """
     encoder: dict[str, Any] = {}
     decoder: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""`generate`: transformers' call on the continuous-batching loop."""
+"""`generate` with transformers' arguments, run by the continuous-batching loop."""
 
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 class GenerationMixin(PretrainedModel):
-    """`generate` of a model with the generation contract: `encode`, `cross_key_values`, `decode`."""
+    """Mixin that offers `generate` for a model with `encode`, `cross_key_values` and `decode`."""
 
     task: ClassVar[Task] = Task.GENERATION
     generation_config: GenerationConfig
     side_files: ClassVar[tuple[str, ...]] = ("generation_config.json",)
 
     def adopt_generation_defaults(self) -> None:
-        """Take generation defaults from the model's own configuration."""
+        """Set `generation_config` from the generation options in the model's configuration."""
         self.generation_config = GenerationConfig.from_model_config(self.config)
 
     def read_generation_config(self, checkpoint: Checkpoint) -> None:
-        """Read the checkpoint's generation defaults."""
+        """Set `generation_config` from the checkpoint's generation_config.json, or else its config.json."""
         self.generation_config = GenerationConfig.from_pretrained(checkpoint, self.config)
 
     def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
@@ -44,7 +44,7 @@ class GenerationMixin(PretrainedModel):
         self.generation_config.save_pretrained(folder)
 
     def resolve_options(self, *, default_max_length: int | None = None, **options: Any) -> GenerationOptions:
-        """Complete a call's generation options by the checkpoint's and transformers' defaults.
+        """Complete a call's generation options with the checkpoint's and then transformers' defaults.
 
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
@@ -54,11 +54,11 @@ class GenerationMixin(PretrainedModel):
 
     @property
     def max_length(self) -> int:
-        """Tokens of the longest sequence, the start token counted."""
+        """Maximum length of a generated sequence in tokens, including the start token."""
         raise NotImplementedError
 
     def pack_inputs(self, inputs: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Pack a padded batch of the model's inputs; returns it and its cu_seqlens."""
+        """Pack a padded batch of features or waveforms; returns packed rows and their cu_seqlens."""
         return pack_features(inputs, attention_mask)
 
     def generation_loop(
@@ -76,13 +76,14 @@ class GenerationMixin(PretrainedModel):
         """Make a continuous-batching loop over this model.
 
         Args:
-            front_end: makes packed features of packed waveforms; None for requests that bring features.
-            num_pages: pages of 16 rows of keys and values in the cache.
-            num_rows: hypotheses that can be decoded at once.
-            encode_budget: encoder tokens admitted a step.
+            front_end: front end that computes packed features of packed waveforms; None for requests that
+                bring features.
+            num_pages: number of pages of the key-value cache, 16 rows each.
+            num_rows: maximum number of hypotheses decoded at once.
+            encode_budget: maximum number of encoder tokens admitted per step.
             ahead: steps launched before the loop waits for the first one's results; see `GenerationLoop`.
-            graphs: record decode steps as CUDA graphs; see `ModelRunner`. On a GPU by default.
-            overlap: encode beside decoding; see `ModelRunner`. On a GPU by default.
+            graphs: record decode steps as CUDA graphs; see `ModelRunner`. True on a GPU by default.
+            overlap: encode while decoding; see `ModelRunner`. True on a GPU by default.
             config: tunables of the runner.
         """
         from ...scheduler.loop import GenerationLoop
@@ -111,12 +112,12 @@ class GenerationMixin(PretrainedModel):
         output_scores: bool = False,
         **options: Any,
     ) -> Tensor | GenerateOutput:
-        """Decode a padded batch; each row's result is what it would be alone.
+        """Generate token ids for a padded batch; each row's result equals that of the row alone.
 
         Args:
             inputs: features [batch, frames, features] or waveforms [batch, samples], whichever the model
                 takes; also by the names `input_features` and `input_values`.
-            attention_mask: [batch, frames or samples], 1 for real ones; all by default.
+            attention_mask: [batch, frames or samples], 1 for real frames or samples; all by default.
             return_dict_in_generate: return a `GenerateOutput`.
             output_scores: include beam search's sequence scores and each step's processed scores over the
                 vocabulary [batch * hypotheses, vocabulary], -inf for a recording that has ended.
@@ -170,7 +171,7 @@ class GenerationMixin(PretrainedModel):
 
 
 def _steps(scores: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Join the recordings' scores, [hypotheses, vocabulary] a step, by step; -inf for one that has ended."""
+    """Concatenate recordings' scores, [hypotheses, vocabulary] per step; -inf for one that has ended."""
     ended = [torch.full_like(own[0], float("-inf")) for own in scores]
     return tuple(
         torch.cat([own[step] if step < len(own) else none for own, none in zip(scores, ended, strict=True)])
@@ -179,7 +180,7 @@ def _steps(scores: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
 
 
 def _pad(sequences: list[list[int]], options: GenerationOptions, device: torch.device) -> Tensor:
-    """Join sequences in one tensor, padded as transformers pads them."""
+    """Pad token sequences on the right to one tensor, with the padding token that transformers uses."""
     fill = options.pad_token_id
     if options.num_beams > 1 and not fill and options.eos_token_ids:
         fill = options.eos_token_ids[0]  # transformers writes `pad or eos`, and a pad of 0 counts as none

@@ -1,4 +1,4 @@
-"""Generation options: `generation_config.json`, defaults and checks."""
+"""Generation options of `generation_config.json` and of calls, with transformers' defaults and checks."""
 
 import json
 import os
@@ -19,7 +19,7 @@ _DEFAULT_NEW_TOKENS = 20  # transformers', where neither the call nor the checkp
 
 @dataclass(frozen=True)
 class _Option:
-    """A supported option: transformers' default, the conversion, and the values that it accepts."""
+    """Supported generation option: transformers' default, converter, accepted values and their check."""
 
     default: Any = None
     convert: Callable[[str, Any], Any] = lambda name, value: value
@@ -27,10 +27,10 @@ class _Option:
     fits: Callable[[Any], bool] = lambda value: True
 
     def read(self, name: str, value: Any) -> Any:
-        """The value, converted.
+        """Convert and check a value of the option.
 
         Raises:
-            ValueError: naming the option, its value and the accepted ones.
+            ValueError: a value that is not accepted; the message names the option and the accepted values.
         """
         value = self.convert(name, value)
         if not self.fits(value):
@@ -79,7 +79,7 @@ _OPTIONS = {
     ),
     "repetition_penalty": _Option(1.0, _number, "above 0", lambda value: value > 0),
     "no_repeat_ngram_size": _Option(0, _whole, "0 (off) or more", lambda size: size >= 0),
-    "encoder_no_repeat_ngram_size": _Option(0),  # 0 alone, see _NEUTRAL
+    "encoder_no_repeat_ngram_size": _Option(0),  # no value but 0, see _NEUTRAL
     "renormalize_logits": _Option(False),
     "max_length": _Option(),
     "max_new_tokens": _Option(),
@@ -157,10 +157,10 @@ _BOOKKEEPING = {
 
 
 class GenerationConfig(PushToHub):
-    """The generation options that a checkpoint sets; all others have transformers' defaults.
+    """Generation options set by a checkpoint; all others have transformers' defaults.
 
     Args:
-        **options: as in `generation_config.json`.
+        **options: generation options as in `generation_config.json`.
 
     Raises:
         ValueError: an option that is unknown or not supported, unless its value changes nothing.
@@ -197,7 +197,7 @@ class GenerationConfig(PushToHub):
 
         Args:
             name_or_dir: a folder or the id of a repository on the Hub.
-            config: of its model; gives the options of older checkpoints, without the file.
+            config: configuration of its model, from which older checkpoints without the file take options.
             **kwargs: `files.HUB_OPTIONS`, which `hub.HubCheckpoint` explains, and options to replace.
 
         Raises:
@@ -212,7 +212,7 @@ class GenerationConfig(PushToHub):
 
     @classmethod
     def from_model_config(cls, config: PretrainedConfig) -> "GenerationConfig":
-        """The generation options among a model's fields, or else those of its decoder."""
+        """Make a `GenerationConfig` from the options in a model's configuration, or else in its decoder's."""
         given = {name: value for name, value in config.to_dict().items() if value is not None}
         merged = {**config.get_text_config(decoder=True).to_dict(), **given}
         of_forward = {"output_attentions", "output_hidden_states", "use_cache"}
@@ -232,14 +232,14 @@ class GenerationConfig(PushToHub):
         default_max_length: int | None = None,
         vocabulary: int | None = None,
     ) -> GenerationOptions:
-        """The options of one call: its own arguments, then the checkpoint's, then transformers' globals.
+        """Resolve the options of one call: its own, else the checkpoint's, else transformers' defaults.
 
         Args:
             call: transformers' arguments of `generate` by name, None for those not given.
-            limit: tokens of the longest sequence that the model has positions for.
-            default_max_length: where neither call nor checkpoint gives a length; transformers' 20 new tokens
-                by default.
-            vocabulary: number of the model's tokens.
+            limit: maximum sequence length of the model's decoder, in tokens.
+            default_max_length: `max_length` where neither call nor checkpoint gives a length; transformers'
+                20 new tokens by default.
+            vocabulary: vocabulary size, to check token ids; None to skip the check.
 
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
@@ -275,10 +275,10 @@ class GenerationConfig(PushToHub):
 
 
 def _accepted(name: str, value: Any) -> str:
-    """The name of an option that may be given with this value.
+    """Check that a generation option is known and may have this value; returns its name.
 
     Raises:
-        ValueError: a name that is unknown, or a value that would change something that is not supported.
+        ValueError: an unknown name, or a value other than the neutral ones of an unsupported option.
     """
     if name not in _OPTIONS.keys() | _NEUTRAL.keys() | _BOOKKEEPING:
         raise ValueError(f"unknown generation option {name!r}; known: {', '.join(sorted(_OPTIONS))}")
@@ -288,7 +288,10 @@ def _accepted(name: str, value: Any) -> str:
 
 
 def _length(bound: str, merged: Mapping[str, Any], given: Mapping[str, Any]) -> int | None:
-    """The length bound, start token counted: of new tokens, unless the call gives the length alone."""
+    """Minimum or maximum length, including the start token, in tokens; None where no option sets it.
+
+    `{bound}_new_tokens` has precedence over `{bound}_length`, unless the call gives the latter alone.
+    """
     length, new_tokens = f"{bound}_length", f"{bound}_new_tokens"
     if merged[new_tokens] is not None and not (length in given and new_tokens not in given):
         return int(merged[new_tokens]) + 1
@@ -296,10 +299,10 @@ def _length(bound: str, merged: Mapping[str, Any], given: Mapping[str, Any]) -> 
 
 
 def _check(options: GenerationOptions, limit: int) -> None:
-    """Refuse lengths and numbers of sequences that do not go together.
+    """Check the maximum length, and the number of returned sequences against that of beams.
 
     Raises:
-        ValueError: naming the option, its value and what is accepted.
+        ValueError: an option out of range; the message names it, its value and what is accepted.
     """
     if not 2 <= options.max_length <= limit:
         raise ValueError(
@@ -319,10 +322,10 @@ def _check(options: GenerationOptions, limit: int) -> None:
 
 
 def _check_tokens(options: GenerationOptions, vocabulary: int) -> None:
-    """Refuse tokens outside the vocabulary, which would fail a whole batch in its middle.
+    """Check that all options name tokens of the vocabulary; others would fail a whole batch while decoding.
 
     Raises:
-        ValueError: naming the option, the token and the vocabulary.
+        ValueError: a token outside the vocabulary; the message names the option and the token.
     """
     named: dict[str, tuple[int | None, ...]] = {
         "decoder_start_token_id": (options.decoder_start_token_id,),
