@@ -1,4 +1,4 @@
-"""Checkpoints of TensorFlow and Flax, converted to the names and layout of PyTorch's.
+"""Conversion of TensorFlow and Flax checkpoints to the names and layout of PyTorch's.
 
 The conversion follows from the names alone, since transformers 4 named variables alike in all three
 frameworks; it is the same for every family. The rules come from transformers' own conversions.
@@ -32,7 +32,7 @@ _ENDINGS = {
     FLAX: (".msgpack", ".msgpack" + _SHARDS),
 }
 
-# TensorFlow: an optimizer's variables, and counters.
+# TensorFlow's variables of optimizers, and step counters, which are ignored.
 _TRAINING = re.compile(r"(^|/)(adam_[mv]|Adam(_1)?|AdamWeightDecayOptimizer(_1)?|global_step)$")
 # Names in Google's own BERT, before transformers had TensorFlow classes.
 _ORIGINAL = re.compile(r"^(bert|cls)/.*|^output_(weights|bias)$")
@@ -55,7 +55,7 @@ _FLAX_LEAVES = {
 
 
 class WeightsFile(Checkpoint):
-    """One file of weights given by its path, and the files beside it."""
+    """Checkpoint of one weight file given by its path, with the files beside it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(os.fspath(path.parent), path.parent)
@@ -63,7 +63,7 @@ class WeightsFile(Checkpoint):
 
 
 def foreign_framework(*, from_tf: bool = False, from_flax: bool = False) -> str | None:
-    """The framework of the weights to load; None for PyTorch, ValueError for both at once."""
+    """Framework of the weights to load, by two flags; None for PyTorch, ValueError for both at once."""
     if from_tf and from_flax:
         raise ValueError("from_tf and from_flax are both set; a checkpoint is of one framework")
     return TENSORFLOW if from_tf else FLAX if from_flax else None
@@ -72,15 +72,15 @@ def foreign_framework(*, from_tf: bool = False, from_flax: bool = False) -> str 
 def foreign_checkpoint(
     name_or_dir: str | os.PathLike[str] | Checkpoint | None, framework: str | None
 ) -> str | os.PathLike[str] | Checkpoint | None:
-    """A file of another framework's weights as a checkpoint; anything else unchanged.
+    """Open a weight file of TensorFlow or Flax as a checkpoint; anything else is returned unchanged.
 
     Args:
-        name_or_dir: `model.ckpt.index`, the same without ".index", a .h5 or .msgpack, or what
+        name_or_dir: path of a `model.ckpt.index`, the same without ".index", of a .h5 or .msgpack, or what
             `files.open_checkpoint` takes.
-        framework: of the weights, or None.
+        framework: framework of the weights, TENSORFLOW or FLAX; None for PyTorch.
 
     Raises:
-        FileNotFoundError: the name of such a file, which does not exist.
+        FileNotFoundError: the path of such a file, which does not exist.
         ValueError: a file of another framework than `framework`.
     """
     if name_or_dir is None or isinstance(name_or_dir, Checkpoint):
@@ -106,10 +106,10 @@ def foreign_checkpoint(
 
 
 def read_foreign(checkpoint: Checkpoint, framework: str) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint of another framework, by PyTorch's names and in its layout.
+    """Read every tensor of a TensorFlow or Flax checkpoint, by PyTorch's names and in its layout.
 
     Args:
-        checkpoint: its files.
+        checkpoint: checkpoint to read.
         framework: TENSORFLOW or FLAX.
 
     Raises:
@@ -137,7 +137,7 @@ def read_foreign(checkpoint: Checkpoint, framework: str) -> dict[str, Tensor]:
     tensors = _read(checkpoint, name, read_h5)
     given: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        variable = key.partition("/")[2]  # without its layer; a variable that layers share occurs in each
+        variable = key.partition("/")[2]  # without its layer, since layers repeat shared ones
         if variable in given and not torch.equal(given[variable], tensor):
             raise ValueError(f"{checkpoint} has two values of {variable!r} in {name}; write it again")
         given[variable] = tensor
@@ -145,15 +145,15 @@ def read_foreign(checkpoint: Checkpoint, framework: str) -> dict[str, Tensor]:
 
 
 def converted(tensors: dict[str, Tensor], framework: str, where: str) -> dict[str, Tensor]:
-    """Tensors of a safetensors file of another framework, by PyTorch's names and in its layout.
+    """Convert tensors of another framework's safetensors file to PyTorch's names and layout.
 
     Args:
-        tensors: by the names in the file.
+        tensors: tensors by their names in the file.
         framework: TENSORFLOW or FLAX.
         where: source of the tensors, for errors.
 
     Raises:
-        ValueError: two tensors by the same name.
+        ValueError: two different tensors get the same name.
     """
     if framework == FLAX:
         return _flax({name.replace(".", "/"): tensor for name, tensor in tensors.items()}, where)
@@ -161,12 +161,12 @@ def converted(tensors: dict[str, Tensor], framework: str, where: str) -> dict[st
 
 
 def _below_a_model(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names with the model in front, which shards and safetensors omit except for a shared table."""
+    """Tensors with "model/" before their names, which shards and safetensors omit but for a shared table."""
     return {name if "model." in name else f"model/{name}": tensors[name] for name in tensors}
 
 
 def _read(checkpoint: Checkpoint, name: str, read: Callable[[Path], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of a file, or of the shards that an index names."""
+    """Read the tensors of a file, or of the shards where the file is an index, with the function `read`."""
     path = checkpoint.require(name)
     if not name.endswith(_SHARDS):
         return read(path)
@@ -177,14 +177,14 @@ def _read(checkpoint: Checkpoint, name: str, read: Callable[[Path], dict[str, Te
 
 
 def _put(name: str, tensor: Tensor, converted: dict[str, Tensor], where: str) -> None:
-    """Add a tensor; the same name with another value is refused."""
+    """Add a tensor to `converted`; ValueError where the name has another value there."""
     if name in converted and not torch.equal(converted[name], tensor):
         raise ValueError(f"{where} has two values of what is {name!r} in PyTorch; write it again")
     converted[name] = tensor
 
 
 def _tensorflow(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """TensorFlow's tensors by PyTorch's names and in its layout."""
+    """Convert TensorFlow's tensors to PyTorch's names and layout."""
     tensors = {name: tensor for name, tensor in tensors.items() if not _TRAINING.search(name)}
     original = bool(tensors) and all(map(_ORIGINAL.match, tensors))
     converted: dict[str, Tensor] = {}
@@ -193,7 +193,7 @@ def _tensorflow(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         leaf = levels[-1]
         if leaf == "kernel" and tensor.dim() <= 4:
             tensor = _kernel(tensor)
-        elif leaf == "bias" and tensor.dim() == 2 and len(tensor) == 1:  # GPT-2's
+        elif leaf == "bias" and tensor.dim() == 2 and len(tensor) == 1:  # GPT-2's biases are [1, width]
             tensor = tensor[0]
         elif leaf == "weight_g":
             tensor = tensor.reshape(1, 1, -1)
@@ -203,21 +203,21 @@ def _tensorflow(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
 
 
 def _levels(name: str) -> list[str]:
-    """Path of modules of a variable of transformers' TensorFlow classes."""
+    """Module names on the path to a variable of transformers' TensorFlow classes."""
     name = name.removesuffix(":0")
     name = name.replace("_._", "/")  # lists of modules
     levels = [level.rpartition("___")[2] for level in name.split("/") if level]  # other___name
-    return levels[1:] if len(levels) > 1 else levels or [name]  # the model itself
+    return levels[1:] if len(levels) > 1 else levels or [name]  # without the model's own name
 
 
 def _original_levels(name: str) -> list[str]:
-    """Path of modules of a variable of Google's own BERT."""
+    """Module names on the path to a variable of Google's original BERT."""
     levels = _ORIGINAL_NAMES.get(name, _ORIGINAL_LAYER.sub(r"/layer/\1/", name)).split("/")
     return [*levels, "weight"] if levels[-1].endswith("_embeddings") else levels
 
 
 def _flax(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Flax's tensors by PyTorch's names and in its layout."""
+    """Convert Flax's tensors to PyTorch's names and layout."""
     if any(name.startswith("params/") for name in tensors):  # beside batch_stats, or alone
         tensors = {name.partition("/")[2]: tensor for name, tensor in tensors.items()}
     converted: dict[str, Tensor] = {}
@@ -230,6 +230,6 @@ def _flax(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
 
 
 def _kernel(tensor: Tensor) -> Tensor:
-    """A kernel [..., inputs, outputs] as PyTorch's weight [outputs, inputs, ...]; vectors stay."""
+    """Transpose a kernel [..., inputs, outputs] to PyTorch's weight [outputs, inputs, ...]; vectors stay."""
     dimensions = range(tensor.dim())
     return tensor.permute((*dimensions[:-3:-1], *dimensions[:-2]))

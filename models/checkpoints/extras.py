@@ -1,4 +1,4 @@
-"""Optional packages: imported where a file needs them, refused with the extra to install."""
+"""Imports of optional packages where a file needs them, with errors that name the extra to install."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def require_package(path: Path, module: str, distribution: str, extra: str) -> None:
-    """Refuse to read `path` without the package that reads it.
+    """Check that the package that reads the file `path` is installed.
 
     Raises:
-        ImportError: not installed; the message names the extra that brings it.
+        ImportError: it is not installed; the message names the extra that brings it.
     """
     try:
         if find_spec(module) is not None:
@@ -23,6 +23,6 @@ def require_package(path: Path, module: str, distribution: str, extra: str) -> N
 
 
 def import_for(path: Path, module: str, distribution: str, extra: str) -> Any:
-    """The package that reads `path`; errors as in `require_package`."""
+    """Import the package that reads the file `path`; errors as in `require_package`."""
     require_package(path, module, distribution, extra)
     return import_module(module)

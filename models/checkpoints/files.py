@@ -1,4 +1,4 @@
-"""A checkpoint's files: in a folder, or in a repository on the Hub."""
+"""Access to a checkpoint's files, in a folder or in a repository on the Hub."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _HUB_ID = re.compile(r"(?!.*(\.\.|--))\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
 class Checkpoint:
-    """The files of one checkpoint, by name; these lie in a folder."""
+    """Files of one checkpoint by name, in a local folder; base class of `hub.HubCheckpoint`."""
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
         self.name = name
@@ -32,19 +32,19 @@ class Checkpoint:
         return self.name if self.folder is None else self.folder.resolve().name
 
     def find(self, filename: str) -> Path | None:
-        """The path of a file, or None where the checkpoint does not have it."""
+        """Path of a file; None where the checkpoint does not have it."""
         path = None if self.folder is None else self.folder / filename
         return path if path is not None and path.is_file() else None
 
     def has(self, filename: str) -> bool:
-        """True where the checkpoint has a file, which is not fetched."""
+        """True where the checkpoint has a file, without fetching it."""
         return self.find(filename) is not None
 
     def require(self, filename: str) -> Path:
-        """The path of a file.
+        """Path of a file that the checkpoint must have.
 
         Raises:
-            OSError: the checkpoint does not have it; a FileNotFoundError unless the Hub is why.
+            OSError: the checkpoint does not have it (FileNotFoundError), or the Hub does not answer.
         """
         path = self.find(filename)
         if path is None:
@@ -52,18 +52,18 @@ class Checkpoint:
         return path
 
     def lacks(self, what: str, remedy: str = "it is not a complete checkpoint") -> OSError:
-        """The error for a file that the checkpoint does not have."""
+        """Error to raise for a file that the checkpoint does not have."""
         return FileNotFoundError(f"{self} has no {what}; {remedy}")
 
 
 def open_checkpoint(
     name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any
 ) -> tuple[Checkpoint, dict[str, Any]]:
-    """Open a checkpoint; returns its files and the `kwargs` that are not about finding them.
+    """Open a checkpoint; returns it and the `kwargs` that are not options for finding its files.
 
     Args:
         name_or_dir: a folder, the id of a repository on the Hub, or an opened checkpoint.
-        **kwargs: `HUB_OPTIONS`, `trust_remote_code`, and others, which are returned.
+        **kwargs: arguments of `HUB_OPTIONS`, `trust_remote_code`, and others, which are returned.
 
     Raises:
         FileNotFoundError: neither a folder nor the id of a repository.
@@ -88,7 +88,7 @@ def open_checkpoint(
 
 
 def refuse_remote_code(kwargs: dict[str, Any]) -> None:
-    """Remove `trust_remote_code` from keyword arguments.
+    """Remove `trust_remote_code` from keyword arguments, and refuse it if set.
 
     Raises:
         ValueError: it is set.
@@ -100,7 +100,7 @@ def refuse_remote_code(kwargs: dict[str, Any]) -> None:
 
 
 def single_file(name_or_dir: str | os.PathLike[str] | Checkpoint) -> Path | None:
-    """The path of a file given in place of a checkpoint; None for a checkpoint."""
+    """Path of a file that is given in place of a checkpoint; None for a checkpoint."""
     if isinstance(name_or_dir, Checkpoint):
         return None
     path = Path(name_or_dir).expanduser()
@@ -119,7 +119,7 @@ def check_size(path: Path, limit: int | None = None) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Read the object in a JSON file.
 
     Raises:
         FileNotFoundError: no such file.
@@ -140,13 +140,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> str:
-    """Write a JSON object; returns its path."""
+    """Write a JSON object to a file; returns the file's path as text."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return str(path)
 
 
 def find_shards(checkpoint: Checkpoint, index: Path) -> Iterator[tuple[Path, set[str]]]:
-    """Path of each shard that an index names, and the tensors that the index puts there.
+    """Path of each weight shard that an index file names, with the names of the tensors in it.
 
     Raises:
         FileNotFoundError: the checkpoint lacks a shard.
@@ -167,7 +167,7 @@ def find_shards(checkpoint: Checkpoint, index: Path) -> Iterator[tuple[Path, set
 
 
 def add_shard(tensors: dict[str, Any], shard: dict[str, Any], index: Path) -> None:
-    """Add a shard's tensors to those of others; ValueError for a name that is there already."""
+    """Add a shard's tensors to `tensors`; ValueError for a name that an earlier shard had."""
     if both := tensors.keys() & shard.keys():
         raise ValueError(f"{index} leads to several values of {min(both)!r}; fetch it again")
     tensors |= shard

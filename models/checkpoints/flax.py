@@ -1,6 +1,6 @@
-"""Flax's msgpack files: nested maps of tensors, as `flax.serialization` writes them.
+"""Reader of Flax's msgpack files: nested maps of tensors, as `flax.serialization` writes them.
 
-An array is an extension of code 1, a scalar one of code 3; either holds (shape, name of its dtype, bytes). An
+An array is a msgpack extension of code 1, a scalar one of code 3; both hold (shape, dtype's name, bytes). An
 array of over a gigabyte is a map of chunks.
 """
 
@@ -26,14 +26,14 @@ class _Array(NamedTuple):
     data: bytes
 
 
-Pairs = list[tuple[Any, Any]]  # a map, repeated keys included
+Pairs = list[tuple[Any, Any]]  # keys and values of a map, repeated keys included
 
 
 def read_msgpack(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a Flax file, by its keys joined with "/".
+    """Read every tensor of a Flax file, by its keys joined with "/".
 
     Args:
-        path: exists.
+        path: path of an existing file.
 
     Raises:
         ImportError: msgpack is not installed.
@@ -57,7 +57,7 @@ def read_msgpack(path: Path) -> dict[str, Tensor]:
 
 
 def _unpack(msgpack: Any, file: MappedFile) -> Any:
-    """The file's content: maps as `Pairs`, arrays as `_Array`; its size bounds the memory."""
+    """Parse a file, maps to `Pairs` and arrays to `_Array`, in memory bounded by the file's size."""
     entries = 0
 
     def pairs(content: Pairs) -> Pairs:
@@ -89,7 +89,7 @@ def _unpack(msgpack: Any, file: MappedFile) -> Any:
 
 
 def _collect(file: MappedFile, content: Pairs, prefix: str, depth: int, tensors: dict[str, Tensor]) -> None:
-    """Move a map's tensors into `tensors`, with `prefix` before their keys."""
+    """Move the tensors of a nested map into `tensors`, named by `prefix` and their keys."""
     if depth >= MAX_DEPTH:
         raise file.damaged(f"its maps are nested over {MAX_DEPTH} deep")
     if any(key == _CHUNKED for key, _ in content):
@@ -122,7 +122,7 @@ def _tensor(file: MappedFile, name: str, array: _Array) -> Tensor:
 
 
 def _join_chunks(file: MappedFile, name: str, content: Pairs) -> Tensor:
-    """The tensor of a map with its shape and flat pieces, both as maps with keys from "0" on."""
+    """Join a tensor from a map of its shape and its flat chunks, both maps with keys from "0" on."""
     match content:
         case [(str(), True), ("shape", list() as lengths), ("chunks", list() as chunks)]:
             pass
@@ -144,7 +144,7 @@ def _join_chunks(file: MappedFile, name: str, content: Pairs) -> Tensor:
 
 
 def _kind(value: Any) -> str:
-    """A value's type, for an error."""
+    """Name of a value's type, for error messages."""
     return {tuple: "a list", str: "text", bytes: "bytes", type(None): "nothing"}.get(
         type(value), f"{type(value).__name__} {value!r:.40}"
     )

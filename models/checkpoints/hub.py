@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: files fetched from a repository, and folders pushed to one."""
+"""Downloads of checkpoint files from the Hugging Face Hub, and uploads of folders to it."""
 
 import os
 import re
@@ -17,13 +17,13 @@ _ENVIRONMENT = threading.Lock()
 
 
 class HubCheckpoint(Checkpoint):
-    """The files of a repository on the Hub, each fetched into the cache on first use.
+    """Checkpoint in a repository on the Hub, each file of which is fetched into the cache on first use.
 
-    All are of one commit, that of the first file found. A broken download is resumed where it stopped.
-    Without an answer of the Hub, the cache is used.
+    All files are of one commit, that of the first file found. A broken download is resumed where it stopped.
+    Where the Hub does not answer, the cache is used.
 
     Args:
-        name: the id of the repository, such as "facebook/s2t-small-librispeech-asr".
+        name: id of the repository, such as "facebook/s2t-small-librispeech-asr".
         cache_dir: folder of downloads; huggingface_hub's own cache by default.
         force_download: fetch files that the cache has, too.
         local_files_only: use the cache alone.
@@ -31,7 +31,7 @@ class HubCheckpoint(Checkpoint):
             where they are set during each request.
         resume_download: without effect, downloads always resume where possible.
         revision: branch, tag or commit.
-        token: of an account that may read the repository; True for the one that `hf auth login` stored.
+        token: token of an account that may read the repository; True for that stored by `hf auth login`.
 
     Raises:
         ValueError: options that exclude each other, or an unknown scheme in `proxies`.
@@ -66,11 +66,11 @@ class HubCheckpoint(Checkpoint):
         self._found: dict[str, Path | None] = {}
 
     def find(self, filename: str) -> Path | None:
-        """The path of a file in the cache, or None where the repository does not have it.
+        """Path of a file in the cache, fetched if needed; None where the repository does not have it.
 
         Raises:
             FileNotFoundError: no such repository or revision.
-            PermissionError: a repository that needs a token, or another one.
+            PermissionError: the repository needs a token, or another one.
             ConnectionError: the Hub answered at first, and then failed.
         """
         if filename not in self._found:
@@ -86,7 +86,7 @@ class HubCheckpoint(Checkpoint):
             return self._has(filename)
 
     def lacks(self, what: str, remedy: str = "it is not a complete checkpoint") -> OSError:
-        """The error for a file that the repository, or the cache, does not have."""
+        """Error to raise for a file that the repository, or the cache, does not have."""
         if self.local_files_only:
             return FileNotFoundError(
                 f"the cache has no {what} of {self.name!r} ({self.revision}), and local_files_only is set; "
@@ -144,7 +144,7 @@ class HubCheckpoint(Checkpoint):
         get_hf_file_metadata(url, token=self.token, timeout=_TIMEOUT, library_name="tritone")
 
     def _check_connection(self, filename: str) -> None:
-        """Note a Hub that does not answer: huggingface_hub would try for 23 seconds, for each file."""
+        """Test once if the Hub answers, since huggingface_hub would try for 23 seconds, for each file."""
         if self._asked or self.local_files_only:
             return
         from huggingface_hub import errors
@@ -160,7 +160,7 @@ class HubCheckpoint(Checkpoint):
             self._unreachable = error
 
     def _cached(self, filename: str) -> tuple[bool, Path | None]:
-        """(True where the cache knows if the file exists, the path of a file that does)."""
+        """Lookup of a file in the cache: (True where its existence is known, its path where it exists)."""
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(
@@ -179,7 +179,7 @@ class HubCheckpoint(Checkpoint):
 
     @contextmanager
     def _explained_errors(self, filename: str) -> Iterator[None]:
-        """Replace huggingface_hub's errors by ones with a remedy, except for a file that does not exist."""
+        """Context that replaces huggingface_hub's errors by ones with a remedy, except for a missing file."""
         from huggingface_hub import errors
 
         try:
@@ -195,7 +195,7 @@ class HubCheckpoint(Checkpoint):
             raise explained from error
 
     def _explain(self, error: Exception, filename: str) -> OSError | None:
-        """An error with a remedy for one of huggingface_hub; None for one that has its own."""
+        """Error with a remedy in place of one of huggingface_hub; None for one to be raised as it is."""
         from huggingface_hub import constants, errors
 
         where = f"{self.name!r} on {constants.ENDPOINT}"
@@ -227,7 +227,7 @@ class HubCheckpoint(Checkpoint):
 
 
 class PushToHub:
-    """`push_to_hub` for classes with `save_pretrained`."""
+    """Mixin that adds `push_to_hub`, an upload to the Hub, to classes with `save_pretrained`."""
 
     # Files of the repository that a push deletes unless it writes them anew.
     replaced_files: ClassVar[tuple[str, ...]] = ()
@@ -244,16 +244,16 @@ class PushToHub:
         create_pr: bool = False,
         **options: Any,
     ) -> Any:
-        """Save into a repository on the Hub, which is created if needed.
+        """Upload the files of `save_pretrained` to a repository on the Hub, which is created if needed.
 
         Args:
             repo_id: id of the repository; without an organization, in the account of the token.
-            commit_message, commit_description: of the commit.
+            commit_message, commit_description: message and description of the commit.
             private: make a new repository private.
-            token: of an account that may write; by default the one that `hf auth login` stored.
+            token: token of an account that may write; by default the one that `hf auth login` stored.
             revision: branch to commit to, created if needed.
             create_pr: open a pull request instead of committing.
-            **options: of `save_pretrained`.
+            **options: arguments of `save_pretrained`.
 
         Returns:
             huggingface_hub's CommitInfo.
@@ -281,14 +281,14 @@ class PushToHub:
 
 
 def _reason(error: Exception) -> str:
-    """First line of an error, shortened: requests puts whole call stacks into one."""
+    """First line of an error, shortened, since those of requests may hold whole call stacks."""
     line = f"{type(error).__name__}: {error}".splitlines()[0]
     return line if len(line) <= 160 else f"{line[:160]}..."
 
 
 @contextmanager
 def _proxies(proxies: Mapping[str, str]) -> Iterator[None]:
-    """Proxies of huggingface_hub in a context; its own `proxies` argument is gone since version 1."""
+    """Context that sets proxies in the environment, since huggingface_hub 1 has no argument for them."""
     if not proxies:
         yield
         return

@@ -1,4 +1,4 @@
-"""Keras' HDF5 files: h5py locates the tensors, which are copied out of the mapped file."""
+"""Reader of Keras' HDF5 files: h5py locates the tensors, which are copied from the mapped file."""
 
 import json
 import os
@@ -18,9 +18,9 @@ _TIMEOUT = 600  # seconds for a file's table, on a slow disk
 
 
 def read_h5(path: Path) -> dict[str, Tensor]:
-    """Every tensor of an HDF5 file, by the path of groups that leads to it.
+    """Read every tensor of an HDF5 file, by the path of groups that leads to it.
 
-    Only datasets in one piece are read, as Keras writes them. Links to other files, data in other files, and
+    Only contiguous datasets are read, as Keras writes them. Links to other files, data in other files, and
     compressed data, which may unpack to any size, are refused. h5py runs in a process of its own, since its C
     library does not survive every damaged file.
 
@@ -40,7 +40,7 @@ def read_h5(path: Path) -> dict[str, Tensor]:
 
 
 def _table(file: MappedFile) -> list[list[Any]]:
-    """Name, dtype, shape, offset and bytes of each tensor, from the script."""
+    """Name, dtype, shape, offset and size in bytes of each tensor, from the script `keras_h5_table`."""
     request = {
         "path": os.path.abspath(file.path),
         "max_names": 2 * MAX_TENSORS,  # groups have names too

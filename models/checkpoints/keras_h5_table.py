@@ -1,7 +1,7 @@
 """Script that locates the tensors of an HDF5 file; `keras_h5` runs it, with h5py and no module of Tritone.
 
 HDF5's C library trusts a file: a damaged one may end the process, or take time and memory without bound.
-This process has limits of both, and nothing to lose.
+This process has limits of both, and its end harms no other.
 
 Input is `main`'s JSON object on standard input; output is one of {"tensors": [[name, dtype, shape, offset,
 bytes], ...]}, {"damaged": why} and {"refused": why}.
@@ -21,22 +21,22 @@ MAX_SECONDS = 20  # of CPU time
 
 
 class Damaged(Exception):
-    """A file that no HDF5 writer makes."""
+    """Error for a damaged file, which no HDF5 writer makes."""
 
 
 class Refused(Exception):
-    """An undamaged file with data of a kind that is not read."""
+    """Error for an undamaged file with data of an unsupported kind."""
 
 
 def locate(path: str, max_names: int) -> list[list[Any]]:
-    """Name, dtype, shape, offset and size in bytes of every tensor.
+    """Name, dtype, shape, offset and size in bytes of every tensor in an HDF5 file.
 
     Args:
-        path: of the file.
-        max_names: bound on the names of tensors and groups.
+        path: path of the file.
+        max_names: largest number of names of tensors and groups.
 
     Raises:
-        Damaged, Refused: by kind of problem.
+        Damaged, Refused: the file is damaged, or has data of an unsupported kind.
         Exception: any error of h5py.
     """
     import h5py
@@ -46,7 +46,7 @@ def locate(path: str, max_names: int) -> list[list[Any]]:
     count = 0
 
     def names(group: Any) -> list[str]:
-        """Names in a group, counted as they come: the tree's own length has no bound."""
+        """Names in a group, counted while listed, since a damaged group may list names without end."""
         listed: list[bytes] = []
 
         def counted(name: bytes) -> bool | None:
@@ -107,7 +107,7 @@ def _short(name: str) -> str:
 
 
 def answer(path: str, max_names: int) -> dict[str, Any]:
-    """The object that `main` writes."""
+    """Answer to a request, as `main` writes it: the file's tensors, or why they cannot be read."""
     try:
         return {"tensors": locate(path, max_names)}
     except Refused as error:
@@ -137,7 +137,7 @@ def set_limits() -> None:
 
 
 def main() -> None:
-    """Answer one request: {"path": file, "max_names": bound, "import_from": folders of modules}."""
+    """Answer a request from standard input: {"path": file, "max_names": bound, "import_from": folders}."""
     request = json.load(sys.stdin)
     sys.path[:] = request["import_from"]
     import h5py  # noqa: F401 - before the limits

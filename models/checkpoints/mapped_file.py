@@ -1,4 +1,4 @@
-"""Tensors copied out of a mapped file, at offsets that its own untrusted tables give."""
+"""Copies of tensors from a memory-mapped file, at offsets that its untrusted tables give."""
 
 import math
 import mmap
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Bounds on a file's own tables, far beyond any model.
+# Bounds on the tables in a file, far beyond any model.
 MAX_TENSORS = 100_000
 MAX_NAME_LENGTH = 512  # characters
 MAX_DIMENSIONS = 8
@@ -29,10 +29,10 @@ DTYPES = {
 
 
 class MappedFile:
-    """A file mapped into memory, for a `with` statement.
+    """Context manager of a memory-mapped file of weights, from which tensors are copied.
 
-    Its tensors are copies, together never more than the file: tables that claim more, or the same bytes for
-    several tensors, are refused before anything is allocated.
+    The copies together are never larger than the file: tables that claim more, or the same bytes for several
+    tensors, are refused before memory is allocated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,14 +48,14 @@ class MappedFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.data = b""  # closed with the last view of it
+        self.data = b""  # the mapping is closed with the last view of it
 
     def damaged(self, how: str) -> ValueError:
-        """The error for a damaged file."""
+        """Error to raise for a damaged file."""
         return ValueError(f"{self.path} is damaged ({how}); fetch it again")
 
     def check_name(self, name: str, already: int) -> None:
-        """Refuse a name over `MAX_NAME_LENGTH`, and a tensor over `MAX_TENSORS`, with a ValueError."""
+        """Raise a ValueError for a name over `MAX_NAME_LENGTH`, or a tensor beyond `MAX_TENSORS`."""
         if len(name) > MAX_NAME_LENGTH:
             raise self.damaged(f"a tensor's name has over {MAX_NAME_LENGTH} characters: {name[:40]!r}...")
         if already >= MAX_TENSORS:
@@ -64,18 +64,18 @@ class MappedFile:
     def tensor(
         self, name: str, dtype: str, shape: tuple[int, ...], offset: int, size: int | None = None
     ) -> Tensor:
-        """A copy of one tensor, row-major and little-endian in the file.
+        """Copy of one tensor, which is row-major and little-endian in the file.
 
         Args:
-            name: for errors.
+            name: name of the tensor, for errors.
             dtype: a name of `DTYPES`.
-            shape: as the file gives it.
-            offset: bytes from the start of the file.
-            size: bytes, as the file gives them; None if it does not.
+            shape: shape that the file gives.
+            offset: offset in bytes from the start of the file.
+            size: size in bytes that the file gives; None if it gives none.
 
         Raises:
-            ValueError: an unknown dtype, a bad shape, one that does not fit `size`, bytes outside the file,
-                or more bytes than other tensors have left of it.
+            ValueError: an unknown dtype, a shape that is bad or does not fit `size`, bytes outside the file,
+                or tensors that together have more bytes than the file.
         """
         needed = self._checked_size(name, dtype, shape, size)
         if offset < 0 or offset + needed > self.size:
@@ -87,17 +87,17 @@ class MappedFile:
         if not needed:
             return self._empty(name, dtype, shape)
         raw = torch.frombuffer(self.data, dtype=torch.uint8, count=needed, offset=offset)
-        return _typed(raw.clone(), dtype, shape)  # aligned, which offsets in these files are not
+        return _typed(raw.clone(), dtype, shape)  # the copy is aligned, unlike offsets in these files
 
     def tensor_of_bytes(self, name: str, dtype: str, shape: tuple[int, ...], data: bytes) -> Tensor:
-        """A copy of one tensor whose bytes a parser has read from the file; otherwise as `tensor`."""
+        """Copy of one tensor whose bytes a parser has read from the file; otherwise as `tensor`."""
         self._reserve(name, self._checked_size(name, dtype, shape, len(data)))
         if not data:
             return self._empty(name, dtype, shape)
         return _typed(torch.from_numpy(np.frombuffer(data, np.uint8).copy()), dtype, shape)
 
     def _checked_size(self, name: str, dtype: str, shape: tuple[int, ...], size: int | None) -> int:
-        """Size of a tensor in bytes; a layout that no tensor has is refused."""
+        """Size of a tensor in bytes; ValueError for an unknown dtype, a bad shape or another `size`."""
         name = repr(name[:MAX_NAME_LENGTH])
         if dtype not in DTYPES:
             raise ValueError(
@@ -113,7 +113,7 @@ class MappedFile:
         return needed
 
     def _reserve(self, name: str, needed: int) -> None:
-        """Count a tensor's bytes against the size of the file."""
+        """Subtract a tensor's bytes from those left of the file; ValueError where too few are left."""
         self._left -= needed
         if self._left < 0:
             raise self.damaged(f"its tensors overlap, at {name[:MAX_NAME_LENGTH]!r}")
@@ -126,5 +126,5 @@ class MappedFile:
 
 
 def _typed(raw: Tensor, dtype: str, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of aligned bytes, uint8 [n]."""
+    """Tensor of a dtype and shape from its aligned bytes, uint8 [n]."""
     return raw.ne(0).reshape(shape) if dtype == "bool" else raw.view(DTYPES[dtype]).reshape(shape)

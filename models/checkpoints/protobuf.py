@@ -1,6 +1,6 @@
-"""Protocol buffers without their schema: the fields of a message by number.
+"""Parser of protocol buffers without their schema: the fields of a message by number.
 
-https://protobuf.dev/programming-guides/encoding/
+Encoding: https://protobuf.dev/programming-guides/encoding/
 """
 
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field: an unsigned integer, or bytes (text, a message, a fixed-width number).
+    """Field numbers and values of a message: unsigned integers, or bytes (text, message, fixed width).
 
     Raises:
-        ValueError: not a message.
+        ValueError: the bytes are no message.
     """
     at, end = 0, len(message)
     while at < end:
@@ -35,7 +35,7 @@ def read_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """An unsigned 64-bit integer in groups of seven bits, the lowest first, and the position after it.
+    """Decode a varint, a 64-bit integer in groups of seven bits, lowest first; also returns its end.
 
     Raises:
         ValueError: the data ends within it, or it has over ten bytes.
@@ -53,14 +53,14 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def as_bytes(value: int | bytes) -> bytes:
-    """A field's text or message; ValueError if it is a number."""
+    """Bytes of a text or message field; ValueError if it is an integer."""
     if not isinstance(value, bytes):
         raise ValueError(f"a message has the number {value} where text or a message should be")
     return value
 
 
 def as_int(value: int | bytes) -> int:
-    """A field's number, signed; ValueError if it is text or a message."""
+    """Signed 64-bit integer of a field; ValueError if it is text or a message."""
     if not isinstance(value, int):
         raise ValueError(f"a message has {len(value)} bytes where a number should be")
     return value - (1 << 64) if value >> 63 else value

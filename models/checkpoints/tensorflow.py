@@ -1,4 +1,4 @@
-"""TensorFlow's checkpoint index, `model.ckpt.index` with its files of data, read without TensorFlow.
+"""Reader of TensorFlow checkpoints, `model.ckpt.index` with its data files, without TensorFlow.
 
 The index is a sorted table in LevelDB's format
 (https://github.com/google/leveldb/blob/main/doc/table_format.md) from the name of a tensor to a
@@ -20,10 +20,10 @@ from .protobuf import as_bytes, as_int, read_fields, read_varint
 SUFFIX = ".index"
 MAX_INDEX_BYTES = 16 * 2**20  # a hundred thousand entries take about that
 MAX_SHARDS = 10_000
-CHECKSUM_BYTES = 2**22  # copied at a time
+CHECKSUM_BYTES = 2**22  # copied at a time for a checksum
 _FOOTER = 48
 _MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
-_OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"  # marks a checkpoint by objects
+_OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"  # key in checkpoints by objects, not by names
 # tensorflow/core/framework/types.proto
 _DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8", 9: "int64"}
 _DTYPES |= {10: "bool", 14: "bfloat16", 19: "float16"}
@@ -31,7 +31,7 @@ _DTYPES |= {7: "string", 8: "complex64", 17: "uint16", 22: "uint32", 23: "uint64
 
 
 class _Entry(NamedTuple):
-    """One tensor of the index."""
+    """Index entry of one tensor: its dtype, its shape, and its place in a data file."""
 
     name: str
     dtype: int
@@ -43,16 +43,16 @@ class _Entry(NamedTuple):
 
 
 def read_index(checkpoint: Checkpoint, filename: str) -> dict[str, Tensor]:
-    """Every tensor of an index, by TensorFlow's name of its variable.
+    """Read every tensor of a TensorFlow checkpoint, by the name of its variable.
 
     Args:
-        checkpoint: holds the index and its files of data.
-        filename: of the index.
+        checkpoint: checkpoint with the index and its data files.
+        filename: name of the index file.
 
     Raises:
         ImportError: google-crc32c is not installed.
-        OSError: a file of data is missing.
-        ValueError: a file that is damaged, or an index that is not by names.
+        OSError: a data file is missing.
+        ValueError: a file is damaged, or the index is by objects instead of names.
     """
     path = checkpoint.require(filename)
     import_for(path, "google_crc32c", "google-crc32c", "tensorflow")
@@ -78,7 +78,7 @@ def read_index(checkpoint: Checkpoint, filename: str) -> dict[str, Tensor]:
 
 
 def masked_crc(data: bytes | memoryview) -> int:
-    """CRC-32C as LevelDB stores it: rotated, with an offset."""
+    """CRC-32C checksum of data, rotated and with an offset, as LevelDB stores it."""
     from google_crc32c import extend
 
     crc = 0
@@ -88,7 +88,7 @@ def masked_crc(data: bytes | memoryview) -> int:
 
 
 def _check_bytes(file: MappedFile, entry: _Entry) -> None:
-    """Refuse a tensor without its checksum; its bytes are inside the file."""
+    """Compare a tensor's bytes, which lie inside the file, with their checksum; ValueError if wrong."""
     if entry.crc is None:
         return
     with memoryview(file.data) as data, data[entry.offset : entry.offset + entry.size] as own:
@@ -97,7 +97,7 @@ def _check_bytes(file: MappedFile, entry: _Entry) -> None:
 
 
 def _read_table(path: Path) -> tuple[int, list[_Entry]]:
-    """Number of files of data, and their tensors."""
+    """Number of data files, and the entries of their tensors, from an index file."""
     check_size(path, MAX_INDEX_BYTES)
     data = path.read_bytes()
     shards: int | None = None
@@ -130,7 +130,7 @@ def _read_table(path: Path) -> tuple[int, list[_Entry]]:
 
 
 class _Refused(Exception):
-    """An undamaged index of a kind that is not read."""
+    """Error for an undamaged index of an unsupported kind."""
 
 
 def _damaged(path: Path, how: str) -> ValueError:
@@ -138,12 +138,12 @@ def _damaged(path: Path, how: str) -> ValueError:
 
 
 def _table_entries(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of the table, in order."""
+    """Keys and values of a LevelDB table, in order; ValueError for a damaged one."""
     if len(data) < _FOOTER or data[-8:] != _MAGIC:
         raise ValueError("it is no TensorFlow index, or its end is missing")
     footer = data[-_FOOTER:-8]
     at = 0
-    handle = [0, 0, 0, 0]  # offset and size of a block about the table, then of the index of blocks
+    handle = [0, 0, 0, 0]  # offset and size of the meta-index block, then of the index block
     for part in range(4):
         handle[part], at = read_varint(footer, at)
     last: bytes | None = None
@@ -151,7 +151,7 @@ def _table_entries(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     for _, place in _block_entries(_block(data, handle[2], handle[3])):
         offset, at = read_varint(place, 0)
         size, _ = read_varint(place, at)
-        if offset < end:  # or a small file could take hours
+        if offset < end:  # overlaps would let a small file take hours
             raise ValueError("its blocks overlap")
         end = offset + size
         count = 0
@@ -165,7 +165,7 @@ def _table_entries(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(data: bytes, offset: int, size: int) -> bytes:
-    """One block that matches its checksum."""
+    """Bytes of one uncompressed block, which must match its checksum."""
     if offset + size + 5 > len(data) - _FOOTER:
         raise ValueError(f"a block takes bytes {offset} to {offset + size} of {len(data)}")
     stored = int.from_bytes(data[offset + size + 1 : offset + size + 5], "little")
@@ -179,7 +179,7 @@ def _block(data: bytes, offset: int, size: int) -> bytes:
 
 
 def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of one block; a key shares its first bytes with the one before it."""
+    """Keys and values of one block, where each key is stored without the prefix shared with the last."""
     restarts = int.from_bytes(block[-4:], "little")
     end = len(block) - 4 - 4 * restarts
     if end < 0:
@@ -199,7 +199,7 @@ def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _read_header(data: bytes) -> int:
-    """Number of files of data, from a BundleHeaderProto."""
+    """Number of data files, from a BundleHeaderProto."""
     shards = 0
     for field, value in read_fields(data):
         if field == 1:

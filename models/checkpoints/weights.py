@@ -1,4 +1,4 @@
-"""Files of weights: safetensors or torch's .bin, whole or in shards with an index."""
+"""Reading and writing of weight files: safetensors or torch's .bin, whole or in shards with an index."""
 
 import json
 import os
@@ -19,13 +19,13 @@ from .files import Checkpoint, add_shard, find_shards
 SAFETENSORS = "model.safetensors"
 BIN = "pytorch_model.bin"
 INDEX = ".index.json"  # suffix of the index of a file in shards
-# Other frameworks' files, and the argument that reads them.
+# Weight files of other frameworks, and the argument of `from_pretrained` that reads them.
 _FOREIGN = {"tf_model.h5": "from_tf", "flax_model.msgpack": "from_flax", "model.ckpt.index": "from_tf"}
 _FOREIGN |= {"tf_model.h5.index.json": "from_tf", "flax_model.msgpack.index.json": "from_flax"}
-# Metadata of safetensors with another framework's names and layout.
+# "format" in the metadata of safetensors with another framework's names and layout.
 _FRAMEWORKS = {"tf": TENSORFLOW, "flax": FLAX}
-# A .bin may give one storage several names, as it does for tied weights, or repeat one number with strides of
-# 0. Its tensors together may be this many times the file.
+# A .bin may give one storage several names, as it does for tied weights, or repeat one element with strides
+# of 0. Its tensors together may be this many times the size of the file.
 MAX_EXPANSION = 8
 _UNITS = {"B": 1}
 for _power, _letter in enumerate("KMGT", 1):
@@ -33,12 +33,12 @@ for _power, _letter in enumerate("KMGT", 1):
 
 
 def read_weights(checkpoint: Checkpoint, use_safetensors: bool | None = None) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint, on the CPU, mapped into memory where possible.
+    """Read every tensor of a checkpoint to the CPU, memory-mapped where possible.
 
     safetensors take precedence over .bin, and one file over shards, as in transformers.
 
     Args:
-        checkpoint: its files.
+        checkpoint: checkpoint to read.
         use_safetensors: True for safetensors alone, False for .bin alone.
 
     Raises:
@@ -75,11 +75,11 @@ def write_weights(
     max_shard_size: int | str = "5GB",
     safe_serialization: bool = True,
 ) -> None:
-    """Write tensors as transformers does, and remove files of an earlier model that would be read first.
+    """Write tensors to files as transformers does, and remove an earlier model's that would be read first.
 
     Args:
-        tensors: by name; no two share memory.
-        folder: exists.
+        tensors: tensors by name, no two of which share memory.
+        folder: existing folder to write to.
         max_shard_size: bytes, or a number and a unit ("500MB", "2GiB"); more is split, between tensors.
         safe_serialization: False for torch's .bin.
 
@@ -116,7 +116,7 @@ def write_weights(
 
 
 def size_in_bytes(size: int | str) -> int:
-    """Bytes of a size such as 1000, "500MB" or "2GiB"; ValueError for a bad number or unit."""
+    """Number of bytes of a size such as 1000, "500MB" or "2GiB"; ValueError for a bad number or unit."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*", size) if isinstance(size, str) else None
     if match is not None and match[2].upper() in _UNITS:
         size = int(float(match[1]) * _UNITS[match[2].upper()])
@@ -126,7 +126,7 @@ def size_in_bytes(size: int | str) -> int:
 
 
 def _split(tensors: Mapping[str, Tensor], limit: int) -> list[list[str]]:
-    """Names in order, split into shards of at most `limit` bytes or one tensor; at least one shard."""
+    """Tensor names of each shard, in order: at most `limit` bytes or one tensor; at least one shard."""
     shards: list[list[str]] = [[]]
     room = limit
     for name, tensor in tensors.items():
@@ -143,7 +143,7 @@ def _size(tensor: Tensor) -> int:
 
 
 def _remove_others(folder: Path, name: str, written: list[str]) -> None:
-    """Remove the weights `name`, whole or in shards, except the files just written."""
+    """Remove the weight files of `name`, whole or in shards, except those just written."""
     stem, suffix = map(re.escape, os.path.splitext(name))
     weights = re.compile(rf"{stem}(-\d{{5}}-of-\d{{5}})?{suffix}({re.escape(INDEX)})?")
     for path in folder.iterdir():
@@ -154,7 +154,7 @@ def _remove_others(folder: Path, name: str, written: list[str]) -> None:
 def _load_shards(
     checkpoint: Checkpoint, index: Path, load: Callable[[Path], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """The tensors that an index names, each from its shard; names that a shard lacks are left out."""
+    """Load the tensors that an index names, each from its shard; missing ones are left out."""
     tensors: dict[str, Tensor] = {}
     for path, names in find_shards(checkpoint, index):
         content = load(path)
@@ -174,13 +174,13 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _writer(path: Path) -> str | None:
-    """The framework of a safetensors file by its metadata; None for PyTorch."""
+    """Framework that a safetensors file is of, by its metadata; None for PyTorch."""
     with safe_open(path, "pt") as content:
         return _FRAMEWORKS.get((content.metadata() or {}).get("format", ""))
 
 
 def _load_bin(path: Path) -> dict[str, Tensor]:
-    """The tensors of a pickle, which may hold nothing else."""
+    """Load the tensors of a pickled .bin file; ValueError where it holds anything else."""
     try:
         mapped = _is_stored_zip(path)  # the format before torch 1.6 cannot be mapped
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -209,7 +209,7 @@ def _load_bin(path: Path) -> dict[str, Tensor]:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """True for a dense tensor of real numbers in memory; a pickle can hold other kinds."""
+    """True for a dense, real, unquantized tensor on the CPU; a pickle can hold other kinds."""
     dense = tensor.layout is torch.strided and not tensor.is_nested
     return dense and tensor.device.type == "cpu" and not (tensor.is_quantized or tensor.is_complex())
 
@@ -221,7 +221,7 @@ def _kind(value: object) -> str:
 
 
 def _is_stored_zip(path: Path) -> bool:
-    """True for a zip; ValueError for a compressed one, which torch never writes and has no bound."""
+    """True for a zip file; ValueError for a compressed one, which may unpack to any size."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

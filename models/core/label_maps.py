@@ -1,4 +1,4 @@
-"""A classifier's labels in its configuration: names, numbers, and the kind of problem."""
+"""Label fields of configurations: names and ids of a classifier's labels, and its type of problem."""
 
 import warnings
 from collections.abc import Mapping
@@ -10,23 +10,23 @@ MAX_LABELS = 2**20
 
 
 class LabelMaps:
-    """The fields `id2label`, `label2id` and `problem_type` of every configuration, as in transformers.
+    """Configuration fields `id2label`, `label2id` and `problem_type`, as in transformers.
 
-    The number of labels, `num_labels`, is the size of `id2label`; setting another number resets both maps.
-    `label2id` stays None where `id2label` is given without it.
+    The number of labels, `num_labels`, is the size of `id2label`; setting another number resets both maps to
+    placeholder names. `label2id` stays None where `id2label` is given without it.
     """
 
-    # Labels where a configuration names none; these are not written.
+    # Number of labels of a configuration that names none; these labels are not written to config.json.
     default_num_labels: ClassVar[int] = 2
     id2label: dict[int, str]
     label2id: dict[str, int] | None
     problem_type: str | None
 
     def take_labels(self, fields: dict[str, Any]) -> None:
-        """Take these fields out of a constructor's.
+        """Set the label fields from a constructor's keyword arguments `fields`, and remove them there.
 
         Raises:
-            ValueError: maps of another type, a number of labels out of range, an unknown problem type, or
+            ValueError: a map of another type, a number of labels out of range, an unknown problem type, or
                 "single_label_classification" with one label.
         """
         names, numbers = fields.pop("id2label", None), fields.pop("label2id", None)
@@ -60,7 +60,7 @@ class LabelMaps:
 
     @property
     def num_labels(self) -> int:
-        """Labels of a classifier; 1 for regression."""
+        """Number of a classifier's labels; 1 for regression."""
         return len(self.id2label)
 
     @num_labels.setter
@@ -72,7 +72,7 @@ class LabelMaps:
             self.label2id = {name: number for number, name in self.id2label.items()}
 
     def without_default_labels(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The fields to write: without the label maps where these are the default."""
+        """Configuration fields to write to config.json, without the label fields where all are default."""
         names = default_labels(self.default_num_labels)
         defaults = {
             "id2label": names,
@@ -85,12 +85,12 @@ class LabelMaps:
 
 
 def default_labels(count: int) -> dict[int, str]:
-    """Placeholder names, as transformers gives to labels without."""
+    """Placeholder label names "LABEL_0", "LABEL_1", ... by label id, as in transformers."""
     return {number: f"LABEL_{number}" for number in range(count)}
 
 
 def _numbered(names: Any) -> dict[int, str]:
-    """Names by number, from JSON's numbers as text."""
+    """Label names by integer label id, from a map whose ids may be text, as in JSON."""
     try:
         return {int(number): name for number, name in names.items()}
     except (AttributeError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Attention projections and fairseq's transformer layers (BART, MBart, Speech2Text), on packed tokens."""
+"""Multi-head attention and fairseq's transformer layers (BART, MBart, Speech2Text), on packed tokens."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,19 +20,20 @@ FAIRSEQ_NAMES = {"key": "k_proj", "value": "v_proj", "query": "q_proj", "output"
 
 
 class Attention(nn.Module):
-    """Projections of multi-head attention; the layout to attend in (packed, paged) is an argument.
+    """Multi-head attention's projections; the layout to attend in (packed, paged) is an argument of calls.
 
     Args:
-        width: of the hidden states.
+        width: size of the hidden states.
         heads: number of heads.
         names: parameter name of each role in checkpoints. Roles are "query", "key", "value" and "output", or
-            fused "key_value" and "query_key_value". Projections are created in this order, on which the
-            weights of a seed depend.
-        phase: of `linear`, for queries and output.
-        key_phase: for keys and values, which cross-attention makes of a whole recording; `phase` by default.
-        head_dim: width / heads by default.
-        scale: of the scores; head_dim ** -0.5 by default.
-        bias, output_bias: of the projections to queries, keys and values, and of the output's.
+            fused "key_value" and "query_key_value". Projections are created in this order, which decides the
+            random weights that a seed gives.
+        phase: `phase` of `linear` for the query and output projections.
+        key_phase: the same for keys and values, which cross-attention computes from a whole recording;
+            `phase` by default.
+        head_dim: size of one head; width / heads by default.
+        scale: factor of the attention scores; head_dim ** -0.5 by default.
+        bias, output_bias: True for biases in the query, key and value projections, and in the output's.
 
     Raises:
         ValueError: heads that do not divide the width, without head_dim.
@@ -69,51 +70,51 @@ class Attention(nn.Module):
             self.add_module(name, self.make_projection(inputs, outputs, biased, self.phases[role]))
 
     def make_projection(self, inputs: int, outputs: int, bias: bool, phase: str) -> nn.Module:
-        """Fresh projection between two widths."""
+        """Create a randomly initialized linear layer from `inputs` to `outputs` features."""
         return nn.Linear(inputs, outputs, bias)
 
     def project(self, role: str, hidden: Tensor) -> Tensor:
-        """[tokens, inputs] to [tokens, outputs] of a role's projection."""
+        """Apply a role's projection to hidden states [tokens, inputs]: [tokens, outputs]."""
         module = self.projection(role)
         return linear(hidden, module.weight, module.bias, phase=self.phases[role])
 
     def projection(self, role: str) -> Any:
-        """Module of a role."""
+        """Linear module of a role, such as "query"."""
         return getattr(self, self.names[role])
 
     @property
     def output(self) -> Any:
-        """Projection behind the attention."""
+        """Output projection, applied to the result of attention."""
         return self.projection("output")
 
     def queries(self, hidden: Tensor) -> Tensor:
-        """[tokens, width] to [tokens, heads, head_dim]."""
+        """Queries [tokens, heads, head_dim] of hidden states [tokens, width]."""
         return self._split(self.project("query", hidden))
 
     def key_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """[tokens, width] to keys and values, each [tokens, heads, head_dim]."""
+        """Keys and values of hidden states [tokens, width], each [tokens, heads, head_dim]."""
         if "key_value" in self.names:
             key, value = self._split_fused("key_value", hidden)
             return key, value
         return self._split(self.project("key", hidden)), self._split(self.project("value", hidden))
 
     def queries_key_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[tokens, width] to queries, keys and values, each [tokens, heads, head_dim]."""
+        """Queries, keys and values of hidden states [tokens, width], each [tokens, heads, head_dim]."""
         if "query_key_value" in self.names:
             query, key, value = self._split_fused("query_key_value", hidden)
             return query, key, value
         return self.queries(hidden), *self.key_values(hidden)
 
     def attend(self, hidden: Tensor, attention: DecoderAttention, layer: int) -> Tensor:
-        """Self-attention in a layer: [tokens, width] to [tokens, heads * head_dim], the output's input."""
+        """Self-attention before the output projection: [tokens, width] to [tokens, heads * head_dim]."""
         return attention.self_attention(layer, *self.queries_key_values(hidden), self.scale).flatten(1)
 
     def cross_attend(self, hidden: Tensor, attention: DecoderAttention, layer: int) -> Tensor:
-        """Attention to the encoder's output in a layer, shaped as in `attend`."""
+        """Cross-attention to the encoder's output, with shapes as in `attend`."""
         return attention.cross_attention(layer, self.queries(hidden), self.scale).flatten(1)
 
     def _split(self, projected: Tensor) -> Tensor:
-        # All sizes by number: with no tokens torch cannot infer one.
+        # All sizes are explicit: with no tokens torch cannot infer a -1.
         return projected.reshape(len(projected), self.heads, self.head_dim)
 
     def _split_fused(self, role: str, hidden: Tensor) -> list[Tensor]:
@@ -126,12 +127,13 @@ _KEYS = ("key", "value", "key_value")
 
 
 class Layer(nn.Module):
-    """Self-attention and feed-forward with residual connections and dropout, as fairseq's layers have them.
+    """Base of fairseq's transformer layers: self-attention and feed-forward with residuals and dropout.
 
     Args:
-        config: sizes and dropouts by the names of `BartConfig`.
-        index: of the layer, from 0.
-        norm_first: normalize each part's input; else its output, together with the residual.
+        config: configuration with sizes and dropouts under the names of `BartConfig`.
+        index: number of the layer, from 0.
+        norm_first: normalize the inputs of attention and feed-forward (pre-norm); else their outputs plus
+            residuals (post-norm).
 
     Raises:
         ValueError: an unknown activation.
@@ -157,13 +159,13 @@ class Layer(nn.Module):
         self.self_attn_layer_norm = nn.LayerNorm(width)
 
     def self_attention(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
-        """First part of the layer: [tokens, d_model] to the same."""
+        """Self-attention with its normalization and residual: [tokens, d_model] to the same shape."""
         own, norm = self.self_attn, self.self_attn_layer_norm
         mixed = own.attend(self.before(norm, hidden), attention, self.index)
         return self.after(norm, self.add(hidden, own.output, mixed))
 
     def feed_forward(self, hidden: Tensor, limit: float | None = None) -> Tensor:
-        """Last part of the layer: [tokens, d_model] to the same, clamped to `limit` if given."""
+        """Feed-forward with normalization and residual on [tokens, d_model], clamped to `limit` if given."""
         norm, first = self.final_layer_norm, self.fc1
         inner = linear(
             self.before(norm, hidden), first.weight, first.bias, activation=self.activation, phase=self.phase
@@ -172,33 +174,33 @@ class Layer(nn.Module):
         return self.after(norm, self.add(hidden, self.fc2, inner, limit))
 
     def before(self, norm: nn.LayerNorm, hidden: Tensor) -> Tensor:
-        """Input of a part, normalized where norms come first."""
+        """Input of attention or feed-forward, normalized in a pre-norm layer."""
         return normalize(norm, hidden) if self.norm_first else hidden
 
     def after(self, norm: nn.LayerNorm, hidden: Tensor) -> Tensor:
-        """Output of a part, residual included, normalized where norms come last."""
+        """Output of attention or feed-forward plus its residual, normalized in a post-norm layer."""
         return hidden if self.norm_first else normalize(norm, hidden)
 
     def add(self, residual: Tensor, module: Any, hidden: Tensor, limit: float | None = None) -> Tensor:
-        """`add_linear` with the layer's dropout and phase."""
+        """Residual plus a linear module's output, by `add_linear` with the layer's dropout and phase."""
         options: dict[str, Any] = {"phase": self.phase, "limit": limit}
         return add_linear(module, hidden, residual, self.dropout, self.training, **options)
 
 
 class EncoderLayer(Layer):
-    """Self-attention within each sequence, then feed-forward."""
+    """Encoder layer: self-attention within each sequence, then feed-forward."""
 
     part, phase = "encoder", "encode"
 
     def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
-        """[tokens, d_model] to the same, in the given attention layout."""
-        # As in transformers, what overflows a half stays finite.
+        """Run the layer on hidden states [tokens, d_model], in the given attention layout."""
+        # As in transformers, values are clamped so that none overflows float16.
         limit = torch.finfo(torch.float16).max - 1000 if hidden.dtype == torch.float16 else None
         return self.feed_forward(self.self_attention(hidden, attention), limit)
 
 
 class DecoderLayer(Layer):
-    """Causal self-attention, cross-attention where there is an encoder's output, feed-forward."""
+    """Decoder layer: causal self-attention, cross-attention if there is an encoder's output, feed-forward."""
 
     part, phase = "decoder", "decode"
 
@@ -209,7 +211,7 @@ class DecoderLayer(Layer):
         self.encoder_attn_layer_norm = nn.LayerNorm(width)
 
     def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
-        """[tokens, d_model] to the same, in the given attention layout."""
+        """Run the layer on hidden states [tokens, d_model], in the given attention layout."""
         hidden = self.self_attention(hidden, attention)
         if attention.crosses:
             cross, norm = self.encoder_attn, self.encoder_attn_layer_norm
@@ -218,19 +220,19 @@ class DecoderLayer(Layer):
         return self.feed_forward(hidden)
 
     def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention's keys and values of encoder tokens: [tokens, heads, head_dim] each."""
+        """Cross-attention keys and values of encoder tokens, each [tokens, heads, head_dim]."""
         return self.encoder_attn.key_values(encoded)
 
 
 def normalize(module: nn.LayerNorm, hidden: Tensor) -> Tensor:
-    """Layer normalization with a module's weights."""
+    """Layer normalization of hidden states with a module's weight, bias and epsilon."""
     return layer_norm(hidden, module.weight, module.bias, module.eps)
 
 
 def apply_linear(
     module: nn.Linear, hidden: Tensor, activation: str | None = None, phase: str = "encode"
 ) -> Tensor:
-    """`activation(module(hidden))` of rows [rows, inputs]; `phase` is that of `linear`."""
+    """Linear layer on [rows, inputs], `activation(module(hidden))`; `phase` is that of `linear`."""
     return linear(hidden, module.weight, module.bias, activation=activation, phase=phase)
 
 
@@ -244,15 +246,15 @@ def add_linear(
     phase: str = "encode",
     limit: float | None = None,
 ) -> Tensor:
-    """`residual + dropout(module(hidden))`, clamped to `limit` if given.
+    """Residual plus a linear layer's output, `residual + dropout(module(hidden))`, clamped to `limit`.
 
     Args:
-        module: [inputs] to [width].
+        module: linear layer from inputs to width.
         hidden: [tokens, inputs].
         residual: [tokens, width].
         dropout, training: as in `F.dropout`.
-        phase: of `linear`.
-        limit: of the sum's absolute value.
+        phase: as in `linear`.
+        limit: largest absolute value of the sum; None for no limit.
     """
     if not (training and dropout):
         return linear(hidden, module.weight, module.bias, residual=residual, limit=limit, phase=phase)
@@ -274,15 +276,15 @@ def run_layers(
 
     Args:
         layers: encoder or decoder layers.
-        norm: of the last hidden states; None where they stay as they are.
-        hidden: [tokens, d_model], embedded.
+        norm: normalization after the last layer; None for none.
+        hidden: embedded tokens [tokens, d_model].
         attention: the layout that the layers attend in.
         layerdrop: chance of skipping a layer (LayerDrop, arXiv 1909.11556); 0 outside training.
-        states: gets the hidden states before the first layer and after each that ran; the last ones
-            normalized where there is a norm, as transformers gives them.
-        selected: int64, indices of the tokens whose output is needed, for layers that take such; None for
-            all. The last layer makes only keys and values of the others, which saves two thirds of it.
-        skipped: called for each layer that is skipped.
+        states: list that receives the hidden states before the first layer and after each that ran; the last
+            ones normalized where there is a norm, as in transformers.
+        selected: int64 indices of the tokens whose output is needed, for layers that accept them; None for
+            all. For the others the last layer computes only keys and values, a third of its work.
+        skipped: function called for each layer that is skipped.
     """
     if states is not None:
         states.append(hidden)
@@ -308,11 +310,11 @@ def run_layers(
 
 
 def transposed(weight: Tensor, hidden: Tensor) -> Tensor:
-    """Weight [inputs, ...] as `linear` reads it, [outputs, inputs]; cached where nothing learns.
+    """Transpose a weight [inputs, ...] to `linear`'s form [outputs, inputs]; cached without gradients.
 
     Args:
-        weight: its last dimensions are flattened.
-        hidden: [tokens, inputs], to be multiplied by it.
+        weight: weight whose dimensions behind the first are flattened.
+        hidden: [tokens, inputs], to be multiplied by the weight.
     """
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         return weight.flatten(1).t()
@@ -324,10 +326,10 @@ def _transposed(weight: Tensor) -> Tensor:
 
 
 def select(hidden: Tensor, selected: Tensor | None) -> Tensor:
-    """`hidden[selected]`; all tokens for None."""
+    """Hidden states of the selected tokens, `hidden[selected]`; all tokens for None."""
     return hidden if selected is None else hidden[selected]
 
 
 def embedding_scale(config: PretrainedConfig) -> float:
-    """Factor of token embeddings."""
+    """Scale of token embeddings: sqrt(d_model) with `scale_embedding`, else 1."""
     return math.sqrt(config.d_model) if config.scale_embedding else 1.0

@@ -1,4 +1,4 @@
-"""Weights of a checkpoint into a model: which fit, which are missing, which are left over."""
+"""Loading of checkpoint tensors into a model: names and shapes are matched, mismatches reported."""
 
 import math
 import threading
@@ -20,7 +20,7 @@ from ..checkpoints.weights import write_weights
 if TYPE_CHECKING:
     from .model import PretrainedModel
 
-# Numbers of a position table, which no checkpoint bounds; the largest in use have some millions.
+# Most elements of a computed position table, which no checkpoint bounds; real ones have some millions.
 MAX_TABLE_ELEMENTS = 2**26
 MAX_NAMES_SHOWN = 8  # in a message
 _DRAWS = {
@@ -31,20 +31,20 @@ _DRAWS = {
 
 @dataclass(frozen=True)
 class LoadingReport:
-    """Tensors of a checkpoint by their use in a model, and what is left over on either end."""
+    """Match of a checkpoint with a model: tensors to load, and names on either side that do not fit."""
 
     tensors: dict[str, Tensor]  # to be loaded, by the model's names
     missing: set[str] = field(default_factory=set)  # names of the model that the checkpoint must have
     unexpected: set[str] = field(default_factory=set)  # names of the checkpoint that the model does not know
     # name, the checkpoint's shape, the model's
     mismatched: set[tuple[str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=set)
-    untied: set[str] = field(default_factory=set)  # tied by the configuration, with values of their own
-    fresh: set[str] = field(default_factory=set)  # not in the checkpoint, and need not be
-    # names that keep the values of a new model: missing, fresh, of another shape, or read in training alone
+    untied: set[str] = field(default_factory=set)  # tied by the configuration, different in the checkpoint
+    fresh: set[str] = field(default_factory=set)  # absent as `fresh_keys` allows, randomly initialized
+    # names that keep random initial values: missing, fresh, of another shape, or read in training alone
     fresh_values: set[str] = field(default_factory=set)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report in the form of transformers' `output_loading_info`."""
+        """Report as the dictionary that transformers returns for `output_loading_info`."""
         return {
             "missing_keys": self.missing | self.fresh,
             "unexpected_keys": set(self.unexpected),
@@ -53,7 +53,7 @@ class LoadingReport:
         }
 
     def check(self, where: str, *, missing_allowed: bool = False, mismatched_allowed: bool = False) -> None:
-        """Refuse weights that make another model, and warn of those that are only left over.
+        """Raise an error for missing or misshapen tensors, and warn of unexpected or untied ones.
 
         Raises:
             ValueError: tensors that are missing or of another shape, each named, unless they are allowed.
@@ -93,7 +93,7 @@ def fit(tensors: Mapping[str, Tensor], model: "PretrainedModel") -> LoadingRepor
     """Match a checkpoint's tensors with a model's names and shapes.
 
     A checkpoint of a model with a head fits the one without, and the other way round; of tied tensors one is
-    enough; tables that old checkpoints hold and that are computed here are passed over.
+    enough; tables that old checkpoints store and that are computed here are ignored.
     """
     wanted = model.state_dict()
     given = {model.own_key(name): tensor for name, tensor in tensors.items()}
@@ -140,7 +140,7 @@ def fit(tensors: Mapping[str, Tensor], model: "PretrainedModel") -> LoadingRepor
 
 
 def load(report: LoadingReport, model: "PretrainedModel") -> None:
-    """Copy a report's tensors into its model."""
+    """Copy a report's tensors into the model, and untie parameters that have values of their own."""
     for name in report.untied:
         parent, _, leaf = name.rpartition(".")
         own = model.get_parameter(name).detach().clone()
@@ -151,9 +151,9 @@ def load(report: LoadingReport, model: "PretrainedModel") -> None:
 def save_state_dict(
     model: "PretrainedModel", folder: Path, state_dict: Mapping[str, Tensor] | None = None, **options: Any
 ) -> None:
-    """Write a model's tensors, or `state_dict`, into a folder that exists; tied ones once.
+    """Write a model's tensors, or those of `state_dict`, to weight files in a folder; tied ones once.
 
-    `options` are those of `weights.write_weights`.
+    The folder must exist. `options` are those of `weights.write_weights`.
     """
     state = dict(model.state_dict() if state_dict is None else state_dict)
     for name, home in model.ties().items():
@@ -164,14 +164,14 @@ def save_state_dict(
 
 @contextmanager
 def bounded(tensors: Mapping[str, Tensor], *, drawn: bool = True) -> Iterator[None]:
-    """Bound the memory of a model that is made in this context, against absurd sizes in its configuration.
+    """Context that bounds the memory of a model made in it, against absurd sizes in its configuration.
 
-    The bound is a few times what the checkpoint has, since it may lack some of the model; `fit` is exact.
-    (A model on the meta device would tell before it is made, but costs over a second of imports.)
+    The bound is over four times the checkpoint's size, as it may lack some of the model; `fit` is exact.
+    (A model on the meta device would show its exact size first, but costs over a second of imports.)
 
     Args:
-        tensors: the checkpoint's.
-        drawn: False to leave fresh weights undrawn: drawing them takes longer than loading them.
+        tensors: tensors of the checkpoint.
+        drawn: False to skip random initialization, which takes longer than loading.
 
     Raises:
         ValueError: a configuration that describes no model, or one far from the checkpoint's size.
@@ -185,7 +185,7 @@ def bounded(tensors: Mapping[str, Tensor], *, drawn: bool = True) -> Iterator[No
         nonlocal parameters, elements
         if threading.get_ident() == here and parameter is not None:
             parameters += 1
-            elements += parameter.numel()  # of memory that is reserved and not touched yet
+            elements += parameter.numel()  # their memory is reserved, but not written yet
             if parameters > most_parameters or elements > most_elements:
                 raise ValueError(
                     f"the configuration describes a model of over {parameters - 1} parameters with "
@@ -204,7 +204,7 @@ def bounded(tensors: Mapping[str, Tensor], *, drawn: bool = True) -> Iterator[No
 
 
 class _SmallTables(TorchFunctionMode):
-    """Mode that refuses to compute a table over `MAX_TABLE_ELEMENTS`, and draws weights or leaves them."""
+    """Torch mode that refuses results over `MAX_TABLE_ELEMENTS`, and can skip random initialization."""
 
     def __init__(self, drawn: bool) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class _SmallTables(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run one torch function, if its result is no larger than allowed."""
+        """Run one torch function; ValueError where its result would exceed `MAX_TABLE_ELEMENTS`."""
         if func in _DRAWS and not self._drawn:
             return args[0] if args else (kwargs or {})["tensor"]
         shapes = [value.shape for value in args if isinstance(value, Tensor) and value.dim()]
@@ -232,7 +232,7 @@ class _SmallTables(TorchFunctionMode):
 def _renamed(
     tensors: dict[str, Tensor], wanted: Mapping[str, Any], prefixes: str | tuple[str, ...]
 ) -> dict[str, Tensor]:
-    """Tensors with the prefix of the model's names added or removed, where the checkpoint differs in it."""
+    """Checkpoint tensors with a base prefix added to their names, or removed, to match the model's."""
     for prefix in (prefixes,) if isinstance(prefixes, str) else prefixes:
         here = any(name.startswith(prefix) for name in wanted)
         there = any(name.startswith(prefix) for name in tensors)
@@ -248,7 +248,7 @@ def _renamed(
 
 
 def _only_trained(model: nn.Module) -> set[str]:
-    """Names of the tensors that only training reads: `training_keys` of any module."""
+    """Full names of the tensors that only training reads, by the `training_keys` of all modules."""
     return {
         f"{name}.{leaf}" if name else leaf
         for name, module in model.named_modules()

@@ -1,4 +1,4 @@
-"""Labels of text decoders: shifted inputs, and the loss."""
+"""Label shifting and cross-entropy loss of text decoders."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def shift_right(labels: Tensor, pad_token_id: int, start_token_id: int) -> Tensor:
-    """Decoder inputs that predict `labels`: the start token, then all but the last; -100 becomes padding.
+    """Decoder input ids for `labels`: the start token, then all labels but the last; -100 becomes padding.
 
     Raises:
         ValueError: labels that are not [batch, target].
@@ -18,7 +18,7 @@ def shift_right(labels: Tensor, pad_token_id: int, start_token_id: int) -> Tenso
 
 
 def shift_left(labels: Tensor) -> Tensor:
-    """Labels of the next token at each position; -100 at the last.
+    """Labels shifted left by one, so that each position has its next token; -100 at the last.
 
     Raises:
         ValueError: labels that are not [batch, target].
@@ -28,10 +28,10 @@ def shift_left(labels: Tensor) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy, the mean over all labels [batch, target] that are not -100, as in transformers.
+    """Cross-entropy loss of logits [batch, target, vocabulary], the mean over all labels but -100.
 
     Raises:
-        ValueError: other than one label a position, each a token of the vocabulary or -100.
+        ValueError: labels that are not [batch, target], or neither token ids of the vocabulary nor -100.
     """
     if labels.shape != logits.shape[:2]:
         raise ValueError(f"labels {list(labels.shape)} do not fit decoder inputs {list(logits.shape[:2])}")

@@ -1,4 +1,4 @@
-"""Base of every model: loading, saving, device and dtype."""
+"""Base class of all models: loading, saving, device and dtype."""
 
 import os
 import re
@@ -24,7 +24,7 @@ class PretrainedModel(PushToHub, nn.Module):
     """Model with a configuration, whose parameter names are the checkpoint's.
 
     Args:
-        config: sizes and constants; it is kept, and weights are fresh.
+        config: sizes and constants, kept as `config`; weights are randomly initialized.
     """
 
     config_class: ClassVar[type[PretrainedConfig]] = PretrainedConfig
@@ -32,7 +32,7 @@ class PretrainedModel(PushToHub, nn.Module):
     tied_weights: ClassVar[dict[str, str]] = {}
     # Buffers that old checkpoints hold and that are computed here.
     computed_keys: ClassVar[tuple[str, ...]] = ()
-    # Prefix of a checkpoint with a head before the names of the model without; the first that fits.
+    # Prefix that a model with a head puts before the names of the one without; of several the first to fit.
     base_prefix: ClassVar[str | tuple[str, ...]] = "model."
     # Checkpoint names to the model's where they differ: (regular expression, replacement) for re.sub on the
     # whole name, before base_prefix is looked for.
@@ -40,13 +40,13 @@ class PretrainedModel(PushToHub, nn.Module):
     # Regular expressions that are searched for in names, after base_prefix is settled:
     # tensors of a checkpoint that the model does not use, as expected (another head, a decoder's encoder);
     ignored_keys: ClassVar[tuple[str, ...]] = ()
-    # tensors that a checkpoint may lack, all of one expression together, and that then are fresh, with a
-    # warning (the cross-attention of a checkpoint that was no decoder).
+    # tensors that a checkpoint may lack, all of one expression together, and that are then randomly
+    # initialized, with a warning (cross-attention, where the checkpoint is of an encoder).
     fresh_keys: ClassVar[tuple[str, ...]] = ()
     # Tensors that a checkpoint may hold under another name, read where their own is missing: own -> other.
     stand_in_keys: ClassVar[dict[str, str]] = {}
-    # Tensors that only training reads: a checkpoint may lack any of them, which then is fresh. Those of any
-    # module inside the model count too.
+    # Tensors that only training reads: a checkpoint may lack any of them, which is then randomly initialized.
+    # Those of any module inside the model count too.
     training_keys: ClassVar[tuple[str, ...]] = ()
     # Modules, by the last part of their names, whose outputs overflow a float16: in a float16 model their
     # weights are float32.
@@ -76,7 +76,7 @@ class PretrainedModel(PushToHub, nn.Module):
         return next(self.parameters()).dtype
 
     def placed(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """This model on a device and in a dtype, all but `float32_modules`."""
+        """Move this model to a device and a dtype; in float16 its `float32_modules` stay float32."""
         self.to(device=device, dtype=dtype)
         if dtype == torch.float16:
             for name, module in self.named_modules():
@@ -84,14 +84,14 @@ class PretrainedModel(PushToHub, nn.Module):
                     module.float()
         return self
 
-    # Names of a checkpoint's tensors. A model inside this one has its own names, after its attribute's.
+    # Names of a checkpoint's tensors. A submodel maps its own names, which follow its attribute's name.
 
     def parts(self) -> dict[str, "PretrainedModel"]:
-        """Models inside this one that answer for their own tensors, by attribute."""
+        """Submodels that map the names of their own tensors, by attribute name."""
         return {}
 
     def ties(self) -> dict[str, str]:
-        """`tied_weights` of this model and its parts."""
+        """Tied parameters of this model and its submodels, name -> name of the parameter that is shared."""
         return self.tied_weights | {
             f"{part}.{name}": f"{part}.{home}"
             for part, model in self.parts().items()
@@ -99,27 +99,27 @@ class PretrainedModel(PushToHub, nn.Module):
         }
 
     def own_key(self, name: str) -> str:
-        """The model's name for a checkpoint's tensor, but for `base_prefix`."""
+        """Model's name for a checkpoint's tensor, before `base_prefix` is added or removed."""
         for pattern, replacement in self.renamed_keys:
             name = re.sub(pattern, replacement, name)
         part, _, inner = name.partition(".")
         return f"{part}.{self.parts()[part].own_key(inner)}" if part in self.parts() else name
 
     def ignores(self, name: str) -> bool:
-        """True where the model does not use a checkpoint's tensor, and no warning is due."""
+        """True for a checkpoint's tensor that the model is expected not to use, so that no warning is due."""
         if name in self.computed_keys or any(re.search(pattern, name) for pattern in self.ignored_keys):
             return True
         part, _, inner = name.partition(".")
         return part in self.parts() and self.parts()[part].ignores(inner)
 
     def may_be_fresh(self, name: str) -> str:
-        """The one of `fresh_keys` by which a checkpoint may lack this tensor; "" for none."""
+        """Pattern of `fresh_keys` that allows a checkpoint to lack this tensor; "" for none."""
         part, _, inner = name.partition(".")
         deeper = self.parts()[part].may_be_fresh(inner) if part in self.parts() else ""
         return next((pattern for pattern in self.fresh_keys if re.search(pattern, name)), deeper)
 
     def initialize(self) -> None:
-        """Fresh weights as transformers draws them: normal with `init_std`, biases zero."""
+        """Initialize weights at random as transformers does: normal with `init_std`, biases zero."""
         std = self.config.init_std
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv1d):
@@ -142,10 +142,10 @@ class PretrainedModel(PushToHub, nn.Module):
         device: str | torch.device | None = None,
         **overrides: Any,
     ) -> Self:
-        """Make a model with fresh weights, in training mode as in transformers.
+        """Create a randomly initialized model, in training mode as in transformers.
 
         Args:
-            config: of this family; it is copied.
+            config: configuration of this family, which is copied.
             dtype, torch_dtype, device: as in `from_pretrained`.
             **overrides: fields of the configuration to replace.
 
@@ -180,26 +180,26 @@ class PretrainedModel(PushToHub, nn.Module):
     ) -> Any:
         """Load a checkpoint that transformers or Tritone wrote, in evaluation mode.
 
-        Missing tensors and tensors of another shape are errors; superfluous ones are warned of, and so is
-        cross-attention that is fresh because the checkpoint has none at all.
+        Missing tensors and tensors of another shape are errors. Unexpected ones cause a warning, and so does
+        cross-attention that is randomly initialized because the checkpoint has none at all.
 
         Args:
             name_or_dir: a folder or the id of a repository on the Hub; with `from_tf` or `from_flax` also a
                 file of weights; None with `config` and `state_dict`.
-            *model_args: for the constructor, after the configuration.
-            config: instead of the checkpoint's config.json: an object (copied), a file or a checkpoint.
-            state_dict: instead of the checkpoint's weights.
-            from_tf: convert TensorFlow's weights, `tf_model.h5` or `model.ckpt.index`.
-            from_flax: convert Flax's, `flax_model.msgpack`.
+            *model_args: arguments of the constructor after the configuration.
+            config: replacement of the checkpoint's config.json: an object (copied), a file or a checkpoint.
+            state_dict: tensors by name, in place of the checkpoint's weights.
+            from_tf: convert TensorFlow weights, `tf_model.h5` or `model.ckpt.index`.
+            from_flax: convert Flax weights, `flax_model.msgpack`.
             output_loading_info: return (model, report): a dict of missing_keys, unexpected_keys,
-                mismatched_keys and error_msgs. Missing tensors then are no error, but fresh.
-            ignore_mismatched_sizes: let tensors of another shape be fresh.
+                mismatched_keys and error_msgs. Missing tensors are then randomly initialized, no error.
+            ignore_mismatched_sizes: randomly initialize tensors of another shape instead of an error.
             use_safetensors: True for safetensors alone, False for .bin alone; safetensors first by default.
-            dtype: of the parameters, as torch names it, with or without "torch."; "auto" for the
-                configuration's, or else the weights'. float32 by default.
+            dtype: dtype of the parameters by its torch name, with or without "torch."; "auto" for that of
+                the configuration, or else of the weights. float32 by default.
             torch_dtype: the older name of `dtype`.
-            device: of the parameters; the CPU by default.
-            device_map: transformers' name for it: a device, {"": device}, or "auto", the GPU if there is one.
+            device: device of the parameters; the CPU by default.
+            device_map: transformers' form of `device`: a device, {"": device}, or "auto", the GPU if any.
             **kwargs: `files.HUB_OPTIONS`, which `hub.HubCheckpoint` explains, and fields of the configuration
                 to replace.
 
@@ -262,11 +262,11 @@ class PretrainedModel(PushToHub, nn.Module):
         max_shard_size: int | str = "5GB",
         safe_serialization: bool = True,
     ) -> None:
-        """Write config.json and the weights, as transformers reads them.
+        """Write config.json and the weights to a folder, in the form that transformers reads.
 
         Args:
-            folder: made if need be.
-            state_dict: written instead of the model's own tensors.
+            folder: folder to write to, created if needed.
+            state_dict: tensors to write instead of the model's own.
             max_shard_size: bytes, or a number and a unit such as "500MB"; larger models are split.
             safe_serialization: False for pytorch_model.bin instead of safetensors.
 
@@ -283,7 +283,7 @@ class PretrainedModel(PushToHub, nn.Module):
 
     @classmethod
     def _configured(cls, source: PretrainedConfig | Path | Checkpoint, overrides: Mapping[str, Any]) -> Any:
-        """This family's configuration from an object, a file or a checkpoint, with fields replaced."""
+        """Configuration of this family from an object, a file or a checkpoint, with fields replaced."""
         fields = {name: value for name, value in overrides.items() if name not in _NEUTRAL}
         if isinstance(source, Path | Checkpoint):
             config, unused = cls.config_class.from_pretrained(source, return_unused_kwargs=True, **fields)
@@ -296,7 +296,7 @@ class PretrainedModel(PushToHub, nn.Module):
 
 
 def as_device(device: str | torch.device | None, device_map: Any) -> torch.device:
-    """Device of a model, from the two arguments for it.
+    """Device of a model, from its arguments `device` and `device_map`.
 
     Raises:
         ValueError: both given, or a map of several devices.
@@ -319,13 +319,13 @@ def as_dtype(
     config: PretrainedConfig | None = None,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> torch.dtype:
-    """Dtype of a model from its name.
+    """Torch dtype of a model, from its name.
 
     Args:
-        name: with or without "torch."; None for float32; "auto" for the first of the configuration's, the
-            weights' and float32.
-        config: its `dtype`, if it has one, is the configuration's.
-        tensors: the dtype of the first floating one is the weights'.
+        name: name of the dtype, with or without "torch."; None for float32; "auto" for the dtype of the
+            configuration, else of the weights, else float32.
+        config: configuration whose `dtype`, if it has one, "auto" uses.
+        tensors: weights, of which "auto" uses the dtype of the first floating-point one.
 
     Raises:
         ValueError: neither float32, float16 nor bfloat16.

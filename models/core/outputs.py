@@ -1,4 +1,4 @@
-"""Outputs of models: fields by name, by index, or as a tuple, as in transformers."""
+"""Output dataclasses of models, read by field name, by index, or as a tuple, as in transformers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -15,19 +15,19 @@ class ModelOutput:
 
     @classmethod
     def from_base(cls, base: "ModelOutput", **own: Any) -> Self:
-        """Output of a head: its own fields, and those of the output of the model below by the same names."""
+        """Output of a model with a head: the head's own fields, and those of `base` by the same names."""
         names = {field.name for field in fields(cls)} - own.keys()
         return cls(**own, **{name: getattr(base, name) for name in names if hasattr(base, name)})
 
     @classmethod
     def from_halves(cls, encoded: Any, decoded: "ModelOutput", **own: Any) -> Self:
-        """Output of a model with an encoder and a decoder, of the outputs of both.
+        """Output of an encoder-decoder model, combined from the outputs of its encoder and decoder.
 
         Args:
-            encoded: last_hidden_state, hidden_states and attentions, as far as it has them; None for a call
-                that continues from `past_key_values`.
-            decoded: the same of the decoder, past_key_values and cross_attentions.
-            **own: further fields of this class, and those to replace.
+            encoded: encoder output with last_hidden_state and perhaps hidden_states and attentions; None for
+                a call that continues from `past_key_values`.
+            decoded: decoder output, which also has past_key_values and cross_attentions.
+            **own: further fields of this class, or replacements of the above.
         """
         both = {
             f"{half}_{name}": getattr(output, name, None)
@@ -38,7 +38,7 @@ class ModelOutput:
         return cls.from_base(decoded, **both | own)
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """The fields that are not None, in order."""
+        """Values of the fields that are not None, in order."""
         values = (getattr(self, field.name) for field in fields(self))
         return tuple(value for value in values if value is not None)
 
@@ -56,7 +56,7 @@ class ModelOutput:
         return [field.name for field in fields(self) if getattr(self, field.name) is not None]
 
     def values(self) -> list[Any]:
-        """The fields that are not None."""
+        """Values of the fields that are not None, in order."""
         return list(self.to_tuple())
 
     def items(self) -> list[tuple[str, Any]]:
@@ -66,7 +66,7 @@ class ModelOutput:
 
 @dataclass
 class BaseModelOutput(ModelOutput):
-    """last_hidden_state [batch, tokens, d_model], zero where the input was padding."""
+    """Encoder output: last_hidden_state [batch, tokens, d_model], zero where the input was padding."""
 
     last_hidden_state: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
@@ -75,7 +75,7 @@ class BaseModelOutput(ModelOutput):
 
 @dataclass
 class BaseModelOutputWithPastAndCrossAttentions(ModelOutput):
-    """last_hidden_state [batch, target, d_model] of a decoder, zero where there is no token."""
+    """Decoder output: last_hidden_state [batch, target, d_model], zero where there is no token."""
 
     last_hidden_state: Tensor
     past_key_values: Any = None
@@ -86,7 +86,10 @@ class BaseModelOutputWithPastAndCrossAttentions(ModelOutput):
 
 @dataclass
 class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
-    """last_hidden_state [batch, target, width], zero without a token; pooler_output [batch, width]."""
+    """Output with a pooler: last_hidden_state [batch, target, width], pooler_output [batch, width].
+
+    last_hidden_state is zero where there is no token.
+    """
 
     last_hidden_state: Tensor
     pooler_output: Tensor | None = None
@@ -98,7 +101,7 @@ class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
 
 @dataclass
 class Seq2SeqModelOutput(ModelOutput):
-    """last_hidden_state [batch, target, d_model] of the decoder, and the output of the encoder."""
+    """Encoder-decoder output: the decoder's last_hidden_state [batch, target, d_model], encoder states."""
 
     last_hidden_state: Tensor
     past_key_values: Any = None
@@ -119,11 +122,11 @@ class _HeadOutput(ModelOutput):
 
 
 class CausalLMOutput(_HeadOutput):
-    """loss (with labels; a scalar, or not reduced [batch]), logits [batch, tokens, vocabulary]."""
+    """CTC or language-modeling output: logits [batch, tokens, vocabulary]; loss, a scalar or [batch]."""
 
 
 class SequenceClassifierOutput(_HeadOutput):
-    """loss (a scalar, with labels), logits [batch, labels], hidden states and attention weights."""
+    """Classifier output: loss (a scalar, with labels), logits [batch, labels], hidden states."""
 
 
 @dataclass
@@ -136,12 +139,12 @@ class _HeadOutputWithPast(ModelOutput):
 
 
 class SequenceClassifierOutputWithPast(_HeadOutputWithPast):
-    """loss (a scalar, with labels), logits [batch, labels], and the states of the decoder."""
+    """Decoder classifier output: loss (a scalar, with labels), logits [batch, labels], past_key_values."""
 
 
 @dataclass
 class CausalLMOutputWithCrossAttentions(_HeadOutputWithPast):
-    """loss (a scalar, with labels), logits [batch, target, vocabulary], and the states of the decoder."""
+    """Decoder language-modeling output: loss (a scalar, with labels), logits [batch, target, vocabulary]."""
 
     cross_attentions: tuple[Tensor, ...] | None = None
 
@@ -160,16 +163,16 @@ class _Seq2SeqHeadOutput(ModelOutput):
 
 
 class Seq2SeqLMOutput(_Seq2SeqHeadOutput):
-    """loss (a scalar, with labels), logits [batch, target, vocabulary], and the states of both halves."""
+    """Encoder-decoder output with logits [batch, target, vocabulary], and with labels a scalar loss."""
 
 
 class Seq2SeqSequenceClassifierOutput(_Seq2SeqHeadOutput):
-    """loss (a scalar, with labels), logits [batch, labels], and the states of both halves."""
+    """Encoder-decoder classifier output: loss (a scalar, with labels), logits [batch, labels]."""
 
 
 @dataclass
 class GenerateOutput(ModelOutput):
-    """sequences int64 [returned, longest], padded on the right; beam search's scores [returned]."""
+    """Output of `generate`: int64 sequences [returned, longest], padded on the right, and their scores."""
 
     sequences: Tensor
     sequences_scores: Tensor | None = None
@@ -177,10 +180,10 @@ class GenerateOutput(ModelOutput):
 
 
 def as_encoder_output(given: Any) -> Any:
-    """Encoder output, from a tuple or from an output object of either library; ours stay as they are.
+    """Convert a tuple or transformers' output object to an encoder output; a `ModelOutput` is unchanged.
 
     Raises:
-        ValueError: no [batch, tokens, d_model] tensor in it.
+        ValueError: the output has no last_hidden_state [batch, tokens, d_model].
     """
     output = given
     if isinstance(given, tuple | list):
@@ -198,5 +201,5 @@ def as_encoder_output(given: Any) -> Any:
 
 
 def as_asked(output: ModelOutput, return_dict: bool | None, config: PretrainedConfig) -> Any:
-    """Output, or the tuple of it where the call, or else the configuration, says return_dict=False."""
+    """Output object, or its tuple where the call, or else the configuration, has return_dict=False."""
     return output if (config.return_dict if return_dict is None else return_dict) else output.to_tuple()

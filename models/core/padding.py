@@ -1,4 +1,4 @@
-"""Packing of padded inputs and unpacking of outputs, for `forward` and `generate`."""
+"""Packing of padded inputs, and unpacking of packed outputs, for `forward` and `generate`."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from ...kernels.runtime.packing import cumulative, pack, unpack
 
 @dataclass(frozen=True)
 class TokenMasks:
-    """True where tokens of a decoder's call lie in padded tensors, bool [batch, time] each."""
+    """Masks of the real tokens in the padded tensors of a decoder's call, bool [batch, time] each."""
 
     past: Tensor  # tokens of earlier calls; no columns in the first one
     target: Tensor  # this call's tokens
@@ -18,17 +18,17 @@ class TokenMasks:
 
     @property
     def seen(self) -> Tensor:
-        """Tokens of earlier calls and of this one."""
+        """Mask of the tokens of earlier calls and of this one, bool [batch, time]."""
         return torch.cat([self.past, self.target], dim=1)
 
 
 def one_input(
     inputs: Tensor | None, input_values: Tensor | None, input_features: Tensor | None
 ) -> Tensor | None:
-    """Input of a model under any of its names; None where it is missing.
+    """Input tensor of a model, given under any of its argument names; None where it is missing.
 
     Raises:
-        ValueError: several of them.
+        ValueError: more than one is given.
     """
     named = {"inputs": inputs, "input_values": input_values, "input_features": input_features}
     given = {name: tensor for name, tensor in named.items() if tensor is not None}
@@ -40,15 +40,15 @@ def one_input(
 def check_inputs(
     input_ids: Tensor | None, inputs_embeds: Tensor | None, vocabulary: int, width: int, prefix: str = ""
 ) -> Tensor:
-    """Token ids [batch, tokens] or embeddings [batch, tokens, width], whichever is given.
+    """Validate and return the given token ids [batch, tokens] or embeddings [batch, tokens, width].
 
     Args:
-        input_ids, inputs_embeds: one of them.
-        vocabulary, width: of the token embedding.
-        prefix: of the arguments' names in errors: "decoder_" in a model with an encoder.
+        input_ids, inputs_embeds: token ids and embeddings, one of them None.
+        vocabulary, width: sizes of the token-embedding table.
+        prefix: prefix of argument names in errors: "decoder_" in a model with an encoder.
 
     Raises:
-        ValueError: none or both given, another shape, or tokens that the model does not know.
+        ValueError: none or both given, another shape, or token ids outside the vocabulary.
     """
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError(
@@ -74,7 +74,7 @@ def check_inputs(
 
 
 def pack_features(input_features: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Pack features [batch, frames, features]; also returns their cu_seqlens.
+    """Pack padded features [batch, frames, features] to [all frames, features] and cu_seqlens.
 
     Raises:
         ValueError: not three-dimensional, a mask of another shape, or one with a row of no frames.
@@ -87,7 +87,7 @@ def pack_features(input_features: Tensor, attention_mask: Tensor | None) -> tupl
 
 
 def pack_waveforms(input_values: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Pack waveforms [batch, samples] to [samples, 1]; also returns their cu_seqlens.
+    """Pack padded waveforms [batch, samples] to [all samples, 1] and cu_seqlens.
 
     Raises:
         ValueError: not two-dimensional, a mask of another shape, or one with a row of no samples.
@@ -99,7 +99,7 @@ def pack_waveforms(input_values: Tensor, attention_mask: Tensor | None) -> tuple
 
 
 def _pack(padded: Tensor, attention_mask: Tensor | None, what: str, unit: str) -> tuple[Tensor, Tensor]:
-    """[batch, time, width] to [rows, width] and their cu_seqlens."""
+    """Pack a padded batch [batch, time, width] to [rows, width] and cu_seqlens."""
     batch, width = padded.shape[:2]
     if attention_mask is None:
         mask = torch.ones(batch, width, dtype=torch.bool, device=padded.device)
@@ -114,15 +114,15 @@ def _pack(padded: Tensor, attention_mask: Tensor | None, what: str, unit: str) -
 
 
 def mask_of(lengths: list[int], width: int, device: torch.device) -> Tensor:
-    """True for the first `lengths[i]` columns of row i: bool [rows, width]."""
+    """Mask that is true for the first `lengths[i]` columns of row i: bool [rows, width]."""
     return torch.arange(width, device=device)[None] < torch.tensor(lengths, device=device)[:, None]
 
 
 def as_mask(mask: Tensor | None, batch: int, width: int, device: torch.device, name: str) -> Tensor:
-    """Mask as bool [batch, width], all true for None.
+    """Convert a mask to bool [batch, width]; None becomes all true.
 
     Raises:
-        ValueError: another shape.
+        ValueError: the mask has another shape.
     """
     if mask is None:
         return torch.ones(batch, width, dtype=torch.bool, device=device)
@@ -132,17 +132,17 @@ def as_mask(mask: Tensor | None, batch: int, width: int, device: torch.device, n
 
 
 def unpack_all(packed: list[Tensor] | None, mask: Tensor) -> tuple[Tensor, ...] | None:
-    """Unpack tensors [tokens, ...] to [batch, time, ...], zero where `mask` is false."""
+    """Unpack tensors [tokens, ...] to [batch, time, ...], zero where `mask` is false; None stays None."""
     return None if packed is None else tuple(unpack(tensor, mask) for tensor in packed)
 
 
 def pack_heads(padded: Tensor, mask: Tensor) -> Tensor:
-    """Pack [batch, heads, time, head_dim] to [tokens, heads, head_dim], where `mask` is true."""
+    """Pack keys or values [batch, heads, time, head_dim] to [tokens, heads, head_dim], by `mask`."""
     return pack(padded.transpose(1, 2), mask)
 
 
 def unpack_heads(packed: Tensor, mask: Tensor) -> Tensor:
-    """Reverse of `pack_heads`, zero where `mask` is false."""
+    """Unpack [tokens, heads, head_dim] to [batch, heads, time, head_dim], zero where `mask` is false."""
     return unpack(packed, mask).transpose(1, 2)
 
 
@@ -152,8 +152,8 @@ def pad_weights(
     """Pad each layer's attention weights to [batch, heads, target, source], zero where a mask is false.
 
     Args:
-        layers: of each layer the weights of each sequence, [heads, queries, keys].
-        query_mask, key_mask: bool [batch, target] and [batch, source].
+        layers: attention weights of each sequence, [heads, queries, keys], by layer.
+        query_mask, key_mask: masks of real queries [batch, target] and keys [batch, source], bool.
     """
     if layers is None:
         return None

@@ -1,4 +1,4 @@
-"""Parameters of a model: their number, and a new size of its vocabulary."""
+"""Token embedding of a model, resizing of its vocabulary, and parameter counts."""
 
 from typing import Any, ClassVar, cast
 
@@ -7,34 +7,34 @@ from torch import Tensor, nn
 
 
 class TokenEmbedding(nn.Module):
-    """Access to a token embedding; a model whose embedding is a part's asks the part."""
+    """Mixin that gives access to a model's token embedding, its own or a submodel's."""
 
-    embedding_name: ClassVar[str] = "embed_tokens"  # attribute, or a path of such
+    embedding_name: ClassVar[str] = "embed_tokens"  # attribute name, or a dotted path
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """Token embedding."""
+        """Token-embedding module of the model."""
         return cast(nn.Embedding, self.get_submodule(self.embedding_name))
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the token embedding; `tie_weights` makes an output map follow."""
+        """Replace the token embedding; `tie_weights` then ties the language-modeling head to it."""
         owner, _, name = self.embedding_name.rpartition(".")
         setattr(self.get_submodule(owner), name, value)
 
 
 class ParametersMixin(TokenEmbedding):
-    """Counts parameters and resizes the vocabulary, with transformers' names and arguments.
+    """Mixin that counts parameters and resizes the vocabulary, with transformers' names and arguments.
 
-    A model with a map to the vocabulary offers `get_output_embeddings` and its setter.
+    A model with a language-modeling head offers `get_output_embeddings` and its setter.
     """
 
     config: Any
 
     def get_output_embeddings(self) -> nn.Linear | None:
-        """Map from hidden states to the vocabulary; None without one."""
+        """Language-modeling head of the model; None without one."""
         return None
 
     def tie_weights(self) -> None:
-        """Tie the output map to the token embedding, where that is configured."""
+        """Tie the language-modeling head to the token embedding, where that is configured."""
         head = self.get_output_embeddings()
         if head is not None and self.config.tie_word_embeddings:
             head.weight = self.get_input_embeddings().weight
@@ -45,16 +45,16 @@ class ParametersMixin(TokenEmbedding):
         pad_to_multiple_of: int | None = None,
         mean_resizing: bool = True,
     ) -> nn.Embedding:
-        """Change the size of the vocabulary; tokens that stay have the embeddings they had.
+        """Resize the token embedding and the language-modeling head; tokens that stay keep their weights.
 
         Args:
-            new_num_tokens: of the vocabulary; the present size by default.
-            pad_to_multiple_of: round the number up.
+            new_num_tokens: new vocabulary size; the present one by default.
+            pad_to_multiple_of: number to a multiple of which the size is rounded up.
             mean_resizing: new embeddings are the mean of the old ones (transformers draws them from a normal
-                distribution around it, with 1e-9 of their covariance); else fresh, with `init_std`.
+                distribution around it, with 1e-9 of their covariance); else random, normal with `init_std`.
 
         Returns:
-            Token embedding.
+            The resized token-embedding module.
 
         Raises:
             ValueError: fewer than one token, or too few for the padding token.
@@ -89,8 +89,8 @@ class ParametersMixin(TokenEmbedding):
         """Number of elements of all parameters, shared ones counted once.
 
         Args:
-            only_trainable: leave out those without a gradient.
-            exclude_embeddings: leave out the token embedding.
+            only_trainable: leave out parameters without a gradient.
+            exclude_embeddings: leave out the weights of all embedding modules.
         """
         left_out = {
             f"{name}.weight" for name, module in self.named_modules() if isinstance(module, nn.Embedding)
@@ -104,7 +104,7 @@ class ParametersMixin(TokenEmbedding):
 
 
 def _resize(parameter: Tensor, size: int, std: float | None) -> None:
-    """Cut a parameter to its first `size` rows, or add rows: their mean, or normal with `std`."""
+    """Cut a parameter to its first `size` rows, or add rows: the mean row, or random normal with `std`."""
     old = parameter.data
     added = old.new_empty(max(size - old.shape[0], 0), *old.shape[1:])
     if std is None:

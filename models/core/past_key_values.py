@@ -1,4 +1,4 @@
-"""Keys and values passed from one call of a decoder to the next, in transformers' form."""
+"""Key-value cache passed from one call of a decoder to the next, in transformers' form."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,32 +10,32 @@ from .padding import TokenMasks, unpack_heads
 
 
 class KeyValues(tuple[tuple[Tensor, ...], ...]):
-    """Keys and values of each layer: its self-attention's, then its cross-attention's where it has any.
+    """Key-value cache of a decoder: for each layer self-attention's key and value, then cross-attention's.
 
-    Each is [batch, heads, length, head_dim], zero where a row has no token.
+    Each tensor is [batch, heads, length, head_dim], zero where a row has no token.
     """
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Number of decoder tokens in it, a row's padding counted."""
+        """Number of cached decoder tokens per row, padding included."""
         return self[layer_idx][0].shape[2] if self else 0
 
     @property
     def has_cross(self) -> bool:
-        """True with the cross-attention's too."""
+        """True where cross-attention keys and values are cached too."""
         return bool(self) and len(self[0]) == 4
 
 
 def read_key_values(past: Any, layers: int, *, with_cross: bool) -> KeyValues | None:
-    """Read `past_key_values` of any form; None where it is empty.
+    """Convert `past_key_values` of any accepted form to `KeyValues`; None where it is empty.
 
     Args:
         past: `KeyValues`, plain tuples of the same form, or a cache of transformers: `EncoderDecoderCache`,
             or `DynamicCache` for the self-attention alone.
-        layers: of the decoder.
-        with_cross: require cross-attention's keys and values.
+        layers: number of decoder layers.
+        with_cross: require cross-attention keys and values.
 
     Raises:
-        ValueError: another form.
+        ValueError: `past` has another form.
     """
     if past is None or (isinstance(past, tuple) and not past):
         return None
@@ -69,17 +69,17 @@ def extend_key_values(
     cross: Sequence[tuple[Tensor, Tensor]] | None,
     masks: TokenMasks,
 ) -> Any:
-    """Extend the past by this call's keys and values, for the next call.
+    """Append this call's keys and values to those of earlier calls, for the next call.
 
     A cache of transformers is extended in place, as its callers expect, and returned. A `DynamicCache` has no
-    room for the encoder's keys: every call makes them anew.
+    room for the encoder's keys: every call computes them anew.
 
     Args:
-        past: of any form that `read_key_values` takes.
-        read: the same, read by it.
-        own: this call's keys and values, [target tokens, heads, head_dim], packed, a pair a layer.
-        cross: the encoder's, [source tokens, heads, head_dim], a pair a layer; None where there is none.
-        masks: where they lie in padded tensors.
+        past: `past_key_values` in any form that `read_key_values` accepts.
+        read: result of `read_key_values` for it.
+        own: packed key and value of this call in each layer, [target tokens, heads, head_dim].
+        cross: the same of cross-attention, [source tokens, heads, head_dim]; None without an encoder.
+        masks: masks of the packed tokens in padded tensors.
     """
     layers = []
     for index, (key, value) in enumerate(own):
@@ -103,19 +103,19 @@ def extend_key_values(
 
 
 def is_cache(past: Any) -> bool:
-    """True for a cache object of transformers, by its attributes: transformers is no dependency."""
+    """True for a cache object of transformers, known by attributes since transformers is no dependency."""
     return _is_pair(past) or all(hasattr(past, name) for name in ("layers", "update", "get_seq_length"))
 
 
 def _is_pair(past: Any) -> bool:
-    """True for an `EncoderDecoderCache`."""
+    """True for an `EncoderDecoderCache` of transformers, known by its attributes."""
     return hasattr(past, "self_attention_cache") and hasattr(past, "cross_attention_cache")
 
 
 def _read_cache(past: Any, length: int, layers: int) -> list[tuple[Tensor, ...]]:
-    """Each layer of transformers' cache, its first `length` tokens.
+    """Keys and values of the first `length` tokens in each layer of a transformers cache.
 
-    Made from BART's configuration it has as many layers as the encoder, of which those left over stay empty.
+    A cache made from BART's configuration has as many layers as the encoder; surplus ones stay empty.
     """
     own = past.self_attention_cache.layers if _is_pair(past) else past.layers
     layer_pairs: list[tuple[Tensor, ...]] = [

@@ -1,4 +1,4 @@
-"""Classifiers of texts: a model without a head, the token that stands for a text, and a head on it."""
+"""Text classifiers: a model without a head, pooling of one token per text, and a classification head."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -14,7 +14,8 @@ from .outputs import ModelOutput, SequenceClassifierOutput
 from .padding import as_mask
 from .parameters import ParametersMixin
 
-# (configuration, token ids [tokens] or None, cu_seqlens int32 [n + 1]) to token indices, int64 [n].
+# Choice of each text's token: (configuration, token ids [tokens] or None, cu_seqlens int32 [n + 1]) to token
+# indices, int64 [n].
 Pooling = Callable[[Any, Tensor | None, Tensor], Tensor]
 
 # The first line of every classifier's `forward`.
@@ -22,14 +23,14 @@ LOGITS = "Logits of a padded batch, each row's equal to those of the row alone, 
 
 
 class SequenceClassifier(ParametersMixin, PretrainedModel):
-    """Model with a head on one token of each text.
+    """Text classifier: a model with a classification head on one pooled token of each text.
 
     A family names its model without a head (`base_name`), chooses the token (`pooling`), and maps it to
     logits (`classify`).
 
-    Padding on the left changes nothing. (transformers counts BERT's positions from the first column and reads
-    the pooled token there, padding or not, so its logits of a text padded on the left differ; in RoBERTa
-    positions are right, and the token is the first column's too.)
+    Padding on the left does not change logits. (In transformers it does: BERT's positions count from the
+    first column, where the pooled token is read too, even if it is padding. RoBERTa's positions are right,
+    but its pooled token is the first column's as well.)
 
     Raises:
         ValueError: a configuration without labels.
@@ -40,7 +41,7 @@ class SequenceClassifier(ParametersMixin, PretrainedModel):
     pooling: ClassVar[Pooling] = staticmethod(first_token)
     output_class: ClassVar[type[ModelOutput]] = SequenceClassifierOutput
     main_input_name: ClassVar[str] = "input_ids"
-    has_token_types: ClassVar[bool] = True  # in `forward`, and as a second column of features
+    has_token_types: ClassVar[bool] = True  # takes token types, in features as a second column
 
     forward = declare_forward(
         LOGITS, f"input_ids attention_mask token_type_ids position_ids inputs_embeds labels {OUTPUT_FLAGS}"
@@ -48,15 +49,15 @@ class SequenceClassifier(ParametersMixin, PretrainedModel):
 
     @property
     def base(self) -> Any:
-        """Model without its head."""
+        """Model below the classification head."""
         return getattr(self, self.base_name)
 
     def classify(self, pooled: Tensor) -> Tensor:
-        """Hidden states of each text's token [texts, width] to logits [texts, labels]."""
+        """Logits [texts, labels] of the pooled hidden states of texts, [texts, width]."""
         raise NotImplementedError
 
     def forward_named(self, *, labels: Tensor | None = None, **inputs: Any) -> ModelOutput:
-        """`forward` with its arguments by name."""
+        """Run `forward` with its arguments by name."""
         output = self.run_base(**inputs)
         mask = self.token_mask(output.last_hidden_state, **inputs)
         token_ids = inputs.get("input_ids")
@@ -74,10 +75,10 @@ class SequenceClassifier(ParametersMixin, PretrainedModel):
         return self.base.run_padded(use_cache=False, **inputs)
 
     def token_mask(self, hidden: Tensor, attention_mask: Tensor | None = None, **inputs: Any) -> Tensor:
-        """True for tokens that are there, bool [batch, tokens].
+        """Mask of the real tokens of a padded batch, bool [batch, tokens].
 
         Raises:
-            ValueError: a row without any.
+            ValueError: a row without tokens.
         """
         batch, tokens = hidden.shape[:2]
         given = None if attention_mask is None else attention_mask[:, -tokens:]
@@ -87,16 +88,16 @@ class SequenceClassifier(ParametersMixin, PretrainedModel):
         return mask
 
     def pool(self, hidden: Tensor, cu_tokens: Tensor, token_ids: Tensor | None) -> Tensor:
-        """Packed hidden states [tokens, width] to one vector a text, [texts, width]."""
+        """Pooled hidden state of each text, [texts, width], from packed hidden states [tokens, width]."""
         return hidden[type(self).pooling(self.config, token_ids, cu_tokens)]
 
-    # Encoder-only requests: packed in, one row of logits a text out.
+    # Encoder-only requests of the engine: packed texts in, one row of logits per text out.
 
     def encoder_length(self, tokens: int) -> int:
-        """Positions for so many tokens: the same number.
+        """Length of a text of `tokens` tokens in the encoder: the same number.
 
         Raises:
-            ValueError: none, or more than there are.
+            ValueError: no tokens, or more than the model has positions.
         """
         limit = self.base.max_tokens
         if tokens < 1 and limit is None:
@@ -109,14 +110,14 @@ class SequenceClassifier(ParametersMixin, PretrainedModel):
         return tokens
 
     def predict(self, features: Tensor, cu_tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Logits of packed texts, for `EncoderOnlyModel`.
+        """Logits of a packed batch of texts; a method of `EncoderOnlyModel`.
 
         Args:
-            features: int64 [tokens, 1], token ids; with their types [tokens, 2] where the family has types.
-            cu_tokens: int32 [texts + 1].
+            features: token ids, int64 [tokens, 1], or with token types [tokens, 2] if the family has them.
+            cu_tokens: cu_seqlens of the texts, int32 [texts + 1].
 
         Returns:
-            logits, float32 [texts, labels], with their cu_seqlens.
+            "logits": float32 [texts, labels], with their cu_seqlens.
 
         Raises:
             ValueError: features of another shape, or (on the CPU) unknown tokens or types.
@@ -127,14 +128,14 @@ class SequenceClassifier(ParametersMixin, PretrainedModel):
             raise ValueError(f"token ids must be [tokens, 1]{more}; got {list(features.shape)}")
         token_ids = features[:, 0].contiguous()
         token_types = features[:, 1].contiguous() if columns == 2 else None
-        if features.device.type == "cpu":  # a GPU would have to be waited for
+        if features.device.type == "cpu":  # on a GPU the check would wait for it
             self._check_tokens(token_ids)
             self.base.check_token_types(token_types)
         logits = self.packed_logits(token_ids, cu_tokens, token_types)
         return {"logits": (logits.float(), one_each(cu_tokens))}
 
     def packed_logits(self, token_ids: Tensor, cu_tokens: Tensor, token_types: Tensor | None) -> Tensor:
-        """Logits [texts, labels] of packed texts; arguments are those of `forward_sequences`."""
+        """Logits [texts, labels] of a packed batch; arguments are those of `forward_sequences`."""
         selected = type(self).pooling(self.config, token_ids, cu_tokens)
         return self.classify(self.base.forward_sequences(token_ids, cu_tokens, token_types, selected))
 

@@ -1,4 +1,4 @@
-"""Encoders of speech: a base with what decoders and the generation loop ask of them."""
+"""Base class of speech encoders, with the methods that decoders and the generation loop call."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,43 +13,43 @@ from .padding import mask_of
 
 
 class SpeechEncoder(PretrainedModel):
-    """Encoder of features or waveforms, without a head.
+    """Base of encoders of speech features or waveforms, without a head.
 
-    Its inputs are the frames of features [inputs, features] or the samples of waveforms [inputs, 1].
+    Inputs are frames of features, [inputs, features], or samples of waveforms, [inputs, 1].
     """
 
-    # On a CPU so many tokens are encoded at a time, as one layer's output then is in the cache for the next.
+    # Most tokens encoded at a time on a CPU, so that its cache holds one layer's output for the next layer.
     max_chunk_tokens: ClassVar[int]
-    input_shape: ClassVar[str]  # for errors
-    # `forward_packed` of all sequences at once.
+    input_shape: ClassVar[str]  # description of the inputs in errors
+    # Encode all packed sequences at once; `forward_packed` calls it, in chunks on a CPU.
     run_packed: Callable[..., tuple[Tensor, Tensor]]
 
     @property
     def inputs_per_token(self) -> int:
-        """Frames or samples from one token to the next."""
+        """Stride of encoder tokens, in input frames or samples."""
         raise NotImplementedError
 
     def length(self, inputs: int) -> int:
-        """Tokens for so many frames or samples.
+        """Number of encoder tokens for a recording of `inputs` frames or samples.
 
         Raises:
-            ValueError: more or fewer than the model takes, with both numbers.
+            ValueError: more or fewer inputs than the model accepts, with both numbers.
         """
         raise NotImplementedError
 
     def padded_length(self, inputs: int) -> int:
-        """Tokens of a padded output for so many frames or samples."""
+        """Number of encoder tokens in the padded output of a batch padded to `inputs` frames or samples."""
         return self.length(inputs)
 
     def forward_packed(self, inputs: Tensor, cu_inputs: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-        """Encode packed sequences; each one's bits are those that it has alone.
+        """Encode packed sequences; each one's result is bit-identical to that of the sequence alone.
 
         Args:
             inputs: [inputs, features] or [inputs, 1], with their cu_seqlens `cu_inputs`, int32 [n + 1].
-            **options: of a family's `run_packed`.
+            **options: options of the family's `run_packed`.
 
         Returns:
-            [tokens, width] and the tokens' cu_seqlens, int32 [n + 1].
+            hidden states [tokens, width] and the tokens' cu_seqlens, int32 [n + 1].
 
         Raises:
             ValueError: inputs of another shape, or a recording that is too short or too long.
@@ -60,14 +60,14 @@ class SpeechEncoder(PretrainedModel):
         return in_chunks(run, inputs, cu_inputs, self.max_chunk_tokens * self.inputs_per_token)
 
     def token_mask(self, attention_mask: Tensor, width: int | None = None) -> Tensor:
-        """Mask of the tokens of a padded output: bool [batch, width].
+        """Mask of the real tokens in a padded encoder output, from that of its inputs: bool [batch, width].
 
         Args:
-            attention_mask: [batch, frames or samples].
-            width: tokens of the padded output; those of all inputs by default.
+            attention_mask: mask of the inputs, [batch, frames or samples].
+            width: number of tokens in the padded output; that for all input columns by default.
 
         Raises:
-            ValueError: a row has more tokens than that, or is too short or too long for the model.
+            ValueError: a row has more tokens than `width`, or is too short or too long for the model.
         """
         lengths = [self.length(inputs) for inputs in attention_mask.bool().sum(1).tolist()]
         width = self.padded_length(attention_mask.shape[1]) if width is None else width
@@ -86,17 +86,17 @@ class SpeechEncoder(PretrainedModel):
         past: Any,
         **options: Any,
     ) -> tuple[Any, Tensor | None]:
-        """Encoder output that a decoder attends to, and the mask of its tokens where there is one.
+        """Encoder output for cross-attention, computed or given, and the mask of its tokens if there is one.
 
         Args:
-            inputs: padded, as `forward` takes them.
-            attention_mask: [batch, frames or samples].
-            encoder_outputs: of an earlier call, instead of running the encoder.
-            past: the decoder's; where it is given, inputs and encoder_outputs may both be missing.
-            **options: of `forward`.
+            inputs: padded inputs of `forward`.
+            attention_mask: mask of the inputs, [batch, frames or samples].
+            encoder_outputs: output of an earlier call, used instead of running the encoder.
+            past: past_key_values of the decoder; with them inputs and encoder_outputs may both be None.
+            **options: further arguments of `forward`.
 
         Raises:
-            ValueError: no inputs, or such as do not fit.
+            ValueError: inputs are missing or do not fit the model.
         """
         encoded = None
         if encoder_outputs is not None:

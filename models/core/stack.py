@@ -1,8 +1,8 @@
-"""Stack of transformer layers over tokens: padded tensors, masks and caches outside, packed tokens inside.
+"""Transformer stack over tokens that takes padded batches, masks and caches, and computes on packed tokens.
 
-A family derives from `TransformerStack` and gives its sizes, the rows of the position table that tokens read,
-the names of its layers and token embedding, the embedding of tokens, and the norm behind the layers, if any.
-`causal_lm.CausalLM` adds the map to the vocabulary.
+A family derives from `TransformerStack` and gives its sizes, its position ids, the names of its layers and
+token embedding, the embedding of tokens, and the normalization behind the layers, if any.
+`causal_lm.CausalLM` adds the language-modeling head.
 """
 
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ HIDDEN_STATES = "Hidden states of every given token, each row's equal to those o
 
 @dataclass(frozen=True)
 class StackSizes:
-    """Sizes of a stack of layers, and its dropouts in training."""
+    """Sizes of a transformer stack, and its dropout probabilities in training."""
 
     layers: int
     heads: int  # of each attention
@@ -41,14 +41,14 @@ class StackSizes:
 
 @dataclass(frozen=True)
 class PositionIndexer:
-    """Position ids of tokens: the rows of the position table that they read.
+    """Function from tokens to position ids, their row indices in the position-embedding table.
 
     Args:
-        first: row of a sequence's first token: 0 in BERT, 2 in BART, one behind the padding token's number in
-            RoBERTa and Speech2Text.
-        limit: tokens of the longest sequence.
-        padding: a token that reads row `first - 1` wherever it stands, and that a call of several tokens does
-            not count (RoBERTa, Speech2Text). None where all tokens are alike.
+        first: position id of a sequence's first token: 0 in BERT, 2 in BART, the padding token's id plus one
+            in RoBERTa and Speech2Text.
+        limit: maximum sequence length in tokens.
+        padding: id of a padding token, which gets position id `first - 1` wherever it stands, and which
+            `of_sequences` and `of_call` do not count (RoBERTa, Speech2Text). None where all tokens count.
     """
 
     first: int
@@ -56,25 +56,25 @@ class PositionIndexer:
     padding: int | None = None
 
     def of_step(self, token_ids: Tensor, positions: Tensor) -> Tensor:
-        """Position ids [tokens] of packed tokens at positions 0, 1, ... of their sequences."""
+        """Position ids [tokens] of a step's tokens, which are at `positions` of their sequences, from 0."""
         ids = positions + self.first
         return ids if self.padding is None else torch.where(token_ids == self.padding, self.first - 1, ids)
 
     def of_sequences(self, token_ids: Tensor, cu_seqlens: Tensor) -> Tensor:
-        """Position ids [tokens] of packed whole sequences; their lengths are not checked."""
+        """Position ids [tokens] of a packed batch of whole sequences, whose lengths are not checked."""
         positions = positions_within(cu_seqlens, token_ids.shape[0])
         if self.padding is None:
             return positions + self.first
         counted = token_ids != self.padding
         order = counted.long().cumsum(0)
-        # Count before each sequence's own first token.
+        # Number of counted tokens in earlier sequences.
         before = (order - counted.long())[torch.arange(len(order), device=order.device) - positions]
         return (order - before) * counted + (self.first - 1)
 
     def of_call(self, inputs: Tensor, masks: TokenMasks) -> Tensor:
-        """Position ids [tokens], packed, of token ids [batch, target] or embeddings [batch, target, width].
+        """Packed position ids [tokens] of ids [batch, target] or embeddings [batch, target, width].
 
-        Every embedding counts, since none shows that it is the padding token's.
+        Every embedding counts, since none shows that it is a padding token's.
 
         Raises:
             ValueError: more tokens than `limit`.
@@ -91,84 +91,84 @@ class PositionIndexer:
 
 
 class StackLayer(Protocol):
-    """Layer of a stack."""
+    """Protocol of a stack's layer: forward pass, and keys and values for cross-attention."""
 
     def __call__(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
-        """[tokens, width] to the same; leaves cross-attention out where `attention.crosses` is False."""
+        """Run the layer on [tokens, width]; without cross-attention where `attention.crosses` is False."""
         ...
 
     def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention's keys and values of encoder tokens: [tokens, heads, head_dim] each."""
+        """Cross-attention keys and values of encoder tokens, each [tokens, heads, head_dim]."""
         ...
 
 
 class TransformerStack(TokenEmbedding):
-    """Stack of layers over tokens, with cross-attention to an encoder's output where there is one.
+    """Stack of transformer layers over tokens, with cross-attention where there is an encoder's output.
 
-    The first attributes are a class's or an object's; a family writes `embed`, and the properties that differ
-    from BERT's. `config` needs the fields of `PretrainedConfig` and `use_cache`.
+    A family sets the first attributes on its class or its objects, and overrides `embed` and the properties
+    that differ from BERT's. `config` needs the fields of `PretrainedConfig` and `use_cache`.
     """
 
-    layers_name: ClassVar[str] = "layers"  # attributes, or paths of such
-    causal: bool = True  # a token sees those before it alone; else all, and there is no cache
+    layers_name: ClassVar[str] = "layers"  # attribute name, or a dotted path
+    causal: bool = True  # tokens attend to earlier ones only; else to all, and there is no cache
     has_cross_attention: bool = True
     needs_encoder: bool = False  # refuse a call without an encoder's output
-    argument_prefix: str = ""  # of arguments' names in errors: "decoder_" in a model with an encoder
-    # Fields of the configuration: dropout of embedded tokens, and of attention weights.
+    argument_prefix: str = ""  # of argument names in errors: "decoder_" in a model with an encoder
+    # Configuration fields of two dropouts: of embedded tokens, and of attention weights.
     dropout_fields: ClassVar[tuple[str, ...]] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
     config: Any
 
     @property
     def sizes(self) -> StackSizes:
-        """Sizes, read anew in every call; by default from BERT's fields or aliases of these."""
+        """Sizes of the stack, read from `config` in every call; by default from BERT's fields or aliases."""
         config = self.config
         dropouts = (getattr(config, name) for name in self.dropout_fields)
         return StackSizes(config.num_hidden_layers, config.num_attention_heads, config.hidden_size, *dropouts)
 
     @property
     def positions(self) -> PositionIndexer:
-        """Rows of the position table that tokens read; by default all, in order."""
+        """Function from tokens to position ids; by default those are the positions from 0."""
         return PositionIndexer(0, self.config.max_position_embeddings)
 
     @property
     def layer_stack(self) -> nn.ModuleList:
-        """Layers, each a `StackLayer`, which call their attention with their number, from 0."""
+        """Layers of the stack, each a `StackLayer` that passes its number, from 0, to the attention."""
         return cast(nn.ModuleList, self.get_submodule(self.layers_name))
 
     @property
     def windows(self) -> Sequence[int | None] | None:
-        """For each layer how many keys self-attention sees, None for all; None where none has a window."""
+        """Attention window of each layer, in keys, None for no window; None where no layer has one."""
         return None
 
     @property
     def final_norm(self) -> nn.LayerNorm | None:
-        """Norm of the last layer's output; None where layers normalize their own."""
+        """Normalization of the last layer's output; None where layers normalize their own."""
         return None
 
     @property
     def max_tokens(self) -> int:
-        """Tokens of the longest sequence."""
+        """Maximum sequence length in tokens."""
         return self.positions.limit
 
     def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """Embed tokens, before dropout: [tokens, width].
+        """Embeddings of tokens, positions and types, before dropout: [tokens, width].
 
         Args:
             inputs: token ids [tokens], or instead of them embeddings [tokens, width].
-            position_ids: int64 [tokens], rows of the position table.
+            position_ids: int64 [tokens], row indices of the position-embedding table.
             token_types: int64 [tokens], for families that have types; None for type 0.
         """
         raise NotImplementedError
 
     def check_token_types(self, token_types: Tensor | None) -> None:
-        """Check that token types exist, where a family has a table of them.
+        """Check that token types are rows of the family's token-type table, if it has one.
 
         Raises:
-            ValueError: with those that there are.
+            ValueError: an unknown token type, with those that there are.
         """
 
-    # The order of BART and Speech2Text; other families declare their own.
+    # Arguments in the order of BART and Speech2Text; other families declare their own.
     forward = declare_forward(
         HIDDEN_STATES,
         "input_ids attention_mask encoder_hidden_states encoder_attention_mask head_mask "
@@ -176,7 +176,7 @@ class TransformerStack(TokenEmbedding):
     )
 
     def forward_named(self, **inputs: Any) -> ModelOutput:
-        """`forward` with its arguments by name: `run_padded`, in the family's output class."""
+        """Run `forward` with its arguments by name: `run_padded`, in the family's output class."""
         return self.run_padded(**inputs)
 
     def run_padded(
@@ -229,7 +229,7 @@ class TransformerStack(TokenEmbedding):
         hidden = self.run_packed(embedded, attention, states)
         returned = None
         returns_past = self.causal and (config.use_cache if use_cache is None else use_cache)
-        # A call in which layer drop skipped a layer has none of its keys for a next one.
+        # Where layer drop skipped a layer, its keys are missing, and no cache is returned.
         if (returns_past or is_cache(past_key_values)) and len(attention.key_values) == sizes.layers:
             own = [attention.key_values[layer] for layer in range(sizes.layers)]
             returned = extend_key_values(past_key_values, past, own, attention.cross_key_values, masks)
@@ -242,7 +242,7 @@ class TransformerStack(TokenEmbedding):
         )
 
     def forward_packed(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
-        """Tokens [tokens] at `positions` of their sequences, from 0, to hidden states [tokens, width]."""
+        """Hidden states [tokens, width] of tokens [tokens] at `positions` of their sequences, from 0."""
         return self.run_packed(self.embed(token_ids, self.positions.of_step(token_ids, positions)), attention)
 
     def forward_sequences(
@@ -252,7 +252,7 @@ class TransformerStack(TokenEmbedding):
         token_types: Tensor | None = None,
         selected: Tensor | None = None,
     ) -> Tensor:
-        """Packed whole sequences to hidden states [tokens, width].
+        """Hidden states [tokens, width] of a packed batch of whole sequences.
 
         Args:
             token_ids: int64 [tokens]; the caller checks that no sequence is longer than `max_tokens`.
@@ -265,12 +265,12 @@ class TransformerStack(TokenEmbedding):
         return self.run_packed(self.embed(token_ids, position_ids, token_types), attention, selected=selected)
 
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Each layer's cross-attention keys and values, [source tokens, heads, head_dim] each."""
+        """Cross-attention keys and values of all layers, [source tokens, heads, head_dim] each."""
         layers: Iterable[Any] = self.layer_stack
         return [layer.cross_key_value(encoded) for layer in layers]
 
     def packed_attention(self, cu_query: Tensor, cu_key: Tensor, **options: Any) -> StackAttention:
-        """Self-attention of all layers over packed sequences; arguments are `StackAttention`'s."""
+        """Self-attention over packed sequences for all layers; options are those of `StackAttention`."""
         return StackAttention(cu_query, cu_key, causal=self.causal, windows=self.windows, **options)
 
     def run_packed(
@@ -280,7 +280,7 @@ class TransformerStack(TokenEmbedding):
         states: list[Tensor] | None = None,
         selected: Tensor | None = None,
     ) -> Tensor:
-        """Embedded tokens [tokens, width] to hidden states, by `run_layers`."""
+        """Hidden states of embedded tokens [tokens, width] behind all layers, by `run_layers`."""
         hidden = F.dropout(embedded, self.sizes.dropout, self.training)
         layerdrop = self.sizes.layerdrop if self.training else 0.0
         return run_layers(self.layer_stack, self.final_norm, hidden, attention, layerdrop, states, selected)
@@ -300,7 +300,7 @@ class TransformerStack(TokenEmbedding):
         encoder_mask: Tensor | None,
         past: KeyValues | None,
     ) -> TokenMasks:
-        """Masks of the call's tokens, its past and its encoder, whose sizes must agree."""
+        """Masks of a call's tokens, past tokens and encoder tokens; ValueError where sizes disagree."""
         batch, target = inputs.shape[:2]
         encoded_batch, source = batch, 0
         if encoded is not None:
@@ -364,14 +364,14 @@ class TransformerStack(TokenEmbedding):
 def embed_tokens(
     inputs: Tensor, position_ids: Tensor, table: nn.Embedding, position_table: Tensor, scale: float = 1.0
 ) -> Tensor:
-    """`table(inputs) * scale + position_table[position_ids]`; embeddings are scaled already.
+    """Token plus position embeddings, `table(inputs) * scale + position_table[position_ids]`.
 
     Args:
-        inputs: token ids [tokens] or embeddings [tokens, width].
-        position_ids: int64 [tokens].
+        inputs: token ids [tokens], or embeddings [tokens, width], which are scaled already.
+        position_ids: int64 [tokens], row indices of `position_table`.
         table: token embedding.
-        position_table: [positions, width].
-        scale: of the token embeddings.
+        position_table: position-embedding table [positions, width].
+        scale: factor of the token embeddings.
     """
     if inputs.dim() == 2:
         return add_positions(inputs.to(position_table.dtype), position_ids, position_table, 1.0)
@@ -386,7 +386,7 @@ def _packed_pair(pair: Sequence[Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pack_numbers(numbers: Tensor, name: str, masks: TokenMasks) -> Tensor:
-    """One number a token, [batch or 1, target], packed."""
+    """Pack one integer per token, [batch or 1, target], to [tokens]; ValueError for another shape."""
     batch, target = masks.target.shape
     if numbers.dim() != 2 or numbers.shape[0] not in (1, batch) or numbers.shape[1] != target:
         raise ValueError(f"{name} must be {[batch, target]}, got {list(numbers.shape)}")
