@@ -1,4 +1,4 @@
-"""ALBERT (arXiv 1909.11942): layers of BERT's kind that share their weights."""
+"""ALBERT (arXiv 1909.11942): BERT with weights shared between layers."""
 
 from ..family import Family
 

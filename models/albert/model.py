@@ -1,4 +1,4 @@
-"""ALBERT (arXiv 1909.11942): BERT with narrow embeddings, and layers that share their weights."""
+"""ALBERT (arXiv 1909.11942): BERT with narrower embeddings, and weights shared between layers."""
 
 from dataclasses import replace
 from typing import Any, cast
@@ -21,11 +21,11 @@ from .config import AlbertConfig
 
 
 class AlbertCheckpoint(PretrainedModel):
-    """Names of ALBERT's checkpoints."""
+    """Base class of ALBERT models: configuration class and tensor names of checkpoints."""
 
     config_class = AlbertConfig
     base_prefix = "albert."
-    # Tables that are computed here, and the heads of other tasks.
+    # Tables that are computed here, and weights of heads for other tasks.
     ignored_keys = (
         r"embeddings\.(position_ids|token_type_ids)$",
         r"^(predictions|sop_classifier)\.",
@@ -35,7 +35,7 @@ class AlbertCheckpoint(PretrainedModel):
 
 
 class AlbertAttention(Attention):
-    """Self-attention with its output and the norm of that."""
+    """Projections of self-attention, and the layer norm after its residual connection."""
 
     def __init__(self, config: AlbertConfig) -> None:
         super().__init__(config.hidden_size, config.num_attention_heads, BERT_NAMES | {"output": "dense"})
@@ -44,9 +44,9 @@ class AlbertAttention(Attention):
 
 
 class AlbertLayer(nn.Module):
-    """Self-attention, then feed-forward, each normalized after."""
+    """Post-norm transformer layer: self-attention, then feed-forward block."""
 
-    # Layouts number layers to keep keys and values by, which an encoder never reads.
+    # Attention layouts cache keys and values by layer index; an encoder has no cache, so 0 serves all.
     index = 0
 
     def __init__(self, config: AlbertConfig) -> None:
@@ -58,7 +58,7 @@ class AlbertLayer(nn.Module):
         self.ffn_output = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
+        """Run the layer on hidden states [tokens, width]; returns those of `selected` tokens, or of all."""
         own = self.attention
         mixed = select(own.attend(hidden, attention, self.index), selected)
         hidden = add_linear(own.output, mixed, select(hidden, selected), own.dropout, self.training)
@@ -68,7 +68,7 @@ class AlbertLayer(nn.Module):
 
 
 class AlbertLayerGroup(nn.Module):
-    """Layers that run one after the other, perhaps several times."""
+    """Group of `inner_group_num` consecutive layers, which may run several times with the same weights."""
 
     def __init__(self, config: AlbertConfig) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class AlbertLayerGroup(nn.Module):
 
 
 class AlbertTransformer(nn.Module):
-    """Map from the embeddings' width to the layers', and the groups of layers."""
+    """Projection from embedding_size to hidden_size, and the layer groups."""
 
     def __init__(self, config: AlbertConfig) -> None:
         super().__init__()
@@ -87,11 +87,11 @@ class AlbertTransformer(nn.Module):
 
 
 class AlbertModel(BertLikeStack, ParametersMixin, AlbertCheckpoint):
-    """ALBERT without a head; every token sees all of its text.
+    """ALBERT without a head: a bidirectional text encoder with a pooler.
 
     Args:
-        config: sizes and constants; weights are fresh.
-        add_pooling_layer: with the map of each first token that classifiers read.
+        config: model configuration; weights are randomly initialized.
+        add_pooling_layer: add the pooler of each text's first token.
     """
 
     causal = False
@@ -108,12 +108,12 @@ class AlbertModel(BertLikeStack, ParametersMixin, AlbertCheckpoint):
         self.initialize()
 
     def forward_named(self, **inputs: Any) -> BaseModelOutputWithPoolingAndCrossAttentions:
-        """`forward` with its arguments by name, without `cross_attentions`, as in transformers."""
+        """Run `forward` with keyword arguments; the output has no `cross_attentions`, as in transformers."""
         return replace(super().forward_named(**inputs), cross_attentions=None)
 
     @property
     def sizes(self) -> StackSizes:
-        """Sizes of the stack; the width is the embeddings'."""
+        """Number of layer applications, heads, embedding width and dropout of the stack."""
         config = self.config
         return StackSizes(
             config.num_hidden_layers * config.inner_group_num,
@@ -124,16 +124,16 @@ class AlbertModel(BertLikeStack, ParametersMixin, AlbertCheckpoint):
 
     @property
     def layer_stack(self) -> nn.ModuleList:
-        """Layers in the order in which they run, each several times."""
+        """Layers in the order in which they run; a layer of shared weights occurs several times."""
         count, groups = self.config.num_hidden_layers, self.encoder.albert_layer_groups
-        # transformers' arithmetic, which matters where the groups do not divide the layers.
+        # transformers' arithmetic, which matters if the number of groups does not divide that of layers.
         chosen = [groups[int(index / (count / len(groups)))] for index in range(count)]
         return nn.ModuleList(
             layer for group in chosen for layer in cast(AlbertLayerGroup, group).albert_layers
         )
 
     def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """Embed tokens: [tokens, hidden_size], with dropout before the map to the layers' width."""
+        """Embed tokens, apply dropout and project to hidden_size: [tokens, hidden_size]."""
         narrow = self.embeddings(inputs, position_ids, token_types)
         narrow = F.dropout(narrow, self.config.hidden_dropout_prob, self.training)
         return apply_linear(self.encoder.embedding_hidden_mapping_in, narrow)
@@ -144,7 +144,7 @@ class AlbertModel(BertLikeStack, ParametersMixin, AlbertCheckpoint):
 
 
 class AlbertForSequenceClassification(SequenceClassifier, AlbertCheckpoint):
-    """ALBERT with a map from its pooled first token to labels."""
+    """ALBERT sequence classifier: linear classification head on each text's pooled first token."""
 
     base_name = "albert"
 

@@ -1,4 +1,4 @@
-"""ALBERT's tokenizer: SentencePiece's pieces between [CLS] and [SEP]."""
+"""ALBERT tokenizer: SentencePiece pieces between [CLS] and [SEP]."""
 
 from typing import Any, ClassVar
 
@@ -6,12 +6,14 @@ from ..tokenizers.sentencepiece import SentencePieceTokenizer, plain_normalizer
 
 
 class AlbertTokenizer(SentencePieceTokenizer):
-    """Text to the ids of pieces and back; vocabulary and errors as in `SentencePieceTokenizer`.
+    """SentencePiece tokenizer of ALBERT: encodes text to token ids and decodes token ids to text.
+
+    Vocabulary arguments and errors are those of `SentencePieceTokenizer`.
 
     Args:
         **options: bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token;
-            do_lower_case; keep_accents; add_prefix_space: begin each word with the piece of a space;
-            trim_offsets, without effect; and those of every `Tokenizer`.
+            do_lower_case; keep_accents; add_prefix_space: begin each word with the word-boundary marker ▁;
+            trim_offsets, without effect; and the options of every `Tokenizer`.
     """
 
     unknown_id = 1

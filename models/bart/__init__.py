@@ -1,4 +1,4 @@
-"""BART (arXiv 1910.13461)."""
+"""BART (arXiv 1910.13461): text encoder-decoder, its decoder alone, sequence classifier, tokenizer."""
 
 from ..family import Family
 

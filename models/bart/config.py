@@ -1,4 +1,4 @@
-"""BART's configuration, and the fields that MBart's shares."""
+"""Configuration of BART, and the base class of BART's and MBart's configurations."""
 
 from typing import ClassVar
 
@@ -7,34 +7,34 @@ from ..core.fields import check_cross_width, divides, field, optional_activation
 
 
 class BartLikeConfig(PretrainedConfig):
-    """Sizes and constants of a model like BART; the defaults are facebook/bart-large's."""
+    """Configuration fields that BART and MBart share; the defaults are those of facebook/bart-large."""
 
     vocab_size: int = 50265
     max_position_embeddings: int = 1024
     encoder_layers: int = field(12, alias="num_hidden_layers")
-    encoder_ffn_dim: int = 4096  # width between a layer's two linear maps
-    # Unchecked here: a decoder alone often has the default.
+    encoder_ffn_dim: int = 4096  # width of the feed-forward block
+    # Not checked against d_model: a decoder-only configuration often has the default here.
     encoder_attention_heads: int = field(16, alias="num_attention_heads")
     decoder_layers: int = 12
     decoder_ffn_dim: int = 4096
     decoder_attention_heads: int = field(16, check=divides("d_model"))
-    encoder_layerdrop: float = 0.0  # chance of skipping a layer in training
+    encoder_layerdrop: float = 0.0  # probability of skipping a layer in training
     decoder_layerdrop: float = 0.0
     activation_function: str = field("gelu", check=optional_activation)
     d_model: int = field(1024, alias="hidden_size")
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
-    init_std: float = 0.02  # standard deviation of fresh weights
+    init_std: float = 0.02  # standard deviation of initial weights
     classifier_dropout: float = 0.0
     scale_embedding: bool = False  # multiply embeddings by sqrt(d_model)
     use_cache: bool = True
     pad_token_id: int | None = 1
     bos_token_id: int | None = 0
     eos_token_id: int | list[int] | None = 2
-    is_encoder_decoder: bool = True  # False in a decoder alone, whose is_decoder is True
+    is_encoder_decoder: bool = True  # False for a decoder alone, whose is_decoder is True
     decoder_start_token_id: int | None = None
-    forced_eos_token_id: int | list[int] | None = 2  # the last token of an output of max_length
+    forced_eos_token_id: int | list[int] | None = 2  # forced as the last token of an output of max_length
     is_decoder: bool = False
     tie_word_embeddings: bool = True
 
@@ -43,7 +43,7 @@ class BartLikeConfig(PretrainedConfig):
 
 
 class BartConfig(BartLikeConfig):
-    """Sizes and constants of a BART model; the defaults are facebook/bart-large's."""
+    """Configuration of a BART model; the defaults are those of facebook/bart-large."""
 
     model_type = "bart"
     default_num_labels: ClassVar[int] = 3  # contradiction, neutral, entailment

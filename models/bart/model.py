@@ -1,4 +1,4 @@
-"""BART (arXiv 1910.13461): learned positions, layers that normalize their output."""
+"""BART (arXiv 1910.13461): encoder-decoder with learned position embeddings and post-norm layers."""
 
 from typing import ClassVar
 
@@ -14,11 +14,11 @@ from .config import BartConfig
 
 
 class LearnedPositions(nn.Embedding):
-    """Position table with two unused rows first.
+    """Learned position-embedding table whose first two rows are unused.
 
     Args:
-        limit: tokens of the longest sequence.
-        width: of the hidden states.
+        limit: maximum sequence length in tokens.
+        width: width of the hidden states.
     """
 
     def __init__(self, limit: int, width: int) -> None:
@@ -26,17 +26,17 @@ class LearnedPositions(nn.Embedding):
 
     @property
     def table(self) -> Tensor:
-        """[limit + 2, width]."""
+        """Position-embedding table, [limit + 2, width]."""
         return self.weight
 
     @property
     def indexer(self) -> PositionIndexer:
-        """Rows that tokens read."""
+        """Function from tokens to row indices of the position-embedding table."""
         return PositionIndexer(first=2, limit=self.num_embeddings - 2)
 
 
 class BartStack(FairseqStack):
-    """Learned positions; embedded tokens and the output of every part of a layer are normalized."""
+    """Post-norm transformer stack with learned position embeddings and a layer norm after the embeddings."""
 
     norm_first = False
     embedding_norm = True
@@ -46,11 +46,11 @@ class BartStack(FairseqStack):
 
 
 class BartDecoder(BartStack, FairseqDecoder):
-    """BART's decoder."""
+    """BART decoder: causal layers with cross-attention."""
 
 
 class BartEncoder(BartStack):
-    """BART's encoder: every token sees all of its text."""
+    """BART encoder: bidirectional layers without cross-attention."""
 
     layer_class = EncoderLayer
     causal = False
@@ -58,14 +58,14 @@ class BartEncoder(BartStack):
 
 
 class BartForCausalLM(FairseqCausalLM):
-    """BART's decoder with its map to the vocabulary; checkpoints of the whole model load too."""
+    """BART decoder with a language-modeling head; encoder-decoder checkpoints load too."""
 
     config_class = BartConfig
     decoder_class = BartDecoder
 
 
 class BartModel(TextToTextModel):
-    """BART without a head. Without `decoder_input_ids` its decoder reads the input shifted right."""
+    """BART without a head: encoder and decoder; `decoder_input_ids` default to the input shifted right."""
 
     config_class = BartConfig
     reads_input = True
@@ -90,7 +90,7 @@ class BartModel(TextToTextModel):
 
 
 class BartForSequenceClassification(TextToTextClassifier):
-    """BART with a head on the last end token."""
+    """BART sequence classifier: classification head on the decoder's last EOS token."""
 
     config_class = BartConfig
     base_class = BartModel

@@ -1,7 +1,7 @@
-"""BART's tokenizer."""
+"""BART tokenizer, which is RoBERTa's."""
 
 from ..roberta.tokenizer import RobertaTokenizer
 
 
 class BartTokenizer(RobertaTokenizer):
-    """RoBERTa's tokenizer by BART's name; arguments as there."""
+    """Byte-level BPE tokenizer of BART; identical to `RobertaTokenizer`."""

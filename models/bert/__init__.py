@@ -1,4 +1,4 @@
-"""BERT (arXiv 1810.04805)."""
+"""BERT (arXiv 1810.04805): text encoder and decoder, sequence classifier, tokenizer."""
 
 from ..family import Family
 

@@ -1,4 +1,4 @@
-"""BERT's layers on packed tokens: bidirectional or causal, and beside an encoder's output."""
+"""BERT layers on packed tokens: bidirectional or causal attention, optional cross-attention."""
 
 import torch
 from torch import Tensor, nn
@@ -9,16 +9,16 @@ from ..core.config import PretrainedConfig
 from ..core.layers import Attention, add_linear, apply_linear, normalize, select
 from .config import BertLikeConfig
 
-BERT_NAMES = {"query": "query", "key": "key", "value": "value"}  # see `Attention`
+BERT_NAMES = {"query": "query", "key": "key", "value": "value"}  # parameter names, as `Attention` takes them
 
 
 class BertEmbeddings(nn.Module):
-    """Tokens, their types and positions, added and normalized.
+    """Layer norm of the sum of token, position and token type embeddings.
 
     Args:
-        config: sizes.
-        position_padding: row of the position table that gets no gradient.
-        width: of all tables; hidden_size by default.
+        config: model configuration.
+        position_padding: row of the position-embedding table that gets no gradient.
+        width: embedding width of all three tables; hidden_size by default.
     """
 
     def __init__(
@@ -32,18 +32,18 @@ class BertEmbeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, config.layer_norm_eps)
 
     def forward(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """Embed tokens: [tokens, width].
+        """Embed packed tokens: [tokens, width].
 
         Args:
-            inputs: token ids, int [tokens], or instead of them embeddings [tokens, width].
-            position_ids: int [tokens], rows of the position table.
-            token_types: int [tokens]; 0 by default.
+            inputs: token ids, int [tokens], or token embeddings [tokens, width].
+            position_ids: rows of the position-embedding table, int [tokens].
+            token_types: token type ids, int [tokens]; 0 by default.
         """
         table, positions = self.word_embeddings.weight, self.position_embeddings.weight
         if inputs.dim() == 2:
             hidden = add_positions(inputs.to(positions.dtype), position_ids, positions, 1.0)
         elif torch.is_grad_enabled() and table.requires_grad:
-            # By modules, whose padding rows get no gradient, as in transformers.
+            # The modules give their padding rows no gradient, as in transformers.
             hidden = self.word_embeddings(inputs) + self.position_embeddings(position_ids)
         else:
             hidden = embedding(inputs, position_ids, table, positions, 1.0)
@@ -52,13 +52,13 @@ class BertEmbeddings(nn.Module):
 
 
 def bert_attention(config: PretrainedConfig, phase: str, key_phase: str | None = None) -> Attention:
-    """Queries, keys and values of one attention; the output projection lies in `BertOutput`."""
+    """Query, key and value projections of one attention; `BertOutput` holds its output projection."""
     width, heads = config.hidden_size, config.num_attention_heads
     return Attention(width, heads, BERT_NAMES, phase=phase, key_phase=key_phase)
 
 
 class BertOutput(nn.Module):
-    """End of both halves of a layer: a linear map, the residual, the normalization of their sum."""
+    """Linear projection, residual connection and layer norm that end both halves of a BERT layer."""
 
     def __init__(
         self, config: PretrainedConfig, inner: int, phase: str = "encode", dropout: float | None = None
@@ -70,13 +70,13 @@ class BertOutput(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
-        """[tokens, inner] and [tokens, width] to [tokens, width]."""
+        """Layer norm of residual [tokens, width] + projection of `inner` [tokens, inner]: [tokens, width]."""
         out = add_linear(self.dense, inner, residual, self.dropout, self.training, phase=self.phase)
         return normalize(self.LayerNorm, out)
 
 
 class BertAttention(nn.Module):
-    """One attention by its names in checkpoints: its projections, and its output with the norm."""
+    """Attention block with BERT's parameter names: projections in `self`, the rest in `output`."""
 
     def __init__(self, config: BertLikeConfig, phase: str, key_phase: str | None = None) -> None:
         super().__init__()
@@ -85,11 +85,11 @@ class BertAttention(nn.Module):
 
 
 class BertIntermediate(nn.Module):
-    """First linear map of the feed-forward half, with its activation.
+    """First linear layer of the feed-forward block, with its activation.
 
     Args:
-        config: `hidden_size`, `intermediate_size` and `hidden_act`, by BERT's names.
-        phase: of `linear`.
+        config: configuration with BERT's fields `hidden_size`, `intermediate_size` and `hidden_act`.
+        phase: phase of the `linear` kernel: "encode" (many rows) or "decode" (few).
     """
 
     def __init__(self, config: PretrainedConfig, phase: str) -> None:
@@ -99,12 +99,12 @@ class BertIntermediate(nn.Module):
         self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[tokens, width] to [tokens, inner]."""
+        """Project hidden states [tokens, width] to [tokens, intermediate_size] and apply the activation."""
         return apply_linear(self.dense, hidden, self.activation, self.phase)
 
 
 class BertLayer(nn.Module):
-    """Self-attention, cross-attention where there is an encoder, feed-forward, each normalized after."""
+    """Post-norm transformer layer: self-attention, optional cross-attention, feed-forward block."""
 
     def __init__(self, config: BertLikeConfig, index: int) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class BertLayer(nn.Module):
         self.output = BertOutput(config, config.intermediate_size, phase)
 
     def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
+        """Run the layer on hidden states [tokens, width]; returns those of `selected` tokens, or of all."""
         mixed = self.attention.self.attend(hidden, attention, self.index)
         hidden = self.attention.output(select(mixed, selected), select(hidden, selected))
         if attention.crosses:
@@ -126,15 +126,15 @@ class BertLayer(nn.Module):
         return self.output(self.intermediate(hidden), hidden)
 
     def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention's keys and values of encoder tokens: [tokens, heads, head_dim] each."""
+        """Cross-attention keys and values of encoder output [tokens, width]: [tokens, heads, head_dim]."""
         return self.crossattention.self.key_values(encoded)
 
 
 class BertEncoder(nn.Module):
-    """Stack of layers, by this name in a decoder too.
+    """List of BERT layers; checkpoints call it `encoder` in a decoder too.
 
     Raises:
-        ValueError: cross-attention without `is_decoder`.
+        ValueError: `add_cross_attention` without `is_decoder`.
     """
 
     def __init__(self, config: BertLikeConfig) -> None:
@@ -147,12 +147,12 @@ class BertEncoder(nn.Module):
 
 
 class BertPooler(nn.Module):
-    """Map of each sequence's first token, which a classifier reads."""
+    """Pooler: linear layer and tanh on each text's first token, the input of a classification head."""
 
     def __init__(self, config: BertLikeConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, first: Tensor) -> Tensor:
-        """First tokens [texts, width] to the same."""
+        """Pool the first tokens' hidden states [texts, width]; the result has the same shape."""
         return apply_linear(self.dense, first, "tanh")

@@ -1,4 +1,4 @@
-"""BERT (arXiv 1810.04805): a text encoder, and with causal layers and cross-attention a decoder."""
+"""BERT (arXiv 1810.04805): text encoder, sequence classifier, and decoder with cross-attention."""
 
 from typing import Any, ClassVar
 
@@ -18,21 +18,21 @@ from ..core.stack import HIDDEN_STATES, PositionIndexer, TransformerStack
 from .config import BertConfig, BertLikeConfig
 from .layers import BertEmbeddings, BertEncoder, BertPooler
 
-# Arguments of `forward` in the order of BERT's and GPT-2's models.
+# First arguments of `forward`, in the order of transformers' BERT models.
 BERT_INPUTS = "input_ids attention_mask token_type_ids position_ids inputs_embeds"
 
 
 class BertCheckpoint(PretrainedModel):
-    """Names of checkpoints of BERT and its kin."""
+    """Base class of BERT's and RoBERTa's models: configuration class and tensor names of checkpoints."""
 
     config_class: ClassVar[type[PretrainedConfig]] = BertConfig
     base_prefix = "bert."
-    # Of checkpoints converted from TensorFlow.
+    # Layer norm names in checkpoints converted from TensorFlow.
     renamed_keys = (
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
     )
-    # Tables that are computed here, and the heads of other tasks.
+    # Tables that are computed here, and weights of heads for other tasks.
     ignored_keys: ClassVar[tuple[str, ...]] = (
         r"embeddings\.(position_ids|token_type_ids)$",
         r"^cls\.seq_relationship\.",
@@ -46,14 +46,15 @@ class BertCheckpoint(PretrainedModel):
     )
 
 
-# Heads that a classifier ignores in a checkpoint; the warning that its own is fresh suffices.
+# Language-modeling heads that a classifier ignores in a checkpoint: loading already warns that the
+# classification head is randomly initialized.
 OTHER_HEADS = (r"^(cls|lm_head)\.",)
 
 
 class BertLikeStack(TransformerStack):
-    """Stack with BERT's embeddings and a map of each text's first token, which classifiers read.
+    """Transformer stack with BERT's embeddings and a pooler of each text's first token.
 
-    The constructor sets `embeddings` and `pooler`; the latter is None where nothing reads first tokens.
+    A subclass sets `embeddings` and `pooler` in its constructor; `pooler` is None in a model without one.
     """
 
     embedding_name = "embeddings.word_embeddings"
@@ -61,7 +62,7 @@ class BertLikeStack(TransformerStack):
     pooler: nn.Module | None
 
     def forward_named(self, **inputs: Any) -> BaseModelOutputWithPoolingAndCrossAttentions:
-        """`forward` with its arguments by name: `run_padded`, and the pooled first tokens."""
+        """Run `forward` with keyword arguments: the outputs of `run_padded`, and the pooled first tokens."""
         output = self.run_padded(**inputs)
         pooled = None
         if self.pooler is not None:
@@ -69,7 +70,7 @@ class BertLikeStack(TransformerStack):
         return BaseModelOutputWithPoolingAndCrossAttentions.from_base(output, pooler_output=pooled)
 
     def pool(self, first: Tensor) -> Tensor:
-        """Map of first tokens [texts, width], which classifiers read."""
+        """Pool the first tokens' hidden states [texts, width] for a classification head: [texts, width]."""
         raise NotImplementedError
 
     def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
@@ -85,18 +86,18 @@ class BertLikeStack(TransformerStack):
 
 
 class BertModel(BertLikeStack, ParametersMixin, BertCheckpoint):
-    """BERT without a head. With `is_decoder` its tokens see those before them alone.
+    """BERT without a head: embeddings, transformer layers and pooler; causal with `is_decoder`.
 
     Args:
-        config: sizes and constants; weights are fresh.
-        add_pooling_layer: with the map of each first token that classifiers read.
+        config: model configuration; weights are randomly initialized.
+        add_pooling_layer: add the pooler of each text's first token.
 
     Raises:
-        ValueError: cross-attention without `is_decoder`.
+        ValueError: `add_cross_attention` without `is_decoder`.
     """
 
     layers_name = "encoder.layer"
-    # Positions start behind the padding token's row, which padding tokens read wherever they are; else at 0.
+    # True: positions start at pad_token_id + 1, and padding tokens have position pad_token_id. False: at 0.
     counts_from_padding: ClassVar[bool] = False
 
     forward = declare_forward(
@@ -125,7 +126,7 @@ class BertModel(BertLikeStack, ParametersMixin, BertCheckpoint):
 
 
 class BertPredictionHeadTransform(nn.Module):
-    """Linear map, activation and norm before the map to the vocabulary."""
+    """Linear layer, activation and layer norm before the vocabulary projection of BERT's head."""
 
     def __init__(self, config: BertLikeConfig) -> None:
         super().__init__()
@@ -134,12 +135,12 @@ class BertPredictionHeadTransform(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[tokens, width] to the same."""
+        """Transform hidden states [tokens, width]; the result has the same shape."""
         return normalize(self.LayerNorm, apply_linear(self.dense, hidden, self.activation, "decode"))
 
 
 class BertLMPredictionHead(nn.Module):
-    """Map to the vocabulary, whose bias has two names, its own and the decoder's."""
+    """Language-modeling head; its bias has two names in checkpoints, `bias` and `decoder.bias`."""
 
     def __init__(self, config: BertLikeConfig) -> None:
         super().__init__()
@@ -148,12 +149,12 @@ class BertLMPredictionHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[tokens, width] to [tokens, vocabulary]."""
+        """Logits [tokens, vocabulary] of hidden states [tokens, width]."""
         return apply_linear(self.decoder, self.transform(hidden), phase="decode")
 
 
 class BertOnlyMLMHead(nn.Module):
-    """The head by its name in checkpoints."""
+    """Wrapper that gives the language-modeling head its checkpoint name, `cls.predictions`."""
 
     def __init__(self, config: BertLikeConfig) -> None:
         super().__init__()
@@ -161,7 +162,7 @@ class BertOnlyMLMHead(nn.Module):
 
 
 class BertCausalLM(CausalLM):
-    """Decoder of BERT's layers, and a head that has a `decoder` and, tied to its bias, a `bias`."""
+    """Base class of BERT's and RoBERTa's causal language models: `head` has `decoder` and a tied `bias`."""
 
     forward = declare_forward(
         NEXT_TOKEN_LOGITS,
@@ -170,13 +171,13 @@ class BertCausalLM(CausalLM):
 
     @property
     def head(self) -> Any:
-        """Head: hidden states [tokens, width] to logits [tokens, vocabulary]."""
+        """Language-modeling head: hidden states [tokens, width] to logits [tokens, vocabulary]."""
         raise NotImplementedError
 
     def forward_named(
         self, *, labels: Tensor | None = None, use_cache: bool | None = None, **inputs: Any
     ) -> CausalLMOutputWithCrossAttentions:
-        """`forward` with its arguments by name; as in transformers there is no cache with labels."""
+        """Run `forward` with keyword arguments; `labels` disable the key-value cache, as in transformers."""
         return super().forward_named(
             labels=labels, use_cache=use_cache if labels is None else False, **inputs
         )
@@ -185,13 +186,13 @@ class BertCausalLM(CausalLM):
         return self.head(hidden)
 
     def tie_weights(self) -> None:
-        """Tie the output map to the token embedding and its bias to the head's, where that is configured."""
+        """Tie the head's weight to the token embedding, and its two biases, with `tie_word_embeddings`."""
         super().tie_weights()
         if self.config.tie_word_embeddings:
             self.head.decoder.bias = self.head.bias
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Change the size of the vocabulary; arguments are `ParametersMixin`'s."""
+        """Resize the vocabulary of embedding and head; arguments are those of `ParametersMixin`."""
         tokens = super().resize_token_embeddings(*args, **kwargs)
         self._update_head_bias()
         return tokens
@@ -204,20 +205,20 @@ class BertCausalLM(CausalLM):
         self._update_head_bias()
 
     def _update_head_bias(self) -> None:
-        """Make the head's own bias fit its map's; in a model that is not tied nothing reads it."""
+        """Set the head's `bias` from `decoder.bias`: the same tensor if tied, else an unused copy."""
         bias, tied = self.head.decoder.bias, self.config.tie_word_embeddings
         self.head.bias = bias if tied else nn.Parameter(bias.detach().clone())
 
 
 class BertLMHeadModel(BertCausalLM, BertCheckpoint):
-    """BERT with its map to the vocabulary: losses, logits, and a decoder for `SpeechEncoderDecoderModel`.
+    """BERT with a language-modeling head: logits and loss; a decoder for `SpeechEncoderDecoderModel`.
 
     Args:
-        config: sizes and constants; weights are fresh. `is_decoder` and `add_cross_attention` make it a
-            decoder beside an encoder.
+        config: model configuration; weights are randomly initialized. `is_decoder` and
+            `add_cross_attention` make the model a decoder with cross-attention.
 
     Raises:
-        ValueError: cross-attention without `is_decoder`.
+        ValueError: `add_cross_attention` without `is_decoder`.
     """
 
     decoder_name = "bert"
@@ -239,7 +240,7 @@ class BertLMHeadModel(BertCausalLM, BertCheckpoint):
 
 
 class BertForSequenceClassification(SequenceClassifier, BertCheckpoint):
-    """BERT with a map from its pooled first token to labels."""
+    """BERT sequence classifier: linear classification head on each text's pooled first token."""
 
     base_name = "bert"
     ignored_keys = (*BertCheckpoint.ignored_keys, *OTHER_HEADS)
@@ -256,6 +257,6 @@ class BertForSequenceClassification(SequenceClassifier, BertCheckpoint):
 
 
 def classifier_dropout(config: BertLikeConfig) -> float:
-    """Dropout of a classifier's head: its own, or else that of hidden states."""
+    """Dropout probability of the classification head: `classifier_dropout`, or else `hidden_dropout_prob`."""
     own = config.classifier_dropout
     return config.hidden_dropout_prob if own is None else own

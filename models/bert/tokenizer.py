@@ -1,4 +1,4 @@
-"""BERT's tokenizer: words and punctuation, cut into word pieces."""
+"""BERT tokenizer: words and punctuation, split into WordPiece tokens."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,17 +10,17 @@ from ..tokenizers.fast import WordPieceTokenizer
 
 
 class BertTokenizer(WordPieceTokenizer):
-    """Text to the ids of word pieces and back, as transformers' tokenizer of the same files.
+    """WordPiece tokenizer of BERT: encodes text to token ids and decodes ids to text, as in transformers.
 
     Args:
-        vocab: from token to id, or the path of a vocab.txt.
+        vocab: dict from token to id, or the path of a vocab.txt.
         **options: unk_token, sep_token, pad_token, cls_token, mask_token; do_lower_case;
-            tokenize_chinese_chars: split between Chinese characters; strip_accents: by default where
-            do_lower_case is set; and those of every `Tokenizer`.
+            tokenize_chinese_chars: split between Chinese characters; strip_accents: by default if
+            do_lower_case is set; and the options of every `Tokenizer`.
 
     Raises:
-        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: an unknown
-            option.
+        ValueError: an invalid vocabulary or option value.
+        TypeError: an unknown option.
     """
 
     model_input_names: tuple[str, ...] = ("input_ids", "token_type_ids", "attention_mask")

@@ -1,4 +1,4 @@
-"""DistilBERT (arXiv 1910.01108)."""
+"""DistilBERT (arXiv 1910.01108): text encoder, sequence classifier, tokenizer."""
 
 from ..family import Family
 

@@ -1,4 +1,4 @@
-"""DistilBERT (arXiv 1910.01108): half of BERT's layers, without token types."""
+"""DistilBERT (arXiv 1910.01108): BERT with half the layers and without token types."""
 
 from typing import Any
 
@@ -18,15 +18,15 @@ from ..core.stack import HIDDEN_STATES, TransformerStack, embed_tokens
 from .config import DistilBertConfig
 
 _EPS = 1e-12
-_NAMES = {"query": "q_lin", "key": "k_lin", "value": "v_lin", "output": "out_lin"}  # see `Attention`
+_NAMES = {"query": "q_lin", "key": "k_lin", "value": "v_lin", "output": "out_lin"}  # names for `Attention`
 
 
 class DistilBertCheckpoint(PretrainedModel):
-    """Names of DistilBERT's checkpoints."""
+    """Base class of DistilBERT models: configuration class and tensor names of checkpoints."""
 
     config_class = DistilBertConfig
     base_prefix = "distilbert."
-    # Tables that are computed here, and the heads of other tasks.
+    # Tables that are computed here, and weights of heads for other tasks.
     ignored_keys = (
         r"embeddings\.position_ids$",
         r"^vocab_(transform|layer_norm|projector)\.",
@@ -36,7 +36,7 @@ class DistilBertCheckpoint(PretrainedModel):
 
 
 class Embeddings(nn.Module):
-    """Tokens and positions, added and normalized."""
+    """Layer norm of the sum of token and position embeddings."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()
@@ -45,13 +45,13 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.dim, _EPS)
 
     def forward(self, inputs: Tensor, position_ids: Tensor) -> Tensor:
-        """Embed token ids [tokens], or embeddings, at their positions: [tokens, dim]."""
+        """Embed token ids [tokens], or token embeddings [tokens, dim], at their positions: [tokens, dim]."""
         embedded = embed_tokens(inputs, position_ids, self.word_embeddings, self.position_embeddings.weight)
         return normalize(self.LayerNorm, embedded)
 
 
 class FFN(nn.Module):
-    """Two maps of a layer's second half."""
+    """Two linear layers of the feed-forward block."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class FFN(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, then feed-forward, each normalized after."""
+    """Post-norm transformer layer: self-attention, then feed-forward block."""
 
     def __init__(self, config: DistilBertConfig, index: int) -> None:
         super().__init__()
@@ -73,10 +73,10 @@ class TransformerBlock(nn.Module):
         self.output_layer_norm = nn.LayerNorm(config.dim, _EPS)
 
     def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
+        """Run the layer on hidden states [tokens, width]; returns those of `selected` tokens, or of all."""
         own, ffn = self.attention, self.ffn
         mixed = select(own.attend(hidden, attention, self.index), selected)
-        # Unlike BERT, without dropout behind the attention.
+        # Unlike in BERT, there is no dropout after the attention.
         hidden = normalize(self.sa_layer_norm, add_linear(own.output, mixed, select(hidden, selected)))
         inner = apply_linear(ffn.lin1, hidden, self.activation)
         hidden = add_linear(ffn.lin2, inner, hidden, self.dropout, self.training)
@@ -84,7 +84,7 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Stack of layers."""
+    """List of DistilBERT's transformer layers."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Transformer(nn.Module):
 
 
 class DistilBertModel(TransformerStack, ParametersMixin, DistilBertCheckpoint):
-    """DistilBERT without a head; every token sees all of its text."""
+    """DistilBERT without a head: a bidirectional text encoder."""
 
     layers_name = "transformer.layer"
     embedding_name = "embeddings.word_embeddings"
@@ -111,7 +111,7 @@ class DistilBertModel(TransformerStack, ParametersMixin, DistilBertCheckpoint):
         self.initialize()
 
     def initialize(self) -> None:
-        """Draw fresh weights; the position table may be sines and cosines."""
+        """Initialize weights randomly, and the position-embedding table with sinusoids if configured."""
         super().initialize()
         if self.config.sinusoidal_pos_embds:
             table = self.embeddings.position_embeddings.weight
@@ -119,16 +119,16 @@ class DistilBertModel(TransformerStack, ParametersMixin, DistilBertCheckpoint):
                 table.copy_(sines_and_cosines(*table.shape))
 
     def forward_named(self, **inputs: Any) -> BaseModelOutput:
-        """`forward` with its arguments by name, in DistilBERT's output class."""
+        """Run `forward` with keyword arguments; returns DistilBERT's output class."""
         return BaseModelOutput.from_base(self.run_padded(**inputs))
 
     def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """Embed tokens, before dropout: [tokens, dim]; there are no token types."""
+        """Embed tokens, before dropout: [tokens, dim]; `token_types` are ignored."""
         return self.embeddings(inputs, position_ids)
 
 
 class DistilBertForSequenceClassification(SequenceClassifier, DistilBertCheckpoint):
-    """DistilBERT with two maps from its first token to labels, and a ReLU between them."""
+    """DistilBERT sequence classifier: two linear layers with ReLU between on each text's first token."""
 
     base_name = "distilbert"
     has_token_types = False
@@ -152,9 +152,9 @@ class DistilBertForSequenceClassification(SequenceClassifier, DistilBertCheckpoi
 
 
 def sines_and_cosines(count: int, width: int) -> Tensor:
-    """Position table of "Attention is all you need" (arXiv 1706.03762): float32 [count, width].
+    """Sinusoidal position table of "Attention is all you need" (arXiv 1706.03762): float32 [count, width].
 
-    Sines in even columns and cosines in odd ones, of wavelengths 2 pi to 10000 * 2 pi.
+    Even columns are sines and odd ones cosines, of wavelengths 2 pi to 10000 * 2 pi.
     """
     exponents = 2 * (torch.arange(width, dtype=torch.float64) // 2) / width
     angles = torch.arange(count, dtype=torch.float64)[:, None] / 10000.0**exponents

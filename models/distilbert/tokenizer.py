@@ -1,9 +1,9 @@
-"""DistilBERT's tokenizer."""
+"""DistilBERT tokenizer, which is BERT's without token types."""
 
 from ..bert.tokenizer import BertTokenizer
 
 
 class DistilBertTokenizer(BertTokenizer):
-    """BERT's tokenizer, without token types by default, since the model reads none."""
+    """BERT tokenizer that returns no token types by default, since DistilBERT has none."""
 
     model_input_names: tuple[str, ...] = ("input_ids", "attention_mask")

@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al., 2019)."""
+"""GPT-2 (Radford et al., 2019): causal language model, sequence classifier, tokenizer."""
 
 from ..family import Family
 

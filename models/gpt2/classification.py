@@ -1,4 +1,4 @@
-"""Classifiers that read a text's last token: GPT-2's and GPT-Neo's."""
+"""Sequence classifiers on each text's last token: GPT-2's, and the base class that GPT-Neo shares."""
 
 from typing import Any, ClassVar
 
@@ -14,9 +14,9 @@ from .model import GPT_INPUTS, GPT2Checkpoint, GPT2Model
 
 
 class LastTokenClassifier(SequenceClassifier):
-    """Causal text model and a map from a text's last token that is not the padding token to labels.
+    """Causal model with a linear classification head on each text's last token that is not padding.
 
-    A family gives its `base_class`.
+    A subclass sets `base_class`, the model without a head.
     """
 
     base_class: ClassVar[type[TransformerStack]]
@@ -41,10 +41,10 @@ class LastTokenClassifier(SequenceClassifier):
         return self.base.run_padded(**inputs)
 
     def pool(self, hidden: Tensor, cu_tokens: Tensor, token_ids: Tensor | None) -> Tensor:
-        """Packed hidden states [tokens, width] to each text's last token, [texts, width].
+        """Select each text's last token from packed hidden states [tokens, width]: [texts, width].
 
         Raises:
-            ValueError: several texts without a `pad_token_id`.
+            ValueError: the batch has several texts, and the configuration no `pad_token_id`.
         """
         batch = cu_tokens.numel() - 1
         if self.config.pad_token_id is None and batch > 1:
@@ -59,7 +59,7 @@ class LastTokenClassifier(SequenceClassifier):
 
 
 class GPT2ForSequenceClassification(LastTokenClassifier, GPT2Checkpoint):
-    """GPT-2 with a map of each text's last token to labels."""
+    """GPT-2 sequence classifier: linear classification head on each text's last token."""
 
     base_class = GPT2Model
     ignored_keys = (*GPT2Checkpoint.ignored_keys, r"^lm_head\.")

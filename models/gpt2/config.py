@@ -1,11 +1,11 @@
-"""GPT-2's configuration."""
+"""Configuration of GPT-2."""
 
 from ..core.config import PretrainedConfig
 from ..core.fields import activation, check_cross_width, divides, field
 
 
 class GPT2Config(PretrainedConfig):
-    """Sizes and constants of a GPT-2 model; the defaults are openai-community/gpt2's."""
+    """Configuration of a GPT-2 model; the defaults are those of openai-community/gpt2."""
 
     model_type = "gpt2"
 
@@ -14,14 +14,14 @@ class GPT2Config(PretrainedConfig):
     n_embd: int = field(768, alias="hidden_size")
     n_layer: int = field(12, alias="num_hidden_layers")
     n_head: int = field(12, check=divides("n_embd"), alias="num_attention_heads")
-    n_inner: int | None = None  # width between a layer's two linear maps; 4 * n_embd where it is None
+    n_inner: int | None = None  # width of the feed-forward block; None: 4 * n_embd
     activation_function: str = field("gelu_new", check=activation)
     resid_pdrop: float = 0.1
     embd_pdrop: float = 0.1
     attn_pdrop: float = 0.1
     layer_norm_epsilon: float = 1e-5
-    initializer_range: float = field(0.02, alias="init_std")  # standard deviation of fresh weights
-    # summary_* are of transformers' GPT2DoubleHeadsModel.
+    initializer_range: float = field(0.02, alias="init_std")  # standard deviation of initial weights
+    # summary_* belong to transformers' GPT2DoubleHeadsModel, not implemented here.
     summary_type: str = "cls_index"
     summary_use_proj: bool = True
     summary_activation: str | None = None

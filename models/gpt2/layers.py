@@ -1,4 +1,4 @@
-"""GPT-2's layers on packed tokens: causal, and beside an encoder's output where there is one."""
+"""GPT-2 layers on packed tokens: causal self-attention and optional cross-attention."""
 
 import torch
 import torch.nn.functional as F
@@ -9,16 +9,16 @@ from ..core.attention import DecoderAttention
 from ..core.layers import Attention, normalize, select, transposed
 from .config import GPT2Config
 
-_NAMES = {"query_key_value": "c_attn", "output": "c_proj"}  # see `Attention`
+_NAMES = {"query_key_value": "c_attn", "output": "c_proj"}  # parameter names, as `Attention` takes them
 _CROSS_NAMES = {"key_value": "c_attn", "query": "q_attn", "output": "c_proj"}
 
 
 class Conv1D(nn.Module):
-    """A linear map whose checkpoints hold the weight transposed, [inputs, outputs].
+    """Linear layer whose weight is stored transposed, [inputs, outputs], as in GPT-2 checkpoints.
 
     Args:
-        outputs, inputs: widths.
-        phase: of `linear`.
+        outputs, inputs: output and input width.
+        phase: phase of the `linear` kernel: "encode" (many rows) or "decode" (few).
     """
 
     def __init__(self, outputs: int, inputs: int, phase: str) -> None:
@@ -30,19 +30,19 @@ class Conv1D(nn.Module):
     def forward(
         self, hidden: Tensor, *, activation: str | None = None, residual: Tensor | None = None
     ) -> Tensor:
-        """[tokens, inputs] to [tokens, outputs]; the arguments are those of `linear`."""
+        """Project hidden states [tokens, inputs] to [tokens, outputs]; options are those of `linear`."""
         weight = transposed(self.weight, hidden)
         return linear(hidden, weight, self.bias, activation=activation, residual=residual, phase=self.phase)
 
 
 class GPT2Attention(Attention):
-    """Projections of one attention, keys and values in one map, in self-attention queries too.
+    """Projections of one attention, fused for keys and values, in self-attention for queries too.
 
     Args:
-        config: sizes.
-        index: of the layer.
-        phase: of `linear`, for queries and output.
-        cross: attend to an encoder's output.
+        config: model configuration.
+        index: layer index, which may scale the scores.
+        phase: phase of the `linear` kernel for queries and output.
+        cross: True for cross-attention to an encoder's output.
     """
 
     def __init__(self, config: GPT2Config, index: int, phase: str, *, cross: bool = False) -> None:
@@ -66,12 +66,12 @@ class GPT2Attention(Attention):
         return self.projection(role)(hidden)
 
     def add_output(self, mixed: Tensor, residual: Tensor) -> Tensor:
-        """[tokens, width] each to the same."""
+        """Residual plus output projection of `mixed`, with dropout; [tokens, width] each."""
         return add(residual, self.output, mixed, self.dropout if self.training else 0.0)
 
 
 class GPT2MLP(nn.Module):
-    """The second half of a layer."""
+    """Feed-forward block of a layer."""
 
     def __init__(self, config: GPT2Config, phase: str) -> None:
         super().__init__()
@@ -82,18 +82,18 @@ class GPT2MLP(nn.Module):
         self.c_proj = Conv1D(config.n_embd, inner, phase)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
-        """[tokens, width] each to the same."""
+        """Residual plus feed-forward block of `hidden`; [tokens, width] each."""
         inner = self.c_fc(hidden, activation=self.activation)
         return add(residual, self.c_proj, inner, self.dropout if self.training else 0.0)
 
 
 class GPT2Block(nn.Module):
-    """Self-attention, cross-attention where there is an encoder, feed-forward, each normalized first.
+    """Pre-norm transformer layer: causal self-attention, optional cross-attention, feed-forward block.
 
     Args:
-        config: sizes.
-        index: of the layer.
-        phase: of `linear`: "decode" for token by token, "encode" for whole texts at once.
+        config: model configuration.
+        index: layer index.
+        phase: phase of the `linear` kernel: "decode" for one token at a time, "encode" for whole texts.
     """
 
     def __init__(self, config: GPT2Config, index: int, phase: str) -> None:
@@ -109,7 +109,7 @@ class GPT2Block(nn.Module):
         self.mlp = GPT2MLP(config, phase)
 
     def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
+        """Run the layer on hidden states [tokens, width]; returns those of `selected` tokens, or of all."""
         mixed = self.attn.attend(normalize(self.ln_1, hidden), attention, self.index)
         hidden = self.attn.add_output(select(mixed, selected), select(hidden, selected))
         if attention.crosses:
@@ -119,10 +119,10 @@ class GPT2Block(nn.Module):
         return self.mlp(normalize(self.ln_2, hidden), hidden)
 
     def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention's keys and values of encoder tokens: [tokens, heads, head_dim] each."""
+        """Cross-attention keys and values of encoder output [tokens, width]: [tokens, heads, head_dim]."""
         return self.crossattention.key_values(encoded)
 
 
 def add(residual: Tensor, module: Conv1D, hidden: Tensor, dropout: float) -> Tensor:
-    """`residual + dropout(module(hidden))`."""
+    """Residual plus a module's output: `residual + dropout(module(hidden))`, fused if dropout is 0."""
     return residual + F.dropout(module(hidden), dropout) if dropout else module(hidden, residual=residual)

@@ -1,4 +1,4 @@
-"""GPT-2, a causal text model, and with cross-attention a decoder."""
+"""GPT-2: causal language model, and decoder with cross-attention."""
 
 from typing import ClassVar
 
@@ -12,21 +12,21 @@ from ..core.stack import HIDDEN_STATES, TransformerStack, embed_tokens
 from .config import GPT2Config
 from .layers import GPT2MLP, Conv1D, GPT2Attention, GPT2Block
 
-# Arguments of `forward` in the order of GPT-2's and GPT-Neo's models.
+# First arguments of `forward`, in the order of transformers' GPT-2 and GPT-Neo models.
 GPT_INPUTS = "input_ids past_key_values attention_mask token_type_ids position_ids inputs_embeds"
 
 
 class GPT2Checkpoint(PretrainedModel):
-    """Names of GPT-2's checkpoints, and fresh weights."""
+    """Base class of GPT-2 models: configuration class, tensor names of checkpoints, initialization."""
 
     config_class = GPT2Config
     base_prefix = "transformer."
-    # Masks in older checkpoints.
+    # Causal masks that older checkpoints hold.
     ignored_keys: ClassVar[tuple[str, ...]] = (r"\.(attn|crossattention)\.(bias|masked_bias)$",)
     fresh_keys = (r"\.(crossattention|ln_cross_attn)\.",)
 
     def initialize(self) -> None:
-        """Draw fresh weights; smaller ones where outputs are summed over the layers."""
+        """Initialize weights randomly, those of residual projections scaled by 1 / sqrt(2 * n_layer)."""
         super().initialize()
         std = self.config.init_std
         for module in self.modules():
@@ -41,7 +41,7 @@ class GPT2Checkpoint(PretrainedModel):
 
 
 class GPTStack(TransformerStack):
-    """Names of GPT-2's and GPT-Neo's embeddings, layers and last norm."""
+    """Base class of GPT-2's and GPT-Neo's stacks: embeddings `wte`, `wpe`, layers `h`, final norm `ln_f`."""
 
     wte: nn.Embedding
     wpe: nn.Embedding
@@ -56,17 +56,17 @@ class GPTStack(TransformerStack):
         return self.ln_f
 
     def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """Embed tokens, before dropout: [tokens, width]; token types are tokens too."""
+        """Embed tokens, before dropout: [tokens, width]; token types are embedded by the token table too."""
         embedded = embed_tokens(inputs, position_ids, self.wte, self.wpe.weight)
         return embedded if token_types is None else embedded + self.wte(token_types)
 
 
 class GPT2Model(GPTStack, ParametersMixin, GPT2Checkpoint):
-    """GPT-2 without a head.
+    """GPT-2 without a head: embeddings, causal layers and final norm.
 
     Args:
-        config: sizes and constants; weights are fresh.
-        phase: of `linear`: "encode" for whole texts at once, "decode" for token by token.
+        config: model configuration; weights are randomly initialized.
+        phase: phase of the `linear` kernel: "encode" for whole texts, "decode" for one token at a time.
     """
 
     dropout_fields = ("embd_pdrop", "attn_pdrop")
@@ -84,11 +84,11 @@ class GPT2Model(GPTStack, ParametersMixin, GPT2Checkpoint):
 
 
 class GPT2LMHeadModel(CausalLM, GPT2Checkpoint):
-    """GPT-2 with its map to the vocabulary: losses, logits, and a decoder for `SpeechEncoderDecoderModel`.
+    """GPT-2 with a language-modeling head: logits and loss; a decoder for `SpeechEncoderDecoderModel`.
 
     Args:
-        config: sizes and constants; weights are fresh. `add_cross_attention` makes it a decoder beside an
-            encoder.
+        config: model configuration; weights are randomly initialized. `add_cross_attention` makes the model
+            a decoder with cross-attention.
     """
 
     decoder_name = "transformer"

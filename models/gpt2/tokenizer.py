@@ -1,4 +1,4 @@
-"""GPT-2's tokenizer: byte-pair encoding of bytes."""
+"""GPT-2 tokenizer: byte-level byte-pair encoding."""
 
 from typing import Any, ClassVar
 
@@ -8,17 +8,18 @@ from ..tokenizers.fast import BytePairTokenizer
 
 
 class GPT2Tokenizer(BytePairTokenizer):
-    """Text to the ids of byte pairs and back, as transformers' tokenizer of the same files.
+    """Byte-level BPE tokenizer of GPT-2: encodes text to token ids and decodes token ids to text.
 
     Args:
-        vocab, merges: from token to id, and pairs of tokens; or the paths of vocab.json and merges.txt.
-        post_processor: of a tokenizer.json, which overrides add_bos_token and add_eos_token.
-        **options: unk_token, bos_token, eos_token, pad_token (none); add_prefix_space: begin a text like any
-            other word; add_bos_token, add_eos_token: around every text; and those of every `Tokenizer`.
+        vocab, merges: dict from token to id, and pairs of tokens; or the paths of vocab.json and merges.txt.
+        post_processor: "post_processor" of a tokenizer.json, which overrides add_bos_token and add_eos_token.
+        **options: unk_token, bos_token, eos_token, pad_token (None by default); add_prefix_space: put a
+            space before a text; add_bos_token, add_eos_token: add these tokens around every text; and the
+            options of every `Tokenizer`.
 
     Raises:
-        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: an unknown
-            option.
+        ValueError: an invalid vocabulary or option value.
+        TypeError: an unknown option.
     """
 
     special_tokens: ClassVar[dict[str, Any]] = {

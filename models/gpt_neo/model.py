@@ -1,4 +1,4 @@
-"""GPT-Neo: GPT-2 with layers that see a window of the text, and scores that are not scaled."""
+"""GPT-Neo: GPT-2 with local attention windows and unscaled attention scores."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,11 +19,11 @@ from .config import GPTNeoConfig
 
 
 class GPTNeoCheckpoint(PretrainedModel):
-    """Names of GPT-Neo's checkpoints."""
+    """Base class of GPT-Neo models: configuration class and tensor names of checkpoints."""
 
     config_class = GPTNeoConfig
     base_prefix = "transformer."
-    # Masks in older checkpoints, and the heads of other tasks.
+    # Causal masks that older checkpoints hold, and weights of heads for other tasks.
     ignored_keys = (
         r"\.attn\.attention\.(bias|masked_bias)$",
         r"^(lm_head|classifier|qa_outputs)\.",
@@ -31,7 +31,7 @@ class GPTNeoCheckpoint(PretrainedModel):
 
 
 class GPTNeoAttention(nn.Module):
-    """The attention by its name in checkpoints; its scores are not scaled."""
+    """Wrapper that gives self-attention, with unscaled scores, its checkpoint name `attention`."""
 
     def __init__(self, config: GPTNeoConfig) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class GPTNeoAttention(nn.Module):
 
 
 class GPTNeoMLP(nn.Module):
-    """The second half of a layer."""
+    """Feed-forward block of a layer."""
 
     def __init__(self, config: GPTNeoConfig) -> None:
         super().__init__()
@@ -51,13 +51,13 @@ class GPTNeoMLP(nn.Module):
         self.c_proj = nn.Linear(inner, width)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
-        """[tokens, width] each to the same."""
+        """Residual plus feed-forward block of `hidden`; [tokens, width] each."""
         inner = apply_linear(self.c_fc, hidden, self.activation)
         return add_linear(self.c_proj, inner, residual, self.dropout, self.training)
 
 
 class GPTNeoBlock(nn.Module):
-    """Self-attention, then feed-forward, each normalized first."""
+    """Pre-norm transformer layer: causal self-attention, then feed-forward block."""
 
     def __init__(self, config: GPTNeoConfig, index: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class GPTNeoBlock(nn.Module):
         self.mlp = GPTNeoMLP(config)
 
     def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same, of `selected` tokens alone if given, in the given attention layout."""
+        """Run the layer on hidden states [tokens, width]; returns those of `selected` tokens, or of all."""
         own = self.attn.attention
         mixed = select(own.attend(normalize(self.ln_1, hidden), attention, self.index), selected)
         hidden = add_linear(own.output, mixed, select(hidden, selected), self.dropout, self.training)
@@ -77,7 +77,7 @@ class GPTNeoBlock(nn.Module):
 
 
 class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
-    """GPT-Neo without a head."""
+    """GPT-Neo without a head: embeddings, causal global and local layers, final norm."""
 
     has_cross_attention = False
     dropout_fields = ("embed_dropout", "attention_dropout")
@@ -93,7 +93,7 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
         self.initialize()
 
     def forward_named(self, **inputs: Any) -> BaseModelOutputWithPastAndCrossAttentions:
-        """`forward` with its arguments by name, without `cross_attentions`, as in transformers."""
+        """Run `forward` with keyword arguments; the output has no `cross_attentions`, as in transformers."""
         return replace(self.run_padded(**inputs), cross_attentions=None)
 
     @property
@@ -103,6 +103,6 @@ class GPTNeoModel(GPTStack, ParametersMixin, GPTNeoCheckpoint):
 
 
 class GPTNeoForSequenceClassification(LastTokenClassifier, GPTNeoCheckpoint):
-    """GPT-Neo with a map of each text's last token to labels."""
+    """GPT-Neo sequence classifier: linear classification head on each text's last token."""
 
     base_class = GPTNeoModel

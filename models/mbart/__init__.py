@@ -1,4 +1,4 @@
-"""MBart (arXiv 2001.08210): BART of many languages, normalized first."""
+"""MBart (arXiv 2001.08210): multilingual BART with pre-norm layers; its decoder and tokenizers."""
 
 from ..family import Family
 

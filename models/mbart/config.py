@@ -1,9 +1,9 @@
-"""MBart's configuration."""
+"""Configuration of MBart."""
 
 from ..bart.config import BartLikeConfig
 
 
 class MBartConfig(BartLikeConfig):
-    """Sizes and constants of an MBart model; no default start token: outputs start with their language."""
+    """Configuration of an MBart model; no default start token, since outputs start with a language token."""
 
     model_type = "mbart"

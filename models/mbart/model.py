@@ -1,4 +1,4 @@
-"""MBart's decoder (arXiv 2001.08210): BART's with norms before the parts of a layer and behind the last."""
+"""MBart decoder (arXiv 2001.08210): BART's with pre-norm layers and a final layer norm."""
 
 from ..bart.model import BartDecoder
 from ..core.fairseq_decoder import FairseqCausalLM
@@ -6,13 +6,13 @@ from .config import MBartConfig
 
 
 class MBartDecoder(BartDecoder):
-    """BART's decoder with norms first."""
+    """MBart decoder: BART's with pre-norm layers and a final layer norm."""
 
     norm_first = True
 
 
 class MBartForCausalLM(FairseqCausalLM):
-    """MBart's decoder with its map to the vocabulary; checkpoints of the whole model load too."""
+    """MBart decoder with a language-modeling head; encoder-decoder checkpoints load too."""
 
     config_class = MBartConfig
     decoder_class = MBartDecoder

@@ -1,4 +1,4 @@
-"""Tokenizers of MBart and MBart50: SentencePiece's pieces, and a token for each language."""
+"""Tokenizers of MBart and MBart50: SentencePiece pieces, EOS and a language token."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,14 +25,15 @@ LANGUAGES_50 = (
 
 
 class MBartTokenizer(SentencePieceTokenizer):
-    """Text to the ids of pieces, EOS and the language's token, and back; vocabulary as in the base class.
+    """SentencePiece tokenizer of MBart, which ends a text with EOS and its language token.
 
-    As in transformers 5, `charsmap` is not used here; MBart50 uses it.
+    Vocabulary arguments are those of `SentencePieceTokenizer`. As in transformers 5, `charsmap` is ignored
+    here; MBart50 uses it.
 
     Args:
-        **options: bos_token, eos_token, sep_token, cls_token, unk_token, pad_token, mask_token; src_lang: the
-            language of texts ("en_XX" by default); tgt_lang: that of `text_target`; and those of every
-            `Tokenizer`.
+        **options: bos_token, eos_token, sep_token, cls_token, unk_token, pad_token, mask_token; src_lang:
+            language of input texts ("en_XX" by default); tgt_lang: language of `text_target`; and the
+            options of every `Tokenizer`.
 
     Raises:
         ValueError: as in `SentencePieceTokenizer`, or a language that the tokenizer does not have.
@@ -59,7 +60,7 @@ class MBartTokenizer(SentencePieceTokenizer):
 
     def _configure(self, options: dict[str, Any]) -> dict[str, Any]:
         languages = super()._configure(options)
-        self._names_tokens = True  # languages, in place of those of the model's own file
+        self._names_tokens = True  # the languages replace the special tokens of the model file
         self._set_extra([*self.languages, *self.additional_special_tokens])
         named = {token: self._declared[token] for token in self._named.values()}
         self._declared = named | {token: AddedToken(token) for token in self.languages} | self._declared
@@ -69,7 +70,7 @@ class MBartTokenizer(SentencePieceTokenizer):
 
     @property
     def src_lang(self) -> str:
-        """The language of texts."""
+        """Language code of input texts, such as "en_XX"."""
         return self._src_lang
 
     @src_lang.setter
@@ -79,7 +80,7 @@ class MBartTokenizer(SentencePieceTokenizer):
 
     @property
     def tgt_lang(self) -> str | None:
-        """The language of `text_target`; None for `src_lang`."""
+        """Language code of `text_target`; None means `src_lang`."""
         return self._tgt_lang
 
     @tgt_lang.setter
@@ -112,7 +113,7 @@ class MBartTokenizer(SentencePieceTokenizer):
 
 
 class MBart50Tokenizer(MBartTokenizer):
-    """MBart50's tokenizer, of 52 languages: the language's token, a text, EOS. Arguments as MBart's."""
+    """MBart50 tokenizer, of 52 languages: language token, text, EOS; arguments are MBart's."""
 
     languages = LANGUAGES_50
     special_tokens: ClassVar[dict[str, Any]] = MBartTokenizer.special_tokens | {"bos_token": None}

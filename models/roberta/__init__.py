@@ -1,4 +1,4 @@
-"""RoBERTa (arXiv 1907.11692): BERT with byte-level tokens."""
+"""RoBERTa (arXiv 1907.11692): BERT with a byte-level tokenizer."""
 
 from ..family import Family
 

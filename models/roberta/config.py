@@ -1,13 +1,13 @@
-"""RoBERTa's configuration."""
+"""Configuration of RoBERTa."""
 
 from ..bert.config import BertLikeConfig
 
 
 class RobertaConfig(BertLikeConfig):
-    """Sizes and constants of a RoBERTa model; the defaults are transformers'.
+    """Configuration of a RoBERTa model; the defaults are those of transformers.
 
-    Positions are counted from pad_token_id + 1 on, so a text has that many fewer than
-    max_position_embeddings.
+    Positions start at pad_token_id + 1, so a text has at most max_position_embeddings - pad_token_id - 1
+    tokens.
     """
 
     model_type = "roberta"

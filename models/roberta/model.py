@@ -1,4 +1,4 @@
-"""RoBERTa (arXiv 1907.11692): BERT with positions counted from the padding token's, and another head."""
+"""RoBERTa (arXiv 1907.11692): BERT with positions from pad_token_id + 1 on, and another head."""
 
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from .config import RobertaConfig
 
 
 class RobertaModel(BertModel):
-    """RoBERTa without a head; arguments are those of `BertModel`."""
+    """RoBERTa without a head: embeddings and transformer layers; arguments are those of `BertModel`."""
 
     config_class = RobertaConfig
     base_prefix = "roberta."
@@ -21,7 +21,7 @@ class RobertaModel(BertModel):
 
 
 class RobertaLMHead(nn.Module):
-    """Map to the vocabulary, whose bias has two names, its own and the decoder's."""
+    """Language-modeling head; its bias has two names in checkpoints, `bias` and `decoder.bias`."""
 
     def __init__(self, config: RobertaConfig) -> None:
         super().__init__()
@@ -31,14 +31,14 @@ class RobertaLMHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[tokens, width] to [tokens, vocabulary]; the activation is gelu whatever the layers have."""
+        """Logits [tokens, vocabulary] of hidden states [tokens, width]; the activation is always gelu."""
         inner = apply_linear(self.dense, hidden, "gelu", phase="decode")
         normed = normalize(self.layer_norm, inner)
         return apply_linear(self.decoder, normed, phase="decode")
 
 
 class RobertaForCausalLM(BertCausalLM, BertCheckpoint):
-    """RoBERTa with its map to the vocabulary; arguments are those of `BertLMHeadModel`."""
+    """RoBERTa with a language-modeling head; arguments are those of `BertLMHeadModel`."""
 
     config_class = RobertaConfig
     base_prefix = "roberta."
@@ -61,7 +61,7 @@ class RobertaForCausalLM(BertCausalLM, BertCheckpoint):
 
 
 class RobertaForSequenceClassification(SequenceClassifier, BertCheckpoint):
-    """RoBERTa with a head of two maps on its first token; arguments are `BertForSequenceClassification`'s."""
+    """RoBERTa sequence classifier: a head of two linear layers on each text's first token."""
 
     config_class = RobertaConfig
     base_prefix = "roberta."

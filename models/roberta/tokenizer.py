@@ -1,4 +1,4 @@
-"""RoBERTa's tokenizer: byte-pair encoding of bytes, as in GPT-2."""
+"""RoBERTa tokenizer: byte-level byte-pair encoding, as in GPT-2."""
 
 from typing import Any, ClassVar
 
@@ -8,18 +8,18 @@ from ..tokenizers.fast import BytePairTokenizer
 
 
 class RobertaTokenizer(BytePairTokenizer):
-    """Text to the ids of byte pairs and back, as transformers' tokenizer of the same files.
+    """Byte-level BPE tokenizer of RoBERTa: encodes text to token ids and decodes token ids to text.
 
     Args:
-        vocab, merges: from token to id, and pairs of tokens; or the paths of vocab.json and merges.txt.
-        post_processor: of a tokenizer.json; not read.
+        vocab, merges: dict from token to id, and pairs of tokens; or the paths of vocab.json and merges.txt.
+        post_processor: "post_processor" of a tokenizer.json; ignored.
         **options: bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token;
-            add_prefix_space: begin a text like any other word; trim_offsets, without effect; and those of
+            add_prefix_space: put a space before a text; trim_offsets, without effect; and the options of
             every `Tokenizer`.
 
     Raises:
-        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: an unknown
-            option.
+        ValueError: an invalid vocabulary or option value.
+        TypeError: an unknown option.
     """
 
     special_tokens: ClassVar[dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""T5 (arXiv 1910.10683)."""
+"""T5 (arXiv 1910.10683): text encoder-decoder, sequence classifier, tokenizer."""
 
 from ..family import Family
 

@@ -1,4 +1,4 @@
-"""T5's configuration."""
+"""Configuration of T5."""
 
 from ...kernels.attention.distance_buckets import Buckets
 from ..core.config import PretrainedConfig
@@ -6,34 +6,34 @@ from ..core.fields import activation, at_least, field
 
 
 class T5Config(PretrainedConfig):
-    """Sizes and constants of a T5 model; the defaults are t5-small's."""
+    """Configuration of a T5 model; the defaults are those of t5-small."""
 
     model_type = "t5"
 
     vocab_size: int = 32128
     d_model: int = field(512, check=at_least(1), alias="hidden_size")
-    d_kv: int = field(64, check=at_least(1), alias="head_dim")  # heads need not fill d_model
-    d_ff: int = 2048  # width between a layer's two linear maps
-    num_layers: int = field(6, alias="num_hidden_layers")  # of the encoder
+    d_kv: int = field(64, check=at_least(1), alias="head_dim")  # num_heads * d_kv may differ from d_model
+    d_ff: int = 2048  # width of the feed-forward block
+    num_layers: int = field(6, alias="num_hidden_layers")  # in the encoder
     num_decoder_layers: int = field(None)  # num_layers by default
     num_heads: int = field(8, check=at_least(1), alias="num_attention_heads")
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
     dropout_rate: float = 0.1
     layer_norm_epsilon: float = 1e-6
-    initializer_factor: float = field(1.0, alias="init_std")  # scales the standard deviation of fresh weights
-    # An activation, or "gated-" and one; "gated-gelu" means "gelu_new", as in T5 1.1.
+    initializer_factor: float = field(1.0, alias="init_std")  # scales the initial standard deviations
+    # Activation, with "gated-" before it for a gated block; "gated-gelu" gates with "gelu_new" (T5 1.1).
     feed_forward_proj: str = "relu"
-    dense_act_fn: str = field(None)  # that of feed_forward_proj by default
-    is_gated_act: bool = field(None)  # that of feed_forward_proj by default
+    dense_act_fn: str = field(None)  # from feed_forward_proj by default
+    is_gated_act: bool = field(None)  # from feed_forward_proj by default
     is_encoder_decoder: bool = True
     use_cache: bool = True
     pad_token_id: int | None = 0
     eos_token_id: int | list[int] | None = 1
-    decoder_start_token_id: int | None = None  # usually the padding token
+    decoder_start_token_id: int | None = None  # usually pad_token_id
     classifier_dropout: float = 0.0
     is_decoder: bool = False
-    # Of the map to the vocabulary; encoder and decoder share their token embedding either way.
+    # For the language-modeling head; encoder and decoder share their token embedding either way.
     tie_word_embeddings: bool = True
 
     def _complete(self) -> None:
@@ -53,10 +53,10 @@ class T5Config(PretrainedConfig):
             self.buckets(causal=causal)
 
     def buckets(self, *, causal: bool) -> Buckets:
-        """The biases' distance buckets of the decoder (causal) or the encoder.
+        """Distance buckets of the attention biases: the decoder's if `causal`, else the encoder's.
 
         Raises:
-            ValueError: numbers of buckets or distances that cannot be divided.
+            ValueError: the number of buckets does not fit the maximum distance.
         """
         count, farthest = self.relative_attention_num_buckets, self.relative_attention_max_distance
         return Buckets(count, farthest, both_directions=not causal)

@@ -1,7 +1,7 @@
-"""T5's layers (arXiv 1910.10683) on packed tokens: no biases, RMS norms before each part, scores not scaled.
+"""T5 layers (arXiv 1910.10683) on packed tokens: RMS pre-norm, linear layers without bias, unscaled scores.
 
-Where weights are float16 the second map of the feed-forward part, `wo`, stays in float32, since its outputs
-do not fit a half; from the first of them on, hidden states are float32 too.
+With float16 weights, `wo`, the last linear layer of the feed-forward block, stays in float32, since its
+outputs overflow float16; from the first feed-forward block on, hidden states are float32 too.
 """
 
 from typing import Any
@@ -20,12 +20,12 @@ from .config import T5Config
 
 
 class BiasedAttention(StackAttention):
-    """Self-attention of all layers of a stack with T5's bias, which they share.
+    """Self-attention layout with T5's relative-position bias, which all layers of a stack share.
 
     Args:
-        cu_query, cu_key: as in `StackAttention`, like the options.
-        bias_table: [buckets, heads].
-        buckets: maps distances to rows of the table.
+        cu_query, cu_key: cu_seqlens of queries and keys, as in `StackAttention`; so are the options.
+        bias_table: biases of the distance buckets, [buckets, heads].
+        buckets: mapping from distances to rows of the table.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class BiasedAttention(StackAttention):
 
 
 class T5LayerNorm(nn.Module):
-    """RMS norm; its output has its weight's type, whatever its input has."""
+    """RMS norm over d_model whose output has the weight's dtype, whatever the input's is."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -50,17 +50,17 @@ class T5LayerNorm(nn.Module):
         self.eps = config.layer_norm_epsilon
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[tokens, d_model] to the same."""
+        """Normalize hidden states [tokens, d_model]; the result has the same shape."""
         return rms_norm(hidden, self.weight.to(hidden.dtype), self.eps).to(self.weight.dtype)
 
 
 class T5Attention(Attention):
-    """Projections of an attention, and in the first layer of a stack its table of biases.
+    """Projections of one attention, and in the first layer of a stack the relative-position bias table.
 
     Args:
-        config: sizes.
-        phase, key_phase: of `linear`, as in `Attention`.
-        biased: with the table.
+        config: model configuration.
+        phase, key_phase: phases of the `linear` kernel, as in `Attention`.
+        biased: True to have the bias table.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class T5Attention(Attention):
 
 
 class T5Part(nn.Module):
-    """Part of a layer: a norm before it, a residual around it."""
+    """Base class of a layer's parts: RMS norm before the part, residual connection around it."""
 
     def __init__(self, config: T5Config, phase: str) -> None:
         super().__init__()
@@ -93,8 +93,10 @@ class T5Part(nn.Module):
         self.phase = phase
 
     def add(self, residual: Tensor, module: nn.Linear, hidden: Tensor) -> Tensor:
-        """`residual + dropout(module(hidden))`, in the wider type of the two. As in transformers, what
-        overflows a half stays finite."""
+        """Residual plus a linear layer's output: `residual + dropout(module(hidden))`.
+
+        Its dtype is the wider of the two; as in transformers, float16 results are clamped to stay finite.
+        """
         weight = module.weight
         hidden = hidden.to(weight.dtype)
         wide = torch.promote_types(residual.dtype, weight.dtype)
@@ -107,33 +109,33 @@ class T5Part(nn.Module):
 
 
 class T5SelfAttentionPart(T5Part):
-    """Attention to the sequence itself."""
+    """Self-attention part of a layer: norm, self-attention, residual."""
 
     def __init__(self, config: T5Config, phase: str, *, biased: bool) -> None:
         super().__init__(config, phase)
         self.SelfAttention = T5Attention(config, phase, biased=biased)
 
     def forward(self, hidden: Tensor, layer: int, attention: DecoderAttention) -> Tensor:
-        """[tokens, d_model] to the same."""
+        """Apply the part to hidden states [tokens, d_model]; `layer` is the index of its layer."""
         own = self.SelfAttention
         return self.add(hidden, own.output, own.attend(self.layer_norm(hidden), attention, layer))
 
 
 class T5CrossAttentionPart(T5Part):
-    """Attention to the encoder's output."""
+    """Cross-attention part of a layer: norm, attention to the encoder's output, residual."""
 
     def __init__(self, config: T5Config, phase: str) -> None:
         super().__init__(config, phase)
         self.EncDecAttention = T5Attention(config, phase, "encode")
 
     def forward(self, hidden: Tensor, layer: int, attention: DecoderAttention) -> Tensor:
-        """[tokens, d_model] to the same."""
+        """Apply the part to hidden states [tokens, d_model]; `layer` is the index of its layer."""
         cross = self.EncDecAttention
         return self.add(hidden, cross.output, cross.cross_attend(self.layer_norm(hidden), attention, layer))
 
 
 class T5FeedForward(nn.Module):
-    """Linear maps of a layer's last part; with a gate there are two first ones."""
+    """Linear layers of the feed-forward block: `wi` and `wo`, or `wi_0`, `wi_1` and `wo` if gated."""
 
     wi: nn.Linear
     wi_0: nn.Linear
@@ -148,28 +150,28 @@ class T5FeedForward(nn.Module):
         self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
 
     def inner(self, hidden: Tensor, phase: str) -> Tensor:
-        """[tokens, d_model] to the input of `wo`, [tokens, d_ff]."""
+        """Compute the input of `wo`, [tokens, d_ff], from hidden states [tokens, d_model]."""
         first = self.wi_0 if self.gated else self.wi
         wide = linear(hidden, first.weight, activation=self.activation, phase=phase)
         return wide * linear(hidden, self.wi_1.weight, phase=phase) if self.gated else wide
 
 
 class T5FeedForwardPart(T5Part):
-    """Each token on its own."""
+    """Feed-forward part of a layer: norm, feed-forward block, residual."""
 
     def __init__(self, config: T5Config, phase: str) -> None:
         super().__init__(config, phase)
         self.DenseReluDense = T5FeedForward(config)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[tokens, d_model] to the same."""
+        """Apply the part to hidden states [tokens, d_model]; the result has the same shape."""
         dense = self.DenseReluDense
         inner = F.dropout(dense.inner(self.layer_norm(hidden), self.phase), self.dropout, self.training)
         return self.add(hidden, dense.wo, inner)
 
 
 class T5Block(nn.Module):
-    """Self-attention, in the decoder cross-attention where there is an encoder's output, feed-forward."""
+    """Pre-norm transformer layer: self-attention, in the decoder cross-attention, feed-forward block."""
 
     def __init__(self, config: T5Config, index: int, *, decoder: bool) -> None:
         super().__init__()
@@ -181,12 +183,12 @@ class T5Block(nn.Module):
         self.layer: Any = nn.ModuleList([*parts, T5FeedForwardPart(config, phase)])
 
     def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
-        """[tokens, d_model] to the same, in the given attention layout."""
+        """Run the layer on hidden states [tokens, d_model]; without encoder output, no cross-attention."""
         hidden = self.layer[0](hidden, self.index, attention)
         if attention.crosses:
             hidden = self.layer[1](hidden, self.index, attention)
         return self.layer[-1](hidden)
 
     def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention's keys and values of encoder tokens: [tokens, heads, d_kv] each."""
+        """Cross-attention keys and values of encoder output [tokens, d_model]: [tokens, heads, d_kv] each."""
         return self.layer[1].EncDecAttention.key_values(encoded)

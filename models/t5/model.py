@@ -1,4 +1,4 @@
-"""T5 (arXiv 1910.10683) and its version 1.1: encoder and decoder of text, and their classifier."""
+"""T5 (arXiv 1910.10683) and T5 1.1: text encoder-decoder and sequence classifier."""
 
 from typing import Any, ClassVar
 
@@ -16,15 +16,15 @@ from ..core.stack import PositionIndexer, StackSizes, TransformerStack, embed_to
 from .config import T5Config
 from .layers import BiasedAttention, T5Attention, T5Block, T5FeedForward, T5LayerNorm
 
-_NO_LIMIT = 2**31 - 1  # of the length of a text: there is a bias for every distance
+_NO_LIMIT = 2**31 - 1  # on the length of a text: every distance has a bias
 
 
 class T5Stack(TransformerStack):
-    """Encoder or decoder of T5.
+    """Transformer stack of T5: its encoder or its decoder.
 
     Args:
-        config: sizes and constants.
-        decoder: with causal layers and cross-attention.
+        config: model configuration.
+        decoder: True for causal layers with cross-attention.
     """
 
     layers_name = "block"
@@ -46,16 +46,16 @@ class T5Stack(TransformerStack):
 
     @property
     def positions(self) -> PositionIndexer:
-        """Rows of the position table, which T5 does not have."""
+        """Position indexer without a length limit, since T5 has no position-embedding table."""
         return PositionIndexer(0, _NO_LIMIT)
 
     def embed(self, inputs: Tensor, position_ids: Tensor, token_types: Tensor | None = None) -> Tensor:
-        """Embed tokens, before dropout: [tokens, d_model]; there are neither positions nor token types."""
+        """Embed tokens, before dropout: [tokens, d_model]; positions and token types are ignored."""
         zero = self.embed_tokens.weight.new_zeros(1, self.config.d_model)
         return embed_tokens(inputs, torch.zeros_like(position_ids), self.embed_tokens, zero)
 
     def packed_attention(self, cu_query: Tensor, cu_key: Tensor, **options: Any) -> StackAttention:
-        """Self-attention with the biases of the first layer."""
+        """Self-attention layout with the bias table of the first layer, which all layers share."""
         if not len(self.block):
             return super().packed_attention(cu_query, cu_key, **options)
         first: Any = self.block[0]
@@ -70,7 +70,7 @@ class T5Stack(TransformerStack):
         states: list[Tensor] | None = None,
         selected: Tensor | None = None,
     ) -> Tensor:
-        """Embedded tokens to hidden states, with dropout behind the last norm too."""
+        """Run the layers on embedded tokens [tokens, d_model]; dropout also follows the final norm."""
         dropout = self.config.dropout_rate
         hidden = F.dropout(embedded, dropout, self.training)
         hidden = select(run_layers(self.block, None, hidden, attention, 0.0, states), selected)
@@ -81,20 +81,22 @@ class T5Stack(TransformerStack):
 
 
 class T5Checkpoint(PretrainedModel):
-    """Names of T5's checkpoints, and fresh weights."""
+    """Base class of T5 models: configuration class, tensor names of checkpoints, initialization."""
 
     config_class = T5Config
     float32_modules = ("wo",)
     main_input_name = "input_ids"
     ignored_keys = (
         r"^(transformer\.)?(lm_head|qa_outputs|classifier|classification_head)\.",
-        # Cross-attention has no biases; the first checkpoints hold an unused table.
+        # Cross-attention has no position bias; the first checkpoints hold an unused table.
         r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight$",
     )
 
     def initialize(self) -> None:
-        """Draw fresh weights as transformers does: larger for narrower inputs, since neither scores nor
-        embeddings are scaled."""
+        """Initialize weights randomly, as transformers does.
+
+        Narrower inputs get larger weights, since neither attention scores nor embeddings are scaled.
+        """
         config = self.config
         factor, width = config.initializer_factor, config.d_model**-0.5
         for name, module in self.named_modules():
@@ -119,7 +121,7 @@ class T5Checkpoint(PretrainedModel):
 
 
 class T5Model(T5Checkpoint, TextToTextModel):
-    """T5 without a head."""
+    """T5 without a head: encoder and decoder with a shared token embedding."""
 
     base_prefix = "transformer."
     tied_weights: ClassVar[dict[str, str]] = {
@@ -137,12 +139,12 @@ class T5Model(T5Checkpoint, TextToTextModel):
 
     @property
     def ties_embeddings(self) -> bool:
-        """True always: `tie_word_embeddings` is about a map to the vocabulary."""
+        """True always, since `tie_word_embeddings` concerns the language-modeling head only."""
         return True
 
 
 class T5ForSequenceClassification(T5Checkpoint, TextToTextClassifier):
-    """T5 with a head on the last end token."""
+    """T5 sequence classifier: classification head on the decoder's last EOS token."""
 
     base_class = T5Model
     base_name = "transformer"

@@ -1,4 +1,4 @@
-"""T5's tokenizer: SentencePiece's pieces, EOS, and sentinel tokens for gaps."""
+"""T5 tokenizer: SentencePiece pieces, EOS, and sentinel tokens for masked spans."""
 
 from typing import Any, ClassVar
 
@@ -7,17 +7,20 @@ from tokenizers import normalizers
 from ..tokenizers.options import AddedToken
 from ..tokenizers.sentencepiece import Pieces, SentencePieceTokenizer
 
-MAX_EXTRA_IDS = 100_000  # more than any checkpoint has, and cheap in a hostile file
+MAX_EXTRA_IDS = 100_000  # above any checkpoint's number, and bounds the work that a hostile file can ask for
 
 
 class T5Tokenizer(SentencePieceTokenizer):
-    """Text to the ids of pieces and back; vocabulary and errors as in `SentencePieceTokenizer`.
+    """SentencePiece tokenizer of T5: encodes text to token ids and decodes token ids to text.
 
-    A text ends with EOS, and so do both of a pair; both have type 0.
+    Vocabulary arguments and errors are those of `SentencePieceTokenizer`.
+
+    Each text, also of a pair, ends with EOS and has token type 0.
 
     Args:
         **options: eos_token, unk_token, pad_token; extra_ids: number of sentinel tokens <extra_id_0>,
-            <extra_id_1>, ... for gaps, from the end of the vocabulary; and those of every `Tokenizer`.
+            <extra_id_1>, ... for masked spans, numbered from the end of the vocabulary; and the options of
+            every `Tokenizer`.
     """
 
     unknown_id = 2

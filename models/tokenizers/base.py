@@ -1,4 +1,4 @@
-"""Base class of tokenizers: encode, decode, pad, and a checkpoint's files."""
+"""Base class of tokenizers: encode and decode text, pad batches, read and write tokenizer files."""
 
 import os
 from abc import ABC, abstractmethod
@@ -20,60 +20,60 @@ _STRATEGIES = (True, False, "longest_first", "only_first", "only_second", "do_no
 
 
 class Encoded(NamedTuple):
-    """Ids of one text or pair; the types are 1 for the second text of a pair where the model wants that."""
+    """Token ids, token types and special-token mask of one encoded text or pair."""
 
     ids: Ids
-    types: Ids
+    types: Ids  # 1 for the second text of a pair, in models with token types
     special: Ids  # 1 for a special token
 
 
 class Tokenizer(SpecialTokens, PushToHub, ABC):
-    """Text to token ids and back.
+    """Base class of tokenizers, which encode text to token ids and decode token ids to text.
 
-    A family gives its special tokens and options (`SpecialTokens`), the files of its vocabulary, and how a
-    text is encoded and ids are decoded.
+    A subclass defines its special tokens and options (`SpecialTokens`), its vocabulary files, and how it
+    encodes a text and decodes ids.
     """
 
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """Tokens of the vocabulary, without added ones."""
+        """Number of tokens in the vocabulary, without added tokens."""
 
     @abstractmethod
     def get_vocab(self) -> dict[str, int]:
-        """Every token with its id."""
+        """Vocabulary with added tokens: a dict from token to id."""
 
     @abstractmethod
     def tokenize(self, text: str) -> list[str]:
-        """Pieces of a text, without special tokens around it; those inside it stay whole."""
+        """Split a text into tokens; adds no special tokens, and keeps those in the text whole."""
 
     @abstractmethod
     def _encode(
         self, text: str, pair: str | None, special: bool, limit: int | None, strategy: str
     ) -> Encoded:
-        """Ids of a text or pair, truncated by `strategy` to `limit` tokens, special ones included."""
+        """Encode a text or pair, truncated by `strategy` to `limit` tokens, special ones included."""
 
     @abstractmethod
     def _decode(self, token_ids: Any, skip_special_tokens: bool) -> str:
-        """The text of ids, or of one id, before spaces are cleaned up."""
+        """Decode token ids, or one id, to text, before `clean_up_tokenization_spaces`."""
 
     @abstractmethod
     def _token(self, index: int) -> Any:
-        """The token of an id."""
+        """Token of an id."""
 
     @property
     @abstractmethod
     def _added(self) -> dict[int, AddedToken]:
-        """Tokens that text is split at, by id."""
+        """Added tokens by id; text is split at them before it is tokenized."""
 
     @classmethod
     @abstractmethod
     def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
-        """Arguments of the constructor from a checkpoint's files of the vocabulary."""
+        """Positional arguments of the constructor, read from a checkpoint's vocabulary files."""
 
     @abstractmethod
     def _save_vocabulary(self, folder: Path) -> tuple[str, ...]:
-        """Write the files that `_vocabulary` reads; returns their paths."""
+        """Write the vocabulary files that `_vocabulary` reads; returns their paths."""
 
     def __len__(self) -> int:
         return len(self.get_vocab())
@@ -100,20 +100,20 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
             text: one text, or a list of texts or of pairs.
             text_pair: the second text of the pair, or a list of them.
             text_target: texts to encode in the target language; with `text` too, their ids are `labels`.
-            add_special_tokens: add those that the model expects around a text.
+            add_special_tokens: add the special tokens that the model expects around a text.
             padding: True or "longest", "max_length", or False; to a multiple of `pad_to_multiple_of`.
-            truncation: True or "longest_first", "only_first", "only_second", or False. None truncates where
-                `max_length` is given and nothing is padded.
-            max_length: in tokens, special ones included; `model_max_length` by default.
+            truncation: True or "longest_first", "only_first", "only_second", or False. None truncates if
+                `max_length` is given and padding is off.
+            max_length: maximum length in tokens, special ones included; `model_max_length` by default.
             return_tensors: "pt", "np", or None for lists of int.
-            return_attention_mask, return_token_type_ids: by default where the model reads them.
-            return_special_tokens_mask: 1 for special tokens around the text, and for padding.
+            return_attention_mask, return_token_type_ids: return these; by default if the model takes them.
+            return_special_tokens_mask: return a mask, 1 for special tokens around the text and for padding.
 
         Returns:
-            `input_ids` and the others as int64 [batch, tokens]; [tokens] for one text without return_tensors.
+            `input_ids` and the rest as int64 [batch, tokens]; [tokens] for one text without return_tensors.
 
         Raises:
-            ValueError: not text, a bad option, or tensors of texts of different lengths.
+            ValueError: an input is not text, an option is invalid, or texts of a tensor differ in length.
         """
         if text is None and text_target is None:
             raise ValueError("give text, text_target or both")
@@ -165,15 +165,15 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
         return_attention_mask: bool | None = None,
         return_tensors: str | None = None,
     ) -> BatchFeature:
-        """Pad texts encoded one by one to a batch, as a training loop's collator does.
+        """Pad separately encoded texts to a batch, as a training loop's collator does.
 
         Args:
-            encoded_inputs: outputs for one text each, or a dict of lists; `input_ids` and `token_type_ids`
-                are read, the mask is made anew.
+            encoded_inputs: list of outputs for one text each, or a dict of lists; `input_ids` and
+                `token_type_ids` are read, the attention mask is recomputed.
             padding, max_length, pad_to_multiple_of, return_attention_mask, return_tensors: as in `__call__`.
 
         Raises:
-            ValueError: no input_ids, or an option's bad value.
+            ValueError: no input_ids, or an invalid option value.
         """
         one_of("return_tensors", return_tensors, ("pt", "np", None))
         columns = {"input_ids": [as_list(ids) for ids in column(encoded_inputs, "input_ids")]}
@@ -192,7 +192,7 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
         multiple: int | None,
         return_tensors: str | None,
     ) -> BatchFeature:
-        """Columns of a batch, padded, and stacked where `return_tensors` is set."""
+        """Pad the columns of a batch, and stack them to tensors if `return_tensors` is set."""
         lengths = [len(ids) for ids in columns["input_ids"]]
         padded = padded_length(lengths, padding, max_length, multiple)
         if self.pad_token_id is None and any(length < padded for length in lengths):
@@ -215,11 +215,11 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
 
     @contextmanager
     def _as_target(self) -> Iterator[None]:
-        """A context in which texts are encoded in the target language."""
+        """Context manager in which texts are encoded in the target language."""
         yield
 
     def encode(self, text: str, text_pair: str | None = None, **options: Any) -> Any:
-        """`input_ids` of one text or pair; options as in `__call__`."""
+        """Encode one text or pair to its `input_ids`; options as in `__call__`."""
         return self(text, text_pair, **options)["input_ids"]
 
     def decode(
@@ -228,9 +228,9 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
     ) -> Any:
-        """The text of token ids [tokens] or of one id, in a list, array or tensor; texts of [batch, tokens].
+        """Decode token ids (one id, [tokens] or [batch, tokens], as list, array or tensor) to text or texts.
 
-        `clean_up_tokenization_spaces` removes the space before punctuation and English contractions.
+        `clean_up_tokenization_spaces` removes spaces before punctuation and English contractions.
         """
         token_ids = as_list(token_ids)
         if is_batch(token_ids):
@@ -239,7 +239,7 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
         return self._cleaned(text) if self._cleans(clean_up_tokenization_spaces) else text
 
     def batch_decode(self, sequences: Any, *args: Any, **kwargs: Any) -> Any:
-        """The text of each sequence of token ids, further arguments as in `decode`."""
+        """Decode each sequence of token ids to text; further arguments as in `decode`."""
         texts = self.decode(sequences, *args, **kwargs) if len(sequences) else []
         return [texts] if isinstance(texts, str) else texts
 
@@ -252,11 +252,11 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
         return text
 
     def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> Any:
-        """The id of a token, or the ids of several; the unknown token's for unknown ones."""
+        """Id of a token, or list of ids of several; unknown tokens get the id of `unk_token`."""
         return self._id(tokens) if isinstance(tokens, str) else [self._id(token) for token in tokens]
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """The token of an id, or the tokens of several."""
+        """Token of an id, or list of tokens of several ids."""
         if isinstance(ids, int):
             return self._token(ids)
         skip = set(self.all_special_ids) if skip_special_tokens else set()
@@ -264,15 +264,15 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any) -> Self:
-        """Load from a checkpoint: a folder or the id of a repository on the Hub.
+        """Load a tokenizer from a checkpoint: a folder or the id of a repository on the Hub.
 
-        Besides the files of the vocabulary it reads tokenizer_config.json (of transformers 4 or 5),
+        Besides the vocabulary files it reads tokenizer_config.json (of transformers 4 or 5),
         special_tokens_map.json and added_tokens.json where they exist. `kwargs` are `files.HUB_OPTIONS`, and
-        arguments of the constructor, which override the files.
+        constructor arguments, which override the files.
 
         Raises:
             OSError: no such checkpoint or file, or the Hub does not answer.
-            ValueError: a broken file.
+            ValueError: a malformed file.
         """
         checkpoint, overrides = open_checkpoint(name_or_dir, **kwargs)
         options = saved_options(
@@ -288,16 +288,16 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
             return cls(*vocabulary, **options)
         except (AttributeError, TypeError) as error:
             if overrides:
-                raise  # as likely the caller's mistake as a file's
+                raise  # the mistake may be the caller's rather than a file's
             raise ValueError(f"{checkpoint} has settings that make no tokenizer: {error}") from error
 
     @classmethod
     def _added_in_vocabulary(cls, checkpoint: Checkpoint) -> dict[int, AddedToken]:
-        """Added tokens in the files of the vocabulary."""
+        """Added tokens by id, read from the vocabulary files of a checkpoint."""
         return {}
 
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
-        """Write a folder that `from_pretrained` loads, here and in transformers; returns the paths."""
+        """Write files that `from_pretrained` loads, here and in transformers; returns their paths."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         options: dict[str, Any] = {name: self._named.get(name) for name in self.special_tokens}

@@ -1,4 +1,4 @@
-"""Base classes of tokenizers that run on the `tokenizers` library."""
+"""Base classes of tokenizers that wrap the `tokenizers` library: BPE, WordPiece and others."""
 
 import json
 import warnings
@@ -25,24 +25,25 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 class LibraryTokenizer(Tokenizer):
-    """Text to token ids and back through the `tokenizers` library.
+    """Base class of tokenizers whose encoding and decoding run in the `tokenizers` library.
 
-    As in transformers 5, the pipeline is the family's; a tokenizer.json gives vocabulary and added tokens.
+    As in transformers 5, the subclass builds the pipeline; a tokenizer.json gives only vocabulary and added
+    tokens.
 
     Args:
-        *vocabulary: arguments of the family's `_build`.
-        **options: special tokens, the family's settings, and those of every `Tokenizer`.
+        *vocabulary: arguments of the subclass's `_build`.
+        **options: special tokens, settings of the subclass, and the options of every `Tokenizer`.
 
     Raises:
-        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: an unknown
-            option.
+        ValueError: an invalid vocabulary or option value.
+        TypeError: an unknown option.
     """
 
     backend: tokenizers.Tokenizer
-    model: str  # its name in the library
-    # Special tokens around a text and a pair, in the library's notation; a role stands for its token.
+    model: str  # type name of the model in the library, such as "BPE"
+    # Special tokens around a text and around a pair, in the library's notation; {role} stands for its token.
     templates: ClassVar[tuple[str, str]]
-    reads_post_processor: ClassVar[bool] = False  # a tokenizer.json's counts, before `templates`
+    reads_post_processor: ClassVar[bool] = False  # True: a tokenizer.json's overrides `templates`
 
     def __init__(self, *vocabulary: Any, **options: Any) -> None:
         self._configure(options)
@@ -58,20 +59,20 @@ class LibraryTokenizer(Tokenizer):
 
     @abstractmethod
     def _build(self, *vocabulary: Any) -> tokenizers.Tokenizer:
-        """The pipeline of a vocabulary: normalizer, pre-tokenizer, model and decoder."""
+        """Build the library's tokenizer for a vocabulary: normalizer, pre-tokenizer, model and decoder."""
 
     def _use_post_processor(self, written: Any) -> None:
-        """Use the "post_processor" of a tokenizer.json, if the family reads it."""
+        """Use the "post_processor" of a tokenizer.json, if `reads_post_processor` is set."""
         if self.reads_post_processor and written is not None:
             self._post_processor = read_post_processor(written)
 
     def _around(self) -> PostProcessor:
-        """The step that puts special tokens around a text and a pair."""
+        """Post-processor that adds special tokens around a text or a pair."""
         tokens = {name: self._named.get(name) for name in NAMED_TOKENS}
         return self._template(*(template.format_map(tokens) for template in self.templates))
 
     def _add(self, added: dict[Any, Any]) -> None:
-        """Split text at these tokens, in the order of their ids, and at the special ones."""
+        """Register added tokens, in id order, and special tokens with the library, to split text at them."""
         tokens = {
             token.content: token for _, token in sorted((int(i), as_added(t)) for i, t in added.items())
         }
@@ -95,18 +96,18 @@ class LibraryTokenizer(Tokenizer):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens of the vocabulary, without added ones."""
+        """Number of tokens in the vocabulary, without added tokens."""
         return self.backend.get_vocab_size(with_added_tokens=False)
 
     def __len__(self) -> int:
         return self.backend.get_vocab_size(with_added_tokens=True)
 
     def get_vocab(self) -> dict[str, int]:
-        """Every token with its id."""
+        """Vocabulary with added tokens: a dict from token to id."""
         return self.backend.get_vocab(with_added_tokens=True)
 
     def tokenize(self, text: str) -> list[str]:
-        """Pieces of a text, without special tokens around it; those inside it stay whole."""
+        """Split a text into tokens; adds no special tokens, and keeps those in the text whole."""
         return self.backend.encode(text, add_special_tokens=False).tokens
 
     def _encode(
@@ -122,7 +123,7 @@ class LibraryTokenizer(Tokenizer):
         return Encoded(whole.ids, whole.type_ids, whole.special_tokens_mask)
 
     def _truncate(self, first: Encoding, second: Encoding | None, limit: int, strategy: str) -> None:
-        """Truncate a text or pair to `limit` tokens together."""
+        """Truncate an encoded text or pair in place to `limit` tokens in all."""
         over = len(first) + (0 if second is None else len(second)) - limit
         if over <= 0:
             return
@@ -156,7 +157,7 @@ class LibraryTokenizer(Tokenizer):
     def _cleans(self, asked: bool | None) -> bool:
         if not super()._cleans(asked):
             return False
-        if self.model == "BPE":  # as in transformers: its tokens contain the text's spaces
+        if self.model == "BPE":  # as in transformers: BPE tokens contain the text's spaces
             warnings.warn(
                 "clean_up_tokenization_spaces has no effect on a BPE tokenizer, whose text has its spaces",
                 stacklevel=3,
@@ -174,7 +175,7 @@ class LibraryTokenizer(Tokenizer):
         return self.backend.id_to_token(index)
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Tokens joined to text."""
+        """Join tokens to text."""
         return self.backend.decoder.decode(list(tokens))
 
     @classmethod
@@ -192,7 +193,7 @@ class LibraryTokenizer(Tokenizer):
         return (str(path),)
 
     def _template(self, single: str, pair: str) -> PostProcessor:
-        """Special tokens around texts, in the library's notation ("[CLS]:0 $A:0 [SEP]:0")."""
+        """Post-processor from templates in the library's notation, such as "[CLS]:0 $A:0 [SEP]:0"."""
         words = {word.rpartition(":")[0] for word in (*single.split(" "), *pair.split(" "))}
         names = [word for word in words if word and not word.startswith("$")]
         return TemplateProcessing(
@@ -201,7 +202,7 @@ class LibraryTokenizer(Tokenizer):
 
     @classmethod
     def _library_file(cls, checkpoint: Checkpoint) -> tuple[dict[str, Any], Path] | None:
-        """Content and path of a tokenizer.json; None without one, ValueError for another model."""
+        """Content and path of a checkpoint's tokenizer.json, or None; ValueError if of another model type."""
         path = checkpoint.find(LIBRARY_FILE)
         if path is None:
             return None
@@ -214,7 +215,7 @@ class LibraryTokenizer(Tokenizer):
 
 
 class BytePairTokenizer(LibraryTokenizer):
-    """Byte-pair encoding of bytes written as letters: from tokenizer.json, or vocab.json and merges.txt."""
+    """Base class of byte-level BPE tokenizers; reads tokenizer.json, or vocab.json and merges.txt."""
 
     model = "BPE"
     add_prefix_space: bool = False
@@ -233,7 +234,7 @@ class BytePairTokenizer(LibraryTokenizer):
 
     @classmethod
     def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
-        """Table from token to id, merges, and the "post_processor" of a tokenizer.json."""
+        """Constructor arguments from a checkpoint: dict of token ids, merges, "post_processor" or None."""
         if (found := cls._library_file(checkpoint)) is None:
             vocab, merges = checkpoint.find("vocab.json"), checkpoint.find("merges.txt")
             if vocab is None or merges is None:
@@ -253,7 +254,7 @@ class BytePairTokenizer(LibraryTokenizer):
 
 
 class WordPieceTokenizer(LibraryTokenizer):
-    """Word pieces: a vocabulary from tokenizer.json or vocab.txt."""
+    """Base class of WordPiece tokenizers; reads the vocabulary from tokenizer.json or vocab.txt."""
 
     model = "WordPiece"
 
@@ -269,7 +270,7 @@ class WordPieceTokenizer(LibraryTokenizer):
 
 
 def read_post_processor(written: Any) -> PostProcessor:
-    """The "post_processor" of a tokenizer.json as the library's object."""
+    """Post-processor object of the library from the "post_processor" of a tokenizer.json."""
     model = {"type": "BPE", "vocab": {}, "merges": []}
     parts = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "decoder"))
     whole = {"version": "1.0", "added_tokens": [], **parts, "post_processor": written, "model": model}
@@ -277,14 +278,14 @@ def read_post_processor(written: Any) -> PostProcessor:
 
 
 def check_table(table: Any, path: Path) -> None:
-    """Refuse a vocabulary other than a table from token to whole number."""
+    """Check that the vocabulary read from `path` is a dict of token ids; raises ValueError if not."""
     if not isinstance(table, dict):
         raise ValueError(f"{path} must map every token to a whole number, it has a {type(table).__name__}")
     check_vocabulary(table, str(path))
 
 
 def _read(reader: Any, *paths: Path) -> Any:
-    """Read files by the library, once their size is checked."""
+    """Read vocabulary files by a reader of the library, after a size check; ValueError if it fails."""
     for path in paths:
         check_size(path)
     try:
@@ -299,7 +300,7 @@ def _library_token(token: AddedToken) -> tokenizers.AddedToken:
 
 
 def _pair_limits(first: int, second: int, limit: int) -> tuple[int, int]:
-    """Lengths of the texts of a pair, truncated to `limit` tokens together, the longer one first."""
+    """Lengths of a pair's texts after "longest_first" truncation to `limit` tokens in all."""
     short, long = min(first, second), max(first, second)
     long = short if short > limit else max(short, limit - short)
     if short + long > limit:

@@ -1,4 +1,4 @@
-"""Options, special tokens and added tokens of a tokenizer, from the files beside its vocabulary."""
+"""Tokenizer options, special tokens and added tokens, read from a checkpoint's configuration files."""
 
 import warnings
 from collections.abc import Callable, Collection
@@ -8,14 +8,14 @@ from typing import Any
 from ..checkpoints.files import Checkpoint, read_json
 
 CONFIG_FILE = "tokenizer_config.json"
-# In transformers' order, in which tokens that a vocabulary lacks are numbered.
+# Roles in transformers' order, in which tokens that the vocabulary lacks get new ids.
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-# Options of every tokenizer that save_pretrained writes.
+# Options common to all tokenizers that save_pretrained writes.
 COMMON_OPTIONS = (
     *("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces"),
     *("processor_class", "additional_special_tokens", "added_tokens_decoder"),
 )
-# Further options of every tokenizer: older and newer names.
+# Further options common to all tokenizers: names of other transformers versions.
 OTHER_OPTIONS = ("extra_special_tokens", "split_special_tokens", "max_len", "model_input_names")
 # Fields of transformers' tokenizer_config.json without effect on how text is split.
 NEUTRAL_OPTIONS = frozenset(
@@ -29,18 +29,18 @@ NEUTRAL_OPTIONS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """A token to split text at: whole words only (`single_word`), with spaces (`lstrip`, `rstrip`)."""
+    """Token at which text is split before it is tokenized, with flags as in the `tokenizers` library."""
 
     content: str
-    single_word: bool = False
-    lstrip: bool = False
-    rstrip: bool = False
-    normalized: bool = False
-    special: bool = True
+    single_word: bool = False  # match whole words only
+    lstrip: bool = False  # match the spaces before it too
+    rstrip: bool = False  # match the spaces after it too
+    normalized: bool = False  # match in normalized text
+    special: bool = True  # left out by skip_special_tokens
 
 
 def as_added(token: Any) -> AddedToken:
-    """A token of a file as an `AddedToken`; a string makes a special token."""
+    """Convert a token (string, JSON object or `AddedToken`) to an `AddedToken`; a string is special."""
     if isinstance(token, AddedToken):
         return token
     written = token if isinstance(token, dict) else {}
@@ -49,7 +49,7 @@ def as_added(token: Any) -> AddedToken:
 
 
 def content_of(token: Any) -> str:
-    """The text of a token, a string or an object in files; ValueError without a text."""
+    """Text of a token given as a string, JSON object or `AddedToken`; ValueError if it has none."""
     content = _maybe_content(token)
     if not isinstance(content, str):
         raise ValueError(f"a special token must be a string, got {token!r}")
@@ -64,20 +64,21 @@ def saved_options(
     silent: Collection[str],
     in_vocabulary: Callable[[Checkpoint], dict[int, AddedToken]],
 ) -> dict[str, Any]:
-    """A tokenizer's options from a checkpoint's files and from the caller, whose options take precedence.
+    """Constructor options of a tokenizer, from a checkpoint's files and the caller's overrides.
 
-    Reads tokenizer_config.json and, unless it has the added tokens, special_tokens_map.json and
-    added_tokens.json. Warns of unused options.
+    Reads tokenizer_config.json and, if it has no added tokens, special_tokens_map.json and
+    added_tokens.json. Warns of options that are not used.
 
     Args:
-        overrides: the caller's options.
-        roles: names of the tokenizer's special tokens.
-        known: names of its options.
+        checkpoint: checkpoint with the files.
+        overrides: options of the caller, which take precedence.
+        roles: roles of the tokenizer's special tokens, such as "bos_token".
+        known: names of the tokenizer's options.
         silent: names of options that are ignored without a warning.
-        in_vocabulary: finds added tokens in the files of the vocabulary.
+        in_vocabulary: function that reads added tokens from the vocabulary files.
 
     Raises:
-        ValueError: a broken file.
+        ValueError: a malformed file.
     """
     config = checkpoint.find(CONFIG_FILE)
     options = (read_json(config) if config is not None else {}) | overrides
@@ -85,7 +86,7 @@ def saved_options(
         if not isinstance(written, dict):
             raise ValueError(f"{config} must hold an object as added_tokens_decoder, got {written!r}")
         added = {int(index): as_added(token) for index, token in written.items()}
-    else:  # files of before 2023, and of transformers 5 with a tokenizer.json
+    else:  # files from before 2023, and transformers 5 files with a tokenizer.json
         if (file := checkpoint.find("special_tokens_map.json")) is not None:
             options |= {name: token for name, token in read_json(file).items() if name not in overrides}
         added = _added_tokens(checkpoint, options) | in_vocabulary(checkpoint)
@@ -96,7 +97,7 @@ def saved_options(
         content = _maybe_content(options.get(name))
         if isinstance(content, str) and content in by_content:
             options[name] = by_content[content]
-    used = {*known, *overrides}  # the constructor refuses the caller's unknown ones by name
+    used = {*known, *overrides}  # the constructor raises for unknown options of the caller
     if unused := [
         name for name, value in options.items() if name not in {*used, *silent} and value is not None
     ]:
@@ -106,7 +107,7 @@ def saved_options(
 
 
 def _added_tokens(checkpoint: Checkpoint, options: dict[str, Any]) -> dict[int, AddedToken]:
-    """The tokens of added_tokens.json, by id."""
+    """Tokens of a checkpoint's added_tokens.json by id; special ones are those that `options` name."""
     if (file := checkpoint.find("added_tokens.json")) is None:
         return {}
     special = [_maybe_content(options.get(name)) for name in NAMED_TOKENS]

@@ -1,4 +1,4 @@
-"""Base class of tokenizers of SentencePiece's unigram models: ALBERT, MBart, T5 and XLNet."""
+"""Base class of SentencePiece unigram tokenizers: ALBERT, MBart, T5 and XLNet."""
 
 import base64
 from typing import Any, ClassVar, NamedTuple
@@ -20,35 +20,35 @@ EXTRA_TOKENS = ("additional_special_tokens", "extra_special_tokens")
 
 
 class Defined(NamedTuple):
-    """Further definitions in a model's own file: tokens that text is split at, and the unknown piece."""
+    """Special tokens and unknown id that a SentencePiece model file defines besides its pieces."""
 
-    tokens: tuple[AddedToken, ...]
+    tokens: tuple[AddedToken, ...]  # control and user-defined pieces, at which text is split
     unknown_id: int
 
 
 class SentencePieceTokenizer(LibraryTokenizer):
-    """Text to the ids of pieces and back, as transformers 5's tokenizer of the same files.
+    """SentencePiece tokenizer: encodes text to token ids and decodes ids to text, as in transformers 5.
 
     Args:
-        vocab: pieces with their scores, in the order of their ids.
-        charsmap: compiled rules of normalization.
-        defined: further definitions of the model's own file; None without it.
-        post_processor: of a tokenizer.json, for families that read it.
-        **options: special tokens, the family's settings, and those of every `Tokenizer`.
+        vocab: (piece, score) pairs in id order.
+        charsmap: precompiled normalization rules; None without any.
+        defined: further definitions of a SentencePiece model file; None if `vocab` is a tokenizer.json's.
+        post_processor: "post_processor" of a tokenizer.json, for subclasses that use it.
+        **options: special tokens, settings of the subclass, and the options of every `Tokenizer`.
 
     Raises:
-        ValueError: a vocabulary that makes no tokenizer, or an option's bad value; TypeError: an unknown
-            option.
+        ValueError: an invalid vocabulary or option value.
+        TypeError: an unknown option.
     """
 
     model = "Unigram"
     model_file: ClassVar[str] = "spiece.model"
     unknown_id: ClassVar[int]
     neutral = frozenset({"sp_model_kwargs", "unk_id", "legacy", "vocab_file", "from_slow", "remove_space"})
-    add_prefix_space = True  # begin each word with the piece of a space
+    add_prefix_space = True  # begin each word with the word-boundary marker ▁
 
     def _configure(self, options: dict[str, Any]) -> dict[str, Any]:
-        # As in transformers, special tokens of the options replace those of the model's own file.
+        # As in transformers, special tokens of the options replace those of the model file.
         self._names_tokens = any(options.get(name) is not None for name in EXTRA_TOKENS)
         return super()._configure(options)
 
@@ -76,20 +76,20 @@ class SentencePieceTokenizer(LibraryTokenizer):
         return backend
 
     def _complete(self, pieces: Pieces) -> Pieces:
-        """The family's vocabulary from the pieces of a model's own file."""
+        """Complete the pieces of a SentencePiece model file to the tokenizer's vocabulary."""
         return pieces
 
     def _unknown_id(self, defined: Defined | None) -> int:
-        """The id of the unknown piece."""
+        """Id of the unknown piece."""
         return self.unknown_id
 
     def _normalizer(self, charsmap: bytes | None) -> Any:
-        """Normalization of a text; None for none."""
+        """Normalizer of the `tokenizers` library for a text; None for no normalization."""
         return None
 
     @classmethod
     def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
-        """Pieces, rules, definitions of a model's own file, and the "post_processor" of a tokenizer.json."""
+        """Constructor arguments `vocab`, `charsmap`, `defined` and `post_processor`, from a checkpoint."""
         if (found := cls._library_file(checkpoint)) is None:
             if (path := checkpoint.find(cls.model_file)) is None:
                 raise checkpoint.lacks(f"tokenizer.json, nor {cls.model_file}")
@@ -109,7 +109,7 @@ class SentencePieceTokenizer(LibraryTokenizer):
 
 
 def _charsmap(normalizer: Any) -> bytes | None:
-    """The compiled rules of normalization in the "normalizer" of a tokenizer.json."""
+    """Precompiled normalization rules in the "normalizer" of a tokenizer.json; None without any."""
     steps = (normalizer or {}).get("normalizers", [normalizer]) if isinstance(normalizer, dict) else []
     for step in steps:
         if step.get("type") == "Precompiled" and step.get("precompiled_charsmap"):
@@ -118,10 +118,10 @@ def _charsmap(normalizer: Any) -> bytes | None:
 
 
 def plain_normalizer(charsmap: bytes | None, *, accents: bool, lower: bool) -> Any:
-    """ALBERT's and XLNet's normalization: one kind of quotation mark; optionally no accents, lower case.
+    """Normalizer of ALBERT and XLNet: quotation marks made uniform, accents and case optionally removed.
 
     Args:
-        charsmap: compiled rules, applied last.
+        charsmap: precompiled normalization rules, applied last; None without any.
         accents: keep accents.
         lower: convert to lower case.
     """

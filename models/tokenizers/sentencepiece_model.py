@@ -1,4 +1,4 @@
-"""SentencePiece's model file: pieces with their scores, and rules of normalization."""
+"""Reader of SentencePiece model files: pieces with scores, and normalization rules."""
 
 import struct
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 from ..checkpoints.files import check_size
 from ..checkpoints.protobuf import as_bytes, as_int, read_fields
 
-# Fields of sentencepiece_model.proto.
+# Field numbers in sentencepiece_model.proto.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _PIECE, _SCORE, _KIND = 1, 2, 3
 _UNKNOWN_ID = 40
@@ -17,13 +17,13 @@ _NORMAL = 1
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """Vocabulary and normalization of a SentencePiece model.
+    """Vocabulary and normalization rules of a SentencePiece model.
 
     Args:
-        pieces: each with its score (a log-probability of a unigram model), in the order of their ids.
-        kinds: of each piece: 1 normal, 2 unknown, 3 control, 4 defined by the user, 5 unused, 6 a byte.
-        unknown_id: the unknown piece's id.
-        charsmap: compiled rules of normalization; None where there are none.
+        pieces: (piece, score) in id order; a unigram model's scores are log-probabilities.
+        kinds: kind of each piece: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+        unknown_id: id of the unknown piece.
+        charsmap: precompiled normalization rules; None if the file has none.
     """
 
     pieces: tuple[tuple[str, float], ...]
@@ -33,13 +33,13 @@ class SentencePieceModel:
 
 
 def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """Read a SentencePiece model's file (`sentencepiece.bpe.model`, `spiece.model`).
+    """Read a SentencePiece model file (`sentencepiece.bpe.model`, `spiece.model`).
 
-    The sentencepiece library gives neither kinds nor rules; the file is a protocol buffer.
+    It parses the protocol buffer itself, as the sentencepiece library returns neither kinds nor rules.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: not a SentencePiece model, or larger than `files.MAX_JSON_BYTES`.
+        OSError: the file cannot be read.
+        ValueError: the file is not a SentencePiece model, or larger than `files.MAX_JSON_BYTES`.
     """
     check_size(path)
     pieces: list[tuple[str, float]] = []

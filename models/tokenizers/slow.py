@@ -1,4 +1,4 @@
-"""Base class of tokenizers in Python: text is split at added tokens, then into pieces."""
+"""Base class of pure-Python tokenizers, which split text at added tokens, then into pieces."""
 
 import re
 from abc import abstractmethod
@@ -15,7 +15,7 @@ VOCAB_FILE = "vocab.json"
 
 
 class PythonTokenizer(Tokenizer):
-    """A table from token to id, and the tokens added to it."""
+    """Base class of pure-Python tokenizers: a vocabulary dict, and added tokens with ids of their own."""
 
     special_tokens: ClassVar[dict[str, Any]] = {
         "bos_token": "<s>",
@@ -30,7 +30,7 @@ class PythonTokenizer(Tokenizer):
     added_tokens_encoder: dict[str, int]
 
     def _number_added_tokens(self, added: dict[Any, Any]) -> None:
-        """Give added and special tokens ids: the checkpoint's, the vocabulary's, or new ones after it."""
+        """Assign ids to added and special tokens: from checkpoint or vocabulary, or new ones after it."""
         self.added_tokens_decoder = {int(index): as_added(token) for index, token in added.items()}
         ids = {token.content: index for index, token in self.added_tokens_decoder.items()}
         next_id = len(self.encoder | ids)
@@ -54,29 +54,29 @@ class PythonTokenizer(Tokenizer):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens of the vocabulary, without added ones."""
+        """Number of tokens in the vocabulary, without added tokens."""
         return len(self.encoder)
 
     def get_vocab(self) -> dict[str, int]:
-        """Every token with its id."""
+        """Vocabulary with added tokens: a dict from token to id."""
         return self.encoder | self.added_tokens_encoder
 
     @abstractmethod
     def _pieces(self, text: str) -> list[str]:
-        """Pieces of a text without added tokens."""
+        """Split a text that has no added tokens into pieces."""
 
     @abstractmethod
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> Any:
-        """The text of tokens."""
+        """Join tokens to text."""
 
     def build_inputs_with_special_tokens(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
-        """A sequence, or a pair of them, with special tokens around it; none here."""
+        """Concatenate the token ids of one or two sequences; a subclass may add special tokens."""
         return [*token_ids_0, *(token_ids_1 or [])]
 
     def get_special_tokens_mask(
         self, token_ids_0: Ids, token_ids_1: Ids | None = None, already_has_special_tokens: bool = False
     ) -> Ids:
-        """1 for special tokens, 0 for others: of the built sequence, or of `token_ids_0` as it is."""
+        """Mask of special tokens (1) in the built sequence, or in `token_ids_0` if it already has them."""
         if already_has_special_tokens:
             if token_ids_1 is not None:
                 raise ValueError("token_ids_1 must be None where already_has_special_tokens is True")
@@ -87,7 +87,7 @@ class PythonTokenizer(Tokenizer):
         return [0] * len([*token_ids_0, *(token_ids_1 or [])])
 
     def create_token_type_ids_from_sequences(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
-        """0 for the first sequence and special tokens, then 1 for each token of the second sequence."""
+        """Token types: 0 for special tokens and the first sequence, then 1 for the second sequence."""
         return [0] * len(self.build_inputs_with_special_tokens(token_ids_0)) + [1] * len(token_ids_1 or [])
 
     def _encode(
@@ -108,7 +108,7 @@ class PythonTokenizer(Tokenizer):
         )
 
     def _truncate(self, first: Ids, second: Ids | None, limit: int, strategy: str) -> tuple[Ids, Ids | None]:
-        """Truncate a sequence or pair to `limit` tokens together, as far as the strategy allows."""
+        """Truncate a sequence or pair to `limit` tokens in all, as far as the strategy allows."""
         over = len(first) + len(second or []) - limit
         if over <= 0:
             return first, second
@@ -116,18 +116,18 @@ class PythonTokenizer(Tokenizer):
             return (self._drop(first, over) if strategy != "only_second" else first), second
         if strategy == "only_second":
             return first, self._drop(second, over)
-        # First the longer one down to the other's length, then one token each in turn, the second one first.
+        # Cut the longer one to the other's length, then one token of each in turn, the second one first.
         uneven = min(abs(len(first) - len(second)), over)
         from_first = (over - uneven) // 2 + (uneven if len(first) > len(second) else 0)
         return self._drop(first, from_first), self._drop(second, over - from_first)
 
     def _drop(self, ids: Ids, count: int) -> Ids:
-        """Ids without `count` of them at the side of truncation."""
+        """Remove `count` ids at `truncation_side`."""
         remaining = max(0, len(ids) - count)
         return ids[:remaining] if self.truncation_side == "right" else ids[len(ids) - remaining :]
 
     def tokenize(self, text: str) -> list[str]:
-        """Pieces of a text, without special tokens around it; those inside it stay whole."""
+        """Split a text into tokens; adds no special tokens, and keeps those in the text whole."""
         if not isinstance(text, str):
             raise ValueError(f"text must be a string, got {type(text).__name__}")
         parts = list(filter(None, self._split_at.split(text)))  # texts and added tokens
@@ -137,7 +137,7 @@ class PythonTokenizer(Tokenizer):
                 continue
             token = self.added_tokens_decoder[self.added_tokens_encoder[part]]
             before, behind = parts[i - 1] if i > 0 else "", parts[i + 1] if i < last else ""
-            # A neighbor may be an added token too: a space, as the delimiter of words.
+            # A neighbor may be an added token too, such as a space that delimits words.
             if token.rstrip and behind:
                 parts[i + 1] = behind.lstrip()
             if token.lstrip and before:
@@ -167,13 +167,13 @@ class PythonTokenizer(Tokenizer):
         return (checkpoint.require(VOCAB_FILE),)
 
     def _files(self) -> dict[str, dict[str, Any] | bytes]:
-        """Content of the vocabulary's files by name: a JSON object, or bytes."""
+        """Contents of the vocabulary files by file name, each a JSON object or bytes."""
         return {VOCAB_FILE: self.encoder}
 
     def save_vocabulary(
         self, save_directory: str | Path, filename_prefix: str | None = None
     ) -> tuple[str, ...]:
-        """Write the vocabulary's files into a folder that exists; returns their paths."""
+        """Write the vocabulary files into an existing folder; returns their paths."""
         paths = []
         for name, content in self._files().items():
             path = Path(save_directory) / (f"{filename_prefix}-{name}" if filename_prefix else name)
@@ -189,13 +189,13 @@ class PythonTokenizer(Tokenizer):
 
 
 def read_vocabulary(path: str | Path) -> dict[str, int]:
-    """The table in a vocab.json; FileNotFoundError without one, ValueError for another kind of content."""
+    """Read a vocab.json, a dict from token to id; FileNotFoundError if missing, ValueError if malformed."""
     vocabulary = read_json(Path(path))
     check_vocabulary(vocabulary, str(path))
     return vocabulary
 
 
 def check_vocabulary(vocabulary: dict[str, Any], where: str) -> None:
-    """Refuse a vocabulary other than a table from token to whole number, with a ValueError."""
+    """Check that a vocabulary maps tokens to non-negative ints; a ValueError names `where` it is from."""
     if not all(type(index) is int and index >= 0 for index in vocabulary.values()):
         raise ValueError(f"{where} must map every token to a whole number")

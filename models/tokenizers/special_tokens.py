@@ -1,4 +1,4 @@
-"""Options and special tokens of a tokenizer: checked in its constructor, then attributes."""
+"""Special tokens and common options of tokenizers, checked in the constructor and kept as attributes."""
 
 import inspect
 from collections.abc import Iterable
@@ -19,11 +19,11 @@ from .options import (
 Ids = list[int]
 
 _SIDES = ("right", "left")
-_NO_LIMIT = int(1e30)  # transformers writes this for a checkpoint without model_max_length
+_NO_LIMIT = int(1e30)  # transformers' value for a checkpoint without model_max_length
 
 
 def role(name: str) -> tuple[Any, Any]:
-    """Properties of a special token: its text, which can be set, and its id; None without such a token."""
+    """Properties of one special token such as "bos_token": settable text, and token id; None if unset."""
 
     def text(self: "SpecialTokens") -> str | None:
         return self._named.get(name)
@@ -40,16 +40,16 @@ def role(name: str) -> tuple[Any, Any]:
 
 
 class SpecialTokens:
-    """Base of tokenizers: special tokens by role, and options that every tokenizer takes.
+    """Base class of tokenizers with the special tokens by role and the options that all tokenizers take.
 
-    A family lists its special tokens with their defaults in `special_tokens`. Its own options are annotated
-    attributes of the class, whose values are the defaults; `settings` collects them, and may list properties.
+    A subclass lists its special tokens with defaults in `special_tokens`. Its own options are annotated class
+    attributes with default values; `settings` collects them, and may list properties.
     """
 
-    model_input_names: tuple[str, ...] = ("input_ids", "attention_mask")  # the family's, or a checkpoint's
+    model_input_names: tuple[str, ...] = ("input_ids", "attention_mask")  # the class's, or a checkpoint's
     special_tokens: ClassVar[dict[str, Any]] = {}
     settings: ClassVar[dict[str, Any]] = {}
-    neutral: ClassVar[frozenset[str]] = frozenset()  # options of other versions, without effect
+    neutral: ClassVar[frozenset[str]] = frozenset()  # options of transformers that are ignored
 
     bos_token, bos_token_id = role("bos_token")
     eos_token, eos_token_id = role("eos_token")
@@ -61,7 +61,7 @@ class SpecialTokens:
 
     padding_side: str
     truncation_side: str
-    lang_code_to_id: dict[str, int]  # of a tokenizer of several languages; otherwise empty
+    lang_code_to_id: dict[str, int]  # ids of language tokens; empty in other tokenizers
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -75,7 +75,8 @@ class SpecialTokens:
         """Set attributes from a constructor's options; returns the settings that are properties.
 
         Raises:
-            ValueError: an option's bad value; TypeError: an unknown option.
+            ValueError: an invalid option value.
+            TypeError: an unknown option.
         """
         given = {name: value for name, value in options.items() if value is not None}
         if given.pop("split_special_tokens", False):
@@ -100,7 +101,7 @@ class SpecialTokens:
         chosen = {name: options.get(name, default) for name, default in self.special_tokens.items()}
         for name, default in self.special_tokens.items():
             if isinstance(chosen[name], str) and isinstance(default, AddedToken):
-                chosen[name] = replace(default, content=chosen[name])  # its flags belong to the role
+                chosen[name] = replace(default, content=chosen[name])  # keeps the default's flags
         extra = given.get("extra_special_tokens", [])
         extra = [
             *given.get("additional_special_tokens", ()),
@@ -124,12 +125,12 @@ class SpecialTokens:
         return {*cls.special_tokens, *cls.settings, *COMMON_OPTIONS, *OTHER_OPTIONS}
 
     def _set_extra(self, tokens: Iterable[str]) -> None:
-        """Set the special tokens without a role."""
+        """Set `additional_special_tokens`, the special tokens without a role."""
         named = set(self._named.values())
         self.additional_special_tokens = [token for token in dict.fromkeys(tokens) if token not in named]
 
     def _id(self, token: str) -> Any:
-        """The id of a token; the unknown token's for an unknown one, None without an unknown token."""
+        """Id of a token; for an unknown one the id of `unk_token`, or None without that."""
         raise NotImplementedError
 
     @property
@@ -139,17 +140,17 @@ class SpecialTokens:
 
     @property
     def special_tokens_map(self) -> dict[str, str]:
-        """Special tokens by role."""
+        """Special tokens as a dict from role, such as "bos_token", to token."""
         return dict(self._named)
 
     @property
     def all_special_tokens(self) -> list[str]:
-        """Every special token; skip_special_tokens leaves them out."""
+        """All special tokens, with and without a role; skip_special_tokens=True omits them in decoding."""
         roles = (*NAMED_TOKENS, *(name for name in self._named if name not in NAMED_TOKENS))
         named = [self._named[name] for name in roles if name in self._named]
         return list(dict.fromkeys(named + self.additional_special_tokens))
 
     @property
     def all_special_ids(self) -> Ids:
-        """Ids of `all_special_tokens`."""
+        """Ids of all special tokens, in the order of `all_special_tokens`."""
         return [self._id(token) for token in self.all_special_tokens]

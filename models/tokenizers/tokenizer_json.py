@@ -1,4 +1,4 @@
-"""Tokenizer of a checkpoint whose tokenizer.json is of no family."""
+"""Generic tokenizer that a checkpoint's tokenizer.json defines entirely."""
 
 import json
 from typing import Any, ClassVar
@@ -12,27 +12,28 @@ from .options import NAMED_TOKENS
 
 
 class PreTrainedTokenizerFast(LibraryTokenizer):
-    """Text to token ids and back, as transformers' class of this name (in version 5 TokenizersBackend).
+    """Generic tokenizer defined by a tokenizer.json, as in transformers (TokenizersBackend in version 5).
 
-    The file defines how text is normalized, split, joined and framed by special tokens; the options assign
-    roles to its tokens, such as padding.
+    The file defines how text is normalized, split, decoded and surrounded by special tokens; the options
+    assign roles, such as padding, to its tokens.
 
     Args:
-        written: text of a tokenizer.json.
-        **options: bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token: none by
-            default; and those of every `Tokenizer`.
+        written: content of a tokenizer.json as text.
+        **options: bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token, None by
+            default; and the options of every `Tokenizer`.
 
     Raises:
-        ValueError: text that makes no tokenizer, or an option's bad value; TypeError: an unknown option.
+        ValueError: an invalid tokenizer.json or option value.
+        TypeError: an unknown option.
     """
 
     special_tokens: ClassVar[dict[str, Any]] = dict.fromkeys(NAMED_TOKENS)
-    # The file overrides these, as in transformers.
+    # Options that the file overrides, as in transformers.
     neutral = frozenset({"add_bos_token", "add_eos_token", "add_prefix_space", "do_lower_case"})
 
     def _build(self, written: str) -> tokenizers.Tokenizer:
         backend = tokenizers.Tokenizer.from_str(written)
-        backend.no_truncation()  # a call sets its own
+        backend.no_truncation()  # each call sets its own
         backend.no_padding()
         self.model = type(backend.model).__name__
         return backend

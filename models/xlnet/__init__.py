@@ -1,4 +1,4 @@
-"""XLNet (arXiv 1906.08237)."""
+"""XLNet (arXiv 1906.08237): text encoder with relative positions, sequence classifier, tokenizer."""
 
 from ..family import Family
 

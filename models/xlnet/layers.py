@@ -1,4 +1,4 @@
-"""XLNet's layers (arXiv 1906.08237): attention relative to how far apart tokens are, on packed tokens."""
+"""XLNet layers (arXiv 1906.08237) on packed tokens: relative attention and feed-forward block."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -14,22 +14,23 @@ from ...kernels.runtime.weight_cache import cached
 from ..core.layers import add_linear, apply_linear, normalize, transposed
 from .config import XLNetConfig
 
-_MAX_CACHED_DISTANCE = 1024  # keys of the distances of longer texts are made in each call
+_MAX_CACHED_DISTANCE = 1024  # greater distances: position keys are recomputed in each call
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Sequences and options of one call, alike for all layers.
+    """Packed sequences and attention options of one forward pass, shared by all layers.
 
     Args:
-        cu_tokens: int32 [n + 1].
-        limit: distances from -limit to limit have a row of position features.
-        segments: int32 [tokens], the token types; None without any.
-        positions: features of the distances, [2 * limit + 1, d_model], where something may learn from them;
-            None where each layer has its keys of them from before.
-        causal: a token sees those up to its own position.
-        window: number of these; None for all.
-        weights: gets each layer's attention weights of each sequence, [heads, queries, keys], after dropout.
+        cu_tokens: cu_seqlens of the n packed sequences, int32 [n + 1].
+        limit: largest distance between tokens; -limit to limit have a row of position features.
+        segments: token type ids, int32 [tokens]; None without token types.
+        positions: sinusoidal features of the distances, [2 * limit + 1, d_model], for gradients or dropout;
+            None if layers use their cached position keys.
+        causal: a token attends to those up to its own position only.
+        window: number of tokens that a causal token attends to, itself included; None for all.
+        weights: list to which each layer appends its attention weights after dropout, one
+            [heads, queries, keys] for each sequence; None to record none.
     """
 
     cu_tokens: Tensor
@@ -42,9 +43,9 @@ class Layout:
 
 
 class XLNetRelativeAttention(nn.Module):
-    """Attention whose scores also depend on distances and segments, and the normalization behind it.
+    """Self-attention with relative-position and segment terms in its scores, then residual and layer norm.
 
-    Its maps lie in checkpoints as [d_model, n_head, d_head].
+    Checkpoints hold its projection weights as [d_model, n_head, d_head].
     """
 
     def __init__(self, config: XLNetConfig) -> None:
@@ -61,12 +62,12 @@ class XLNetRelativeAttention(nn.Module):
         self.layer_norm = nn.LayerNorm(config.d_model, config.layer_norm_eps)
 
     def initialize(self) -> None:
-        """Draw fresh weights, all but the norm's."""
+        """Initialize all weights but the layer norm's randomly."""
         for parameter in self.parameters(recurse=False):
             nn.init.normal_(parameter, std=self.std)
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """[tokens, d_model] to the same."""
+        """Attend over packed hidden states [tokens, d_model]; the result has the same shape."""
         query, key, value = (_heads(hidden, weight) for weight in (self.q, self.k, self.v))
         segmented = layout.segments is not None
         terms = (
@@ -83,8 +84,8 @@ class XLNetRelativeAttention(nn.Module):
         if layout.weights is not None:
             weights = relative_weights(query, key, cu_tokens, *terms, **options)
             layout.weights.append(weights)
-            # As in `StackAttention`: recorded weights are those used, and without dropout the output's bits
-            # do not depend on recording.
+            # As in `StackAttention`: recorded weights are those used, and without dropout recording does not
+            # change the output's bits.
             mixed = weighted_values(weights, value, cu_tokens) if dropout else None
         if mixed is None:
             mixed = relative_attention(query, key, value, cu_tokens, *terms, **options)  # type: ignore[arg-type]
@@ -94,7 +95,7 @@ class XLNetRelativeAttention(nn.Module):
         return normalize(self.layer_norm, hidden + F.dropout(linear(wide, weight), dropout))
 
     def _position_key(self, layout: Layout) -> Tensor:
-        """Keys of distances -limit to limit, [2 * limit + 1, heads, head_dim]."""
+        """Position keys of the distances -limit to limit, [2 * limit + 1, heads, head_dim]."""
         if layout.positions is not None:
             return _heads(layout.positions, self.r)
         limit = layout.limit
@@ -105,7 +106,7 @@ class XLNetRelativeAttention(nn.Module):
 
 
 def _heads(hidden: Tensor, weight: Tensor) -> Tensor:
-    """[tokens, d_model] by a map [d_model, heads, head_dim]: [tokens, heads, head_dim]."""
+    """Project hidden states [tokens, d_model] by a weight [d_model, heads, head_dim] to heads."""
     return linear(hidden, transposed(weight, hidden)).view(len(hidden), *weight.shape[1:])
 
 
@@ -113,17 +114,18 @@ def _position_keys(weight: Tensor, *, limit: int) -> Tensor:
     return _heads(position_features(limit, weight), weight)
 
 
-_ROWS = 64  # distances whose features are made at a time
+_ROWS = 64  # distances per block of features
 
 
 def position_features(limit: int, like: Tensor) -> Tensor:
-    """Sines and cosines of the distances -limit to limit, [2 * limit + 1, width].
+    """Sinusoidal features of the distances -limit to limit, [2 * limit + 1, width].
 
-    A distance's bits do not depend on the limit: torch rounds the elements behind the last whole vector
-    differently, so they are made in blocks of one size that begin at the same distances.
+    A distance's features have the same bits for every limit: torch rounds the elements after the last full
+    SIMD vector differently, so blocks of one size begin at the same distances.
 
     Args:
-        like: [width, ...], of the dtype and device to return.
+        limit: largest distance.
+        like: tensor [width, ...] of the dtype and device to return.
     """
     inverse = 1 / torch.pow(10000, torch.arange(0, like.shape[0], 2).float() / like.shape[0])
     blocks = [
@@ -136,7 +138,7 @@ def position_features(limit: int, like: Tensor) -> Tensor:
 
 
 class XLNetFeedForward(nn.Module):
-    """Second half of a layer, normalized last."""
+    """Feed-forward block with residual connection and layer norm after it."""
 
     def __init__(self, config: XLNetConfig) -> None:
         super().__init__()
@@ -147,7 +149,7 @@ class XLNetFeedForward(nn.Module):
         self.layer_2 = nn.Linear(config.d_inner, config.d_model)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[tokens, d_model] to the same."""
+        """Apply the block to hidden states [tokens, d_model]; the result has the same shape."""
         inner = F.dropout(apply_linear(self.layer_1, hidden, self.activation), self.dropout, self.training)
         return normalize(
             self.layer_norm, add_linear(self.layer_2, inner, hidden, self.dropout, self.training)
@@ -155,7 +157,7 @@ class XLNetFeedForward(nn.Module):
 
 
 class XLNetLayer(nn.Module):
-    """Attention, then feed-forward."""
+    """Post-norm transformer layer: relative self-attention, then feed-forward block."""
 
     def __init__(self, config: XLNetConfig) -> None:
         super().__init__()
@@ -163,5 +165,5 @@ class XLNetLayer(nn.Module):
         self.ff = XLNetFeedForward(config)
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """[tokens, d_model] to the same."""
+        """Run the layer on packed hidden states [tokens, d_model]; the result has the same shape."""
         return cast(Tensor, self.ff(self.rel_attn(hidden, layout)))

@@ -1,4 +1,4 @@
-"""XLNet (arXiv 1906.08237): a text encoder with relative positions, and its classifier."""
+"""XLNet (arXiv 1906.08237): text encoder with relative positions, and sequence classifier."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -27,8 +27,10 @@ _TEXT = "input_ids attention_mask mems perm_mask target_mapping token_type_ids i
 
 @dataclass
 class XLNetModelOutput(ModelOutput):
-    """last_hidden_state [batch, tokens, d_model], zero where the input was padding; each layer's mems,
-    [positions, batch, d_model]."""
+    """Output of `XLNetModel`: last_hidden_state [batch, tokens, d_model], zero at padding.
+
+    `mems` holds the kept part of each layer's input, [positions, batch, d_model].
+    """
 
     last_hidden_state: Tensor
     mems: tuple[Tensor, ...] | None = None
@@ -38,7 +40,7 @@ class XLNetModelOutput(ModelOutput):
 
 @dataclass
 class XLNetForSequenceClassificationOutput(ModelOutput):
-    """loss (a scalar, with labels), logits [batch, labels], and the outputs of the model without its head."""
+    """Output of the XLNet classifier: scalar loss (with labels), logits [batch, labels], encoder outputs."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None
@@ -48,19 +50,19 @@ class XLNetForSequenceClassificationOutput(ModelOutput):
 
 
 class XLNetCheckpoint(PretrainedModel):
-    """Names of XLNet's checkpoints, and fresh weights."""
+    """Base class of XLNet models: configuration class, tensor names of checkpoints, initialization."""
 
     config_class = XLNetConfig
     base_prefix = "transformer."
     main_input_name = "input_ids"
-    # The heads of other tasks.
+    # Weights of heads for other tasks.
     ignored_keys: ClassVar[tuple[str, ...]] = (
         r"^(lm_loss|start_logits|end_logits|answer_class|qa_outputs|classifier)\.",
         r"^(sequence_summary|logits_proj)\.",
     )
 
     def initialize(self) -> None:
-        """Draw fresh weights as transformers does."""
+        """Initialize weights randomly, with the distributions of transformers."""
         super().initialize()
         for module in self.modules():
             if isinstance(module, XLNetRelativeAttention):
@@ -70,16 +72,16 @@ class XLNetCheckpoint(PretrainedModel):
 
 
 class XLNetModel(XLNetCheckpoint, ParametersMixin):
-    """XLNet without a head.
+    """XLNet without a head: a text encoder with relative positions.
 
-    Inputs of pretraining are refused by name: `perm_mask`, `target_mapping` (hence no second stream), `mems`,
-    and so is `bi_data`.
+    Pretraining inputs raise an error that names them: `perm_mask`, `target_mapping` (hence no query stream)
+    and `mems`.
 
     Args:
-        config: sizes and constants; weights are fresh.
+        config: model configuration; weights are randomly initialized.
 
     Raises:
-        ValueError: `bi_data`, with which half of a batch reads its positions backwards.
+        ValueError: `bi_data` is set, which reverses the positions of half a batch.
     """
 
     embedding_name = "word_embedding"
@@ -103,7 +105,7 @@ class XLNetModel(XLNetCheckpoint, ParametersMixin):
     )
 
     def forward_named(self, **inputs: Any) -> XLNetModelOutput:
-        """`forward` with its arguments by name."""
+        """Run `forward` with keyword arguments."""
         return self.run_padded(**inputs)
 
     def run_padded(
@@ -122,7 +124,7 @@ class XLNetModel(XLNetCheckpoint, ParametersMixin):
         """Pack a padded batch, run the layers, and unpack their outputs; arguments are those of `forward`.
 
         Raises:
-            ValueError: inputs that are missing, do not fit, or are of pretraining.
+            ValueError: inputs are missing, have wrong shapes, or are for pretraining.
         """
         for name, value in pretraining.items():
             if value is not None:
@@ -163,14 +165,14 @@ class XLNetModel(XLNetCheckpoint, ParametersMixin):
         states: list[Tensor] | None = None,
         weights: list[list[Tensor]] | None = None,
     ) -> Tensor:
-        """Packed texts to hidden states [tokens, d_model].
+        """Encode packed texts to hidden states [tokens, d_model].
 
         Args:
-            inputs: token ids [tokens], or instead of them embeddings [tokens, d_model].
-            cu_tokens: int32 [n + 1].
-            segments: token types [tokens]; None without any.
-            states: gets the embedded tokens and each layer's output.
-            weights: gets each layer's attention weights, as in `Layout`.
+            inputs: token ids [tokens], or token embeddings [tokens, d_model].
+            cu_tokens: cu_seqlens of the n packed texts, int32 [n + 1].
+            segments: token type ids [tokens]; None without token types.
+            states: list to which the embedded tokens and each layer's output are appended.
+            weights: list to which each layer's attention weights are appended, as in `Layout`.
         """
         config, training = self.config, self.training
         limit = max([end - start for start, end in spans(cu_tokens)] + [1]) - 1
@@ -201,7 +203,7 @@ class XLNetModel(XLNetCheckpoint, ParametersMixin):
         return F.dropout(hidden, config.dropout, training)
 
     def _mask(self, inputs: Tensor, attention_mask: Tensor | None, input_mask: Tensor | None) -> Tensor:
-        """True for tokens that are there, bool [batch, tokens]."""
+        """Mask of real tokens from either mask argument: bool [batch, tokens], False at padding."""
         batch, width = inputs.shape[:2]
         if input_mask is None:
             return as_mask(attention_mask, batch, width, inputs.device, "attention_mask")
@@ -212,19 +214,19 @@ class XLNetModel(XLNetCheckpoint, ParametersMixin):
         return ~as_mask(input_mask, batch, width, inputs.device, "input_mask")
 
     def _memory(self, state: Tensor) -> Tensor:
-        """Part of a layer's input [batch, tokens, d_model] that `mems` holds: [positions, batch, d_model]."""
+        """Entry of `mems` for one layer's input [batch, tokens, d_model]: [positions, batch, d_model]."""
         memory = state.transpose(0, 1)[: self.config.reuse_len or None]
         return memory[-(self.config.mem_len or 0) :].detach()
 
-    # For `SequenceClassifier`: positions are relative, and token types any numbers.
+    # For `SequenceClassifier`: relative positions do not limit the length, token types are any integers.
     max_tokens = None
 
     def check_token_types(self, token_types: Tensor | None) -> None:
-        """Accept any."""
+        """Accept any token types, since attention only compares them for equality."""
 
 
 class XLNetSequenceSummary(nn.Module):
-    """Vector of each text for a classifier: of a token or of all, mapped where that is configured."""
+    """Pooling of each text to one vector: first token, last token or mean, then an optional linear layer."""
 
     def __init__(self, config: XLNetConfig) -> None:
         super().__init__()
@@ -235,7 +237,7 @@ class XLNetSequenceSummary(nn.Module):
         self.summary = nn.Linear(config.d_model, config.d_model) if config.summary_use_proj else None
 
     def forward(self, hidden: Tensor, cu_tokens: Tensor) -> Tensor:
-        """Packed [tokens, d_model] to [texts, d_model]."""
+        """Pool packed hidden states [tokens, d_model] to one vector per text, [texts, d_model]."""
         if self.kind == "mean":
             pooled = mean_pool(hidden, cu_tokens)
         else:
@@ -251,7 +253,7 @@ class XLNetSequenceSummary(nn.Module):
 
 
 class XLNetForSequenceClassification(SequenceClassifier, XLNetCheckpoint):
-    """XLNet with a map of each text's summary to labels."""
+    """XLNet sequence classifier: linear classification head on each text's pooled vector."""
 
     base_name = "transformer"
     output_class = XLNetForSequenceClassificationOutput
@@ -277,13 +279,13 @@ class XLNetForSequenceClassification(SequenceClassifier, XLNetCheckpoint):
         input_mask: Tensor | None = None,
         **inputs: Any,
     ) -> Tensor:
-        """True for tokens that are there, bool [batch, tokens]; raises ValueError for a row without any."""
+        """Mask of real tokens, bool [batch, tokens], False at padding; ValueError for a row without any."""
         if input_mask is not None:
             attention_mask = input_mask.logical_not()
         return super().token_mask(hidden, attention_mask)
 
     def pool(self, hidden: Tensor, cu_tokens: Tensor, token_ids: Tensor | None) -> Tensor:
-        """Packed hidden states [tokens, d_model] to each text's summary, [texts, d_model]."""
+        """Pool packed hidden states [tokens, d_model] to one vector per text, [texts, d_model]."""
         return self.sequence_summary(hidden, cu_tokens)
 
     def classify(self, pooled: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""XLNet's tokenizer: SentencePiece's pieces, then <sep> and <cls>, padded on the left."""
+"""XLNet tokenizer: SentencePiece pieces, then <sep> and <cls>, padded on the left."""
 
 from typing import Any, ClassVar
 
@@ -7,16 +7,18 @@ from ..tokenizers.sentencepiece import Defined, SentencePieceTokenizer, plain_no
 
 
 class XLNetTokenizer(SentencePieceTokenizer):
-    """Text to the ids of pieces and back; vocabulary and errors as in `SentencePieceTokenizer`.
+    """SentencePiece tokenizer of XLNet: encodes text to token ids and decodes token ids to text.
 
-    Token types are returned on request, as in transformers 5: 0 and 1 for the texts of a pair with their
-    <sep>, 2 for <cls>; padding has 0, where transformers 4 wrote 3.
+    Vocabulary arguments and errors are those of `SentencePieceTokenizer`.
+
+    Token types are returned on request, as in transformers 5: 0 and 1 for the first and second text with
+    their <sep>, 2 for <cls>, 0 for padding (3 in transformers 4).
 
     Args:
         **options: bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token; unk_id: id of
-            the unknown piece, unless the model's own file gives it; do_lower_case; remove_space and
-            keep_accents, without effect in transformers either; and those of every `Tokenizer`. padding_side
-            is "left" by default.
+            the unknown piece, unless a SentencePiece model file gives it; do_lower_case; remove_space and
+            keep_accents, without effect here and in transformers; and the options of every `Tokenizer`.
+            padding_side is "left" by default.
     """
 
     special_tokens: ClassVar[dict[str, Any]] = {
