@@ -1,4 +1,4 @@
-"""HuBERT (arXiv 2106.07447): wav2vec 2.0's architecture with two options of its own."""
+"""HuBERT (arXiv 2106.07447): wav2vec 2.0's architecture with two more normalization options."""
 
 from ..family import Family
 

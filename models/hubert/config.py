@@ -1,10 +1,10 @@
-"""HuBERT's configuration."""
+"""Configuration of HuBERT models (arXiv 2106.07447)."""
 
 from ..wav2vec2.config import SpeechEncoderConfig
 
 
 class HubertConfig(SpeechEncoderConfig):
-    """Sizes and constants of a HuBERT model; the defaults are facebook/hubert-base-ls960's."""
+    """Configuration of a HuBERT model; the defaults are those of facebook/hubert-base-ls960."""
 
     model_type = "hubert"
 

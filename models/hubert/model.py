@@ -1,4 +1,4 @@
-"""HuBERT (arXiv 2106.07447): wav2vec 2.0's architecture, with two options of its own."""
+"""HuBERT (arXiv 2106.07447): wav2vec 2.0's architecture with two more normalization options."""
 
 from ..core.outputs import BaseModelOutput
 from ..wav2vec2.audio_classification import AudioClassifier
@@ -8,7 +8,7 @@ from .config import HubertConfig
 
 
 class HubertModel(Wav2Vec2Encoder):
-    """Convolutions on the waveform and a transformer."""
+    """HuBERT without a head: convolutional feature encoder and transformer."""
 
     config_class = HubertConfig
     base_prefix = "hubert."
@@ -22,12 +22,12 @@ class HubertModel(Wav2Vec2Encoder):
 
 
 class HubertForCTC(CTCModel):
-    """HuBERT with a CTC head."""
+    """HuBERT with a CTC head, for transcription."""
 
     base_class = HubertModel
 
 
 class HubertForSequenceClassification(AudioClassifier):
-    """HuBERT with a classification head."""
+    """HuBERT with mean pooling and a classification head."""
 
     base_class = HubertModel

@@ -21,10 +21,10 @@ _NEUTRAL = {"return_attention_mask", "processor_class", "transformers_version", 
 
 
 class FeatureExtractor(Fields, PushToHub, ABC):
-    """Mono recordings to a model's inputs.
+    """Base class of feature extractors, which convert mono recordings to a model's inputs.
 
-    A family declares its settings as fields, which are the constructor's arguments and in the files too, and
-    gives `extract_packed` and its frames. `fixed` are further settings with one supported value.
+    A subclass declares its settings as fields, which are constructor arguments and keys of the saved files,
+    and defines `extract_packed` and `frame_count`. `fixed` holds settings with a single supported value.
     """
 
     model_input_names: tuple[str, str]
@@ -53,19 +53,19 @@ class FeatureExtractor(Fields, PushToHub, ABC):
 
     @abstractmethod
     def frame_count(self, samples: int) -> int:
-        """Rows of `extract_packed` for a recording of so many samples; 0 where it is too short for one."""
+        """Number of rows that `extract_packed` returns for a recording; 0 where it is too short for one."""
 
     @abstractmethod
     def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [rows, width] of packed waveforms, on their device, and their offsets int32 [n + 1]."""
+        """Features [rows, width] of packed waveforms, on their device, and their cu_seqlens int32 [n + 1]."""
 
     @abstractmethod
     def _samples(self, length: int) -> int:
-        """Samples of `length` units."""
+        """Number of samples that make `length` units, frames or samples."""
 
     @abstractmethod
     def _shortest(self) -> tuple[int, str]:
-        """Least number of samples of a recording, and its description for errors."""
+        """Minimum number of samples of a recording, and its description for error messages."""
 
     def __call__(
         self,
@@ -78,29 +78,29 @@ class FeatureExtractor(Fields, PushToHub, ABC):
         sampling_rate: int | None = None,
         return_attention_mask: bool | None = None,
     ) -> BatchFeature:
-        """Features of one recording or of several.
+        """Extract the features of one or more recordings, padded to a batch.
 
         Truncation precedes normalization, and padding follows it, so each utterance is normalized over its
-        remaining samples, to the same bits as alone.
+        remaining samples, bitwise as if it were alone.
 
         Args:
-            raw_speech: mono, -1 to 1: an array, tensor or list of numbers [samples], a batch of them
-                [batch, samples], or a list of recordings.
+            raw_speech: mono audio from -1 to 1: an array, tensor or list of numbers [samples], a batch of
+                them [batch, samples], or a list of recordings.
             padding: True or "longest", "max_length", or False.
-            max_length: in frames, or in samples for models of waveforms.
+            max_length: maximum length in frames, or in samples for waveform models.
             truncation: cut to `max_length` (rounded up to a multiple of `pad_to_multiple_of`).
-            pad_to_multiple_of: round the padded length up.
+            pad_to_multiple_of: round the padded length up to a multiple of this.
             return_tensors: "pt", "np", or None for lists of arrays.
-            sampling_rate: Hz of `raw_speech`; checked against the extractor's.
+            sampling_rate: sampling rate of `raw_speech` in Hz; must equal the extractor's.
             return_attention_mask: False for no mask, True for one even without padding.
 
         Returns:
-            features float32 [batch, length, ...] by the model's name for them, and attention_mask int32
+            features float32 [batch, length, ...] under the model's input name, and attention_mask int32
             [batch, length], 1 for a feature and 0 for padding.
 
         Raises:
-            ValueError: another rate; not mono, empty, too short, integers, NaN or infinite; a bad option; or
-                tensors of different lengths.
+            ValueError: another sampling rate; audio that is not mono, empty, too short, of integers, NaN or
+                infinite; a bad option; or tensors of different lengths.
         """
         if sampling_rate is None:
             message = f"no sampling_rate given; the audio is taken to be at {self.sampling_rate} Hz"
@@ -141,12 +141,12 @@ class FeatureExtractor(Fields, PushToHub, ABC):
         """Pad features extracted one by one to a batch, as a training loop's collator does.
 
         Args:
-            processed_features: outputs for one recording each, or a dict of lists; the features are read, the
-                mask is made anew.
+            processed_features: outputs for one recording each, or a dict of lists; only their features are
+                read, and the mask is computed anew.
             padding, max_length, pad_to_multiple_of, return_attention_mask, return_tensors: as in `__call__`.
 
         Raises:
-            ValueError: no features, or an option's bad value.
+            ValueError: there are no features, or an option has a bad value.
         """
         features = column(processed_features, self.model_input_names[0])
         one_of("return_tensors", return_tensors, ("pt", "np", None))
@@ -175,15 +175,15 @@ class FeatureExtractor(Fields, PushToHub, ABC):
         return batch
 
     def _masks(self, padding: bool | str) -> bool:
-        """True where a batch has a mask by default."""
+        """True where a batch has an attention mask by default."""
         return True
 
     def _squeeze(self, features: np.ndarray) -> np.ndarray:
-        """Features of one utterance from `extract_packed` in the shape of the model's `forward`."""
+        """Reshape an utterance's features from `extract_packed` to the input shape of a model's `forward`."""
         return features
 
     def _mono(self, waveform: Any, index: int) -> np.ndarray:
-        """One recording as float32 [samples]; a ValueError names the bad one and its fault."""
+        """Convert a recording to float32 [samples]; a ValueError names an invalid recording and its fault."""
         name = f"recording {index}"
         waveform = _array(waveform, name)
         if waveform.ndim != 1:
@@ -203,17 +203,17 @@ class FeatureExtractor(Fields, PushToHub, ABC):
         return waveform
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings in preprocessor_config.json."""
+        """Settings as written to preprocessor_config.json."""
         settings = {name: getattr(self, name) for name in (*self.settings, "return_attention_mask")}
         settings |= self.fixed
         return settings | ({"processor_class": self.processor_class} if self.processor_class else {})
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any) -> Self:
-        """Load from a checkpoint (a folder or the id of a repository on the Hub) or its JSON file.
+        """Load the settings from a checkpoint (a folder or Hub repository id) or its JSON file.
 
         Reads preprocessor_config.json, or processor_config.json where it has the settings, as transformers 5
-        writes it. `kwargs` are `files.HUB_OPTIONS`, and settings, which override the file's.
+        writes it. `kwargs` are `files.HUB_OPTIONS` and settings, which override those of the file.
         """
         file = single_file(name_or_dir)
         checkpoint, overrides = open_checkpoint(name_or_dir if file is None else file.parent, **kwargs)
@@ -233,23 +233,23 @@ class FeatureExtractor(Fields, PushToHub, ABC):
             return cls(**({name: settings[name] for name in settings if name in known} | overrides))
         except (AttributeError, TypeError) as error:
             if overrides:
-                raise  # as likely the caller's mistake as the file's
+                raise  # the fault may be the caller's
             raise ValueError(f"{path} has settings that make no feature extractor: {error}") from error
 
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
-        """Write preprocessor_config.json, which transformers 4 and 5 load; returns the paths written."""
+        """Write preprocessor_config.json, which transformers 4 and 5 load, and return the paths written."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         written = {folder / PREPROCESSOR_FILE: self.to_dict()}
         nested = folder / PROCESSOR_FILE
         if nested.is_file() and "feature_extractor" in (processor := read_json(nested)):
-            # whose old settings would take precedence
+            # Its old settings would take precedence when loading.
             written[nested] = processor | {"feature_extractor": self.to_dict()}
         return tuple(write_json(path, content) for path, content in written.items())
 
 
 def _separate(raw_speech: Any) -> list[Any]:
-    """Recordings of a batch; one recording makes a batch of one."""
+    """Split a batch into a list of recordings; a single recording becomes a list of one."""
     if isinstance(raw_speech, (np.ndarray, Tensor)):
         if raw_speech.ndim not in (1, 2):
             raise ValueError(f"audio of shape {tuple(raw_speech.shape)}; give [samples] or [batch, samples]")
@@ -262,7 +262,7 @@ def _separate(raw_speech: Any) -> list[Any]:
 
 
 def _array(waveform: Any, name: str) -> np.ndarray:
-    """A recording as float32; integers only from lists of numbers, which are no PCM samples by accident."""
+    """Convert a recording to float32; integer arrays are an error, as they may be unscaled PCM samples."""
     if isinstance(waveform, Tensor):
         waveform = (waveform.detach().float() if waveform.is_floating_point() else waveform).cpu().numpy()
     if isinstance(waveform, np.ndarray) and not np.issubdtype(waveform.dtype, np.floating):

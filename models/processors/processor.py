@@ -1,4 +1,4 @@
-"""Processors: a feature extractor and a tokenizer in one."""
+"""Processors, each of which combines a feature extractor and a tokenizer."""
 
 import os
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from .feature_extractor import FeatureExtractor
 
 
 class SpeechProcessor(PushToHub):
-    """A feature extractor and a tokenizer in one: audio to features, text to labels, token ids to text.
+    """Feature extractor and tokenizer in one: audio to features, text to labels, token ids to text.
 
-    The two may be of different families, as in the repository of a SpeechEncoderDecoder model;
-    AutoFeatureExtractor and AutoTokenizer then find them. Processors of one family name their classes.
+    The two may belong to different families, as in the repository of a SpeechEncoderDecoder model;
+    AutoFeatureExtractor and AutoTokenizer then find them. A family's subclass sets their classes.
     """
 
     feature_extractor_class: ClassVar[type[FeatureExtractor] | None] = None
@@ -31,18 +31,18 @@ class SpeechProcessor(PushToHub):
 
     @property
     def model_input_names(self) -> tuple[str, ...]:
-        """Names of the outputs of a call with audio and text."""
+        """Keys of the output of a call with audio and text: the model's inputs and `labels`."""
         return (*self.feature_extractor.model_input_names, "labels")
 
     def __call__(
         self, audio: Any = None, text: Any = None, *, sampling_rate: int | None = None, **options: Any
     ) -> BatchFeature:
-        """Features of `audio`, token ids of `text`, or features with the text's token ids as `labels`.
+        """Extract features of `audio`, encode `text` to token ids, or both, with the token ids as `labels`.
 
-        `options` are those of the feature extractor or the tokenizer, or of both for both inputs.
+        `options` go to the feature extractor or the tokenizer, or to both if both inputs are given.
 
         Raises:
-            ValueError: neither audio nor text.
+            ValueError: neither audio nor text is given.
         """
         if self._target_mode:
             audio, text = None, audio if text is None else text
@@ -56,12 +56,12 @@ class SpeechProcessor(PushToHub):
         return features
 
     def pad(self, input_features: Any = None, labels: Any = None, **options: Any) -> Any:
-        """Pad features, labels or both, processed one by one, to a batch; labels become `labels`.
+        """Pad features, labels or both, processed one by one, to a batch, with token ids as `labels`.
 
-        Labels alone are padded as by the tokenizer's `pad`. `options` are those of the parts' `pad`.
+        Labels alone are padded as by the tokenizer's `pad`. `options` go to the `pad` of each part.
 
         Raises:
-            ValueError: neither features nor labels.
+            ValueError: neither features nor labels are given.
         """
         if input_features is None and labels is None:
             raise ValueError("give input_features, labels or both")
@@ -74,7 +74,7 @@ class SpeechProcessor(PushToHub):
 
     @contextmanager
     def as_target_processor(self) -> Iterator[None]:
-        """A context in which the processor's arguments go to its tokenizer; `text=` replaces it."""
+        """Context manager in which calls go to the tokenizer; superseded by the argument `text`."""
         self._target_mode = True
         try:
             yield
@@ -82,16 +82,16 @@ class SpeechProcessor(PushToHub):
             self._target_mode = False
 
     def decode(self, *args: Any, **kwargs: Any) -> Any:
-        """The tokenizer's `decode`."""
+        """Decode token ids to text with the tokenizer's `decode`."""
         return self.tokenizer.decode(*args, **kwargs)
 
     def batch_decode(self, *args: Any, **kwargs: Any) -> Any:
-        """The tokenizer's `batch_decode`."""
+        """Decode several sequences of token ids to texts with the tokenizer's `batch_decode`."""
         return self.tokenizer.batch_decode(*args, **kwargs)
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any) -> Self:
-        """Load feature extractor and tokenizer from a folder or a repository on the Hub.
+        """Load feature extractor and tokenizer from a checkpoint, a folder or Hub repository id.
 
         `kwargs` are `files.HUB_OPTIONS`, settings of the feature extractor and options of the tokenizer.
         """
@@ -107,15 +107,15 @@ class SpeechProcessor(PushToHub):
         )
 
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
-        """Write a folder that `from_pretrained` loads, here and in transformers; returns the paths."""
+        """Write a folder that `from_pretrained` loads, here and in transformers; return the paths written."""
         parts = (self.feature_extractor, self.tokenizer)
         for part in parts:
             part.processor_class = self._saved_class()
         return tuple(path for part in parts for path in part.save_pretrained(save_directory))
 
     def _saved_class(self) -> str | None:
-        """The processor class in the files, for transformers to load; None where it has no such class."""
+        """Name of the processor class to save, for transformers to load; None where it has no such class."""
         if type(self) is not SpeechProcessor:
             return type(self).__name__
         name = type(self.feature_extractor).__name__
-        return "Wav2Vec2Processor" if name == "Wav2Vec2FeatureExtractor" else None  # with any tokenizer
+        return "Wav2Vec2Processor" if name == "Wav2Vec2FeatureExtractor" else None  # whatever the tokenizer

@@ -1,4 +1,4 @@
-"""SEW (arXiv 2109.06870): wav2vec 2.0 whose transformer reads fewer tokens than there are frames."""
+"""SEW (arXiv 2109.06870): wav2vec 2.0 with a transformer that runs at a reduced frame rate."""
 
 from ..family import Family
 

@@ -1,4 +1,4 @@
-"""SEW (arXiv 2109.06870): wav2vec 2.0 whose transformer works on fewer tokens than there are frames."""
+"""SEW (arXiv 2109.06870): wav2vec 2.0 with a transformer that runs at a reduced frame rate."""
 
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from .config import SEWConfig, SqueezedConfig
 
 
 class Squeeze(nn.Module):
-    """Frames to fewer tokens and back, around the transformer of SEW or SEW-D."""
+    """Base encoder of SEW and SEW-D: pool frames to fewer tokens, run a transformer, upsample to frames."""
 
     def __init__(self, config: SqueezedConfig) -> None:
         super().__init__()
@@ -29,19 +29,19 @@ class Squeeze(nn.Module):
     def transform(
         self, hidden: Tensor, cu_tokens: Tensor, states: list[Tensor] | None, record: bool
     ) -> tuple[Tensor, list[list[Tensor]] | None]:
-        """Tokens [tokens, hidden_size] to the same, and attention weights, if they are recorded."""
+        """Transform tokens [tokens, hidden_size]; also return attention weights, None if not recorded."""
         raise NotImplementedError
 
     def forward(
         self, hidden: Tensor, cu_frames: Tensor, states: list[Tensor] | None, record: bool
     ) -> tuple[Tensor, Tensor, list[list[Tensor]] | None]:
-        """Frames [frames, hidden_size] to the same; arguments and results are `wav2vec2.layers.Encoder`'s."""
+        """Encode frames [frames, hidden_size]; arguments and results as in `wav2vec2.layers.Encoder`."""
         hidden, cu_tokens = self._squeezed(hidden, cu_frames)
         hidden, weights = self.transform(hidden, cu_tokens, states, record)
         return self._unsqueezed(hidden, cu_tokens, cu_frames), cu_tokens, weights
 
     def _squeezed(self, hidden: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens, each the mean of `frames_per_token` frames, with positions added; and their cu_seqlens."""
+        """Pool every `frames_per_token` frames to their mean, plus a position embedding; with cu_seqlens."""
         factor, kernel = self.frames_per_token, self.config.num_conv_pos_embeddings
         positions = self.pos_conv_embed(hidden, cu_frames)
         counts, whole, own = list[int](), [hidden[:0]], [positions[:0]]
@@ -50,16 +50,16 @@ class Squeeze(nn.Module):
             count = (end - start) // factor
             counts.append(count)
             whole.append(hidden[start : start + count * factor])
-            # An odd kernel has positions for the frames left over too.
+            # With an odd kernel the convolution has an output for leftover frames too, which is dropped.
             own.append(positions[begin : begin + count])
             begin += positional_length(end - start, kernel, factor)
-        # One after the other, so that the order of a sum does not depend on how many there are.
+        # Added frame by frame, so that the order of additions does not depend on the number of tokens.
         groups = torch.cat(whole).view(-1, factor, hidden.shape[1])
         pooled = sum((groups[:, index] for index in range(1, factor)), groups[:, 0]) / factor
         return pooled + torch.cat(own), cumulative(counts, hidden.device)
 
     def _unsqueezed(self, hidden: Tensor, cu_tokens: Tensor, cu_frames: Tensor) -> Tensor:
-        """Tokens back to frames [frames, hidden_size]; zero for frames that were left over."""
+        """Upsample tokens to frames [frames, hidden_size], with zeros for frames that pooling left over."""
         hidden, factor = self.upsample(hidden), self.frames_per_token
         frames = [hidden[:0]]
         for (first, last), (start, end) in zip(spans(cu_tokens), spans(cu_frames), strict=True):
@@ -75,13 +75,13 @@ class _Upsampling(nn.Module):
         self.projection = nn.Linear(config.hidden_size, config.hidden_size * config.squeeze_factor)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """[tokens, hidden_size] to [tokens * squeeze_factor, hidden_size]."""
+        """Upsample tokens [tokens, hidden_size] to frames [tokens * squeeze_factor, hidden_size]."""
         wide = apply_linear(self.projection, hidden, self.activation)
         return wide.view(-1, hidden.shape[1])
 
 
 class SEWEncoder(Squeeze):
-    """Wav2vec 2.0's layers, normalized last, on squeezed frames."""
+    """SEW's encoder: wav2vec 2.0's transformer layers, with post-norm, on pooled frames."""
 
     stable = False
 
@@ -99,10 +99,10 @@ class SEWEncoder(Squeeze):
 
 
 class SqueezedEncoder(WaveformEncoder):
-    """Base of SEW and SEW-D; a family gives its `encoder_class`."""
+    """Base class of SEW's and SEW-D's models without a head; a subclass sets its `encoder_class`."""
 
     encoder_class: ClassVar[type[Squeeze]]
-    frame_eps: ClassVar[str] = "layer_norm_eps"  # field of the frames' normalization
+    frame_eps: ClassVar[str] = "layer_norm_eps"  # field with the epsilon of the frames' normalization
 
     def __init__(self, config: SqueezedConfig) -> None:
         super().__init__(config)
@@ -122,7 +122,7 @@ class SqueezedEncoder(WaveformEncoder):
 
 
 class SEWModel(SqueezedEncoder):
-    """Convolutions on the waveform and a transformer on squeezed frames."""
+    """SEW without a head: convolutional feature encoder and a transformer on pooled frames."""
 
     config_class = SEWConfig
     base_prefix = "sew."
@@ -130,12 +130,12 @@ class SEWModel(SqueezedEncoder):
 
 
 class SEWForCTC(CTCModel):
-    """SEW with a CTC head."""
+    """SEW with a CTC head, for transcription."""
 
     base_class = SEWModel
 
 
 class SEWForSequenceClassification(AudioClassifier):
-    """SEW with a classification head."""
+    """SEW with mean pooling and a classification head."""
 
     base_class = SEWModel

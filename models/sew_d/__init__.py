@@ -1,4 +1,4 @@
-"""SEW-D (arXiv 2109.06870): SEW with disentangled attention."""
+"""SEW-D (arXiv 2109.06870): SEW with DeBERTa's disentangled attention."""
 
 from ..family import Family
 

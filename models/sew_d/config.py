@@ -1,4 +1,4 @@
-"""SEW-D's configuration."""
+"""Configuration of SEW-D models (arXiv 2109.06870)."""
 
 from typing import Any
 
@@ -9,48 +9,48 @@ TERMS = ("p2c", "c2p")
 
 
 def _names(given: Any) -> list[str]:
-    """Names as a list, or one text with "|" between them."""
+    """List of names from a list, or from a string with "|" between them."""
     if isinstance(given, str):
         return [name.strip() for name in given.split("|") if name.strip()]
     return list(given or ())
 
 
 class SEWDConfig(SqueezedConfig):
-    """Sizes and constants of a SEW-D model; the defaults are transformers'.
+    """Configuration of a SEW-D model; the defaults are those of transformers.
 
-    A checkpoint may also set fields that transformers reads and does not list: `max_relative_positions`, in
-    place of max_position_embeddings, and with `conv_kernel_size` above 0, `conv_groups`, `conv_act` and
-    `hidden_dropout_prob` a convolution beside the first layer.
+    A checkpoint may also set fields that transformers reads but does not declare: `max_relative_positions`,
+    which replaces max_position_embeddings, and `conv_kernel_size`, which if above 0 adds a convolution in
+    parallel to the first layer, with `conv_groups`, `conv_act` and `hidden_dropout_prob`.
     """
 
     model_type = "sew-d"
 
-    max_position_embeddings: int = 512  # distances from here on share a relative position
-    position_buckets: int = 256  # relative positions on each side; 0 or less: one for each distance
-    share_att_key: bool = True  # project relative positions with the weights of queries and keys
+    max_position_embeddings: int = 512  # distances of this size or more share a relative position
+    position_buckets: int = 256  # relative positions per direction; 0 or less: one for each distance
+    share_att_key: bool = True  # project relative positions with the query and key weights of the tokens
     relative_attention: bool = True
-    # Terms of the scores: "p2c" (position to content), "c2p" (content to position).
+    # Position terms of the attention scores: "p2c" (position to content), "c2p" (content to position).
     pos_att_type: list[str] = field(TERMS, convert=_names, check=one_of(*TERMS))
-    norm_rel_ebd: str = "layer_norm"  # or "none": of the relative positions
-    feature_layer_norm_eps: float = 1e-5  # of the frames; layer_norm_eps is the transformer's
+    norm_rel_ebd: str = "layer_norm"  # or "none": normalization of relative-position embeddings
+    feature_layer_norm_eps: float = 1e-5  # for the frames; layer_norm_eps is for the transformer
     hidden_act = "gelu_python"
     layer_norm_eps = 1e-7
     layerdrop = ABSENT
 
     @property
     def farthest(self) -> int:
-        """The distance from which on all share a relative position."""
+        """Smallest distance that shares its relative position with all greater ones."""
         given = int(getattr(self, "max_relative_positions", -1))
         return self.max_position_embeddings if given < 1 else given
 
     @property
     def span(self) -> int:
-        """Relative positions on each side."""
+        """Number of relative positions in each direction."""
         return self.position_buckets if self.position_buckets > 0 else self.farthest
 
     @property
     def normalized_positions(self) -> bool:
-        """True where the relative positions are normalized."""
+        """True where the table of relative-position embeddings has a layer normalization."""
         return "layer_norm" in self._norms
 
     @property

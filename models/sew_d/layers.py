@@ -1,4 +1,4 @@
-"""SEW-D's transformer: DeBERTa v2's layers (arXiv 2006.03654), on packed tokens."""
+"""SEW-D's transformer: DeBERTa v2's layers (arXiv 2006.03654), on packed batches."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -19,17 +19,17 @@ from ..bert.layers import BertIntermediate, BertOutput
 from ..core.layers import Attention
 from .config import SEWDConfig
 
-_NAMES = {"query": "query_proj", "key": "key_proj", "value": "value_proj"}  # of `Attention`
-Weights = list[list[Tensor]]  # of each layer, of each sequence: [heads, queries, keys]
+_NAMES = {"query": "query_proj", "key": "key_proj", "value": "value_proj"}  # the projections' names
+Weights = list[list[Tensor]]  # attention weights by layer and sequence: [heads, queries, keys]
 
 
 class RelativePositions(nn.Module):
-    """Table of relative positions, which all layers share, and its normalization.
+    """Table of relative-position embeddings, shared by all layers, and its layer normalization.
 
-    Without `relative_attention` there is no table, yet checkpoints have the normalization.
+    Without `relative_attention` there is no table; the normalization stays, as checkpoints contain it.
 
     Raises:
-        ValueError: position buckets that cannot be divided.
+        ValueError: position_buckets or the farthest distance does not suit `relative_rows`.
     """
 
     def __init__(self, config: SEWDConfig) -> None:
@@ -44,11 +44,11 @@ class RelativePositions(nn.Module):
             self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
     def rows(self, device: torch.device) -> Tensor:
-        """Row of the table for each distance; see `relative_rows`."""
+        """Table row of each relative distance, int32, from `relative_rows`."""
         return relative_rows(self.config.position_buckets, self.config.farthest, device)
 
     def embedded(self) -> Tensor | None:
-        """[2 * span, hidden_size]; None without relative attention."""
+        """Normalized relative-position embeddings [2 * span, hidden_size]; None without a table."""
         if self.rel_embeddings is None:
             return None
         table, norm = self.rel_embeddings.weight, self.LayerNorm
@@ -56,7 +56,7 @@ class RelativePositions(nn.Module):
 
 
 class DisentangledSelfAttention(Attention):
-    """Projections of tokens and of relative positions, and attention with both."""
+    """Disentangled self-attention, which projects token contents and relative positions separately."""
 
     def __init__(self, config: SEWDConfig) -> None:
         width, heads = config.hidden_size, config.num_attention_heads
@@ -64,7 +64,7 @@ class DisentangledSelfAttention(Attention):
         scale = (width // heads * (1 + by_query + by_key)) ** -0.5
         super().__init__(width, heads, _NAMES, scale=scale)
         self.by_query, self.by_key = by_query, by_key
-        # One dropout for the positions, another for the weights; both by the same draws as torch's.
+        # Dropout rates of position embeddings and of attention weights; both draw as torch's dropout does.
         self.position_dropout = config.activation_dropout
         self.dropout = config.attention_dropout
         self.pos_key_proj: nn.Linear | None = None
@@ -80,13 +80,14 @@ class DisentangledSelfAttention(Attention):
         relative: RelativePositions,
         weights: list[list[Tensor]] | None,
     ) -> Tensor:
-        """[tokens, hidden_size] to the same.
+        """Attend within each sequence: tokens [tokens, hidden_size] to the same shape.
 
         Args:
-            hidden: packed.
-            cu_tokens: int32 [n + 1].
-            relative: positions.
-            weights: gets the attention weights of each sequence, [heads, queries, keys], after dropout.
+            hidden: packed tokens.
+            cu_tokens: int32 [n + 1], their cu_seqlens.
+            relative: module with the shared relative-position embeddings.
+            weights: list that receives each sequence's attention weights, [heads, queries, keys], after
+                dropout; None records none.
         """
         query, key, value = self.queries_key_values(hidden)
         position_query, position_key = self.tables(relative)
@@ -98,16 +99,19 @@ class DisentangledSelfAttention(Attention):
             layout = (cu_tokens, position_query, position_key, relative.rows(hidden.device))
         options = {"scale": self.scale, "dropout": self.dropout if self.training else 0.0}
         if weights is not None:
-            # As in `StackAttention`: what is recorded is what was used, and without dropout recording does
-            # not change the output's bits.
+            # As in `StackAttention`: the recorded weights are those applied, and without dropout recording
+            # does not change the output's bits.
             weights.append(weigh(query, key, *layout, **options))
             if options["dropout"]:
                 return weighted_values(weights[-1], value, cu_tokens).flatten(1)
         return attend(query, key, value, *layout, **options).flatten(1)
 
     def tables(self, relative: RelativePositions) -> tuple[Tensor | None, Tensor | None]:
-        """Relative positions as queries and as keys, [2 * span, heads, head_dim]; None for a term that scores
-        do not have. They depend on the weights alone, so outside training they are cached."""
+        """Project relative-position embeddings to queries and keys, [2 * span, heads, head_dim] each.
+
+        None for a position term that is not configured. Cached where no dropout applies, as they then depend
+        on weights only.
+        """
         embedded = relative.embedded()
         if embedded is None:
             return None, None
@@ -137,7 +141,7 @@ class _Attention(nn.Module):
 
 
 class SEWDLayer(nn.Module):
-    """Self-attention within each utterance, then feed-forward, each normalized last."""
+    """Post-norm transformer layer: disentangled self-attention within each utterance, then feed-forward."""
 
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__()
@@ -153,14 +157,14 @@ class SEWDLayer(nn.Module):
         relative: RelativePositions,
         weights: list[list[Tensor]] | None,
     ) -> Tensor:
-        """[tokens, hidden_size] to the same, with the arguments of `DisentangledSelfAttention.forward`."""
+        """Transform tokens [tokens, hidden_size]; arguments as in `DisentangledSelfAttention.forward`."""
         mixed = self.attention.self(hidden, cu_tokens, relative, weights)
         hidden = self.attention.output(mixed, hidden)
         return cast(Tensor, self.output(self.intermediate(hidden), hidden))
 
 
 class _Convolution(nn.Module):
-    """Convolution of the first layer's input, added to its output where the configuration has one."""
+    """Optional convolution of the first layer's input, added to that layer's output and normalized."""
 
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__()
@@ -174,7 +178,7 @@ class _Convolution(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, config.layer_norm_eps)
 
     def forward(self, hidden: Tensor, output: Tensor, cu_tokens: Tensor) -> Tensor:
-        """The first layer's input and output to the second one's input, [tokens, hidden_size] each."""
+        """Combine the first layer's input and output, [tokens, hidden_size] each, to the next one's input."""
         weight, bias, groups = self.conv.weight, self.conv.bias, self.conv.groups
         if self.training and self.dropout:
             mixed = positional_conv(hidden, cu_tokens, weight, bias, groups=groups)
@@ -187,7 +191,7 @@ class _Convolution(nn.Module):
 
 
 class SEWDTransformer(RelativePositions):
-    """Layers and the relative positions that they share."""
+    """Transformer layers of SEW-D, with shared relative-position embeddings and an optional convolution."""
 
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__(config)
@@ -197,7 +201,7 @@ class SEWDTransformer(RelativePositions):
     def forward(
         self, hidden: Tensor, cu_tokens: Tensor, states: list[Tensor] | None, record: bool
     ) -> tuple[Tensor, Weights | None]:
-        """Tokens [tokens, hidden_size] to the same, and attention weights; see `wav2vec2.layers.Encoder`."""
+        """Transform tokens [tokens, hidden_size]; also return attention weights, as wav2vec2's `Encoder`."""
         weights: Weights | None = [] if record else None
         if states is not None:
             states.append(hidden)

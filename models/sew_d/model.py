@@ -1,4 +1,4 @@
-"""SEW-D (arXiv 2109.06870): SEW whose attention sees contents and relative positions apart."""
+"""SEW-D (arXiv 2109.06870): SEW with disentangled attention to contents and relative positions."""
 
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ __all__ = ["SEWDConfig", "SEWDModel"]
 
 
 class SEWDEncoder(Squeeze):
-    """DeBERTa v2's layers on squeezed frames."""
+    """SEW-D's encoder: DeBERTa v2's transformer layers on pooled frames."""
 
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__(config)
@@ -26,7 +26,7 @@ class SEWDEncoder(Squeeze):
 
 
 class SEWDModel(SqueezedEncoder):
-    """Convolutions on the waveform and a transformer with disentangled attention on squeezed frames."""
+    """SEW-D without a head: convolutional feature encoder and a disentangled transformer on pooled frames."""
 
     config_class = SEWDConfig
     base_prefix = "sew_d."
@@ -34,7 +34,7 @@ class SEWDModel(SqueezedEncoder):
     frame_eps = "feature_layer_norm_eps"
 
     def initialize(self) -> None:
-        """Fresh weights as transformers draws them; the table of relative positions last."""
+        """Initialize weights randomly, distributed as in transformers; the relative-position table last."""
         super().initialize()
         for module in self.modules():
             if isinstance(module, nn.Embedding):
@@ -42,12 +42,12 @@ class SEWDModel(SqueezedEncoder):
 
 
 class SEWDForCTC(CTCModel):
-    """SEW-D with a CTC head."""
+    """SEW-D with a CTC head, for transcription."""
 
     base_class = SEWDModel
 
 
 class SEWDForSequenceClassification(AudioClassifier):
-    """SEW-D with a classification head."""
+    """SEW-D with mean pooling and a classification head."""
 
     base_class = SEWDModel

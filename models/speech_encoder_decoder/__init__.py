@@ -1,4 +1,4 @@
-"""A speech encoder joined to a text decoder (arXiv 2104.06678)."""
+"""SpeechEncoderDecoder (arXiv 2104.06678): a speech encoder joined to a text decoder by cross-attention."""
 
 from ..family import Family
 

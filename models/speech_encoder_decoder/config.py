@@ -1,4 +1,4 @@
-"""The configuration of a speech encoder joined to a text decoder."""
+"""Configuration of a speech encoder joined to a text decoder."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -8,20 +8,20 @@ from ..core.config import PretrainedConfig
 from ..core.fields import field
 from ..registry import families_with
 
-# Parts that are not given, as in transformers.
+# Configurations of parts that are not given, as in transformers.
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "encoder": {"model_type": "wav2vec2"},
     "decoder": {"model_type": "bert", "is_decoder": True, "add_cross_attention": True},
 }
-# Each part's kind in a `Family`.
+# Field of `Family` with the class of each part.
 KINDS = {"encoder": "speech_encoder", "decoder": "text_decoder"}
 
 
 def _part(name: str, given: Any) -> PretrainedConfig:
-    """The configuration of one part.
+    """Make the encoder's or decoder's configuration from a dict of its fields, another object, or None.
 
     Raises:
-        ValueError: a family without such a part here, or no configuration.
+        ValueError: the family offers no such part, or `given` is no configuration.
     """
     families = {family.model_type: family for family in families_with(KINDS[name])}
     fields = _DEFAULTS[name] if given is None else given
@@ -41,16 +41,16 @@ def _part(name: str, given: Any) -> PretrainedConfig:
 
 
 class SpeechEncoderDecoderConfig(PretrainedConfig):
-    """An encoder's and a decoder's configurations, and fields of the two together.
+    """Configuration of a speech encoder and a text decoder joined in one model.
 
-    Each part is a configuration or its fields with `model_type`. The whole's decoder_start_token_id and
-    pad_token_id are needed with labels.
+    `encoder` and `decoder` are each a configuration, or a dict of its fields with `model_type`. Calls with
+    labels need the joint configuration's decoder_start_token_id and pad_token_id.
     """
 
     model_type = "speech-encoder-decoder"
 
     encoder: PretrainedConfig = field(None, convert=partial(_part, "encoder"))  # wav2vec 2.0's by default
-    # BERT's by default, as a decoder that attends to the encoder.
+    # BERT's by default, as a decoder with cross-attention.
     decoder: PretrainedConfig = field(None, convert=partial(_part, "decoder"))
     is_encoder_decoder: bool = True
 
@@ -58,25 +58,26 @@ class SpeechEncoderDecoderConfig(PretrainedConfig):
     def from_encoder_decoder_configs(
         cls, encoder_config: PretrainedConfig, decoder_config: PretrainedConfig, **kwargs: Any
     ) -> Self:
-        """The configuration of an encoder and a decoder, as in transformers.
+        """Join the configurations of an encoder and a decoder, as in transformers.
 
         Args:
-            encoder_config: copied.
-            decoder_config: gets `is_decoder` and `add_cross_attention`, and is copied.
-            **kwargs: fields of the whole.
+            encoder_config: configuration of the encoder, which is copied.
+            decoder_config: configuration of the decoder; `is_decoder` and `add_cross_attention` are set to
+                True in it, and it is copied.
+            **kwargs: fields of the joint configuration.
 
         Raises:
-            ValueError: as the constructor.
+            ValueError: an error of the constructor.
         """
         decoder_config.is_decoder = True
         decoder_config.add_cross_attention = True
         return cls(encoder=encoder_config.to_dict(), decoder=decoder_config.to_dict(), **kwargs)
 
     def get_text_config(self, decoder: bool | None = None) -> PretrainedConfig:
-        """The decoder's configuration, which has the vocabulary."""
+        """Configuration of the decoder, which defines the vocabulary; `decoder` is ignored."""
         return self.decoder
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, those of encoder and decoder under their names, as in `config.json`."""
+        """Fields as in config.json, with those of the parts nested under `encoder` and `decoder`."""
         parts = {"encoder": self.encoder.to_dict(), "decoder": self.decoder.to_dict()}
         return {**super().to_dict(), **parts}

@@ -1,4 +1,4 @@
-"""SpeechEncoderDecoder (arXiv 2104.06678): a speech encoder and a text decoder that attends to it."""
+"""SpeechEncoderDecoder (arXiv 2104.06678): a speech encoder joined to a text decoder by cross-attention."""
 
 import os
 from typing import Any
@@ -18,21 +18,22 @@ from ..core.parameters import ParametersMixin
 from .config import SpeechEncoderDecoderConfig
 from .parts import Name, check_parts, fresh_part, load_part, projection_width, share, standard_deviation
 
-# Special tokens that the model's own configuration gives where the generation defaults lack them.
+# Special tokens that come from the model's configuration where the generation configuration lacks them.
 _SPECIAL = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
 class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
-    """Speech encoder, text decoder that attends to it, and a projection where their widths differ.
+    """Speech encoder, text decoder with cross-attention, and a linear projection where their widths differ.
 
     Args:
-        config: of both, which are fresh unless given; by default that of the two given.
-        encoder: a speech model without a head.
-        decoder: a causal language model with cross-attention.
+        config: joint configuration, by default that of the given parts. A part that is not given is made of
+            it, randomly initialized.
+        encoder: speech model without a head.
+        decoder: causal language model with cross-attention.
 
     Raises:
-        ValueError: neither configuration nor both parts; a part that cannot be one; parts that do not fit
-            each other or the configuration.
+        ValueError: neither a configuration nor both parts are given; a part is of the wrong kind; the parts
+            do not fit each other or the configuration.
     """
 
     config_class = SpeechEncoderDecoderConfig
@@ -50,7 +51,7 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
             config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
         elif not isinstance(config, SpeechEncoderDecoderConfig):
             raise ValueError(f"config is a {type(config).__name__}; give a SpeechEncoderDecoderConfig")
-        config.tie_word_embeddings = False  # between the two; the decoder ties its own
+        config.tie_word_embeddings = False  # encoder and decoder share none; the decoder ties its own
         super().__init__(config)
         self.encoder: Any = fresh_part("encoder", config) if encoder is None else encoder
         self.decoder: Any = fresh_part("decoder", config) if decoder is None else decoder
@@ -75,24 +76,24 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
         *model_args: Any,
         **kwargs: Any,
     ) -> "SpeechEncoderDecoderModel":
-        """Join an encoder and a decoder, each from its own checkpoint, in evaluation mode.
+        """Load an encoder and a decoder, each from its own checkpoint, and join them, in evaluation mode.
 
-        Cross-attention that the decoder's checkpoint lacks is fresh, with a warning; so is the projection
-        between the two. Of a checkpoint with a head (CTC, pretraining) the head is dropped.
+        Cross-attention that the decoder's checkpoint lacks is randomly initialized, with a warning, and so is
+        the projection between the two. The head of a checkpoint (CTC, pretraining) is dropped.
 
         Args:
-            encoder_pretrained_model_name_or_path: a folder or the id of a repository on the Hub.
-            decoder_pretrained_model_name_or_path: the same.
-            *model_args: for the encoder's constructor, after its configuration.
+            encoder_pretrained_model_name_or_path: folder or Hub repository id of the encoder's checkpoint.
+            decoder_pretrained_model_name_or_path: folder or Hub repository id of the decoder's checkpoint.
+            *model_args: arguments of the encoder's constructor, after its configuration.
             **kwargs: with the prefix `encoder_` or `decoder_`, arguments of that part's `from_pretrained`,
                 such as `encoder_config`, `encoder_dtype` and fields of its configuration, or `encoder_model`,
-                a model to take as it is; without a prefix, fields of the configuration of the whole.
+                a model to use unchanged; without a prefix, fields of the joint configuration.
 
         Raises:
-            OSError: no such checkpoint, or the Hub does not answer.
-            TypeError: an argument that neither part knows.
-            ValueError: a checkpoint that is no speech encoder, or no text decoder, here; parts that do not
-                fit each other; weights that do not fit.
+            OSError: the checkpoint does not exist, or the Hub does not answer.
+            TypeError: an argument is unknown to both parts.
+            ValueError: a checkpoint is no supported speech encoder or text decoder; the parts do not fit each
+                other; the weights do not fit the configuration.
         """
         options: dict[str, dict[str, Any]] = {"encoder": {}, "decoder": {}}
         for name in list(kwargs):
@@ -126,27 +127,27 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput | tuple[Any, ...]:
-        """Teacher-forced logits, and with labels the loss; each row's are what they would be alone.
+        """Compute teacher-forced logits, and with labels the loss; padding does not change a row's result.
 
         Args:
             inputs: waveforms [batch, samples] or features [batch, frames, features], as the encoder takes
                 them; also by the names `input_values` and `input_features`.
             attention_mask: [batch, samples or frames], 1 for real ones, which come first; all by default.
-            past_key_values: of an earlier call, or a cache of transformers, for the tokens before these. The
-                encoder need not run again then.
-            labels: int64 [batch, target], -100 for no prediction. Without decoder_input_ids the decoder reads
-                the labels shifted right.
+            past_key_values: key-value cache of an earlier call, or of transformers, for the preceding tokens.
+                The encoder need not run again then.
+            labels: int64 [batch, target], -100 is ignored. Without decoder_input_ids the decoder reads the
+                labels shifted right.
             decoder_input_ids, decoder_attention_mask, decoder_inputs_embeds, encoder_outputs, use_cache,
                 output_attentions, output_hidden_states, return_dict: as in
                 `Speech2TextForConditionalGeneration.forward`.
             **kwargs: further arguments of the decoder, with the prefix `decoder_`, and of the encoder, with
                 `encoder_` or no prefix.
 
-        `encoder_last_hidden_state` is returned in the decoder's width, projected, as in transformers.
+        `encoder_last_hidden_state` is returned after projection to the decoder's width, as in transformers.
 
         Raises:
-            TypeError: an argument that neither part knows.
-            ValueError: inputs that are missing, do not fit or are not supported.
+            TypeError: an argument is unknown to both parts.
+            ValueError: inputs are missing, do not fit or are not supported.
         """
         encoder_options, decoder_options = split_by_part(kwargs)
         asked = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
@@ -184,7 +185,7 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
         return Seq2SeqLMOutput.from_halves(encoded, decoded, loss=loss, encoder_last_hidden_state=hidden)
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """Shift labels to the right: the start token, then all but the last label.
+        """Shift labels right by one to decoder input ids: the start token, then all but the last label.
 
         Raises:
             ValueError: the configuration has no decoder_start_token_id or pad_token_id.
@@ -202,10 +203,10 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
         return shift_right(labels, *tokens)
 
     def freeze_feature_encoder(self) -> None:
-        """Exclude the encoder's convolutions on the waveform from training.
+        """Freeze the weights of the encoder's convolutional feature encoder.
 
         Raises:
-            ValueError: an encoder without such a part.
+            ValueError: the encoder has no feature encoder.
         """
         freeze = getattr(self.encoder, "freeze_feature_encoder", None)
         if freeze is None:
@@ -213,16 +214,16 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
         freeze()
 
     def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
-        """Write config.json, generation_config.json and the weights, as transformers reads them."""
+        """Write config.json, generation_config.json and the weights in transformers' format."""
         for part in (self.config.encoder, self.config.decoder):
-            part.dtype = str(self.dtype).removeprefix("torch.")  # in which transformers makes it
+            part.dtype = str(self.dtype).removeprefix("torch.")  # transformers loads a part in this dtype
         super().save_pretrained(folder, **options)
 
-    # The generation contract: packed inputs and outputs.
+    # Generation interface, on packed inputs and outputs.
 
     @property
     def cache_shape(self) -> tuple[int, int, int]:
-        """Layers, heads and head_dim of the cached keys and values."""
+        """Shape of the decoder's key-value cache: layers, heads and head_dim."""
         return self.decoder.cache_shape
 
     @property
@@ -230,24 +231,24 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
         return self.decoder.max_length
 
     def encoder_length(self, frames: int) -> int:
-        """Encoder tokens for so many samples or frames; ValueError where the encoder takes more or fewer."""
+        """Number of encoder tokens for `frames` samples or frames; ValueError for too few or too many."""
         return self.encoder.length(frames)
 
     def encode(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode packed waveforms [samples, 1] or features [frames, features].
+        """Encode packed waveforms [samples, 1] or features [frames, features] for the decoder.
 
         Returns:
-            [tokens, width] and their cu_seqlens.
+            encoder output [tokens, width], projected to the decoder's width, and its cu_seqlens.
         """
         hidden, cu_tokens = self.encoder.forward_packed(features, cu_frames)
         return self._project(hidden), cu_tokens
 
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Each decoder layer's cross-attention keys and values, [tokens, heads, head_dim] each."""
+        """Cross-attention keys and values of each decoder layer, [tokens, heads, head_dim] each."""
         return self.decoder.cross_key_values(encoded)
 
     def decode(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
-        """Logits [tokens, vocabulary] of the next tokens; arguments are those of `CausalLM.decode`."""
+        """Logits [tokens, vocabulary] of the next tokens; arguments as in `CausalLM.decode`."""
         return self.decoder.decode(token_ids, positions, attention)
 
     def pack_inputs(self, inputs: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -257,7 +258,7 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
     def resolve_options(self, *, default_max_length: int | None = None, **options: Any) -> GenerationOptions:
         """Complete a call's generation options, as `GenerationMixin` does.
 
-        Special tokens count that were set in the model's configuration after it was made.
+        Special tokens set in the model's configuration after the model was made are used too.
         """
         for name in _SPECIAL:
             token = getattr(self.config, name, None)
@@ -266,7 +267,7 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
         return super().resolve_options(default_max_length=default_max_length, **options)
 
     def _project(self, hidden: Tensor) -> Tensor:
-        """Encoder output [..., width] in the decoder's width."""
+        """Project encoder output [..., width] to the decoder's width, where the two differ."""
         projection = self.enc_to_dec_proj
         if projection is None:
             return hidden
@@ -276,11 +277,11 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
     # Parts and parameters
 
     def get_encoder(self) -> Any:
-        """The speech encoder."""
+        """Speech encoder of the model."""
         return self.encoder
 
     def get_decoder(self) -> Any:
-        """The text decoder, with its map to the vocabulary."""
+        """Text decoder of the model, with its language-modeling head."""
         return self.decoder
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -293,16 +294,16 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
         return self.decoder.get_output_embeddings()
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the decoder's map to the vocabulary."""
+        """Replace the decoder's language-modeling head."""
         self.decoder.set_output_embeddings(new_embeddings)
 
     def tie_weights(self) -> None:
         self.decoder.tie_weights()
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """Resize the decoder's vocabulary; see `ParametersMixin`. (transformers refuses.)"""
+        """Resize the decoder's vocabulary, as in `ParametersMixin`; transformers raises an error here."""
         return self.decoder.resize_token_embeddings(*args, **kwargs)
 
     def parts(self) -> dict[str, PretrainedModel]:
-        """Encoder and decoder."""
+        """Submodels by attribute name: encoder and decoder."""
         return {"encoder": self.encoder, "decoder": self.decoder}

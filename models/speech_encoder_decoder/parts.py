@@ -1,4 +1,4 @@
-"""Encoder and decoder of a SpeechEncoderDecoder: making, loading and joining them."""
+"""Functions that make, load and check the encoder and decoder of a SpeechEncoderDecoder."""
 
 import os
 import warnings
@@ -18,11 +18,11 @@ Name = str | os.PathLike[str] | Checkpoint
 
 
 def fresh_part(part: str, config: SpeechEncoderDecoderConfig) -> PretrainedModel:
-    """Make an encoder or decoder with fresh weights, which shares its part of the configuration.
+    """Make a randomly initialized encoder or decoder, which shares its part of the joint configuration.
 
     Args:
         part: "encoder" or "decoder".
-        config: of the whole.
+        config: joint configuration.
     """
     own = getattr(config, part)
     return family_of_config(own, families_with(KINDS[part]), part).load(KINDS[part])(own)
@@ -33,13 +33,14 @@ def load_part(part: str, name_or_dir: Name | None, *model_args: Any, **options: 
 
     Args:
         part: "encoder" or "decoder".
-        name_or_dir: a folder or the id of a repository on the Hub.
-        *model_args: for the constructor, after the configuration.
-        **options: of `PretrainedModel.from_pretrained`; or `model`, to be returned as it is.
+        name_or_dir: folder or Hub repository id of the checkpoint.
+        *model_args: arguments of the constructor, after the configuration.
+        **options: options of `PretrainedModel.from_pretrained`; or `model`, which is returned unchanged.
 
     Raises:
-        OSError: no such checkpoint, or the Hub does not answer.
-        ValueError: neither a checkpoint nor a model; a checkpoint of another kind; weights that do not fit.
+        OSError: the checkpoint does not exist, or the Hub does not answer.
+        ValueError: neither checkpoint nor model is given; the checkpoint is of the wrong kind; the weights do
+            not fit.
     """
     if (model := options.pop("model", None)) is not None:
         return model
@@ -60,10 +61,10 @@ def load_part(part: str, name_or_dir: Name | None, *model_args: Any, **options: 
 
 
 def check_parts(encoder: Any, decoder: Any, config: SpeechEncoderDecoderConfig) -> None:
-    """Check that encoder and decoder fit each other and the configuration.
+    """Check that encoder and decoder fit each other and the joint configuration.
 
     Raises:
-        ValueError: they do not; the message has the remedy.
+        ValueError: they do not fit; the message gives the remedy.
     """
     if not isinstance(encoder, SpeechEncoder):
         raise ValueError(
@@ -98,10 +99,10 @@ def check_parts(encoder: Any, decoder: Any, config: SpeechEncoderDecoderConfig) 
 
 
 def projection_width(config: SpeechEncoderDecoderConfig) -> tuple[int, int | None]:
-    """Widths of the encoder's output before and after the projection; None for no projection.
+    """Width of the encoder's output, and the width it is projected to (None without a projection).
 
     Raises:
-        ValueError: widths that do not meet, which fail in transformers' first call.
+        ValueError: the widths do not match; transformers fails at the first call instead.
     """
     encoder, decoder = config.encoder, config.decoder
     given = encoder.hidden_size
@@ -131,7 +132,7 @@ def projection_width(config: SpeechEncoderDecoderConfig) -> tuple[int, int | Non
 
 
 def share(config: PretrainedConfig, part: nn.Module) -> None:
-    """Make a part read its configuration in the whole, so that changes there reach it."""
+    """Make all modules of a part refer to its configuration in the joint one, so that changes there apply."""
     own = part.config
     for module in part.modules():
         if getattr(module, "config", None) is own:
@@ -139,7 +140,7 @@ def share(config: PretrainedConfig, part: nn.Module) -> None:
 
 
 def standard_deviation(config: PretrainedConfig) -> float:
-    """Standard deviation of fresh weights."""
+    """Standard deviation of randomly initialized weights, from the field that the configuration has."""
     for name in ("initializer_range", "init_std"):
         if (value := getattr(config, name, None)) is not None:
             return float(value)

@@ -1,4 +1,4 @@
-"""Speech2Text (arXiv 2010.05171): log-mel features to text, an encoder and a decoder."""
+"""Speech2Text (arXiv 2010.05171): encoder-decoder model from log-mel features to text."""
 
 from ..family import Family
 

@@ -1,17 +1,17 @@
-"""Speech2Text's configuration."""
+"""Configuration of Speech2Text models (arXiv 2010.05171)."""
 
 from ..core.config import PretrainedConfig
 from ..core.fields import divides, field
 
 
 class Speech2TextConfig(PretrainedConfig):
-    """Sizes and constants of a Speech2Text model; the defaults are facebook/s2t-small-librispeech-asr's."""
+    """Configuration of a Speech2Text model; the defaults are those of facebook/s2t-small-librispeech-asr."""
 
     model_type = "speech_to_text"
 
     vocab_size: int = 10000
     encoder_layers: int = field(12, alias="num_hidden_layers")
-    encoder_ffn_dim: int = 2048  # width between a layer's two linear maps
+    encoder_ffn_dim: int = 2048  # inner width of the feed-forward network
     encoder_attention_heads: int = field(4, check=divides("d_model"), alias="num_attention_heads")
     decoder_layers: int = 6
     decoder_ffn_dim: int = 2048
@@ -25,7 +25,7 @@ class Speech2TextConfig(PretrainedConfig):
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
-    init_std: float = 0.02  # standard deviation of fresh weights
+    init_std: float = 0.02  # standard deviation of randomly initialized weights
     decoder_start_token_id: int = 2
     scale_embedding: bool = True  # multiply embeddings by sqrt(d_model)
     pad_token_id: int = 1
@@ -36,7 +36,7 @@ class Speech2TextConfig(PretrainedConfig):
     num_conv_layers: int = 2  # each halves the frame rate
     conv_kernel_sizes: list[int] = field((5, 5), convert=list)
     conv_channels: int = 1024  # of every convolution but the last, before its gate halves them
-    input_feat_per_channel: int = 80  # times input_channels: features of a frame
+    input_feat_per_channel: int = 80  # times input_channels: features per frame
     input_channels: int = 1
     tie_word_embeddings: bool = True
 

@@ -1,4 +1,4 @@
-"""Speech2Text's decoder: tokens to hidden states, padded or packed."""
+"""Speech2Text's decoder: token ids to hidden states, padded or packed."""
 
 from ..core.config import PretrainedConfig
 from ..core.fairseq_decoder import FairseqDecoder
@@ -6,7 +6,7 @@ from .layers import SinusoidalPositions
 
 
 class Speech2TextDecoder(FairseqDecoder):
-    """Decoder with fixed positions, which skip padding tokens, and layers that normalize their input."""
+    """Speech2Text's pre-norm decoder with sinusoidal positions, which do not count padding tokens."""
 
     norm_first = True
     needs_encoder = True

@@ -21,14 +21,14 @@ FRAMES_MASK = {"attention_mask": "[batch, frames], 1 for real frames; all of the
 
 
 class Speech2TextEncoder(SpeechEncoder):
-    """Subsampler, positions and encoder layers."""
+    """Speech2Text's encoder: convolutional subsampler, sinusoidal positions and transformer layers."""
 
     config_class = Speech2TextConfig
     base_prefix = ("model.encoder.", "encoder.")
     computed_keys = ("embed_positions.weights",)
     main_input_name = "input_features"
     input_shape = "features [batch, frames, features]"
-    # The inner half of a layer, 2,048 numbers a token, then takes 8 MB.
+    # The inner activations of a feed-forward network, 2,048 values per token, then take 8 MB.
     max_chunk_tokens = 1024
 
     forward = declare_forward(
@@ -56,7 +56,7 @@ class Speech2TextEncoder(SpeechEncoder):
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> BaseModelOutput:
-        """`forward` with its arguments by name."""
+        """Implement `forward`, with keyword arguments only."""
         config = self.config
         features, cu_frames = pack_features(input_features, attention_mask)
         lengths = [self.length(frames) for frames in cu_frames.diff().tolist()]
@@ -72,14 +72,14 @@ class Speech2TextEncoder(SpeechEncoder):
 
     @property
     def inputs_per_token(self) -> int:
-        """Frames from one token to the next."""
+        """Frames per encoder token."""
         return int(2**self.config.num_conv_layers)
 
     def length(self, inputs: int) -> int:
-        """Encoder tokens for so many frames.
+        """Number of encoder tokens for `inputs` frames.
 
         Raises:
-            ValueError: more than there are positions for, with both numbers.
+            ValueError: more tokens than positions; the message gives both numbers.
         """
         limit = self.embed_positions.limit
         tokens = self.padded_length(inputs)
@@ -91,11 +91,11 @@ class Speech2TextEncoder(SpeechEncoder):
         return tokens
 
     def padded_length(self, inputs: int) -> int:
-        """Tokens of a padded output, which may be longer than there are positions for."""
+        """Number of tokens of a padded output for `inputs` frames; it may exceed the number of positions."""
         return self.conv.length(inputs)
 
     def run_packed(self, inputs: Tensor, cu_inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """All packed frames at once."""
+        """Encode packed frames in one pass, without splitting them into chunks."""
         hidden, attention = self._run(inputs, cu_inputs)
         return hidden, attention.cu_query
 
@@ -115,7 +115,7 @@ class Speech2TextEncoder(SpeechEncoder):
     def _positions(self, cu_tokens: Tensor, total: int) -> Tensor:
         padding = self.embed_positions.padding_idx
         if padding == 0:
-            # transformers reads positions off a padding mask in which real frames are 0; with 0 as the
-            # padding token every frame looks like padding to it and gets the zero vector.
+            # transformers derives positions from a padding mask in which real frames are 0; if the padding
+            # token is 0 too, it treats every frame as padding, which gets the zero vector.
             return torch.zeros(total, dtype=torch.int64, device=cu_tokens.device)
         return positions_within(cu_tokens, total) + padding + 1

@@ -1,4 +1,4 @@
-"""Input features of Speech2Text from waveforms."""
+"""Feature extractor of Speech2Text: log-mel features of waveforms."""
 
 from typing import Any, ClassVar
 
@@ -8,26 +8,26 @@ from ...kernels.features.fbank import FbankOptions, fbank, frame_count, frame_si
 from ...kernels.norm.utterance_cmvn import utterance_cmvn
 from ..processors.feature_extractor import FeatureExtractor
 
-_KALDI_SCALE = 2.0**15  # Kaldi's filter bank was made for 16-bit integers
+_KALDI_SCALE = 2.0**15  # Kaldi's filter bank expects the range of 16-bit integers
 
 
 class Speech2TextFeatureExtractor(FeatureExtractor):
-    """Log-mel features of mono recordings, normalized over each utterance.
+    """Feature extractor that computes log-mel features of mono recordings, normalized over each utterance.
 
     Args:
-        feature_size: for transformers' files; without effect, `num_mel_bins` counts.
-        sampling_rate: Hz, 8,000 to 48,000.
-        num_mel_bins: features of a frame.
-        padding_value: of padded frames.
-        do_ceptral_normalize: normalize at all (transformers' spelling).
-        normalize_means: to mean 0 over the utterance.
-        normalize_vars: to standard deviation 1 over the utterance.
+        feature_size: in transformers' files; without effect, as `num_mel_bins` replaces it.
+        sampling_rate: sampling rate in Hz, 8,000 to 48,000.
+        num_mel_bins: number of mel bins, the features per frame.
+        padding_value: value of padded frames.
+        do_ceptral_normalize: normalize the features (transformers' spelling).
+        normalize_means: normalize to mean 0 over the utterance.
+        normalize_vars: normalize to standard deviation 1 over the utterance.
         **kwargs: further settings of transformers' files: padding_side "right" and dither 0, the only values
             supported, and names without effect.
 
     Raises:
-        ValueError: a value that is not supported.
-        TypeError: a setting that does not exist.
+        ValueError: the value of a setting is not supported.
+        TypeError: a setting does not exist.
     """
 
     model_input_names = ("input_features", "attention_mask")
@@ -47,24 +47,24 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
     normalize_vars: bool = True
 
     def _complete(self) -> None:
-        frame_sizes(self.sampling_rate)  # refuses other rates
+        frame_sizes(self.sampling_rate)  # raises for unsupported rates
         if self.num_mel_bins < 1:
             raise ValueError(f"num_mel_bins must be at least 1, got {self.num_mel_bins}")
         self.return_attention_mask = True
 
     def frame_count(self, samples: int) -> int:
-        """Frames of a recording of so many samples; 0 where it is shorter than one frame."""
+        """Number of frames of a recording of `samples` samples; 0 where it is shorter than one frame."""
         return frame_count(samples, self.sampling_rate)
 
     def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of packed waveforms, on their device, without padding.
+        """Log-mel features of packed waveforms, computed on their device and packed too.
 
         Args:
-            waveforms: float32 [samples], -1 to 1, utterances end to end at the extractor's rate.
-            cu_samples: int32 [n + 1].
+            waveforms: float32 [samples], -1 to 1, concatenated utterances at the extractor's sampling rate.
+            cu_samples: int32 [n + 1], cu_seqlens of the utterances.
 
         Returns:
-            (features float32 [frames, bins], cu_frames int32 [n + 1]); no frame of an utterance under 25 ms.
+            (features float32 [frames, bins], cu_frames int32 [n + 1]); an utterance under 25 ms has no frame.
         """
         if not waveforms.is_floating_point():
             raise ValueError(f"waveforms must be floats from -1 to 1, got {waveforms.dtype}")

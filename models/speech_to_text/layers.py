@@ -1,4 +1,4 @@
-"""Subsampler and positions of Speech2Text, on packed tokens."""
+"""Convolutional subsampler and sinusoidal positions of Speech2Text, on packed batches."""
 
 import math
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from .config import Speech2TextConfig
 
 
 class Conv1dSubsampler(nn.Module):
-    """Convolutions with gated linear units, each halving the frame rate (fairseq S2T, arXiv 2010.05171)."""
+    """Convolutions with gated linear units, each of which halves the frame rate (arXiv 2010.05171)."""
 
     def __init__(self, config: Speech2TextConfig) -> None:
         super().__init__()
@@ -32,13 +32,13 @@ class Conv1dSubsampler(nn.Module):
         )
 
     def forward(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames [frames, features] to encoder tokens [tokens, d_model], with their cu_seqlens."""
+        """Subsample frames [frames, features] to encoder tokens [tokens, d_model], with their cu_seqlens."""
         for conv in self._convolutions():
             features, cu_frames = conv_subsample(features, cu_frames, conv.weight, conv.bias, stride=2)
         return features, cu_frames
 
     def length(self, frames: int) -> int:
-        """Encoder tokens for so many frames."""
+        """Number of encoder tokens for `frames` frames."""
         for conv in self._convolutions():
             frames = output_length(frames, conv.kernel_size[0], 2)
         return frames
@@ -48,7 +48,7 @@ class Conv1dSubsampler(nn.Module):
 
 
 class SinusoidalPositions(nn.Module):
-    """Fixed sine and cosine vectors, all sines first as in tensor2tensor; zero for the padding token."""
+    """Sinusoidal position-embedding table, sines before cosines as in tensor2tensor; padding is zero."""
 
     def __init__(self, num_positions: int, width: int, padding_idx: int) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class SinusoidalPositions(nn.Module):
         self.padding_idx = padding_idx
         half = width // 2
         rate = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000) / max(half - 1, 1)))
-        # Two rows more than positions: real ones start after the padding token's.
+        # Two rows more than positions, as positions start after the padding token's row.
         angle = torch.arange(num_positions + 2, dtype=torch.float32)[:, None] * rate[None]
         table = F.pad(torch.cat([angle.sin(), angle.cos()], dim=1), (0, width % 2))
         table[padding_idx] = 0
@@ -68,15 +68,15 @@ class SinusoidalPositions(nn.Module):
 
     @property
     def table(self) -> Tensor:
-        """[positions + 2, width]."""
+        """Position-embedding table, [positions + 2, width]."""
         return self.weights
 
     @property
     def limit(self) -> int:
-        """Number of positions."""
+        """Maximum sequence length: the rows of the position-embedding table after the padding token's."""
         return self.weights.shape[0] - 1 - self.padding_idx
 
     @property
     def indexer(self) -> PositionIndexer:
-        """Rows of the table that a decoder's tokens read; padding tokens are not counted."""
+        """Function from a decoder's tokens to row indices of the table; padding tokens are not counted."""
         return PositionIndexer(self.padding_idx + 1, self.limit, self.padding_idx)

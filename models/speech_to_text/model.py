@@ -1,4 +1,4 @@
-"""Speech2Text (fairseq S2T, arXiv 2010.05171): log-mel frames in, tokens out."""
+"""Speech2Text (fairseq S2T, arXiv 2010.05171): encoder-decoder model from log-mel frames to text tokens."""
 
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ _INPUTS = (
 
 
 class Speech2TextModel(ParametersMixin, PretrainedModel):
-    """Encoder and decoder without the output map."""
+    """Speech2Text's encoder and decoder, without the language-modeling head."""
 
     config_class = Speech2TextConfig
     computed_keys = (
@@ -57,7 +57,7 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
         output_hidden_states: bool = False,
         **inputs: Any,
     ) -> Seq2SeqModelOutput:
-        """`forward` with its arguments by name."""
+        """Implement `forward`, with keyword arguments only."""
         flags: dict[str, Any] = {
             "output_attentions": output_attentions,
             "output_hidden_states": output_hidden_states,
@@ -78,16 +78,16 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
         return Seq2SeqModelOutput.from_halves(encoded, decoded)
 
     def get_encoder(self) -> Speech2TextEncoder:
-        """Encoder, which takes padded features as in transformers."""
+        """Encoder of the model, called with padded features as in transformers."""
         return self.encoder
 
     def get_decoder(self) -> Speech2TextDecoder:
-        """Decoder, which takes padded tokens as in transformers."""
+        """Decoder of the model, called with padded token ids as in transformers."""
         return self.decoder
 
 
 class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):
-    """Speech2Text with its output map: losses, logits and `generate`."""
+    """Speech2Text with its language-modeling head, which offers logits, losses and `generate`."""
 
     config_class = Speech2TextConfig
     tied_weights: ClassVar[dict[str, str]] = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
@@ -114,7 +114,7 @@ class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):
         self.adopt_generation_defaults()
 
     def forward_named(self, *, labels: Tensor | None = None, **inputs: Any) -> Seq2SeqLMOutput:  # type: ignore[override]
-        """`forward` with its arguments by name."""
+        """Implement `forward`, with keyword arguments only."""
         decoder_inputs = (inputs.get("decoder_input_ids"), inputs.get("decoder_inputs_embeds"))
         if labels is not None and decoder_inputs == (None, None):
             inputs["decoder_input_ids"] = shift_right(
@@ -126,20 +126,20 @@ class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):
         loss = None if labels is None else cross_entropy(logits, labels)
         return Seq2SeqLMOutput.from_base(inner, loss=loss, logits=logits)
 
-    # The encoder's half of the generation contract; the decoder's is `CausalLM`'s.
+    # The encoder's methods of the generation interface; the decoder's are those of `CausalLM`.
 
     def encoder_length(self, frames: int) -> int:
-        """Encoder tokens for so many frames.
+        """Number of encoder tokens for `frames` frames.
 
         Raises:
-            ValueError: more than the encoder has positions for.
+            ValueError: more tokens than the encoder has positions.
         """
         return self.model.encoder.length(frames)
 
     def encode(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Packed frames [frames, features] to packed tokens [tokens, d_model] and their cu_seqlens."""
+        """Encode packed frames [frames, features] to packed tokens [tokens, d_model] and their cu_seqlens."""
         return self.model.encoder.forward_packed(features, cu_frames)
 
     def get_encoder(self) -> Speech2TextEncoder:
-        """Encoder, which takes padded features as in transformers."""
+        """Encoder of the model, called with padded features as in transformers."""
         return self.model.encoder

@@ -1,4 +1,4 @@
-"""The processor of Speech2Text."""
+"""Processor of Speech2Text."""
 
 from ..processors.processor import SpeechProcessor
 from .feature_extractor import Speech2TextFeatureExtractor
@@ -6,7 +6,7 @@ from .tokenizer import Speech2TextTokenizer
 
 
 class Speech2TextProcessor(SpeechProcessor):
-    """A feature extractor and a tokenizer in one: audio to features, text to labels, token ids to text."""
+    """Speech2Text's feature extractor and tokenizer in one, for features, labels and decoded text."""
 
     feature_extractor_class = Speech2TextFeatureExtractor
     tokenizer_class = Speech2TextTokenizer

@@ -1,4 +1,4 @@
-"""Speech2Text's tokenizer: a SentencePiece model whose pieces have their ids from vocab.json."""
+"""Tokenizer of Speech2Text: a SentencePiece model whose pieces have their ids from vocab.json."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,16 +17,16 @@ _SPM_FILE = "sentencepiece.bpe.model"
 
 
 class Speech2TextTokenizer(PythonTokenizer):
-    """Text to token ids and back, as transformers' tokenizer of the same files.
+    """SentencePiece tokenizer: encodes text to token ids, decodes token ids to text, as in transformers.
 
     Args:
-        vocab_file: JSON object from piece to id.
-        spm_file: SentencePiece model.
+        vocab_file: vocabulary file, a JSON object from SentencePiece piece to id.
+        spm_file: file of the SentencePiece model.
         **options: bos_token, eos_token, pad_token, unk_token; do_upper_case: decode to upper case;
             do_lower_case: encode text in lower case (as transformers 4 does; 5.23 no longer does);
             lang_codes: the name of a list of languages, None or "mustc"; tgt_lang: one of them, by default
-            the first; sp_model_kwargs: arguments for SentencePieceProcessor, such as enable_sampling,
-            nbest_size, alpha; and those of every `Tokenizer`.
+            the first; sp_model_kwargs: arguments of SentencePieceProcessor, such as enable_sampling,
+            nbest_size, alpha; and the options of every `Tokenizer`.
 
     Raises:
         ValueError: a broken file, an unknown language or an option's bad value; TypeError: an unknown option.
@@ -70,7 +70,7 @@ class Speech2TextTokenizer(PythonTokenizer):
 
     @property
     def tgt_lang(self) -> str | None:
-        """The target language, whose token precedes every encoded text; None without `lang_codes`."""
+        """Target language, whose token precedes every encoded text; None without `lang_codes`."""
         return self._tgt_lang
 
     @tgt_lang.setter
@@ -82,14 +82,14 @@ class Speech2TextTokenizer(PythonTokenizer):
         self.prefix_tokens = [self.lang_code_to_id[language]]
 
     def build_inputs_with_special_tokens(self, token_ids_0: Ids, token_ids_1: Ids | None = None) -> Ids:
-        """The target language's token if there is one, the sequence or pair, EOS."""
+        """Frame token ids with special tokens: target language (if any), the sequence or pair, EOS."""
         return [*self.prefix_tokens, *token_ids_0, *(token_ids_1 or []), self.eos_token_id]
 
     def _special_mask(self, token_ids_0: Ids, token_ids_1: Ids | None) -> Ids:
         return [1] * len(self.prefix_tokens) + [0] * len([*token_ids_0, *(token_ids_1 or [])]) + [1]
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """The text of tokens: special ones with a space behind, the others joined by SentencePiece."""
+        """Join tokens to text: special tokens followed by a space, the others decoded by SentencePiece."""
         special, text = set(self.all_special_tokens), ""
         pieces: list[str] = []
         for token in tokens:

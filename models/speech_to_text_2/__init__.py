@@ -1,4 +1,4 @@
-"""Speech2Text2 (arXiv 2104.06678): a text decoder for speech encoders."""
+"""Speech2Text2 (arXiv 2104.06678): a text decoder with cross-attention, for speech encoders."""
 
 from ..family import Family
 

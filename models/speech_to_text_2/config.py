@@ -1,17 +1,17 @@
-"""Speech2Text2's configuration."""
+"""Configuration of Speech2Text2 decoders (arXiv 2104.06678)."""
 
 from ..core.config import PretrainedConfig
 from ..core.fields import check_cross_width, divides, field, optional_activation
 
 
 class Speech2Text2Config(PretrainedConfig):
-    """Sizes and constants of a Speech2Text2 decoder; the defaults are those of transformers 4."""
+    """Configuration of a Speech2Text2 decoder; the defaults are those of transformers 4."""
 
     model_type = "speech_to_text_2"
 
     vocab_size: int = 10000
     decoder_layers: int = 6
-    decoder_ffn_dim: int = 2048  # width between a layer's two linear maps
+    decoder_ffn_dim: int = 2048  # inner width of the feed-forward network
     decoder_attention_heads: int = field(4, check=divides("d_model"), alias="num_attention_heads")
     decoder_layerdrop: float = 0.0  # chance of skipping a layer in training
     use_cache: bool = True
@@ -20,7 +20,7 @@ class Speech2Text2Config(PretrainedConfig):
     dropout: float = 0.1
     attention_dropout: float = 0.0
     activation_dropout: float = 0.0
-    init_std: float = 0.02  # standard deviation of fresh weights
+    init_std: float = 0.02  # standard deviation of randomly initialized weights
     decoder_start_token_id: int = 2
     scale_embedding: bool = True  # multiply embeddings by sqrt(d_model)
     pad_token_id: int = 1

@@ -1,4 +1,4 @@
-"""Speech2Text2's decoder (arXiv 2104.06678): fixed positions, layers that normalize their output.
+"""Decoder of Speech2Text2 (arXiv 2104.06678): a post-norm transformer with sinusoidal positions.
 
 transformers dropped it after 4.57; the reference is 4.44, the last release that could build the model.
 """
@@ -9,7 +9,7 @@ from .config import Speech2Text2Config
 
 
 class Speech2Text2Decoder(Speech2TextDecoder):
-    """Speech2Text's decoder with layers that normalize their output, and without an encoder too."""
+    """Speech2Text's decoder with post-norm layers, which also runs without an encoder's output."""
 
     norm_first = False
     needs_encoder = False
@@ -17,7 +17,7 @@ class Speech2Text2Decoder(Speech2TextDecoder):
 
 
 class Speech2Text2ForCausalLM(FairseqCausalLM):
-    """Speech2Text2's decoder with its output map."""
+    """Speech2Text2's decoder with its language-modeling head."""
 
     config_class = Speech2Text2Config
     computed_keys = ("model.decoder.embed_positions.weights",)

@@ -1,4 +1,4 @@
-"""Speech2Text2's tokenizer: byte-pair encoding of words, with @@ after a piece inside a word."""
+"""Tokenizer of Speech2Text2: byte-pair encoding of words, with @@ after every subword but a word's last."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,18 +9,20 @@ from ..checkpoints.files import Checkpoint, check_size
 from ..tokenizers.slow import VOCAB_FILE, PythonTokenizer, read_vocabulary
 
 _MERGES_FILE = "merges.txt"
-_CONTINUES, _ENDS = "@@", "</w>"  # marks in the vocabulary, and in the merges
+_CONTINUES, _ENDS = "@@", "</w>"  # markers: in the vocabulary a word goes on, in merges it ends
 
 
 class Speech2Text2Tokenizer(PythonTokenizer):
-    """Text to token ids and back, as transformers 4's tokenizer of the same files (transformers 5 has none).
+    """Byte-pair tokenizer: encodes text to token ids, decodes token ids to text, as in transformers 4.
+
+    transformers 5 has no such tokenizer.
 
     Args:
-        vocab_file: JSON object from token to id.
-        merges_file: pairs of pieces, one a line, in order of precedence; without it the tokenizer only
-            decodes.
+        vocab_file: vocabulary file, a JSON object from token to id.
+        merges_file: file with a pair of subwords per line, in order of precedence; without it the tokenizer
+            only decodes.
         **options: bos_token, eos_token, pad_token, unk_token; do_lower_case: encode text in lower case; and
-            those of every `Tokenizer`.
+            the options of every `Tokenizer`.
 
     Raises:
         ValueError: a broken file, or an option's bad value; TypeError: an unknown option.
@@ -47,12 +49,12 @@ class Speech2Text2Tokenizer(PythonTokenizer):
 
     def _decode(self, token_ids: Any, skip_special_tokens: bool) -> str:
         tokens = self.convert_ids_to_tokens([token_ids] if isinstance(token_ids, int) else token_ids)
-        # By text: an id beyond the vocabulary is not a special token, but decodes to the unknown one.
+        # Compare texts, as an id beyond the vocabulary is no special token, but decodes to the unknown one.
         skip = set(self.all_special_tokens) if skip_special_tokens else set()
         return self.convert_tokens_to_string([token for token in tokens if token not in skip])
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """The text of tokens; added ones stand apart."""
+        """Join tokens to text, with added tokens as words of their own."""
         apart = set(self.added_tokens_encoder) - set(self.all_special_tokens)
         apart |= {token for token in self.additional_special_tokens if token not in self.encoder}
         texts: list[str] = []
@@ -77,7 +79,7 @@ class Speech2Text2Tokenizer(PythonTokenizer):
 
 
 def _split_word(word: str, merges: dict[tuple[str, ...], int]) -> list[str]:
-    """Pieces of one word: its letters, merged pair by pair, the pair of the lowest rank first."""
+    """Subwords of one word: its letters, merged pair by pair, the pair with the lowest rank first."""
     if len(word) == 1:
         return [word]
     pieces = [*word[:-1], word[-1] + _ENDS]
@@ -97,7 +99,7 @@ def _split_word(word: str, merges: dict[tuple[str, ...], int]) -> list[str]:
 
 
 def _read_merges(path: Path) -> dict[tuple[str, ...], int]:
-    """Pairs of pieces with their ranks; ValueError for a file that is not text, or too large."""
+    """Read the rank of each subword pair from a merges file; ValueError if it is not text, or too large."""
     check_size(path)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]

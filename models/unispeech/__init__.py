@@ -1,4 +1,4 @@
-"""UniSpeech (arXiv 2101.07597): wav2vec 2.0's architecture, trained otherwise."""
+"""UniSpeech (arXiv 2101.07597): wav2vec 2.0's architecture, pretrained on labeled and unlabeled speech."""
 
 from ..family import Family
 

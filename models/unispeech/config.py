@@ -1,13 +1,13 @@
-"""UniSpeech's configuration."""
+"""Configuration of UniSpeech models (arXiv 2101.07597)."""
 
 from ..wav2vec2.config import ContrastiveConfig
 
 
 class UniSpeechConfig(ContrastiveConfig):
-    """Sizes and constants of a UniSpeech model; the defaults are microsoft/unispeech-large-1500h-cv's."""
+    """Configuration of a UniSpeech model; the defaults are those of microsoft/unispeech-large-1500h-cv."""
 
     model_type = "unispeech"
 
     ctc_loss_reduction = "mean"
-    num_ctc_classes: int = 80  # of pretraining, as is replace_prob
+    num_ctc_classes: int = 80  # used in pretraining only, as is replace_prob
     replace_prob: float = 0.5

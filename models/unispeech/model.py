@@ -1,4 +1,4 @@
-"""UniSpeech (arXiv 2101.07597): wav2vec 2.0's architecture, trained otherwise."""
+"""UniSpeech (arXiv 2101.07597): wav2vec 2.0's architecture, pretrained on labeled and unlabeled speech."""
 
 from ..wav2vec2.audio_classification import AudioClassifier
 from ..wav2vec2.ctc import CTCModel
@@ -7,7 +7,7 @@ from .config import UniSpeechConfig
 
 
 class UniSpeechModel(Wav2Vec2Encoder):
-    """Convolutions on the waveform and a transformer."""
+    """UniSpeech without a head: convolutional feature encoder and transformer."""
 
     config_class = UniSpeechConfig
     base_prefix = "unispeech."
@@ -18,12 +18,12 @@ class UniSpeechModel(Wav2Vec2Encoder):
 
 
 class UniSpeechForCTC(CTCModel):
-    """UniSpeech with a CTC head."""
+    """UniSpeech with a CTC head, for transcription."""
 
     base_class = UniSpeechModel
 
 
 class UniSpeechForSequenceClassification(AudioClassifier):
-    """UniSpeech with a classification head."""
+    """UniSpeech with mean pooling and a classification head."""
 
     base_class = UniSpeechModel

@@ -1,4 +1,4 @@
-"""UniSpeech-SAT (arXiv 2110.05752): wav2vec 2.0's architecture, trained to tell speakers apart."""
+"""UniSpeech-SAT (arXiv 2110.05752): wav2vec 2.0's architecture, pretrained to discriminate speakers too."""
 
 from ..family import Family
 

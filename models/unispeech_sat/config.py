@@ -1,18 +1,18 @@
-"""UniSpeech-SAT's configuration."""
+"""Configuration of UniSpeech-SAT models (arXiv 2110.05752)."""
 
 from ..core.fields import field
 from ..wav2vec2.config import ContrastiveConfig
 
 
 class UniSpeechSatConfig(ContrastiveConfig):
-    """Sizes and constants of a UniSpeech-SAT model; the defaults are microsoft/unispeech-sat-base's."""
+    """Configuration of a UniSpeech-SAT model; the defaults are those of microsoft/unispeech-sat-base."""
 
     model_type = "unispeech-sat"
 
     ctc_loss_reduction = "mean"
-    # tdnn_* and xvector_output_dim are of a speaker embedding head.
+    # tdnn_* and xvector_output_dim configure transformers' speaker-embedding (x-vector) head.
     tdnn_dim: list[int] = field((512, 512, 512, 512, 1500), convert=list)
     tdnn_kernel: list[int] = field((5, 3, 3, 1, 1), convert=list)
     tdnn_dilation: list[int] = field((1, 2, 3, 1, 1), convert=list)
     xvector_output_dim: int = 512
-    num_clusters: int = 504  # of pretraining
+    num_clusters: int = 504  # used in pretraining only

@@ -1,4 +1,4 @@
-"""wav2vec 2.0 (arXiv 2006.11477)."""
+"""wav2vec 2.0 (arXiv 2006.11477): self-supervised encoder of speech waveforms."""
 
 from ..family import Family
 

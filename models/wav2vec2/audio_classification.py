@@ -1,4 +1,4 @@
-"""Classifiers of recordings: waveform encoders, the mean of their output, and a map to labels."""
+"""Audio classifiers: a waveform encoder, mean pooling of its output and a classification head."""
 
 from typing import Any
 
@@ -18,21 +18,21 @@ from .model import Wav2Vec2Model
 
 
 class AudioClassifier(HeadedEncoder):
-    """Waveform encoder with a classification head; a family gives its `base_class`.
+    """Waveform encoder with mean pooling and a classification head; a subclass sets its `base_class`.
 
-    With the configuration's `use_weighted_layer_sum` the head reads a learned mixture of all layers, else the
-    last one's output. Without a `problem_type`, one label means regression; transformers, whose audio
-    classifiers know classes alone, then has a loss that is always 0.
+    With the configuration's `use_weighted_layer_sum` the head reads a learned weighted sum of all hidden
+    states, else the last layer's output. Without a `problem_type`, a single label means regression;
+    transformers' audio classifiers, which have no regression, then compute a loss that is always 0.
 
     Args:
-        config: sizes, labels and constants; weights are fresh.
+        config: configuration of the family, with its labels; weights are randomly initialized.
 
     Raises:
-        ValueError: a configuration with an adapter, or without labels.
+        ValueError: the configuration has an adapter, or no labels.
     """
 
     task = Task.AUDIO_CLASSIFICATION
-    # A pretrained encoder has no head yet.
+    # Checkpoints of a pretrained encoder have no head; it is then randomly initialized.
     fresh_keys = (r"^(projector|classifier)\.", r"^layer_weights$")
     config: Any
 
@@ -73,7 +73,7 @@ class AudioClassifier(HeadedEncoder):
         labels: Tensor | None = None,
         **flags: Any,
     ) -> SequenceClassifierOutput:
-        """`forward` with its arguments by name."""
+        """Implement `forward`, with keyword arguments only."""
         if attention_mask is not None:
             input_values, attention_mask = _left_aligned(input_values, attention_mask)
         encoded, states, attentions = self.base.encode_padded(
@@ -84,30 +84,30 @@ class AudioClassifier(HeadedEncoder):
         return SequenceClassifierOutput(loss, logits, states, attentions)
 
     def predict(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Logits of packed waveforms [samples, 1], for `EncoderOnlyModel`.
+        """Classification logits of packed waveforms [samples, 1]; implements `EncoderOnlyModel.predict`.
 
         Returns:
-            logits, float32 [recordings, labels], with their cu_seqlens.
+            `logits`, float32 [recordings, labels], with their cu_seqlens (one row per recording).
         """
         weights = self._mixture_weights()
         logits = self._logits(*self.base.forward_packed(features, cu_samples, layer_weights=weights))
         return {"logits": (logits.float(), cumulative([1] * logits.shape[0], logits.device))}
 
     def _mixture_weights(self) -> Tensor | None:
-        """Weight of each layer in the mixture; None where the head reads the last one's output."""
+        """Softmax weights of the weighted layer sum; None where the head reads the last layer's output."""
         return None if self.layer_weights is None else self.layer_weights.softmax(0)
 
     def _logits(self, hidden: Tensor, cu_tokens: Tensor) -> Tensor:
-        # The projection of the mean is the mean of the projections, at one row a recording.
+        # transformers projects, then averages; averaging first is equal, and projects one row per recording.
         pooled = mean_pool(hidden, cu_tokens)
         pooled = apply_linear(self.projector, pooled)
         return apply_linear(self.classifier, pooled)
 
 
 def _left_aligned(input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and mask with the real samples of each row first, as the encoder needs them."""
+    """Rotate each row of inputs and mask so that its real samples come first, as the encoder requires."""
     if input_values.shape != attention_mask.shape or input_values.dim() != 2:
-        return input_values, attention_mask  # which the encoder refuses
+        return input_values, attention_mask  # the encoder raises an error for these
     mask = attention_mask.to(input_values.device).bool()
     first = mask.int().argmax(1)
     if not first.any():
@@ -118,6 +118,6 @@ def _left_aligned(input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor,
 
 
 class Wav2Vec2ForSequenceClassification(AudioClassifier):
-    """wav2vec 2.0 with a classification head."""
+    """wav2vec 2.0 with mean pooling and a classification head."""
 
     base_class = Wav2Vec2Model

@@ -1,4 +1,4 @@
-"""wav2vec 2.0's configuration, and the fields that its relatives share."""
+"""Configuration of wav2vec 2.0, and base configurations of related waveform encoders."""
 
 import math
 
@@ -7,13 +7,13 @@ from ..core.fields import at_least, divides, field, one_of
 
 
 class SpeechEncoderConfig(PretrainedConfig):
-    """Sizes and constants of an encoder of waveforms: convolutions and a transformer."""
+    """Base configuration of waveform encoders: a convolutional feature encoder and a transformer."""
 
-    vocab_size: int | None = 32  # tokens of a CTC head
+    vocab_size: int | None = 32  # outputs of a CTC head
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = field(12, check=divides("hidden_size"))
-    intermediate_size: int = 3072  # width between a layer's two linear maps
+    intermediate_size: int = 3072  # inner width of the feed-forward network
     hidden_act: str = "gelu"
     hidden_dropout: float = 0.1
     activation_dropout: float = 0.1
@@ -21,10 +21,10 @@ class SpeechEncoderConfig(PretrainedConfig):
     feat_proj_dropout: float = 0.0
     final_dropout: float = 0.1  # before a CTC head
     layerdrop: float = 0.1  # chance of skipping a layer in training
-    initializer_range: float = 0.02  # standard deviation of fresh weights
+    initializer_range: float = 0.02  # standard deviation of randomly initialized weights
     layer_norm_eps: float = 1e-5  # of the transformer and the feature projection
-    # "group" normalizes the first convolution's channels over an utterance, "layer" each position after every
-    # convolution.
+    # "group": normalize each channel of the first convolution over the utterance; "layer": normalize each
+    # position after every convolution.
     feat_extract_norm: str = field("group", check=one_of("group", "layer"))
     feat_extract_activation: str = "gelu"
     conv_dim: list[int] = field((512, 512, 512, 512, 512, 512, 512), convert=list, check=at_least(1))
@@ -34,15 +34,15 @@ class SpeechEncoderConfig(PretrainedConfig):
     num_conv_pos_embeddings: int = 128  # kernel size of the convolutional positional embedding
     num_conv_pos_embedding_groups: int = field(16, check=divides("hidden_size"))
     apply_spec_augment: bool = True  # SpecAugment (arXiv 1904.08779), in training
-    mask_time_prob: float = 0.05  # share of the positions in masked spans, were these not to overlap
-    mask_time_length: int = 10  # positions of a span
-    mask_time_min_masks: int = 2  # spans at least
+    mask_time_prob: float = 0.05  # fraction of frames in masked spans if none overlap
+    mask_time_length: int = 10  # frames per span
+    mask_time_min_masks: int = 2  # minimum number of spans
     mask_feature_prob: float = 0.0
     mask_feature_length: int = 10
     mask_feature_min_masks: int = 0
     ctc_loss_reduction: str = "sum"
     ctc_zero_infinity: bool = False
-    use_weighted_layer_sum: bool = False  # a classifier reads a learned mixture of all layers
+    use_weighted_layer_sum: bool = False  # classification heads read a learned sum of all layers
     classifier_proj_size: int = 256
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
@@ -50,7 +50,7 @@ class SpeechEncoderConfig(PretrainedConfig):
 
     @property
     def inputs_to_logits_ratio(self) -> int:
-        """Samples from one frame of the convolutions to the next."""
+        """Samples per frame: the product of the convolutions' strides."""
         return math.prod(self.conv_stride)
 
     def _complete(self) -> None:
@@ -63,10 +63,10 @@ class SpeechEncoderConfig(PretrainedConfig):
 
 
 class ContrastiveConfig(SpeechEncoderConfig):
-    """The fields of encoders pretrained on a codebook, as wav2vec 2.0 is."""
+    """Base configuration of encoders pretrained contrastively with a codebook, such as wav2vec 2.0."""
 
     do_stable_layer_norm: bool = False  # normalize before attention and feed-forward, not after
-    # All others are of pretraining.
+    # The remaining fields are used in pretraining only.
     feat_quantizer_dropout: float = 0.0
     num_codevectors_per_group: int = 320
     num_codevector_groups: int = 2
@@ -78,21 +78,21 @@ class ContrastiveConfig(SpeechEncoderConfig):
 
 
 class Wav2Vec2Config(ContrastiveConfig):
-    """Sizes and constants of a wav2vec 2.0 model; the defaults are facebook/wav2vec2-base-960h's."""
+    """Configuration of a wav2vec 2.0 model; the defaults are those of facebook/wav2vec2-base-960h."""
 
     model_type = "wav2vec2"
 
-    # tdnn_* and xvector_output_dim are of a speaker embedding head.
+    # tdnn_* and xvector_output_dim configure transformers' speaker-embedding (x-vector) head.
     tdnn_dim: list[int] = field((512, 512, 512, 512, 1500), convert=list)
     tdnn_kernel: list[int] = field((5, 3, 3, 1, 1), convert=list)
     tdnn_dilation: list[int] = field((1, 2, 3, 1, 1), convert=list)
     xvector_output_dim: int = 512
-    add_adapter: bool = False  # convolutions behind the encoder shorten its output
+    add_adapter: bool = False  # append strided convolutions that shorten the encoder's output
     adapter_kernel_size: int = 3
     adapter_stride: int = 2
     num_adapter_layers: int = 3
-    output_hidden_size: int = field(None)  # width behind the adapter; hidden_size by default
-    adapter_attn_dim: int | None = None  # adapters in the layers (facebook/mms-1b-all); not supported
+    output_hidden_size: int = field(None)  # width after the adapter; hidden_size by default
+    adapter_attn_dim: int | None = None  # width of adapters inside layers (facebook/mms-1b-all); unsupported
 
     def _complete(self) -> None:
         super()._complete()
@@ -102,7 +102,7 @@ class Wav2Vec2Config(ContrastiveConfig):
                 f"adapter_attn_dim {self.adapter_attn_dim} is not supported yet: adapters in the layers, as "
                 "in facebook/mms-1b-all; use a checkpoint without them"
             )
-        # transformers pads by 1 whatever the kernel; a kernel of 2 or 3 is padded by half of it.
+        # transformers always pads by 1, our convolution by kernel // 2: the two agree for kernels of 2 and 3.
         if self.add_adapter and self.adapter_kernel_size not in (2, 3):
             raise ValueError(f"adapter_kernel_size {self.adapter_kernel_size} is not supported; use 2 or 3")
         if self.add_adapter and (self.adapter_stride < 1 or self.num_adapter_layers < 0):

@@ -1,4 +1,4 @@
-"""CTC models (Graves et al., 2006): waveform encoders with an output map, transcribed by their best path."""
+"""CTC models (Graves et al., 2006): a waveform encoder with a CTC head, decoded greedily (best path)."""
 
 from typing import Any
 
@@ -17,17 +17,17 @@ from .model import Wav2Vec2Model
 
 
 class CTCModel(HeadedEncoder):
-    """Waveform encoder with a CTC head; a family gives its `base_class`.
+    """Waveform encoder with a CTC head; a subclass sets its `base_class`.
 
     Args:
-        config: sizes and constants; weights are fresh.
+        config: configuration of the family; weights are randomly initialized.
 
     Raises:
-        ValueError: a configuration without a vocabulary.
+        ValueError: the configuration has no vocab_size.
     """
 
     task = Task.CTC
-    # A checkpoint of pretraining without labels has no head.
+    # Checkpoints of self-supervised pretraining have no head.
     fresh_keys = (r"^lm_head\.",)
 
     forward = declare_forward(
@@ -55,7 +55,7 @@ class CTCModel(HeadedEncoder):
     def forward_named(
         self, *, input_values: Tensor, labels: Tensor | None = None, **inputs: Any
     ) -> CausalLMOutput:
-        """`forward` with its arguments by name."""
+        """Implement `forward`, with keyword arguments only."""
         inner = self.base.forward_named(input_values=input_values, **inputs)
         hidden = self.dropout(inner["last_hidden_state"])
         logits = self._logits(hidden.flatten(0, 1)).view(*hidden.shape[:2], -1)
@@ -69,18 +69,18 @@ class CTCModel(HeadedEncoder):
 
     @property
     def samples_per_token(self) -> int:
-        """Samples from one token to the next."""
+        """Samples per output token: the product of all strides of convolutions and adapter."""
         config = self.config
         if not getattr(config, "add_adapter", False):
             return int(config.inputs_to_logits_ratio)
         return int(config.inputs_to_logits_ratio * config.adapter_stride**config.num_adapter_layers)
 
     def predict(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Best path of packed waveforms [samples, 1], for `EncoderOnlyModel`.
+        """Most probable token of each frame of packed waveforms [samples, 1], repeats and blanks included.
 
         Returns:
-            token_ids, int64 [tokens], the best token of each frame, and log_probabilities, float32 [tokens],
-            of these; each with its cu_seqlens.
+            `token_ids`, int64 [tokens], and `log_probabilities`, float32 [tokens], of these tokens; each with
+            its cu_seqlens, as in `EncoderOnlyModel.predict`.
         """
         hidden, cu_tokens = self.base.forward_packed(features, cu_samples)
         token_ids, log_probabilities = greedy(self._logits(hidden))
@@ -91,16 +91,16 @@ class CTCModel(HeadedEncoder):
 
 
 def ctc_loss(logits: Tensor, labels: Tensor, lengths: list[int], config: Any) -> Tensor:
-    """CTC loss of logits [batch, tokens, vocabulary], reduced as the configuration says.
+    """CTC loss of logits [batch, tokens, vocabulary], reduced by `config.ctc_loss_reduction`.
 
     Args:
-        logits: of a padded batch.
-        labels: int [batch, target]; negative numbers and the blank are left out.
-        lengths: tokens of each row without padding.
-        config: with `pad_token_id`, the blank, `ctc_loss_reduction` and `ctc_zero_infinity`.
+        logits: logits of a padded batch.
+        labels: int [batch, target]; negative values and the blank are ignored.
+        lengths: number of tokens of each row, without padding.
+        config: configuration with `pad_token_id` (the blank), `ctc_loss_reduction` and `ctc_zero_infinity`.
 
     Raises:
-        ValueError: labels of another shape, or beyond the vocabulary.
+        ValueError: labels have another shape, or ids beyond the vocabulary.
     """
     labels = labels.to(logits.device)
     if labels.dim() != 2 or labels.shape[0] != logits.shape[0]:
@@ -112,7 +112,7 @@ def ctc_loss(logits: Tensor, labels: Tensor, lengths: list[int], config: Any) ->
         )
     real = (labels >= 0) & (labels != config.pad_token_id)
     log_probabilities = F.log_softmax(logits, dim=-1, dtype=torch.float32).transpose(0, 1)
-    with torch.backends.cudnn.flags(enabled=False):  # which takes other types and ignores zero_infinity
+    with torch.backends.cudnn.flags(enabled=False):  # it takes other dtypes, ignores zero_infinity
         return F.ctc_loss(
             log_probabilities,
             labels[real],
@@ -125,6 +125,6 @@ def ctc_loss(logits: Tensor, labels: Tensor, lengths: list[int], config: Any) ->
 
 
 class Wav2Vec2ForCTC(CTCModel):
-    """wav2vec 2.0 with a CTC head."""
+    """wav2vec 2.0 with a CTC head, for transcription."""
 
     base_class = Wav2Vec2Model

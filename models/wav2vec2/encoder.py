@@ -1,4 +1,4 @@
-"""Encoders of waveforms, padded or packed: the base of wav2vec 2.0 and its relatives."""
+"""Waveform encoder on padded or packed batches: base class of wav2vec 2.0 and related models."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -25,8 +25,12 @@ SAMPLES_MASK = {
 
 @dataclass
 class Wav2Vec2BaseModelOutput(ModelOutput):
-    """last_hidden_state [batch, tokens, hidden_size] and extract_features [batch, frames, conv_dim[-1]], the
-    normalized output of the convolutions; zero where the input was padding."""
+    """Output of wav2vec 2.0's encoder; zero where the input was padding.
+
+    Args:
+        last_hidden_state: [batch, tokens, hidden_size], or output_hidden_size with an adapter.
+        extract_features: [batch, frames, conv_dim[-1]], normalized output of the convolutions.
+    """
 
     last_hidden_state: Tensor
     extract_features: Tensor | None = None
@@ -36,37 +40,37 @@ class Wav2Vec2BaseModelOutput(ModelOutput):
 
 @dataclass
 class Encoded:
-    """Packed results of a batch."""
+    """Packed output of the encoder for a batch, with intermediate results."""
 
     hidden: Tensor  # [tokens, width]
-    cu_tokens: Tensor  # int32 [n + 1], as all of these
+    cu_tokens: Tensor  # int32 [n + 1], like every cu_* here
     extracted: Tensor  # [frames, conv_dim[-1]]
     cu_frames: Tensor
     weights: list[list[Tensor]] | None  # attention weights, see `StackAttention`
-    cu_states: Tensor  # of attention weights, hidden states and their sum
-    adapted: int = 0  # layers of the adapter that ran
+    cu_states: Tensor  # cu_seqlens of attention weights, hidden states and `mixed`
+    adapted: int = 0  # number of adapter layers that ran
     mixed: Tensor | None = None  # weighted sum of hidden states, [tokens, hidden_size]
 
     def output(self) -> tuple[Tensor, Tensor]:
-        """Weighted sum where there is one, else last hidden states; with their cu_seqlens."""
+        """Weighted sum of hidden states if there is one, else the last ones; with their cu_seqlens."""
         return (self.hidden, self.cu_tokens) if self.mixed is None else (self.mixed, self.cu_states)
 
 
 class WaveformEncoder(SpeechEncoder):
-    """Convolutions, projection, SpecAugment in training, transformer, adapter.
+    """Base waveform encoder: convolutions, projection, SpecAugment in training, transformer, adapter.
 
-    A family gives `project` and, as `encoder`, a module that is called as `layers.Encoder` is.
+    A subclass defines `project` and sets `encoder` to a module with the call signature of `layers.Encoder`.
     """
 
-    # Checkpoints that were trained on transcripts alone may lack it, facebook/wav2vec2-base-960h for one.
+    # Used in training only; fine-tuned checkpoints may lack it, such as facebook/wav2vec2-base-960h.
     training_keys = ("masked_spec_embed",)
-    # The names that torch's weight norm had before it was a parametrization.
+    # Parameter names of torch's weight norm before it became a parametrization (torch 2.0).
     renamed_keys = (
         (r"\.weight_g$", ".parametrizations.weight.original0"),
         (r"\.weight_v$", ".parametrizations.weight.original1"),
     )
     input_shape = "waveforms [batch, samples]"
-    # The inner half of a layer, 3,072 numbers a token, then takes 6 MB.
+    # The inner activations of a feed-forward network, 3,072 values per token, then take 6 MB.
     max_chunk_tokens = 512
     output_class: ClassVar[type[ModelOutput]] = BaseModelOutput
     config: Any
@@ -87,7 +91,7 @@ class WaveformEncoder(SpeechEncoder):
         self.adapter: Adapter | None = None
 
     def project(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames [frames, conv_dim[-1]] to [frames, hidden_size], and the normalized frames."""
+        """Project frames [frames, conv_dim[-1]] to [frames, hidden_size]; return normalized frames too."""
         raise NotImplementedError
 
     def initialize(self) -> None:
@@ -104,13 +108,13 @@ class WaveformEncoder(SpeechEncoder):
                 module.initialize()
 
     def freeze_feature_encoder(self) -> None:
-        """Exclude the convolutions on the waveform from training."""
+        """Freeze the weights of the convolutional feature encoder."""
         self.feature_extractor.requires_grad_(False)
 
     def forward_named(
         self, *, input_values: Tensor, attention_mask: Tensor | None = None, **inputs: Any
     ) -> ModelOutput:
-        """`forward` with its arguments by name."""
+        """Implement `forward`, with keyword arguments only."""
         encoded, states, attentions = self.encode_padded(input_values, attention_mask, **inputs)
         frames = self._frames(input_values.shape[1])
         whole = Wav2Vec2BaseModelOutput(
@@ -131,12 +135,12 @@ class WaveformEncoder(SpeechEncoder):
         output_hidden_states: bool = False,
         layer_weights: Tensor | None = None,
     ) -> tuple[Encoded, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
-        """Packed results of `forward`, and padded hidden states and attention weights, if asked for.
+        """Encode a padded batch to packed results, with padded hidden states and attention weights if asked.
 
         Args:
             input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states: those of
                 `forward`.
-            layer_weights: [layers + 1], of the sum of hidden states; None for no sum.
+            layer_weights: [layers + 1], weights for a weighted sum of the hidden states; None for no sum.
         """
         if not input_values.is_floating_point():
             raise ValueError(f"input_values must be floats [batch, samples], got {input_values.dtype}")
@@ -165,25 +169,25 @@ class WaveformEncoder(SpeechEncoder):
 
     @property
     def inputs_per_token(self) -> int:
-        """Samples from one frame to the next."""
+        """Samples per frame, before any adapter."""
         return int(self.config.inputs_to_logits_ratio)
 
     def length(self, inputs: int) -> int:
-        """Tokens for so many samples.
+        """Number of output tokens of a recording of `inputs` samples.
 
         Raises:
-            ValueError: too few for one, with the numbers.
+            ValueError: too few samples for one token; the message gives both numbers.
         """
         return self._adapted(self._frames(inputs))
 
     def run_packed(
         self, inputs: Tensor, cu_inputs: Tensor, layer_weights: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """All packed waveforms at once.
+        """Encode packed waveforms in one pass, without splitting them into chunks.
 
         Args:
-            inputs, cu_inputs: as for `forward_packed`.
-            layer_weights: [layers + 1], for the sum of hidden states weighted so, in place of the output.
+            inputs, cu_inputs: packed waveforms and their cu_seqlens, as for `forward_packed`.
+            layer_weights: [layers + 1]; if given, return the hidden states' weighted sum, not the last ones.
         """
         for samples in _lengths(cu_inputs):
             self._frames(samples)
@@ -199,7 +203,7 @@ class WaveformEncoder(SpeechEncoder):
         return frames
 
     def _adapted(self, frames: int, layers: int | None = None) -> int:
-        """Tokens for so many frames, after so many layers of the adapter; all by default."""
+        """Number of tokens that `frames` become after `layers` adapter layers, by default all of them."""
         return frames if self.adapter is None else self.adapter.length(frames, layers)
 
     def _run(
@@ -227,7 +231,11 @@ class WaveformEncoder(SpeechEncoder):
         return Encoded(hidden, cu_tokens, extracted, cu_frames, weights, cu_states, adapted, mixed)
 
     def _augmented(self, hidden: Tensor, lengths: list[int], masked: Tensor | None) -> Tensor:
-        """SpecAugment: `masked` frames become the learned vector; in training drawn ones, and channels."""
+        """Apply SpecAugment to packed frames [frames, hidden_size].
+
+        Frames in `masked`, or in random spans in training, become the learned mask vector; in training random
+        spans of channels are zeroed too.
+        """
         config = self.config
         if not config.apply_spec_augment:
             return hidden

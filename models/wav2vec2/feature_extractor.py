@@ -1,4 +1,4 @@
-"""Inputs of wav2vec 2.0 and its relatives from waveforms."""
+"""Feature extractor of wav2vec 2.0 and related models: normalized waveforms."""
 
 from typing import Any, ClassVar
 
@@ -10,24 +10,24 @@ from ..processors.feature_extractor import FeatureExtractor
 
 
 class Wav2Vec2FeatureExtractor(FeatureExtractor):
-    """Mono recordings, each normalized to mean 0 and variance 1 over its own samples.
+    """Feature extractor that normalizes each mono recording to mean 0 and variance 1 over its own samples.
 
-    Every padded batch has a mask, unless the call refuses it, so that a model can tell the padding: also for
-    models whose convolutions were trained without one (feat_extract_norm "group"), where transformers leaves
-    it out and padding changes a recording's result.
+    Every padded batch has an attention mask, unless a call turns it off, so that a model can ignore the
+    padding. That includes models whose convolutions were trained without a mask (feat_extract_norm "group"):
+    transformers omits it there, and padding then changes a recording's result.
 
     Args:
-        feature_size: 1, the sample.
-        sampling_rate: Hz.
-        padding_value: of padded samples.
-        do_normalize: normalize at all.
+        feature_size: must be 1, one value per sample.
+        sampling_rate: sampling rate in Hz.
+        padding_value: value of padded samples.
+        do_normalize: normalize the recordings; False leaves them unchanged.
         return_attention_mask: return a mask even without padding.
         **kwargs: further settings of transformers' files: padding_side "right", the only value supported, and
             names without effect.
 
     Raises:
-        ValueError: a value that is not supported.
-        TypeError: a setting that does not exist.
+        ValueError: the value of a setting is not supported.
+        TypeError: a setting does not exist.
     """
 
     model_input_names = ("input_values", "attention_mask")
@@ -52,15 +52,15 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
             raise ValueError(f"sampling_rate must be a whole number of Hz, got {self.sampling_rate!r}")
 
     def frame_count(self, samples: int) -> int:
-        """Rows of `extract_packed` for so many samples: one each."""
+        """Number of rows that `extract_packed` returns for a recording: one per sample."""
         return samples
 
     def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs of the models from packed waveforms, on their device, without padding.
+        """Normalize packed waveforms, on their device, to packed model inputs.
 
         Args:
-            waveforms: float32 [samples], -1 to 1, utterances end to end at the extractor's rate.
-            cu_samples: int32 [n + 1].
+            waveforms: float32 [samples], -1 to 1, concatenated utterances at the extractor's sampling rate.
+            cu_samples: int32 [n + 1], cu_seqlens of the utterances.
 
         Returns:
             (values float32 [samples, 1], `cu_samples`).
@@ -80,6 +80,6 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
         return length
 
     def _shortest(self) -> tuple[int, str]:
-        # Models check what their convolutions need; this catches [samples, channels] given as a batch.
+        # Models check their convolutions' minimum; this one catches [samples, channels] given as a batch.
         shortest = max(1, self.sampling_rate // 1_000)
         return shortest, f"{shortest} (1 ms)"

@@ -1,4 +1,4 @@
-"""Waveform encoders with a head: the base of CTC models and classifiers."""
+"""Waveform encoder with a head: base class of CTC models and audio classifiers."""
 
 from typing import Any, ClassVar, cast
 
@@ -7,18 +7,18 @@ from .encoder import WaveformEncoder
 
 
 class HeadedEncoder(PretrainedModel):
-    """Waveform encoder with a head; a family gives its `base_class`."""
+    """Base class of models with a waveform encoder and a head; a family's model sets its `base_class`."""
 
     base_class: ClassVar[type[WaveformEncoder]]
-    base_name: ClassVar[str]  # the encoder's attribute, and its name in checkpoints
+    base_name: ClassVar[str]  # attribute of the encoder, and its prefix in checkpoints
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if hasattr(cls, "base_class"):  # not yet in the class of a kind of head
+        if hasattr(cls, "base_class"):  # abstract classes such as `CTCModel` have none
             cls.config_class = cls.base_class.config_class
             cls.base_prefix = cls.base_class.base_prefix
             cls.base_name = str(cls.base_prefix).removesuffix(".")
-            # A checkpoint of the encoder alone has its names without a prefix.
+            # The patterns fit names without the encoder's prefix too, as in checkpoints of the encoder alone.
             cls.renamed_keys = cls.base_class.renamed_keys
 
     def __init__(self, config: Any) -> None:
@@ -27,25 +27,25 @@ class HeadedEncoder(PretrainedModel):
 
     @property
     def base(self) -> WaveformEncoder:
-        """The model without its head."""
+        """Waveform encoder, without the head."""
         return cast(WaveformEncoder, getattr(self, self.base_name))
 
     def parts(self) -> dict[str, PretrainedModel]:
-        """The encoder, by its name."""
+        """Submodels by attribute name: the encoder."""
         return {self.base_name: self.base}
 
     def encoder_length(self, samples: int) -> int:
-        """Tokens for so many samples.
+        """Number of encoder tokens of a recording of `samples` samples.
 
         Raises:
-            ValueError: too few for one.
+            ValueError: too few samples for one token.
         """
         return self.base.length(samples)
 
     def freeze_feature_encoder(self) -> None:
-        """Exclude the convolutions on the waveform from training."""
+        """Freeze the weights of the convolutional feature encoder."""
         self.base.freeze_feature_encoder()
 
     def freeze_base_model(self) -> None:
-        """Exclude all but the head from training."""
+        """Freeze the encoder's weights, so that training changes the head only."""
         self.base.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Parts of wav2vec 2.0 (arXiv 2006.11477), on packed tokens."""
+"""Layers of wav2vec 2.0 (arXiv 2006.11477), on packed batches."""
 
 from typing import Any, cast
 
@@ -18,32 +18,32 @@ from ..core.layers import Attention, add_linear, apply_linear, normalize, run_la
 from .config import SpeechEncoderConfig, Wav2Vec2Config
 from .positions import PositionalConvolution
 
-# Samples that a CPU convolves at a time: one second of 16 kHz is 6.5 MB after the first convolution.
+# Chunk size of the convolutions on a CPU, in samples: one second at 16 kHz makes 6.5 MB after the first one.
 _MAX_CHUNK_SAMPLES = 16_000
 
 
 class FeatureEncoder(nn.Module):
-    """Convolutions from waveforms to frames, normalized by channel or by position."""
+    """Convolutional feature encoder: waveforms to frames, with group or layer normalization."""
 
     def __init__(self, config: SpeechEncoderConfig) -> None:
         super().__init__()
         self.conv_layers = nn.ModuleList(_ConvLayer(config, index) for index in range(len(config.conv_dim)))
 
     def forward(self, samples: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Waveforms [samples, 1] to frames [frames, conv_dim[-1]], with their cu_seqlens."""
+        """Encode waveforms [samples, 1] to frames [frames, conv_dim[-1]], with their cu_seqlens."""
         if samples.device.type != "cpu":
             return self._run(samples, cu_samples)
         return in_chunks(self._run, samples, cu_samples, _MAX_CHUNK_SAMPLES)
 
     def length(self, samples: int) -> int:
-        """Frames for so many samples; 0 where they are too few."""
+        """Number of frames of a recording of `samples` samples; 0 where it is too short."""
         for layer in self.conv_layers:
             conv = cast(_ConvLayer, layer).conv
             samples = valid_length(samples, conv.kernel_size[0], conv.stride[0])
         return samples
 
     def needed(self, frames: int) -> int:
-        """Fewest samples that make so many frames."""
+        """Minimum number of samples of a recording that has `frames` frames."""
         for layer in reversed(self.conv_layers):
             conv = cast(_ConvLayer, layer).conv
             frames = (frames - 1) * conv.stride[0] + conv.kernel_size[0]
@@ -56,7 +56,7 @@ class FeatureEncoder(nn.Module):
 
 
 class _ConvLayer(nn.Module):
-    """Convolution without padding, its normalization where it has one, and the activation."""
+    """Convolution without padding, then optional group or layer normalization, then an activation."""
 
     def __init__(self, config: SpeechEncoderConfig, index: int) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class _ConvLayer(nn.Module):
             self.layer_norm = nn.GroupNorm(channels, channels)
 
     def forward(self, hidden: Tensor, cu_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """[positions, channels] to fewer positions of the next width, with their cu_seqlens."""
+        """Convolve [positions, channels] to [fewer positions, output channels], with their cu_seqlens."""
         conv, norm, name = self.conv, self.layer_norm, self.activation
         weight, bias, stride = conv.weight, conv.bias, conv.stride[0]
         if norm is None:
@@ -95,11 +95,11 @@ class _ConvLayer(nn.Module):
 
 
 class FeatureProjection(nn.Module):
-    """Frames to the transformer's width.
+    """Linear projection of frames to the transformer's width.
 
     Args:
-        config: sizes.
-        normalized: normalize frames first.
+        config: configuration with widths and dropout rate.
+        normalized: apply layer normalization to the frames first.
     """
 
     def __init__(self, config: SpeechEncoderConfig, normalized: bool = True) -> None:
@@ -110,7 +110,7 @@ class FeatureProjection(nn.Module):
         self.dropout = config.feat_proj_dropout
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames [frames, conv_dim[-1]] to [frames, hidden_size], and the normalized frames."""
+        """Project frames [frames, conv_dim[-1]] to [frames, hidden_size]; return normalized frames too."""
         if self.layer_norm is not None:
             frames = normalize(self.layer_norm, frames)
         hidden = apply_linear(self.projection, frames)
@@ -118,12 +118,12 @@ class FeatureProjection(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention within each utterance, then feed-forward, each normalized first or last.
+    """Transformer layer: self-attention within each utterance, then feed-forward, with pre-norm or post-norm.
 
     Args:
-        config: sizes and dropout.
-        index: from 0.
-        stable: normalize first ("stable layer norm").
+        config: configuration with sizes and dropout rates.
+        index: index of the layer, from 0.
+        stable: pre-norm ("stable layer norm"): normalize before attention and feed-forward, not after.
     """
 
     def __init__(self, config: SpeechEncoderConfig, index: int, stable: bool) -> None:
@@ -138,7 +138,7 @@ class EncoderLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
     def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
-        """[tokens, hidden_size] to the same, in the given attention layout."""
+        """Transform tokens [tokens, hidden_size] to the same shape, in the given attention layout."""
         normed = normalize(self.layer_norm, hidden) if self.stable else hidden
         mixed = self.attention.attend(normed, attention, self.index)
         hidden = add_linear(self.attention.output, mixed, hidden, self.dropout, self.training)
@@ -149,7 +149,7 @@ class EncoderLayer(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear maps with an activation between them, added to a residual."""
+    """Feed-forward network: two linear layers with an activation between them, added to a residual."""
 
     def __init__(self, config: SpeechEncoderConfig) -> None:
         super().__init__()
@@ -161,19 +161,19 @@ class FeedForward(nn.Module):
         self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
-        """[tokens, hidden_size] each."""
+        """Output [tokens, hidden_size] for `hidden` and `residual` of the same shape."""
         inner = apply_linear(self.intermediate_dense, hidden, self.activation)
         inner = F.dropout(inner, self.activation_dropout, self.training)
         return add_linear(self.output_dense, inner, residual, self.dropout, self.training)
 
 
 class Encoder(nn.Module):
-    """Positional convolution and transformer.
+    """Transformer encoder with a convolutional positional embedding.
 
     Args:
-        config: sizes and dropout.
+        config: configuration with sizes and dropout rates.
         stable: normalize before attention and feed-forward, not after.
-        batch_norm: see `PositionalConvolution`.
+        batch_norm: use batch normalization in the positional embedding, see `PositionalConvolution`.
     """
 
     frames_per_token = 1
@@ -191,17 +191,17 @@ class Encoder(nn.Module):
     def forward(
         self, hidden: Tensor, cu_frames: Tensor, states: list[Tensor] | None, record: bool
     ) -> tuple[Tensor, Tensor, list[list[Tensor]] | None]:
-        """Frames [frames, hidden_size] to the same.
+        """Encode frames [frames, hidden_size] to hidden states of the same shape.
 
         Args:
-            hidden: packed.
-            cu_frames: int32 [n + 1].
-            states: gets the first layer's input and the output of each layer, not normalized.
+            hidden: packed frames.
+            cu_frames: int32 [n + 1], their cu_seqlens.
+            states: list that receives the first layer's input and each layer's output, not normalized.
             record: return attention weights.
 
         Returns:
-            The output with `cu_frames`; the cu_seqlens of states and weights; the weights, see
-            `StackAttention`.
+            The output; the cu_seqlens of `states` and attention weights, here `cu_frames`; the attention
+            weights, as in `StackAttention`.
         """
         hidden = self.pos_conv_embed(hidden, cu_frames, residual=hidden)
         hidden, weights = run_transformer(self, hidden, cu_frames, states, record)
@@ -211,7 +211,10 @@ class Encoder(nn.Module):
 def run_transformer(
     encoder: Any, hidden: Tensor, cu_tokens: Tensor, states: list[Tensor] | None, record: bool
 ) -> tuple[Tensor, list[list[Tensor]] | None]:
-    """Output of an encoder's layers, some of which training skips, and the weights; see `Encoder.forward`."""
+    """Run an encoder's layers, skipping random ones in training, and return output and attention weights.
+
+    Arguments are those of `Encoder.forward`.
+    """
     config, norm, training = encoder.config, encoder.layer_norm, encoder.training
     if not encoder.stable:
         hidden = normalize(norm, hidden)
@@ -225,11 +228,11 @@ def run_transformer(
 
 
 class LayerMixture(list[Tensor]):
-    """Weighted sum of hidden states, in place of the list of them; none of them stays in memory.
+    """Running weighted sum of hidden states, used in place of a list of them to save memory.
 
     Args:
-        weights: [layers + 1].
-        states: gets the states too, if it is given.
+        weights: [layers + 1], weights of the hidden states.
+        states: list that receives the hidden states too, if given.
     """
 
     def __init__(self, weights: Tensor, states: list[Tensor] | None = None) -> None:
@@ -240,13 +243,13 @@ class LayerMixture(list[Tensor]):
         self._last: Tensor | None = None
 
     def append(self, state: Tensor) -> None:
-        """Add the next state."""
+        """Add the next hidden state to the sum."""
         if self._states is not None:
             self._states.append(state)
         self._add(state)
 
     def skip(self) -> None:
-        """Add the last state once more: a skipped layer's input is the next one's."""
+        """Add the last hidden state again for a skipped layer, whose output is its input."""
         if self._last is not None:
             self._add(self._last)
 
@@ -257,7 +260,7 @@ class LayerMixture(list[Tensor]):
 
 
 class Adapter(nn.Module):
-    """Gated convolutions that shorten the encoder's output for a decoder."""
+    """Strided convolutions with gated linear units that shorten the encoder's output for a decoder."""
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__()
@@ -271,10 +274,10 @@ class Adapter(nn.Module):
         self.layers = nn.ModuleList(_AdapterLayer(config) for _ in range(config.num_adapter_layers))
 
     def forward(self, hidden: Tensor, cu_tokens: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Tokens [tokens, hidden_size] to fewer, [tokens', output_hidden_size].
+        """Shorten tokens [tokens, hidden_size] to [fewer tokens, output_hidden_size].
 
         Returns:
-            The tokens, their cu_seqlens, and the number of layers that ran: training may skip some.
+            The tokens, their cu_seqlens, and the number of layers that ran, as training may skip some.
         """
         if self.proj is not None and self.proj_layer_norm is not None:
             hidden = normalize(self.proj_layer_norm, apply_linear(self.proj, hidden))
@@ -288,7 +291,7 @@ class Adapter(nn.Module):
         return hidden, cu_tokens, ran
 
     def length(self, tokens: int, layers: int | None = None) -> int:
-        """Tokens after so many of the layers, all by default."""
+        """Number of tokens that `tokens` become after `layers` adapter layers, by default all of them."""
         for _ in range(len(self.layers) if layers is None else layers):
             tokens = output_length(tokens, self.kernel, self.stride)
         return tokens

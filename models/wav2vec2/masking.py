@@ -1,23 +1,24 @@
-"""Masks of SpecAugment (arXiv 1904.08779), as wav2vec 2.0 trains with it."""
+"""Span masks of SpecAugment (arXiv 1904.08779), drawn as in wav2vec 2.0's training."""
 
 import torch
 from torch import Tensor
 
 
 def draw_spans(lengths: list[int], probability: float, span: int, min_spans: int) -> Tensor:
-    """Draw masked spans in each row on its own: bool [sum of lengths].
+    """Draw random masked spans for each row independently, as a packed mask, bool [sum of lengths].
 
-    A row has `probability * length / span` spans, rounded up or down by a draw; they may overlap. A row
-    shorter than a span has none. The distribution is transformers' at batch size 1, the generator torch's.
+    A row has `probability * length / span` spans, rounded up or down at random; they may overlap. A row
+    shorter than a span has none. The distribution is that of transformers at batch size 1, with random
+    values from torch's generator.
 
     Args:
-        lengths: of the rows.
-        probability: share of a row that its spans mask where they do not overlap.
-        span: positions, at least 1.
-        min_spans: of a row, as far as it has room.
+        lengths: lengths of the rows.
+        probability: fraction of a row that is masked if its spans do not overlap.
+        span: length of a span in positions, at least 1.
+        min_spans: minimum number of spans of a row, as far as it has room.
 
     Raises:
-        ValueError: a span below 1.
+        ValueError: the span is below 1.
     """
     if span < 1:
         raise ValueError(f"a mask's length must be at least 1, got {span}")

@@ -1,4 +1,4 @@
-"""wav2vec 2.0 (arXiv 2006.11477): waveforms in, hidden states out."""
+"""wav2vec 2.0 encoder (arXiv 2006.11477): waveforms to hidden states."""
 
 from typing import ClassVar
 
@@ -13,12 +13,12 @@ __all__ = ["Wav2Vec2Config", "Wav2Vec2Model"]
 
 
 class Wav2Vec2Encoder(WaveformEncoder):
-    """Base of wav2vec 2.0 and of the relatives that have its parameter names.
+    """Base class of wav2vec 2.0 and of related models with the same parameter names.
 
     Args:
-        config: sizes and constants.
-        normalized: normalize frames before they are projected.
-        batch_norm: see `positions.PositionalConvolution`.
+        config: configuration of the family.
+        normalized: apply layer normalization to frames before they are projected.
+        batch_norm: use batch normalization in the positional embedding, see `PositionalConvolution`.
     """
 
     output_class: ClassVar[type[ModelOutput]] = Wav2Vec2BaseModelOutput
@@ -35,7 +35,7 @@ class Wav2Vec2Encoder(WaveformEncoder):
         return hidden, normalized
 
     def initialize(self) -> None:
-        """Fresh weights as transformers draws them; the projection as torch does."""
+        """Initialize weights randomly as transformers does, the feature projection with torch's default."""
         super().initialize()
         projection = self.feature_projection.projection
         bound = projection.in_features**-0.5
@@ -44,11 +44,11 @@ class Wav2Vec2Encoder(WaveformEncoder):
 
 
 class Wav2Vec2Model(Wav2Vec2Encoder):
-    """Convolutions on the waveform, a transformer, and an adapter where the configuration says so."""
+    """wav2vec 2.0 without a head: convolutional feature encoder, transformer and an optional adapter."""
 
     config_class = Wav2Vec2Config
     base_prefix = "wav2vec2."
-    # Adapters are added to an encoder that was trained without, for a decoder on top of it.
+    # An adapter may be added to a pretrained encoder that has none, for a decoder on top of it.
     fresh_keys = (r"^adapter\.",)
 
     def __init__(self, config: Wav2Vec2Config) -> None:

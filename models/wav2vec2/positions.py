@@ -1,4 +1,4 @@
-"""Convolutional positional embedding of wav2vec 2.0, and its weight."""
+"""Convolutional positional embedding of wav2vec 2.0, with weight or batch normalization."""
 
 from typing import cast
 
@@ -11,10 +11,10 @@ from .config import SpeechEncoderConfig
 
 
 class WeightNormConvolution(nn.Module):
-    """Weight of a grouped convolution as direction and length (arXiv 1602.07868), a length for each tap.
+    """Parameters of a grouped convolution with weight normalization (arXiv 1602.07868), one norm per tap.
 
-    The names are those of torch's parametrization, which checkpoints have had since torch 2.0; older ones
-    have weight_g and weight_v. The effective weight is cached until one of the two changes.
+    Parameter names are those of torch's parametrization, as in checkpoints since torch 2.0; older ones have
+    weight_g and weight_v. The effective weight is cached until one of the two parameters changes.
     """
 
     def __init__(self, width: int, kernel: int, groups: int) -> None:
@@ -27,7 +27,7 @@ class WeightNormConvolution(nn.Module):
         self.parametrizations = nn.ModuleDict({"weight": parts})
 
     def initialize(self) -> None:
-        """Fresh weights as transformers draws them."""
+        """Initialize the parameters randomly, distributed as in transformers."""
         parts = cast(nn.ParameterDict, self.parametrizations["weight"])
         width, _, kernel = parts["original1"].shape
         nn.init.normal_(parts["original1"], std=2 * (kernel * width) ** -0.5)
@@ -37,7 +37,7 @@ class WeightNormConvolution(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """[width, width / groups, kernel]."""
+        """Effective weight of the convolution, [width, width / groups, kernel]."""
         parts = cast(nn.ParameterDict, self.parametrizations["weight"])
         return cached(_scaled, parts["original0"], parts["original1"])
 
@@ -49,12 +49,12 @@ def _scaled(length: Tensor, direction: Tensor) -> Tensor:
 
 
 class PositionalConvolution(nn.Module):
-    """Positional embedding: a wide convolution over each token's neighbors.
+    """Positional embedding: a wide grouped convolution over each token's neighbors.
 
     Args:
-        config: sizes.
-        stride: tokens from one output to the next.
-        batch_norm: normalize the channels first, instead of the convolution's weight (HuBERT's option).
+        config: configuration with width, kernel size, groups and activation.
+        stride: stride of the convolution in tokens.
+        batch_norm: batch-normalize the input instead of weight-normalizing the convolution (HuBERT's option).
     """
 
     def __init__(self, config: SpeechEncoderConfig, stride: int = 1, batch_norm: bool = False) -> None:
@@ -72,7 +72,7 @@ class PositionalConvolution(nn.Module):
         self.activation = config.feat_extract_activation
 
     def forward(self, hidden: Tensor, cu_tokens: Tensor, residual: Tensor | None = None) -> Tensor:
-        """[tokens, width] to the same or, with a stride, to fewer; `residual` is added."""
+        """Position embeddings of tokens [tokens, width], fewer with a stride above 1; `residual` is added."""
         if self.batch_norm is not None:
             hidden = _batch_normalized(self.batch_norm, hidden)
         return positional_conv(

@@ -1,4 +1,4 @@
-"""Tokenizer of CTC models: characters, and decoding of one id a frame."""
+"""Character tokenizer of CTC models, which decodes one token id per frame to text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ Offsets = list[dict[str, Any]]
 
 @dataclass
 class Wav2Vec2CTCTokenizerOutput(ModelOutput):
-    """Decoded text and its time.
+    """Decoded text with the time offsets of its characters and words.
 
     Args:
-        text: the text, or that of each sequence.
-        char_offsets: {"char", "start_offset", "end_offset"} of each character, in the model's frames; a list
-            of those for each sequence. None unless requested.
-        word_offsets: the same of words, with "word".
+        text: decoded text, or a list of texts for several sequences.
+        char_offsets: list with {"char", "start_offset", "end_offset"} of each character, in model frames, or
+            a list of such lists for several sequences. None unless requested.
+        word_offsets: the same for words, with the key "word".
     """
 
     text: Any
@@ -33,18 +33,18 @@ class Wav2Vec2CTCTokenizerOutput(ModelOutput):
 
 
 class Wav2Vec2CTCTokenizer(PythonTokenizer):
-    """Text to the ids of its characters, and a model's ids, one a frame, to text.
+    """CTC tokenizer: encodes text to character ids and decodes a model's ids, one per frame, to text.
 
     Args:
-        vocab_file: JSON object from character to id, or from language to such objects.
-        **options: bos_token, eos_token, unk_token; pad_token: CTC's blank too; word_delimiter_token: between
-            words; replace_word_delimiter_char: its form in decoded text; do_lower_case: encode text in upper
-            case and decode to lower case, for a vocabulary in upper case; target_lang: the language of a
-            vocabulary of several; and those of every `Tokenizer`.
+        vocab_file: vocabulary file, a JSON object from character to id, or from language to such objects.
+        **options: bos_token, eos_token, unk_token; pad_token: CTC's blank too; word_delimiter_token:
+            word-boundary marker; replace_word_delimiter_char: its form in decoded text; do_lower_case: encode
+            text in upper case and decode to lower case, for a vocabulary in upper case; target_lang: the
+            language to use of a multilingual vocabulary; and the options of every `Tokenizer`.
 
     Raises:
-        ValueError: a broken file, a missing or unknown language, or an option's bad value; TypeError: an
-            unknown option.
+        ValueError: a broken vocabulary file, a missing or unknown language, or a bad value of an option;
+            TypeError: an unknown option.
     """
 
     special_tokens: ClassVar[dict[str, Any]] = PythonTokenizer.special_tokens | {"word_delimiter_token": "|"}
@@ -84,7 +84,7 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
         self.decoder = {index: token for token, index in self.encoder.items()}
 
     def _add_long_tokens(self) -> None:
-        """Split text at tokens of several characters, with the spaces around them."""
+        """Make vocabulary entries of several characters added tokens, which absorb adjacent spaces."""
         for token, index in self.encoder.items():
             if len(token) > 1:
                 self.added_tokens_decoder[index] = AddedToken(token, lstrip=True, rstrip=True, special=False)
@@ -92,10 +92,10 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
         self._split_at_added()
 
     def set_target_lang(self, target_lang: str) -> None:
-        """Change the language of a vocabulary of several.
+        """Switch to another language of a multilingual vocabulary.
 
         Raises:
-            ValueError: no such language, or a vocabulary of one.
+            ValueError: the vocabulary has no such language, or is monolingual.
         """
         before = self.target_lang
         self.target_lang = target_lang
@@ -110,7 +110,7 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens of the vocabulary, without added ones."""
+        """Vocabulary size, without added tokens."""
         return len(self.decoder)
 
     def _pieces(self, text: str) -> list[str]:
@@ -118,7 +118,7 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
         return list(text.replace(" ", self.word_delimiter_token))
 
     def _token(self, index: int) -> Any:
-        if index in self.decoder:  # before added ones: several languages share ids
+        if index in self.decoder:  # checked before added tokens, as languages share ids
             return self.decoder[index]
         added = self.added_tokens_decoder.get(index)
         return self.unk_token if added is None else added.content
@@ -133,18 +133,18 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
         group_tokens: bool = True,
         spaces_between_special_tokens: bool = False,
     ) -> Any:
-        """The text of a model's ids, one a frame: repeated ids count once, blanks (`pad_token`) not at all.
+        """Decode a model's token ids, one per frame, to text, without repeats and blanks (`pad_token`).
 
         Args:
-            token_ids: [frames] in a list, array or tensor, one id, or a batch of them [batch, frames].
-            skip_special_tokens: leave out special tokens; word delimiters stay.
+            token_ids: list, array or tensor [frames], a single id, or a batch [batch, frames].
+            skip_special_tokens: omit special tokens; word-boundary markers stay.
             clean_up_tokenization_spaces: remove the space before punctuation and contractions.
-            output_char_offsets, output_word_offsets: add the frames of characters and words.
-            group_tokens: False for ids without repetition, such as labels.
-            spaces_between_special_tokens: join everything with spaces.
+            output_char_offsets, output_word_offsets: also return the frame offsets of characters or words.
+            group_tokens: merge repeated ids; False for ids without repetition, such as labels.
+            spaces_between_special_tokens: join all tokens with spaces.
 
         Returns:
-            the text, or a `Wav2Vec2CTCTokenizerOutput` with offsets; a list for a batch.
+            the text, or a `Wav2Vec2CTCTokenizerOutput` if offsets are requested; a list for a batch.
         """
         token_ids = as_list(token_ids)
         grouping = (group_tokens, spaces_between_special_tokens)
@@ -166,7 +166,7 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
         return parts["text"]
 
     def batch_decode(self, sequences: Any, *args: Any, **kwargs: Any) -> Any:
-        """`decode` of each sequence: texts, or one `Wav2Vec2CTCTokenizerOutput` of lists."""
+        """Decode several sequences to a list of texts or, with offsets, one `Wav2Vec2CTCTokenizerOutput`."""
         decoded = [self.decode(one, *args, **kwargs) for one in sequences]
         if not any(isinstance(one, Wav2Vec2CTCTokenizerOutput) for one in decoded):
             return decoded
@@ -184,7 +184,7 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
         output_char_offsets: bool = False,
         output_word_offsets: bool = False,
     ) -> dict[str, Any]:
-        """{"text", "char_offsets", "word_offsets"} of tokens, one a frame; see `decode`."""
+        """Convert tokens, one per frame, to {"text", "char_offsets", "word_offsets"}, as `decode` does."""
         if not tokens:
             return {"text": "", "char_offsets": [], "word_offsets": []}
         runs = [(token, len(list(run))) for token, run in groupby(tokens)] if group_tokens else None
@@ -209,7 +209,7 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
 
 
 def _words(chars: Offsets, delimiter: str) -> Offsets:
-    """Words of characters, from the first frame to the last."""
+    """Word offsets from character offsets, each from its first character's start to its last one's end."""
     words: Offsets = []
     for delimits, run in groupby(chars, key=lambda one: one["char"] == delimiter):
         if not delimits:
