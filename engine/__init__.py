@@ -1,1 +1,1 @@
-"""The engine: requests, threads, audio files and the command line."""
+"""Speech inference engine: requests, threads, audio files and the command line."""

@@ -1,4 +1,4 @@
-"""Models that are part of the package."""
+"""Models whose checkpoints ship with the package."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +8,14 @@ _MODELS = Path(__file__).parent.parent / "models"
 
 @dataclass(frozen=True, slots=True)
 class BuiltinModel:
-    """A model in the package, used where a command or an engine is given none."""
+    """Model that ships with the package, the default of a command or engine that is given none."""
 
-    name: str  # of its folder in `models/`, and in results
+    name: str  # name of the model's folder in `models/`, also given in results
     description: str  # for the note that a command prints
 
     @property
     def folder(self) -> Path:
-        """The folder of its checkpoint."""
+        """Path of the model's checkpoint folder."""
         return _MODELS / self.name
 
 

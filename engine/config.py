@@ -12,54 +12,57 @@ DEFAULT_MEMORY_FRACTION = 0.9  # of the free memory, where neither it nor num_pa
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """Tunables of an `Engine`. Results do not depend on them, but for the default length of a transcript.
+    """Settings of an `Engine`: cache, batching, reading, and limits.
+
+    Results do not depend on them, except for the default maximum length of a transcript.
 
     Raises:
-        ValueError: a number below 1, a time below 0, a fraction out of range, or two sizes for one cache.
+        ValueError: a count below 1, a negative time, a fraction out of range, or both memory_fraction and
+            num_pages.
     """
 
-    # Cache and decoding; of models that generate.
+    # Cache and decoding, for models that generate.
     num_rows: int | None = None  # hypotheses decoded at once; None: `rows_on_cpu` or `rows_on_gpu`
     num_pages: int | None = None  # cache pages of 16 positions; None: sized for the rows, or the GPU
-    memory_fraction: float | None = None  # of a GPU's free memory, in place of num_pages; None: 0.9
+    memory_fraction: float | None = None  # share of free GPU memory, in place of num_pages; None: 0.9
     graphs: bool = True  # on a GPU, record decode steps as CUDA graphs
     overlap: bool = True  # on a GPU, encode on a stream of its own beside decoding
     rows_on_cpu: int = 32
     rows_on_gpu: int = 512
-    beams_of_longest: int = 5  # a default cache holds the longest recording with so many beams
-    usual_seconds: float = 20.0  # a default cache holds a greedy request of such a recording in each row
-    reserved_gpu_bytes: int = 1 << 29  # for CUDA graphs, and for what the runtime allocates by itself
+    beams_of_longest: int = 5  # a default cache holds the longest recording with this many beams
+    usual_seconds: float = 20.0  # a default cache holds a greedy request of this duration in each row
+    reserved_gpu_bytes: int = 1 << 29  # for CUDA graphs, and for the CUDA runtime's own allocations
 
     # Default length of a transcript, where neither the call nor the checkpoint sets one.
-    tokens_per_second: float = 8.0  # of audio; speech has about 3.4
-    extra_tokens: int = 16  # on top, for short recordings
+    tokens_per_second: float = 8.0  # tokens per second of audio; speech has about 3.4
+    extra_tokens: int = 16  # added for short recordings
 
-    # Encoder positions of one step.
-    encode_budget: int = 4096  # of models that generate: arrivals must not hold up decoding
-    # Of encoder-only models, 160 s of audio: a GPU needs many to be busy, and the cores of a CPU need
-    # recordings of all lengths for equal shares.
+    # Maximum encoder positions in one step.
+    encode_budget: int = 4096  # for models that generate: new requests must not delay decoding
+    # For encoder-only models, 160 s of audio: a GPU needs many positions to be busy, and the cores of a CPU
+    # need recordings of all lengths for equal shares.
     predict_budget: int = 8192
 
-    # Requests that are read and not finished. They bound the memory that inputs take.
+    # Maximum requests that are read and not finished, which bounds the memory of their inputs.
     in_flight_per_row: int = 2  # as many again are read while the first are decoded
     in_flight_on_cpu: int = 64  # recordings of an encoder-only model: a few steps of short ones
     in_flight_on_gpu: int = 1024
     in_flight_texts: int = 1024  # some hundred tokens each
-    in_flight_seconds: float = 3600.0  # of audio, of an encoder-only model: 230 MB
-    submit_ahead: int = 2  # `transcribe` and `classify` submit so many times the requests in flight
+    in_flight_seconds: float = 3600.0  # seconds of audio for an encoder-only model: 230 MB
+    submit_ahead: int = 2  # `transcribe` and `classify` submit this multiple of the requests in flight
 
     # Reading.
-    num_readers: int = 2  # threads that decode and resample; one reads some thousand seconds a second
-    # An idle loop waits for inputs that are still being read, as a step with the first of many leaves all
-    # cores but one idle: seconds until the next one arrives, and in all.
+    num_readers: int = 2  # threads that decode and resample, each about a thousand seconds of audio a second
+    # An idle loop waits for inputs that are still being read, since a step with only the first of many would
+    # leave all cores but one idle. Maximum seconds until the next input, and in total.
     arrival_wait: float = 0.002
     total_arrival_wait: float = 0.02
 
-    # Longest recording, where no table of positions bounds it.
+    # Longest recording, where no position-embedding table bounds it.
     max_seconds: float = 24 * 3600.0
-    encode_memory_share: float = 0.25  # of the memory; the rest is for weights, cache, other processes
+    encode_memory_share: float = 0.25  # share of memory; the rest is for weights, cache, other processes
 
-    # Steps on the device: chunks, shares of the cores, graphs.
+    # Steps on the device: chunks, load balance of the cores, graphs.
     runner: RunnerConfig = field(default_factory=RunnerConfig)
 
     def __post_init__(self) -> None:
@@ -78,14 +81,14 @@ class EngineConfig:
                 raise ValueError(f"{one.name} is {value}; it must be 0 or more")
 
     def override(self, **given: Any) -> "EngineConfig":
-        """This configuration with the given fields replaced, except for those that are None."""
+        """Copy of this configuration with the given fields replaced; None leaves a field unchanged."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
     def validate_for(self, model: Any) -> None:
-        """Validate the sizes of the cache against a model that is loaded.
+        """Validate the cache sizes against a loaded model.
 
         Raises:
-            ValueError: a size for a model without a cache, or a fraction of a GPU's memory on the CPU.
+            ValueError: a cache size for a model without a cache, or memory_fraction on the CPU.
         """
         if model.task is not Task.GENERATION:
             for size in ("num_rows", "num_pages", "memory_fraction"):

@@ -1,4 +1,4 @@
-"""The engine: recordings or texts in from any thread, results out, one continuously batched loop behind."""
+"""Inference engine with continuous batching, for recordings or texts from any thread."""
 
 import atexit
 import os
@@ -23,7 +23,7 @@ from .worker import Job, Prepared, Worker
 
 
 class Engine:
-    """Speech and text inference with one model: many requests at once, each result as if it were alone.
+    """Inference engine for one speech or text model: many requests at once, each result as if it were alone.
 
     Requests are batched continuously: each enters and leaves the batch at its own step. Methods may be called
     from any thread. Use the engine as a context manager, or call `close`:
@@ -33,34 +33,34 @@ class Engine:
                 print(result.text)
 
     Args:
-        model: a checkpoint's name or folder; or a loaded model; or None for the built-in digits model, which
-            knows English digits only. Models that generate text, CTC models, and classifiers of recordings or
-            texts; the checkpoint's config.json tells which it is.
+        model: checkpoint name or folder, a loaded model, or None for the built-in digits model, which knows
+            English digits only. Supported are models that generate text, CTC models, and classifiers of
+            recordings or texts; a checkpoint's type is read from its config.json.
         device: "cpu" or "cuda"; by default a GPU if there is one. A loaded model stays on its device.
         dtype: "float32" (default), "float16" or "bfloat16". A loaded model keeps its own.
-        processor: of a loaded model; by default the checkpoint's. For a classifier of recordings a feature
-            extractor will do, for a classifier of texts it is the tokenizer.
-        num_rows: hypotheses (the beams of a request, or one) decoded at once; by default 32, on a GPU 512. A
-            CTC model or classifier has no cache, and takes neither this nor the next two.
-        num_pages: cache pages of 16 positions. By default enough for a 20 s recording in every row and for
-            the longest recording with 5 beams; on a GPU as many as fit, up to what all rows can fill.
-        memory_fraction: in place of num_pages, the share of the GPU memory that is free once the model is
-            loaded which the cache, encoding (its peak is measured) and decoding may take together; by
-            default 0.9.
-        graphs: on a GPU, record decode steps as CUDA graphs the second time that they come up (default);
+        processor: processor of the model; required with a loaded model, by default the checkpoint's. A
+            classifier of recordings needs only its feature extractor, a classifier of texts its tokenizer.
+        num_rows: maximum number of hypotheses decoded at once, where a request has one for each beam; by
+            default 32, on a GPU 512. This and the next two are only for models that generate text.
+        num_pages: number of key-value cache pages, each of 16 positions. By default enough for a 20 s
+            recording in every row and for the longest recording with 5 beams; on a GPU as many as fit, up to
+            the number that all rows can fill.
+        memory_fraction: fraction of the GPU memory free after loading the model that the cache, encoding (its
+            measured peak) and decoding may use together, in place of num_pages; by default 0.9.
+        graphs: on a GPU, True (default) records decode steps as CUDA graphs the second time that they occur;
             False launches their kernels one by one.
-        overlap: on a GPU, encode on a stream of its own beside decoding (default); False takes turns.
-        config: these five and all other tunables; the arguments above go first.
+        overlap: on a GPU, True (default) encodes on a separate CUDA stream while decoding; False alternates.
+        config: all settings, of which the five above are a part; arguments given above take precedence.
 
     Attributes:
         model: the loaded model.
-        processor: its processor.
-        sampling_rate: Hz, of arrays without a rate of their own; None where the model takes texts.
-        max_seconds: of the longest recording that is accepted; None where the model takes texts.
+        processor: the model's processor, feature extractor or tokenizer.
+        sampling_rate: rate in Hz assumed for arrays without one; None where the model takes texts.
+        max_seconds: duration in seconds of the longest accepted recording; None where the model takes texts.
 
     Raises:
-        FileNotFoundError: a checkpoint that is not there.
-        ValueError: a checkpoint or argument that cannot be used.
+        FileNotFoundError: the checkpoint does not exist.
+        ValueError: the checkpoint or an argument cannot be used.
     """
 
     def __init__(
@@ -112,23 +112,23 @@ class Engine:
         stream: bool = True,
         **options: Any,
     ) -> Handle[Any]:
-        """Submit one request and return its handle at once.
+        """Submit one request and return its handle without waiting for the result.
 
         Args:
-            source: a path, or an array or tensor, [samples] or [samples, channels], which is copied. For a
-                classifier of texts a text, or a pair of texts.
-            sampling_rate: Hz, of arrays; by default the model's. Files know their own.
-            language: to translate into, of those that the checkpoint has.
-            priority: a larger one goes first; first come, first served within one.
-            stream: True for text from the handle's iterator as it is decoded, False for all at the end.
-            **options: `generate`'s, by name. Where neither they nor the checkpoint set max_length or
-                max_new_tokens, a result has at most 16 tokens and 8 more per second of audio, within the
-                model's positions. A CTC model takes none; a classifier takes `top_k` and `truncate`, see
-                `classify`.
+            source: path, or array or tensor [samples] or [samples, channels], which is copied. For a
+                classifier of texts, a string or a pair of strings.
+            sampling_rate: rate of an array in Hz; by default the model's. Files state their own.
+            language: target language of a translation, one of the checkpoint's languages.
+            priority: integer; requests with a larger one go first, equal ones in order of submission.
+            stream: True to get text from the handle's iterator as it is decoded, False to get it at the end.
+            **options: generation options, as of `model.generate`. Where neither they nor the checkpoint set
+                max_length or max_new_tokens, a result has at most 16 tokens and 8 more per second of audio,
+                within the model's positions. A CTC model takes no options; a classifier takes `top_k` and
+                `truncate`, see `classify`.
 
         Raises:
-            ValueError: an option or language that there is not, a priority that is no whole number, or a
-                sampling rate for texts. Errors of the recording or text itself come from `Handle.result`.
+            ValueError: an unknown option or language, a priority that is not an integer, or a sampling rate
+                for texts. Errors of the recording or text itself are raised by `Handle.result`.
             RuntimeError: the engine is closed, or has stopped on an error.
         """
         options = self._task.check(language, options)
@@ -144,11 +144,11 @@ class Engine:
         priority: int = 0,
         **options: Any,
     ) -> Iterator[Transcription]:
-        """Transcribe recordings and yield the results in their order, each as soon as it is there.
+        """Transcribe recordings and yield the results in input order, each as soon as it is ready.
 
         A recording that fails yields a Transcription with its `error` set, and the others go on. `sources`
-        may be endless: it is read in the caller's thread, a bounded number ahead of the result that is due. A
-        caller that stops early cancels the requests under way. Arguments and errors are those of `submit`.
+        may be infinite: it is read in the caller's thread, a bounded number ahead of the next result. A
+        caller that stops early cancels the requests in progress. Arguments and errors are those of `submit`.
         """
         return self._process("transcribe", sources, sampling_rate, priority, language, options)
 
@@ -161,29 +161,32 @@ class Engine:
         priority: int = 0,
         truncate: bool = False,
     ) -> Iterator[Classification]:
-        """Classify recordings or texts and yield the results in their order, as `transcribe` does.
+        """Classify recordings or texts and yield the results in input order, as `transcribe` does.
 
         Args:
-            sources: recordings as of `submit`; for a classifier of texts strings, and pairs of strings.
-            top_k: labels of a result, best first; None for all.
-            sampling_rate, priority: as of `submit`.
-            truncate: True cuts a text that is too long for the model; otherwise it fails.
+            sources: recordings as in `submit`; for a classifier of texts, strings or pairs of strings.
+            top_k: number of labels in a result, best first; None for all.
+            sampling_rate, priority: as in `submit`.
+            truncate: True truncates a text that is too long for the model; otherwise it fails.
 
         Raises:
-            ValueError, RuntimeError: as of `submit`; or the model is no classifier.
+            ValueError, RuntimeError: as in `submit`; ValueError also where the model is not a classifier.
         """
         options = {"top_k": top_k, "truncate": truncate}
         return self._process("classify", sources, sampling_rate, priority, None, options)
 
     def stats(self) -> EngineStats:
-        """Counters since the start and the present load; numbers of the loop are as of its last step."""
+        """Statistics since the start, and the current load; those of the loop are as of its last step."""
         return replace(self._worker.stats(), compiled=compiled() - self._compiled_before)
 
     def close(self, *, cancel: bool = False) -> None:
-        """Take no more requests, finish those submitted, or cancel them, and end the threads.
+        """Stop accepting requests, finish or cancel those submitted, and end the threads.
 
-        May be called again. Leaving a `with` block finishes what was submitted; leaving it by an exception
-        cancels.
+        May be called more than once. Leaving a `with` block finishes all submitted requests; leaving it by an
+        exception cancels them.
+
+        Args:
+            cancel: True cancels unfinished requests, False waits for their results.
         """
         self._worker.close(cancel)
         atexit.unregister(self.close)
@@ -203,7 +206,7 @@ class Engine:
         language: str | None,
         options: dict[str, Any],
     ) -> Iterator[Any]:
-        """Results of all sources in their order."""
+        """Validate a call of `transcribe` or `classify` and iterate over the results in input order."""
         if isinstance(sources, str | os.PathLike | np.ndarray | torch.Tensor):
             raise ValueError(f"{verb} takes several sources: put the {type(sources).__name__} into a list")
         if verb != self._task.verb:

@@ -1,4 +1,4 @@
-"""Handles on submitted requests, and results of many in order."""
+"""Handles of submitted requests, and iteration over the results of many in input order."""
 
 import threading
 from collections import deque
@@ -10,10 +10,10 @@ from .outputs import OutputProcessor, R
 
 
 class Handle(Generic[R]):
-    """One submitted request, returned by `Engine.submit`. Its methods may be called from any thread.
+    """Handle of one submitted request, returned by `Engine.submit`. Any thread may call its methods.
 
-    Iterating over it yields text piece by piece as it is decoded, from the beginning each time; the pieces
-    join to `result().text`. Beam search and CTC yield their text in one piece at the end, a classifier its
+    Iterating over it yields text in chunks as it is decoded, from the beginning for each iterator; the chunks
+    join to `result().text`. Beam search and CTC yield their text in one chunk at the end, a classifier its
     best label.
     """
 
@@ -30,14 +30,14 @@ class Handle(Generic[R]):
         self._result: R | None = None
 
     def result(self, timeout: float | None = None) -> R:
-        """Wait for the end and return the Transcription or Classification; a cancelled one may be partial.
+        """Wait for the request to end and return its Transcription or Classification, partial if cancelled.
 
         Args:
-            timeout: seconds; None waits for as long as it takes.
+            timeout: seconds to wait; None waits without limit.
 
         Raises:
-            TimeoutError: the request has not ended by then; it goes on.
-            Exception: the request's own error.
+            TimeoutError: the request has not ended in time; it continues.
+            Exception: the error by which the request failed.
         """
         result = self.outcome(timeout)
         if result.error is not None:
@@ -45,7 +45,7 @@ class Handle(Generic[R]):
         return result
 
     def outcome(self, timeout: float | None = None) -> R:
-        """As `result`, but a failed request is returned with its `error` set, not raised."""
+        """Wait for the request and return its result as `result` does, but with `error` set, not raised."""
         with self._changed:
             if not self._changed.wait_for(self.done, timeout):
                 raise TimeoutError(f"not finished after {timeout} s; it goes on: ask again, or cancel()")
@@ -57,11 +57,11 @@ class Handle(Generic[R]):
             return self._result
 
     def done(self) -> bool:
-        """True once the request has finished, failed or been cancelled."""
+        """Check whether the request has finished, failed or been cancelled."""
         return self._output is not None
 
     def cancel(self) -> bool:
-        """End the request, with finish reason "cancelled"; False where it has ended already."""
+        """Cancel the request, which ends with finish reason "cancelled"; False where it has ended already."""
         return not self.done() and self._cancel(self)
 
     def __iter__(self) -> Iterator[str]:
@@ -79,37 +79,37 @@ class Handle(Generic[R]):
             yield rest
 
     def add_tokens(self, token_ids: tuple[int, ...]) -> None:
-        """Append streamed tokens; for the engine."""
+        """Append newly decoded tokens; called by the engine."""
         with self._changed:
             self._token_ids += token_ids
             self._changed.notify_all()
 
     def finish(self, output: RequestOutput, duration: float = 0.0) -> None:
-        """End the request, of `duration` seconds of audio; for the engine. Only the first call counts."""
+        """Set the final output and the seconds of audio; called by the engine, only the first call counts."""
         with self._changed:
             if self._output is None:
                 self._output, self._duration = output, duration
             self._changed.notify_all()
 
     def _wait_for_tokens(self, seen: int) -> tuple[int, ...]:
-        """Wait for more than `seen` tokens or the end, and return all tokens."""
+        """Wait for more than `seen` tokens or the end of the request, and return all token ids."""
         with self._changed:
             self._changed.wait_for(lambda: self.done() or len(self._token_ids) > seen)
             return self._token_ids
 
 
 def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: int) -> Iterator[R]:
-    """Submit sources as they come and yield the outcome of each in their order.
+    """Submit sources and yield their results in input order; a failed one has its `error` set.
 
-    `sources` may be endless: it is read in the caller's thread, at most `ahead` before the outcome that is
-    due, and one at a time once that is there. A caller that stops early cancels the requests under way.
+    `sources` may be infinite: it is read in the caller's thread, at most `ahead` before the next result, and
+    one at a time once that is ready. A caller that stops early cancels the requests in progress.
     """
     remaining = iter(sources)
     under_way: deque[Handle[R]] = deque()
     exhausted = False
     try:
         while True:
-            # A new one for each one yielded keeps the engine busy even where results are always there.
+            # One new submission per result keeps the engine busy even if the next result is always ready.
             wanted = 1
             while not exhausted and len(under_way) < ahead and (wanted or not under_way[0].done()):
                 wanted = 0
@@ -126,10 +126,10 @@ def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: 
 
 
 def _final_part(text: str, whole_words: bool) -> str:
-    """The part of a text that more tokens cannot change.
+    """Beginning of a streamed text that later tokens cannot change.
 
-    A character may still lack bytes; and where the tokenizer removes spaces before punctuation, the last word
-    may turn out to be the beginning of "n't".
+    The last character may still lack bytes; and where the tokenizer removes spaces before punctuation, the
+    last word may turn out to be the beginning of "n't".
     """
     text = text.rstrip("\ufffd")
     return text[: max(text.rfind(" "), 0)] if whole_words else text

@@ -1,4 +1,4 @@
-"""OpenMP threads behind torch's operations on the CPU."""
+"""Release of OpenMP threads that torch's CPU operations have started."""
 
 import ctypes
 from functools import cache
@@ -8,12 +8,12 @@ _SOFT = 1  # omp_pause_soft
 
 
 def release_team() -> None:
-    """Release the OpenMP team of the calling thread; its next operation gets a new one.
+    """Release the OpenMP thread team of the calling thread; its next operation starts a new one.
 
     libgomp keeps a team for every thread that has run an operation on several cores. Where all teams together
-    have more threads than there are processors, a thread sleeps after an operation in place of a short spin
-    for the next. The engine's thread then waits for a wake-up per operation because of idle teams, such as
-    that of the thread that loaded the model: 1.5 times the time on two processors.
+    have more threads than there are processors, a worker sleeps after an operation instead of waiting for the
+    next in a short spin. The engine's thread then waits for a wake-up per operation because of idle teams,
+    such as that of the thread that loaded the model: 1.5 times the time on two processors.
     """
     library = _libgomp()
     if library is not None:
@@ -22,7 +22,7 @@ def release_team() -> None:
 
 @cache
 def _libgomp() -> ctypes.CDLL | None:
-    """The library that torch has loaded; None where torch uses another one, or /proc is missing."""
+    """GNU OpenMP library that torch has loaded; None where torch uses another, or /proc is missing."""
     try:
         loaded = Path("/proc/self/maps").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Results of requests, and the base of their output processors."""
+"""Results of requests, and the base class of output processors that build them."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from ..scheduler.request import FinishReason, RequestOutput
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A word or character of a transcription, and its time in the recording, in seconds."""
+    """Word or character of a transcription, with its start and end in the recording in seconds."""
 
     text: str
     start: float
@@ -18,21 +18,22 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Transcription:
-    """The text of one recording.
+    """Result of transcribing one recording: text, token ids, score, and times where the model has them.
 
     Args:
-        text: empty where `error` is set. Without special tokens, except for those that a CTC model decodes.
-        token_ids: with the start token and the end token, as `generate` returns them; CTC's without
-            repetitions and blanks.
-        finish_reason: "stop" at an end token, "length" at the maximum length, "cancelled" or "error"; CTC
-            always ends with "stop".
+        text: transcript without special tokens, except those that a CTC model decodes; empty where `error`
+            is set.
+        token_ids: token ids with the start and end token, as `generate` returns them; for CTC those of the
+            best path, without repetitions and blanks.
+        finish_reason: "stop" at an end token, "length" at the maximum length, "cancelled" or "error"; a CTC
+            model that succeeds always gives "stop".
         duration: seconds of audio; 0 where the recording could not be read.
-        score: beam search's sequence score, otherwise the tokens' mean log-probability, for CTC that of the
-            best path's frames; None without tokens.
-        error: the reason why there is no text.
-        words: of a CTC model, in order; None of others.
-        characters: likewise, spaces included.
-        source: the recording as it was submitted.
+        score: sequence score of beam search, otherwise the mean log-probability of the tokens, for CTC that
+            of the best path's frames; None without tokens.
+        error: exception by which the request failed; None otherwise.
+        words: words with times from a CTC model, in order; None from other models.
+        characters: characters with times, spaces included, likewise.
+        source: recording as it was submitted.
     """
 
     text: str
@@ -48,7 +49,7 @@ class Transcription:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label and its score."""
+    """Label that a classifier assigns, with its score."""
 
     label: str
     score: float
@@ -56,16 +57,16 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """The labels of one recording or text.
+    """Result of classifying one recording or text: labels with scores.
 
     Args:
-        labels: best first; empty where `error` is set or the request was cancelled. Scores are
-            probabilities: softmax over all labels, or where several may hold, and where there is but one,
-            the sigmoid of each; of a regression the model's own numbers.
+        labels: labels, best first; empty where `error` is set or the request was cancelled. Scores are
+            probabilities: softmax over all labels, or the sigmoid of each for a multi-label model or one
+            with a single label; for regression the raw logits.
         finish_reason: "stop", "cancelled" or "error".
-        duration: seconds of audio; 0 where the recording could not be read, and of a text.
-        error: the reason why there are no labels.
-        source: the recording or text as it was submitted.
+        duration: seconds of audio; 0 for a text, or where the recording could not be read.
+        error: exception by which the request failed; None otherwise.
+        source: recording or text as it was submitted.
     """
 
     labels: tuple[Label, ...]
@@ -79,25 +80,25 @@ R = TypeVar("R", bound=Transcription | Classification)
 
 
 class OutputProcessor(ABC, Generic[R]):
-    """Maker of results from a model's outputs. Any thread may call it."""
+    """Base class of converters from a request's output to its result. Any thread may call one."""
 
     whole_words = False  # True where more tokens may change the last word of a text
 
     def decode(self, token_ids: tuple[int, ...]) -> str:
-        """The text of streamed tokens; empty for a model that streams none."""
+        """Decode streamed token ids to text; empty for a model that does not stream."""
         return ""
 
     @abstractmethod
     def process(self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any) -> R:
-        """The result of a request that has ended.
+        """Build the result of a request that has ended.
 
         Args:
-            output: its end.
-            token_ids: of its best hypothesis; where there is none, those that were streamed.
+            output: output of the generation loop for the request.
+            token_ids: token ids of its best hypothesis; without one, those streamed so far.
             duration: seconds of audio.
-            source: the recording or text as it was submitted.
+            source: recording or text as it was submitted.
         """
 
     @abstractmethod
     def to_text(self, result: R) -> str:
-        """The text that streaming ends with."""
+        """Complete text that iterating over the request's handle yields."""

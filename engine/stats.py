@@ -1,24 +1,24 @@
-"""Statistics of an engine."""
+"""Statistics returned by `Engine.stats`."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Counters of an engine since its start, and its present load.
+    """Counters of an engine since its start, and its current load.
 
     Args:
-        running: requests that are being decoded.
-        waiting: requests that are still to be read or admitted.
-        finished, failed, cancelled: requests that have ended, by the way they did.
-        pages_used, pages_total: of the cache of keys and values.
-        tokens_generated: of all requests and hypotheses; 0 of a CTC model or classifier.
-        audio_seconds: of the finished requests; 0 of texts.
-        busy_seconds: wall time with at least one request under way.
+        running: number of requests admitted to the batch and not finished.
+        waiting: number of requests still to be read or admitted.
+        finished, failed, cancelled: number of requests that have ended in each of these ways.
+        pages_used, pages_total: number of pages of the key-value cache, in use and in total.
+        tokens_generated: number of tokens decoded for all hypotheses; 0 for a CTC model or classifier.
+        audio_seconds: seconds of audio in finished requests; 0 for texts.
+        busy_seconds: wall time with at least one request in progress.
         tokens_per_second, rtfx: tokens, and seconds of audio, per busy second.
-        graphs: decode steps that have been recorded as CUDA graphs.
-        compiled: kernels that Triton has compiled, or read from its cache on disk, since the engine was
-            ready. Each held up a step. Counts the whole process, other engines in it too.
+        graphs: number of decode steps that have been recorded as CUDA graphs.
+        compiled: number of kernels that Triton has compiled, or read from its cache on disk, since the engine
+            was ready. Each delayed a step. Counts the whole process, other engines in it too.
     """
 
     running: int

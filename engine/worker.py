@@ -1,4 +1,4 @@
-"""Threads of an engine: a few that read inputs, and the only one that touches the generation loop."""
+"""Threads of an engine: a few that read inputs, and one that runs the generation loop."""
 
 import heapq
 import math
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
 
 _FINISHED = (FinishReason.STOP, FinishReason.LENGTH)
 
-# Inputs of the model, options (None of an encoder-only model), and seconds of audio.
+# Inputs of the model, options (None for an encoder-only model), and seconds of audio.
 Prepared = tuple["Tensor", GenerationOptions | None, float]
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request on its way: queued (`prepare` set), being read, read (`prepared` set), in the loop."""
+    """State of one request: queued (`prepare` set), being read, read (`prepared` set), or in the loop."""
 
     handle: Handle[Any]
     prepare: Callable[[], Prepared] | None  # for a reading thread; may hold audio, so dropped once called
     priority: int = 0
     stream: bool = True
     prepared: Prepared | None = None
-    request_id: int = -1  # in the loop
+    request_id: int = -1  # id in the loop; -1 before
     duration: float = 0.0  # seconds of audio, once read
     in_flight: bool = False  # being read, or read and not finished
     cancelled: bool = False
 
 
 class Worker:
-    """The engine's queue and threads, from submission to the end of each handle.
+    """Queue and threads of an engine, from the submission of a request to the end of its handle.
 
     Args:
-        loop: a fresh generation loop; from now on only this object's thread touches it.
-        max_in_flight: requests that may be read and not finished at a time; bounds the memory of inputs.
-        max_in_flight_seconds: reading stops while those hold so many seconds of audio.
-        config: threads and waits.
+        loop: unused generation loop; from now on only this object's thread may call it.
+        max_in_flight: maximum requests that are read and not finished; bounds the memory of their inputs.
+        max_in_flight_seconds: seconds of audio in those requests from which on reading pauses.
+        config: configuration with the number of reading threads and the waiting times.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Worker:
         self._config = config
         self._loop = loop
         self._loop_stats = loop.stats()
-        self._in_loop: dict[int, Job] = {}  # of the loop's thread alone
+        self._in_loop: dict[int, Job] = {}  # used by the loop's thread alone
         self._next_request_id = 0
 
         lock = threading.Lock()  # guards all below
@@ -93,7 +93,7 @@ class Worker:
             thread.start()
 
     def submit(self, job: Job) -> None:
-        """Queue a job. Raises RuntimeError once closed or failed."""
+        """Add a job to the queue. Raises RuntimeError where the engine is closed or has failed."""
         with self._reading:
             self.check_open()
             self._jobs[job.handle] = job
@@ -104,7 +104,7 @@ class Worker:
             self._reading.notify()
 
     def cancel(self, handle: Handle[Any]) -> bool:
-        """Cancel the job of a handle; False where it has ended."""
+        """Cancel the job of a handle; False where it has already ended."""
         with self._running:
             job = self._jobs.get(handle)
             if job is None:
@@ -118,7 +118,7 @@ class Worker:
             return True
 
     def close(self, cancel: bool) -> None:
-        """Take no more jobs, finish those there are, or cancel them, and wait for the threads."""
+        """Stop accepting jobs, finish or cancel those submitted, and wait for the threads to end."""
         with self._running:
             self._closed = True
             handles = list(self._jobs) if cancel else []
@@ -130,14 +130,14 @@ class Worker:
             thread.join()
 
     def check_open(self) -> None:
-        """Raise RuntimeError, with the reason, where no job is taken any more."""
+        """Raise RuntimeError, with the reason, where the engine is closed or has failed."""
         if self._failure is not None:
             raise RuntimeError(f"the engine has stopped on an error: {self._failure!r}") from self._failure
         if self._closed:
             raise RuntimeError("the engine is closed; make a new one")
 
     def stats(self) -> EngineStats:
-        """Statistics of this moment; the loop's are as of its last step. Counts no compilations."""
+        """Current statistics of the engine; the loop's are as of its last step, and `compiled` is 0."""
         with self._running:
             loop, busy = self._loop_stats, self._busy_seconds
             if self._busy_since is not None:
@@ -169,7 +169,7 @@ class Worker:
                 prepared = prepare()
             except Exception as raised:
                 error = raised
-            del taken, prepare  # the audio it may hold
+            del taken, prepare  # `prepare` may hold audio
             release_team()
             with self._running:
                 self._being_read -= 1
@@ -188,7 +188,7 @@ class Worker:
                     self._running.notify()
 
     def _next_to_read(self) -> tuple[Job, Callable[[], Prepared]] | None:
-        """The next job and its `prepare`, once another may be in flight; None when no more will come."""
+        """Wait until another job may be read, and return it and its `prepare`; None once closed and empty."""
         with self._reading:
             while True:
                 while self._queue and self._queue[0][2].handle not in self._jobs:
@@ -228,7 +228,7 @@ class Worker:
                     self._finish(job, FinishReason.ERROR, error)
 
     def _step(self) -> bool:
-        """Hand the loop new jobs and cancellations, and take one step; False when closed and empty."""
+        """Pass new jobs and cancellations to the loop and run one step; False when closed and empty."""
         with self._running:
             self._running.wait_for(
                 lambda: (
@@ -257,7 +257,7 @@ class Worker:
         return True
 
     def _wait_for_arrivals(self) -> None:
-        """Wait a little for inputs that are being read, with the lock held."""
+        """Wait for inputs that are being read, within the configured times; the lock is held."""
         end = time.monotonic() + self._config.total_arrival_wait
         count = 0
 
@@ -277,19 +277,19 @@ class Worker:
                 self._finish(job, FinishReason.CANCELLED)
             return
         self._in_loop[job.request_id] = job
-        if job.stream and options:  # tokens of a cancelled request begin as a finished one's do
+        if job.stream and options:  # so that a cancelled request's tokens also begin with the start token
             job.handle.add_tokens((options.decoder_start_token_id,))
         try:
             self._loop.submit(
                 Request(job.request_id, inputs, options, priority=job.priority, stream=job.stream)
             )
-        except ValueError as error:  # the request's own, as where it can never fit
+        except ValueError as error:  # an error of the request itself, such as one that can never fit
             del self._in_loop[job.request_id]
             with self._running:
                 self._finish(job, FinishReason.ERROR, error)
 
     def _handle(self, event: Event) -> None:
-        """Pass an event of the loop to the request's handle, with the lock held."""
+        """Pass an event of the loop to the handle of its request; the lock is held."""
         if isinstance(event, Tokens):
             self._in_loop[event.request_id].handle.add_tokens(event.token_ids)
             return
@@ -299,11 +299,11 @@ class Worker:
         self._end(self._in_loop.pop(event.request_id), event)
 
     def _finish(self, job: Job, reason: FinishReason, error: Exception | None = None) -> None:
-        """End a job without an output of the loop, with the lock held."""
+        """End a job that has no output of the loop; the lock is held."""
         self._end(job, RequestOutput(job.request_id, (), reason, error))
 
     def _end(self, job: Job, output: RequestOutput) -> None:
-        """Count a job, let others be read in its place, and finish its handle, with the lock held."""
+        """Count an ended job, free its place for reading, and finish its handle; the lock is held."""
         del self._jobs[job.handle]
         job.prepare = None
         self._ended[output.finish_reason] += 1

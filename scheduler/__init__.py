@@ -1,1 +1,1 @@
-"""Requests, continuous batching, pages of keys and values, the generation loop."""
+"""Continuous batching: requests, scheduler, paged key-value cache and generation loop."""

@@ -1,4 +1,4 @@
-"""Layout of the running requests for decode steps; it holds until a request comes or goes."""
+"""Batch layout of the running requests for decode steps, valid until a request joins or leaves."""
 
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
@@ -16,14 +16,14 @@ from .scheduler import Admission
 
 @dataclass(eq=False, slots=True)
 class RunningRequest:
-    """A request from its admission to its release."""
+    """State of an admitted request until its release."""
 
     request: Request  # as submitted
     admission: Admission  # its slots, pages and number of encoder positions
-    first_step: int = 0  # decode steps that the runner had made before this request's first
-    streamed: int = 1  # tokens reported so far, the start token counted
-    # Of every step so far, where the request asked for them: a flag (bool [], on the device) that is true
-    # where it had ended before, and the scores.
+    first_step: int = 0  # number of decode steps that the runner made before this request's first
+    streamed: int = 1  # number of tokens reported so far, including the start token
+    # For every step so far, if the request keeps scores: a flag (bool [], on the device) that is true where
+    # it had ended before, and the scores.
     scores: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     reported: bool = False  # its RequestOutput has been made
     rules: GenerationOptions = field(init=False)  # `rules_of` the options of a request that is decoded
@@ -34,45 +34,45 @@ class RunningRequest:
 
     @property
     def options(self) -> GenerationOptions:
-        """Options of a request that is decoded."""
+        """Generation options of the request, which must not be encoder-only."""
         return cast(GenerationOptions, self.request.options)
 
 
 def rules_of(options: GenerationOptions) -> GenerationOptions:
-    """Options that the requests of a sampling group share: all but max_length, seed and min_length.
+    """Reduce options to those that a sampling group shares: without max_length, seed and min_length.
 
-    Of min_length it stays whether there is one, since it takes a kernel that other requests do without.
+    min_length is reduced to 0 or 1, since any min_length takes a kernel that other requests do without.
     """
     return replace(options, max_length=0, min_length=min(options.min_length, 1), seed=0)
 
 
 @dataclass(slots=True)
 class Batch:
-    """Tensors of the running requests that all decode steps share; n rows, one a hypothesis."""
+    """Running requests with the tensors that all their decode steps share; n rows, one per hypothesis."""
 
-    requests: list[RunningRequest]  # in the order of the rows, groups together
+    requests: list[RunningRequest]  # in the order of the rows, each group consecutive
     slots: Tensor  # int64 [n], each row's sequence slot
     sequence_index: Tensor  # int32 [n], each row's index among its request's hypotheses
     first_slots: Tensor  # int64 [requests], each request's first sequence slot
-    # int32 [n], positions that a row has pages for. A row that has ended and is not released yet stays on
-    # its last one, so that it writes nowhere else.
+    # int32 [n], positions that a row has pages for. A row that has ended and is not yet released stays at
+    # its last position, so that it writes nowhere else.
     capacity: Tensor
     self_tables: Tensor  # int32 [n, blocks]
     cross: PageLayout  # pages of the encoder outputs
     groups: list[SamplingGroup]  # requests that share their rules
-    streaming: list[RunningRequest]  # requests that report tokens as they come
+    streaming: list[RunningRequest]  # requests that report tokens as they are decoded
     streaming_slots: Tensor  # int64 [streaming], their sequence slots
     keep_scores: list[tuple[RunningRequest, slice]]  # requests that keep every step's scores, their rows
-    longest: int  # a bound of all lengths
+    longest: int  # upper bound of all lengths
 
     @classmethod
     def of(cls, running: list[RunningRequest], decode_steps: int, device: torch.device) -> "Batch":
-        """Lay out `running`, groups in the order in which their first request came.
+        """Build the batch of `running`, with sampling groups in the order of their first requests.
 
         Args:
             running: at least one request.
-            decode_steps: made by the runner so far.
-            device: of the tensors.
+            decode_steps: number of decode steps that the runner has made so far.
+            device: device of the tensors.
         """
         by_rules: dict[GenerationOptions, list[RunningRequest]] = {}
         for one in running:
@@ -122,17 +122,17 @@ class Batch:
             streaming=streaming,
             streaming_slots=numbers([one.admission.slots[0] for one in streaming], torch.int64),
             keep_scores=[(one, slice(*bounds[one])) for one in requests if one.request.keep_scores],
-            # Of steps, not of lengths, which are on the device; an ended request is at most at its limit.
+            # From step counts, since lengths are on the device; an ended request is at most at its limit.
             longest=max(min(1 + decode_steps - one.first_step, one.options.max_length) for one in requests),
         )
 
     def lengthen(self, limit: int) -> None:
-        """Let all lengths be one more from now on, up to `limit`."""
+        """Raise the bound of all lengths by the token just decoded, up to `limit`."""
         self.longest = min(self.longest + 1, limit)
 
 
 def _table(pages: list[tuple[int, ...]], device: torch.device) -> Tensor:
-    """Page numbers as one int32 table [rows, longest], padded with 0."""
+    """Page table on the device, int32 [rows, longest], padded with 0."""
     widest = max(map(len, pages))
     padded = [[*row, *[0] * (widest - len(row))] for row in pages]
     return uploaded(torch.tensor(padded, dtype=torch.int32), device)

@@ -1,24 +1,25 @@
-"""Tunables of the scheduler and the runner."""
+"""Settings of the model runner."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class RunnerConfig:
-    """Numbers that trade memory, latency and throughput; none of them changes a result."""
+    """Settings of the model runner for memory, latency and throughput; none of them changes a result."""
 
-    # Steps that a GPU is given before the results of the first are waited for: Python reads earlier results
-    # and plans the next step meanwhile.
+    # Steps launched on a GPU before Python waits for the results of the first: meanwhile it reads earlier
+    # results and plans the next step.
     ahead_on_gpu: int = 2
-    # Bounds of what `generate` sizes by itself: a cache for some thousand seconds of audio in a small model,
-    # and the hypotheses decoded at once.
+    # Limits of the cache size and hypotheses that `generate` chooses by itself. The cache holds some thousand
+    # seconds of audio in a small model.
     default_cache_bytes: int = 2 << 30
     default_num_slots: int = 256
-    # Encoder positions that one core encodes at a time. The inner half of a small model's layer takes 4 MB
-    # for 512, which stay in a core's cache.
+    # Encoder positions that one core encodes at a time. For 512, the feed-forward activations of a small
+    # model take 4 MB, which stay in a core's cache.
     max_chunk_tokens: int = 512
-    decode_cost: int = 600  # of a request's step beside its encoder positions, in those; balances the cores
+    # Cost of a request's decode step without cross-attention, in encoder positions; balances the cores.
+    decode_cost: int = 600
     max_recorded_steps: int = 256  # CUDA graphs: each takes memory, and users' options make new ones
-    # Seconds after which a thread of the CPU pool asks for Python's interpreter; Python's own 5 ms made steps
-    # a tenth longer.
+    # Seconds after which a waiting thread of the CPU pool requests the interpreter lock; Python's default of
+    # 5 ms made steps a tenth longer.
     switch_interval: float = 5e-4

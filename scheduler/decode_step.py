@@ -1,4 +1,4 @@
-"""One decode step of a batch: a token for every hypothesis in it."""
+"""Decode step of a batch: one new token for every hypothesis."""
 
 import torch
 
@@ -12,11 +12,11 @@ from .state import DecodeState
 
 
 def decode_batch(model: GenerativeModel, cache: PagedCache, state: DecodeState, batch: Batch) -> None:
-    """Choose the next token of every row and write it to the other buffer of `state`, without the swap.
+    """Decode the next token of every row and write it to the other buffer of `state`, without swapping.
 
-    It touches only what belongs to the batch's requests in the state and the cache, and never waits for the
-    device. Except for `keep_scores` its launches depend only on the batch's shapes, its `longest`, its
-    groups' rules and the buffer of `state`, so that they can be recorded: see `DecodeGraphs`.
+    Only the slots and pages of the batch's requests are touched, and the device is never waited for. Except
+    for `keep_scores`, kernel launches depend only on the batch's shapes, its `longest`, its groups' rules and
+    the buffer of `state`, so that `DecodeGraphs` can record them.
     """
     cu_rows = batch.cross.cu_rows
     lengths = torch.minimum(state.length[batch.slots], batch.capacity)
@@ -36,7 +36,7 @@ def decode_batch(model: GenerativeModel, cache: PagedCache, state: DecodeState, 
     )
     tokens = state.tokens[state.buffer, batch.slots, positions]
     logits = model.decode(tokens.long(), positions, attention)
-    # Before the selection, which notes the requests that end in this step.
+    # Copied before the selection, which marks the requests that end in this step.
     ended = [state.request_done[one.admission.slots[0]].clone() for one, _ in batch.keep_scores]
     chosen = [select(group, logits[group.rows], state, batch.longest) for group in batch.groups]
     if batch.keep_scores:

@@ -1,4 +1,4 @@
-"""Encoding of admitted requests: into cross-attention pages, or to an encoder-only model's results."""
+"""Encoding of admitted requests, to cross-attention keys and values or to encoder-only predictions."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,24 +18,24 @@ from .step_output import EncoderOutputs, StepOutput
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """Encodes requests together, a chunk on each core of a CPU."""
+    """Encoder of packed requests; on a CPU they are divided into chunks for the cores."""
 
-    model: GenerativeModel | None  # of requests that are decoded
-    predictor: EncoderOnlyModel | None  # of encoder-only requests
-    front_end: FrontEnd | None  # for requests that bring waveforms
+    model: GenerativeModel | None  # serves requests that are decoded
+    predictor: EncoderOnlyModel | None  # serves encoder-only requests
+    front_end: FrontEnd | None  # extracts features from waveforms
     cache: PagedCache  # receives the keys and values of the encoder outputs
-    pool: CpuWorkerPool | None  # of the CPU's cores; None encodes all requests in one chunk
-    stream: EncodeStream | None  # for encoding beside decoding; None encodes between decode steps
+    pool: CpuWorkerPool | None  # threads for the CPU's cores; None encodes all requests in one chunk
+    stream: EncodeStream | None  # for encoding while decoding; None encodes between decode steps
     max_chunk_tokens: int  # encoder positions that one core encodes at a time
 
     def encode(self, arrivals: list[RunningRequest], output: StepOutput) -> list[RunningRequest]:
-        """Encode requests together, and after an error in smaller parts, so that none fails the others.
+        """Encode requests together, and after an error in smaller parts, so that one cannot fail the others.
 
         The parts are halves where memory ran out, since they may fit, and single requests otherwise.
 
         Args:
-            arrivals: all decoded or all encoder-only, at least one.
-            output: receives results and errors.
+            arrivals: at least one request; all of them decoded afterwards, or all encoder-only.
+            output: step output that receives results and errors.
 
         Returns:
             The requests that were encoded, in the order of `arrivals`.
@@ -52,7 +52,7 @@ class Encoder:
         else:
             output.encoder_outputs += [one for one in found if one is not None]
             return arrivals
-        # Not in the handler: the error's traceback holds what the attempt had allocated.
+        # Outside the handler, as the error's traceback keeps the tensors of the failed attempt alive.
         size = 1
         if too_much:
             output.out_of_memory = True
@@ -62,10 +62,10 @@ class Encoder:
         return [running for part in parts for running in self.encode(part, output)]
 
     def _store(self, chunk: list[RunningRequest]) -> None:
-        """Encode recordings into their cross-attention pages."""
+        """Encode recordings and store their cross-attention keys and values in their cache pages."""
         model, stream = cast(GenerativeModel, self.model), self.stream
         requests = [running.request for running in chunk]
-        # By the plan's lengths: the encoder's cu_tokens would have to be waited for.
+        # From the plan's lengths: the encoder's cu_tokens are on the device, which would have to be awaited.
         positions = torch.cat(
             [
                 cache_positions(running.admission.cross_pages, running.admission.encode_tokens)

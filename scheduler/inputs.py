@@ -1,4 +1,4 @@
-"""Packing of requests' inputs: features as given, waveforms by way of the front end."""
+"""Packing of requests' inputs to one feature tensor, with features extracted from waveforms."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,8 +13,8 @@ from .request import Request
 def uploaded(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor to the device without waiting.
 
-    A GPU fetches it from pinned memory in the order of its launches; a blocking copy would wait for all of
-    those before.
+    A GPU copies it from pinned memory in the order of its launches; a blocking copy would wait for all
+    earlier ones.
     """
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
@@ -23,7 +23,7 @@ def uploaded(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class FrontEnd(Protocol):
-    """Extractor of the model's features from waveforms."""
+    """Protocol of extractors of a model's features from waveforms."""
 
     def frame_count(self, samples: int) -> int: ...
     def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]: ...
@@ -33,7 +33,7 @@ def frames_of(request: Request, front_end: FrontEnd | None) -> int:
     """Number of frames of a request's features, given or extracted from its waveform.
 
     Raises:
-        ValueError: a waveform without a front end, or an input without a frame.
+        ValueError: a waveform without a front end, or an input of less than one frame.
     """
     if request.inputs.dim() == 0:
         raise ValueError("inputs must be samples or features [frames, features], got a tensor of shape []")
@@ -55,7 +55,7 @@ def frames_of(request: Request, front_end: FrontEnd | None) -> int:
 def pack_inputs(
     requests: Sequence[Request], front_end: FrontEnd | None, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Pack the features of all requests, given or extracted from waveforms.
+    """Pack the features of all requests, as submitted or extracted from waveforms.
 
     Returns:
         Features [frames, features] and cu_frames, int32 [requests + 1], on `device`.
@@ -76,7 +76,7 @@ def pack_inputs(
 
 
 def _joined(parts: list[Tensor], device: torch.device) -> Tensor:
-    """Concatenate parts on the device; those of the host in one copy, through pinned memory."""
+    """Concatenate tensors on the device; host tensors are copied at once, through pinned memory."""
     first = parts[0]
     if device.type != "cuda" or any(part.is_cuda or part.dtype != first.dtype for part in parts):
         return torch.cat([part.to(device) for part in parts])

@@ -1,4 +1,4 @@
-"""The generation loop: requests in, events out, one step at a time."""
+"""Generation loop: schedules requests, runs them step by step, and reports their tokens and outputs."""
 
 import logging
 from collections import deque
@@ -15,30 +15,30 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoopStats:
-    """Numbers of a loop: requests running and waiting, pages, and the work done since it began."""
+    """Statistics of a generation loop: current requests and cache pages, and counts since its start."""
 
     running: int
     waiting: int
     pages_used: int
     pages_total: int
     steps: int
-    tokens_generated: int  # of every hypothesis
+    tokens_generated: int  # tokens of all hypotheses
     encoded_tokens: int
     graphs: int = 0  # decode steps recorded as CUDA graphs
 
 
 class GenerationLoop:
-    """Drives a runner by a scheduler's plans. Not thread-safe: one thread owns it.
+    """Generation loop: runs a scheduler's plans on a model runner. Not thread-safe: one thread owns it.
 
     Args:
-        runner: carries out the steps.
-        encode_budget: encoder positions admitted a step, so that long arrivals do not hold up decoding.
-        ahead: steps launched before the results of the first are waited for; 0 waits for each at once. An
-            end is noticed so many steps later. By default the configuration's `ahead_on_gpu` on a GPU, 0
-            elsewhere.
+        runner: model runner that executes the steps.
+        encode_budget: maximum encoder positions admitted per step, so that long inputs do not delay decoding.
+        ahead: number of steps launched before the results of the first are waited for; the end of a request
+            is noticed that many steps late. 0 waits for each step at once. By default the configuration's
+            `ahead_on_gpu` on a GPU, 0 elsewhere.
 
     Raises:
-        ValueError: for a negative number of steps.
+        ValueError: a negative `ahead`.
     """
 
     def __init__(self, runner: ModelRunner, encode_budget: int = 4096, ahead: int | None = None) -> None:
@@ -50,32 +50,32 @@ class GenerationLoop:
         self._launched: deque[StepOutput] = deque()  # oldest first
         self._runner = runner
         self._scheduler = Scheduler(runner.num_pages, runner.num_slots, encode_budget)
-        self._requests: dict[int, Request] = {}  # whose completions have not come
+        self._requests: dict[int, Request] = {}  # requests without a RequestOutput so far
 
     def submit(self, request: Request) -> None:
-        """Put a request in line.
+        """Add a request to the scheduler's queue.
 
         Raises:
-            CapacityError: it could not run even alone.
-            ValueError: inputs that the model cannot take, or an id in use.
+            CapacityError: the request could not run even alone.
+            ValueError: the model cannot take the inputs, or the id is in use.
         """
         self._scheduler.add(request.request_id, self._runner.demand(request), request.priority)
         self._requests[request.request_id] = request
 
     def cancel(self, request_id: int) -> bool:
-        """End a request; its RequestOutput comes with the next step. False where it has ended already."""
+        """Cancel a request, whose RequestOutput comes with the next step; False where it has ended."""
         return self._scheduler.cancel(request_id)
 
     @property
     def has_work(self) -> bool:
-        """True where a step would do anything."""
+        """Flag that is true while any request waits, runs or has not been released."""
         return self._scheduler.has_work
 
     def step(self) -> list[Event]:
-        """Encode the requests that can be admitted, decode one token of all that run, and report the results
-        of the step that was launched `ahead` steps before.
+        """Launch one step and return the events of the step that was launched `ahead` steps before.
 
-        A request's RequestOutput is its last event and comes exactly once.
+        A step encodes the requests that can be admitted and decodes one token of every running hypothesis. A
+        request's RequestOutput is its last event and comes exactly once.
         """
         plan = self._scheduler.schedule()
         admitted = {admission.request_id: self._requests[admission.request_id] for admission in plan.admitted}
@@ -90,7 +90,7 @@ class GenerationLoop:
         self._launched.append(launched)
         events: list[Event] = []
         for release in plan.released:
-            if self._requests.pop(release.request_id, None) is not None:  # its completion has not come before
+            if self._requests.pop(release.request_id, None) is not None:  # has no RequestOutput so far
                 events.append(RequestOutput(release.request_id, (), release.reason))
         while len(self._launched) > self._ahead:
             events += self._collect(self._launched.popleft())
@@ -108,7 +108,7 @@ class GenerationLoop:
         return events
 
     def stats(self) -> LoopStats:
-        """Numbers of this moment."""
+        """Current statistics of the loop."""
         return LoopStats(
             running=self._scheduler.running,
             waiting=self._scheduler.waiting,
@@ -121,12 +121,12 @@ class GenerationLoop:
         )
 
     def warm_up(self, requests: Iterable[Request]) -> None:
-        """Carry out requests one after the other, drop their results, and count from 0 afterwards.
+        """Run requests one after the other, so that their kernels are compiled, and discard the results.
 
-        Kernels are compiled and decode steps recorded for requests of their sizes then.
+        Decode steps of their sizes are recorded too. Counts of steps and tokens are reset afterwards.
 
         Raises:
-            ValueError: as `submit`.
+            ValueError: an error of `submit`.
             RuntimeError: a request failed; or the loop has work, whose results would be lost.
         """
         if self.has_work:

@@ -1,6 +1,6 @@
-"""Interface between the runner and a model: attributes and methods that each task needs.
+"""Protocols of the models that a runner serves: attributes and methods that each task needs.
 
-Free of torch at import, so that the registry of families can name tasks.
+torch is not imported here, so that the registry of model families can name tasks without it.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Task(StrEnum):
-    """Task of a model; each value is the field of `Family` in models/family.py that holds its class."""
+    """Task of a model; the value names the field of `Family` in models/family.py that holds its class."""
 
     GENERATION = "speech_seq2seq"
     CTC = "ctc"
@@ -24,7 +24,7 @@ class Task(StrEnum):
 
 
 class Model(Protocol):
-    """Attributes of every model that a runner serves."""
+    """Protocol of all models that a runner serves."""
 
     task: ClassVar[Task]
 
@@ -33,48 +33,48 @@ class Model(Protocol):
     @property
     def dtype(self) -> "torch.dtype": ...
     def encoder_length(self, frames: int) -> int:
-        """Encoder positions of so many frames. Raises ValueError for an input too short or too long."""
+        """Number of encoder positions for `frames` frames. Raises ValueError for too few or too many."""
         ...
 
 
 class GenerativeModel(Model, Protocol):
-    """A model that encodes a recording once and decodes it token by token: `Task.GENERATION`."""
+    """Protocol of models that encode a recording once and decode it token by token: `Task.GENERATION`."""
 
     @property
     def cache_shape(self) -> tuple[int, int, int]:
-        """Layers, heads and head_dim of the decoder's keys and values."""
+        """Number of layers, number of heads, and head_dim of the decoder's keys and values."""
         ...
 
     @property
     def max_length(self) -> int:
-        """Tokens of the longest sequence that the decoder has positions for."""
+        """Maximum sequence length in tokens that the decoder has positions for."""
         ...
 
     def encode(self, features: "Tensor", cu_frames: "Tensor") -> "tuple[Tensor, Tensor]":
-        """Hidden states [tokens, d_model] and cu_tokens of packed features [frames, features]."""
+        """Encode packed features [frames, features] to hidden states [tokens, d_model] and cu_tokens."""
         ...
 
     def cross_key_values(self, encoded: "Tensor") -> "list[tuple[Tensor, Tensor]]":
-        """Keys and values [tokens, heads, head_dim] of hidden states, a pair a layer."""
+        """Cross-attention keys and values [tokens, heads, head_dim] of hidden states, a pair per layer."""
         ...
 
     def decode(self, token_ids: "Tensor", positions: "Tensor", attention: "AttentionMetadata") -> "Tensor":
-        """Logits [rows, vocabulary] of one token a row, int64 [rows], at its position, int64 [rows]."""
+        """Logits [rows, vocabulary] after one token per row, int64 [rows], at its position, int64 [rows]."""
         ...
 
 
 class EncoderOnlyModel(Model, Protocol):
-    """A model whose result is complete once it has encoded: CTC and classification."""
+    """Protocol of models whose result is complete once encoded: CTC and classification."""
 
     def predict(self, features: "Tensor", cu_frames: "Tensor") -> "Mapping[str, tuple[Tensor, Tensor]]":
-        """Packed results by name, each with its cu_rows, int32 [requests + 1].
+        """Packed predictions by name, each with its cu_rows, int32 [requests + 1].
 
-        A classifier has a row a request, CTC a row a frame. All of it is copied to the host: return no more
-        than a caller asks for.
+        A classifier has one row per request, CTC one row per frame. All of them are copied to the host, so
+        none should be returned that no caller needs.
         """
         ...
 
 
 def generates(model: GenerativeModel | EncoderOnlyModel) -> TypeGuard[GenerativeModel]:
-    """True for a model that decodes token by token."""
+    """Check whether a model decodes token by token."""
     return model.task is Task.GENERATION

@@ -10,7 +10,7 @@ if TYPE_CHECKING:  # the scheduler itself never imports torch
 
 
 class FinishReason(StrEnum):
-    """Reason for the end of a request or sequence."""
+    """Reason for the end of a request or a decoded sequence."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -20,29 +20,29 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GenerationOptions:
-    """Decoding options of one request; names and meanings are transformers'.
+    """Generation options of one request, with the names and meanings that transformers gives them.
 
     Args:
-        max_length: tokens of the longest sequence, the start token counted.
-        min_length: no end token before so many tokens.
-        num_beams: hypotheses of beam search; 1 for greedy search or sampling.
-        do_sample: draw tokens instead of taking the best.
-        num_return_sequences: how many sequences to return, best first.
+        max_length: maximum sequence length in tokens, including the start token.
+        min_length: sequence length before which no end token is chosen.
+        num_beams: number of hypotheses in beam search; 1 for greedy search or sampling.
+        do_sample: True draws tokens at random instead of taking the best.
+        num_return_sequences: number of sequences to return, best first.
         temperature, top_k, top_p: shape of the distribution to draw from; 1, 0 and 1 leave it unchanged.
-        length_penalty: exponent of the length that divides a beam's score.
-        early_stopping: True, False or "never": the rule by which a beam search gives up its open beams.
-        repetition_penalty: divides positive and multiplies negative scores of tokens already there.
-        no_repeat_ngram_size: n-grams of this size occur once at most; 0 allows any.
-        renormalize_logits: log-softmax after all other rules.
-        decoder_start_token_id: the first token.
-        eos_token_ids: any of these ends a sequence.
-        pad_token_id: fills up ended sequences.
-        forced_bos_token_id: the second token, such as a target language.
-        forced_eos_token_ids: the last token at max_length, any of these.
+        length_penalty: exponent of the length by which a beam's score is divided.
+        early_stopping: True, False or "never", the rule that ends a beam search with open beams.
+        repetition_penalty: divides positive and multiplies negative scores of tokens already generated.
+        no_repeat_ngram_size: size of n-grams that may occur only once; 0 allows any repetition.
+        renormalize_logits: True applies log-softmax after all other rules.
+        decoder_start_token_id: first token of each sequence.
+        eos_token_ids: tokens of which any ends a sequence.
+        pad_token_id: token that pads ended sequences.
+        forced_bos_token_id: token forced in second place, such as a target language.
+        forced_eos_token_ids: tokens of which one is forced in the last place at max_length.
         bad_words_ids: token sequences that never occur.
         suppress_tokens: tokens that never occur.
         begin_suppress_tokens: tokens that do not occur as the first generated one.
-        seed: of the draws.
+        seed: seed of random draws.
     """
 
     max_length: int
@@ -70,22 +70,22 @@ class GenerationOptions:
 
     @property
     def hypotheses(self) -> int:
-        """Sequences decoded side by side."""
+        """Number of sequences decoded in parallel."""
         return max(self.num_beams, self.num_return_sequences)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One recording or text for the model.
+    """Request to a generation loop: one recording or text, with options.
 
     Args:
-        request_id: larger than every earlier one's.
-        inputs: float32 waveform [samples] at the model's rate, or features [frames, features], as the loop's
-            front end takes them.
-        options: how to decode it; None for an encoder-only request.
-        priority: larger goes first; first come, first served within one.
-        stream: report tokens as they are decoded (greedy search and sampling of one sequence).
-        keep_scores: keep the scores of every step for its RequestOutput.
+        request_id: unique number, larger than that of every earlier request.
+        inputs: float32 waveform [samples] at the model's rate, for the loop's front end; features [frames,
+            features]; or token ids [tokens, 1 or 2].
+        options: generation options; None for an encoder-only request.
+        priority: requests with a larger one go first, equal ones in order of submission.
+        stream: True reports tokens as they are decoded (greedy search and sampling of one sequence).
+        keep_scores: True keeps the scores of every step for the RequestOutput.
     """
 
     request_id: int
@@ -98,11 +98,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One decoded sequence.
+    """One decoded sequence of a request that has ended, with its score.
 
     Args:
-        token_ids: with the start token and the end token, as transformers returns them.
-        score: beam search's sequence score; for greedy search and sampling the mean log-probability of the
+        token_ids: token ids including the start and end token, as transformers returns them.
+        score: sequence score of beam search; for greedy search and sampling the mean log-probability of the
             generated tokens under the model.
         finish_reason: STOP at an end token, LENGTH at max_length.
     """
@@ -114,7 +114,7 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokens that a streaming request has decoded since its last event."""
+    """Event with the tokens that a streaming request has decoded since its last event."""
 
     request_id: int
     token_ids: tuple[int, ...]
@@ -122,16 +122,15 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class RequestOutput:
-    """The end of a request: its hypotheses or predictions, or the reason why there are none.
+    """Event that ends a request: its hypotheses or predictions, or the reason why there are none.
 
     Args:
-        request_id: of the request; -1 where the engine ended it before the loop had it.
-        hypotheses: best first; none of an encoder-only request, or where it failed or was cancelled.
-        finish_reason: of the best hypothesis, or of the request.
-        error: set where finish_reason is ERROR.
-        scores: where the request asked for them, processed scores of each step, float32 [hypotheses,
-            vocabulary].
-        predictions: of an encoder-only request, `predict`'s tensors by name: its own rows, on the host.
+        request_id: id of the request; -1 where the engine ended it before it entered the loop.
+        hypotheses: hypotheses, best first; empty for an encoder-only, failed or cancelled request.
+        finish_reason: reason of the best hypothesis, or of the request.
+        error: exception where finish_reason is ERROR; None otherwise.
+        scores: processed scores of each step, float32 [hypotheses, vocabulary], if the request keeps scores.
+        predictions: tensors of `predict` by name for an encoder-only request, with its own rows, on the host.
     """
 
     request_id: int

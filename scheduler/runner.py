@@ -1,4 +1,4 @@
-"""Execution of the scheduler's steps on the device: encode the admitted requests, decode the running ones."""
+"""Model runner: executes the scheduler's steps on the device, encoding and decoding requests."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -25,19 +25,19 @@ from .step_output import HostCopy, StepOutput, read_hypotheses
 
 
 class ModelRunner:
-    """Owner of the tensors: the paged cache, the tables of hypotheses, and the batch that is decoded.
+    """Model runner, which executes steps and owns the paged cache, the decode state and the batches.
 
     Args:
-        model: in evaluation mode.
-        front_end: for requests that bring waveforms; None where they bring features.
-        predictor: serves the encoder-only requests; `model` itself where that does not generate.
-        num_pages: pages of 16 positions in the cache; an encoder-only model needs none.
-        num_slots: hypotheses that can be decoded at once.
-        max_length: tokens of the longest sequence; the model's own limit by default.
-        graphs: record decode steps as CUDA graphs, see `DecodeGraphs`. Off a GPU the same steps on the same
-            tensors, launched one by one.
-        overlap: encode beside decoding, see `EncodeStream`.
-        config: tunables.
+        model: model in evaluation mode.
+        front_end: feature extractor for requests with waveforms; None where they hold features.
+        predictor: model for encoder-only requests; by default `model` itself where that does not generate.
+        num_pages: number of cache pages, of 16 positions each; an encoder-only model needs none.
+        num_slots: maximum number of hypotheses decoded at once.
+        max_length: maximum sequence length in tokens; the model's own limit by default.
+        graphs: True records decode steps as CUDA graphs, see `DecodeGraphs`. Without a GPU, the same steps on
+            the same tensors are launched one by one.
+        overlap: True encodes while decoding, see `EncodeStream`.
+        config: settings of the runner.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class ModelRunner:
         self.config = config or RunnerConfig()
         self._front_end = front_end
         self._decoder: GenerativeModel | None = None
-        cache_shape, token_limit = (0, 0, 0), 0  # of a model that does not generate
+        cache_shape, token_limit = (0, 0, 0), 0  # for a model that does not generate
         if generates(model):
             self._decoder = model
             cache_shape, token_limit = model.cache_shape, max_length or model.max_length
@@ -67,13 +67,13 @@ class ModelRunner:
             predictor = cast(EncoderOnlyModel, model)
         self._predictor = predictor
         self.reset_counts()
-        idle = int(graphs)  # a page and a slot for a bucket's requests that are missing
+        idle = int(graphs)  # a page and a slot for the unused rows of a recorded batch
         self._cache = PagedCache(*cache_shape, num_pages + idle, model.dtype, model.device)
         self._state = DecodeState(num_slots + idle, token_limit, model.device)
         self._requests: dict[int, RunningRequest] = {}  # admitted and not released
         self._encoded: list[RunningRequest] = []  # not decoded yet
         self._decoding: list[RunningRequest] = []
-        self._batches: list[Batch] = []  # of those decoding; none after one has come or gone
+        self._batches: list[Batch] = []  # of the decoding requests; cleared when one joins or leaves
         self._pool = None if graphs else CpuWorkerPool.for_device(model.device, self.config.switch_interval)
         self._stream = EncodeStream(model.device) if overlap else None
         self._encoder = Encoder(
@@ -89,14 +89,17 @@ class ModelRunner:
         if graphs:
             record, limit = record_on(model.device), self.config.max_recorded_steps
             self._graphs = DecodeGraphs(self._decode_batch, self._state, num_pages, record, limit)
-        # Results are read on a stream of their own, not in line behind the steps launched since.
+        # Results are read on a separate stream, so as not to wait for the steps launched since.
         self._result_stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
     @classmethod
     def sized_for(
         cls, model: GenerativeModel, requests: Sequence[Request], config: RunnerConfig | None = None
     ) -> "ModelRunner":
-        """A runner whose cache holds these requests, or as many at a time as a bounded cache can."""
+        """Create a runner with a cache for all these requests at once, or for as many as its limits allow.
+
+        The limits are `default_cache_bytes` and `default_num_slots` of `config`.
+        """
         config = config or RunnerConfig()
         demands = [_demand(model, None, None, request) for request in requests]
         layers, heads, head_dim = model.cache_shape
@@ -115,21 +118,21 @@ class ModelRunner:
 
     @property
     def graphs(self) -> int:
-        """Decode steps that have been recorded as CUDA graphs."""
+        """Number of decode steps that have been recorded as CUDA graphs."""
         return self._graphs.recorded if self._graphs else 0
 
     def reset_counts(self) -> None:
-        """Count steps and tokens from 0; only while nothing runs."""
+        """Reset the counts of steps and tokens to 0; only while no request runs."""
         self.steps = 0
         self.decode_steps = 0
         self.decoded_tokens = 0
         self.encoded_tokens = 0
 
     def demand(self, request: Request) -> Demand:
-        """Everything a request can ever need; its encoder length is computed here and nowhere later.
+        """Pages and slots that a request can ever need; its encoder length is computed only here.
 
         Raises:
-            ValueError: inputs or a length that this runner cannot take, with the limit.
+            ValueError: inputs or a max_length that this runner cannot take, with the limit.
         """
         demand = _demand(self._decoder, self._predictor, self._front_end, request)
         limit = self._state.tokens.shape[2]
@@ -139,13 +142,13 @@ class ModelRunner:
         return demand
 
     def launch(self, step: Step, admitted: Mapping[int, Request]) -> StepOutput:
-        """Hand one step to the device, without waiting for its results.
+        """Launch one step on the device, without waiting for its results.
 
-        A request that ends in it stays in the batch and in the state's tables, unchanged, until its release.
+        A request that ends in it stays unchanged in the batch and in the decode state until its release.
 
         Args:
-            step: the plan.
-            admitted: the requests that it admits, by id.
+            step: plan of the scheduler.
+            admitted: requests that the plan admits, by id.
         """
         if self._pool is None:
             return self._launch(step, admitted)
@@ -174,14 +177,14 @@ class ModelRunner:
 
     @torch.inference_mode()
     def collect(self, output: StepOutput) -> list[Event]:
-        """Events of a step, once its results are there: tokens first, then completions.
+        """Wait for the results of a step and return its events: tokens first, then RequestOutputs.
 
-        A request released by a step launched since has lent its slots to others: it has no events.
+        A request that a later step has released has no events, since its slots may be another's.
         """
         pieces: dict[RunningRequest, list[int]] = {}
         for streaming, newest in output.streamed:
             for running, (length, token) in zip(streaming, newest.values(), strict=True):
-                # No longer than before: its sequence had ended before.
+                # A length that did not grow is of a sequence that had ended before.
                 if length > running.streamed and self._is_current(running):
                     running.streamed = length
                     pieces.setdefault(running, []).append(token)
@@ -203,7 +206,7 @@ class ModelRunner:
         return events + self._completions(output)
 
     def _completions(self, output: StepOutput) -> list[RequestOutput]:
-        """RequestOutputs of the requests that ended in a step, or were found to have ended by it first."""
+        """RequestOutputs of the requests that had ended by this step and are not reported yet."""
         if output.done is None:
             return []
         ended = [
@@ -231,7 +234,7 @@ class ModelRunner:
                 self._decoding, self._batches = decoding, []
 
     def _admit(self, step: Step, admitted: Mapping[int, Request], output: StepOutput) -> None:
-        """Encode the admitted requests."""
+        """Encode the requests that a step admits."""
         arrivals = [RunningRequest(admitted[one.request_id], one) for one in step.admitted]
         self._requests |= {running.request.request_id: running for running in arrivals}
         if generative := [running for running in arrivals if running.admission.slots]:
@@ -244,7 +247,7 @@ class ModelRunner:
         return encoded
 
     def _join(self) -> None:
-        """Let the encoded requests be decoded from the next decode step on."""
+        """Add the encoded requests to those that decode, from the next decode step on."""
         if not self._encoded:
             return
         if self._stream:
@@ -257,7 +260,7 @@ class ModelRunner:
         self._encoded, self._batches = [], []
 
     def _decode(self, output: StepOutput) -> None:
-        """Decode one token of every hypothesis."""
+        """Decode one token of every hypothesis in all batches."""
         state = self._state
         map_parts(self._pool, self._graphs.decode if self._graphs else self._decode_batch, self._batches)
         state.swap()
@@ -275,14 +278,14 @@ class ModelRunner:
         decode_batch(self._decoder, self._cache, self._state, batch)
 
     def _shares(self) -> list[list[RunningRequest]]:
-        """The decoding requests, a share for each core of the pool."""
+        """Divide the decoding requests among the cores of the pool, with balanced cost."""
         if self._pool is None:
             return [self._decoding]
         costs = [self.config.decode_cost + running.admission.encode_tokens for running in self._decoding]
         return balanced(self._decoding, costs, self._pool.size)
 
     def _is_current(self, running: RunningRequest) -> bool:
-        """True until the release of a request's slots and pages."""
+        """Check whether a request still owns its slots and pages."""
         return self._requests.get(running.request.request_id) is running
 
 
@@ -292,11 +295,11 @@ def _demand(
     front_end: FrontEnd | None,
     request: Request,
 ) -> Demand:
-    """Everything a request can ever need.
+    """Encoder positions, decoder positions and hypotheses that a request can ever need.
 
     Raises:
-        ValueError: a request of a task that the model does not have, a waveform without a front end, or
-            inputs too short or too long for the model.
+        ValueError: the request is for a task that the model does not have, a waveform comes without a front
+            end, or inputs are too short or too long for the model.
     """
     options = request.options
     model = predictor if options is None else decoder

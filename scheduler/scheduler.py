@@ -1,10 +1,10 @@
-"""Admission of requests. Events go in (`add`, `cancel`, `update`), plans come out (`schedule`).
+"""Scheduler of requests: takes events (`add`, `cancel`, `update`) and plans steps (`schedule`).
 
-A request waits until everything it can ever need is free, is admitted with all of it, runs, and ends once:
-nothing admitted is ever evicted, so there is no deadlock to reason about. A plan is a difference from the one
-before it. A request that only goes on appears in no plan and costs no work here.
+A request waits until all pages and slots that it can ever need are free, is admitted with all of them, runs,
+and ends once: nothing admitted is ever evicted, so there is no deadlock to reason about. A plan lists only
+changes from the previous one: a request that continues appears in no plan and costs no work here.
 
-Pure Python: no tensors, no clock, no I/O, so that thousands of random histories can be checked in a minute.
+Pure Python without tensors, clock or I/O, so that tests check thousands of random histories in a minute.
 One thread owns a scheduler.
 """
 
@@ -20,15 +20,15 @@ from .request import FinishReason
 
 
 class CapacityError(ValueError):
-    """A request that could not run even if it were alone."""
+    """Error for a request that needs more pages or slots than there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Everything a request can ever need. Raises ValueError for a negative number."""
+    """Maximum resources of a request, in positions and hypotheses. Raises ValueError for a negative one."""
 
-    encode_tokens: int  # encoder positions, and cache positions of cross-attention
-    decode_positions: int  # cache positions of self-attention that one hypothesis can write
+    encode_tokens: int  # encoder positions, which are also its cache positions for cross-attention
+    decode_positions: int  # cache positions for self-attention that one hypothesis can write
     hypotheses: int  # beams, or returned samples; 0 for an encoder-only request
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class Demand:
 
     @property
     def cross_pages(self) -> int:
-        """Pages that all hypotheses read; none for an encoder-only request."""
+        """Number of pages for cross-attention, shared by all hypotheses; 0 for an encoder-only request."""
         return _pages(self.encode_tokens) if self.hypotheses else 0
 
     @property
@@ -56,18 +56,18 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request that runs from this step on, with all that it owns until its release."""
+    """Admission of a request to the batch, with the slots and pages that it owns until its release."""
 
     request_id: int
     encode_tokens: int
-    slots: tuple[int, ...]  # sequence slots, one a hypothesis
+    slots: tuple[int, ...]  # sequence slots, one per hypothesis
     cross_pages: tuple[int, ...]  # in the order of the encoder's positions
     self_pages: tuple[tuple[int, ...], ...]  # for each hypothesis, in the order of its positions
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A request that has ended. From this step on its slots and pages, if it had any, may be another's."""
+    """Release of an ended request, whose slots and pages may be another's from this step on."""
 
     request_id: int
     reason: FinishReason
@@ -75,7 +75,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One plan, carried out in this order: released, admitted (encode), decode."""
+    """Plan of one step, to be executed in this order: release, encode the admitted requests, decode."""
 
     number: int  # 0, 1, 2, ...
     released: tuple[Release, ...]
@@ -84,11 +84,11 @@ class Step:
 
 
 class Scheduler:
-    """Admits the highest priority first, in order of arrival within it; nothing overtakes.
+    """Scheduler that admits requests strictly by priority, then by order of arrival.
 
     num_pages and num_slots are the sizes of the cache (pages of 16 positions) and of the decode batch
     (hypotheses). encode_budget is the number of encoder positions that one step may admit; a longer request
-    is admitted in a step of its own. Raises ValueError for a negative size or a budget below 1.
+    is admitted alone. Raises ValueError for a negative size or a budget below 1.
     """
 
     def __init__(self, num_pages: int, num_slots: int, encode_budget: int) -> None:
@@ -106,9 +106,9 @@ class Scheduler:
         self._next_step = 0
 
     def schedule(self, decode_steps: int = 1) -> Step:
-        """Plan a step: release ended requests, then admit from the head of the line while it fits.
+        """Plan a step: release ended requests, then admit from the head of the queue while they fit.
 
-        decode_steps is the number of tokens that every running hypothesis is decoded for.
+        decode_steps is the number of tokens to decode for every running hypothesis.
         """
         if decode_steps < 1:
             raise ValueError(f"decode_steps is {decode_steps}; it must be 1 or more")
@@ -129,10 +129,10 @@ class Scheduler:
         return Step(number, released, tuple(admitted), decode_steps if self.slots_used else 0)
 
     def add(self, request_id: int, demand: Demand, priority: int = 0) -> None:
-        """Put a request in line; a larger priority goes first.
+        """Add a request to the queue; a larger priority goes first.
 
-        An id may be used again once the release of its last request has been planned. Raises ValueError while
-        it has not, and CapacityError for a request that can never fit; neither leaves a trace.
+        An id may be used again once the release of its last request has been planned. Raises ValueError
+        before that, and CapacityError for a request that can never fit; both leave the scheduler unchanged.
         """
         if request_id in self._line or request_id in self._running or request_id in self._ended:
             raise ValueError(f"request id {request_id} is in use; choose another, or wait for its release")
@@ -140,7 +140,7 @@ class Scheduler:
         self._line.join(request_id, demand, priority)
 
     def cancel(self, request_id: int) -> bool:
-        """End a waiting or running request; its release is in the next step. False where there is none."""
+        """Cancel a waiting or running request, which the next step releases; False where there is none."""
         if request_id in self._line:
             self._line.leave(request_id)
             self._ended[request_id] = _Ended(FinishReason.CANCELLED, None)
@@ -148,11 +148,11 @@ class Scheduler:
         return self._end(request_id, FinishReason.CANCELLED)
 
     def update(self, step: int, finished: Mapping[int, FinishReason]) -> None:
-        """Report the requests that finished in the plan with this number; the next step releases them.
+        """Report the requests that finished in the step with this number; the next step releases them.
 
-        It may come late, more than once and out of order. Ids that were not running in that step, or have
-        ended since (a cancellation, an earlier report), are ignored: the first end wins, and no released
-        request has to be stored for it. Raises ValueError for a step never planned.
+        Reports may come late, repeatedly and out of order. Ids that were not running in that step, or have
+        ended since (by cancellation or an earlier report), are ignored: the first end wins, and released
+        requests need not be remembered. Raises ValueError for a step never planned.
         """
         if not 0 <= step < self._next_step:
             raise ValueError(f"step {step} was never planned; {self._next_step} steps were, counted from 0")
@@ -163,33 +163,33 @@ class Scheduler:
                 self._end(request_id, reason)
 
     def halve_encode_budget(self) -> int:
-        """Admit half as much a step from now on, as after memory ran out; returns the new budget."""
+        """Halve the encode budget, for use after memory ran out, and return it."""
         self._encode_budget = max(1, self._encode_budget // 2)
         return self._encode_budget
 
     @property
     def has_work(self) -> bool:
-        """True while a request waits, runs, or has not been released."""
+        """Flag that is true while a request waits, runs, or has not been released."""
         return bool(self._line or self._running or self._ended)
 
     @property
     def waiting(self) -> int:
-        """Requests in line."""
+        """Number of requests in the queue."""
         return len(self._line)
 
     @property
     def running(self) -> int:
-        """Requests admitted and not ended."""
+        """Number of requests admitted and not ended."""
         return len(self._running)
 
     @property
     def pages_used(self) -> int:
-        """Pages owned, until the step that releases them."""
+        """Number of pages owned by requests that are not released."""
         return self._pages.count - self._pages.free
 
     @property
     def slots_used(self) -> int:
-        """Sequence slots owned, until the step that releases them."""
+        """Number of sequence slots owned by requests that are not released."""
         return self._slots.count - self._slots.free
 
     def _release_ended(self) -> tuple[Release, ...]:
@@ -243,14 +243,14 @@ class _Running(NamedTuple):
 
 class _Ended(NamedTuple):
     reason: FinishReason
-    admission: Admission | None  # None where it ended in line
+    admission: Admission | None  # None where it ended in the queue
 
 
 class _Line:
-    """Waiting requests, by descending priority and then by arrival; any may leave at any time."""
+    """Queue of waiting requests, by descending priority and then by arrival; any may leave at any time."""
 
     def __init__(self) -> None:
-        # OrderedDict finds its first entry at once however many left before it; dict walks over their holes
+        # OrderedDict finds its first entry at once after many removals; dict walks over removed entries
         self._queues: dict[int, OrderedDict[int, Demand]] = {}
         self._priorities: list[int] = []  # of the queues that are not empty, ascending
         self._priority_of: dict[int, int] = {}

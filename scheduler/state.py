@@ -1,8 +1,8 @@
-"""Tables on the device of the hypotheses that are decoded.
+"""Decode state: tokens, lengths and scores of the decoded hypotheses, in tables on the device.
 
 Every table is indexed by sequence slot, a number that the scheduler lends to one hypothesis until its
-release. Tokens and origins are double-buffered: a step reads one buffer and writes the other, because in a
-beam step a slot's new history may be another slot's old one.
+release. Tokens and origins are double-buffered: a step reads one buffer and writes the other, because in
+beam search a slot's new history may be another slot's old one.
 """
 
 import torch
@@ -14,17 +14,17 @@ UNREACHABLE = -1.0e9  # transformers' score of a hypothesis that must not be cho
 
 
 class DecodeState:
-    """Tables for `num_slots` hypotheses of at most `max_length` tokens.
+    """State of up to `num_slots` hypotheses of at most `max_length` tokens.
 
     Attributes:
-        tokens: int32 [2, slots, max_length].
+        tokens: int32 [2, slots, max_length], token ids of each hypothesis, in two buffers.
         origin: int32 [2, slots, max_length], the hypothesis (0 to k - 1) whose page holds a position.
-        length: int32 [slots], tokens so far; the same for all slots of a request.
+        length: int32 [slots], number of tokens so far; the same for all slots of a request.
         score: float32 [slots], sum of log-probabilities.
-        done: bool [slots]: greedy search and sampling: the sequence has ended.
-        final_tokens, final_length, final_score, final_done: beam search's best ended hypotheses, best first,
-            in the slots of the request. For greedy search and sampling `final_length` is the slot's own.
-        request_done: bool [slots], in the request's first slot.
+        done: bool [slots], true where a sequence of greedy search or sampling has ended.
+        final_tokens, final_length, final_score, final_done: best ended hypotheses of beam search, best first,
+            in the slots of the request. In greedy search and sampling, `final_length` is the slot's own.
+        request_done: bool [slots], true in the first slot of a request that has ended.
         buffer: 0 or 1, the buffer that the next step reads.
     """
 
@@ -42,9 +42,9 @@ class DecodeState:
         self.buffer = 0
 
     def admit(self, slots: tuple[int, ...], start_token: int, beams: bool) -> None:
-        """Begin a request's hypotheses with their start token.
+        """Initialize the slots of a request's hypotheses with the start token.
 
-        In beam search only the first counts at first: the others start at -1e9, as in transformers, so that
+        In beam search the scores of all hypotheses but the first start at -1e9, as in transformers, so that
         the first step does not choose the same token k times.
         """
         index = uploaded(torch.tensor(slots), self.tokens.device)
@@ -60,7 +60,7 @@ class DecodeState:
         self.request_done[index] = False
 
     def make_idle(self, slot: int) -> None:
-        """Let a slot stand for a request that has ended, for good: steps leave it as it is."""
+        """Reserve a slot as that of an ended request, which decode steps leave unchanged."""
         self.tokens[:, slot] = 0
         self.origin[:, slot] = 0
         self.length[slot] = 1
@@ -78,13 +78,13 @@ class DecodeState:
             slots: int64 [n], all slots of the batch.
             parents: int64 [n], the slot whose history each one continues.
             tokens: int [n], the new tokens.
-            active: bool [n]: false leaves a slot as it is.
-            longest: tokens of the longest hypothesis so far, a bound for all slots.
+            active: bool [n], false where no token is added.
+            longest: upper bound of the number of tokens in any slot so far.
         """
         write, read = 1 - self.buffer, self.buffer
         self.tokens[write, slots, :longest] = self.tokens[read, parents, :longest]
         self.origin[write, slots, :longest] = self.origin[read, parents, :longest]
-        # Not by picking the active slots out, which would wait for the device to count them.
+        # torch.where, since indexing by the active slots would wait for the device to count them.
         length = self.length[slots]
         position = length.clamp(max=self.tokens.shape[2] - 1).long()
         self.tokens[write, slots, position] = torch.where(
@@ -93,5 +93,5 @@ class DecodeState:
         self.length[slots] = length + active.int()
 
     def swap(self) -> None:
-        """Read the other buffer from now on, once every running slot has been written there."""
+        """Switch to reading the other buffer, once every running slot has been written there."""
         self.buffer = 1 - self.buffer

@@ -1,4 +1,4 @@
-"""Results of a step on their way from the device to the host."""
+"""Results of a step, copied from the device to the host without blocking."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ from .state import DecodeState
 
 
 class HostCopy:
-    """A tensor that is copied to the host beside the device's next work.
+    """Asynchronous copy of a tensor to the host, while the device continues.
 
     Args:
-        tensor: not written to any more.
+        tensor: tensor on any device, which must not be written to any more.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -29,21 +29,21 @@ class HostCopy:
             self._event.record()
 
     def tensor(self) -> Tensor:
-        """The tensor on the host; waits for the copy."""
+        """Wait for the copy and return the tensor on the host."""
         if self._event is not None:
             self._event.synchronize()
         return self._host
 
     def values(self) -> list[Any]:
-        """The tensor as Python's numbers; waits for the copy."""
+        """Wait for the copy and return its elements as Python lists."""
         return self.tensor().tolist()
 
 
 class EncoderOutputs:
-    """An encoder-only model's results for requests that were encoded together.
+    """Predictions of an encoder-only model for requests that were encoded together.
 
     Args:
-        requests: in the order of the packed batch.
+        requests: requests in the order of the packed batch.
         packed: results of `EncoderOnlyModel.predict`.
     """
 
@@ -52,42 +52,42 @@ class EncoderOutputs:
         self._packed = {name: (HostCopy(rows), HostCopy(cu_rows)) for name, (rows, cu_rows) in packed.items()}
 
     def values(self) -> dict[RunningRequest, dict[str, Tensor]]:
-        """Each request's own rows, by the model's names; waits for the copies."""
+        """Wait for the copies and return each request's own rows, by the names of the predictions."""
         results: dict[RunningRequest, dict[str, Tensor]] = {running: {} for running in self._requests}
         for name, (rows, cu_rows) in self._packed.items():
             for result, (start, end) in zip(results.values(), pairwise(cu_rows.values()), strict=True):
-                # A copy: a result must not keep the whole batch's in memory.
+                # A copy, so that one result does not keep the whole batch in memory.
                 result[name] = rows.tensor()[start:end].clone()
         return results
 
 
 @dataclass(slots=True)
 class StepOutput:
-    """A step that has been handed to the device, with the results that are still to come."""
+    """Output of one step that has been launched on the device, whose results may still be pending."""
 
-    number: int  # of the scheduler's plan
+    number: int  # number of the scheduler's plan
     failed: list[tuple[RunningRequest, Exception]] = field(default_factory=list)  # could not be encoded
     encoder_only: list[RunningRequest] = field(default_factory=list)  # in the order of their admission
     encoder_outputs: list[EncoderOutputs] = field(default_factory=list)  # their results
     decoded: list[RunningRequest] = field(default_factory=list)  # requests of the step's batch
     done: HostCopy | None = None  # bool [decoded], true for those that have ended
-    buffer: int = 0  # of the state's tables, written by the step
-    # For each decode step the requests that stream, their lengths and newest tokens, int32 [requests, 2].
+    buffer: int = 0  # buffer of the decode state that the step has written
+    # For each decode step, the streaming requests with their lengths and newest tokens, int32 [requests, 2].
     streamed: list[tuple[list[RunningRequest], HostCopy]] = field(default_factory=list)
-    out_of_memory: bool = False  # the admitted requests were too much to encode at once
+    out_of_memory: bool = False  # memory ran out when the admitted requests were encoded at once
 
 
 def read_hypotheses(
     ended: list[RunningRequest], state: DecodeState, buffer: int
 ) -> list[tuple[Hypothesis, ...]]:
-    """Hypotheses of requests that have ended, best first, in the order of the requests.
+    """Read the hypotheses of ended requests from the decode state, best first, in the order of the requests.
 
-    Reading beside the steps launched since is safe: those leave the tables of ended requests as they are.
+    Reading while later steps run is safe, since those leave the slots of ended requests unchanged.
 
     Args:
-        ended: the requests, whose slots have not been lent to others since.
-        state: of the runner.
-        buffer: written by the step in which they were found to have ended.
+        ended: requests that have ended and still own their slots.
+        state: decode state of the runner.
+        buffer: buffer that was written by the step which reported their end.
     """
     if not ended:
         return []

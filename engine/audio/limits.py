@@ -1,4 +1,4 @@
-"""Longest recording and text of a model, bounded by its positions and by memory."""
+"""Maximum lengths of recordings and texts, from a model's positions and the memory."""
 
 import os
 from collections.abc import Callable
@@ -8,11 +8,11 @@ import torch
 
 from ..config import EngineConfig
 
-_MAX_TOKENS = 1 << 24  # more than any table of positions has
+_MAX_TOKENS = 1 << 24  # more than any position-embedding table has
 
 
 def max_recording_seconds(model: Any, feature_extractor: Any, config: EngineConfig) -> float:
-    """Seconds of the longest recording that can be encoded."""
+    """Duration in seconds of the longest recording that the model and the memory allow."""
     rate = feature_extractor.sampling_rate
     bound = int(min(config.max_seconds * rate, config.encode_memory_share * _memory_samples(model)))
 
@@ -23,28 +23,28 @@ def max_recording_seconds(model: Any, feature_extractor: Any, config: EngineConf
 
 
 def max_text_tokens(model: Any) -> int | None:
-    """Tokens of the longest text that the model has positions for; None where it has no limit."""
+    """Number of tokens in the longest text that the model has positions for; None without a limit."""
     if _has_positions(model, _MAX_TOKENS):
         return None
     return _largest(_MAX_TOKENS, lambda tokens: _has_positions(model, tokens))
 
 
 def _memory_samples(model: Any) -> float:
-    """Samples that fill the memory when they are encoded; the first convolutions take most of it."""
+    """Number of samples whose encoding fills the memory, estimated from the model's convolutions."""
     config = getattr(model.config, "encoder", model.config)
     widths, strides = getattr(config, "conv_dim", None), getattr(config, "conv_stride", None)
-    if not widths or not strides:  # filter banks: a hundredth of the numbers
+    if not widths or not strides:  # filter-bank features hold a hundredth of the values
         return float("inf")
     hop, numbers = 1, 0.0
     for width, stride in zip(widths, strides, strict=True):
         hop *= stride
         numbers = max(numbers, width / hop)
-    # The input of a convolution, its output, and a norm of that.
+    # A convolution's input, its output and the normalized output are in memory at once.
     return _memory(model.device) / (3 * numbers * model.dtype.itemsize)
 
 
 def _memory(device: torch.device) -> float:
-    """Bytes of memory of a device; infinite where the system does not tell."""
+    """Total memory of a device in bytes; infinite where the system does not report it."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
     if not hasattr(os, "sysconf"):
@@ -61,7 +61,7 @@ def _has_positions(model: Any, frames: int) -> bool:
 
 
 def _largest(bound: int, fits: Callable[[int], bool]) -> int:
-    """The largest number below `bound` that fits, by bisection."""
+    """Largest number below `bound` for which `fits` is true, found by bisection."""
     low = 0
     while bound - low > 1:
         middle = (low + bound) // 2

@@ -1,7 +1,7 @@
-"""Audio reader: a file or an array in, one float32 channel at the model's rate out.
+"""Audio reading: a file or array to one float32 channel at the model's sampling rate.
 
 Files are decoded by libsndfile (WAV, FLAC, OGG Vorbis, Opus, MP3, AIFF and more) and resampled by soxr.
-torch is not imported here: a tensor is recognized where its owner has imported torch already.
+torch is not imported here: an array is tested for being a tensor only if the caller has imported torch.
 """
 
 import glob
@@ -38,7 +38,7 @@ _OGG_WITHOUT_END = "Last page lacks an end-of-stream bit"
 
 
 class AudioError(ValueError):
-    """A recording that cannot be used. The message has its name, the problem and the remedy."""
+    """Error for an unusable recording; the message gives its name, the problem and the remedy."""
 
 
 def load_audio(
@@ -49,15 +49,15 @@ def load_audio(
     Channels are averaged; rates are converted by soxr at its high quality.
 
     Args:
-        source: a path, or a numpy array or torch tensor, [samples] or [samples, channels]. Integers are PCM,
+        source: path, or numpy array or torch tensor [samples] or [samples, channels]. Integers are PCM,
             scaled to -1..1.
-        sampling_rate: Hz, of the result.
-        source_rate: Hz, of an array; `sampling_rate` by default.
-        max_seconds: of the longest recording; decoding stops there.
+        sampling_rate: rate of the result in Hz.
+        source_rate: rate of an array in Hz; `sampling_rate` by default.
+        max_seconds: maximum duration in seconds; decoding stops there, with an error.
 
     Raises:
-        AudioError: a source that is missing, empty, no audio, cut short or too long, or holds NaN or
-            infinity. A cut MP3 without a length in its header is not noticed, and read to its end.
+        AudioError: the source is missing, empty, not audio, truncated or too long, or holds NaN or
+            infinity. A truncated MP3 without a length in its header is not detected, and read to its end.
     """
     _check_rate(sampling_rate, "the target rate")
     if isinstance(source, str | os.PathLike):
@@ -81,10 +81,11 @@ def load_audio(
 
 
 def as_samples(source: Any) -> np.ndarray:
-    """A copy of a numpy array or torch tensor as float32, [samples] or [samples, channels].
+    """Copy a numpy array or torch tensor to float32 [samples] or [samples, channels].
 
     Raises:
-        AudioError: another type, a number of dimensions other than 1 and 2, or channels before samples.
+        AudioError: an unsupported type, a number of dimensions other than 1 and 2, or channels before
+            samples.
     """
     if (torch := sys.modules.get("torch")) is not None and isinstance(source, torch.Tensor):
         tensor = source.detach().cpu()
@@ -117,9 +118,10 @@ def as_samples(source: Any) -> np.ndarray:
 
 
 def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The recordings of paths, each once: files as they are, folders and globs by suffix, sorted.
+    """List the recordings at the given paths, each once; in folders and globs, files with an audio suffix.
 
-    Folders are searched recursively; hidden files are left out. A path that exists is never read as a glob.
+    Folders are searched recursively and sorted, without hidden files. A path that exists is never read as a
+    glob.
 
     Raises:
         AudioError: a path that does not exist, or a folder or glob without any recording.
@@ -154,7 +156,7 @@ def _is_audio(path: Path) -> bool:
 
 
 def _decode(name: str, max_seconds: float | None) -> tuple[np.ndarray, int]:
-    """One file as float32 [samples], one channel, and its rate in Hz."""
+    """Decode one file to float32 [samples], one channel, and return it with its sampling rate in Hz."""
     _check_file(name)
     try:
         with soundfile.SoundFile(name) as file:
@@ -187,7 +189,7 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
 
 
 def _mono(samples: np.ndarray) -> np.ndarray:
-    """The mean over channels: [samples] or [samples, channels] to [samples]."""
+    """Average the channels: [samples] or [samples, channels] to [samples]."""
     if samples.ndim == 1:
         return samples
     return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The `tritone` command. Imports of torch stay inside the commands, so that `--help` takes no time."""
+"""Command line of `tritone`. Imports of torch stay inside the commands, so that `--help` takes no time."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +47,7 @@ def tritone(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Speech to text, and labels for speech and text: many at once, each result as if it were alone."""
+    """Transcribe speech, classify speech or text: many inputs at once, each result as if it were alone."""
 
 
 @app.command()
@@ -76,7 +76,7 @@ def transcribe(
     """Transcribe recordings, in the order given.
 
     Prints a line for each: path, tab, text; for a single file just the text. A recording that fails is named
-    on stderr and the others go on. Exit code: 0; 1 if any failed; 2 for a wrong call.
+    on stderr and the others go on. Exit code: 0; 1 if any failed; 2 for incorrect usage.
 
     An existing output file is continued: recordings with a result there are skipped, failed ones are tried
     again, and a line torn by a crash is dropped. The model, beams, language, length and dtype must be those
@@ -124,7 +124,7 @@ def classify(
     dtype: Dtype = "float32",
     threads: Threads = None,
 ) -> None:
-    """Label recordings, or texts, in the order given.
+    """Classify recordings or texts, in the order given.
 
     Prints a line for each: path or text, then labels and scores, with tabs between; for a single file or text
     just those. Failures, exit codes and output files are as with transcribe; an output file is continued with

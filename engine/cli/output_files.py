@@ -1,4 +1,4 @@
-"""Lines of results, as text or JSON, and files of them that a later run continues."""
+"""Result lines in text or JSON, and results files that a later run continues."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ except ImportError:  # not on Windows, where two runs may write one file
 
 MAX_LINE_BYTES = 1 << 22  # a longer line was not written here
 _HEADER = "# tritone "  # first line of a text file, before the origin of its lines
-# All characters that some reader takes for the end of a line; JSON escapes the first half by itself.
+# All characters that some programs take for the end of a line; JSON escapes the first half by itself.
 _LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 _JSON_ESCAPES = str.maketrans({end: f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"})
 # In a text file each line is one request, and its first tab ends the path or text. On Windows a path has no
@@ -30,12 +30,12 @@ _JSON_ESCAPES = str.maketrans({end: f"\\u{ord(end):04x}" for end in "\x85\u2028\
 _ESCAPES = str.maketrans({special: repr(special)[1:-1] for special in "\\\t" + _LINE_ENDS})
 _PATH_ESCAPES = _ESCAPES if os.sep == "/" else {}
 
-Name = Path | str  # of a result: the recording's path, or the text itself
+Name = Path | str  # name of a result: the recording's path, or the text itself
 Result = Transcription | Classification
 
 
 class LineFormat(StrEnum):
-    """Format of a result's line."""
+    """Format of result lines: plain text or JSON Lines."""
 
     TEXT = "text"
     JSONL = "jsonl"
@@ -43,17 +43,17 @@ class LineFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The model and options behind a result; all lines of a file share them."""
+    """Model and options that produced a result; all lines of a results file share them."""
 
-    model: str  # a checkpoint's folder, absolute, or its name
-    options: dict[str, Any]  # those that change results, by name
+    model: str  # absolute path of a checkpoint's folder, or its name
+    options: dict[str, Any]  # options that change results, by name
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in ({"model": self.model} | self.options).items())
 
 
 def json_line(name: Name, result: Result, origin: Origin, ascii_only: bool = False) -> str:
-    """A JSON object of a result or failure."""
+    """Format a result or failure as one line with a JSON object."""
     record: dict[str, Any] = {_key(name): str(name)}
     if isinstance(result, Transcription):
         record["text"] = None if result.error is not None else result.text
@@ -75,10 +75,10 @@ def json_line(name: Name, result: Result, origin: Origin, ascii_only: bool = Fal
 
 
 def text_line(name: Name | None, result: Result) -> str:
-    """One line of text: the name and a tab, unless it is None, then the transcript, or labels and scores.
+    """Format a result as one line of text: name, tab, then the transcript or the labels and scores.
 
-    Labels and scores have tabs between them. A backslash, tab or line end in a name or label is written as
-    Python writes it: \\\\, \\t, \\n.
+    Without a name the line begins after the tab. Labels and scores are separated by tabs. A backslash, tab or
+    line end in a name or label is written as Python writes it: \\\\, \\t, \\n.
     """
     if isinstance(result, Transcription):
         text = " ".join(result.text.split())
@@ -88,28 +88,28 @@ def text_line(name: Name | None, result: Result) -> str:
 
 
 def message_of(error: Exception) -> str:
-    """The message of an error; its type where that is empty."""
+    """Message of an error, or its `repr` where the message is empty."""
     return str(error) or repr(error)
 
 
 class ResultsFile:
-    """A file with a line for each recording or text; an existing one is continued.
+    """Results file with one line per recording or text; an existing file is continued.
 
-    It survives a kill at any moment: each line is handed to the system at once, a last line without its end
-    is dropped by the next run, and everything else is rewritten beside the file and moved into its place.
+    It survives a kill at any moment: each line is handed to the operating system at once, the next run drops
+    a last line without its line end, and other changes are made to a copy that then replaces the file.
     Opening only creates the file; `begin` changes it.
 
     Args:
-        path: of the file. A pipe or device is written to and never read.
-        line_format: of its lines. A text file begins with a line with the origin; each JSON line has its own.
-        origin: of its lines.
+        path: path of the file. A pipe or device is written to and never read.
+        line_format: format of the lines. A text file begins with a header line that holds the origin; each
+            JSON line holds its own.
+        origin: model and options that the results come from.
         overwrite: True starts from scratch, whatever the file holds.
-        of_texts: True where its lines are of texts, False of recordings.
+        of_texts: True for results of texts, False for results of recordings.
 
     Raises:
-        ValueError: a file of another program, another model or other options, or one that another run is
-            writing.
-        OSError: a file that cannot be read or written.
+        ValueError: the file is of another program, model or options, or another run is writing it.
+        OSError: the file cannot be read or written.
     """
 
     def __init__(
@@ -140,21 +140,21 @@ class ResultsFile:
 
     @property
     def count(self) -> int:
-        """Results in the file when it was opened."""
+        """Number of results in the file when it was opened, without failures."""
         return len(self._results)
 
     def has(self, name: Name) -> bool:
-        """True where the name had a result, not a failure, when the file was opened."""
+        """Check whether the file held a result, not a failure, of this name when it was opened."""
         return self._name(name) in self._results
 
     def failed(self, name: Name) -> bool:
-        """True where the name had a failure when the file was opened."""
+        """Check whether the file held a failure of this name when it was opened."""
         return self._name(name) in self._failures
 
     def begin(self, names: Iterable[Name]) -> None:
-        """Drop a torn last line and the failures of these names; call it before `write`.
+        """Remove an incomplete last line and the failures of these names from the file, before any `write`.
 
-        With `overwrite`, drop everything.
+        With `overwrite`, remove everything.
         """
         if not self._is_regular:
             return
@@ -166,7 +166,7 @@ class ResultsFile:
             self._append(_HEADER + json.dumps(asdict(self._origin), ensure_ascii=False))
 
     def write(self, name: Name, result: Result) -> None:
-        """Append the line of a result; a failure has none in a text file. Raises OSError on a full disk."""
+        """Append a result as a line; in a text file failures are left out. Raises OSError on a full disk."""
         if self._format is LineFormat.JSONL:
             self._append(json_line(name, result, self._origin))
         elif result.error is None:
@@ -182,7 +182,7 @@ class ResultsFile:
         _write(self._file, _encoded(line) + b"\n")
 
     def _read(self, path: Path) -> None:
-        """Collect the names in the file and the end of its last whole line."""
+        """Read the names in an existing file, and the byte at which its last complete line ends."""
         for number, line in enumerate(self._lines(), 1):
             if not line.endswith(b"\n"):
                 beginning = b""
@@ -210,7 +210,7 @@ class ResultsFile:
                 yield line
 
     def _parse(self, line: bytes, number: int, path: Path) -> tuple[str | None, Origin | None, bool]:
-        """Name and origin of a whole line, and True for a failure; None for what the format does not have."""
+        """Parse a complete line to name, origin and failure flag; None for a part that the line lacks."""
         try:
             if self._format is LineFormat.JSONL:
                 record = json.loads(line)
@@ -230,13 +230,13 @@ class ResultsFile:
             raise ValueError(_foreign(path, number, self._format)) from None
 
     def _name(self, name: Name) -> str:
-        """A name in the form in which it is read back from the file."""
+        """Convert a name to the string that `_parse` reads back from the file."""
         if self._format is LineFormat.JSONL:
             return str(name)
         return _encoded(_escaped(name)).decode()
 
     def _remove_failures(self, names: set[str]) -> None:
-        """Replace the file by a copy without the failures of these names."""
+        """Replace the file by a copy without the failure lines of these names."""
         beside = self._path.with_name(self._path.name + ".part")
         with contextlib.ExitStack() as resources:
             copy = resources.enter_context(beside.open("wb", buffering=0))
@@ -256,7 +256,7 @@ class ResultsFile:
 
 
 class StandardOutput:
-    """Lines on standard output, with the methods of `ResultsFile`; as text a failure has none."""
+    """Writer of results to standard output, with `begin` and `write` as of `ResultsFile`."""
 
     def __init__(self, line_format: LineFormat, origin: Origin, show_name: bool) -> None:
         self._format = line_format
@@ -264,10 +264,10 @@ class StandardOutput:
         self._show_name = show_name  # in lines of text
 
     def begin(self, names: Iterable[Name]) -> None:
-        """Nothing to drop."""
+        """Do nothing: standard output holds no earlier lines."""
 
     def write(self, name: Name, result: Result) -> None:
-        """Print the line of a result."""
+        """Print a result as a line; in text format failures are left out."""
         encoding = sys.stdout.encoding or "utf-8"
         if self._format is LineFormat.JSONL:
             is_unicode = encoding.lower().replace("-", "") == "utf8"
@@ -306,7 +306,7 @@ def _foreign(path: Path, number: int, line_format: LineFormat) -> str:
 
 
 def _lock(file: FileIO, path: Path) -> None:
-    """Lock a file against a second run until this process ends."""
+    """Lock a file exclusively until this process ends; ValueError where another run has locked it."""
     if fcntl is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""The run of a command: results in order to a file or to standard output, progress, errors, exit codes."""
+"""Execution of a command: results in input order to a file or standard output, progress, exit codes."""
 
 import os
 import sys
@@ -25,11 +25,11 @@ _MAX_EXCERPT = 32  # characters of a text beside its error
 
 
 class Item(NamedTuple):
-    """One recording or text of a call."""
+    """One recording or text that a command processes."""
 
-    name: Name  # in the results
-    source: Any  # for the engine
-    problem: Exception | None  # found before the engine has it
+    name: Name  # name in the results
+    source: Any  # input that the engine takes
+    problem: Exception | None  # error found before the engine receives it
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Output:
 
     @property
     def format(self) -> LineFormat:
-        """The format of its lines."""
+        """Line format: the one given, else JSON Lines to a file and text to standard output."""
         return self.line_format or (LineFormat.JSONL if self.path else LineFormat.TEXT)
 
     def open(self, origin: Origin, of_texts: bool, resources: ExitStack) -> ResultsFile | None:
-        """The results file, closed with `resources`; one that cannot be used ends the command."""
+        """Open the results file, closed with `resources`; end the command where it cannot be used."""
         from ..audio.reader import AUDIO_SUFFIXES
 
         if self.path is None:
@@ -69,16 +69,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Setup:
-    """The engine of a command: arguments of `Engine`, and CPU threads."""
+    """Engine settings of a command: arguments of `Engine`, and the number of CPU threads."""
 
-    model: str | None  # None: the built-in one
+    model: str | None  # None: the built-in model
     device: str | None
     dtype: str
     threads: int | None  # None leaves torch's number
     builtin: BuiltinModel = DIGITS
 
     def origin(self, options: dict[str, Any]) -> Origin:
-        """The origin of its results: the model, and the options that are set."""
+        """Origin of the results: the model's folder or name, the dtype, and the options that are set."""
         given = {
             name: value for name, value in (options | {"dtype": self.dtype}).items() if value is not None
         }
@@ -88,7 +88,7 @@ class Setup:
         return Origin(str(folder.resolve()) if folder.is_dir() else self.model, given)
 
     def start(self, resources: ExitStack) -> "Engine":
-        """The engine, closed with `resources`; a model that cannot be used ends the command."""
+        """Start the engine, closed with `resources`; end the command where the model cannot be used."""
         import torch
 
         from ..engine import Engine
@@ -108,10 +108,10 @@ class Setup:
 
 @dataclass(frozen=True)
 class Command:
-    """The work of a command on its items."""
+    """Processing of one command: submission of inputs to the engine, and the result of a bad input."""
 
-    of_texts: bool  # else of recordings
-    submit: "Callable[[Engine, list[Any]], Iterator[Result]]"  # in order; ValueError is a wrong call
+    of_texts: bool  # inputs are texts, otherwise recordings
+    submit: "Callable[[Engine, list[Any]], Iterator[Result]]"  # in order; ValueError for incorrect usage
     failure: Callable[[Exception], Result]  # the result of an item with a problem
 
 
@@ -123,10 +123,10 @@ def run(
     output: Output,
     show_name: bool,
 ) -> None:
-    """Write the result of every item in order, show progress, and end with the exit code.
+    """Process all items, write their results in order, and show progress.
 
     Raises:
-        typer.Exit: 1 where any failed, 2 for a wrong call, 130 where it was interrupted.
+        typer.Exit: code 1 where any item failed, 2 for incorrect usage, 130 after an interrupt.
     """
     origin = setup.origin(options)
     with ExitStack() as resources:
@@ -179,7 +179,7 @@ def run(
 
 
 class Summary:
-    """Counts of a run, and its time from construction on."""
+    """Counts of results, failures and seconds of audio in a run, timed from construction."""
 
     def __init__(self, of_texts: bool) -> None:
         self.count = self.failures = 0
@@ -188,7 +188,7 @@ class Summary:
         self._start = time.perf_counter()
 
     def add(self, result: Result) -> None:
-        """Count one result."""
+        """Count a result with its seconds of audio, or a failure."""
         self.count += 1
         if result.error is None:
             self.audio_seconds += result.duration
@@ -196,7 +196,7 @@ class Summary:
             self.failures += 1
 
     def show(self, ending: str = "") -> None:
-        """Print the counts to stderr, and the reason of an early end."""
+        """Print counts, time and throughput of the run to stderr, and the reason if it ended early."""
         seconds = time.perf_counter() - self._start
         if self._of_texts:
             done = f"{self.count} texts in {seconds:.1f} s ({self.count / seconds:.1f} a second)"
@@ -209,13 +209,13 @@ class Summary:
 
 
 def find_recordings(paths: Sequence[str]) -> list[Item]:
-    """The recordings of arguments, each once, and a problem for an argument without any."""
+    """Items for the recordings that arguments name, each once; a bad argument is an item with an error."""
     from ..audio.reader import AudioError, find_audio
 
     recordings: dict[Path, Exception | None] = {}
     for given in paths:
         if given == "-":
-            # As bytes, because names need not be text.
+            # As bytes, because file names need not be valid text.
             recordings |= {Path(os.fsdecode(line)): None for line in _stdin_lines()}
             continue
         try:
@@ -226,7 +226,7 @@ def find_recordings(paths: Sequence[str]) -> list[Item]:
 
 
 def find_texts(texts: Sequence[str], pairs: bool) -> list[Item]:
-    """The texts of arguments and lines of standard input; with `pairs` each is two, a tab between."""
+    """Items for texts from arguments and standard input; with `pairs` each text is split at its tab."""
     found: list[str] = []
     for given in texts:
         if given == "-":
@@ -246,7 +246,7 @@ def _pair_problem(text: str) -> Exception | None:
 
 
 def _stdin_lines() -> Iterator[bytes]:
-    """Lines of standard input that are not blank; only a line feed ends one."""
+    """Nonblank lines of standard input, split at line feeds only."""
     for line in sys.stdin.buffer.read().split(b"\n"):
         if line.strip():
             yield line.rstrip(b"\r")
@@ -259,7 +259,7 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
 def _note_continued(
     output: Output, command: Command, total: int, left: list[Item], results: ResultsFile
 ) -> None:
-    """Note on stderr how many results an existing file has, and how many failures are tried again."""
+    """Print to stderr how many results an existing file holds, and how many failures are tried again."""
     failed = sum(results.failed(item.name) for item in left)
     if total > len(left) or failed:
         what = "texts" if command.of_texts else "recordings"
@@ -268,7 +268,7 @@ def _note_continued(
 
 
 def _show_error(name: Name, error: Exception, progress: "Progress") -> None:
-    """Print the error of an item to stderr, above the bar."""
+    """Print the error of an item to stderr, above the progress bar."""
     # A message may name the file already, or show how the text begins.
     message, shown = message_of(error), str(name)
     if not isinstance(name, Path):
@@ -283,7 +283,7 @@ def _show_error(name: Name, error: Exception, progress: "Progress") -> None:
 
 
 def _progress(total: int) -> "Progress":
-    """A progress bar on stderr; nothing where that is no terminal."""
+    """Progress bar on stderr, disabled where that is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -303,11 +303,11 @@ def _progress(total: int) -> "Progress":
 
 
 def note(message: str) -> None:
-    """Print a note to stderr."""
+    """Print a message to stderr."""
     typer.echo(f"tritone: {message}", err=True)
 
 
 def refuse(message: str) -> NoReturn:
-    """End the command with exit code 2, for a wrong call."""
+    """Print an error and end the command with exit code 2, for incorrect usage."""
     typer.echo(f"tritone: error: {message}", err=True)
     raise typer.Exit(2)

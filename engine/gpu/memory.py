@@ -11,19 +11,19 @@ from ...scheduler.request import Request
 from ..config import DEFAULT_MEMORY_FRACTION, EngineConfig
 from .warm_up import noise
 
-# The longest recording is encoded to measure it up to so many budgets; beyond, its memory is extrapolated.
+# The longest recording is measured if it has at most this many budgets of positions, else extrapolated.
 _MAX_MEASURED_BUDGETS = 4
 
 
 def fitting_pages(model: Any, front_end: Any, max_seconds: float, num_rows: int, config: EngineConfig) -> int:
-    """Pages that fit beside everything else that an engine needs.
+    """Number of key-value cache pages that fit in GPU memory beside encoding and decoding.
 
     Args:
-        model: on its GPU.
-        front_end: its feature extractor.
-        max_seconds: of the longest recording.
-        num_rows: hypotheses decoded at once.
-        config: the share of the free memory, the reserve and the budget of encoding.
+        model: generative model, loaded on its GPU.
+        front_end: feature extractor of the model.
+        max_seconds: duration of the longest accepted recording.
+        num_rows: maximum number of hypotheses decoded at once.
+        config: configuration with the fraction of free memory, the reserve and the encode budget.
     """
     layers, heads, head_dim = model.cache_shape
     page_bytes = 2 * layers * heads * head_dim * PAGE_SIZE * model.dtype.itemsize
@@ -36,9 +36,9 @@ def fitting_pages(model: Any, front_end: Any, max_seconds: float, num_rows: int,
 
 
 def pages_in(free: int, fraction: float, page_bytes: int, *, encoding: int, decoding: int) -> int:
-    """Pages in a fraction of `free` bytes minus the peak of encoding and decoding.
+    """Number of cache pages that fit in a fraction of `free` bytes, minus the peak of encoding and decoding.
 
-    At least a quarter of that fraction: encoding that runs out of memory only makes the batches smaller.
+    Pages get at least a quarter of that fraction: encoding that runs out of memory makes batches smaller.
     """
     usable = int(free * fraction)
     return max(usable - encoding - decoding, usable // 4) // page_bytes
@@ -47,7 +47,7 @@ def pages_in(free: int, fraction: float, page_bytes: int, *, encoding: int, deco
 def decoding_bytes(num_rows: int, vocab_size: int, max_length: int) -> int:
     """Upper bound of the memory of decode steps, in bytes.
 
-    For each row scores in a few forms and tables of tokens; twice, as CUDA graphs have memory of their own.
+    Each row holds its scores in a few forms and token tables; doubled, as CUDA graphs have their own memory.
     """
     return 2 * num_rows * (24 * vocab_size + 24 * max_length)
 
@@ -55,9 +55,9 @@ def decoding_bytes(num_rows: int, vocab_size: int, max_length: int) -> int:
 def encoding_bytes(
     model: Any, front_end: Any, max_seconds: float, budget: int, usual_seconds: float = 20.0
 ) -> int:
-    """Peak memory of encoding the largest batch, in bytes: a whole budget, or the longest recording.
+    """Peak memory in bytes of encoding the largest batch: a full budget, or the longest recording.
 
-    Measured on a batch of noise; halved until it fits, and extrapolated from there in proportion.
+    Measured on a batch of noise, which is halved until it fits; the peak is then scaled to the full size.
     """
     rate = front_end.sampling_rate
 
@@ -82,7 +82,7 @@ def encoding_bytes(
 
 @torch.inference_mode()
 def _peak_of_encoding(model: Any, front_end: Any, lengths: list[int]) -> int | None:
-    """Peak memory of encoding noise of so many samples each, in bytes; None where memory runs out."""
+    """Peak memory in bytes of encoding noise with these lengths in samples; None where memory runs out."""
     device = model.device
     gc.collect()
     torch.cuda.empty_cache()

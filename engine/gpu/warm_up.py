@@ -1,4 +1,4 @@
-"""Warm-up on a GPU: noise through every kernel, so that none compiles once the engine is ready."""
+"""Warm-up on a GPU: run every kernel on noise, so that none is compiled once the engine is ready."""
 
 import logging
 from collections.abc import Iterable
@@ -14,21 +14,21 @@ from ...scheduler.scheduler import CapacityError
 
 _log = logging.getLogger(__name__)
 
-_MAX_LENGTH = 6  # tokens: a first and a last one, and some of a page between
-_LONG, _SHORT = 60.0, 1.0  # seconds; attention goes through the keys of the long one in several parts
+_MAX_LENGTH = 6  # tokens: the first, the last, and a few between within a page
+_LONG, _SHORT = 60.0, 1.0  # seconds; attention splits the keys of the long recording
 
 
 def noise(samples: int) -> Tensor:
-    """float32 [samples], always the same."""
+    """Gaussian noise as a waveform, float32 [samples], always with the same values."""
     return 0.1 * torch.randn(samples, generator=torch.Generator().manual_seed(0))
 
 
 def warm_up_options(options: GenerationOptions, num_rows: int) -> list[GenerationOptions]:
-    """Options that together launch every kernel of decoding.
+    """Generation options that together launch every kernel of decoding.
 
     Args:
-        options: the checkpoint's.
-        num_rows: hypotheses decoded at once.
+        options: default options of the checkpoint.
+        num_rows: maximum number of hypotheses decoded at once, a limit for the beams.
     """
     greedy = replace(
         options,
@@ -48,15 +48,15 @@ def warm_up_options(options: GenerationOptions, num_rows: int) -> list[Generatio
 def warm_up(
     loop: GenerationLoop, front_end: Any, max_seconds: float, options: Iterable[GenerationOptions | None]
 ) -> None:
-    """Transcribe noise once with each of the options, with the first of them a long piece too.
+    """Run short noise through the loop with each of the options, and long noise with the first.
 
-    A failure is logged as a warning: it comes again with the first request, which can report it.
+    A failure is logged as a warning: it recurs with the first request, which can report it.
 
     Args:
-        loop: without work.
-        front_end: the model's feature extractor.
-        max_seconds: of the longest recording.
-        options: None for an encoder-only model.
+        loop: generation loop that has no work.
+        front_end: feature extractor of the model.
+        max_seconds: duration of the longest accepted recording.
+        options: generation options to run; a single None for an encoder-only model.
     """
     for number, one in enumerate(options):
         for seconds in (_LONG, _SHORT) if number == 0 else (_SHORT,):

@@ -1,4 +1,4 @@
-"""Protocol of an engine's tasks, and the part that all encoder-only tasks share."""
+"""Protocol of an engine's tasks, and the base class of encoder-only tasks."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,36 +15,36 @@ Verb = Literal["transcribe", "classify"]
 
 
 class EngineTask(Protocol):
-    """A model with its inputs, its loop, and the way from options to results."""
+    """Task of an engine: a model with its inputs, generation loop, options and output processors."""
 
-    name: str  # of the model's class, for messages
-    verb: Verb  # the method of `Engine` that serves it
+    name: str  # name of the model's class, for messages
+    verb: Verb  # method of `Engine` that serves the task
     inputs: Recordings | Texts
     loop: GenerationLoop
     max_in_flight: int  # requests that may be read and not finished at a time
-    max_in_flight_seconds: float  # of audio, likewise
-    warm_up_options: Sequence[GenerationOptions | None]  # that together launch every kernel
+    max_in_flight_seconds: float  # seconds of audio, likewise
+    warm_up_options: Sequence[GenerationOptions | None]  # options that together launch every kernel
 
     @abstractmethod
     def check(self, language: str | None, options: dict[str, Any]) -> dict[str, Any]:
-        """Complete the options of a call. Raises ValueError for one that is not supported."""
+        """Validate the options of a call and add defaults. Raises ValueError for an unsupported one."""
 
     @abstractmethod
     def resolve(self, options: dict[str, Any], duration: float) -> GenerationOptions | None:
-        """Options of a recording of `duration` seconds; None of an encoder-only request."""
+        """Generation options for a recording of `duration` seconds; None for an encoder-only request."""
 
     @abstractmethod
     def output_processor(self, options: dict[str, Any]) -> OutputProcessor[Any]:
-        """The maker of the result of a request with these options."""
+        """Output processor that builds the results of requests with these options."""
 
 
 class EncoderOnlyTask(EngineTask):
-    """A task whose results are complete in the step that encodes them: CTC, classification.
+    """Base class of tasks whose results are complete once encoded: CTC and classification.
 
     Args:
         model: an `EncoderOnlyModel`.
-        inputs: recordings or texts.
-        config: budgets; without sizes of a cache, as there is none.
+        inputs: reader of recordings or texts.
+        config: configuration with the step budget and the limits of requests in flight.
     """
 
     warm_up_options = (None,)
@@ -61,5 +61,5 @@ class EncoderOnlyTask(EngineTask):
         self.max_in_flight_seconds = config.in_flight_seconds
 
     def resolve(self, options: dict[str, Any], duration: float) -> None:
-        """None: an encoder-only request has no generation options."""
+        """Return None: an encoder-only request has no generation options."""
         return None

@@ -1,4 +1,4 @@
-"""Classification in an engine: encoder-only requests whose logits become labels."""
+"""Classification task of an engine: encoder-only requests whose logits become labels."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ _DEFAULTS = {"top_k": DEFAULT_TOP_K, "truncate": False}
 
 
 class ClassificationTask(EncoderOnlyTask):
-    """A classifier of recordings or texts in an engine.
+    """Task of an engine with a classifier of recordings or texts.
 
     Args:
-        model: an `EncoderOnlyModel` whose predictions hold `logits`, one row a request.
-        inputs: recordings or texts.
-        config: budgets, as of `EncoderOnlyTask`.
+        model: an `EncoderOnlyModel` whose predictions hold `logits`, one row per request.
+        inputs: reader of recordings or texts.
+        config: configuration, as of `EncoderOnlyTask`.
     """
 
     verb: Verb = "classify"
@@ -27,7 +27,7 @@ class ClassificationTask(EncoderOnlyTask):
         self._model_config = model.config
 
     def check(self, language: str | None, options: dict[str, Any]) -> dict[str, Any]:
-        """Complete `top_k` and `truncate`. Raises ValueError for bad ones and for any other option."""
+        """Validate `top_k` and `truncate`, add defaults. Raises ValueError for a bad or unknown option."""
         if language is not None:
             raise ValueError(f"language {language!r}: a {self.name} gives labels; leave it out")
         for name in options:
@@ -46,16 +46,16 @@ class ClassificationTask(EncoderOnlyTask):
         return options
 
     def output_processor(self, options: dict[str, Any]) -> "LabelProcessor":
-        """A processor for these options' `top_k`."""
+        """Output processor that keeps the `top_k` best labels, as the options ask."""
         return LabelProcessor(self._model_config, options["top_k"])
 
 
 class LabelProcessor(OutputProcessor[Classification]):
-    """Output processor of classifiers: logits to scores, scores to labels.
+    """Output processor of classifiers: converts logits to scores, and the best scores to labels.
 
     Args:
-        model_config: with `id2label` and `problem_type`.
-        top_k: labels of a result; None for all.
+        model_config: configuration of the model, with `id2label` and `problem_type`.
+        top_k: number of labels in a result; None for all.
     """
 
     def __init__(self, model_config: Any, top_k: int | None) -> None:
@@ -65,7 +65,7 @@ class LabelProcessor(OutputProcessor[Classification]):
     def process(
         self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any
     ) -> Classification:
-        """The classification of a request; without labels where it failed or was cancelled."""
+        """Build the Classification of a request, without labels where it failed or was cancelled."""
         if output.predictions is None:
             return Classification((), output.finish_reason, duration, output.error, source)
         logits = output.predictions["logits"][0].double()
@@ -85,5 +85,5 @@ class LabelProcessor(OutputProcessor[Classification]):
         return Classification(labels, output.finish_reason, duration, source=source)
 
     def to_text(self, result: Classification) -> str:
-        """The best label."""
+        """Text of the best label; empty where there is none."""
         return result.labels[0].label if result.labels else ""

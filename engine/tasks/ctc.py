@@ -1,4 +1,4 @@
-"""CTC in an engine: encoder-only requests whose best path becomes text with times."""
+"""CTC task of an engine: encoder-only requests whose best path becomes text with times."""
 
 import math
 from itertools import groupby
@@ -11,18 +11,18 @@ from ..outputs import OutputProcessor, Span, Transcription
 from .base import EncoderOnlyTask, Verb
 from .inputs import Recordings
 
-# Options of generation whose value describes CTC's best path too.
+# Generation options that are accepted with these values, which describe CTC's best path too.
 _NEUTRAL = {"num_beams": 1, "do_sample": False, "num_return_sequences": 1}
 
 
 class CTCTask(EncoderOnlyTask):
-    """A CTC model in an engine.
+    """Task of an engine with a CTC model.
 
     Args:
-        model: an `EncoderOnlyModel` whose predictions hold `token_ids` and `log_probabilities`, one a frame.
-        inputs: recordings.
-        tokenizer: the checkpoint's.
-        config: budgets, as of `EncoderOnlyTask`.
+        model: an `EncoderOnlyModel` whose predictions hold `token_ids` and `log_probabilities` per frame.
+        inputs: reader of recordings.
+        tokenizer: tokenizer of the same checkpoint.
+        config: configuration, as of `EncoderOnlyTask`.
     """
 
     verb: Verb = "transcribe"
@@ -32,7 +32,7 @@ class CTCTask(EncoderOnlyTask):
         self._processor = CTCProcessor(tokenizer, model.samples_per_token, inputs.sampling_rate)
 
     def check(self, language: str | None, options: dict[str, Any]) -> dict[str, Any]:
-        """No options. Raises ValueError for any but the neutral ones."""
+        """Validate that no options are given. Raises ValueError for any but the neutral ones."""
         if language is not None:
             raise ValueError(f"language {language!r}: a {self.name} writes down what is said; leave it out")
         for name, value in GenerationConfig(**options).options.items():
@@ -44,17 +44,17 @@ class CTCTask(EncoderOnlyTask):
         return {}
 
     def output_processor(self, options: dict[str, Any]) -> "CTCProcessor":
-        """The processor of the best path, for all requests."""
+        """Output processor of the best path, the same for all requests."""
         return self._processor
 
 
 class CTCProcessor(OutputProcessor[Transcription]):
-    """Output processor of the best path: repetitions merge into one token, blanks go.
+    """Output processor of CTC: decodes the best path to text, merging repetitions and dropping blanks.
 
     Args:
         tokenizer: a `Wav2Vec2CTCTokenizer`; its padding token is the blank.
-        hop: samples from one frame to the next.
-        sampling_rate: samples a second.
+        hop: number of samples from one frame to the next.
+        sampling_rate: rate of the samples in Hz.
     """
 
     def __init__(self, tokenizer: Any, hop: int, sampling_rate: int) -> None:
@@ -65,12 +65,12 @@ class CTCProcessor(OutputProcessor[Transcription]):
     def process(
         self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any
     ) -> Transcription:
-        """The transcription of a request; without text where it failed or was cancelled."""
+        """Build the Transcription of a request, without text where it failed or was cancelled."""
         if output.predictions is None:
             return Transcription("", (), output.finish_reason, duration, error=output.error, source=source)
         path = output.predictions["token_ids"].tolist()
         log_probabilities = output.predictions["log_probabilities"].tolist()
-        # With special tokens, or a letter would merge with an equal one beyond a blank.
+        # Special tokens are kept, or a letter would merge with an equal one on the other side of a blank.
         decoded = self._tokenizer.decode(path, output_char_offsets=True, output_word_offsets=True)
         return Transcription(
             text=decoded.text,
@@ -84,11 +84,11 @@ class CTCProcessor(OutputProcessor[Transcription]):
         )
 
     def to_text(self, result: Transcription) -> str:
-        """The text of the transcription."""
+        """Text of the transcription."""
         return result.text
 
     def _spans(self, offsets: list[dict[str, Any]], unit: str) -> tuple[Span, ...]:
-        """Spans in seconds of offsets in frames, in the case of the text."""
+        """Convert the tokenizer's offsets in frames to spans in seconds, lowercase where the text is."""
         lower = self._tokenizer.do_lower_case
         return tuple(
             Span(

@@ -1,4 +1,4 @@
-"""Generation in an engine: the cache, the options and the text of a model that decodes token by token."""
+"""Generation task of an engine: cache size, options and text of a model that decodes token by token."""
 
 import math
 from typing import Any
@@ -14,13 +14,13 @@ from .inputs import Recordings
 
 
 class GenerationTask(EngineTask):
-    """A generative model in an engine.
+    """Task of an engine with a model that generates text from recordings.
 
     Args:
         model: a `GenerativeModel` with `resolve_options` and `generation_loop`.
-        inputs: recordings.
-        tokenizer: the checkpoint's.
-        config: sizes of the cache, budgets and defaults.
+        inputs: reader of recordings.
+        tokenizer: tokenizer of the same checkpoint.
+        config: configuration with the cache size, budgets and default lengths.
     """
 
     verb: Verb = "transcribe"
@@ -43,14 +43,14 @@ class GenerationTask(EngineTask):
         )
         self.warm_up_options = warm_up_options(self.resolve({}, config.usual_seconds), num_rows)
         self.max_in_flight = config.in_flight_per_row * num_rows
-        self.max_in_flight_seconds = math.inf  # those requests bound it
+        self.max_in_flight_seconds = math.inf  # bounded by the number of requests
         self._processor = TokenProcessor(tokenizer)
 
     def check(self, language: str | None, options: dict[str, Any]) -> dict[str, Any]:
-        """The options of a call, with its language as `forced_bos_token_id`.
+        """Validate the options of a call and set `forced_bos_token_id` from its language.
 
         Raises:
-            ValueError: an option or language that there is not, or a value out of range.
+            ValueError: an unknown option or language, or a value out of range.
         """
         if language is not None:
             if options.get("forced_bos_token_id") is not None:
@@ -65,7 +65,7 @@ class GenerationTask(EngineTask):
         return options
 
     def resolve(self, options: dict[str, Any], duration: float) -> GenerationOptions:
-        """Generation options of a recording of `duration` seconds, completed by defaults."""
+        """Generation options for a recording of `duration` seconds, completed by defaults."""
         config = self._config
         length = 1 + config.extra_tokens + math.ceil(config.tokens_per_second * duration)
         resolved: GenerationOptions = self._model.resolve_options(
@@ -74,14 +74,14 @@ class GenerationTask(EngineTask):
         return resolved
 
     def output_processor(self, options: dict[str, Any]) -> "TokenProcessor":
-        """The processor of decoded tokens, for all requests."""
+        """Output processor of decoded tokens, the same for all requests."""
         return self._processor
 
     def _default_pages(self, num_rows: int) -> int:
-        """Pages of a cache whose size is not given.
+        """Default number of cache pages.
 
-        For a recording of usual length in each row, and for the longest with a few beams; on a GPU as many as
-        fit, but no more than the rows can fill.
+        Enough for a recording of usual length in each row, and for the longest with a few beams; on a GPU as
+        many as fit, but no more than the rows can fill.
         """
         config, front_end, max_seconds = self._config, self.inputs.front_end, self.inputs.max_seconds
 
@@ -99,10 +99,10 @@ class GenerationTask(EngineTask):
 
 
 class TokenProcessor(OutputProcessor[Transcription]):
-    """Output processor of decoded tokens.
+    """Output processor of generation: decodes token ids to text.
 
     Args:
-        tokenizer: with `decode`.
+        tokenizer: tokenizer of the model's checkpoint.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -110,13 +110,13 @@ class TokenProcessor(OutputProcessor[Transcription]):
         self.whole_words = bool(tokenizer.clean_up_tokenization_spaces)
 
     def decode(self, token_ids: tuple[int, ...]) -> str:
-        """The text of tokens, without special tokens."""
+        """Decode token ids to text, without special tokens."""
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     def process(
         self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any
     ) -> Transcription:
-        """The transcription of a request; a cancelled one has the text that was streamed."""
+        """Build the Transcription of a request; a cancelled one has the text streamed so far."""
         return Transcription(
             text=self.decode(token_ids) if output.error is None else "",
             token_ids=token_ids,
@@ -128,5 +128,5 @@ class TokenProcessor(OutputProcessor[Transcription]):
         )
 
     def to_text(self, result: Transcription) -> str:
-        """The text of the transcription."""
+        """Text of the transcription."""
         return result.text

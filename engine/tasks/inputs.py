@@ -1,4 +1,4 @@
-"""Inputs of a model, made from recordings or texts."""
+"""Conversion of recordings and texts to a model's inputs."""
 
 import os
 from typing import Any
@@ -15,16 +15,16 @@ _MAX_EXCERPT = 40  # characters of a text in a message
 
 
 class TextError(ValueError):
-    """A text that cannot be used. The message shows its beginning, the problem and the remedy."""
+    """Error for an unusable text; the message shows its beginning, the problem and the remedy."""
 
 
 class Recordings:
-    """Recordings for a model: paths, arrays and tensors in, waveforms at its rate out.
+    """Reader of recordings: converts paths, arrays and tensors to waveforms at the model's sampling rate.
 
     Args:
-        model: with `encoder_length`.
-        feature_extractor: the checkpoint's.
-        config: with the longest recording.
+        model: model that offers `encoder_length`.
+        feature_extractor: feature extractor of the same checkpoint.
+        config: configuration with the limits of a recording's length.
     """
 
     def __init__(self, model: Any, feature_extractor: Any, config: EngineConfig) -> None:
@@ -34,9 +34,10 @@ class Recordings:
         self._model = model
 
     def snapshot(self, source: Any) -> Any:
-        """The source as it is now, for a reading thread: a path, a copy of an array, or its AudioError.
+        """Snapshot of the source for a reading thread: a path, a copy of an array, or the array's AudioError.
 
-        A copy, because callers fill the same buffer again. An error is for the handle, as that of a file.
+        An array is copied because callers may reuse its buffer. The error is returned, so that it is reported
+        by the handle, like the error of a file.
         """
         if isinstance(source, str | os.PathLike):
             return source
@@ -46,10 +47,10 @@ class Recordings:
             return error
 
     def read(self, source: Any, sampling_rate: int | None, options: dict[str, Any]) -> tuple[Tensor, float]:
-        """Waveform of a snapshot, float32 [samples], and its duration in seconds.
+        """Read a snapshot to a waveform, float32 [samples], and its duration in seconds.
 
         Raises:
-            AudioError: a recording that cannot be used.
+            AudioError: the recording cannot be used.
         """
         if isinstance(source, AudioError):
             raise source
@@ -71,11 +72,11 @@ class Recordings:
 
 
 class Texts:
-    """Texts for a model: strings and pairs of strings in, token ids out.
+    """Reader of texts: encodes strings and pairs of strings to token ids.
 
     Args:
-        model: with `encoder_length` and `has_token_types`.
-        tokenizer: the checkpoint's.
+        model: model that offers `encoder_length` and `has_token_types`.
+        tokenizer: tokenizer of the same checkpoint.
     """
 
     front_end = None
@@ -88,14 +89,15 @@ class Texts:
         self.max_tokens = max_text_tokens(model)
 
     def snapshot(self, source: Any) -> Any:
-        """The source as it is now, for a reading thread: of a list a copy."""
+        """Snapshot of the source for a reading thread: a string or pair, or a tuple copied from a list."""
         return tuple(source) if isinstance(source, list) else source
 
     def read(self, source: Any, sampling_rate: int | None, options: dict[str, Any]) -> tuple[Tensor, float]:
-        """Token ids of a snapshot, int64 [tokens, 1], or with token types [tokens, 2], and 0 seconds.
+        """Encode a snapshot to token ids, int64 [tokens, 1], or [tokens, 2] with token types, and 0 seconds.
 
         Raises:
-            TextError: a source that is no text, or one longer than the model's positions without `truncate`.
+            TextError: the source is not a text, or has more tokens than the model's positions and `truncate`
+                is not set.
         """
         if isinstance(source, str):
             text, pair = source, None
@@ -113,7 +115,7 @@ class Texts:
             ) from None
         encoded = self._tokenizer(text, pair, **self._truncation(options))
         columns = [encoded["input_ids"]]
-        # Tokenizers may return types that the model has no use for.
+        # Tokenizers may return token types to a model without token types.
         if self._model.has_token_types and "token_type_ids" in encoded:
             columns.append(encoded["token_type_ids"])
         self._check_tokens(columns, excerpt)
@@ -127,7 +129,7 @@ class Texts:
         return {"truncation": False}
 
     def _check_tokens(self, columns: list[list[int]], excerpt: str) -> None:
-        """Refuse tokens that the model has no embedding for: on a GPU they would end the process."""
+        """Raise TextError for tokens that the model has no embedding for; on a GPU they end the process."""
         token_ids, *types = columns
         known_types = getattr(self._model.config, "type_vocab_size", None)  # None: any number
         if types and known_types is not None and max(types[0], default=0) >= known_types:

@@ -1,4 +1,4 @@
-"""Loading of an engine's model and processor, and the task that serves them."""
+"""Loading of an engine's model and processor, and construction of the task that serves them."""
 
 import os
 from typing import Any
@@ -35,7 +35,7 @@ _AUTO: dict[Task, tuple[Any, Any]] = {
 
 
 def load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any]:
-    """A model in evaluation mode and its processor; arguments and errors as of `Engine`."""
+    """Load a model in evaluation mode and its processor; arguments and errors are those of `Engine`."""
     if model is None or isinstance(model, str | os.PathLike):
         name = DIGITS.folder if model is None else model
         if device is None:
@@ -58,10 +58,11 @@ def load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any]
 
 
 def make_task(model: Any, processor: Any, config: EngineConfig) -> EngineTask:
-    """The task of a loaded model, with its inputs and its loop.
+    """Build the engine task of a loaded model, with its inputs and generation loop.
 
     Raises:
-        ValueError: a processor that does not go with the model, or a size for a cache that it does not have.
+        ValueError: the processor does not belong to the model, or a cache size is set for a model without a
+            cache.
     """
     config.validate_for(model)
     if model.task is Task.SEQUENCE_CLASSIFICATION:
@@ -83,10 +84,10 @@ def make_task(model: Any, processor: Any, config: EngineConfig) -> EngineTask:
 
 
 def _task_of(checkpoint: Checkpoint) -> Task:
-    """The task of a checkpoint: by the head of the class that it was saved from, else by its family.
+    """Task of a checkpoint, by the head of the class that saved it, else by its model family.
 
     Raises:
-        ValueError: a family that has no task, or an encoder without a head.
+        ValueError: the family has no task, or the checkpoint is an encoder without a head.
     """
     config = read_json(checkpoint.require("config.json"))
     families = [family for family in FAMILIES if any(getattr(family, task) for task in Task)]
@@ -106,7 +107,7 @@ def _task_of(checkpoint: Checkpoint) -> Task:
 
 
 def _head(class_name: str) -> str:
-    """The head in the name of a class, which transformers puts after "For": CTC of HubertForCTC."""
+    """Head in the name of a class, which transformers puts after "For": CTC in HubertForCTC."""
     return class_name.rpartition("For")[2]
 
 

@@ -11,7 +11,7 @@ from .paged_cache import PagedCache
 
 @dataclass(slots=True)
 class PageLayout:
-    """Pages that the rows of a batch attend to; the tensors must not change while it lives."""
+    """Page tables that the rows of a batch attend to; the tensors must not change while it is in use."""
 
     tables: Tensor  # int32 [requests, blocks], or with `origin` [rows, blocks]
     lengths: Tensor  # int32 [requests], positions to attend to
@@ -20,7 +20,7 @@ class PageLayout:
     _plan: GatherPlan | None = field(default=None, init=False)
 
     def plan(self, heads: int) -> GatherPlan | None:
-        """The CPU's plan for this layout, made by the first layer that asks; None on other devices."""
+        """Gather plan of paged attention on the CPU, built once for all layers; None on other devices."""
         if self._plan is None:
             self._plan = plan_paged_attention(self.tables, self.lengths, self.cu_rows, heads, self.origin)
         return self._plan
@@ -28,16 +28,16 @@ class PageLayout:
 
 @dataclass(frozen=True, slots=True)
 class AttentionMetadata:
-    """Attention of one decode step: one new token a row, all earlier ones in the pages of a cache."""
+    """Self- and cross-attention of one decode step: one new token per row, earlier ones in a paged cache."""
 
     cache: PagedCache  # keys and values of all layers
     positions: Tensor  # int64 [rows], cache positions of the new tokens' keys and values
-    own: PageLayout  # each hypothesis' own tokens, the new one counted
-    cross: PageLayout  # each request's encoder output; a batch keeps it until a request comes or goes
+    own: PageLayout  # tokens of each hypothesis, including the new one
+    cross: PageLayout  # encoder output of each request; a batch keeps it until a request joins or leaves
 
     @property
     def crosses(self) -> bool:
-        """True: every request has encoder output."""
+        """Flag for cross-attention, always true: every request has encoder output."""
         return True
 
     def self_attention(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
@@ -49,7 +49,7 @@ class AttentionMetadata:
         return self._attend(layer, query, self.own, scale)
 
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
-        """Attend to each request's encoder output; [rows, heads, head_dim] in and out."""
+        """Attend to each request's encoder output; query and result are [rows, heads, head_dim]."""
         return self._attend(layer, query, self.cross, scale)
 
     def _attend(self, layer: int, query: Tensor, layout: PageLayout, scale: float) -> Tensor:

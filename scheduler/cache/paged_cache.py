@@ -1,4 +1,4 @@
-"""Paged cache of keys and values."""
+"""Paged key-value cache."""
 
 import torch
 from torch import Tensor
@@ -8,13 +8,13 @@ from ...kernels.runtime.launch import interpreting
 
 
 class PagedCache:
-    """One pool of pages for self- and cross-attention of every layer.
+    """Paged key-value cache, one pool of pages for self- and cross-attention in every layer.
 
     Args:
-        layers, heads, head_dim: of the decoder.
-        num_pages: pages in the pool; a page has 16 cache positions, in every layer.
-        dtype: of the keys and values; float32 on a CPU, which computes with that.
-        device: of the pool.
+        layers, heads, head_dim: sizes of the decoder.
+        num_pages: number of pages in the pool; a page has 16 cache positions, in every layer.
+        dtype: dtype of the keys and values; replaced by float32 on a CPU, which computes in that.
+        device: device of the pool.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class PagedCache:
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
     def store_cross(self, key_values: list[tuple[Tensor, Tensor]], positions: Tensor) -> None:
-        """Write each layer's cross-attention keys and values [tokens, heads, head_dim], as `store` does."""
+        """Write the cross-attention keys and values [tokens, heads, head_dim] of all layers by `store`."""
         for layer, (key, value) in enumerate(key_values):
             self.store(layer, key, value, positions)
 
@@ -38,6 +38,6 @@ class PagedCache:
 
 
 def cache_positions(pages: tuple[int, ...], length: int) -> Tensor:
-    """The first `length` cache positions of these pages: int64 [length]."""
+    """Cache positions of the first `length` tokens stored in these pages, int64 [length]."""
     starts = torch.tensor(pages, dtype=torch.int64) * PAGE_SIZE
     return (starts[:, None] + torch.arange(PAGE_SIZE)[None]).flatten()[:length]

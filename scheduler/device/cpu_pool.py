@@ -1,4 +1,4 @@
-"""Pool of threads that carry out the parts of a step side by side, each on one core."""
+"""Thread pool that runs the parts of a step in parallel, each on one core of a CPU."""
 
 import sys
 import threading
@@ -17,16 +17,16 @@ Result = TypeVar("Result")
 
 
 class CpuWorkerPool:
-    """A few threads whose operations use one core each, even where there is only one part: several cores
-    might sum in another order than one does.
+    """Thread pool for the parts of a step, whose torch operations use one core each.
 
-    Sequences are independent, so the halves of a batch on two cores wait for each other only at the end of
-    a step. Two threads in every operation wait for each other hundreds of times a step, mostly for
-    operations that are shorter than the wait.
+    A single part uses one core too, since several cores might sum in another order. Sequences are
+    independent, so the halves of a batch on two cores wait for each other only at the end of a step. Two
+    threads in every operation would wait for each other hundreds of times a step, mostly for operations that
+    are shorter than the wait.
 
     Args:
         size: number of threads.
-        switch_interval: see `RunnerConfig`.
+        switch_interval: seconds after which a waiting thread requests the interpreter lock.
     """
 
     def __init__(self, size: int, switch_interval: float = RunnerConfig.switch_interval) -> None:
@@ -38,9 +38,9 @@ class CpuWorkerPool:
     def for_device(
         cls, device: torch.device, switch_interval: float = RunnerConfig.switch_interval
     ) -> "CpuWorkerPool | None":
-        """A pool with as many threads as torch uses in an operation; None where that is one, or on a GPU.
+        """Create a pool with as many threads as torch uses per operation; None if that is one, or on a GPU.
 
-        None in Triton's interpreter too, which runs one kernel at a time.
+        None also for Triton's interpreter, which runs one kernel at a time.
         """
         size = torch.get_num_threads()
         if device.type != "cpu" or size == 1 or interpreting():
@@ -48,14 +48,15 @@ class CpuWorkerPool:
         return cls(size, switch_interval)
 
     def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call `function(*arguments)` in one of the threads and wait for it."""
+        """Call `function(*arguments)` in a thread of the pool and return its result."""
         with _fast_switching(self._switch_interval):
             return self._pool.submit(function, *arguments).result()
 
     def map(self, function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
-        """Call `function` with every part, in inference mode; from within `run`, whose thread takes a share.
+        """Call `function` on every part in parallel, in inference mode, and return the results in order.
 
-        Raises the error of the first part that failed, once nothing runs any more.
+        Must be called from within `run`, whose thread takes a share. Raises the error of the first part that
+        failed, once no thread runs any more.
         """
         work = _Work(function, parts)
         others = [self._pool.submit(work) for _ in range(min(self.size, len(parts)) - 1)]
@@ -94,10 +95,10 @@ class _Work:
 
 
 class _SwitchInterval:
-    """Python's switch interval while pools are at work, which is the whole process's.
+    """Setter of Python's thread switch interval, process-wide, while pools are at work.
 
-    Between two operations a thread needs the interpreter for some microseconds, and where another keeps it
-    for longer, half a batch waits.
+    Between two operations a thread needs the interpreter lock for some microseconds; where another thread
+    holds it for longer, half a batch waits.
     """
 
     def __init__(self) -> None:
@@ -107,7 +108,7 @@ class _SwitchInterval:
 
     @contextmanager
     def __call__(self, seconds: float) -> Iterator[None]:
-        """Shorten the interval to `seconds`, until the last of those inside has left."""
+        """Shorten the interval to `seconds` until the last pool has left this context."""
         with self._lock:
             if not self._at_work:
                 self._usual = sys.getswitchinterval()
@@ -126,7 +127,7 @@ _fast_switching = _SwitchInterval()
 
 
 def _use_one_core() -> None:
-    """Set torch's threads to 1 for this thread alone; later threads get the number that torch was set to."""
+    """Set torch's thread count to 1 for this thread alone; later threads get the count set before."""
     usual = torch.get_num_threads()
     torch.set_num_threads(1)
     restore = threading.Thread(target=torch.set_num_threads, args=(usual,))
@@ -137,14 +138,15 @@ def _use_one_core() -> None:
 def map_parts(
     pool: CpuWorkerPool | None, function: Callable[[Part], Result], parts: Sequence[Part]
 ) -> list[Result]:
-    """Call `function` with every part, side by side where there is a pool."""
+    """Call `function` on every part, in parallel where there is a pool, and return the results in order."""
     return list(map(function, parts)) if pool is None else pool.map(function, parts)
 
 
 def balanced(parts: Sequence[Part], costs: Sequence[int], count: int) -> list[list[Part]]:
-    """Split parts into `count` shares of about the same cost, fewer if there are fewer parts.
+    """Split parts into `count` shares of about equal cost, fewer if there are fewer parts.
 
-    The largest goes first, each to the share with the least cost so far. A share keeps the parts' order.
+    Greedy: the costliest parts come first, each to the share with the least cost so far. A share keeps the
+    order of its parts.
     """
     shares: list[list[int]] = [[] for _ in range(min(count, len(parts)))]
     totals = [0] * len(shares)

@@ -1,10 +1,10 @@
-"""Decode steps recorded once and replayed: CUDA graphs.
+"""CUDA graphs of decode steps, recorded once and replayed.
 
-A step of a small model is some hundred short kernels, and Python needs longer to launch them than a GPU to
-carry them out. A recorded step costs one launch, but its addresses, shapes and host-side numbers are fixed.
-So a batch is copied into static tensors, in the smallest bucket that holds it. The bucket's other requests
-are idle: they stand on a sequence slot and a page that are never lent out, have ended already, and so write
-only what is there.
+A step of a small model is some hundred short kernels, which take Python longer to launch than a GPU to run. A
+recorded step costs one launch, but its addresses, shapes and host-side values are fixed. So a batch is copied
+into the static tensors of the smallest bucket (set of sizes) that holds it. The bucket's other requests are
+idle: they use a sequence slot and a page that are never lent out, and count as ended, so that they leave both
+unchanged.
 """
 
 import logging
@@ -28,23 +28,23 @@ _recording = threading.Lock()
 
 Play = Callable[[], None]
 Record = Callable[[Play], Play]
-"""Records the launches of a function without carrying them out; returns a function that replays them."""
+"""Recorder: records a function's kernel launches without running them, and returns their replay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Key of a recorded step: all that it depends on beside its tensors' contents and the state's buffer."""
+    """Sizes and options of a recorded decode step, by which a batch finds its recording."""
 
     rules: GenerationOptions  # `rules_of` all requests
-    requests: int  # room for so many
-    self_blocks: int  # width of a block table, as cross_blocks
+    requests: int  # maximum number of requests
+    self_blocks: int  # width of the page table, as cross_blocks
     cross_blocks: int
 
     @classmethod
     def holding(cls, batch: Batch) -> "Bucket | None":
-        """The smallest bucket for a batch.
+        """Smallest bucket that holds a batch.
 
-        None where a step cannot be recorded: requests with different rules, draws, or scores to keep.
+        None where a step cannot be recorded: requests with different rules, sampling, or scores to keep.
         """
         if len(batch.groups) != 1 or batch.keep_scores or batch.groups[0].options.do_sample:
             return None
@@ -57,19 +57,19 @@ class Bucket:
 
 
 def _rounded(count: int) -> int:
-    """Round up to a power of two, or one and a half times one: at most a third is idle, from 4 on."""
+    """Round up to a power of two, or to 1.5 times one: from 4 on, at most a third is idle."""
     power = 1 << (count - 1).bit_length()
     smaller = power * 3 // 4
     return smaller if power > 4 and count <= smaller else power
 
 
 class StaticBatch:
-    """Batch of a bucket, whose tensors stay in their place while other batches are copied into them.
+    """Static tensors of a bucket, into which batches are copied for recorded decode steps.
 
     Args:
-        bucket: their sizes.
-        state: its last slot is the idle one.
-        idle_page: of the cache.
+        bucket: sizes of the tensors.
+        state: decode state, whose last slot is idle.
+        idle_page: number of the cache page for idle requests.
     """
 
     def __init__(self, bucket: Bucket, state: DecodeState, idle_page: int) -> None:
@@ -106,13 +106,13 @@ class StaticBatch:
             streaming=[],
             streaming_slots=slots[:0],
             keep_scores=[],
-            # Lengths are bounded by the pages, and by the tables that hold the tokens.
+            # Lengths are bounded by the pages, and by the token tables of the state.
             longest=min(bucket.self_blocks * PAGE_SIZE + 1, state.tokens.shape[2]),
         )
-        self._source: Tensor | None = None  # slots of the batch held; the batch itself would keep recordings
+        self._source: Tensor | None = None  # slots of the loaded batch; the batch would keep audio in memory
 
     def load(self, batch: Batch) -> None:
-        """Copy `batch` into the tensors and make the rest of them idle."""
+        """Copy `batch` into the static tensors and fill the remaining rows with idle requests."""
         if batch.slots is self._source:
             return
         static, group, static_group = self.batch, batch.groups[0], self.batch.groups[0]
@@ -133,23 +133,23 @@ class StaticBatch:
         ):
             held.fill_(self._idle_page)
             held[: own.shape[0], : own.shape[1]].copy_(own)
-        static.cross = replace(static.cross)  # without the CPU's plan of the former contents
+        static.cross = replace(static.cross)  # drops the CPU's gather plan of the former contents
         self._source = batch.slots
 
 
 class DecodeGraphs:
-    """Carries out decode steps, recorded where they can be.
+    """Executor of decode steps that records them as CUDA graphs and replays them.
 
-    A bucket's first step on either buffer of the state is an ordinary one on its tensors, which compiles the
-    kernels; its second is recorded, and replayed from then on. Where recording fails, a warning says so and
-    no step is recorded any more.
+    A bucket's first step on either buffer of the state is launched normally on its tensors, which compiles
+    the kernels; the second is recorded, and replayed from then on. Where recording fails, a warning is logged
+    and no step is recorded any more.
 
     Args:
-        step: `decode_batch` of a batch.
-        state: with one slot more than are lent out, the last.
-        idle_page: a page that is not lent out.
-        record: of the device; None carries out every step as the first, on the bucket's tensors.
-        max_recorded: recorded steps, beyond which a new bucket's are launched one by one.
+        step: function that decodes one step of a batch.
+        state: decode state, whose last slot is never lent out.
+        idle_page: number of a cache page that is never lent out.
+        record: recorder of the device; None launches every step normally on the bucket's tensors.
+        max_recorded: maximum number of recorded steps; beyond, batches of new buckets are launched normally.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class DecodeGraphs:
         state.make_idle(state.tokens.shape[1] - 1)
 
     def decode(self, batch: Batch) -> None:
-        """Carry out `step` of `batch`, with results equal to the bit."""
+        """Run one decode step of `batch`, recorded or not, with bitwise equal results."""
         bucket = None if self._failed else Bucket.holding(batch)
         full = 2 * len(self._static) >= self._max_recorded  # a step for each buffer of the state
         if bucket is None or (full and bucket not in self._static):
@@ -195,7 +195,7 @@ class DecodeGraphs:
         play()
 
     def _try_to_record(self, step: Play) -> Play:
-        """A replay of `step`; `step` itself, and no more recording, where recording fails."""
+        """Record `step` and return its replay; where that fails, return `step` and record no more."""
         assert self._record is not None
         try:
             play = self._record(step)
@@ -213,10 +213,10 @@ class DecodeGraphs:
 
 
 def record_on(device: torch.device) -> Record | None:
-    """A recorder for a CUDA device; None elsewhere."""
+    """Create the recorder of CUDA graphs for a device; None where it is not a CUDA device."""
     if device.type != "cuda":
         return None
-    # Nothing outlives a step outside the state and the cache, so all recordings may share their memory.
+    # Only the state and the cache outlive a step, so all recordings may share one memory pool.
     pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     def record(step: Play) -> Play:

@@ -1,4 +1,4 @@
-"""Encoding beside decoding, on a CUDA stream of its own."""
+"""CUDA stream for encoding new requests while running ones are decoded."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 class EncodeStream:
-    """Lets a GPU encode while it carries out the decode steps launched before and the one after.
+    """CUDA stream on which a GPU encodes during the decode steps launched before and the one after.
 
-    A request encoded beside a step is decoded in the next. Off a GPU only that delay remains.
+    A request encoded during a step is decoded from the next on. Without a GPU only that delay remains.
 
     Args:
-        device: its current stream decodes.
+        device: device of the model; its current stream runs the decode steps.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -22,15 +22,15 @@ class EncodeStream:
         self._encoded: torch.cuda.Event | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
-            # The weights may still be on their way.
+            # The copies of the weights may still be in progress.
             self._stream.wait_stream(torch.cuda.current_stream(device))
 
     @contextmanager
     def encoding(self, inputs: Sequence[Tensor]) -> Iterator[None]:
-        """Run launches inside beside decode steps; tensors allocated inside must stay inside.
+        """Launch kernels of this context on the encode stream; tensors allocated in it must not leave it.
 
         Args:
-            inputs: tensors that are read inside and were made outside.
+            inputs: tensors that are read in the context and were made outside.
         """
         if self._stream is None:
             yield
@@ -49,14 +49,14 @@ class EncodeStream:
             self._stream.synchronize()
 
     def write_pages(self) -> None:
-        """Wait, inside `encoding` and before the cache is written, for the decode steps launched before.
+        """Make the encode stream wait for earlier decode steps before it writes to the cache.
 
-        They may still read pages that had other owners then.
+        They may still read pages that had other owners then. Call it inside `encoding`.
         """
         if self._stream is not None and self._launched is not None:
             self._stream.wait_event(self._launched)
 
     def join(self) -> None:
-        """Let decode steps launched from now on wait for all encoding launched so far."""
+        """Make later decode steps wait for all encoding launched so far."""
         if self._stream is not None and self._encoded is not None:
             torch.cuda.current_stream(self._stream.device).wait_event(self._encoded)

@@ -1,4 +1,4 @@
-"""Rules of the generation options about scores over the vocabulary, in transformers' order."""
+"""Logits processing by the generation options, in transformers' order."""
 
 from functools import lru_cache
 
@@ -20,21 +20,22 @@ def process_scores(
     min_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
-    """Apply every rule of `options`; rows share the options but not their lengths.
+    """Process next-token scores by all rules of `options`, such as penalties, banned tokens and top-p.
 
-    Greedy search and sampling give raw logits, beam search log-probabilities, as in transformers.
+    Rows share the options but not their lengths. As in transformers, the scores to give are raw logits for
+    greedy search and sampling, log-probabilities for beam search.
 
     Args:
         scores: [rows, vocabulary].
-        tokens: int [rows, longest], so far.
-        lengths: int [rows], their number.
-        max_lengths: int [rows], the limit of each row's request.
-        options: max_length and seed are not used.
-        min_lengths: int [rows], each row's own, where `options` has a min_length; by default that one.
-        normalize: log-softmax before the first rule.
+        tokens: int [rows, longest], the token ids of each row so far.
+        lengths: int [rows], the number of those tokens.
+        max_lengths: int [rows], the maximum length of each row's request.
+        options: options of all rows; max_length and seed are not used.
+        min_lengths: int [rows], min_length of each row if `options` has one; by default that one for all.
+        normalize: True applies log-softmax before the first rule.
 
     Returns:
-        float32 [rows, vocabulary]; `scores` itself where there is nothing to do.
+        float32 [rows, vocabulary]; `scores` itself where no rule applies.
     """
     rules = token_rules(options)
     if not rules.idle:
@@ -56,7 +57,7 @@ def process_scores(
 
 
 def leaves_scores(options: GenerationOptions) -> bool:
-    """True where `process_scores` has nothing to do."""
+    """Check whether `process_scores` leaves scores unchanged under these options."""
     warped = options.temperature != 1.0 or options.top_k or options.top_p < 1.0
     sampling = options.do_sample and warped
     return token_rules(options).idle and not sampling and not options.renormalize_logits
@@ -64,12 +65,12 @@ def leaves_scores(options: GenerationOptions) -> bool:
 
 @lru_cache(maxsize=256)
 def token_rules(options: GenerationOptions) -> TokenRules:
-    """The options' rules about tokens; cached, since every step asks."""
+    """Token rules of generation options, such as banned and forced tokens; cached for use in every step."""
     ends = [(token,) for token in options.eos_token_ids]
     return TokenRules(
         repetition_penalty=options.repetition_penalty,
         ngram_size=options.no_repeat_ngram_size,
-        # transformers never bans the end.
+        # transformers never bans an end token.
         banned_sequences=tuple(word for word in options.bad_words_ids if word not in ends),
         min_length=options.min_length,
         ends=options.eos_token_ids,

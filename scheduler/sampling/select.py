@@ -1,6 +1,6 @@
 """Selection of the next tokens: greedy search, sampling and beam search as transformers defines them.
 
-Each works on a group: requests that share their rules, their hypotheses next to each other.
+Each works on a group of requests that share their rules, with the hypotheses in consecutive rows.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from .score_rules import leaves_scores, process_scores
 
 @dataclass(frozen=True, slots=True)
 class SamplingGroup:
-    """n requests of one batch that share their rules, with k hypotheses each."""
+    """Sampling group: n requests of a batch that share their rules, with k hypotheses each."""
 
-    options: GenerationOptions  # their rules; max_length, min_length and seed are each request's own
-    rows: slice  # of the batch
+    options: GenerationOptions  # shared rules; max_length, min_length and seed are each request's own
+    rows: slice  # rows of the group in the batch
     slots: Tensor  # int64 [n * k], sequence slots
     max_lengths: Tensor  # int32 [n * k], as min_lengths
     min_lengths: Tensor
@@ -31,26 +31,26 @@ class SamplingGroup:
 
 @dataclass(frozen=True, slots=True)
 class NextTokens:
-    """Next token of each row of a group."""
+    """Next tokens of the rows of a sampling group, and the scores that they were chosen by."""
 
     parents: Tensor  # int64 [rows], the sequence slot whose history each one continues
     tokens: Tensor  # int64 [rows]
     active: Tensor  # bool [rows], false for requests that had ended before this step
-    processed: Tensor  # [rows, vocabulary], after the rules of the options
-    normalize: bool = False  # log-softmax of `processed` is still due: without rules no kernel needs it
+    processed: Tensor  # [rows, vocabulary], scores after the rules of the options
+    normalize: bool = False  # True where log-softmax of `processed` has not been computed: no kernel needs it
 
     @property
     def scores(self) -> Tensor:
-        """float32 [rows, vocabulary], after the rules of the options."""
+        """Scores after the rules of the options, float32 [rows, vocabulary]."""
         return log_softmax(self.processed) if self.normalize else self.processed.float()
 
 
 def select(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
-    """Choose the next tokens of a group, and update scores and ends in `state`.
+    """Choose the next tokens of a sampling group, and update scores and ended sequences in `state`.
 
     Args:
         logits: [rows, vocabulary].
-        longest: a bound of the group's lengths.
+        longest: upper bound of the lengths in the group.
     """
     if group.options.num_beams > 1:
         return _beam_search(group, logits, state, longest)
@@ -58,7 +58,7 @@ def select(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: in
 
 
 def _single(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
-    """Greedy search and sampling: rows are independent."""
+    """Next tokens by greedy search or sampling, where rows are independent."""
     options, slots = group.options, group.slots
     lengths = state.length[slots]
     scores = _processed(group, logits, state, longest, lengths)
@@ -82,7 +82,7 @@ def _single(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: i
 
 
 def _beam_search(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
-    """One step of transformers' beam search, each request as if it were alone in its batch."""
+    """Next tokens by transformers' beam search, each request as if it were alone in its batch."""
     options, slots, beams = group.options, group.slots, group.options.num_beams
     lengths = state.length[slots]
     by_request = slots.view(-1, beams)
@@ -130,9 +130,9 @@ def _processed(
     *,
     normalize: bool = False,
 ) -> Tensor:
-    """Scores after the group's rules; `logits` themselves where there is nothing to do."""
+    """Scores after the rules of a group; `logits` themselves where no rule applies."""
     if leaves_scores(group.options) and not normalize:
-        return logits  # without a copy of the histories
+        return logits  # saves a copy of the token histories
     tokens = state.tokens[state.buffer, group.slots, :longest]
     return process_scores(
         logits,
@@ -177,7 +177,7 @@ def _keep_finished(
         state.final_tokens[old_slots, : longest + 1],
         _with_token(state, parents.gather(1, candidates), tokens.gather(1, candidates), length, longest),
     )
-    # torch.where rather than a choice of rows, whose number would have to be waited for.
+    # torch.where, since indexing by the active rows would wait for the device to count them.
     update = active[:, None]
     state.final_tokens[slots, : longest + 1] = torch.where(
         update[:, :, None], histories, state.final_tokens[slots, : longest + 1]
@@ -188,7 +188,11 @@ def _keep_finished(
 
 
 def _with_token(state: DecodeState, parents: Tensor, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
-    """Histories of `parents` [requests, n] with a token more at `length` [requests, 1]; longest + 1 wide."""
+    """Histories of `parents` [requests, n] extended by a token at `length` [requests, 1].
+
+    Returns:
+        int32 [requests, n, longest + 1], or less where the state's tables are narrower.
+    """
     histories = state.tokens[state.buffer, parents, : longest + 1].clone()
     position = length[:, :, None].expand(-1, parents.shape[1], 1).long()
     position = position.clamp(max=histories.shape[2] - 1)  # an ended request may stand at the very end
@@ -203,7 +207,7 @@ def _is_over(
     length: Tensor,  # [requests, 1], before the new token
     max_length: Tensor,  # [requests, 1]
 ) -> Tensor:
-    """True for requests whose open beams cannot improve on the ended ones, by transformers' estimate."""
+    """Flag requests whose open beams cannot improve on the ended ones, by transformers' estimate."""
     finished, final = state.final_done[slots], state.final_score[slots]
     hopeful = max_length - 1 if options.early_stopping == "never" and options.length_penalty > 0 else length
     best_possible = scores[:, :1] / (hopeful.double() ** options.length_penalty).float()
@@ -213,13 +217,13 @@ def _is_over(
 
 
 def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` best scores of each row with their indices; equal ones in their order."""
+    """Best `count` scores of each row with their indices; equal scores keep their order."""
     values, order = scores.sort(dim=-1, descending=True, stable=True)
     return values[:, :count], order[:, :count]
 
 
 def _for_each_row(of_requests: Tensor, hypotheses: int) -> Tensor:
-    """Repeat each request's value [requests] for all its rows [rows]."""
+    """Repeat each request's value [requests] for each of its hypotheses, [rows]."""
     return of_requests[:, None].expand(-1, hypotheses).flatten()
 
 
