@@ -70,7 +70,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that run kernels, which takes long in the interpreter: `make fast` leaves them out."""
     for item in items:
-        if "kernels_on" in getattr(item, "fixturenames", ()):
+        on_kernels = "kernels_on" in getattr(item, "fixturenames", ())
+        if on_kernels or ("callspec" in vars(item) and item.callspec.params.get("device") == "kernels"):
             item.add_marker("kernels")
 
 

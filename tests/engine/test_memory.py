@@ -66,6 +66,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["transcribe", "of every kind"])
 def test_twenty_thousand_recordings_take_no_more_memory_than_two_thousand(checkpoint, way):
     """`TRITONE_MEMORY_RECORDINGS` in the environment sets another number."""

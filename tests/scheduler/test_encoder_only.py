@@ -140,6 +140,7 @@ def test_the_encode_budget_limits_how_many_are_encoded_at_once(model, monkeypatc
     assert loop.stats().tokens_generated == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     history=histories(COUNT, 20, 50),

@@ -52,6 +52,7 @@ def alone(model) -> dict[tuple[int, int], RequestOutput]:
     return outputs
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     history=histories(COUNT, 25, 60),

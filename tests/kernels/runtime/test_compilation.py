@@ -55,6 +55,7 @@ def test_a_case_of_every_kernel_and_all_of_changed_ones_compile_for_four_targets
         assert len(rows) >= len(kernels) > 0
 
 
+@pytest.mark.slow
 def test_the_command_fails_where_registers_run_out_and_caches_what_is_green(tmp_path):
     script = tmp_path / "hoarding.py"  # a file, since Triton reads a kernel's source
     script.write_text(HOARDING)

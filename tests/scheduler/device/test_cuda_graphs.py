@@ -64,6 +64,7 @@ def recording(record: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(runner, "record_on", lambda device: record)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     rules=st.sampled_from([GREEDY, BEAMS]),
