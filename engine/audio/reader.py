@@ -84,8 +84,7 @@ def as_samples(source: Any) -> np.ndarray:
     """Copy a numpy array or torch tensor to float32 [samples] or [samples, channels].
 
     Raises:
-        AudioError: an unsupported type, a number of dimensions other than 1 and 2, or channels before
-            samples.
+        AudioError: an unsupported type, not 1 or 2 dimensions, or channels before samples.
     """
     if (torch := sys.modules.get("torch")) is not None and isinstance(source, torch.Tensor):
         tensor = source.detach().cpu()
@@ -120,8 +119,7 @@ def as_samples(source: Any) -> np.ndarray:
 def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """List the recordings at the given paths, each once; in folders and globs, files with an audio suffix.
 
-    Folders are searched recursively and sorted, without hidden files. A path that exists is never read as a
-    glob.
+    Folders are searched recursively and sorted, without hidden files. An existing path is never a glob.
 
     Raises:
         AudioError: a path that does not exist, or a folder or glob without any recording.

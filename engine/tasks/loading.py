@@ -61,8 +61,7 @@ def make_task(model: Any, processor: Any, config: EngineConfig) -> EngineTask:
     """Build the engine task of a loaded model, with its inputs and generation loop.
 
     Raises:
-        ValueError: the processor does not belong to the model, or a cache size is set for a model without a
-            cache.
+        ValueError: the processor does not belong to the model, or a cache size is set and it has no cache.
     """
     config.validate_for(model)
     if model.task is Task.SEQUENCE_CLASSIFICATION:

@@ -92,11 +92,7 @@ class StackAttention:
     __call__ = self_attention
 
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
-        """Refuse cross-attention, since there is no encoder's output.
-
-        Raises:
-            ValueError: always.
-        """
+        """Refuse cross-attention with a ValueError, since there is no encoder's output."""
         raise ValueError(f"layer {layer} attends to an encoder's output, and there is none")
 
     def weigh(self, query: Tensor, key: Tensor, **options: Any) -> list[Tensor]:

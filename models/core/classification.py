@@ -19,8 +19,7 @@ def classification_loss(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
 
     Args:
         logits: [batch, labels].
-        labels: [batch] or [batch, 1] for class indices and for regression with one label; else the logits'
-            shape.
+        labels: [batch] or [batch, 1] for class indices and regression with one label; else as logits.
         config: configuration with `num_labels` and `problem_type`.
 
     Raises:

@@ -6,8 +6,7 @@ from ..bert.config import BertLikeConfig
 class RobertaConfig(BertLikeConfig):
     """Configuration of a RoBERTa model; the defaults are those of transformers.
 
-    Positions start at pad_token_id + 1, so a text has at most max_position_embeddings - pad_token_id - 1
-    tokens.
+    Positions start at pad_token_id + 1: a text has at most max_position_embeddings - pad_token_id - 1 tokens.
     """
 
     model_type = "roberta"

@@ -27,8 +27,7 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 class LibraryTokenizer(Tokenizer):
     """Base class of tokenizers whose encoding and decoding run in the `tokenizers` library.
 
-    As in transformers 5, the subclass builds the pipeline; a tokenizer.json gives only vocabulary and added
-    tokens.
+    As in transformers 5, the subclass builds the pipeline; tokenizer.json gives vocabulary and added tokens.
 
     Args:
         *vocabulary: arguments of the subclass's `_build`.
