@@ -228,7 +228,7 @@ class Worker:
                     self._finish(job, FinishReason.ERROR, error)
 
     def _step(self) -> bool:
-        """Pass new jobs and cancellations to the loop and run one step; False when closed and empty."""
+        """Pass new jobs and cancellations to the loop and run one step; False once closed and out of work."""
         with self._running:
             self._running.wait_for(
                 lambda: (

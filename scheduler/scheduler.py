@@ -20,7 +20,7 @@ from .request import FinishReason
 
 
 class CapacityError(ValueError):
-    """Error for a request that needs more pages or slots than there are."""
+    """Error for a request that needs more pages or slots than exist in total."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @cache
 def relative_rows(buckets: int, farthest: int, device: torch.device) -> Tensor:
-    """Row of the relative-position tables, of 2 * span rows, for each distance from -limit to limit.
+    """Row index into the relative-position tables (2 * span rows) for each distance from -limit to limit.
 
     The result, int32 [2 * limit + 1], is `rows` of `disentangled_attention`. Distances up to half of
     `buckets` have a row each, greater ones share rows in ranges that grow logarithmically up to `farthest`.

@@ -73,7 +73,7 @@ class TransformerBlock(nn.Module):
         self.output_layer_norm = nn.LayerNorm(config.dim, _EPS)
 
     def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
-        """Run the layer on hidden states [tokens, width]; returns those of `selected` tokens, or of all."""
+        """Run the layer on hidden states [tokens, width]; returns those of the `selected` tokens or all."""
         own, ffn = self.attention, self.ffn
         mixed = select(own.attend(hidden, attention, self.index), selected)
         # Unlike in BERT, there is no dropout after the attention.

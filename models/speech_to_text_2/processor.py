@@ -6,7 +6,7 @@ from .tokenizer import Speech2Text2Tokenizer
 
 
 class Speech2Text2Processor(SpeechProcessor):
-    """Wav2vec 2.0's feature extractor and Speech2Text2's tokenizer in one, for a model that joins the two."""
+    """Feature extractor of wav2vec 2.0 and tokenizer of Speech2Text2 in one."""
 
     feature_extractor_class = Wav2Vec2FeatureExtractor
     tokenizer_class = Speech2Text2Tokenizer

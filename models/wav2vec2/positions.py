@@ -72,7 +72,7 @@ class PositionalConvolution(nn.Module):
         self.activation = config.feat_extract_activation
 
     def forward(self, hidden: Tensor, cu_tokens: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Position embeddings of tokens [tokens, width], fewer with a stride above 1; `residual` is added."""
+        """Position embeddings of tokens [tokens, width], plus `residual`; strides above 1 give fewer."""
         if self.batch_norm is not None:
             hidden = _batch_normalized(self.batch_norm, hidden)
         return positional_conv(

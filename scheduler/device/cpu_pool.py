@@ -108,7 +108,7 @@ class _SwitchInterval:
 
     @contextmanager
     def __call__(self, seconds: float) -> Iterator[None]:
-        """Shorten the interval to `seconds` until the last pool has left this context."""
+        """Context in which Python switches threads after `seconds` at most, while any pool is at work."""
         with self._lock:
             if not self._at_work:
                 self._usual = sys.getswitchinterval()
