@@ -34,27 +34,37 @@ def choose(
     Raises:
         ValueError: tensors on different devices, or bfloat16 in Triton's interpreter.
     """
-    given = [tensor for tensor in tensors if tensor is not None]
-    devices = {tensor.device for tensor in given}
-    if len(devices) > 1:
-        names = ", ".join(sorted(map(str, devices)))
-        raise ValueError(
-            f"all tensors of an operation must be on one device, got {names}; move them with .to(device)"
-        )
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+    grad = torch.is_grad_enabled()
+    device: torch.device | None = None
+    needs_gradient, dtypes = False, []
+    for tensor in tensors:  # one pass, since every operation of a step comes here
+        if tensor is None:
+            continue
+        if device is None:
+            device = tensor.device
+        elif tensor.device != device:
+            names = ", ".join(sorted({str(one.device) for one in tensors if one is not None}))
+            raise ValueError(
+                f"all tensors of an operation must be on one device, got {names}; move them with .to(device)"
+            )
+        needs_gradient = needs_gradient or (grad and tensor.requires_grad)
+        dtypes.append(tensor.dtype)
+    if needs_gradient or device is None:
         return reference
-    kind = given[0].device.type
-    dtypes = {tensor.dtype for tensor in given}
     if torch.float64 in dtypes:
-        return cpu or reference if kind == "cpu" else reference
-    if kind == "cpu" and interpreting() and triton is not None:
+        return cpu or reference if device.type == "cpu" else reference
+    if device.type == "cuda":
+        return triton or reference
+    if device.type != "cpu":
+        return reference
+    if triton is not None and interpreting():
         if torch.bfloat16 in dtypes:
             raise ValueError(
                 "Triton's interpreter multiplies bfloat16 wrongly; "
                 "use float32 or float16 under TRITON_INTERPRET=1"
             )
         return triton
-    return {"cpu": cpu, "cuda": triton}.get(kind) or reference
+    return cpu or reference
 
 
 class Operation:
