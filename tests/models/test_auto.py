@@ -4,13 +4,12 @@ import inspect
 import json
 import re
 import shutil
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from factories import BERT, SPEECH_TO_TEXT, tiny_wav2vec2_config, write_vocabulary
+from factories import OF_TRANSFORMERS, SPEECH_TO_TEXT, edit_json, write_vocabulary
 
 import tritone
 from tritone.models.auto import (
@@ -44,27 +43,6 @@ ALL = [
     AutoTokenizer,
 ]
 
-# Arguments of transformers' from_pretrained that change nothing for a folder.
-OF_TRANSFORMERS = {
-    "state_dict": None,
-    "from_tf": False,
-    "from_flax": False,
-    "force_download": True,
-    "resume_download": True,
-    "proxies": {"http": "foo.bar:3128"},
-    "local_files_only": True,
-    "revision": "v1.0",
-    "trust_remote_code": False,
-}
-
-# The two factories of classifiers, with one family each.
-CLASSIFIERS = [
-    (AutoModelForAudioClassification, "Hubert", partial(tiny_wav2vec2_config, transformers.HubertConfig)),
-    (AutoModelForSequenceClassification, "Bert", partial(transformers.BertConfig, **BERT)),
-]
-AUDIO_FAMILIES = ["Hubert", "SEW", "SEWD", "UniSpeech", "UniSpeechSat", "Wav2Vec2"]
-TEXT_FAMILIES = ["Albert", "Bart", "Bert", "DistilBert", "GPT2", "GPTNeo", "Roberta", "T5", "XLNet"]
-
 
 @pytest.fixture
 def folder(tmp_path):
@@ -85,12 +63,6 @@ def processor(vocabulary) -> Speech2TextProcessor:
     return Speech2TextProcessor(
         Speech2TextFeatureExtractor(padding_value=0.5), Speech2TextTokenizer.from_pretrained(vocabulary)
     )
-
-
-def edit(path: Path, **fields: object) -> None:
-    """Set fields of a JSON file, and drop those given as None."""
-    content = {**json.loads(path.read_text()), **fields}
-    path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
 
 
 # Models
@@ -171,16 +143,16 @@ def test_another_frameworks_weights_have_to_be_there_and_to_be_asked_for(auto, f
 
 @pytest.mark.parametrize("auto", [AutoModelForSpeechSeq2Seq, Speech2TextForConditionalGeneration])
 def test_a_configuration_can_be_an_object_a_file_or_a_folder(auto, folder, tmp_path):
-    edit(folder / "config.json", dropout=0.3)
+    edit_json(folder / "config.json", dropout=0.3)
     shutil.copy(folder / "config.json", tmp_path / "speech_model_config.json")
-    edit(folder / "config.json", dropout=0.4)
+    edit_json(folder / "config.json", dropout=0.4)
     for config in (tmp_path / "speech_model_config.json", str(tmp_path / "speech_model_config.json")):
         assert auto.from_pretrained(folder, config=config).config.dropout == 0.3
     given = Speech2TextConfig(**SIZES, dropout=0.2)
     model = auto.from_pretrained(folder, config=given, output_attentions=True)
     assert (model.config.dropout, model.config.output_attentions) == (0.2, True)
     assert not given.output_attentions  # the model has a copy
-    edit(folder / "config.json", model_type="whisper")
+    edit_json(folder / "config.json", model_type="whisper")
     assert auto.from_pretrained(folder, config=given).config.dropout == 0.2
     theirs = transformers.Speech2TextConfig(**SIZES, dropout=0.1)
     model = auto.from_pretrained(folder, config=theirs)
@@ -230,83 +202,6 @@ def test_a_configuration_of_another_family_is_refused_with_those_that_are_here(c
             Speech2TextForConditionalGeneration.from_pretrained(folder, config=config)
 
 
-# Classifiers
-
-
-@pytest.fixture(params=CLASSIFIERS, ids=lambda case: case[1])
-def classifier(request, tmp_path):
-    """A factory, its family's name, and a checkpoint that transformers wrote."""
-    auto, name, make_config = request.param
-    folder = tmp_path / "saved"
-    model_class = getattr(transformers, f"{name}ForSequenceClassification")
-    model_class(make_config(num_labels=3)).save_pretrained(folder)
-    return auto, name, folder
-
-
-@pytest.mark.parametrize(
-    ("auto", "name"),
-    [
-        *((AutoModelForAudioClassification, name) for name in AUDIO_FAMILIES),
-        *((AutoModelForSequenceClassification, name) for name in TEXT_FAMILIES),
-    ],
-)
-def test_each_family_of_the_seeds_has_its_classifier_of_the_same_name(auto, name):
-    config = getattr(transformers, f"{name}Config")
-    kind = "audio_classification" if name in AUDIO_FAMILIES else "sequence_classification"
-    families = {family.model_type: family for family in FAMILIES}
-    assert families[config.model_type].class_name(kind) == f"{name}ForSequenceClassification"
-    assert getattr(tritone, f"{name}ForSequenceClassification") is families[config.model_type].load(kind)
-
-
-def test_a_classifier_takes_every_argument_of_transformers(classifier, tmp_path):
-    auto, name, folder = classifier
-    model, report = auto.from_pretrained(
-        folder,
-        config=AutoConfig.from_pretrained(folder),
-        cache_dir=tmp_path / "cache",
-        **OF_TRANSFORMERS,
-        output_loading_info=True,
-        output_attentions=True,
-    )
-    assert type(model).__name__ == f"{name}ForSequenceClassification"
-    assert not any(report.values())
-    assert not model.training
-    assert (model.config.output_attentions, model.config.num_labels) == (True, 3)
-    state = {key: torch.zeros_like(value) for key, value in model.state_dict().items()}
-    zeros = auto.from_pretrained(None, config=model.config, state_dict=state)
-    assert not any(parameter.abs().max() for parameter in zeros.parameters())
-    with pytest.raises(TypeError, match=r"num_beam: neither an argument here nor a field of"):
-        auto.from_pretrained(folder, num_beam=5)
-
-
-def test_a_fresh_classifier_is_made_from_either_librarys_configuration(classifier):
-    auto, name, folder = classifier
-    config = AutoConfig.from_pretrained(folder)
-    for given in (config, transformers.AutoConfig.from_pretrained(folder)):
-        model = auto.from_config(given, output_hidden_states=True)
-        assert type(model).__name__ == f"{name}ForSequenceClassification"
-        assert model.training
-        assert (model.config.output_hidden_states, model.classifier.out_features) == (True, 3)
-    assert not config.output_hidden_states
-    with pytest.raises(ValueError, match=r"has nothing for a Speech2TextConfig"):
-        auto.from_config(Speech2TextConfig(**SIZES))
-
-
-def test_a_classifiers_folder_name_decides_where_the_configuration_does_not_say(classifier):
-    auto, name, folder = classifier
-    edit(folder / "config.json", model_type=None)
-    named = folder.rename(folder.parent / f"my-{name.lower()}-base-cased")
-    assert type(auto.from_pretrained(named)).__name__ == f"{name}ForSequenceClassification"
-
-
-def test_a_name_that_holds_anothers_is_not_taken_for_it(classifier):
-    _, _, folder = classifier
-    edit(folder / "config.json", model_type=None)
-    named = folder.rename(folder.parent / "hubert-base")  # which holds "bert"
-    with pytest.raises(ValueError, match=r"going by its name, has model_type 'hubert'.*AudioClassification"):
-        AutoModelForSequenceClassification.from_pretrained(named)
-
-
 # Configurations
 
 
@@ -325,7 +220,7 @@ def test_a_configuration_is_loaded_or_made_and_unused_arguments_are_returned(fol
 
 
 def test_a_configuration_with_code_of_its_own_loads_as_what_it_says_it_is(folder):
-    edit(folder / "config.json", auto_map={"AutoConfig": "code.Config"})
+    edit_json(folder / "config.json", auto_map={"AutoConfig": "code.Config"})
     (folder / "code.py").write_text("raise SystemExit('this ran')")
     assert type(AutoConfig.from_pretrained(folder)) is Speech2TextConfig
     assert type(AutoModelForSpeechSeq2Seq.from_pretrained(folder)) is Speech2TextForConditionalGeneration
@@ -340,7 +235,7 @@ def test_a_name_decides_where_the_configuration_does_not_say(name, folder, proce
     processor.save_pretrained(folder)
     for file in folder.glob("*.json"):
         if file.name != "vocab.json":
-            edit(
+            edit_json(
                 file, model_type=None, processor_class=None, tokenizer_class=None, feature_extractor_type=None
             )
     named = folder.rename(folder.with_name(name))
@@ -352,7 +247,7 @@ def test_a_name_decides_where_the_configuration_does_not_say(name, folder, proce
 
 
 def test_the_folders_around_a_checkpoint_do_not_decide(folder):
-    edit(folder / "config.json", model_type=None)
+    edit_json(folder / "config.json", model_type=None)
     (folder.parent / "s2t").mkdir()
     moved = folder.rename(folder.parent / "s2t" / "checkpoint-500")
     problem = "has model_type None; supported here: .*speech_to_text.*; write one into its config.json"
@@ -396,9 +291,9 @@ def test_what_transformers_saved_is_found(processor, vocabulary, tmp_path):
 @pytest.mark.parametrize("auto", [AutoTokenizer, AutoFeatureExtractor, AutoProcessor])
 def test_a_configuration_decides_the_family_if_it_is_given(auto, processor, folder):
     processor.save_pretrained(folder)
-    edit(folder / "config.json", model_type="whisper")
+    edit_json(folder / "config.json", model_type="whisper")
     for file in ("preprocessor_config.json", "tokenizer_config.json"):
-        edit(folder / file, processor_class=None, tokenizer_class=None, feature_extractor_type=None)
+        edit_json(folder / file, processor_class=None, tokenizer_class=None, feature_extractor_type=None)
     with pytest.raises(ValueError, match=r"model_type 'whisper'; supported here: .*speech_to_text"):
         auto.from_pretrained(folder)
     assert auto.from_pretrained(folder, config=Speech2TextConfig()) is not None
@@ -438,12 +333,12 @@ def test_the_class_that_a_checkpoint_was_saved_as_tells_family_and_kind():
 
 
 def test_a_model_of_another_kind_is_refused_with_the_way_to_load_it(folder):
-    edit(folder / "config.json", model_type="wav2vec2")
+    edit_json(folder / "config.json", model_type="wav2vec2")
     with pytest.raises(
         ValueError, match=r"has model_type 'wav2vec2'; .*for wav2vec2 there is AutoModelForCTC; "
     ):
         AutoModelForSpeechSeq2Seq.from_pretrained(folder)
-    edit(folder / "config.json", model_type="bert")
+    edit_json(folder / "config.json", model_type="bert")
     with pytest.raises(ValueError, match=r"for bert there is .*; SpeechEncoderDecoderModel\..*, as decoder"):
         AutoModelForCTC.from_pretrained(folder)
 
@@ -463,7 +358,7 @@ def test_families_are_told_apart_by_the_longest_name_that_a_checkpoints_name_hol
 @pytest.mark.parametrize("auto", ALL)
 @pytest.mark.parametrize("model_type", ["whisper", None, 3, {"a": 1}], ids=str)
 def test_a_family_that_is_not_here_is_refused_with_those_that_are(auto, model_type, folder):
-    edit(folder / "config.json", model_type=None)
+    edit_json(folder / "config.json", model_type=None)
     fields = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**fields, "model_type": model_type}))
     given = re.escape(repr(model_type))

@@ -16,6 +16,19 @@ from torch.nn.init import normal_, xavier_normal_
 
 import tritone
 
+# Arguments of transformers' from_pretrained that change nothing for a folder.
+OF_TRANSFORMERS = {
+    "state_dict": None,
+    "from_tf": False,
+    "from_flax": False,
+    "force_download": True,
+    "resume_download": True,
+    "proxies": {"http": "foo.bar:3128"},
+    "local_files_only": True,
+    "revision": "v1.0",
+    "trust_remote_code": False,
+}
+
 WORDS = "zero one two three four five six seven eight nine the quick brown fox jumps over lazy dogs and cats"
 LANGUAGES = ["pt", "fr", "ru", "nl", "ro", "it", "es", "de"]
 SPEECH_TO_TEXT: dict[str, Any] = {
@@ -188,3 +201,9 @@ def write_text_classifier(folder: Path) -> Path:
     model = seeded(tritone.BertForSequenceClassification, config, init=partial(normal_, std=0.4))
     model.save_pretrained(folder)
     return folder
+
+
+def edit_json(path: Path, **fields: object) -> None:
+    """Set fields of a JSON file, and drop those given as None."""
+    content = {**json.loads(path.read_text()), **fields}
+    path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
