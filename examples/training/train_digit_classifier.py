@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from arguments import training_parser
 from digits_batches import ahead
 from digits_data import SAMPLING_RATE, WORDS, StringMaker, espeak_voices, training_speakers
 from optimization import averaged, first_average, schedule, update_average
@@ -52,21 +53,10 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = training_parser(
+        __doc__, out="digit_classifier", steps=2000, batch=32, unit="recordings", peak=1.5e-3
     )
-    default_data = Path(__file__).resolve().parents[2] / "../shared/data/fsdd"
-    parser.add_argument("--data", type=Path, default=default_data, help="folder with train/ and test/")
-    parser.add_argument("--out", type=Path, default=Path("digit_classifier"), help="folder for the model")
     parser.add_argument("--plots", type=Path, help="folder for the plots; that of the model by default")
-    parser.add_argument("--leave-out", metavar="SPEAKER", help="train without this speaker, measure on them")
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--batch", type=int, default=32, help="recordings in a step")
-    parser.add_argument("--peak", type=float, default=1.5e-3, help="highest learning rate")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2, help="1 is faster on a busy machine")
-    parser.add_argument("--voices", type=int, default=200, help="espeak-ng voices; 0 for none")
-    parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="only measure this model")
     return parser.parse_args()
 
 

@@ -29,6 +29,7 @@ import numpy as np
 import sentencepiece
 import torch
 import torch.nn.functional as F
+from arguments import training_parser
 from digits_batches import EOS, FIRST_TOKEN, Batch, make_batch, training_batches
 from digits_data import (
     WORDS,
@@ -69,22 +70,9 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default_data = Path(__file__).resolve().parents[2] / "../shared/data/fsdd"
-    parser.add_argument("--data", type=Path, default=default_data, help="folder with train/ and test/")
-    parser.add_argument("--out", type=Path, default=Path("digits"), help="folder for the model and the plot")
-    parser.add_argument("--leave-out", metavar="SPEAKER", help="train without this speaker, measure on them")
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=24, help="strings in a step")
-    parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2, help="1 is faster on a busy machine")
-    parser.add_argument("--voices", type=int, default=200, help="espeak-ng voices; 0 for none")
+    parser = training_parser(__doc__, out="digits", steps=2500, batch=24, unit="strings", peak=2e-3)
     parser.add_argument("--start-from", type=Path, metavar="FOLDER", help="go on from this model's weights")
     parser.add_argument("--strength", type=float, default=1.0, help="of the augmentation at its most, 0 to 1")
-    parser.add_argument("--evaluate", type=Path, metavar="FOLDER", help="only measure this model")
     parser.add_argument("--dtype", default="float32", help="of the model that --evaluate measures")
     return parser.parse_args()
 
