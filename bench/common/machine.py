@@ -17,7 +17,7 @@ def about_machine(device: torch.device) -> dict[str, Any]:
     except ImportError:
         version = "not installed"
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command_line(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_threads(),
         "processor": f"{_processor()}, {os.cpu_count()} cores",
         "torch": torch.__version__,
@@ -25,6 +25,11 @@ def about_machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "units": "seconds; rtfx is seconds of audio a second",
     }
+
+
+def command_line() -> str:
+    """The command as it was typed, `python -m bench.cpu ...`: sys.argv would name the module's file."""
+    return " ".join(["python", *sys.orig_argv[1:]])
 
 
 def cpu_threads() -> str:

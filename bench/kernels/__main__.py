@@ -36,6 +36,7 @@ from torch import Tensor
 from triton.testing import do_bench
 
 from ..common.command import make_parser
+from ..common.machine import command_line
 from ..common.output import write_json
 from ..common.roofline import Peaks, find_peaks
 from .cases import Case, Implementation, Prepared, Setup
@@ -271,7 +272,7 @@ def progress(result: Result, peaks: Peaks) -> str:
 def write(results: list[Result], peaks: Peaks, folder: Path) -> None:
     """Write JSON, table and plot."""
     about = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": command_line(),
         "torch": torch.__version__,
         "triton": triton.__version__,
         "python": platform.python_version(),

@@ -46,7 +46,7 @@ def smoke(model: str, *options: str) -> str:
 def test_every_model_is_timed_beside_transformers_and_gives_the_same_answers(model, tmp_path):
     printed = smoke(model, "--json", str(tmp_path / "cpu.json"), "--cost-of-invariance")
     saved = json.loads((tmp_path / "cpu.json").read_text())
-    assert saved["about"]["command"].startswith("python")
+    assert saved["about"]["command"].startswith("python -m bench.cpu --smoke")
     ours = ["tritone, float32", "tritone, float32, without invariance"]
     peers = ["transformers, batch 1, unpadded", "transformers, batch 4"]
     found = saved["results"]["1 beams"]
