@@ -33,6 +33,8 @@ class Transcription:
         error: exception by which the request failed; None otherwise.
         words: words with times from a CTC model, in order; None from other models.
         characters: characters with times, spaces included, likewise.
+        warnings: problems that left a result, such as channels that cancel out.
+        channel: index of the channel, from 0; None where the channels were mixed.
         source: recording as it was submitted.
     """
 
@@ -44,6 +46,8 @@ class Transcription:
     error: Exception | None = None
     words: tuple[Span, ...] | None = None
     characters: tuple[Span, ...] | None = None
+    warnings: tuple[str, ...] = ()
+    channel: int | None = None
     source: Any = field(default=None, repr=False, compare=False)
 
 
@@ -66,6 +70,7 @@ class Classification:
         finish_reason: "stop", "cancelled" or "error".
         duration: seconds of audio; 0 for a text, or where the recording could not be read.
         error: exception by which the request failed; None otherwise.
+        warnings, channel: as of a Transcription.
         source: recording or text as it was submitted.
     """
 
@@ -73,6 +78,8 @@ class Classification:
     finish_reason: FinishReason
     duration: float = 0.0
     error: Exception | None = None
+    warnings: tuple[str, ...] = ()
+    channel: int | None = None
     source: Any = field(default=None, repr=False, compare=False)
 
 

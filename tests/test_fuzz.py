@@ -146,7 +146,7 @@ def read_audio(folder: Path, number: int, content: bytes) -> None:
 
     path = audio_path(folder, number)
     path.write_bytes(content)
-    samples = load_audio(path, RATE, max_seconds=MAX_SECONDS)
+    samples = load_audio(path, RATE, max_seconds=MAX_SECONDS).samples
     if not (samples.dtype == np.float32 and samples.ndim == 1 and 0 < len(samples) <= MAX_SECONDS * RATE + 1):
         raise AssertionError(f"{samples.dtype} {samples.shape}")
     if not np.isfinite(samples).all():

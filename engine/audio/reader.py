@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,23 @@ class AudioError(ValueError):
     """Error for an unusable recording; the message gives its name, the problem and the remedy."""
 
 
+@dataclass(frozen=True, slots=True)
+class Audio:
+    """Samples of one channel, float32 [samples], and warnings about their reading."""
+
+    samples: np.ndarray
+    warnings: tuple[str, ...] = ()
+
+
 def load_audio(
-    source: Any, sampling_rate: int, *, source_rate: int | None = None, max_seconds: float | None = None
-) -> np.ndarray:
-    """Read a recording as float32 [samples], one channel, at `sampling_rate` Hz.
+    source: Any,
+    sampling_rate: int,
+    *,
+    source_rate: int | None = None,
+    max_seconds: float | None = None,
+    channel: int | None = None,
+) -> Audio:
+    """Read a recording as one channel at `sampling_rate` Hz.
 
     Channels are averaged; rates are converted by soxr at its high quality.
 
@@ -54,6 +68,7 @@ def load_audio(
         sampling_rate: rate of the result in Hz.
         source_rate: rate of an array in Hz; `sampling_rate` by default.
         max_seconds: maximum duration in seconds; decoding stops there, with an error.
+        channel: index of the channel to read; None averages all.
 
     Raises:
         AudioError: the source is missing, empty, not audio, truncated or too long, or holds NaN or
@@ -62,12 +77,12 @@ def load_audio(
     _check_rate(sampling_rate, "the target rate")
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
-        samples, rate = _decode(name, max_seconds)
+        samples, rate = _decode(name, max_seconds, channel)
     else:
         samples, rate = as_samples(source), source_rate if source_rate is not None else sampling_rate
         name = f"array {samples.shape}"
         _check_rate(rate, name)
-        samples = _mono(samples)
+        samples = _one_channel(samples, channel, name)
         if max_seconds is not None and len(samples) > max_seconds * rate:
             raise _too_long(name, max_seconds)
     if not len(samples):
@@ -77,7 +92,23 @@ def load_audio(
         samples = soxr.resample(samples, rate, sampling_rate, quality="HQ")
         if not len(samples):
             raise AudioError(f"{name}: too short to resample from {rate} to {sampling_rate} Hz; leave it out")
-    return np.ascontiguousarray(samples, dtype=np.float32)
+    return Audio(np.ascontiguousarray(samples, dtype=np.float32))
+
+
+def count_channels(source: Any) -> int:
+    """Number of channels of a recording, from its header. Raises AudioError where it cannot be opened."""
+    if not isinstance(source, str | os.PathLike):
+        samples = as_samples(source)
+        return 1 if samples.ndim == 1 else samples.shape[1]
+    name = os.fspath(source)
+    _check_file(name)
+    try:
+        with soundfile.SoundFile(name) as file:
+            return int(file.channels)
+    except (TypeError, soundfile.SoundFileError) as error:
+        raise AudioError(
+            f"{name}: damaged, or not audio ({error}); convert it: ffmpeg -i IN out.wav"
+        ) from error
 
 
 def as_samples(source: Any) -> np.ndarray:
@@ -153,7 +184,7 @@ def _is_audio(path: Path) -> bool:
     return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
 
 
-def _decode(name: str, max_seconds: float | None) -> tuple[np.ndarray, int]:
+def _decode(name: str, max_seconds: float | None, channel: int | None) -> tuple[np.ndarray, int]:
     """Decode one file to float32 [samples], one channel, and return it with its sampling rate in Hz."""
     _check_file(name)
     try:
@@ -165,7 +196,7 @@ def _decode(name: str, max_seconds: float | None) -> tuple[np.ndarray, int]:
                 count += len(block)
                 if limit is not None and count > limit:
                     raise _too_long(name, max_seconds)
-                blocks.append(_mono(block))
+                blocks.append(_one_channel(block, channel, name))
             _check_whole(file, name)
             return (np.concatenate(blocks) if blocks else np.empty(0, np.float32)), file.samplerate
     except TypeError as error:  # soundfile takes .raw for headerless PCM and asks for the missing numbers
@@ -186,11 +217,16 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
         yield block
 
 
-def _mono(samples: np.ndarray) -> np.ndarray:
-    """Average the channels: [samples] or [samples, channels] to [samples]."""
-    if samples.ndim == 1:
-        return samples
-    return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1, dtype=np.float32)
+def _one_channel(samples: np.ndarray, channel: int | None, name: str) -> np.ndarray:
+    """Average the channels, or take one: [samples] or [samples, channels] to [samples]."""
+    columns = samples[:, None] if samples.ndim == 1 else samples
+    if channel is None:
+        return columns[:, 0] if columns.shape[1] == 1 else columns.mean(axis=1, dtype=np.float32)
+    if not 0 <= channel < columns.shape[1]:
+        raise AudioError(
+            f"{name}: channel {channel} is asked for, and it has {columns.shape[1]} (counted from 0)"
+        )
+    return columns[:, channel]
 
 
 def _check_file(name: str) -> None:

@@ -67,11 +67,11 @@ class LabelProcessor(OutputProcessor[Classification]):
     ) -> Classification:
         """Build the Classification of a request, without labels where it failed or was cancelled."""
         if output.predictions is None:
-            return Classification((), output.finish_reason, duration, output.error, source)
+            return Classification((), output.finish_reason, duration, output.error, source=source)
         logits = output.predictions["logits"][0].double()
         if not logits.isfinite().all():
             error = RuntimeError("the model's logits are not finite; run it in float32, or in bfloat16")
-            return Classification((), FinishReason.ERROR, duration, error, source)
+            return Classification((), FinishReason.ERROR, duration, error, source=source)
         match self._model_config.problem_type:
             case "regression":
                 scores = logits.tolist()

@@ -56,7 +56,7 @@ class Recordings:
             raise source
         samples = load_audio(
             source, self.sampling_rate, source_rate=sampling_rate, max_seconds=self.max_seconds
-        )
+        ).samples
         duration = len(samples) / self.sampling_rate
         name = os.fspath(source) if isinstance(source, str | os.PathLike) else f"array {source.shape}"
         frames = self.front_end.frame_count(len(samples))
