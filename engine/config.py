@@ -58,7 +58,7 @@ class EngineConfig:
     arrival_wait: float = 0.002
     total_arrival_wait: float = 0.02
 
-    # Seconds that closing waits for a reading thread or a step that does not end, once requests are cancelled.
+    # Seconds that closing waits for a read or step that does not end, once requests are cancelled.
     close_timeout: float = 5.0
 
     # Longest recording, where no position-embedding table bounds it.

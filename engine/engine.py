@@ -11,7 +11,7 @@ import torch
 
 from ..kernels.runtime.launch import compiled
 from .config import DEFAULT_TOP_K, EngineConfig
-from .faults import faults_as_errors
+from .faults import attempt
 from .gpu.warm_up import warm_up
 from .handle import Handle, in_order
 from .openmp import release_team
@@ -86,8 +86,7 @@ class Engine:
             graphs=graphs,
             overlap=overlap,
         )
-        with faults_as_errors():
-            self.model, self.processor = load(model, device, dtype, processor)
+        self.model, self.processor = attempt(load, model, device, dtype, processor)
         self._task = task = make_task(self.model, self.processor, self.config)
         self._inputs = task.inputs
         self.sampling_rate = task.inputs.sampling_rate
@@ -253,8 +252,7 @@ class Engine:
         handle = Handle[Any](source, task.output_processor(options), self._worker.cancel)
         snapshot, error = None, None
         try:
-            with faults_as_errors():
-                snapshot = inputs.snapshot(source)
+            snapshot = attempt(inputs.snapshot, source)
         except Exception as raised:  # of the source's own code, such as __array__
             error = raised
 

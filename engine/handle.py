@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, NoReturn
 
 from ..scheduler.request import FinishReason, RequestOutput
-from .faults import faults_as_errors
+from .faults import attempt
 from .outputs import OutputProcessor, R
 from .signals import Signal
 
@@ -106,8 +106,7 @@ class Handle(Generic[R]):
         assert output is not None  # it is done
         token_ids = output.hypotheses[0].token_ids if output.hypotheses else self._token_ids
         try:
-            with faults_as_errors():
-                return self._processor.process(output, token_ids, self._duration, self.source)
+            return attempt(self._processor.process, output, token_ids, self._duration, self.source)
         except Exception as error:
             failed = RequestOutput(output.request_id, (), FinishReason.ERROR, output.error or error)
             return self._processor.process(failed, token_ids, self._duration, self.source)
@@ -115,8 +114,7 @@ class Handle(Generic[R]):
     def _decode(self, token_ids: tuple[int, ...]) -> str:
         """Streamed text that is final; none where it cannot be decoded, which the end of the request shows."""
         try:
-            with faults_as_errors():
-                return _final_part(self._processor.decode(token_ids), self._processor.whole_words)
+            return _final_part(attempt(self._processor.decode, token_ids), self._processor.whole_words)
         except Exception:
             return ""
 
@@ -148,8 +146,7 @@ def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: 
             while not exhausted and len(under_way) < ahead and (wanted or not under_way[0].done()):
                 wanted = 0
                 try:
-                    with faults_as_errors():
-                        source = next(remaining, _END)
+                    source = attempt(next, remaining, _END)
                     if source is not _END:
                         under_way.append(submit(source))
                         continue

@@ -55,9 +55,9 @@ class Worker:
     A fault of any kind in one of the threads ends the request that it worked on, or else fails the engine,
     which ends all. Threads keep the worker alive, and not the engine.
 
-    `submit` and `cancel` change the state in one last operation, and no call of a user's waits for a step with
-    the lock held. So an interrupt leaves no request between two states, and `cancel`, `close` and `release`
-    may be called from anywhere: a reading thread, a finalizer, a signal handler.
+    Calls of users change the state in one last operation and never wait with the lock held. So an interrupt
+    leaves no request between two states, and `cancel`, `close` and `release` may be called from anywhere: a
+    reading thread, a finalizer, a signal handler.
 
     Args:
         loop: unused generation loop; from now on only this object's thread may call it.
@@ -199,7 +199,7 @@ class Worker:
 
     @property
     def _is_inside(self) -> bool:
-        """Whether the calling thread would wait for itself: an engine's own, or one that holds the lock."""
+        """True where the caller would wait for itself: in an engine's thread, or one that holds the lock."""
         owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]
         return owned or threading.current_thread().name.startswith("tritone-")
 
@@ -294,13 +294,12 @@ class Worker:
     def _prepare(self, job: Job) -> None:
         """Read a job's input and pass it to the loop's thread."""
         prepare, job.prepare = job.prepare, None
-        # None where it was cancelled since it was taken from the queue.
-        prepared = None if prepare is None else prepare()
+        prepared = prepare() if prepare is not None else None  # None: cancelled since it left the queue
         with self._lock:
-            if prepared is not None and job.handle in self._jobs:
-                job.duration = prepared[2]
-                self._free_seconds -= job.duration
-                job.prepared = prepared
+            if job.handle in self._jobs:
+                assert prepared is not None
+                left = self._free_seconds - prepared[2]
+                job.prepared, job.duration, self._free_seconds = prepared, prepared[2], left
                 self._ready.append(job)
             self._leave_reader(job)
         self._runnable.notify()

@@ -90,7 +90,7 @@ class CpuWorkerPool:
         return future
 
     def _start_threads(self, wanted: int) -> None:
-        """Start threads until there are as many as wanted. Raises RuntimeError where one cannot be started."""
+        """Start threads until there are `wanted`. Raises RuntimeError where one cannot be started."""
         while len(self._threads) < wanted:
             ready: Future[None] = Future()
             thread = threading.Thread(
