@@ -101,6 +101,7 @@ class Engine:
             config=self.config,
             check=UnchangedModel(self.model).check,
         )
+        del task.loop  # the worker's alone, which drops it when closed
         weakref.finalize(self, self._worker.release).atexit = False  # at exit, the worker's own function
         release_team()  # of loading the model
 

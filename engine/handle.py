@@ -112,7 +112,7 @@ class Handle(Generic[R]):
             return self._processor.process(failed, token_ids, self._duration, self.source)
 
     def _decode(self, token_ids: tuple[int, ...]) -> str:
-        """Streamed text that is final; none where it cannot be decoded, which the end of the request shows."""
+        """Streamed text that is final; empty where it cannot be decoded, which the end shows."""
         try:
             return _final_part(attempt(self._processor.decode, token_ids), self._processor.whole_words)
         except Exception:

@@ -1,15 +1,21 @@
 """Check that a model under a running engine is as it was when the engine was made."""
 
+from operator import attrgetter, is_, itemgetter
+
 import torch
 from torch import Tensor
 
+_training = itemgetter("training")
+_version = attrgetter("_version")
+
 
 class UnchangedModel:
-    """Weights and mode of a model, noted so that a later change is an error and no wrong result.
+    """Weights and mode of a model, noted so that a later change is an error and not another result.
 
-    Requests of one batch would be decoded with other weights than their first tokens, or with dropout, and
-    recorded steps would read memory that the weights have left. torch counts changes in place, such as an
-    optimizer's steps, but neither those through `.data` nor those made in inference mode.
+    Requests would be decoded with other weights than their first tokens were, or with dropout, and recorded
+    steps would read memory that the weights have left. torch counts changes in place, such as an optimizer's
+    steps, but neither those through `.data` nor those of weights made in inference mode. Modules that are
+    replaced and buffers are not noticed either.
 
     Args:
         model: model in evaluation mode.
@@ -17,27 +23,32 @@ class UnchangedModel:
 
     def __init__(self, model: torch.nn.Module) -> None:
         modules = list(model.modules())
-        self._modules = [module.__dict__ for module in modules]  # holds `training`
-        self._weights = [
-            (module._parameters, name, weight, _state(weight))
+        entries = [
+            (module._parameters, name, weight)
             for module in modules
             for name, weight in module._parameters.items()
             if weight is not None
         ]
+        self._modules = [module.__dict__ for module in modules]
+        self._holders = [holder for holder, _, _ in entries]
+        self._names = [name for _, name, _ in entries]
+        self._weights: list[Tensor] = [weight for _, _, weight in entries]
+        self._counted = [weight for weight in self._weights if not weight.is_inference()]
+        self._addresses = list(map(Tensor.data_ptr, self._weights))
+        self._versions = sum(map(_version, self._counted))
 
     def check(self) -> None:
-        """Raise RuntimeError where the model has changed: 0.1 ms for 400 weights."""
-        if any(module["training"] for module in self._modules):
+        """Raise RuntimeError where the model has changed. Takes about 0.3 µs for each weight."""
+        if any(map(_training, self._modules)):
             raise RuntimeError(
                 "the model is in training mode, which changes results; close the engine before model.train()"
             )
-        for holder, name, weight, state in self._weights:
-            if holder.get(name) is not weight or _state(weight) != state:
-                raise RuntimeError(
-                    f"weights of the model have changed ({name}, {tuple(weight.shape)}) while an engine runs "
-                    "on it; close the engine before you train, load or move the model"
-                )
-
-
-def _state(weight: Tensor) -> tuple[int, int]:
-    return weight.data_ptr(), -1 if weight.is_inference() else weight._version
+        if not (
+            all(map(is_, map(dict.get, self._holders, self._names), self._weights))
+            and list(map(Tensor.data_ptr, self._weights)) == self._addresses
+            and sum(map(_version, self._counted)) == self._versions  # they only grow
+        ):
+            raise RuntimeError(
+                "weights of the model have changed while an engine runs on it; close the engine before you "
+                "train, load, move or convert the model"
+            )

@@ -114,6 +114,7 @@ class Worker:
             for name, body in bodies.items()
         ]
         self._running = len(self._threads)
+        self._gave_up = False  # a thread has been waited for in vain
         try:
             for thread in self._threads:
                 thread.start()
@@ -167,10 +168,10 @@ class Worker:
             self.release(cancel=True)
             raise
         end = end if cancel else time.monotonic() + grace
-        if self._ended.wait_for(lambda: not self._running, end - time.monotonic()):
+        if self._ended.wait_for(lambda: not self._running or self._gave_up, end - time.monotonic()):
             for thread in self._threads:
-                if thread.ident is not None:  # has been started
-                    thread.join(grace)
+                thread.join(0.0 if self._gave_up else grace)
+        self._gave_up = self._running > 0
 
     def release(self, cancel: bool = False) -> None:
         """Stop accepting jobs, finish or cancel those submitted, and let the threads end by themselves."""
@@ -321,6 +322,7 @@ class Worker:
         finally:
             self._in_loop.clear()
             self._ready.clear()
+            del self._loop  # with the cache: a closed engine may be held for long
 
     def _step(self) -> bool:
         """Pass new jobs and cancellations to the loop and run one step; False once closed and out of work."""
