@@ -147,21 +147,25 @@ def test_an_interrupt_of_close_cancels_what_it_waits_for(loop, interrupt):
     assert not worker._running
 
 
+def uses(worker, handles):
+    """Calls of a user's, which one after the other may be interrupted."""
+    return [
+        lambda: handles.extend(submit(worker, 3) for _ in range(40)),
+        lambda: [handle.result(SOON) for handle in handles],
+        lambda: [handle.cancel() for handle in handles],
+        lambda: [list(handle) for handle in handles[-5:]],
+        lambda: list(in_order(range(1, 9), lambda n: submit(worker, n), ahead=5)),
+    ]
+
+
 def test_interrupts_at_any_instruction_leave_nothing_locked_and_no_request_unfinished(loop, interrupt):
     interrupts = 0
     for number in range(20):
         worker, handles = Worker(loop, max_in_flight=4), []
-        uses = [
-            lambda: handles.extend(submit(worker, 3) for _ in range(40)),
-            lambda: [handle.result(SOON) for handle in handles],
-            lambda: [handle.cancel() for handle in handles],
-            lambda: [list(handle) for handle in handles[-5:]],
-            lambda: list(in_order(range(1, 9), lambda n: submit(worker, n), ahead=5)),
-        ]
         for attempt in range(50):
             try:
                 interrupt(1e-6 * (attempt * (number + 1) % 311 + 1))
-                uses[attempt % 5]()
+                uses(worker, handles)[attempt % 5]()
                 time.sleep(0.001)
                 interrupt(0)
             except KeyboardInterrupt:
