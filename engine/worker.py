@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from .faults import as_error
 from .handle import FORKED, Handle
 from .openmp import release_team
 from .signals import Signal
-from .stats import EngineHealth, EngineStats
+from .stats import EngineHealth, EngineStats, Tally
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ..scheduler.loop import GenerationLoop
 
 _TRIES = 2
-_FINISHED = (FinishReason.STOP, FinishReason.LENGTH)
 
 # Inputs of the model, options (None for an encoder-only model), and seconds of audio.
 Prepared = tuple["Tensor", GenerationOptions | None, float]
@@ -100,10 +99,7 @@ class Worker:
         self._being_read = 0
         self._ready: deque[Job] = deque()
         self._to_cancel: deque[Job] = deque()
-        self._counts: Counter[FinishReason] = Counter()
-        self._audio_seconds = 0.0  # of finished requests
-        self._busy_seconds = 0.0
-        self._busy_since: float | None = None
+        self._tally = Tally()
         self._closed = False
         self._failure: Exception | None = None
 
@@ -130,8 +126,7 @@ class Worker:
             self.check_open()
             heapq.heappush(self._queue, (-job.priority, next(self._numbers), job))
             self._jobs[job.handle] = job  # last: without this the entry in the queue is skipped
-            if self._busy_since is None:
-                self._busy_since = time.perf_counter()
+            self._tally.begin()
         self._readable.notify()
 
     def cancel(self, handle: Handle[Any]) -> bool:
@@ -219,25 +214,8 @@ class Worker:
         """Current statistics of the engine; the loop's are as of its last step, and `compiled` is 0."""
         self.check_process()
         with self._lock:
-            loop, busy = self._loop_stats, self._busy_seconds
-            if self._busy_since is not None:
-                busy += time.perf_counter() - self._busy_since
-            return EngineStats(
-                running=loop.running,
-                waiting=loop.waiting + sum(job.request_id < 0 for job in self._jobs.values()),
-                finished=sum(self._counts[reason] for reason in _FINISHED),
-                failed=self._counts[FinishReason.ERROR],
-                cancelled=self._counts[FinishReason.CANCELLED],
-                pages_used=loop.pages_used,
-                pages_total=loop.pages_total,
-                tokens_generated=loop.tokens_generated,
-                audio_seconds=self._audio_seconds,
-                busy_seconds=busy,
-                tokens_per_second=loop.tokens_generated / busy if busy else 0.0,
-                rtfx=self._audio_seconds / busy if busy else 0.0,
-                graphs=loop.graphs,
-                compiled=0,
-            )
+            to_start = sum(job.request_id < 0 for job in self._jobs.values())
+            return self._tally.stats(self._loop_stats, to_start)
 
     def _guard(self, body: Callable[[], None]) -> None:
         """Main function of every thread: a fault that has ended no request by itself fails the engine."""
@@ -427,12 +405,7 @@ class Worker:
         job.handle.finish(output, job.duration)
         del self._jobs[job.handle]
         job.prepare = job.prepared = None
-        self._counts[output.finish_reason] += 1
-        if output.finish_reason in _FINISHED:
-            self._audio_seconds += job.duration
-        if not self._jobs and self._busy_since is not None:
-            self._busy_seconds += time.perf_counter() - self._busy_since
-            self._busy_since = None
+        self._tally.end(output.finish_reason, job.duration, idle=not self._jobs)
         if not job.being_read:  # or the reader still holds its input
             self._free_place(job)
         if self._closed:
