@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_WITHOUT_MESSAGE = RuntimeError("a library has stopped, and memory or a message is lacking to say how")
 
 
 def as_error(raised: BaseException) -> Exception:
@@ -14,11 +15,14 @@ def as_error(raised: BaseException) -> Exception:
     """
     if isinstance(raised, Exception) and not isinstance(raised, StopIteration):
         return raised
-    error = RuntimeError(
-        f"a library has stopped with {type(raised).__name__} ({raised}); if a checkpoint's files may be "
-        "damaged, fetch them again"
-    )
-    error.__cause__ = raised
+    try:
+        error = RuntimeError(
+            f"a library has stopped with {type(raised).__name__} ({raised}); if a checkpoint's files may be "
+            "damaged, fetch them again"
+        )
+        error.__cause__ = raised
+    except BaseException:  # the message itself cannot be made
+        return _WITHOUT_MESSAGE
     return error
 
 

@@ -192,11 +192,17 @@ os.register_at_fork(after_in_child=_fast_switching.reset)
 
 def _use_one_core() -> None:
     """Set torch's thread count to 1 for this thread alone; later threads get the count set before."""
-    usual = torch.get_num_threads()
+    usual, is_set = torch.get_num_threads(), threading.Event()
+
+    def restore() -> None:
+        is_set.wait()
+        torch.set_num_threads(usual)
+
+    other = threading.Thread(target=restore, daemon=True)
+    other.start()  # before the count is set, as no thread may be left to start
     torch.set_num_threads(1)
-    restore = threading.Thread(target=torch.set_num_threads, args=(usual,))
-    restore.start()
-    restore.join()
+    is_set.set()
+    other.join()
 
 
 def map_parts(
