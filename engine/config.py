@@ -52,6 +52,7 @@ class EngineConfig:
     submit_ahead: int = 2  # `transcribe` and `classify` submit this multiple of the requests in flight
 
     # Reading.
+    max_file_object_bytes: int = 1 << 30  # of one file object, which is read whole when it is submitted
     num_readers: int = 2  # threads that decode and resample, each about a thousand seconds of audio a second
     # An idle loop waits for inputs that are still being read, since a step with only the first of many would
     # leave all cores but one idle. Maximum seconds until the next input, and in total.

@@ -3,9 +3,10 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Generic
 
-from ..scheduler.request import RequestOutput
+from ..scheduler.request import FinishReason, RequestOutput
 from .outputs import OutputProcessor, R
 
 
@@ -18,15 +19,21 @@ class Handle(Generic[R]):
     """
 
     def __init__(
-        self, source: Any, processor: OutputProcessor[R], cancel: "Callable[[Handle[R]], bool]"
+        self,
+        source: Any,
+        processor: OutputProcessor[R],
+        cancel: "Callable[[Handle[R]], bool]",
+        channel: int | None = None,
     ) -> None:
         self.source = source
         self._processor = processor
         self._cancel = cancel
+        self._channel = channel  # of the recording; None where its channels are mixed
         self._changed = threading.Condition()
         self._token_ids: tuple[int, ...] = ()
         self._output: RequestOutput | None = None
         self._duration = 0.0
+        self._warnings: tuple[str, ...] = ()
         self._result: R | None = None
 
     def result(self, timeout: float | None = None) -> R:
@@ -52,7 +59,8 @@ class Handle(Generic[R]):
             output = self._output
             if self._result is None and output is not None:
                 token_ids = output.hypotheses[0].token_ids if output.hypotheses else self._token_ids
-                self._result = self._processor.process(output, token_ids, self._duration, self.source)
+                result = self._processor.process(output, token_ids, self._duration, self.source)
+                self._result = replace(result, warnings=self._warnings, channel=self._channel)
             assert self._result is not None  # it is done
             return self._result
 
@@ -84,11 +92,19 @@ class Handle(Generic[R]):
             self._token_ids += token_ids
             self._changed.notify_all()
 
-    def finish(self, output: RequestOutput, duration: float = 0.0) -> None:
-        """Set the final output and the seconds of audio; called by the engine, only the first call counts."""
+    def checked(self, output: RequestOutput) -> RequestOutput:
+        """Output of the loop, or the error in its place where its scores are not finite."""
+        error = self._processor.error_of(output)
+        return output if error is None else RequestOutput(output.request_id, (), FinishReason.ERROR, error)
+
+    def finish(self, output: RequestOutput, duration: float = 0.0, warnings: tuple[str, ...] = ()) -> None:
+        """Set the final output, seconds of audio and warnings about its reading.
+
+        Called by the engine; only the first call counts.
+        """
         with self._changed:
             if self._output is None:
-                self._output, self._duration = output, duration
+                self._output, self._duration, self._warnings = output, duration, warnings
             self._changed.notify_all()
 
     def _wait_for_tokens(self, seen: int) -> tuple[int, ...]:

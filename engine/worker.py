@@ -16,14 +16,13 @@ from .openmp import release_team
 from .stats import EngineStats
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..scheduler.loop import GenerationLoop
+    from .tasks.inputs import Inputs
 
 _FINISHED = (FinishReason.STOP, FinishReason.LENGTH)
 
-# Inputs of the model, options (None for an encoder-only model), and seconds of audio.
-Prepared = tuple["Tensor", GenerationOptions | None, float]
+# Inputs of the model, and options (None for an encoder-only model).
+Prepared = tuple["Inputs", GenerationOptions | None]
 
 
 @dataclass(eq=False, slots=True)
@@ -37,6 +36,7 @@ class Job:
     prepared: Prepared | None = None
     request_id: int = -1  # id in the loop; -1 before
     duration: float = 0.0  # seconds of audio, once read
+    warnings: tuple[str, ...] = ()  # about the reading, likewise
     in_flight: bool = False  # being read, or read and not finished
     cancelled: bool = False
 
@@ -178,10 +178,13 @@ class Worker:
                 if prepared is None:
                     self._finish(job, FinishReason.ERROR, error)
                     continue
-                job.duration = prepared[2]
+                inputs = prepared[0]
+                job.duration, job.warnings = inputs.duration, inputs.warnings
                 self._free_seconds -= job.duration
                 if job.cancelled:
                     self._finish(job, FinishReason.CANCELLED)
+                elif inputs.values is None:  # too short, and an empty result was asked for
+                    self._finish(job, FinishReason.STOP)
                 else:
                     job.prepared = prepared
                     self._ready.append(job)
@@ -271,7 +274,8 @@ class Worker:
     def _start(self, job: Job) -> None:
         prepared, job.prepared = job.prepared, None
         assert prepared is not None  # as of every job that is ready
-        inputs, options, _ = prepared
+        inputs, options = prepared
+        assert inputs.values is not None  # or the job has ended
         if job.cancelled:
             with self._running:
                 self._finish(job, FinishReason.CANCELLED)
@@ -281,7 +285,7 @@ class Worker:
             job.handle.add_tokens((options.decoder_start_token_id,))
         try:
             self._loop.submit(
-                Request(job.request_id, inputs, options, priority=job.priority, stream=job.stream)
+                Request(job.request_id, inputs.values, options, priority=job.priority, stream=job.stream)
             )
         except ValueError as error:  # an error of the request itself, such as one that can never fit
             del self._in_loop[job.request_id]
@@ -296,7 +300,8 @@ class Worker:
         if event.error is None and event.finish_reason is FinishReason.ERROR:
             error = RuntimeError("the loop ended this request without a reason; this is a bug in tritone")
             event = replace(event, error=error)
-        self._end(self._in_loop.pop(event.request_id), event)
+        job = self._in_loop.pop(event.request_id)
+        self._end(job, job.handle.checked(event))
 
     def _finish(self, job: Job, reason: FinishReason, error: Exception | None = None) -> None:
         """End a job that has no output of the loop; the lock is held."""
@@ -320,4 +325,4 @@ class Worker:
             self._reading.notify_all()
         elif job.in_flight:
             self._reading.notify_all()
-        job.handle.finish(output, job.duration)
+        job.handle.finish(output, job.duration, job.warnings)

@@ -42,6 +42,18 @@ class AudioError(ValueError):
     """Error for an unusable recording; the message gives its name, the problem and the remedy."""
 
 
+class TooShortError(AudioError):
+    """Error for a recording of no samples, or too few for one frame or the model's convolutions.
+
+    Args:
+        problem: name of the recording and its length; the message adds the remedy.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}; leave it out, or take an empty result: short='empty', --short empty")
+        self.problem = problem
+
+
 @dataclass(frozen=True, slots=True)
 class Audio:
     """Samples of one channel, float32 [samples], and warnings about their reading."""
@@ -57,6 +69,7 @@ def load_audio(
     source_rate: int | None = None,
     max_seconds: float | None = None,
     channel: int | None = None,
+    encoding: str | None = None,
 ) -> Audio:
     """Read a recording as one channel at `sampling_rate` Hz.
 
@@ -86,16 +99,16 @@ def load_audio(
         if max_seconds is not None and len(samples) > max_seconds * rate:
             raise _too_long(name, max_seconds)
     if not len(samples):
-        raise AudioError(f"{name}: holds no samples; record it again, or leave it out")
+        raise TooShortError(f"{name}: holds no samples")
     _check_samples(samples, name)
     if rate != sampling_rate:
         samples = soxr.resample(samples, rate, sampling_rate, quality="HQ")
         if not len(samples):
-            raise AudioError(f"{name}: too short to resample from {rate} to {sampling_rate} Hz; leave it out")
+            raise TooShortError(f"{name}: too short to resample from {rate} to {sampling_rate} Hz")
     return Audio(np.ascontiguousarray(samples, dtype=np.float32))
 
 
-def count_channels(source: Any) -> int:
+def count_channels(source: Any, *, encoding: str | None = None) -> int:
     """Number of channels of a recording, from its header. Raises AudioError where it cannot be opened."""
     if not isinstance(source, str | os.PathLike):
         samples = as_samples(source)
