@@ -32,9 +32,12 @@ def greedy_reference(logits: Tensor, scores: Tensor | None = None) -> tuple[Tens
 
 
 def log_probability_reference(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probability of each row's token: float32 [rows]."""
+    """Log-probability of each row's token: float32 [rows]; NaN in a row that holds NaN or infinity."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+    total = logits.logsumexp(-1)
+    # Infinite for an infinite logit, beside which another token's log-probability would be -inf, not NaN.
+    total += total - total
+    return logits.gather(-1, tokens[:, None])[:, 0] - total
 
 
 def _nothing_left(scores: Tensor | None, tokens: Tensor) -> Tensor | float:

@@ -89,7 +89,7 @@ def test_a_number_that_is_none_is_the_best_as_torch_has_it_and_tokens_always_exi
 @pytest.mark.parametrize("bad", [float("nan"), INF])
 def test_a_log_probability_tells_bad_logits_from_rules_that_leave_no_token(bad, vocabulary, dtype, device):
     logits = torch.zeros(5, vocabulary, dtype=dtype, device=device)
-    scores = logits.float()
+    scores = logits.float().clone()
     logits[1, vocabulary - 1] = bad
     logits[2, 0], scores[2, 0] = bad, -INF  # a token that may not be chosen anyway
     scores[3] = -INF
