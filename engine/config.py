@@ -1,10 +1,14 @@
 """Configuration of an engine: every tunable, its unit and the reason for its default."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from ..scheduler.config import RunnerConfig
 from ..scheduler.model_protocol import Task
+
+Channels = Literal["mix", "split"]  # one result for a recording, or one for each of its channels
+Encoding = Literal["mulaw", "alaw"]  # headerless G.711
+Short = Literal["fail", "empty"]  # result of a recording that is too short for the model
 
 DEFAULT_TOP_K = 5  # labels of a classification
 DEFAULT_MEMORY_FRACTION = 0.9  # of the free memory, where neither it nor num_pages is given

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from ..kernels.runtime.launch import compiled
-from .config import DEFAULT_TOP_K, EngineConfig
+from .config import DEFAULT_TOP_K, Channels, Encoding, EngineConfig, Short
 from .gpu.warm_up import warm_up
 from .handle import Handle, in_order
 from .openmp import release_team
 from .outputs import Classification, Transcription
 from .stats import EngineStats
 from .tasks.base import Verb
-from .tasks.inputs import Channels, Encoding, ReadOptions, Recordings, Short, check_choice
+from .tasks.inputs import ReadOptions, Recordings, check_choice
 from .tasks.loading import load, make_task
 from .worker import Job, Prepared, Worker
 
@@ -278,12 +278,12 @@ class Engine:
         stream: bool,
         options: dict[str, Any],
     ) -> Handle[Any]:
-        processor = self._task.output_processor(options)
-        handle = Handle[Any](source, processor, self._worker.cancel, reading.channel)
+        reader, task = self._inputs, self._task
+        handle = Handle[Any](source, task.output_processor(options), self._worker.cancel, reading.channel)
 
         def prepare() -> Prepared:
-            inputs = self._inputs.read(snapshot, reading, options)
-            return inputs, self._task.resolve(options, inputs.duration)
+            inputs = reader.read(snapshot, reading, options)
+            return inputs, task.resolve(options, inputs.duration)
 
         self._worker.submit(Job(handle, prepare, priority, stream))
         release_team()  # of the copy, and of the caller's own torch operations before

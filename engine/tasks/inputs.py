@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -11,11 +11,7 @@ from torch import Tensor
 
 from ..audio.limits import max_recording_seconds, max_text_tokens
 from ..audio.reader import AudioError, TooShortError, as_samples, count_channels, load_audio
-from ..config import EngineConfig
-
-Encoding = Literal["mulaw", "alaw"]
-Short = Literal["fail", "empty"]
-Channels = Literal["mix", "split"]
+from ..config import Encoding, EngineConfig, Short
 
 _BLOCK = 1 << 20  # bytes of a file object read at a time
 _MAX_EXCERPT = 40  # characters of a text in a message
