@@ -41,11 +41,14 @@ def log_probability_reference(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def _nothing_left(scores: Tensor | None, tokens: Tensor) -> Tensor | float:
-    """Penalty of rows whose rules leave no token: -inf where the chosen token's score is -inf, else 0."""
+    """Penalty of rows whose rules leave no token: the chosen token's score where that is -inf or NaN, else 0.
+
+    It is NaN where such a row was renormalized.
+    """
     if scores is None:
         return 0.0
     chosen = scores.gather(-1, tokens[:, None])[:, 0]
-    return torch.where(chosen == float("-inf"), chosen, 0.0)
+    return torch.where(chosen > float("-inf"), 0.0, chosen)
 
 
 def categorical(scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor) -> Tensor:
@@ -228,8 +231,8 @@ def draw_kernel(
 
 @triton.jit
 def _nothing_left_in(chosen):
-    """Penalty of a row whose rules leave no token: -inf where the chosen token's score is, else 0."""
-    return tl.where(chosen == float("-inf"), chosen, 0.0)
+    """Penalty of a row whose rules leave no token, as of `_nothing_left`."""
+    return tl.where(chosen > float("-inf"), 0.0, chosen)
 
 
 _types = KEY_TYPES | {
