@@ -98,7 +98,7 @@ def test_options_that_leave_no_token_are_an_error_of_their_own(engine, waveforms
     handle = engine.submit(waveforms[0], suppress_tokens=every, **options)
     # The log-softmax of a row of -inf is NaN, like the scores of damaged weights.
     renormalized = options.get("renormalize_logits")
-    with pytest.raises(RuntimeError if renormalized else ValueError, match="finite|forbid every token"):
+    with pytest.raises(RuntimeError if renormalized else ValueError, match=r"finite|forbid every token"):
         handle.result(SOON)
     assert engine.submit(waveforms[0], suppress_tokens=every[4:], **options).result(SOON).error is None
 
