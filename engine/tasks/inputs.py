@@ -40,6 +40,8 @@ class ReadOptions:
             isinstance(channel, bool) or not isinstance(channel, int | np.integer) or channel < 0
         ):
             raise ValueError(f"channel must be an index from 0, or None to mix them all; got {channel!r}")
+        if isinstance(channel, np.integer):  # which JSON does not know
+            object.__setattr__(self, "channel", int(channel))
         if self.encoding is not None:
             check_choice("encoding", self.encoding, get_args(Encoding))
         check_choice("short", self.short, get_args(Short))
