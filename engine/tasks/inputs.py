@@ -158,18 +158,24 @@ class Recordings:
             raise TooShortError(f"{name}: {problem}") from None
 
 
+class FileContent(bytes):
+    """Content of a file object, with its name for messages and for the suffix of headerless audio."""
+
+    name: str
+
+
 def _name(source: Any) -> str:
     """Name of a snapshot in messages."""
     if isinstance(source, bytes):
-        return f"audio of {len(source)} bytes"
+        return getattr(source, "name", f"audio of {len(source)} bytes")
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"array {source.shape}"
 
 
-def _read_to_end(file: Any, limit: int) -> bytes:
+def _read_to_end(file: Any, limit: int) -> FileContent:
     """Bytes of a binary file object from its position to its end, at most `limit`."""
-    name = type(file).__name__
-    blocks: list[bytes] = []
-    size = 0
+    given = getattr(file, "name", None)
+    name = given if isinstance(given, str) else type(file).__name__
+    found = bytearray()
     while True:
         block = file.read(_BLOCK)
         if not isinstance(block, bytes | bytearray | memoryview):
@@ -177,14 +183,15 @@ def _read_to_end(file: Any, limit: int) -> bytes:
                 f"{name}: its read() gave {type(block).__name__}, not bytes; open it in binary mode, blocking"
             )
         if not len(block):
-            return b"".join(blocks)
-        size += len(block)
-        if size > limit:
+            content = FileContent(found)
+            content.name = name
+            return content
+        found += block
+        if len(found) > limit:
             raise AudioError(
                 f"{name}: more than {limit} bytes; write it to a file and pass its path, or raise "
                 "max_file_object_bytes of EngineConfig"
             )
-        blocks.append(bytes(block))
 
 
 class Texts:
