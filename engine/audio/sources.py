@@ -84,8 +84,9 @@ class Source:
             self.suffix = Path(self.name).suffix.lower()
             _check_file(self.name)
         elif isinstance(source, bytes | bytearray | memoryview):
-            self._content = bytes(source)
-            self.name = f"audio of {len(self._content)} bytes"
+            self._content = source if isinstance(source, bytes) else bytes(source)
+            self.name = getattr(source, "name", f"audio of {len(source)} bytes")  # of a file object's content
+            self.suffix = Path(self.name).suffix.lower()
         else:
             self._take_file(source)
         with self.open() as file:
