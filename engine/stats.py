@@ -1,6 +1,21 @@
-"""Statistics returned by `Engine.stats`."""
+"""Statistics and health of an engine, returned by `Engine.stats` and `Engine.health`."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """Health of an engine, for a server's checks.
+
+    Args:
+        status: "ok"; "degraded" where it works, but has survived a fault or works with less memory; "failed"
+            where it takes no more requests: stopped on an error, closed, or forked from another process.
+        reason: reason of a status other than "ok"; the last one where there are several.
+    """
+
+    status: Literal["ok", "degraded", "failed"]
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from ..audio.limits import max_recording_seconds, max_text_tokens
 from ..audio.reader import AudioError, TooShortError, as_samples, count_channels, load_audio
 from ..config import Encoding, EngineConfig, Short
+from ..faults import attempt
 
 _BLOCK = 1 << 20  # bytes of a file object read at a time
 _MAX_EXCERPT = 40  # characters of a text in a message
@@ -98,8 +100,8 @@ class Recordings:
             if isinstance(source, bytearray | memoryview):
                 return bytes(source)
             if hasattr(source, "read"):
-                return _read_to_end(source, self._max_file_object_bytes)
-            return as_samples(source)
+                return attempt(_read_to_end, source, self._max_file_object_bytes)
+            return attempt(as_samples, source)  # calls the source's own code, such as __array__
         except Exception as error:
             return error
 
@@ -108,7 +110,7 @@ class Recordings:
         if isinstance(snapshot, Exception):
             return [(snapshot, reading)]
         try:
-            count = count_channels(snapshot, encoding=reading.encoding)
+            count = attempt(partial(count_channels, encoding=reading.encoding), snapshot)
         except Exception as error:
             return [(error, reading)]
         # An array without channels fails as its first.
