@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Generic, NoReturn
 
 from ..scheduler.request import FinishReason, RequestOutput
@@ -23,16 +24,22 @@ class Handle(Generic[R]):
     """
 
     def __init__(
-        self, source: Any, processor: OutputProcessor[R], cancel: "Callable[[Handle[R]], bool]"
+        self,
+        source: Any,
+        processor: OutputProcessor[R],
+        cancel: "Callable[[Handle[R]], bool]",
+        channel: int | None = None,
     ) -> None:
         self.source = source
         self._processor = processor
         self._cancel: Callable[[Handle[R]], bool] | None = cancel
+        self._channel = channel  # of the recording; None where its channels are mixed
         self._process = os.getpid()
         self._changed = Signal()
         self._token_ids: tuple[int, ...] = ()
         self._output: RequestOutput | None = None
         self._duration = 0.0
+        self._warnings: tuple[str, ...] = ()
         self._result: R | None = None
 
     def result(self, timeout: float | None = None) -> R:
@@ -87,10 +94,18 @@ class Handle(Generic[R]):
             self._token_ids += token_ids
             self._changed.notify_all()
 
-    def finish(self, output: RequestOutput, duration: float = 0.0) -> None:
-        """Set the final output and the seconds of audio; called by the engine, only the first call counts."""
+    def checked(self, output: RequestOutput) -> RequestOutput:
+        """Output of the loop, or the error in its place where its scores are not finite."""
+        error = self._processor.error_of(output)
+        return output if error is None else RequestOutput(output.request_id, (), FinishReason.ERROR, error)
+
+    def finish(self, output: RequestOutput, duration: float = 0.0, warnings: tuple[str, ...] = ()) -> None:
+        """Set the final output, seconds of audio and warnings about its reading.
+
+        Called by the engine; only the first call counts.
+        """
         if self._output is None:
-            self._duration = duration
+            self._duration, self._warnings = duration, warnings
             self._output = output
             self._cancel = None  # a finished handle keeps no engine alive
         self._changed.notify_all()
@@ -106,10 +121,11 @@ class Handle(Generic[R]):
         assert output is not None  # it is done
         token_ids = output.hypotheses[0].token_ids if output.hypotheses else self._token_ids
         try:
-            return attempt(self._processor.process, output, token_ids, self._duration, self.source)
+            result = attempt(self._processor.process, output, token_ids, self._duration, self.source)
         except Exception as error:
             failed = RequestOutput(output.request_id, (), FinishReason.ERROR, output.error or error)
-            return self._processor.process(failed, token_ids, self._duration, self.source)
+            result = self._processor.process(failed, token_ids, self._duration, self.source)
+        return replace(result, warnings=self._warnings, channel=self._channel)
 
     def _decode(self, token_ids: tuple[int, ...]) -> str:
         """Streamed text that is final; empty where it cannot be decoded, which the end shows."""

@@ -23,14 +23,13 @@ from .signals import Signal
 from .stats import EngineHealth, EngineStats, Tally
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..scheduler.loop import GenerationLoop
+    from .tasks.inputs import Inputs
 
 _TRIES = 2
 
-# Inputs of the model, options (None for an encoder-only model), and seconds of audio.
-Prepared = tuple["Tensor", GenerationOptions | None, float]
+# Inputs of the model, and options (None for an encoder-only model).
+Prepared = tuple["Inputs", GenerationOptions | None]
 
 
 @dataclass(eq=False, slots=True)
@@ -44,6 +43,7 @@ class Job:
     prepared: Prepared | None = None
     request_id: int = -1  # id in the loop; -1 before
     duration: float = 0.0  # seconds of audio, once read
+    warnings: tuple[str, ...] = ()  # about the reading, likewise
     being_read: bool = False
     in_flight: bool = False  # has a place among those that are read and not finished
 
@@ -277,8 +277,10 @@ class Worker:
         with self._lock:
             if job.handle in self._jobs:
                 assert prepared is not None
-                left = self._free_seconds - prepared[2]
-                job.prepared, job.duration, self._free_seconds = prepared, prepared[2], left
+                inputs = prepared[0]
+                left = self._free_seconds - inputs.duration
+                job.prepared, job.duration, self._free_seconds = prepared, inputs.duration, left
+                job.warnings = inputs.warnings
                 self._ready.append(job)
             self._leave_reader(job)
         self._runnable.notify()
@@ -356,7 +358,11 @@ class Worker:
         prepared, job.prepared = job.prepared, None
         if prepared is None or job.handle not in self._jobs:
             return
-        inputs, options, _ = prepared
+        inputs, options = prepared
+        if inputs.values is None:  # too short, and an empty result was asked for
+            with self._lock:
+                self._finish(job, FinishReason.STOP)
+            return
         job.request_id = self._next_request_id
         self._next_request_id += 1
         self._in_loop[job.request_id] = job
@@ -364,7 +370,7 @@ class Worker:
             job.handle.add_tokens((options.decoder_start_token_id,))
         try:
             self._loop.submit(
-                Request(job.request_id, inputs, options, priority=job.priority, stream=job.stream)
+                Request(job.request_id, inputs.values, options, priority=job.priority, stream=job.stream)
             )
         except BaseException as raised:  # an error of the request itself, such as one that can never fit
             del self._in_loop[job.request_id]
@@ -379,7 +385,8 @@ class Worker:
         if event.error is None and event.finish_reason is FinishReason.ERROR:
             error = RuntimeError("the loop ended this request without a reason; this is a bug in tritone")
             event = replace(event, error=error)
-        self._end(self._in_loop.pop(event.request_id), event)
+        job = self._in_loop.pop(event.request_id)
+        self._end(job, job.handle.checked(event))
 
     # The end of a job.
 
@@ -402,7 +409,7 @@ class Worker:
         """
         if self._jobs.get(job.handle) is not job:
             return
-        job.handle.finish(output, job.duration)
+        job.handle.finish(output, job.duration, job.warnings)
         del self._jobs[job.handle]
         job.prepare = job.prepared = None
         self._tally.end(output.finish_reason, job.duration, idle=not self._jobs)

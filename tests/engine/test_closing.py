@@ -10,6 +10,7 @@ from stand_in_loop import OPTIONS, SOON, submit
 
 from tritone.engine.config import EngineConfig
 from tritone.engine.handle import in_order
+from tritone.engine.tasks.inputs import Inputs
 from tritone.engine.worker import Worker
 
 IMPATIENT = EngineConfig(close_timeout=0.2)
@@ -22,7 +23,7 @@ def hung():
 
     def read():
         end.wait(SOON)
-        return (1, OPTIONS, 2.0)
+        return Inputs(1, 2.0), OPTIONS
 
     yield read
     end.set()
@@ -33,7 +34,7 @@ def test_a_request_whose_reading_hangs_can_be_cancelled_and_its_place_is_free_on
 
     def read():
         end.wait(SOON)
-        return (1, OPTIONS, 2.0)
+        return Inputs(1, 2.0), OPTIONS
 
     handle, waiting = submit(worker, prepare=read), submit(worker, 2)
     assert handle.cancel()
@@ -85,7 +86,7 @@ def test_close_from_within_one_of_the_threads_does_not_wait_for_itself(loop, can
 
     def closing():
         worker.close(cancel)
-        return (2, OPTIONS, 2.0)
+        return Inputs(2, 2.0), OPTIONS
 
     reason = submit(worker, prepare=closing).outcome(SOON).finish_reason
     assert reason == "stop" or (cancel and reason == "cancelled")

@@ -10,6 +10,7 @@ from stand_in_loop import OPTIONS, SOON, SPELLER, submit
 from tritone.engine.config import EngineConfig
 from tritone.engine.handle import Handle, in_order
 from tritone.engine.tasks.generation import TokenProcessor
+from tritone.engine.tasks.inputs import Inputs
 from tritone.engine.worker import Job, Worker
 
 
@@ -49,7 +50,7 @@ def test_a_fault_of_any_kind_while_reading_is_the_error_of_that_request(worker, 
     assert_works(worker)
 
 
-@pytest.mark.parametrize("prepared", [None, (), (1, OPTIONS), (1, OPTIONS, "long")])
+@pytest.mark.parametrize("prepared", [None, (), (1, OPTIONS), (Inputs(1, "long"), OPTIONS)])
 def test_what_a_reader_cannot_pass_on_is_the_error_of_that_request(worker, prepared):
     assert submit(worker, prepare=lambda: prepared).outcome(SOON).error is not None
     assert_works(worker)
@@ -141,7 +142,7 @@ def test_a_fault_of_the_output_processor_is_the_error_of_the_request(worker, kin
             raise kind
 
     handle = Handle("a", Broken(SPELLER), worker.cancel)
-    worker.submit(Job(handle, lambda: (3, OPTIONS, 2.0)))
+    worker.submit(Job(handle, lambda: (Inputs(3, 2.0), OPTIONS)))
     if isinstance(kind, KeyboardInterrupt | SystemExit):  # in the user's thread these are the user's
         with pytest.raises(type(kind)):
             handle.outcome(SOON)
@@ -161,7 +162,7 @@ def test_a_tokenizer_that_fails_while_streaming_costs_pieces_and_no_text(worker)
             return super().decode(token_ids)
 
     handle = Handle("a", NotYet(SPELLER), worker.cancel)
-    worker.submit(Job(handle, lambda: (100, OPTIONS, 2.0)))
+    worker.submit(Job(handle, lambda: (Inputs(100, 2.0), OPTIONS)))
     assert "".join(handle) == handle.result(SOON).text
     assert handle.result().text.startswith("1 2 3")
 
