@@ -131,6 +131,11 @@ def current_stream(device: Any = None) -> Stream:
     return Stream(index, raw=_tensors.raw_stream(index))
 
 
+def _set_stream(device: int, stream: int) -> None:
+    _tensors.set_device(device)  # as torch's does
+    _libcuda.fake_set_stream(device, stream)
+
+
 def _synchronize(device: Any = None) -> None:
     totals["waits"] += 1
 
@@ -170,9 +175,7 @@ def install(libcuda: Any, tensors: Any) -> None:
         "_cuda_exchangeDevice": tensors.exchange_device,
         "_cuda_maybeExchangeDevice": tensors.exchange_device,
         "_cuda_getCurrentRawStream": tensors.raw_stream,
-        "_cuda_setStream": lambda stream_id, device_index, device_type=1: libcuda.fake_set_stream(
-            device_index, stream_id
-        ),
+        "_cuda_setStream": lambda stream_id, device_index, device_type=1: _set_stream(device_index, stream_id),
     }
     outer: dict[str, Any] = {
         "_lazy_init": lambda: None,
@@ -191,7 +194,7 @@ def install(libcuda: Any, tensors: Any) -> None:
         "synchronize": _synchronize,
         "current_stream": current_stream,
         "default_stream": lambda device=None: Stream(_index(device), raw=0),
-        "set_stream": lambda stream: libcuda.fake_set_stream(stream.device_index, stream.cuda_stream),
+        "set_stream": lambda stream: _set_stream(stream.device_index, stream.cuda_stream),
         "Stream": Stream,
         "Event": Event,
         "CUDAGraph": CUDAGraph,
