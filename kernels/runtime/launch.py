@@ -224,7 +224,7 @@ class Case:
         Args:
             arguments: run-time parameters in order. Inputs are copied unless contiguous and aligned
                 (`ready`); outputs must be both. None replaces a tensor that the kernel does not read, for
-                which another tensor of its type is passed. True is passed as 1.
+                which another tensor is passed. True is passed as 1.
 
         Raises:
             UndeclaredCaseError: arguments that would make Triton compile another specialization.
@@ -272,7 +272,10 @@ class Case:
         stand_ins = {kind: argument for (_, kind), argument in pairs if isinstance(argument, Tensor)}
         prepared: list[Tensor | float] = []
         for (name, kind), argument in pairs:
-            argument = stand_ins.get(kind) if argument is None else argument
+            if argument is None:
+                argument = stand_ins.get(kind)
+            if argument is None and devices:
+                argument = _blank(_DTYPES[kind[1:]], *devices)
             if argument is None:
                 raise UndeclaredCaseError(f"{self.label} got no tensor that can stand in for {name}")
             if isinstance(argument, Tensor) and name not in self.kernel.outputs:
@@ -307,6 +310,13 @@ def kernel(
 ) -> Callable[[Callable[..., Any]], Kernel]:
     """Decorator that turns a function into a `Kernel`; arguments as there."""
     return lambda function: Kernel(function, sizes, outputs)
+
+
+@cache
+def _blank(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Tensor that stands in for None where a launch has no other of the type."""
+    with torch.inference_mode(False):
+        return torch.zeros(4, dtype=dtype, device=device)
 
 
 def other_devices(devices: Iterable[torch.device]) -> str:
