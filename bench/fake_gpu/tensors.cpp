@@ -220,13 +220,20 @@ void count_wait(const std::string& name) {
 struct DeviceTensor final : c10::TensorImpl {
   DeviceTensor(c10::Storage storage, caffe2::TypeMeta dtype, Device device)
       : c10::TensorImpl(std::move(storage), DispatchKeySet(DispatchKey::CUDA), dtype) {
+    put_on(device);
+  }
+  DeviceTensor(const at::Tensor& base, caffe2::TypeMeta dtype) // a view: in inference mode too it is what its base is
+      : c10::TensorImpl(c10::TensorImpl::VIEW, c10::Storage(base.storage()), base.key_set(), dtype) {
+    put_on(base.device());
+  }
+  void put_on(Device device) {
     device_opt_ = device.has_index() ? device : Device(DeviceType::CUDA, static_cast<c10::DeviceIndex>(fake_device()));
   }
 };
 
-at::Tensor on_device(const at::Tensor& tensor, c10::IntArrayRef sizes, c10::IntArrayRef strides, int64_t offset,
-                     Device device) {
-  auto impl = c10::make_intrusive<DeviceTensor>(c10::Storage(tensor.storage()), tensor.dtype(), device);
+at::Tensor view_of(const at::Tensor& base, caffe2::TypeMeta dtype, c10::IntArrayRef sizes, c10::IntArrayRef strides,
+                   int64_t offset) {
+  auto impl = c10::make_intrusive<DeviceTensor>(base, dtype);
   impl->set_sizes_and_strides(sizes, strides, offset);
   return at::Tensor(std::move(impl));
 }
@@ -313,7 +320,7 @@ c10::Scalar fake_item(const at::Tensor& self) {
 
 at::Tensor fake_as_strided(const at::Tensor& self, c10::IntArrayRef sizes, c10::IntArrayRef strides,
                            std::optional<int64_t> offset) {
-  return on_device(self, sizes, strides, offset.value_or(self.storage_offset()), self.device());
+  return view_of(self, self.dtype(), sizes, strides, offset.value_or(self.storage_offset()));
 }
 
 // All others: the CPU's kernel over aliases, whose results become the device's.
@@ -366,7 +373,14 @@ void fallback(const c10::OperatorHandle& op, DispatchKeySet, torch::jit::Stack* 
     for (const auto& [original, alias] : aliases) {
       if (alias.unsafeGetTensorImpl() == tensor.unsafeGetTensorImpl()) return original;
     }
-    return on_device(tensor, tensor.sizes(), tensor.strides(), tensor.storage_offset(), device);
+    for (const auto& [original, alias] : aliases) {
+      if (original.is_alias_of(tensor)) {
+        return view_of(original, tensor.dtype(), tensor.sizes(), tensor.strides(), tensor.storage_offset());
+      }
+    }
+    auto impl = c10::make_intrusive<DeviceTensor>(c10::Storage(tensor.storage()), tensor.dtype(), device);
+    impl->set_sizes_and_strides(tensor.sizes(), tensor.strides(), tensor.storage_offset());
+    return at::Tensor(std::move(impl));
   };
   for (const auto& [original, alias] : aliases) { // an output that was resized
     if (alias.sizes() != original.sizes() || alias.strides() != original.strides()) {

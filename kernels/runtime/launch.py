@@ -42,7 +42,7 @@ _TYPE_NAMES = {
     torch.int64: "i64",
     torch.bool: "i1",
 }
-_DTYPES = {name: dtype for dtype, name in _TYPE_NAMES.items()}
+DTYPE_OF = {name: dtype for dtype, name in _TYPE_NAMES.items()}
 _NUMBERS = {tl.int32: "i32", tl.float32: "fp32"}
 _ALIGNMENT = 16
 
@@ -249,7 +249,7 @@ class Case:
         with torch.cuda.device(device):
             compiled = run[grid](*given, **self._values, **self.options)
         if device not in self._direct and self.kernel.pointers_first:
-            pointers = [(name, _DTYPES[kind[1:]]) for name, kind in self.types if kind.startswith("*")]
+            pointers = [(name, DTYPE_OF[kind[1:]]) for name, kind in self.types if kind.startswith("*")]
             numbers = [(name, self._step(name, kind)) for name, kind in self.types[len(pointers) :]]
             constants = [self._values[name] for name in self.kernel.constants]
             direct = direct_launch(compiled, device, pointers, numbers, constants)
@@ -275,7 +275,7 @@ class Case:
             if argument is None:
                 argument = stand_ins.get(kind)
             if argument is None and devices:
-                argument = _blank(_DTYPES[kind[1:]], *devices)
+                argument = _blank(DTYPE_OF[kind[1:]], *devices)
             if argument is None:
                 raise UndeclaredCaseError(f"{self.label} got no tensor that can stand in for {name}")
             if isinstance(argument, Tensor) and name not in self.kernel.outputs:
