@@ -59,10 +59,12 @@ class CpuWorkerPool:
         failed, once no thread runs any more.
         """
         work = _Work(function, parts)
-        others = [self._pool.submit(work) for _ in range(min(self.size, len(parts)) - 1)]
+        try:
+            for _ in range(min(self.size, len(parts)) - 1):
+                self._pool.submit(work)
+        except (RuntimeError, MemoryError):
+            pass  # no further thread could be started: those that there are take more parts
         work()
-        for other in others:
-            other.result()
         return work.results()
 
 
@@ -72,23 +74,31 @@ class _Work:
     def __init__(self, function: Callable[[Any], Any], parts: Sequence[Any]) -> None:
         self._function = function
         self._left = iter(list(enumerate(parts)))
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._taken = 0  # parts that a thread is at work on
         self._results: list[Any] = [None] * len(parts)
         self._errors: dict[int, BaseException] = {}
 
     @torch.inference_mode()
     def __call__(self) -> None:
         while True:
-            with self._lock:
+            with self._changed:
                 index, part = next(self._left, (None, None))
                 if index is None or self._errors:
                     return
+                self._taken += 1
             try:
                 self._results[index] = self._function(part)
             except BaseException as error:
                 self._errors[index] = error
+            with self._changed:
+                self._taken -= 1
+                self._changed.notify()
 
     def results(self) -> list[Any]:
+        """Wait until no thread is at work and return the results, or raise the error of the first part."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken)
         if self._errors:
             raise self._errors[min(self._errors)]
         return self._results
