@@ -1,4 +1,4 @@
-"""Isolation of faults: a computation that failed for several requests is repeated in halves, down to the culprit."""
+"""Isolation of faults: a computation that failed is repeated in halves, down to the culprit."""
 
 import traceback
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import torch
 
 from .batch import RunningRequest
+from .device.cuda_graphs import recording
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -136,7 +137,8 @@ def _check_device(device: torch.device, error: BaseException) -> None:
     lost: BaseException | None = None
     if device.type == "cuda":
         try:
-            torch.cuda.synchronize(device)  # repeats an error that cannot be recovered from, and no other
+            with recording:
+                torch.cuda.synchronize(device)  # repeats an error that cannot be recovered from, and no other
         except RuntimeError as again:
             lost = again
     elif isinstance(error, torch.AcceleratorError) and not ran_out_of_memory(error):

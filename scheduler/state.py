@@ -5,7 +5,7 @@ release. All tables are double-buffered: a step reads one buffer and writes the 
 a slot's new history may be another slot's old one, and so that a step that fails can be repeated.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -60,10 +60,6 @@ class StateTables:
             final_done=table(num_slots, dtype=torch.bool),
             request_done=table(num_slots, dtype=torch.bool),
         )
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All tables by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 class DecodeState:

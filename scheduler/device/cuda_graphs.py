@@ -25,7 +25,7 @@ from ..sampling.select import SamplingGroup
 from ..state import DecodeState
 
 _log = logging.getLogger(__name__)
-_recording = threading.Lock()
+recording = threading.Lock()  # held while a step is recorded, for other calls that would break a recording
 
 Play = Callable[[], None]
 Record = Callable[[Play], Play]
@@ -232,7 +232,7 @@ def record_on(device: torch.device) -> Record | None:
         # One recording at a time in a process; other threads may go on using the device meanwhile. The outer
         # stream context restores the stream, which `graph` does not where a recording fails to begin or end.
         with (
-            _recording,
+            recording,
             torch.cuda.device(device),
             torch.cuda.stream(stream),
             torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),

@@ -5,7 +5,7 @@ Recording on a GPU is tested in tests/test_gpu.py; substitutes record here.
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import loops
@@ -283,7 +283,7 @@ def test_a_step_on_kernels_is_played_back_from_a_tape(rules, model, kernels_on, 
 
         def own_tables(loops: list[GenerationLoop] = loops) -> list[Tensor]:
             own = loops[0]._runner
-            state = [table for tables in own._state.buffers for table in tables.tensors().values()]
+            state = [getattr(tables, one.name) for tables in own._state.buffers for one in fields(tables)]
             return [*state, own._cache.keys, own._cache.values]
 
         recording(tape_recorder(own_tables), monkeypatch)
