@@ -26,9 +26,7 @@ class LoopStats:
     tokens_generated: int  # tokens of all hypotheses
     encoded_tokens: int
     graphs: int = 0  # decode steps recorded as CUDA graphs
-    degraded: str | None = (
-        None  # last fault that the loop survived other than a bad input
-    )
+    degraded: str | None = None  # last fault that the loop survived other than a bad input
 
 
 class GenerationLoop:
