@@ -1,5 +1,6 @@
 """Isolation of faults: a computation that failed is repeated in halves, down to the culprit."""
 
+import logging
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from .device.cuda_graphs import recording
 T = TypeVar("T")
 Result = TypeVar("Result")
 
+_log = logging.getLogger(__name__)
+
 # As torch's allocators, CUDA and cuBLAS word it in errors that have no type of their own.
 _MEMORY_MESSAGES = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
@@ -23,7 +26,7 @@ class DeviceLostError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Error of an attempt, whose traceback holds no tensors any more."""
+    """Error of an attempt, without its traceback."""
 
     error: Exception
     out_of_memory: bool
@@ -57,14 +60,12 @@ def attempt(function: Callable[[T], Result], part: T, device: torch.device) -> R
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as raised:  # Rust extensions panic with a BaseException
-        error = raised
-    # Outside the handler, and without the frames' variables, which keep the tensors of the attempt alive.
-    traceback.clear_frames(error.__traceback__)
+        error = without_traceback(raised)
     _check_device(device, error)
-    out_of_memory = ran_out_of_memory(error)
+    out_of_memory, failure = ran_out_of_memory(error), as_exception(error)
     if out_of_memory:
         torch.cuda.empty_cache()
-    return Failure(as_exception(error), out_of_memory)
+    return Failure(failure, out_of_memory)
 
 
 def isolate(
@@ -117,9 +118,28 @@ def ran_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_MESSAGES)
 
 
+def without_traceback(error: BaseException) -> BaseException:
+    """An error without its traceback, which is logged for debugging.
+
+    Its frames and their callers' would keep the tensors of the computation alive, and the model as long as a
+    user keeps the error.
+    """
+    _log.debug("a computation failed", exc_info=error)
+    seen: set[int] = set()
+    chain: list[BaseException | None] = [error]
+    while chain:
+        one = chain.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)  # also of frames in circles, which would wait for gc
+            one.__traceback__ = None
+            chain += [one.__cause__, one.__context__]
+    return error
+
+
 def as_exception(error: BaseException) -> Exception:
-    """An error as an Exception, wrapped in a RuntimeError where it is only a BaseException."""
-    if isinstance(error, Exception):
+    """An error as an Exception, wrapped in a RuntimeError where it is not one or would end an iterator."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     wrapped = RuntimeError(f"{type(error).__name__}: {error}")
     wrapped.__cause__ = error

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .faults import DeviceLostError, as_exception
+from .faults import DeviceLostError, as_exception, without_traceback
 from .request import Event, FinishReason, Request, RequestOutput
 from .runner import ModelRunner
 from .scheduler import Scheduler, Step
@@ -100,7 +100,7 @@ class GenerationLoop:
         except (KeyboardInterrupt, SystemExit, DeviceLostError):
             raise
         except BaseException as error:
-            events += self._fail_running(as_exception(error))
+            events += self._fail_running(as_exception(without_traceback(error)))
         else:
             if plan.admitted or plan.decode_steps:
                 self._failed_steps = 0

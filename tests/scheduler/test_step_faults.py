@@ -1,5 +1,6 @@
 """Faults of whole steps: memory that runs out, lost devices, recordings, and a fault at every operation."""
 
+import gc
 import logging
 import weakref
 from collections.abc import Callable
@@ -16,7 +17,6 @@ from tritone.models.speech_to_text.model import Speech2TextForConditionalGenerat
 from tritone.scheduler import runner
 from tritone.scheduler.config import RunnerConfig
 from tritone.scheduler.decoder import Decoder
-from tritone.scheduler.device.cpu_pool import CpuWorkerPool
 from tritone.scheduler.faults import DeviceLostError, Failure, attempt, ran_out_of_memory
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
@@ -221,23 +221,28 @@ def test_every_request_of_a_model_that_always_fails_has_its_error(model, alone):
     assert all_same(finish(submit(loop)), alone)
 
 
-def test_an_error_keeps_no_tensor_of_the_attempt_alive(model):
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_error_that_is_kept_keeps_no_tensor_and_no_loop_alive(whole, model):
     kept: list[Any] = []
 
-    class Large:
-        pass
-
     def broken(*_):
-        large = Large()
-        kept.append(weakref.ref(large))
-        raise ValueError("injected")
+        tensor = torch.zeros(9)
+        kept.append(weakref.ref(tensor))
+        try:
+            raise KeyError("in between")
+        except KeyError:
+            raise ValueError("injected") from None
 
     loop = submit(model.generation_loop(num_pages=60, num_rows=8))
+    kept.append(weakref.ref(loop._runner))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "decode", broken)
+        patch.setattr(*(Decoder, "decode") if whole else (model, "decode"), broken)
         outputs = finish(loop)
-    assert outputs[0].error is not None
-    assert not any(reference() for reference in kept)
+    assert str(outputs[0].error) == "injected"
+    del loop
+    gc.collect()
+    assert len(kept) > 1
+    assert not any(reference() is not None for reference in kept)
 
 
 def test_a_request_at_fault_does_not_end_the_recording_of_steps(model, monkeypatch, caplog):
@@ -263,20 +268,6 @@ def test_a_request_at_fault_does_not_end_the_recording_of_steps(model, monkeypat
     assert "could not be recorded" not in caplog.text
     assert loop.stats().graphs > 1
     assert {output.error for output in outputs.values()} == {None}
-
-
-def test_a_pool_that_can_start_no_further_thread_still_runs_all_parts(monkeypatch):
-    pool = CpuWorkerPool(3)
-
-    def refuse(*_):
-        raise RuntimeError("can't start new thread")
-
-    def parts() -> list[int]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pool._pool, "submit", refuse)
-            return pool.map(lambda part: part + 1, [1, 2, 3])
-
-    assert pool.run(parts) == [2, 3, 4]
 
 
 @pytest.mark.parametrize(
