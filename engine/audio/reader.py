@@ -4,11 +4,10 @@ Files are decoded by libsndfile (WAV, FLAC, OGG Vorbis, Opus, MP3, AIFF and more
 torch is not imported here: an array is tested for being a tensor only if the caller has imported torch.
 """
 
-import glob
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
+
+from .paths import path_problem
 
 AUDIO_SUFFIXES = frozenset(
     f".{suffix}"
@@ -147,43 +148,6 @@ def as_samples(source: Any) -> np.ndarray:
     )
 
 
-def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """List the recordings at the given paths, each once; in folders and globs, files with an audio suffix.
-
-    Folders are searched recursively and sorted, without hidden files. An existing path is never a glob.
-
-    Raises:
-        AudioError: a path that does not exist, or a folder or glob without any recording.
-    """
-    found: dict[Path, None] = {}
-    for given in paths:
-        path = Path(given)
-        if path.is_dir():
-            matches = _in_folder(path)
-        elif os.path.lexists(path):
-            matches = [path]
-        elif glob.has_magic(os.fspath(given)):
-            matches = []
-            for match in sorted(map(Path, glob.glob(os.fspath(given), recursive=True))):
-                matches += _in_folder(match) if match.is_dir() else [match] * _is_audio(match)
-        else:
-            raise AudioError(f"{path}: no such file or folder; check the path")
-        if not matches:
-            raise AudioError(f"{path}: no audio files there; looked for {' '.join(sorted(AUDIO_SUFFIXES))}")
-        found.update(dict.fromkeys(matches))
-    return list(found)
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    files = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in files if _is_audio(path))
-
-
-def _is_audio(path: Path) -> bool:
-    # macOS leaves "._recording.wav" beside each recording on foreign disks.
-    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
-
-
 def _decode(name: str, max_seconds: float | None, channel: int | None) -> tuple[np.ndarray, int]:
     """Decode one file to float32 [samples], one channel, and return it with its sampling rate in Hz."""
     _check_file(name)
@@ -239,16 +203,10 @@ def _check_file(name: str) -> None:
         with path.open("rb") as file:
             if not file.read(1):
                 raise AudioError(f"{name}: is empty (0 bytes); copy or record it again")
-    except FileNotFoundError as error:
-        raise AudioError(f"{name}: no such file; check the path") from error
-    except OSError as error:
-        raise AudioError(
-            f"{name}: cannot be opened ({error.strerror}); check its permissions and disk"
-        ) from error
     except AudioError:
         raise
-    except ValueError as error:  # a NUL in the name
-        raise AudioError(f"{name!r}: not a file name ({error})") from error
+    except (OSError, ValueError) as error:
+        raise AudioError(path_problem(name, error)) from error
 
 
 def _check_whole(file: soundfile.SoundFile, name: str) -> None:
