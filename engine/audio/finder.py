@@ -151,7 +151,7 @@ class _Walk:
         heapq.heappush(self._pending, (is_link, folder, pattern))
 
     def _check(self, path: str, is_link: bool = False) -> None:
-        """Record a path that cannot be followed; one that is simply not there is none, unless it is a link."""
+        """Record a path that cannot be followed; one that is not there is left out, unless it is a link."""
         try:
             os.stat(path)
         except (FileNotFoundError, NotADirectoryError) as error:

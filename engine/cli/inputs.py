@@ -65,11 +65,12 @@ def _pair_problem(text: str) -> Exception | None:
 
 def _listed_paths() -> Iterator[Path]:
     for line in _stdin_lines():
-        # A carriage return is the line end's in lists from Windows, unless a file has it in its name.
-        if line.endswith(b"\r") and not os.path.lexists(line):
-            line = line[:-1]
-        if line:
-            yield Path(os.fsdecode(line))
+        # A blank line is none, and a carriage return is the line end's, unless a file has that very name.
+        if (not line or line[-1:].isspace()) and not os.path.lexists(line):
+            line = line.removesuffix(b"\r")
+            if not line.strip():
+                continue
+        yield Path(os.fsdecode(line))
 
 
 def _stdin_lines() -> Iterator[bytes]:

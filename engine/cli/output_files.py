@@ -182,7 +182,7 @@ class ResultsFile:
             self._append(text_line(name, result))
 
     def finish(self) -> None:
-        """Check that the file holds all results. Raises OSError as `write`, also for late errors of a disk."""
+        """Check that the file holds all results, on its disk. Raises OSError as `write` does."""
         if self._is_regular:
             self._check()
             os.fsync(self._file.fileno())
@@ -305,7 +305,7 @@ class ResultsFile:
             self._file, self._end = copy, end
 
     def _create_beside(self, resources: contextlib.ExitStack) -> FileIO:
-        """Create a file in the same folder with the owner and rights of this one, removed with `resources`."""
+        """Create a file in the same folder, with this one's owner and rights; `resources` remove it."""
         # The name cannot be foreseen, and no link is followed: in a folder that others write to, one may be
         # planted. It is short, because the file's own name may be as long as names can be.
         path = self._path.with_name(f".tritone-{secrets.token_hex(8)}.part")

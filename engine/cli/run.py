@@ -50,10 +50,12 @@ class Output:
         if self.path is None or not self.overwrite or not os.path.isfile(self.path):
             return
         for name, *_ in items:
+            if not isinstance(name, Path):
+                return
             # A file with a recording's suffix is refused as an output anyway.
-            if isinstance(name, Path) and (name.suffix.lower() not in AUDIO_SUFFIXES or os.path.islink(name)):
-                if os.path.isfile(name) and os.path.samefile(name, self.path):
-                    refuse(f"--output {self.path}: is the recording {name}; name another file")
+            may_be = os.path.islink(name) or name.suffix.lower() not in AUDIO_SUFFIXES
+            if may_be and os.path.isfile(name) and os.path.samefile(name, self.path):
+                refuse(f"--output {self.path}: is the recording {name}; name another file")
 
     def open(self, origin: Origin, of_texts: bool, resources: ExitStack) -> ResultsFile | None:
         """Open the results file, closed with `resources`; end the command where it cannot be used."""

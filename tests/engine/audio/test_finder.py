@@ -1,4 +1,4 @@
-"""Search for recordings: folders, links, globs, names of any bytes, and what has no rights or is not there."""
+"""Search for recordings: folders, links, globs, names of any bytes, missing rights and files."""
 
 import os
 import socket
@@ -117,7 +117,7 @@ def test_a_tree_deeper_than_a_path_may_be_long_is_searched_and_its_end_named(tmp
 def test_a_name_of_any_bytes_is_found_in_a_folder_and_by_a_glob(tmp_path):
     folder = os.fsencode(tmp_path) + b"/caf\xe9 \xff"
     os.mkdir(folder)
-    for name in (b"\xe9\x80.WAV", b"\n\x1b.wav", " .wav".encode()):
+    for name in (b"\xe9\x80.WAV", b"\n\x1b.wav", b" .wav"):
         Path(os.fsdecode(folder + b"/" + name)).touch()
     wanted = sorted(os.listdir(folder))
     for given in (tmp_path, f"{tmp_path}/**/*.[wW]*", f"{tmp_path}/caf\udce9*"):
