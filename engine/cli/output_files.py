@@ -219,13 +219,13 @@ class ResultsFile:
     def _check_place(self) -> None:
         try:
             in_place = os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             in_place = False
         if not in_place:
             raise OSError(
                 errno.ESTALE,
-                "deleted or replaced during the run: results written until then are lost. Run again, and "
-                "leave the file in its place",
+                "deleted, moved or replaced during the run: results written until then are not there. Run "
+                "again, and leave the file in its place",
             )
 
     def _read(self, path: Path) -> None:

@@ -170,10 +170,10 @@ def run(
             lines.begin([item.name for item in left])
             for name, _, problem in left:
                 result = next(ready) if problem is None else command.failure(problem)
-                summary.add(result)
                 if result.error is not None:
                     _show_error(name, result.error, progress)
                 lines.write(name, result)
+                summary.add(result)
                 progress.advance(progress.task_ids[0])
             lines.finish()
         except KeyboardInterrupt:

@@ -286,7 +286,7 @@ def test_a_wrong_call_overwrites_nothing(checkpoint, recordings, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 def test_a_full_disk_ends_the_command_with_its_reason(checkpoint, recordings):
     run = tritone_invoke("transcribe", recordings, "--model", checkpoint, "--output", "/dev/full")
-    assert "--output /dev/full: No space left on device; stopped with 5 to go" in run.stderr
+    assert "--output /dev/full: No space left on device; stopped with 6 to go" in run.stderr
     assert run.exit_code == 1
 
 
