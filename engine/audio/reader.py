@@ -104,7 +104,7 @@ def count_channels(source: Any) -> int:
     name = os.fspath(source)
     _check_file(name)
     try:
-        with soundfile.SoundFile(name) as file:
+        with soundfile.SoundFile(os.fsencode(name)) as file:
             return int(file.channels)
     except (TypeError, soundfile.SoundFileError) as error:
         raise AudioError(
@@ -152,7 +152,7 @@ def _decode(name: str, max_seconds: float | None, channel: int | None) -> tuple[
     """Decode one file to float32 [samples], one channel, and return it with its sampling rate in Hz."""
     _check_file(name)
     try:
-        with soundfile.SoundFile(name) as file:
+        with soundfile.SoundFile(os.fsencode(name)) as file:
             _check_rate(file.samplerate, name)
             limit = None if max_seconds is None else max_seconds * file.samplerate
             blocks, count = [], 0

@@ -1,6 +1,7 @@
 """Search for recordings: folders, links, globs, names of any bytes, missing rights and files."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -146,13 +147,11 @@ def test_a_name_of_any_bytes_is_found_in_a_folder_and_by_a_glob(tmp_path):
 def test_a_name_that_is_none_has_its_reason(tmp_path, monkeypatch, given, wrong):
     monkeypatch.chdir(tmp_path)
     touch(Path("file.wav"))
-    with pytest.raises(AudioError, match="") as raised:
+    with pytest.raises(AudioError, match=re.escape(wrong)):
         find_audio([given])
-    assert wrong in str(raised.value)
     if given and "*" not in given and "[" not in given:
-        with pytest.raises(AudioError, match="") as raised:
+        with pytest.raises(AudioError, match=re.escape(wrong)):
             load_audio(given, 16_000)
-        assert wrong in str(raised.value)
 
 
 def test_a_file_whose_path_reads_as_an_address_is_a_file(tmp_path, monkeypatch):
