@@ -59,7 +59,8 @@ class AudioSearch:
             is_folder = stat.S_ISDIR(os.stat(name).st_mode)
         except (OSError, ValueError) as error:
             if not glob.has_magic(name) or os.path.lexists(name):
-                yield Found(Path(name), AudioError(path_problem(name, error)))
+                shown = str(Path(name)) if name else ""
+                yield Found(Path(name), AudioError(path_problem(shown, error)))
                 return
             found = _Walk(self._names).run(*_split(name))
         else:

@@ -24,7 +24,7 @@ def path_problem(name: str, error: OSError | ValueError) -> str:
     if error.errno == errno.ELOOP:
         return f"{shown}: a link that leads back to itself; remove it"
     if error.errno == errno.ENAMETOOLONG:
-        return f"{shown:.60}...: a name that is too long for a file ({len(name)} characters); check the path"
+        return f"{shown}: a name too long for a file ({len(name)} characters); check the path"
     return f"{shown}: cannot be opened ({error.strerror}); check its permissions and disk"
 
 
