@@ -69,7 +69,10 @@ class AudioSearch:
                 return
             found = _Walk(self._names).run(name, _ALL)
         if not found:
-            message = f"{name}: no audio files there; looked for {' '.join(sorted(AUDIO_SUFFIXES))}"
+            message = (
+                f"{name}: no audio files there; looked for .wav, .mp3, .m4a and {len(AUDIO_SUFFIXES) - 3} "
+                "more suffixes. Name files of others themselves"
+            )
             if is_address(name):
                 message = path_problem(name, FileNotFoundError(errno.ENOENT, ""))
             found.append((name, message))
