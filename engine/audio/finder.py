@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from .errors import AudioError
+from .formats import AUDIO_SUFFIXES
 from .paths import is_address, path_problem
-from .reader import AUDIO_SUFFIXES, AudioError
 
 _FolderId = tuple[int, int]  # device and inode
 _Pattern = tuple[str, ...]  # components of a glob
