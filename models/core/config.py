@@ -16,6 +16,13 @@ from .label_maps import LabelMaps
 _BOOKKEEPING = ("transformers_version", "_name_or_path", "_commit_hash", "_attn_implementation_autoset")
 
 
+def dtype_name(given: Any) -> Any:
+    """Name of a torch dtype without "torch."; anything but a name or a dtype is returned as it is."""
+    if isinstance(given, str) or type(given).__module__ == "torch":
+        return str(given).removeprefix("torch.")
+    return given
+
+
 class PretrainedConfig(Fields, LabelMaps, PushToHub):
     """Base configuration with the fields of every model; a family declares its own in a subclass.
 
@@ -37,7 +44,7 @@ class PretrainedConfig(Fields, LabelMaps, PushToHub):
     output_hidden_states: bool = False
     return_dict: bool = True
     # Data type of the weights by its name, such as "float16".
-    dtype: str | None = field(None, convert=lambda given: given and str(given).removeprefix("torch."))
+    dtype: str | None = field(None, convert=dtype_name)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         older = kwargs.pop("torch_dtype", None)
