@@ -2,7 +2,7 @@
 
 from ..bert.config import check_absolute_positions
 from ..core.config import PretrainedConfig
-from ..core.field_types import Count, Deviation, Epsilon, Layers, Probability, Size, Small, TokenId
+from ..core.field_types import Count, Deviation, Epsilon, Layers, Positions, Probability, Size, Small, TokenId
 from ..core.fields import activation, divides, field, in_vocabulary
 
 
@@ -23,7 +23,7 @@ class AlbertConfig(PretrainedConfig):
     hidden_act: str = field("gelu_new", check=activation)
     hidden_dropout_prob: Probability = 0.0
     attention_probs_dropout_prob: Probability = 0.0
-    max_position_embeddings: Size = 512
+    max_position_embeddings: Positions = 512
     type_vocab_size: Count = 2
     initializer_range: Deviation = field(0.02, alias="init_std")  # standard deviation of initial weights
     layer_norm_eps: Epsilon = 1e-12

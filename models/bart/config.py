@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from ..core.config import PretrainedConfig
-from ..core.field_types import Deviation, Layers, Probability, Size, TokenId
+from ..core.field_types import Deviation, Layers, Positions, Probability, Size, TokenId
 from ..core.fields import check_cross_width, divides, field, in_vocabulary, optional_activation
 
 
@@ -11,7 +11,7 @@ class BartLikeConfig(PretrainedConfig):
     """Configuration fields that BART and MBart share; the defaults are those of facebook/bart-large."""
 
     vocab_size: Size = 50265
-    max_position_embeddings: Size = 1024
+    max_position_embeddings: Positions = 1024
     encoder_layers: Layers = field(12, alias="num_hidden_layers")
     encoder_ffn_dim: Size = 4096  # width of the feed-forward block
     # Not checked against d_model: a decoder-only configuration often has the default here.

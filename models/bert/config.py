@@ -1,7 +1,7 @@
 """Configuration of BERT, and the base class of BERT's and RoBERTa's configurations."""
 
 from ..core.config import PretrainedConfig
-from ..core.field_types import Count, Deviation, Epsilon, Layers, Probability, Size, TokenId
+from ..core.field_types import Count, Deviation, Epsilon, Layers, Positions, Probability, Size, TokenId
 from ..core.fields import activation, check_cross_width, divides, field, in_vocabulary
 
 
@@ -16,7 +16,7 @@ class BertLikeConfig(PretrainedConfig):
     hidden_act: str = field("gelu", check=activation)
     hidden_dropout_prob: Probability = 0.1
     attention_probs_dropout_prob: Probability = 0.1
-    max_position_embeddings: Size = 512
+    max_position_embeddings: Positions = 512
     type_vocab_size: Count = 2
     initializer_range: Deviation = field(0.02, alias="init_std")  # standard deviation of initial weights
     layer_norm_eps: Epsilon = 1e-12

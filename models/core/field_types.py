@@ -20,10 +20,11 @@ class Range:
 
 
 # The upper bounds lie far above any model, and low enough that a mistake costs neither memory nor time.
-Size = Annotated[int, Range(1, 2**24)]  # width, vocabulary, positions
+Size = Annotated[int, Range(1, 2**24)]  # width, vocabulary
 Count = Annotated[int, Range(0, 2**24)]
 MAX_LAYERS = 4096
 Layers = Annotated[int, Range(0, MAX_LAYERS)]
+Positions = Annotated[int, Range(1, 2**20)]
 Small = Annotated[int, Range(1, 4096)]  # kernel, stride, group of layers
 Signed = Annotated[int, Range(-(2**24), 2**24)]
 TokenId = Annotated[int, Range(-(2**31), 2**31 - 1)]  # some checkpoints have -1 for none

@@ -138,7 +138,7 @@ def one_of(*accepted: str) -> Check:
 
 
 def in_vocabulary(config: Any, name: str) -> None:
-    """Check that a token id is None or one of `vocab_size` tokens; torch counts negative ones from the end."""
+    """Check that a token id is None or below `vocab_size`; torch counts negative ones from the end."""
     token, size = getattr(config, name), config.vocab_size
     if token is not None and not -size <= token < size:
         raise ValueError(f"{name} is {token}, and vocab_size {size}: the tokens are 0 to {size - 1}")

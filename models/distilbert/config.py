@@ -1,7 +1,7 @@
 """Configuration of DistilBERT."""
 
 from ..core.config import PretrainedConfig
-from ..core.field_types import Deviation, Layers, Probability, Size, TokenId
+from ..core.field_types import Deviation, Layers, Positions, Probability, Size, TokenId
 from ..core.fields import divides, field, in_vocabulary, optional_activation
 
 
@@ -11,7 +11,7 @@ class DistilBertConfig(PretrainedConfig):
     model_type = "distilbert"
 
     vocab_size: Size = 30522
-    max_position_embeddings: Size = 512
+    max_position_embeddings: Positions = 512
     sinusoidal_pos_embds: bool = False  # initialize the position-embedding table with sinusoids
     n_layers: Layers = field(6, alias="num_hidden_layers")
     n_heads: Size = field(12, check=divides("dim"), alias="num_attention_heads")

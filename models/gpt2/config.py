@@ -1,7 +1,7 @@
 """Configuration of GPT-2."""
 
 from ..core.config import PretrainedConfig
-from ..core.field_types import Deviation, Epsilon, Layers, Probability, Size, TokenId
+from ..core.field_types import Deviation, Epsilon, Layers, Positions, Probability, Size, TokenId
 from ..core.fields import activation, check_cross_width, divides, field
 
 
@@ -11,7 +11,7 @@ class GPT2Config(PretrainedConfig):
     model_type = "gpt2"
 
     vocab_size: Size = 50257
-    n_positions: Size = field(1024, alias="max_position_embeddings")
+    n_positions: Positions = field(1024, alias="max_position_embeddings")
     n_embd: Size = field(768, alias="hidden_size")
     n_layer: Layers = field(12, alias="num_hidden_layers")
     n_head: Size = field(12, check=divides("n_embd"), alias="num_attention_heads")

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core.config import PretrainedConfig
-from ..core.field_types import MAX_LAYERS, Deviation, Epsilon, Layers, Probability, Size, TokenId, shown
+from ..core.field_types import (
+    MAX_LAYERS,
+    Deviation,
+    Epsilon,
+    Layers,
+    Positions,
+    Probability,
+    Size,
+    TokenId,
+    shown,
+)
 from ..core.fields import activation, divides, field
 
 
@@ -14,7 +24,7 @@ class GPTNeoConfig(PretrainedConfig):
     model_type = "gpt_neo"
 
     vocab_size: Size = 50257
-    max_position_embeddings: Size = 2048
+    max_position_embeddings: Positions = 2048
     hidden_size: Size = 2048
     num_layers: Layers = field(24, alias="num_hidden_layers")
     # [[kinds of consecutive layers, repetitions], ...], the kinds "global" and "local".
@@ -50,8 +60,8 @@ class GPTNeoConfig(PretrainedConfig):
         ]
         if len(self.attention_layers) != self.num_layers:
             raise ValueError(
-                f"attention_types {shown(self.attention_types)} are of {len(self.attention_layers)} layers, and "
-                f"num_layers is {self.num_layers}; make them as many"
+                f"attention_types {shown(self.attention_types)} are of {len(self.attention_layers)} layers, "
+                f"and num_layers is {self.num_layers}; make them as many"
             )
         for kind in self.attention_layers:
             if kind not in ("global", "local"):

@@ -20,6 +20,6 @@ class RobertaConfig(BertLikeConfig):
         super()._complete()
         if self.pad_token_id is None or not 0 <= self.pad_token_id < self.max_position_embeddings - 1:
             raise ValueError(
-                f"pad_token_id is {self.pad_token_id}; positions are counted from it: give a whole number from "
-                f"0 on, and below max_position_embeddings {self.max_position_embeddings} - 1"
+                f"pad_token_id is {self.pad_token_id}; positions are counted from it: give a whole number "
+                f"from 0 on, and below max_position_embeddings {self.max_position_embeddings} - 1"
             )

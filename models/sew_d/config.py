@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..core.field_types import Count, Epsilon, Probability, Signed, Size, Small
+from ..core.field_types import Count, Epsilon, Positions, Probability, Signed, Size, Small
 from ..core.fields import ABSENT, activation, field, one_of
 from ..sew.config import SqueezedConfig
 
@@ -28,7 +28,7 @@ class SEWDConfig(SqueezedConfig):
 
     model_type = "sew-d"
 
-    max_position_embeddings: Size = 512  # distances of this size or more share a relative position
+    max_position_embeddings: Positions = 512  # distances of this size or more share a relative position
     position_buckets: Signed = 256  # relative positions per direction; 0 or less: one for each distance
     share_att_key: bool = True  # project relative positions with the query and key weights of the tokens
     relative_attention: bool = True

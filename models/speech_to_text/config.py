@@ -1,7 +1,7 @@
 """Configuration of Speech2Text models (arXiv 2010.05171)."""
 
 from ..core.config import PretrainedConfig
-from ..core.field_types import Deviation, Layers, Probability, Size, Small, TokenId
+from ..core.field_types import Deviation, Layers, Positions, Probability, Size, Small, TokenId
 from ..core.fields import activation, divides, field, in_vocabulary
 
 
@@ -32,8 +32,8 @@ class Speech2TextConfig(PretrainedConfig):
     pad_token_id: TokenId = field(1, check=in_vocabulary)
     bos_token_id: TokenId = 0
     eos_token_id: TokenId | list[TokenId] = 2
-    max_source_positions: Size = 6000  # encoder positions, after subsampling
-    max_target_positions: Size = 1024
+    max_source_positions: Positions = 6000  # encoder positions, after subsampling
+    max_target_positions: Positions = 1024
     num_conv_layers: Layers = 2  # each halves the frame rate
     conv_kernel_sizes: list[Small] = field((5, 5))
     conv_channels: Size = 1024  # of every convolution but the last, before its gate halves them

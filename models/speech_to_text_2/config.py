@@ -1,7 +1,7 @@
 """Configuration of Speech2Text2 decoders (arXiv 2104.06678)."""
 
 from ..core.config import PretrainedConfig
-from ..core.field_types import Deviation, Layers, Probability, Size, TokenId
+from ..core.field_types import Deviation, Layers, Positions, Probability, Size, TokenId
 from ..core.fields import check_cross_width, divides, field, in_vocabulary, optional_activation
 
 
@@ -27,7 +27,7 @@ class Speech2Text2Config(PretrainedConfig):
     pad_token_id: TokenId = field(1, check=in_vocabulary)
     bos_token_id: TokenId = 0
     eos_token_id: TokenId | list[TokenId] = 2
-    max_target_positions: Size = 1024
+    max_target_positions: Positions = 1024
     tie_word_embeddings: bool = True
     num_hidden_layers: Layers = field(None)  # decoder_layers by default
 

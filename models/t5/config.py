@@ -2,7 +2,7 @@
 
 from ...kernels.attention.distance_buckets import Buckets
 from ..core.config import PretrainedConfig
-from ..core.field_types import Deviation, Epsilon, Layers, Probability, Size, TokenId
+from ..core.field_types import Deviation, Epsilon, Layers, Positions, Probability, Size, TokenId
 from ..core.fields import activation, field
 
 
@@ -19,7 +19,7 @@ class T5Config(PretrainedConfig):
     num_decoder_layers: Layers = field(None)  # num_layers by default
     num_heads: Size = field(8, alias="num_attention_heads")
     relative_attention_num_buckets: Size = 32
-    relative_attention_max_distance: Size = 128
+    relative_attention_max_distance: Positions = 128
     dropout_rate: Probability = 0.1
     layer_norm_epsilon: Epsilon = 1e-6
     initializer_factor: Deviation = field(1.0, alias="init_std")  # scales the initial standard deviations

@@ -13,9 +13,14 @@ from tokenizers import Encoding
 from tokenizers.models import BPE, WordPiece
 from tokenizers.processors import PostProcessor, TemplateProcessing
 
-from ..checkpoints.files import Checkpoint, check_size, read_json
+from ..checkpoints import contents
+from ..checkpoints.contents import check_file, read_json
+from ..checkpoints.files import Checkpoint
+from ..core.field_types import conform, shown
 from .base import Encoded, Tokenizer
-from .options import NAMED_TOKENS, AddedToken, as_added
+from .charsmap import check_normalizer
+from .options import NAMED_TOKENS, AddedToken, TokenIndex, as_added, check_count, numbered_tokens
+from .panics import no_panic
 from .slow import check_vocabulary
 
 LIBRARY_FILE = "tokenizer.json"
@@ -48,9 +53,10 @@ class LibraryTokenizer(Tokenizer):
         self._configure(options)
         self._post_processor: PostProcessor | None = None
         try:
-            self.backend = self._build(*vocabulary)
-            self._add(options.get("added_tokens_decoder") or {})
-            self.backend.post_processor = self._post_processor or self._around()
+            with no_panic(type(self).__name__):
+                self.backend = self._build(*vocabulary)
+                self._add(options.get("added_tokens_decoder") or {})
+                self.backend.post_processor = self._post_processor or self._around()
         except (OSError, ValueError):
             raise
         except Exception as error:  # the library raises nothing narrower
@@ -73,7 +79,8 @@ class LibraryTokenizer(Tokenizer):
     def _add(self, added: dict[Any, Any]) -> None:
         """Register added tokens, in id order, and special tokens with the library, to split text at them."""
         tokens = {
-            token.content: token for _, token in sorted((int(i), as_added(t)) for i, t in added.items())
+            token.content: token
+            for _, token in sorted(numbered_tokens(added, "added_tokens_decoder").items())
         }
         for token in self._declared.values():
             tokens.setdefault(token.content, token)
@@ -107,19 +114,21 @@ class LibraryTokenizer(Tokenizer):
 
     def tokenize(self, text: str) -> list[str]:
         """Split a text into tokens; adds no special tokens, and keeps those in the text whole."""
-        return self.backend.encode(text, add_special_tokens=False).tokens
+        with no_panic(type(self).__name__):
+            return self.backend.encode(text, add_special_tokens=False).tokens
 
     def _encode(
         self, text: str, pair: str | None, special: bool, limit: int | None, strategy: str
     ) -> Encoded:
-        first = self.backend.encode(text, add_special_tokens=False)
-        second = None if pair is None else self.backend.encode(pair, add_special_tokens=False)
-        processor = self.backend.post_processor
-        if limit is not None:
-            around = processor.num_special_tokens_to_add(second is not None) if special else 0
-            self._truncate(first, second, max(0, limit - around), strategy)
-        whole = processor.process(first, second, special)
-        return Encoded(whole.ids, whole.type_ids, whole.special_tokens_mask)
+        with no_panic(type(self).__name__):
+            first = self.backend.encode(text, add_special_tokens=False)
+            second = None if pair is None else self.backend.encode(pair, add_special_tokens=False)
+            processor = self.backend.post_processor
+            if limit is not None:
+                around = processor.num_special_tokens_to_add(second is not None) if special else 0
+                self._truncate(first, second, max(0, limit - around), strategy)
+            whole = processor.process(first, second, special)
+            return Encoded(whole.ids, whole.type_ids, whole.special_tokens_mask)
 
     def _truncate(self, first: Encoding, second: Encoding | None, limit: int, strategy: str) -> None:
         """Truncate an encoded text or pair in place to `limit` tokens in all."""
@@ -151,7 +160,8 @@ class LibraryTokenizer(Tokenizer):
             raise ValueError(
                 f"{min(ids)} is no token id; in labels, replace -100 by pad_token_id before decoding"
             )
-        return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        with no_panic(type(self).__name__):
+            return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def _cleans(self, asked: bool | None) -> bool:
         if not super()._cleans(asked):
@@ -175,16 +185,20 @@ class LibraryTokenizer(Tokenizer):
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Join tokens to text."""
-        return self.backend.decoder.decode(list(tokens))
+        with no_panic(type(self).__name__):
+            return self.backend.decoder.decode(list(tokens))
 
     @classmethod
     def _added_in_vocabulary(cls, checkpoint: Checkpoint) -> dict[int, AddedToken]:
         path = checkpoint.find(LIBRARY_FILE)
         tokens = [] if path is None else read_json(path).get("added_tokens") or []
+        if not isinstance(tokens, list) or not all(isinstance(one, dict) and "id" in one for one in tokens):
+            raise ValueError(f"{path} must have added_tokens as a list of objects, got {shown(tokens)}")
+        check_count(len(tokens), f"{path}: added_tokens")
         try:
-            return {token["id"]: as_added(token) for token in tokens}
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} has added_tokens that are none: {error!r}") from error
+            return {conform("id", token["id"], TokenIndex): as_added(token) for token in tokens}
+        except ValueError as error:
+            raise ValueError(f"{path}: added_tokens: {error}") from error
 
     def _save_vocabulary(self, folder: Path) -> tuple[str, ...]:
         path = folder / LIBRARY_FILE
@@ -206,10 +220,16 @@ class LibraryTokenizer(Tokenizer):
         if path is None:
             return None
         fields = read_json(path)
+        try:
+            check_normalizer(fields.get("normalizer"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; fetch it again") from None
         model = fields.get("model")
         kind = model.get("type", cls.model) if isinstance(model, dict) else None  # old files lack it
         if kind != cls.model:
-            raise ValueError(f"{path} has a model of type {kind!r}; a {cls.__name__} needs {cls.model!r}")
+            raise ValueError(
+                f"{path} has a model of type {shown(kind)}; a {cls.__name__} needs {cls.model!r}"
+            )
         return fields, path
 
 
@@ -273,7 +293,8 @@ def read_post_processor(written: Any) -> PostProcessor:
     model = {"type": "BPE", "vocab": {}, "merges": []}
     parts = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "decoder"))
     whole = {"version": "1.0", "added_tokens": [], **parts, "post_processor": written, "model": model}
-    return tokenizers.Tokenizer.from_str(json.dumps(whole)).post_processor
+    with no_panic("post_processor"):
+        return tokenizers.Tokenizer.from_str(json.dumps(whole)).post_processor
 
 
 def check_table(table: Any, path: Path) -> None:
@@ -286,9 +307,10 @@ def check_table(table: Any, path: Path) -> None:
 def _read(reader: Any, *paths: Path) -> Any:
     """Read vocabulary files by a reader of the library, after a size check; ValueError if it fails."""
     for path in paths:
-        check_size(path)
+        check_file(path, contents.MAX_JSON_BYTES)
     try:
-        return reader(*map(str, paths))
+        with no_panic(" and ".join(map(str, paths))):
+            return reader(*map(str, paths))
     except Exception as error:  # the library raises nothing narrower
         names = " and ".join(map(str, paths))
         raise ValueError(f"{names} cannot be read as a vocabulary: {error}") from error

@@ -84,13 +84,19 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "Wav2Vec2": [
         ({"conv_dim": (6, 8, 9)}, "conv_dim .* conv_stride .* conv_kernel"),
         ({"conv_dim": (), "conv_stride": (), "conv_kernel": ()}, "one number for each convolution"),
-        ({"conv_stride": (4, 0)}, r"conv_stride must be a list, each item a whole number from 1 to .*, got \(4, 0\)"),
+        (
+            {"conv_stride": (4, 0)},
+            r"conv_stride must be a list, each item a .* from 1 to .*, got \(4, 0\)",
+        ),
         ({"feat_extract_norm": "batch"}, "'batch' is not supported; use 'group' or 'layer'"),
         ({"num_attention_heads": 5}, "num_attention_heads 5 must divide hidden_size 12"),
         ({"num_conv_pos_embedding_groups": 8}, "num_conv_pos_embedding_groups 8 must divide"),
         ({"adapter_attn_dim": 16}, "adapter_attn_dim 16 is not supported"),
         ({"add_adapter": True, "adapter_kernel_size": 5}, "adapter_kernel_size 5 is not supported"),
-        ({"add_adapter": True, "adapter_stride": 0}, "adapter_stride must be a whole number from 1 .*, got 0"),
+        (
+            {"add_adapter": True, "adapter_stride": 0},
+            "adapter_stride must be .* from 1 .*, got 0",
+        ),
         ({"feat_extract_activation": "snake"}, "feat_extract_activation 'snake' is not supported"),
         ({"hidden_act": "snake"}, "hidden_act 'snake' is not supported"),
     ],

@@ -98,7 +98,7 @@ def test_a_broken_file_is_named(tmp_path, kind, name, content, message):
 def test_a_missing_or_too_large_vocabulary_is_named(tmp_path, kind, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"has no tokenizer\.json, nor"):
         kind.from_pretrained(tmp_path)
-    monkeypatch.setattr("tritone.models.checkpoints.files.MAX_JSON_BYTES", 99)
+    monkeypatch.setattr("tritone.models.checkpoints.contents.MAX_JSON_BYTES", 99)
     for name in ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model"):
         (tmp_path / name).write_bytes(b" " * 100)
     with pytest.raises(ValueError, match="has 100 bytes, more than the 99 that are read"):
