@@ -110,8 +110,8 @@ class PretrainedConfig(Fields, LabelMaps, PushToHub):
         given = fields.get("model_type") or cls.model_type
         if cls.model_type and given != cls.model_type:
             raise ValueError(
-                f"{name_or_dir} holds a {shown(given)} model, not {cls.model_type!r}; "
-                "load it with its own class"
+                f"{name_or_dir} holds a {shown(given)} model, not {cls.model_type!r}, by its "
+                "model_type; load it with its own class"
             )
         try:
             config = cls.from_dict(fields, **({} if return_unused_kwargs else overrides))

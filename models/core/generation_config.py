@@ -186,6 +186,7 @@ class GenerationConfig(PushToHub):
     """
 
     def __init__(self, **options: Any) -> None:
+        self.source: str | None = None  # file of the options, for errors
         self.options: dict[str, Any] = {}
         for name, value in options.items():
             if value is not None and _accepted(name, value) in _OPTIONS:
@@ -197,7 +198,7 @@ class GenerationConfig(PushToHub):
         raise AttributeError(f"no generation option {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "options":
+        if name in ("options", "source"):
             super().__setattr__(name, value)
         elif _accepted(name, value) in _OPTIONS:
             if value is None:
@@ -233,7 +234,9 @@ class GenerationConfig(PushToHub):
             cls(**written)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        return cls(**{**written, **options})
+        made = cls(**{**written, **options})
+        made.source = str(path)
+        return made
 
     @classmethod
     def from_model_config(cls, config: PretrainedConfig) -> "GenerationConfig":
@@ -274,6 +277,22 @@ class GenerationConfig(PushToHub):
             for name, value in call.items()
             if value is not None and _accepted(name, value) in _OPTIONS
         }
+        try:
+            return self._resolved(given, limit, default_max_length, vocabulary)
+        except ValueError as error:
+            option = str(error).partition(" ")[0]
+            if self.source is None or option in given or option not in self.options:
+                raise
+            raise ValueError(f"{self.source}: {error}") from error
+
+    def _resolved(
+        self,
+        given: Mapping[str, Any],
+        limit: int,
+        default_max_length: int | None,
+        vocabulary: int | None,
+    ) -> GenerationOptions:
+        """Merge the checked options of a call with those set here and the defaults; see `resolve`."""
         merged = {name: option.default for name, option in _OPTIONS.items()} | self.options | given
         if merged["decoder_start_token_id"] is None:
             merged["decoder_start_token_id"] = merged["bos_token_id"]

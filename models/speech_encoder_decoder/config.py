@@ -33,7 +33,7 @@ def _part(name: str, given: Any) -> PretrainedConfig:
     if not isinstance(model_type, str) or model_type not in families:
         what = (
             f"model_type {shown(model_type)}"
-            if model_type
+            if model_type or isinstance(fields, Mapping)
             else f"no configuration but a {type(given).__name__}"
         )
         raise ValueError(f"the {name} has {what}; a {name} here is one of {', '.join(sorted(families))}")

@@ -1,7 +1,7 @@
 """Configuration of Speech2Text models (arXiv 2010.05171)."""
 
 from ..core.config import PretrainedConfig
-from ..core.field_types import Deviation, Layers, Positions, Probability, Size, Small, TokenId
+from ..core.field_types import Deviation, Layers, Positions, Probability, Size, Small, TokenId, shown
 from ..core.fields import activation, divides, field, in_vocabulary
 
 
@@ -44,6 +44,6 @@ class Speech2TextConfig(PretrainedConfig):
     def _complete(self) -> None:
         if len(self.conv_kernel_sizes) != self.num_conv_layers:
             raise ValueError(
-                f"conv_kernel_sizes {self.conv_kernel_sizes} must have one size for each of the "
+                f"conv_kernel_sizes {shown(self.conv_kernel_sizes)} must have one size for each of the "
                 f"{self.num_conv_layers} num_conv_layers"
             )

@@ -60,4 +60,9 @@ class T5Config(PretrainedConfig):
             ValueError: the number of buckets does not fit the maximum distance.
         """
         count, farthest = self.relative_attention_num_buckets, self.relative_attention_max_distance
-        return Buckets(count, farthest, both_directions=not causal)
+        try:
+            return Buckets(count, farthest, both_directions=not causal)
+        except ValueError as error:
+            raise ValueError(
+                f"relative_attention_num_buckets {count}, relative_attention_max_distance {farthest}: {error}"
+            ) from None

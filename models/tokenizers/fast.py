@@ -69,7 +69,12 @@ class LibraryTokenizer(Tokenizer):
     def _use_post_processor(self, written: Any) -> None:
         """Use the "post_processor" of a tokenizer.json, if `reads_post_processor` is set."""
         if self.reads_post_processor and written is not None:
-            self._post_processor = read_post_processor(written)
+            try:
+                self._post_processor = read_post_processor(written)
+            except Exception as error:  # the library raises nothing narrower
+                raise ValueError(
+                    f"post_processor {shown(written)} is not known ({shown(str(error))})"
+                ) from error
 
     def _around(self) -> PostProcessor:
         """Post-processor that adds special tokens around a text or a pair."""
@@ -209,9 +214,15 @@ class LibraryTokenizer(Tokenizer):
         """Post-processor from templates in the library's notation, such as "[CLS]:0 $A:0 [SEP]:0"."""
         words = {word.rpartition(":")[0] for word in (*single.split(" "), *pair.split(" "))}
         names = [word for word in words if word and not word.startswith("$")]
-        return TemplateProcessing(
-            single=single, pair=pair, special_tokens=[(name, self._id(name)) for name in names]
-        )
+        try:
+            return TemplateProcessing(
+                single=single, pair=pair, special_tokens=[(name, self._id(name)) for name in names]
+            )
+        except Exception as error:  # the library raises nothing narrower
+            roles = ", ".join(f"{name} {shown(token)}" for name, token in self._named.items())
+            raise ValueError(
+                f"a special token cannot go around a text ({error}); there are {roles}"
+            ) from None
 
     @classmethod
     def _library_file(cls, checkpoint: Checkpoint) -> tuple[dict[str, Any], Path] | None:
@@ -300,7 +311,9 @@ def read_post_processor(written: Any) -> PostProcessor:
 def check_table(table: Any, path: Path) -> None:
     """Check that the vocabulary read from `path` is a dict of token ids; raises ValueError if not."""
     if not isinstance(table, dict):
-        raise ValueError(f"{path} must map every token to a whole number, it has a {type(table).__name__}")
+        raise ValueError(
+            f"{path} must map every token to a whole number in vocab of its model, it has {shown(table)}"
+        )
     check_vocabulary(table, str(path))
 
 

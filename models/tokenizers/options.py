@@ -44,12 +44,12 @@ class AddedToken:
     special: bool = True  # left out by skip_special_tokens
 
 
-def as_added(token: Any) -> AddedToken:
+def as_added(token: Any, name: str = "a special token") -> AddedToken:
     """Convert a token (string, JSON object or `AddedToken`) to an `AddedToken`; a string is special."""
     if isinstance(token, AddedToken):
         return token
     written = token if isinstance(token, dict) else {}
-    content = content_of(token)
+    content = content_of(token, name)
     flags = {
         name: conform(f"{name} of the token {shown(content)}", written[name], bool)
         for name in AddedToken.__slots__[1:]
@@ -87,12 +87,23 @@ def check_count(count: int, where: str) -> None:
         raise ValueError(f"{where} has {count} added tokens, and {MAX_ADDED_TOKENS} are the most")
 
 
-def content_of(token: Any) -> str:
-    """Text of a token given as a string, JSON object or `AddedToken`; ValueError if it has none."""
+def content_of(token: Any, name: str = "a special token") -> str:
+    """Text of a token given as a string, JSON object or `AddedToken`; a ValueError names `name`."""
     content = _maybe_content(token)
     if not isinstance(content, str):
-        raise ValueError(f"a special token must be a string, got {shown(token)}")
+        raise ValueError(f"{name} must be a string, or an object with content, got {shown(token)}")
+    if not is_text(content):
+        raise ValueError(f"{name} {shown(content)} has half a surrogate pair, which is no text")
     return content
+
+
+def is_text(content: str) -> bool:
+    """True for a string that UTF-8 can encode; JSON may hold halves of surrogate pairs."""
+    try:
+        content.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def saved_options(

@@ -107,7 +107,7 @@ class SentencePieceTokenizer(LibraryTokenizer):
             return pieces, _charsmap(fields.get("normalizer")), None, fields.get("post_processor")
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             reason = shown(f"{type(error).__name__}: {error}")
-            raise ValueError(f"{path} has no vocabulary of pieces with scores: {reason}") from error
+            raise ValueError(f"{path} has no pieces with scores as vocab of its model: {reason}") from error
 
 
 def _charsmap(normalizer: Any) -> bytes | None:

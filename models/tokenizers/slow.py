@@ -10,7 +10,7 @@ from ..checkpoints.contents import read_json
 from ..checkpoints.files import Checkpoint, write_json
 from ..core.field_types import shown
 from .base import Encoded, Tokenizer
-from .options import AddedToken, numbered_tokens
+from .options import AddedToken, is_text, numbered_tokens
 from .special_tokens import Ids
 
 VOCAB_FILE = "vocab.json"
@@ -199,6 +199,8 @@ def read_vocabulary(path: str | Path) -> dict[str, int]:
 
 def check_vocabulary(vocabulary: dict[str, Any], where: str) -> None:
     """Check that a vocabulary maps tokens to non-negative ints; a ValueError names `where` it is from."""
+    if not is_text("".join(vocabulary)):
+        raise ValueError(f"{where} has a token with half a surrogate pair, which is no text; fetch it again")
     for token, index in vocabulary.items():
         if type(index) is not int or not 0 <= index < 2**31:
             raise ValueError(

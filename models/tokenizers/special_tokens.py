@@ -118,9 +118,11 @@ class SpecialTokens:
                 chosen[name] = replace(default, content=chosen[name])  # keeps the default's flags
         extra = [*_tokens("additional_special_tokens", given), *_tokens("extra_special_tokens", given)]
         named = {name: token for name, token in chosen.items() if token is not None}
-        self._named = {name: content_of(token) for name, token in named.items()}
-        self._declared = {content_of(token): as_added(token) for token in (*named.values(), *extra)}
-        self._set_extra(map(content_of, extra))
+        self._named = {name: content_of(token, name) for name, token in named.items()}
+        tokens = [as_added(token, name) for name, token in named.items()]
+        more = [as_added(token, "additional_special_tokens") for token in extra]
+        self._declared = {token.content: token for token in (*tokens, *more)}
+        self._set_extra(token.content for token in more)
         properties = {}
         for name, default in self.settings.items():
             value = default

@@ -3,7 +3,7 @@
 import math
 
 from ..core.config import PretrainedConfig
-from ..core.field_types import Count, Deviation, Epsilon, Layers, Probability, Size, Small, TokenId
+from ..core.field_types import Count, Deviation, Epsilon, Layers, Probability, Size, Small, TokenId, shown
 from ..core.fields import activation, divides, field, one_of
 
 
@@ -58,7 +58,8 @@ class SpeechEncoderConfig(PretrainedConfig):
         self.num_feat_extract_layers = len(self.conv_dim)
         if not len(self.conv_dim) == len(self.conv_stride) == len(self.conv_kernel) > 0:
             raise ValueError(
-                f"conv_dim {self.conv_dim}, conv_stride {self.conv_stride}, conv_kernel {self.conv_kernel}: "
+                f"conv_dim {shown(self.conv_dim)}, conv_stride {shown(self.conv_stride)}, conv_kernel "
+                f"{shown(self.conv_kernel)}: "
                 "each must have one number for each convolution"
             )
 

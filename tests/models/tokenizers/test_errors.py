@@ -79,7 +79,7 @@ def test_a_bad_call_is_explained(vocabularies, message, inputs, options):
         (GPT2Tokenizer, "tokenizer.json", '{"model": {"vocab": {"a": 0}, "merges": ["b"]}}', "two pieces"),
         (GPT2Tokenizer, "tokenizer.json", '{"model": {"vocab": {"a": 0}, "merges": 3}}', "two pieces"),
         (BertTokenizer, "tokenizer_config.json", '{"cls_token": ["a"]}', "special token must be a string"),
-        (MBartTokenizer, "tokenizer.json", '{"model": {"vocab": [["a"]]}}', "pieces with scores"),
+        (MBartTokenizer, "tokenizer.json", '{"model": {"vocab": [["a"]]}}', "no pieces with scores as vocab"),
         (MBartTokenizer, "tokenizer.json", '{"model": {"vocab": []}}', "no MBartTokenizer"),
         (MBartTokenizer, "sentencepiece.bpe.model", b"nothing of the kind", "is not a SentencePiece model"),
         (MBartTokenizer, "sentencepiece.bpe.model", b"", "it has no pieces"),
