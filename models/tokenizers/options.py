@@ -50,11 +50,10 @@ def as_added(token: Any, name: str = "a special token") -> AddedToken:
         return token
     written = token if isinstance(token, dict) else {}
     content = content_of(token, name)
-    flags = {
-        name: conform(f"{name} of the token {shown(content)}", written[name], bool)
-        for name in AddedToken.__slots__[1:]
-        if name in written
-    }
+    flags = {name: written[name] for name in AddedToken.__slots__[1:] if name in written}
+    for flag, value in flags.items():
+        if type(value) is not bool:  # conform takes its time, over thousands of tokens
+            flags[flag] = conform(f"{flag} of the token {shown(content)}", value, bool)
     return AddedToken(content, **flags)
 
 
@@ -75,7 +74,9 @@ def numbered_tokens(written: Any, where: str) -> dict[int, AddedToken]:
     for index, token in written.items():
         number = int(index) if isinstance(index, str) and re.fullmatch(r"\d{1,10}", index) else index
         try:
-            tokens[conform("a token's id", number, TokenIndex)] = as_added(token)
+            if type(number) is not int or not 0 <= number < 2**31:
+                number = conform("a token's id", number, TokenIndex)
+            tokens[number] = as_added(token)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
     return tokens
