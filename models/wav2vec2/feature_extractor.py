@@ -39,7 +39,7 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
     unit = "samples"
 
     feature_size: Size = 1
-    sampling_rate: Annotated[int, Range(1, 1_000_000)] = 16_000  # Hz
+    sampling_rate: Annotated[int, Range(1_000, 768_000)] = 16_000  # Hz
     padding_value: float = 0.0
     return_attention_mask: bool = False
     do_normalize: bool = True
