@@ -8,7 +8,6 @@ from typing import Any
 
 from .checkpoints.contents import read_json
 from .checkpoints.files import Checkpoint
-from .core.field_types import shown
 from .family import MODELS, Family
 
 
@@ -50,7 +49,7 @@ def family_of_model_type(model_type: Any, families: Iterable[Family], where: str
     known = {family.model_type: family for family in families}
     if not isinstance(model_type, str) or model_type not in known:
         raise ValueError(
-            f"{where} has model_type {shown(model_type)}; supported here: {', '.join(sorted(known))}"
+            f"{where} has model_type {model_type!r:.80}; supported here: {', '.join(sorted(known))}"
             f"{_other_kinds(model_type)}{note}"
         )
     return known[model_type]

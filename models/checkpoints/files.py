@@ -90,13 +90,17 @@ def open_checkpoint(
     if isinstance(name_or_dir, Checkpoint):
         return name_or_dir, kwargs
     path = Path(name_or_dir).expanduser()
-    if path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if is_folder:
         return Checkpoint(os.fspath(name_or_dir), path), kwargs
-    if isinstance(name_or_dir, str) and _HUB_ID.fullmatch(name_or_dir) and not path.exists():
+    if isinstance(name_or_dir, str) and _HUB_ID.fullmatch(name_or_dir) and not exists:
         from .hub import HubCheckpoint
 
         return HubCheckpoint(name_or_dir, **hub), kwargs
-    problem = "it is a file" if path.exists() else "it does not exist"
+    problem = "it is a file" if exists else "it does not exist"
     raise FileNotFoundError(
         f"no checkpoint folder {os.fspath(name_or_dir)!r}: {problem}; give the path of a folder that holds "
         "config.json and weights, or the id of a repository on the Hub"
@@ -120,7 +124,10 @@ def single_file(name_or_dir: str | os.PathLike[str] | Checkpoint) -> Path | None
     if isinstance(name_or_dir, Checkpoint):
         return None
     path = Path(name_or_dir).expanduser()
-    return path if path.is_file() else None
+    try:
+        return path if path.is_file() else None
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def write_json(path: Path, content: dict[str, Any]) -> str:

@@ -94,7 +94,7 @@ def content_of(token: Any, name: str = "a special token") -> str:
     if not isinstance(content, str):
         raise ValueError(f"{name} must be a string, or an object with content, got {shown(token)}")
     if not is_text(content):
-        raise ValueError(f"{name} {shown(content)} has half a surrogate pair, which is no text")
+        raise ValueError(f"{name} {shown(content)} has half a surrogate pair in its content; fetch it again")
     return content
 
 
