@@ -58,6 +58,9 @@ class EngineConfig:
     arrival_wait: float = 0.002
     total_arrival_wait: float = 0.02
 
+    # Seconds that closing waits for a read or step that does not end, once requests are cancelled.
+    close_timeout: float = 5.0
+
     # Longest recording, where no position-embedding table bounds it.
     max_seconds: float = 24 * 3600.0
     encode_memory_share: float = 0.25  # share of memory; the rest is for weights, cache, other processes

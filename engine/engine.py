@@ -1,24 +1,26 @@
 """Inference engine with continuous batching, for recordings or texts from any thread."""
 
-import atexit
 import os
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import torch
 
 from ..kernels.runtime.launch import compiled
 from .config import DEFAULT_TOP_K, EngineConfig
+from .faults import attempt
 from .gpu.warm_up import warm_up
 from .handle import Handle, in_order
 from .openmp import release_team
 from .outputs import Classification, Transcription
-from .stats import EngineStats
+from .stats import EngineHealth, EngineStats
 from .tasks.base import Verb
 from .tasks.inputs import Recordings
 from .tasks.loading import load, make_task
+from .unchanged import UnchangedModel
 from .worker import Job, Prepared, Worker
 
 
@@ -84,23 +86,24 @@ class Engine:
             graphs=graphs,
             overlap=overlap,
         )
-        self.model, self.processor = load(model, device, dtype, processor)
+        self.model, self.processor = attempt(load, model, device, dtype, processor)
         self._task = task = make_task(self.model, self.processor, self.config)
         self._inputs = task.inputs
         self.sampling_rate = task.inputs.sampling_rate
         self.max_seconds = task.inputs.max_seconds
         if self.model.device.type == "cuda" and isinstance(task.inputs, Recordings):
             warm_up(task.loop, task.inputs.front_end, task.inputs.max_seconds, task.warm_up_options)
+        self._compiled_before = compiled()
         self._worker = Worker(
             task.loop,
             max_in_flight=task.max_in_flight,
             max_in_flight_seconds=task.max_in_flight_seconds,
             config=self.config,
+            check=UnchangedModel(self.model).check,
         )
-        self._compiled_before = compiled()
+        del task.loop  # the worker's alone, which drops it when closed
+        weakref.finalize(self, self._worker.release).atexit = False  # at exit, the worker's own function
         release_team()  # of loading the model
-        # At exit Python stops daemon threads anywhere, in the middle of a step too.
-        atexit.register(self.close, cancel=True)
 
     def submit(
         self,
@@ -176,20 +179,32 @@ class Engine:
         return self._process("classify", sources, sampling_rate, priority, None, options)
 
     def stats(self) -> EngineStats:
-        """Statistics since the start, and the current load; those of the loop are as of its last step."""
+        """Statistics since the start, and the current load; those of the loop are as of its last step.
+
+        Raises:
+            RuntimeError: the engine belongs to the process that this one was forked from.
+        """
         return replace(self._worker.stats(), compiled=compiled() - self._compiled_before)
+
+    def health(self) -> EngineHealth:
+        """Health of the engine: "ok", "degraded" or "failed", and the reason. Never waits, never raises."""
+        return self._worker.health()
 
     def close(self, *, cancel: bool = False) -> None:
         """Stop accepting requests, finish or cancel those submitted, and end the threads.
 
-        May be called more than once. Leaving a `with` block finishes all submitted requests; leaving it by an
-        exception cancels them.
+        May be called more than once, from any thread. Leaving a `with` block finishes all submitted requests;
+        leaving it by an exception cancels them, and so does an interrupt while they are finished. An engine
+        that is dropped finishes them too, and is gone after the last.
 
         Args:
-            cancel: True cancels unfinished requests, False waits for their results.
+            cancel: True cancels unfinished requests, False waits for their results. A read or step that does
+                not end is left alone after the configuration's `close_timeout`.
         """
         self._worker.close(cancel)
-        atexit.unregister(self.close)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an Engine has threads and cannot be copied or pickled; make one in each process")
 
     def __enter__(self) -> Self:
         return self
@@ -233,12 +248,20 @@ class Engine:
     def _submit(
         self, source: Any, sampling_rate: int | None, priority: int, stream: bool, options: dict[str, Any]
     ) -> Handle[Any]:
-        handle = Handle[Any](source, self._task.output_processor(options), self._worker.cancel)
-        snapshot = self._inputs.snapshot(source)
+        self._worker.check_open()
+        inputs, task = self._inputs, self._task  # and not the engine, which may be dropped before it is read
+        handle = Handle[Any](source, task.output_processor(options), self._worker.cancel)
+        snapshot, error = None, None
+        try:
+            snapshot = attempt(inputs.snapshot, source)
+        except Exception as raised:  # of the source's own code, such as __array__
+            error = raised
 
         def prepare() -> Prepared:
-            inputs, duration = self._inputs.read(snapshot, sampling_rate, options)
-            return inputs, self._task.resolve(options, duration), duration
+            if error is not None:
+                raise error
+            tensor, duration = inputs.read(snapshot, sampling_rate, options)
+            return tensor, task.resolve(options, duration), duration
 
         self._worker.submit(Job(handle, prepare, priority, stream))
         release_team()  # of the copy, and of the caller's own torch operations before
