@@ -59,6 +59,9 @@ class Batch:
     capacity: Tensor
     self_tables: Tensor  # int32 [n, blocks]
     cross: PageLayout  # pages of the encoder outputs
+    # int32, offsets of the rows that read each other's pages: those of a request in beam search. Without beam
+    # search each row reads its own.
+    cu_own: Tensor
     groups: list[SamplingGroup]  # requests that share their rules
     streaming: list[RunningRequest]  # requests that report tokens as they are decoded
     streaming_slots: Tensor  # int64 [streaming], their sequence slots
@@ -88,6 +91,7 @@ class Batch:
 
         slots = numbers([slot for one in admissions for slot in one.slots], torch.int64)
         sequence_index = numbers([index for one in admissions for index in range(len(one.slots))])
+        searches = any(own.num_beams > 1 for own in options)
         max_lengths = numbers([own.max_length for own in options])
         min_lengths = numbers([own.min_length for own in options])
         seeds = numbers([own.seed for own in options], torch.int64)
@@ -118,6 +122,7 @@ class Batch:
                 lengths=numbers([one.encode_tokens for one in admissions]),
                 cu_rows=numbers(cu_rows),
             ),
+            cu_own=numbers(cu_rows if searches else list(range(len(options) + 1))),
             groups=groups,
             streaming=streaming,
             streaming_slots=numbers([one.admission.slots[0] for one in streaming], torch.int64),
@@ -125,6 +130,11 @@ class Batch:
             # From step counts, since lengths are on the device; an ended request is at most at its limit.
             longest=max(min(1 + decode_steps - one.first_step, one.options.max_length) for one in requests),
         )
+
+    @property
+    def searches(self) -> bool:
+        """True if a request searches with beams, whose rows need a table of origins."""
+        return any(group.options.num_beams > 1 for group in self.groups)
 
     def lengthen(self, limit: int) -> None:
         """Raise the bound of all lengths by the token just decoded, up to `limit`."""

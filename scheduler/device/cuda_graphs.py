@@ -103,6 +103,9 @@ class StaticBatch:
                 lengths=numbers(requests),
                 cu_rows=torch.arange(0, rows + 1, each, dtype=torch.int32, device=device),
             ),
+            cu_own=torch.arange(
+                0, rows + 1, each if bucket.rules.num_beams > 1 else 1, dtype=torch.int32, device=device
+            ),
             groups=[group],
             streaming=[],
             streaming_slots=slots[:0],
