@@ -14,9 +14,7 @@ from tritone.kernels.sampling.step_inputs import step_inputs, step_inputs_refere
 PAD, LONGEST, STALE = 1, 40, -7
 
 
-def tables(
-    slots: int, length: list[int], done: Tensor, device: str
-) -> tuple[SimpleNamespace, SimpleNamespace]:
+def tables(slots: int, length: list[int], done: Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
     """Tables of a state in both buffers, of which the other lacks each sequence's newest token."""
     generator = torch.Generator().manual_seed(len(length))
     current = SimpleNamespace(
