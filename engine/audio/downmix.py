@@ -13,8 +13,8 @@ from .errors import AudioError
 
 _WINDOW = 0.25  # seconds
 _FADE = 0.005  # seconds, from one choice of channels to the next
-# Energy of a sum, as a share of the summed energies: 2 for two equal channels, 1 for uncorrelated ones, 1/5 where
-# one is the other's half with the opposite sign. Other speech than that in opposite phase stays above.
+# Energy of a sum, as a share of the summed energies: 2 for two equal channels, 1 for uncorrelated ones, 1/5
+# where one is the other's half with the opposite sign.
 _CANCELS = 0.25
 _SILENCE = 1e-10  # mean square (full scale is 1) below which a window says nothing about its channels
 

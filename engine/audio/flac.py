@@ -7,7 +7,7 @@ from typing import BinaryIO
 from . import libsndfile
 from .blocks import Block
 from .errors import COPY_AGAIN, AudioError
-from .sources import Window
+from .sources import window
 
 _TOTAL_FIELD, _TOTAL = (
     18,
@@ -30,7 +30,7 @@ def decode(file: BinaryIO, name: str, warnings: list[str]) -> Iterator[Block]:
     endless = ((_TOTAL_FIELD, (fields & ~_TOTAL).to_bytes(8, "big")),)
     count = 0
     try:
-        for block in libsndfile.decode(Window(file, 0, size, endless), name):
+        for block in libsndfile.decode(window(file, 0, size, endless), name):
             count += len(block.samples)
             yield block
     except AudioError:
@@ -38,7 +38,7 @@ def decode(file: BinaryIO, name: str, warnings: list[str]) -> Iterator[Block]:
         if not count <= declared or not declared:
             raise
         skipped = 0
-        for block in libsndfile.decode(Window(file, 0, size), name):
+        for block in libsndfile.decode(window(file, 0, size), name):
             samples = block.samples[max(count - skipped, 0) :]
             skipped += len(block.samples)
             if len(samples):

@@ -188,7 +188,7 @@ def _frames(container: Any, stream: Any, name: str) -> Iterator[Any]:
     """Decode packet by packet, and compare what was there with the declared duration."""
     end, decoded, bad = 0.0, 0.0, 0
     try:
-        # Packets of all streams: a picture that goes on after the sound makes a file no shorter than declared.
+        # Of all streams: a picture that goes on after the sound makes a file no shorter than declared.
         for packet in container.demux():
             if packet.pts is not None:
                 end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))

@@ -27,6 +27,7 @@ __all__ = [
     *("as_samples", "audio_blocks", "count_channels", "find_audio", "load_audio"),
 ]
 
+_MAX_FIRST = 1 << 24  # samples that are allocated before they are there
 MAX_PEAK = 1e6  # full scale is 1; beyond, the filter bank's powers overflow float32
 
 
@@ -72,7 +73,8 @@ def load_audio(
         channel=channel,
         encoding=encoding,
     )
-    samples, count = np.empty(BLOCK, np.float32), 0
+    # Pages that are never written cost nothing; PCM needs no second array then.
+    samples, count = np.empty(min(max(blocks.size, BLOCK), _MAX_FIRST), np.float32), 0
     for block in blocks:
         end = count + len(block)
         if end > len(samples):
@@ -104,14 +106,15 @@ def audio_blocks(
         encoded = Source(source)
         if source_rate is not None:
             check_rate(source_rate, encoded.name)
-        name, blocks = encoded.name, decode.decode(encoded, encoding, source_rate, warnings)
+        name, size = encoded.name, encoded.size
+        blocks = decode.decode(encoded, encoding, source_rate, warnings)
     else:
         array = as_array(source)
         name, rate = f"array {array.shape}", sampling_rate if source_rate is None else source_rate
         check_rate(rate, name)
-        blocks = _array_blocks(array, rate)
+        size, blocks = len(array), _array_blocks(array, rate)
     mono = to_one_channel(_limited(blocks, max_seconds, name), channel, name, warnings)
-    return AudioBlocks(resample(_checked(mono, name), sampling_rate), name, sampling_rate, warnings)
+    return AudioBlocks(resample(_checked(mono, name), sampling_rate), name, size, sampling_rate, warnings)
 
 
 class AudioBlocks:
@@ -119,12 +122,13 @@ class AudioBlocks:
 
     Attributes:
         warnings: list of messages about the reading, complete at the end.
+        size: bytes of encoded audio, or samples of an array.
     """
 
     def __init__(
-        self, blocks: Iterator[np.ndarray], name: str, sampling_rate: int, warnings: list[str]
+        self, blocks: Iterator[np.ndarray], name: str, size: int, sampling_rate: int, warnings: list[str]
     ) -> None:
-        self.warnings = warnings
+        self.warnings, self.size = warnings, size
         self._blocks, self._name, self._rate, self._count = blocks, name, sampling_rate, 0
 
     def __iter__(self) -> "AudioBlocks":

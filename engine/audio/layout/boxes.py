@@ -31,8 +31,7 @@ def mp4_layout(file: Bytes, name: str, start: int = 0) -> Layout:
         at += size
     if at > file.size:
         raise AudioError(
-            f"{name}: cut short: {at - file.size} bytes of its last part ({kind.decode('latin-1')}) are missing; "
-            f"{COPY_AGAIN}"
+            f"{name}: cut short: {at - file.size} bytes of its last part are missing; {COPY_AGAIN}"
         )
     if _INDEX not in kinds and _DATA in kinds:
         raise AudioError(
