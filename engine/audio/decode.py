@@ -30,7 +30,7 @@ def decode(source: Source, encoding: str | None, rate: int | None, warnings: lis
     with source.open() as file:
         raw = _headerless(source, file, encoding)
         if raw is not None:
-            yield from _decode_headerless(raw, file, source.name, rate)
+            yield from _decode_headerless(raw, file, source.name, rate, warnings)
             return
         layout, decoder = find_layout(Bytes(file), source.name)
         for part in layout.parts:
@@ -67,11 +67,13 @@ def _headerless(source: Source, file: BinaryIO, encoding: str | None) -> Headerl
     return None
 
 
-def _decode_headerless(raw: Headerless, file: BinaryIO, name: str, rate: int | None) -> Iterator[Block]:
+def _decode_headerless(
+    raw: Headerless, file: BinaryIO, name: str, rate: int | None, warnings: list[str]
+) -> Iterator[Block]:
     if raw.encoding in ENCODINGS:
         return g711.decode(file, raw.encoding, rate or raw.rate)
     file.seek(0)
-    return pyav.decode(file, name, raw.encoding, rate or raw.rate)
+    return pyav.decode(file, name, warnings, raw.encoding, rate or raw.rate)
 
 
 def _decode_part(
@@ -92,7 +94,7 @@ def _decode_part(
         except libsndfile.UnsupportedError:
             pass
     try:
-        yield from pyav.decode(window(file, part.start, part.stop, part.patches), name)
+        yield from pyav.decode(window(file, part.start, part.stop, part.patches), name, warnings)
     except AudioError as error:
         if source.suffix in (".raw", ".pcm") and "not audio" in str(error):
             raise AudioError(

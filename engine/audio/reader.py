@@ -1,7 +1,7 @@
 """Audio reading: a file, bytes, file object or array to one float32 channel at the model's sampling rate.
 
-Sources are decoded in blocks (libsndfile, PyAV), mixed to one channel and resampled (soxr) block by block, so that
-memory is bounded whatever a header declares. torch is not imported here.
+Sources are decoded (libsndfile, PyAV), mixed to one channel and resampled (soxr) block by block: memory is
+bounded, whatever a header declares. torch is not imported here.
 """
 
 import glob
@@ -14,18 +14,14 @@ from typing import Any
 import numpy as np
 
 from . import decode
-from .arrays import as_array, as_samples, to_float
-from .blocks import BLOCK, MAX_RATE, MIN_RATE, Block, check_rate
+from .arrays import as_array, to_float
+from .arrays import as_samples as as_samples
+from .blocks import BLOCK, Block, check_rate
 from .downmix import to_one_channel
 from .errors import AudioError
-from .formats import AUDIO_SUFFIXES
+from .formats import AUDIO_SUFFIXES as AUDIO_SUFFIXES
 from .resample import resample
 from .sources import Source, is_encoded
-
-__all__ = [
-    *("AUDIO_SUFFIXES", "MAX_RATE", "MIN_RATE", "Audio", "AudioBlocks", "AudioError"),
-    *("as_samples", "audio_blocks", "count_channels", "find_audio", "load_audio"),
-]
 
 _MAX_FIRST = 1 << 24  # samples that are allocated before they are there
 MAX_PEAK = 1e6  # full scale is 1; beyond, the filter bank's powers overflow float32
@@ -60,10 +56,10 @@ def load_audio(
         source_rate: rate in Hz of an array, `sampling_rate` by default, or of audio without a header.
         max_seconds: maximum duration in seconds; decoding stops there, with an error.
         channel: index of the channel to read; None averages all.
-        encoding: "mulaw" or "alaw" for audio without a header, which has 8,000 Hz unless `source_rate` is given.
+        encoding: "mulaw" or "alaw" for audio without a header; 8,000 Hz unless `source_rate` is given.
 
     Raises:
-        AudioError: the source is missing, empty, not audio, damaged, cut or too long, or holds NaN or infinity.
+        AudioError: the source is missing, empty, not audio, damaged, cut or too long, or has NaN or infinity.
     """
     blocks = audio_blocks(
         source,

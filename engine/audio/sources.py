@@ -8,7 +8,6 @@ from typing import Any, BinaryIO
 
 from .errors import AudioError
 
-
 _BUFFER = 1 << 16  # bytes
 
 
