@@ -4,7 +4,7 @@ One channel recorded with the wrong polarity silences the mean. So energies are 
 where two channels, or all of them together, have far less energy than each alone, the louder one is taken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -113,10 +113,17 @@ class _Mixer:
         while (pair := _cancelling_pair(gram, kept)) is not None:
             # The one that was left out before stays out, or the polarity would change in between.
             left_out = [channel for channel in pair if channel not in self._kept]
-            kept.remove(left_out[0] if len(left_out) == 1 else min(pair[::-1], key=lambda k: energies[k]))
+            louder = _loudest(energies, pair)
+            kept.remove(left_out[0] if len(left_out) == 1 else pair[pair[0] == louder])
         if gram[np.ix_(kept, kept)].sum() < _CANCELS * energies[kept].sum():
-            kept = [max(kept, key=lambda channel: energies[channel])]
+            kept = [_loudest(energies, kept)]
         self._kept = tuple(kept)
+
+
+def _loudest(energies: np.ndarray, channels: Sequence[int]) -> int:
+    """Channel with the most energy; the first one of those that differ by rounding only."""
+    most = max(energies[channel] for channel in channels)
+    return next(channel for channel in channels if energies[channel] >= 0.999 * most)
 
 
 def _mean(columns: np.ndarray) -> np.ndarray:

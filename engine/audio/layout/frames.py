@@ -31,7 +31,7 @@ _MAX_PARTIAL = (
 
 
 class FrameFormat(NamedTuple):
-    """First byte of each frame, and the length in bytes of the frame that bytes begin; 0 where they begin none."""
+    """First byte of each frame, and the length in bytes of the frame that some bytes begin (0: of none)."""
 
     sync: bytes
     length: Callable[[bytes], int]
