@@ -4,11 +4,8 @@ Sources are decoded (libsndfile, PyAV), mixed to one channel and resampled (soxr
 bounded, whatever a header declares. torch is not imported here.
 """
 
-import glob
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +15,7 @@ from .arrays import as_array, to_float
 from .arrays import as_samples as as_samples
 from .blocks import BLOCK, Block, check_rate
 from .downmix import to_one_channel
-from .errors import AudioError
+from .errors import AudioError, TooShortError
 from .formats import AUDIO_SUFFIXES as AUDIO_SUFFIXES
 from .resample import resample
 from .sources import Source, is_encoded
@@ -136,7 +133,7 @@ class AudioBlocks:
                 self._count += len(block)
                 return block
         if not self._count:
-            raise AudioError(f"{self._name}: too short to resample to {self._rate} Hz; leave it out")
+            raise TooShortError(f"{self._name}: too short to resample to {self._rate} Hz")
         raise StopIteration
 
 
@@ -146,43 +143,6 @@ def count_channels(source: Any, *, encoding: str | None = None) -> int:
         return decode.count_channels(Source(source), encoding)
     array = as_array(source)
     return 1 if array.ndim == 1 else array.shape[1]
-
-
-def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """List the recordings at the given paths, each once; in folders and globs, files with an audio suffix.
-
-    Folders are searched recursively and sorted, without hidden files. An existing path is never a glob.
-
-    Raises:
-        AudioError: a path that does not exist, or a folder or glob without any recording.
-    """
-    found: dict[Path, None] = {}
-    for given in paths:
-        path = Path(given)
-        if path.is_dir():
-            matches = _in_folder(path)
-        elif os.path.lexists(path):
-            matches = [path]
-        elif glob.has_magic(os.fspath(given)):
-            matches = []
-            for match in sorted(map(Path, glob.glob(os.fspath(given), recursive=True))):
-                matches += _in_folder(match) if match.is_dir() else [match] * _is_audio(match)
-        else:
-            raise AudioError(f"{path}: no such file or folder; check the path")
-        if not matches:
-            raise AudioError(f"{path}: no audio files there; looked for {' '.join(sorted(AUDIO_SUFFIXES))}")
-        found.update(dict.fromkeys(matches))
-    return list(found)
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    files = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in files if _is_audio(path))
-
-
-def _is_audio(path: Path) -> bool:
-    # macOS leaves "._recording.wav" beside each recording on foreign disks.
-    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
 
 
 def _array_blocks(array: np.ndarray, rate: int) -> Iterator[Block]:
@@ -205,7 +165,7 @@ def _limited(blocks: Iterator[Block], max_seconds: float | None, name: str) -> I
             )
         yield block
     if not count:
-        raise AudioError(f"{name}: holds no samples; record it again, or leave it out")
+        raise TooShortError(f"{name}: holds no samples")
 
 
 def _checked(chunks: Iterator[tuple[np.ndarray, int]], name: str) -> Iterator[tuple[np.ndarray, int]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import AudioError
+from .paths import path_problem
 
 _BUFFER = 1 << 16  # bytes
 
@@ -91,8 +92,9 @@ class Source:
             self.suffix = Path(self.name).suffix.lower()
             _check_file(self.name)
         elif isinstance(source, bytes | bytearray | memoryview):
-            self._content = bytes(source)
-            self.name = f"audio of {len(self._content)} bytes"
+            self._content = source if isinstance(source, bytes) else bytes(source)
+            self.name = getattr(source, "name", f"audio of {len(source)} bytes")  # of a file object's content
+            self.suffix = Path(self.name).suffix.lower()
         else:
             self._take_file(source)
         with self.open() as file:
@@ -106,7 +108,7 @@ class Source:
             try:
                 return open(self.path, "rb")
             except OSError as error:
-                raise _not_opened(self.path, error) from error
+                raise AudioError(path_problem(self.path, error)) from error
         if self._content is not None:
             return io.BytesIO(self._content)
         assert self._file is not None
@@ -147,15 +149,7 @@ def _check_file(name: str) -> None:
             raise AudioError(f"{name}: is a pipe or device; write it to a file first")
         with path.open("rb"):
             pass
-    except OSError as error:
-        raise _not_opened(name, error) from error
     except AudioError:
         raise
-    except ValueError as error:  # a NUL in the name
-        raise AudioError(f"{name!r}: not a file name ({error})") from error
-
-
-def _not_opened(name: str, error: OSError) -> AudioError:
-    if isinstance(error, FileNotFoundError):
-        return AudioError(f"{name}: no such file; check the path")
-    return AudioError(f"{name}: cannot be opened ({error.strerror}); check its permissions and disk")
+    except (OSError, ValueError) as error:
+        raise AudioError(path_problem(name, error)) from error
