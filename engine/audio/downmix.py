@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .blocks import Block
+from .blocks import BLOCK, Block
 from .errors import AudioError
 
 _WINDOW = 0.25  # seconds
@@ -55,7 +55,7 @@ class _Mixer:
         self.channels, self.rate = channels, rate
         self._all: _Kept = tuple(range(channels))
         self._kept = self._all
-        self._window = max(int(_WINDOW * rate), 1)
+        self._window = min(max(int(_WINDOW * rate), 1), BLOCK)
         self._rest = np.empty((0, channels), np.float32)  # less than a window
         self._samples = 0
         self._left_out: dict[_Kept, int] = {}  # samples for which only these channels were kept

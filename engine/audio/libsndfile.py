@@ -10,6 +10,10 @@ from .blocks import BLOCK, Block, check_channels, check_rate
 from .errors import COPY_AGAIN, AudioError
 
 
+# Encodings whose decoders print about damage: libmpg123 to standard error, ALAC's to standard output.
+_NOISY = ("MPEG", "ALAC")
+
+
 class UnsupportedError(Exception):
     """Error for a file that libsndfile does not open."""
 
@@ -54,9 +58,9 @@ def _open(file: BinaryIO | int) -> soundfile.SoundFile:
         sound = _SoundFile(file, closefd=False) if isinstance(file, int) else _SoundFile(file)
     except (TypeError, soundfile.SoundFileError) as error:
         raise UnsupportedError(_reason(error)) from error
-    if sound.subtype.startswith("MPEG"):  # libmpg123 prints to standard error
+    if sound.subtype.startswith(_NOISY):
         sound.close()
-        raise UnsupportedError("MPEG audio")
+        raise UnsupportedError(sound.subtype)
     return sound
 
 
