@@ -12,7 +12,6 @@ from .blocks import BLOCK, Block
 from .errors import AudioError
 
 _WINDOW = 0.25  # seconds
-_FADE = 0.005  # seconds, from one choice of channels to the next
 # Energy of a sum, as a share of the summed energies: 2 for two equal channels, 1 for uncorrelated ones, 1/5
 # where one is the other's half with the opposite sign.
 _CANCELS = 0.25
@@ -88,19 +87,10 @@ class _Mixer:
         columns = np.ascontiguousarray(samples.T)
         mixed = _mean(columns)
         for index, gram in enumerate(_grams(columns.reshape(self.channels, -1, window))):
-            before = self._kept
             self._choose(gram, window)
-            if self._kept == before == self._all:
-                continue
-            part = slice(index * window, (index + 1) * window)
-            new = _mean(columns[list(self._kept), part])
-            if before != self._kept:
-                fade = min(int(_FADE * self.rate), window)
-                weight = np.arange(fade, dtype=np.float32) / max(fade, 1)
-                old = _mean(columns[list(before), part.start : part.start + fade])
-                new[:fade] = old * (1 - weight) + new[:fade] * weight
-            mixed[part] = new
             if self._kept != self._all:
+                part = slice(index * window, (index + 1) * window)
+                mixed[part] = _mean(columns[list(self._kept), part])
                 self._left_out[self._kept] = self._left_out.get(self._kept, 0) + window
         return mixed
 

@@ -9,7 +9,6 @@ import soundfile
 from .blocks import BLOCK, Block, check_channels, check_rate
 from .errors import COPY_AGAIN, AudioError
 
-
 # Encodings whose decoders print about damage: libmpg123 to standard error, ALAC's to standard output.
 _NOISY = ("MPEG", "ALAC")
 

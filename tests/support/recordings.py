@@ -45,7 +45,10 @@ SOUNDFILE = {
 
 
 def encode(samples: np.ndarray, rate: int, suffix: str, path: Path | None = None, **options: str) -> bytes:
-    """Encode float32 [samples] as a file of the format that a suffix stands for; at a path where it is reread."""
+    """Encode float32 [samples] as a file of the format that a suffix stands for.
+
+    A path is for options that make the writer read its file again.
+    """
     file: Any = io.BytesIO()
     if suffix in SOUNDFILE:
         container, codec = SOUNDFILE[suffix]

@@ -166,9 +166,12 @@ def _skip_chunks(file: Bytes, kind: _Format | None, magic: bytes, at: int) -> in
     """Offset behind the chunks that follow the audio: the file's end, another recording, or other bytes."""
     if kind is None:
         return at
-    # A few writers leave out the byte that makes an odd size even.
-    starts = {at, at + 1, at + -at % kind.align}
-    return max(_skip_from(file, kind, magic, start) for start in starts)
+    # A few writers leave out the bytes that fill up a chunk, or have one where none belongs.
+    rests = [_skip_from(file, kind, magic, start) for start in (at + -at % kind.align, at, at + 1)]
+    for rest in rests:
+        if rest == file.size or file.at(rest, 4) == magic or is_tag(file.at(rest, 12)):
+            return rest
+    return rests[1]
 
 
 def _skip_from(file: Bytes, kind: _Format, magic: bytes, at: int) -> int:

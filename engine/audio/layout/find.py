@@ -7,6 +7,7 @@ from .chunks import chunk_layout, voc_layout
 from .frames import AC3, ADTS, MPEG, amr_layout, frame_layout, skip_tags
 from .ogg import ogg_layout
 from .parts import Bytes, Layout, Part
+from .transport import packet_size, transport_layout
 
 
 class Decoder(Enum):
@@ -76,6 +77,8 @@ def find_layout(file: Bytes, name: str) -> tuple[Layout, Decoder]:
         return flv_layout(file, name, start), Decoder.PYAV
     if head[:5] == b"#!AMR":
         return amr_layout(file, name, start), Decoder.PYAV
+    if (packet := packet_size(file, start)) is not None:
+        return transport_layout(file, name, start, *packet), Decoder.PYAV
     for frames in (ADTS, MPEG, AC3):
         length = frames.length(file.at(start, 200))
         if length and (start + length >= file.size or frames.length(file.at(start + length, 200))):

@@ -1,4 +1,4 @@
-"""Formats: the same recording in each, from a path, bytes and a file object, in bounded memory and silence."""
+"""Formats: the same recording in each, from paths, bytes and file objects, in bounded memory and silence."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Lengths that a header gets wrong, joined, cut and damaged files: all is read, or a word says what is not."""
+"""Lengths that a header gets wrong, joined, cut and damaged files: all is read, or a word says what not."""
 
 import io
 import struct
@@ -8,6 +8,7 @@ import pytest
 import soundfile
 from recordings import FORMATS, SOUNDFILE, encode
 
+from tritone.engine.audio.layout.frames import mpeg_frame
 from tritone.engine.audio.reader import AudioError, load_audio
 
 RATE = 16_000
@@ -82,7 +83,7 @@ def test_bytes_behind_the_audio_are_told_and_zeros_are_nothing(files, suffix):
         audio = load_audio(junk, RATE)
     except AudioError:
         return
-    assert audio.warnings or suffix in ("ts",)
+    assert audio.warnings
 
 
 def wav(data: bytes, declared: int, behind: bytes = b"") -> bytes:
@@ -161,8 +162,6 @@ def test_a_flac_that_declares_more_is_cut(files):
 def test_an_mp3_cut_between_frames_is_known_by_its_header(files, keep):
     content = files["mp3"]
     start = content.index(b"\xff\xf3") if b"\xff\xf3" in content else content.index(b"\xff\xfb")
-    from tritone.engine.audio.layout.frames import mpeg_frame
-
     at = start
     for _ in range(keep):
         at += mpeg_frame(content[at : at + 4])
