@@ -6,7 +6,8 @@ from ..errors import COPY_AGAIN, AudioError
 from .parts import Bytes, Layout, Part
 
 _SYNC = 0x47
-_SIZES = (
+# Bytes of a packet, and the offset of its first one: .ts, .m2ts, with parity.
+_SIZES = ((188, 0), (192, 4), (204, 0))
     (188, 0),
     (192, 4),
     (204, 0),
