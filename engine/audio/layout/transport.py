@@ -8,10 +8,6 @@ from .parts import Bytes, Layout, Part
 _SYNC = 0x47
 # Bytes of a packet, and the offset of its first one: .ts, .m2ts, with parity.
 _SIZES = ((188, 0), (192, 4), (204, 0))
-    (188, 0),
-    (192, 4),
-    (204, 0),
-)  # bytes of a packet, and the offset of its first one: .ts, .m2ts, with parity
 _BLOCK = 4096  # packets looked at together
 _NULL = 0x1FFF  # stream of padding, whose packets have no numbers
 
