@@ -1,0 +1,78 @@
+"""Engines that faults are tried on, with recordings and texts and the result that each gives alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from factories import write_ctc_checkpoint, write_text_classifier
+from fault_sites import Culprit
+
+import tritone
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "samples"
+CULPRIT = "culprit"  # in the name of its file, and as a text
+TEXTS = ["the quick brown fox", "seven lazy dogs and cats jumps over the five", "one two three"]
+
+
+@dataclass
+class Subject:
+    """An engine's model with three sources, the second of which is the culprit."""
+
+    open: Callable[[], tritone.Engine]
+    sources: list[Any]
+    arguments: list[str]  # of the command, before the sources
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def alone(self) -> list[Any]:
+        """What each source gives with no fault."""
+        with self.open() as engine:
+            return [engine.submit(source, **self.options).result(60) for source in self.sources]
+
+    @cached_property
+    def culprit(self) -> Culprit:
+        names = frozenset({str(self.sources[1]), CULPRIT})
+        with self.open() as engine:
+            inputs = engine._inputs
+            read = inputs.read(inputs.snapshot(self.sources[1]), None, {})
+        return Culprit(names, frozenset({len(read[0])}))
+
+
+@pytest.fixture(scope="session")
+def subjects(tmp_path_factory) -> dict[str, Subject]:
+    """Subjects by their task: "greedy" and "beams" on the digits model, "ctc", "texts"."""
+    folder = tmp_path_factory.mktemp("subjects")
+    recordings = []
+    for name, sample in [
+        ("first", "two_digits_16k.wav"),
+        (CULPRIT, "three_digits_22k.flac"),  # alone to be resampled
+        ("last", "six_digits_16k.flac"),
+    ]:
+        samples, rate = soundfile.read(SAMPLES / sample)
+        recordings.append(folder / f"{name}.wav")
+        soundfile.write(recordings[-1], samples, rate)
+    ctc, texts = folder / "ctc", folder / "texts"
+    for checkpoint in (ctc, texts):
+        checkpoint.mkdir()
+    write_ctc_checkpoint(ctc)
+    write_text_classifier(texts)
+
+    def opened(model: Path | None) -> Callable[[], tritone.Engine]:
+        return lambda: tritone.Engine(model, device="cpu")
+
+    transcribe = ["transcribe", "--device", "cpu"]
+    return {
+        "greedy": Subject(opened(None), recordings, transcribe),
+        "beams": Subject(opened(None), recordings, [*transcribe, "--num-beams", "3"], {"num_beams": 3}),
+        "ctc": Subject(opened(ctc), recordings, [*transcribe, "--model", str(ctc)]),
+        "texts": Subject(
+            opened(texts),
+            TEXTS,
+            ["classify", "--text", "--device", "cpu", "--model", str(texts)],
+        ),
+    }

@@ -1,0 +1,88 @@
+"""Every fault of the table on real engines and through the command: nothing hung, lost, or falsely right."""
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from commands import tritone_invoke
+from fault_sites import Culprit, Injector, injected
+from fault_table import TABLE, Row
+from watchdog import within
+
+SOON = 20  # seconds; nothing here takes a tenth of it
+CLOSING = 10  # seconds that `close` may take
+
+CASES = [(row, on, kind) for row in TABLE for on in row.on for kind in row.kinds]
+
+
+def case_id(value: Any) -> str:
+    return value.site.replace(" ", "-") if isinstance(value, Row) else str(value)
+
+
+def injector_of(row: Row, kind: str, culprit: Culprit, duration: float) -> Injector:
+    """The wrapper that a row's fault needs."""
+    known_by = {
+        "here": lambda *_, **__: culprit.index is not None,
+        "source": lambda *arguments, **options: any(map(culprit.is_source, (*arguments, *options.values()))),
+        "request": lambda _, request: culprit.is_request(request),
+        "duration": lambda _, options, length: length == duration,
+    }
+    when = known_by[row.known_by] if row.when == "culprit" else lambda *_, **__: True
+    times = 1 if row.when == "once" else None
+    return Injector(row.target, kind, when, times, culprit if row.when == "culprit" else None)
+
+
+@pytest.mark.parametrize(("row", "on", "kind"), CASES, ids=case_id)
+def test_a_fault_in_the_engine_is_the_culprits_own(subjects, row, on, kind):
+    subject = subjects[on]
+    alone, culprit = subject.alone, subject.culprit
+    before = set(threading.enumerate())
+    engine = subject.open()
+    try:
+        fault = injector_of(row, kind, culprit, alone[1].duration)
+        verb = engine.classify if on == "texts" else engine.transcribe
+        with injected(fault, culprit=culprit):
+            results = within(SOON, lambda: list(verb(subject.sources, **subject.options)))
+        assert fault.raised, "the site was not reached"
+        outcomes = [row.beside, row.culprit, row.beside]
+        for wanted, result, expected in zip(outcomes, results, alone, strict=True):
+            check(wanted, result, expected)
+        assert engine.health().status == row.health
+        again = within(SOON, lambda: list(verb(subject.sources, **subject.options)))
+        assert again == alone
+    finally:
+        within(CLOSING, engine.close, cancel=True)
+    left = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("tritone-")]
+    assert not left
+
+
+def check(wanted: str, result: Any, expected: Any) -> None:
+    if wanted == "same" or (wanted == "any" and result.error is None):
+        assert result == expected
+        return
+    assert result.error is not None, f"succeeded with {result}"
+    assert isinstance(result.error, Exception)
+    assert result.finish_reason == "error"
+    assert not getattr(result, "text", "")
+    assert not getattr(result, "labels", ())
+
+
+@pytest.mark.parametrize(("row", "on", "kind"), CASES, ids=case_id)
+def test_a_fault_in_the_command_is_the_culprits_own(subjects, row, on, kind):
+    if row.exit_code is None:
+        pytest.skip("not a fault of the command")
+    subject = subjects[on]
+    fault = injector_of(row, kind, subject.culprit, subject.alone[1].duration)
+    with injected(fault, culprit=subject.culprit):
+        run = within(SOON, tritone_invoke, *subject.arguments, "--format", "jsonl", *subject.sources)
+    assert fault.raised, "the site was not reached"
+    assert run.exception is None or isinstance(run.exception, SystemExit), run.exception
+    assert "Traceback" not in run.stderr
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    outcomes = [row.beside, row.culprit, row.beside]
+    for wanted, line in zip(outcomes, lines, strict=True):
+        if wanted != "any":
+            assert (line["error"] is None) == (wanted == "same")
+    failed = any(line["error"] is not None for line in lines)
+    assert run.exit_code == (int(failed) if "any" in outcomes else row.exit_code)
