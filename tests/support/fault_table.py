@@ -63,7 +63,9 @@ READING = [
         "tritone.engine.tasks.generation:GenerationTask.resolve",
         known_by="duration",
     ),
-    Row("admission", "tritone.scheduler.loop:GenerationLoop.submit", on=("greedy", "ctc"), known_by="request"),
+    Row(
+        "admission", "tritone.scheduler.loop:GenerationLoop.submit", on=("greedy", "ctc"), known_by="request"
+    ),
 ]
 ENCODING = [
     Row(
@@ -74,7 +76,9 @@ ENCODING = [
     Row("encode", f"{DIGITS}.encode", on=GENERATION, kinds=(*ALL, "NaN")),
     Row("cross-attention keys and values", f"{DIGITS}.cross_key_values"),
     Row("cross-attention store", "tritone.scheduler.cache.paged_cache:PagedCache.store_cross"),
-    Row("predict, CTC", "tritone.models.wav2vec2.ctc:Wav2Vec2ForCTC.predict", on=("ctc",), kinds=(*ALL, "NaN")),
+    Row(
+        "predict, CTC", "tritone.models.wav2vec2.ctc:Wav2Vec2ForCTC.predict", on=("ctc",), kinds=(*ALL, "NaN")
+    ),
     Row(
         "predict, classifier",
         "tritone.models.bert.model:BertForSequenceClassification.predict",
@@ -92,12 +96,48 @@ DECODING = [
 ]
 STEPS = [  # of the loop, for all requests of a step at once
     Row("batch layout, once", "tritone.scheduler.runner:Batch.of", when="once", culprit="same", exit_code=0),
-    Row("joining the batch, once", "tritone.scheduler.state:DecodeState.admit", when="once", culprit="same", exit_code=0),
-    Row("launch, once", "tritone.scheduler.runner:ModelRunner.launch", when="once", culprit="any", beside="any"),
-    Row("host copy, once", "tritone.scheduler.step_output:HostCopy.values", when="once", culprit="any", beside="any"),
-    Row("collect, once", "tritone.scheduler.runner:ModelRunner.collect", when="once", culprit="any", beside="any"),
-    Row("plan, once", "tritone.scheduler.scheduler:Scheduler.schedule", when="once", culprit="any", beside="any"),
-    Row("update of the plan, once", "tritone.scheduler.scheduler:Scheduler.update", when="once", culprit="any", beside="any"),
+    Row(
+        "joining the batch, once",
+        "tritone.scheduler.state:DecodeState.admit",
+        when="once",
+        culprit="same",
+        exit_code=0,
+    ),
+    Row(
+        "launch, once",
+        "tritone.scheduler.runner:ModelRunner.launch",
+        when="once",
+        culprit="any",
+        beside="any",
+    ),
+    Row(
+        "host copy, once",
+        "tritone.scheduler.step_output:HostCopy.values",
+        when="once",
+        culprit="any",
+        beside="any",
+    ),
+    Row(
+        "collect, once",
+        "tritone.scheduler.runner:ModelRunner.collect",
+        when="once",
+        culprit="any",
+        beside="any",
+    ),
+    Row(
+        "plan, once",
+        "tritone.scheduler.scheduler:Scheduler.schedule",
+        when="once",
+        culprit="any",
+        beside="any",
+    ),
+    Row(
+        "update of the plan, once",
+        "tritone.scheduler.scheduler:Scheduler.update",
+        when="once",
+        culprit="any",
+        beside="any",
+    ),
 ]
 ENDING = [
     Row(
