@@ -29,7 +29,7 @@ KINDS: dict[str, Callable[[], BaseException]] = {
     "MemoryError": lambda: MemoryError("injected"),
     "OutOfMemory": lambda: torch.OutOfMemoryError("injected"),
     "StopIteration": lambda: StopIteration("injected"),  # which a loop over an iterator takes for its end
-    "SystemExit": lambda: SystemExit(0),  # which ends a thread without a word
+    "SystemExit": lambda: SystemExit("injected"),  # which ends a thread without a word
 }
 
 

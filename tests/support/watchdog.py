@@ -1,4 +1,4 @@
-"""Watchdog of a test: a call that hangs is a failure with the stacks of all threads, not a suite that hangs."""
+"""Watchdog of a test: a call that hangs is a failure with the stacks of all threads, not a suite in limbo."""
 
 import sys
 import threading
