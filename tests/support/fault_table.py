@@ -4,18 +4,19 @@
                "always".
     culprit    "error": its own result has the error; "same": its result is as it is alone.
     beside     the same of the other requests of the call.
-    health     state of the engine afterwards. Later requests, with the fault gone, give what they give alone,
-               and `close` ends, whatever it is; a "failed" engine refuses them with the reason.
+    health     state of the engine afterwards. With the fault gone, later requests give what they give alone; a
+               "failed" engine refuses them with the reason. `close` ends whatever it is.
     exit_code  of the command for these sources; None where it is not run. Results that are the same are
                written, whatever it is, and there is no traceback.
 
 docs/errors.md has a short version for readers.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 ORDINARY = ("Exception", "MemoryError")
-ALL = (*ORDINARY, "OutOfMemory", "BaseException", "StopIteration", "SystemExit")
+IN_STEP = (*ORDINARY, "OutOfMemory", "BaseException", "StopIteration")
+ALL = (*IN_STEP, "SystemExit")
 # In the caller's own thread, where SystemExit is the caller's.
 OWN_THREAD = (*ORDINARY, "BaseException", "StopIteration")
 GENERATION = ("greedy", "beams")
@@ -34,34 +35,43 @@ class Row:
     known_by: str = "here"  # how the site tells the culprit: "here", "source", "request", "duration"
     culprit: str = "error"
     beside: str = "same"
-    health: str = "ok"
+    health: str = "ok or degraded"
+    times: int | None = None  # most faults; None for any number
     exit_code: int | None = 1
-    note: str = field(default="", compare=False)
 
 
 INPUTS = "tritone.engine.tasks.inputs"
 READING = [
-    Row("copy at submission", f"{INPUTS}:Recordings.snapshot", kinds=OWN_THREAD, known_by="source"),
+    Row(
+        "copy at submission",
+        f"{INPUTS}:Recordings.snapshot",
+        kinds=OWN_THREAD,
+        known_by="source",
+        health="ok",
+    ),
     Row(
         "copy at submission of a text",
         f"{INPUTS}:Texts.snapshot",
         on=("texts",),
         kinds=OWN_THREAD,
         known_by="source",
+        health="ok",
     ),
-    Row("reading a recording", f"{INPUTS}:load_audio", on=("greedy", "ctc"), known_by="source"),
-    Row("decoding a file", "soundfile:SoundFile.read", known_by="source"),
+    Row("reading a recording", f"{INPUTS}:load_audio", on=("greedy", "ctc"), known_by="source", health="ok"),
+    Row("decoding a file", "soundfile:SoundFile.read", known_by="source", health="ok"),
     Row("resampling", "soxr:ResampleStream.resample_chunk", when="always"),  # no other is resampled
     Row(
         "tokenizing",
         "tritone.models.bert.tokenizer:BertTokenizer.__call__",
         on=("texts",),
         known_by="source",
+        health="ok",
     ),
     Row(
         "resolving the options",
         "tritone.engine.tasks.generation:GenerationTask.resolve",
         known_by="duration",
+        health="ok",
     ),
     Row(
         "admission", "tritone.scheduler.loop:GenerationLoop.submit", on=("greedy", "ctc"), known_by="request"
@@ -71,37 +81,64 @@ ENCODING = [
     Row(
         "front end",
         "tritone.models.speech_to_text.feature_extractor:Speech2TextFeatureExtractor.extract_packed",
-        kinds=(*ALL, "NaN"),
+        kinds=(*IN_STEP, "NaN"),
     ),
-    Row("encode", f"{DIGITS}.encode", on=GENERATION, kinds=(*ALL, "NaN")),
-    Row("cross-attention keys and values", f"{DIGITS}.cross_key_values"),
-    Row("cross-attention store", "tritone.scheduler.cache.paged_cache:PagedCache.store_cross"),
+    Row("encode", f"{DIGITS}.encode", on=GENERATION, kinds=(*IN_STEP, "NaN")),
+    Row("cross-attention keys and values", f"{DIGITS}.cross_key_values", kinds=IN_STEP),
+    Row("cross-attention store", "tritone.scheduler.cache.paged_cache:PagedCache.store_cross", kinds=IN_STEP),
     Row(
-        "predict, CTC", "tritone.models.wav2vec2.ctc:Wav2Vec2ForCTC.predict", on=("ctc",), kinds=(*ALL, "NaN")
+        "predict, CTC",
+        "tritone.models.wav2vec2.ctc:Wav2Vec2ForCTC.predict",
+        on=("ctc",),
+        kinds=(*IN_STEP, "NaN"),
     ),
     Row(
         "predict, classifier",
         "tritone.models.bert.model:BertForSequenceClassification.predict",
         on=("texts",),
-        kinds=(*ALL, "NaN"),
+        kinds=(*IN_STEP, "NaN"),
     ),
 ]
 DECODING = [
-    Row("decode", f"{DIGITS}.decode", on=GENERATION, kinds=(*ALL, "NaN")),
-    Row("decode, once", f"{DIGITS}.decode", on=GENERATION, when="once", culprit="same", exit_code=0),
-    Row("selection", "tritone.scheduler.decode_step:select", on=GENERATION),
-    Row("selection, once", "tritone.scheduler.decode_step:select", when="once", culprit="same", exit_code=0),
-    Row("state advance", "tritone.scheduler.state:DecodeState.advance", on=GENERATION),
-    Row("decode of every request", f"{DIGITS}.decode", when="always", beside="error", health="degraded"),
+    Row("decode", f"{DIGITS}.decode", on=GENERATION, kinds=(*IN_STEP, "NaN")),
+    Row(
+        "decode, once",
+        f"{DIGITS}.decode",
+        on=GENERATION,
+        when="once",
+        culprit="same",
+        exit_code=0,
+        kinds=IN_STEP,
+    ),
+    Row("selection", "tritone.scheduler.decode_step:select", on=GENERATION, kinds=IN_STEP),
+    Row(
+        "selection, once",
+        "tritone.scheduler.decode_step:select",
+        when="once",
+        culprit="same",
+        exit_code=0,
+        kinds=IN_STEP,
+    ),
+    Row("state advance", "tritone.scheduler.state:DecodeState.advance", on=GENERATION, kinds=IN_STEP),
+    Row("decode of every request", f"{DIGITS}.decode", when="always", beside="error", kinds=IN_STEP),
+    Row("decode, exit", f"{DIGITS}.decode", kinds=("SystemExit",), beside="any", health="failed"),
 ]
 STEPS = [  # of the loop, for all requests of a step at once
-    Row("batch layout, once", "tritone.scheduler.runner:Batch.of", when="once", culprit="same", exit_code=0),
+    Row(
+        "batch layout, once",
+        "tritone.scheduler.runner:Batch.of",
+        when="once",
+        culprit="same",
+        exit_code=0,
+        kinds=IN_STEP,
+    ),
     Row(
         "joining the batch, once",
         "tritone.scheduler.state:DecodeState.admit",
         when="once",
         culprit="same",
         exit_code=0,
+        kinds=IN_STEP,
     ),
     Row(
         "launch, once",
@@ -109,6 +146,7 @@ STEPS = [  # of the loop, for all requests of a step at once
         when="once",
         culprit="any",
         beside="any",
+        kinds=IN_STEP,
     ),
     Row(
         "host copy, once",
@@ -116,6 +154,7 @@ STEPS = [  # of the loop, for all requests of a step at once
         when="once",
         culprit="any",
         beside="any",
+        kinds=IN_STEP,
     ),
     Row(
         "collect, once",
@@ -123,6 +162,7 @@ STEPS = [  # of the loop, for all requests of a step at once
         when="once",
         culprit="any",
         beside="any",
+        kinds=IN_STEP,
     ),
     Row(
         "plan, once",
@@ -130,6 +170,7 @@ STEPS = [  # of the loop, for all requests of a step at once
         when="once",
         culprit="any",
         beside="any",
+        kinds=IN_STEP,
     ),
     Row(
         "update of the plan, once",
@@ -137,6 +178,7 @@ STEPS = [  # of the loop, for all requests of a step at once
         when="once",
         culprit="any",
         beside="any",
+        kinds=IN_STEP,
     ),
 ]
 ENDING = [
@@ -146,6 +188,8 @@ ENDING = [
         on=GENERATION,
         kinds=OWN_THREAD,
         known_by="source",
+        health="ok",
+        times=1,
     ),
     Row(
         "CTC's text and times",
@@ -153,6 +197,8 @@ ENDING = [
         on=("ctc",),
         kinds=OWN_THREAD,
         known_by="source",
+        health="ok",
+        times=1,
     ),
     Row(
         "labels",
@@ -160,6 +206,8 @@ ENDING = [
         on=("texts",),
         kinds=OWN_THREAD,
         known_by="source",
+        health="ok",
+        times=1,
     ),
 ]
 TABLE = [*READING, *ENCODING, *DECODING, *STEPS, *ENDING]
