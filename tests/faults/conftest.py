@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import soundfile
+import torch
 from factories import write_ctc_checkpoint, write_text_classifier
 from fault_sites import Culprit
 
@@ -45,7 +46,7 @@ class Subject:
 
 @pytest.fixture(scope="session")
 def subjects(tmp_path_factory) -> dict[str, Subject]:
-    """Subjects by their task: "greedy" and "beams" on the digits model, "ctc", "texts"."""
+    """Subjects by their task: "greedy", "beams" and "cores" on the digits model, "ctc", "texts"."""
     folder = tmp_path_factory.mktemp("subjects")
     recordings = []
     for name, sample in [
@@ -62,12 +63,21 @@ def subjects(tmp_path_factory) -> dict[str, Subject]:
     write_ctc_checkpoint(ctc)
     write_text_classifier(texts)
 
-    def opened(model: Path | None) -> Callable[[], tritone.Engine]:
-        return lambda: tritone.Engine(model, device="cpu")
+    def opened(model: Path | None, threads: int = 1) -> Callable[[], tritone.Engine]:
+        def open() -> tritone.Engine:
+            torch.set_num_threads(threads)
+            try:
+                return tritone.Engine(model, device="cpu")
+            finally:
+                torch.set_num_threads(1)
+
+        return open
 
     transcribe = ["transcribe", "--device", "cpu"]
     return {
         "greedy": Subject(opened(None), recordings, transcribe),
+        # Steps in parts, in a pool of two threads.
+        "cores": Subject(opened(None, 2), recordings, [*transcribe, "--threads", "2"]),
         "beams": Subject(opened(None), recordings, [*transcribe, "--num-beams", "3"], {"num_beams": 3}),
         "ctc": Subject(opened(ctc), recordings, [*transcribe, "--model", str(ctc)]),
         "texts": Subject(

@@ -4,6 +4,7 @@ A site is a real function of the program, wrapped so that it raises. The culprit
 is about, is known by its source or by its number of samples, which no other request has.
 """
 
+import errno
 import importlib
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ KINDS: dict[str, Callable[[], BaseException]] = {
     "MemoryError": lambda: MemoryError("injected"),
     "OutOfMemory": lambda: torch.OutOfMemoryError("injected"),
     "StopIteration": lambda: StopIteration("injected"),  # which a loop over an iterator takes for its end
+    "OSError": lambda: OSError(errno.ENOSPC, "No space left on device (injected)"),
     "SystemExit": lambda: SystemExit("injected"),  # which ends a thread without a word
 }
 
@@ -65,8 +67,13 @@ class Culprit:
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """Follow which requests each thread encodes and decodes."""
+        """Follow which requests each thread reads, encodes and decodes, in engines made meanwhile."""
+        from tritone.engine.tasks import inputs
         from tritone.scheduler import encoder, runner
+
+        def load(source: Any, *arguments: Any, _call: Any = inputs.load_audio, **options: Any) -> Any:
+            self._local.index = 0 if self.is_source(source) else None
+            return _call(source, *arguments, **options)
 
         def pack(requests: Any, *arguments: Any, _call: Any = encoder.pack_inputs) -> Any:
             self.note(requests)
@@ -76,7 +83,13 @@ class Culprit:
             self.note(running.request for running in batch.requests)
             return _call(model, cache, state, batch)
 
-        with patch.object(encoder, "pack_inputs", pack), patch.object(runner, "decode_batch", decode):
+        with ExitStack() as stack:
+            for module, name, wrapper in (
+                (inputs, "load_audio", load),
+                (encoder, "pack_inputs", pack),
+                (runner, "decode_batch", decode),
+            ):
+                stack.enter_context(patch.object(module, name, wrapper))
             yield
 
 

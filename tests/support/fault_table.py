@@ -19,7 +19,7 @@ IN_STEP = (*ORDINARY, "OutOfMemory", "BaseException", "StopIteration")
 ALL = (*IN_STEP, "SystemExit")
 # In the caller's own thread, where SystemExit is the caller's.
 OWN_THREAD = (*ORDINARY, "BaseException", "StopIteration")
-GENERATION = ("greedy", "beams")
+GENERATION = ("greedy", "beams", "cores")
 DIGITS = "tritone.models.speech_to_text.model:Speech2TextForConditionalGeneration"
 
 
@@ -58,8 +58,8 @@ READING = [
         health="ok",
     ),
     Row("reading a recording", f"{INPUTS}:load_audio", on=("greedy", "ctc"), known_by="source", health="ok"),
-    Row("decoding a file", "soundfile:SoundFile.read", known_by="source", health="ok"),
-    Row("resampling", "soxr:ResampleStream.resample_chunk", when="always"),  # no other is resampled
+    Row("decoding a file", "soundfile:SoundFile.read", health="ok"),
+    Row("resampling", "soxr:ResampleStream.resample_chunk", health="ok"),
     Row(
         "tokenizing",
         "tritone.models.bert.tokenizer:BertTokenizer.__call__",
@@ -126,7 +126,7 @@ DECODING = [
 STEPS = [  # of the loop, for all requests of a step at once
     Row(
         "batch layout, once",
-        "tritone.scheduler.runner:Batch.of",
+        "tritone.scheduler.batch:Batch.of",
         when="once",
         culprit="same",
         exit_code=0,
@@ -171,6 +171,7 @@ STEPS = [  # of the loop, for all requests of a step at once
         culprit="any",
         beside="any",
         kinds=IN_STEP,
+        health="failed or ok or degraded",
     ),
     Row(
         "update of the plan, once",
@@ -211,3 +212,29 @@ ENDING = [
     ),
 ]
 TABLE = [*READING, *ENCODING, *DECODING, *STEPS, *ENDING]
+
+
+@dataclass(frozen=True)
+class CommandRow:
+    """A fault in the command itself, at the second call of a site, and the exit code.
+
+    A line that is written stays whole, and a second run, without the fault, completes the file.
+    """
+
+    site: str
+    target: str
+    kinds: tuple[str, ...] = (*OWN_THREAD, "OSError")
+    exit_code: int = 1
+    call: int = 2
+
+
+_FILES = "tritone.engine.cli.output_files"
+COMMAND_TABLE = [
+    CommandRow("writing to the file", f"{_FILES}:_write"),
+    CommandRow("formatting a line", f"{_FILES}:json_line"),
+    CommandRow("beginning the file", f"{_FILES}:ResultsFile.begin", call=1),
+    CommandRow("ending the file", f"{_FILES}:ResultsFile.finish", call=1),
+    CommandRow("progress", "rich.progress:Progress.advance", exit_code=0),
+    CommandRow("loading the model", "tritone.engine.engine:load", exit_code=2, call=1),
+    CommandRow("starting the threads", "tritone.engine.worker:Worker.__init__", exit_code=2, call=1),
+]
