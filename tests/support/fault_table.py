@@ -4,8 +4,8 @@
                "always".
     culprit    "error": its own result has the error; "same": its result is as it is alone.
     beside     the same of the other requests of the call.
-    health     state of the engine afterwards. With the fault gone, later requests give what they give alone; a
-               "failed" engine refuses them with the reason. `close` ends whatever it is.
+    health     state of the engine afterwards. With the fault gone, later requests give what they give alone;
+               a "failed" engine refuses them with the reason. `close` ends whatever it is.
     exit_code  of the command for these sources; None where it is not run. Results that are the same are
                written, whatever it is, and there is no traceback.
 
@@ -216,9 +216,11 @@ TABLE = [*READING, *ENCODING, *DECODING, *STEPS, *ENDING]
 
 @dataclass(frozen=True)
 class CommandRow:
-    """A fault in the command itself, at the second call of a site, and the exit code.
+    """A fault in the command itself, at some call of a site.
 
-    A line that is written stays whole, and a second run, without the fault, completes the file.
+    It ends the command, with a message where the fault can be foreseen (MemoryError, OSError, all while loading),
+    and else with a traceback, as a bug does. Lines that are written stay whole, and a second run, without the
+    fault, completes the file.
     """
 
     site: str
@@ -234,7 +236,8 @@ COMMAND_TABLE = [
     CommandRow("formatting a line", f"{_FILES}:json_line"),
     CommandRow("beginning the file", f"{_FILES}:ResultsFile.begin", call=1),
     CommandRow("ending the file", f"{_FILES}:ResultsFile.finish", call=1),
-    CommandRow("progress", "rich.progress:Progress.advance", exit_code=0),
-    CommandRow("loading the model", "tritone.engine.engine:load", exit_code=2, call=1),
-    CommandRow("starting the threads", "tritone.engine.worker:Worker.__init__", exit_code=2, call=1),
+    CommandRow("progress", "rich.progress:Progress.advance"),
+    CommandRow("loading the model", "tritone.engine.engine:load", ("MemoryError", "OSError"), 2, 1),
+    CommandRow("starting a thread", "tritone.engine.worker:Worker.__init__", ("MemoryError",), 2, 1),
 ]
+FORESEEN = ("MemoryError", "OSError")
