@@ -31,7 +31,7 @@ class Subject:
 
     @cached_property
     def alone(self) -> list[Any]:
-        """What each source gives with no fault."""
+        """Result of each source with no fault."""
         with self.open() as engine:
             return [engine.submit(source, **self.options).result(60) for source in self.sources]
 

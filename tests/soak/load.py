@@ -24,7 +24,7 @@ CLIENTS = 2  # threads for each engine
 
 @dataclass
 class Counts:
-    """What the soak has seen, from all threads."""
+    """Counts and problems of the soak, from all threads."""
 
     requests: int = 0
     audio_seconds: float = 0.0

@@ -218,8 +218,8 @@ TABLE = [*READING, *ENCODING, *DECODING, *STEPS, *ENDING]
 class CommandRow:
     """A fault in the command itself, at some call of a site.
 
-    It ends the command, with a message where the fault can be foreseen (FORESEEN), and else with a traceback, as
-    a bug does. Lines that are written stay whole, and a second run, without the fault, completes the file.
+    It ends the command, with a message where the fault can be foreseen (FORESEEN), and else with a traceback,
+    as a bug does. Lines that are written stay whole, and a second run, without the fault, completes the file.
     """
 
     site: str
