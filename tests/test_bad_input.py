@@ -87,7 +87,7 @@ RECORDINGS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "zero samples": (
         "none.wav",
         lambda path: write(path, np.zeros(0)),
-        "holds no samples; record it again, or leave it out",
+        "holds no samples; leave it out",
     ),
     "NaN": ("nan.wav", write_with(np.nan), "sample 7 is nan; repair or re-export"),
     "infinity": ("inf.wav", write_with(-np.inf), "sample 7 is -inf; repair or re-export"),

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from io import FileIO
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from ..outputs import Classification, Transcription
 
@@ -52,9 +52,23 @@ class Origin:
         return ", ".join(f"{name} {value}" for name, value in ({"model": self.model} | self.options).items())
 
 
-def json_line(name: Name, result: Result, origin: Origin, ascii_only: bool = False) -> str:
-    """Format a result or failure as one line with a JSON object."""
+class _Line(NamedTuple):
+    """Line of a results file; a header has no name, and in a text file only the header has the origin."""
+
+    name: str | None
+    origin: Origin | None = None
+    failed: bool = False
+    channel: int = 0
+    channels: int = 1  # of the recording, each with a line of its own
+
+
+def json_line(
+    name: Name, result: Result, origin: Origin, ascii_only: bool = False, *, channels: int = 1
+) -> str:
+    """Format a result or failure as one line with a JSON object; one of a channel has their number too."""
     record: dict[str, Any] = {_key(name): str(name)}
+    if result.channel is not None:
+        record |= {"channel": result.channel, "channels": channels}
     if isinstance(result, Transcription):
         record["text"] = None if result.error is not None else result.text
         record["token_ids"] = list(result.token_ids)
@@ -66,16 +80,21 @@ def json_line(name: Name, result: Result, origin: Origin, ascii_only: bool = Fal
     if isinstance(result, Transcription):
         record["score"] = result.score
     record["error"] = message_of(result.error) if result.error is not None else None
+    if result.warnings:
+        record["warnings"] = list(result.warnings)
     if isinstance(result, Transcription) and result.words is not None:
         record["words"] = [
             {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
             for word in result.words
         ]
-    return json.dumps(record | asdict(origin), ensure_ascii=ascii_only).translate(_JSON_ESCAPES)
+    line = json.dumps(record | asdict(origin), ensure_ascii=ascii_only, allow_nan=False)
+    return line.translate(_JSON_ESCAPES)
 
 
-def text_line(name: Name | None, result: Result) -> str:
+def text_line(name: Name | None, result: Result, channels: int = 1) -> str:
     """Format a result as one line of text: name, tab, then the transcript or the labels and scores.
+
+    The result of a channel begins with it and their number: 0/2, tab.
 
     Without a name the line begins after the tab. Labels and scores are separated by tabs. A backslash, tab or
     line end in a name or label is written as Python writes it: \\\\, \\t, \\n.
@@ -84,6 +103,8 @@ def text_line(name: Name | None, result: Result) -> str:
         text = " ".join(result.text.split())
     else:
         text = "\t".join(f"{label.label.translate(_ESCAPES)}\t{label.score:.6f}" for label in result.labels)
+    if result.channel is not None:
+        text = f"{result.channel}/{channels}\t{text}"
     return text if name is None else f"{_escaped(name)}\t{text}"
 
 
@@ -126,7 +147,7 @@ class ResultsFile:
         self._origin = origin
         self._key = "text" if of_texts else "path"
         self._results: set[str] = set()  # names with a result in the file
-        self._failures: set[str] = set()  # names that failed in an earlier run
+        self._failures: set[str] = set()  # names that failed in an earlier run, or lack a channel
         self._end = 0  # bytes of whole lines
         with contextlib.ExitStack() as resources:
             # Unbuffered: a line is in the file when `write` returns, and `close` has nothing left to write.
@@ -163,14 +184,19 @@ class ResultsFile:
         else:
             self._file.truncate(self._end)
         if self._format is LineFormat.TEXT and not self._end:
-            self._append(_HEADER + json.dumps(asdict(self._origin), ensure_ascii=False))
+            self._append(_HEADER + json.dumps(asdict(self._origin), ensure_ascii=False, allow_nan=False))
 
-    def write(self, name: Name, result: Result) -> None:
-        """Append a result as a line; in a text file failures are left out. Raises OSError on a full disk."""
-        if self._format is LineFormat.JSONL:
-            self._append(json_line(name, result, self._origin))
-        elif result.error is None:
-            self._append(text_line(name, result))
+    def write(self, name: Name, *results: Result) -> None:
+        """Append a result, or those of all channels, as lines; in a text file failures are left out.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        for result in results:
+            if self._format is LineFormat.JSONL:
+                self._append(json_line(name, result, self._origin, channels=len(results)))
+            elif result.error is None:
+                self._append(text_line(name, result, len(results)))
 
     def __enter__(self) -> Self:
         return self
@@ -183,6 +209,7 @@ class ResultsFile:
 
     def _read(self, path: Path) -> None:
         """Read the names in an existing file, and the byte at which its last complete line ends."""
+        channels: dict[str, set[int]] = {}  # of each name with results of channels
         for number, line in enumerate(self._lines(), 1):
             if not line.endswith(b"\n"):
                 beginning = b""
@@ -194,38 +221,47 @@ class ResultsFile:
                 if len(line) >= MAX_LINE_BYTES or torn[: len(beginning)] != beginning[: len(torn)]:
                     raise ValueError(_foreign(path, number, self._format))
                 return
-            name, origin, failed = self._parse(line, number, path)
-            if origin is not None and origin != self._origin:
+            parsed = self._parse(line, number, path)
+            if parsed.origin is not None and parsed.origin != self._origin:
                 raise ValueError(
-                    f"{path}: made with {origin} (line {number}), but this call has {self._origin}; "
+                    f"{path}: made with {parsed.origin} (line {number}), but this call has {self._origin}; "
                     "give the same, name another file, or --overwrite it"
                 )
-            if name is not None:
-                (self._failures if failed else self._results).add(name)
+            if parsed.name is not None:
+                there = channels.setdefault(parsed.name, set())
+                if not parsed.failed:
+                    there.add(parsed.channel)
+                (self._results if len(there) == parsed.channels else self._failures).add(parsed.name)
             self._end += len(line)
+        self._failures -= self._results
 
     def _lines(self) -> Iterator[bytes]:
         with self._path.open("rb") as file:
             while line := file.readline(MAX_LINE_BYTES):
                 yield line
 
-    def _parse(self, line: bytes, number: int, path: Path) -> tuple[str | None, Origin | None, bool]:
-        """Parse a complete line to name, origin and failure flag; None for a part that the line lacks."""
+    def _parse(self, line: bytes, number: int, path: Path) -> "_Line":
+        """Parse a complete line."""
         try:
             if self._format is LineFormat.JSONL:
-                record = json.loads(line)
-                name, failed = record[self._key], record["error"] is not None
+                not_finite: list[str] = []  # earlier versions wrote the score NaN of damaged weights
+                record = json.loads(line, parse_constant=not_finite.append)
+                name, failed = record[self._key], record["error"] is not None or bool(not_finite)
                 if not isinstance(name, str):
                     raise ValueError("a name that is no text")
-                return name, Origin(record["model"], record["options"]), failed
+                channel = int(record.get("channel", 0)), int(record.get("channels", 1))
+                return _Line(name, Origin(record["model"], record["options"]), failed, *channel)
             if number == 1:
                 if not line.startswith(_HEADER.encode()):
                     raise ValueError("no header")
-                return None, Origin(**json.loads(line[len(_HEADER) :])), False
-            name, tab, _ = line.decode().partition("\t")
+                return _Line(None, Origin(**json.loads(line[len(_HEADER) :])))
+            name, tab, rest = line.decode().partition("\t")
             if not tab:
                 raise ValueError("no tab")
-            return name, None, False
+            if self._origin.options.get("channels") != "split":
+                return _Line(name)
+            index, _, count = rest.partition("\t")[0].partition("/")
+            return _Line(name, channel=int(index), channels=int(count))
         except (ValueError, TypeError, LookupError, RecursionError):
             raise ValueError(_foreign(path, number, self._format)) from None
 
@@ -236,7 +272,7 @@ class ResultsFile:
         return _encoded(_escaped(name)).decode()
 
     def _remove_failures(self, names: set[str]) -> None:
-        """Replace the file by a copy without the failure lines of these names."""
+        """Replace the file by a copy without the lines of these names: failures, and results of channels."""
         beside = self._path.with_name(self._path.name + ".part")
         with contextlib.ExitStack() as resources:
             copy = resources.enter_context(beside.open("wb", buffering=0))
@@ -245,8 +281,7 @@ class ResultsFile:
             for number, line in enumerate(self._lines(), 1):
                 if not line.endswith(b"\n"):
                     break  # torn
-                name, _, failed = self._parse(line, number, self._path)
-                if not (failed and name in names):
+                if self._parse(line, number, self._path).name not in names:
                     _write(copy, line)
             os.fsync(copy.fileno())
             os.replace(beside, self._path)
@@ -266,17 +301,18 @@ class StandardOutput:
     def begin(self, names: Iterable[Name]) -> None:
         """Do nothing: standard output holds no earlier lines."""
 
-    def write(self, name: Name, result: Result) -> None:
-        """Print a result as a line; in text format failures are left out."""
+    def write(self, name: Name, *results: Result) -> None:
+        """Print a result, or those of all channels, as lines; in text format failures are left out."""
         encoding = sys.stdout.encoding or "utf-8"
-        if self._format is LineFormat.JSONL:
-            is_unicode = encoding.lower().replace("-", "") == "utf8"
-            line = json_line(name, result, self._origin, ascii_only=not is_unicode)
-        elif result.error is None:
-            line = text_line(name if self._show_name else None, result)
-        else:
-            return
-        print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+        is_unicode = encoding.lower().replace("-", "") == "utf8"
+        for result in results:
+            if self._format is LineFormat.JSONL:
+                line = json_line(name, result, self._origin, not is_unicode, channels=len(results))
+            elif result.error is None:
+                line = text_line(name if self._show_name else None, result, len(results))
+            else:
+                continue
+            print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _write(file: FileIO, data: bytes) -> None:

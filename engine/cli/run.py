@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -113,6 +114,7 @@ class Command:
     of_texts: bool  # inputs are texts, otherwise recordings
     submit: "Callable[[Engine, list[Any]], Iterator[Result]]"  # in order; ValueError for incorrect usage
     failure: Callable[[Exception], Result]  # the result of an item with a problem
+    split: bool = False  # an item has a result for each of its channels
 
 
 def run(
@@ -140,11 +142,11 @@ def run(
                 results.begin(())
             return
         engine: Engine | None = None
-        ready: Iterator[Result] = iter(())
+        ready: Iterator[list[Result]] = iter(())
         if sources := [item.source for item in left if item.problem is None]:
             engine = setup.start(resources)
             try:
-                ready = command.submit(engine, sources)
+                ready = _by_item(command.submit(engine, sources), command.split)
             except ValueError as error:
                 refuse(str(error))
         summary = Summary(command.of_texts)
@@ -152,12 +154,14 @@ def run(
         lines = results or StandardOutput(output.format, origin, show_name)
         try:
             lines.begin([item.name for item in left])
-            for name, _, problem in left:
-                result = next(ready) if problem is None else command.failure(problem)
-                summary.add(result)
-                if result.error is not None:
-                    _show_error(name, result.error, progress)
-                lines.write(name, result)
+            for name, _, failure in left:
+                of_item = next(ready) if failure is None else [command.failure(failure)]
+                summary.add(of_item)
+                for message in dict.fromkeys(warning for one in of_item for warning in one.warnings):
+                    _show_message(name, f"warning: {message}", progress, "yellow")
+                for problem in dict.fromkeys(message_of(one.error) for one in of_item if one.error):
+                    _show_message(name, problem, progress, "red")
+                lines.write(name, *of_item)
                 progress.advance(progress.task_ids[0])
         except KeyboardInterrupt:
             if engine is not None:
@@ -187,11 +191,11 @@ class Summary:
         self._of_texts = of_texts
         self._start = time.perf_counter()
 
-    def add(self, result: Result) -> None:
-        """Count a result with its seconds of audio, or a failure."""
+    def add(self, results: Sequence[Result]) -> None:
+        """Count a recording or text with its seconds of audio, or as a failure where any result is one."""
         self.count += 1
-        if result.error is None:
-            self.audio_seconds += result.duration
+        if all(result.error is None for result in results):
+            self.audio_seconds += results[0].duration
         else:
             self.failures += 1
 
@@ -206,6 +210,14 @@ class Summary:
                 f"(RTFx {self.audio_seconds / seconds:.1f})"
             )
         note(f"{done}, {self.failures} failed" + (f"; {ending}" if ending else ""))
+
+
+def _by_item(results: Iterator[Result], split: bool) -> Iterator[list[Result]]:
+    """Results of one item after the other: one, or with `split` one for each channel of a recording."""
+    if not split:
+        return ([result] for result in results)
+    # The next recording's first result ends a group. An item's path is its own object.
+    return (list(group) for _, group in groupby(results, key=lambda result: id(result.source)))
 
 
 def find_recordings(paths: Sequence[str]) -> list[Item]:
@@ -267,15 +279,15 @@ def _note_continued(
         note(f"{output.path} goes on: {total - len(left)} of {total} {what} are there{again}")
 
 
-def _show_error(name: Name, error: Exception, progress: "Progress") -> None:
-    """Print the error of an item to stderr, above the progress bar."""
+def _show_message(name: Name, message: str, progress: "Progress", color: str) -> None:
+    """Print an error or warning of an item to stderr, above the progress bar."""
     # A message may name the file already, or show how the text begins.
-    message, shown = message_of(error), str(name)
+    shown = str(name)
     if not isinstance(name, Path):
         shown = repr(name)[:_MAX_EXCERPT]
     progress.console.print(
         message if shown in message else f"{shown}: {message}",
-        style="red" if progress.console.is_terminal else None,
+        style=color if progress.console.is_terminal else None,
         markup=False,
         highlight=False,
         soft_wrap=True,
