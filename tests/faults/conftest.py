@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import soundfile
@@ -13,6 +14,7 @@ from factories import write_ctc_checkpoint, write_text_classifier
 from fault_sites import Culprit
 
 import tritone
+from tritone.scheduler.loop import GenerationLoop
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
@@ -38,10 +40,16 @@ class Subject:
     @cached_property
     def culprit(self) -> Culprit:
         names = frozenset({str(self.sources[1]), CULPRIT})
-        with self.open() as engine:
-            inputs = engine._inputs
-            read = inputs.read(inputs.snapshot(self.sources[1]), None, {})
-        return Culprit(names, frozenset({len(read[0])}))
+        submitted = []
+        submit = GenerationLoop.submit
+
+        def seen(loop: GenerationLoop, request: Any) -> None:
+            submitted.append(len(request.inputs))
+            submit(loop, request)
+
+        with patch.object(GenerationLoop, "submit", seen), self.open() as engine:
+            engine.submit(self.sources[1], **self.options).result(60)
+        return Culprit(names, frozenset(submitted))
 
 
 @pytest.fixture(scope="session")
