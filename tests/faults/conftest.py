@@ -54,15 +54,16 @@ class Subject:
 
 @pytest.fixture(scope="session")
 def subjects(tmp_path_factory) -> dict[str, Subject]:
-    """Subjects by their task: "greedy", "beams" and "cores" on the digits model, "ctc", "texts"."""
+    """Subjects by their task: "greedy", "beams", "cores", "arrays" on the digits model, "ctc", "texts"."""
     folder = tmp_path_factory.mktemp("subjects")
-    recordings = []
+    recordings, arrays = [], []
     for name, sample in [
         ("first", "two_digits_16k.wav"),
         (CULPRIT, "three_digits_22k.flac"),  # alone to be resampled
         ("last", "six_digits_16k.flac"),
     ]:
         samples, rate = soundfile.read(SAMPLES / sample)
+        arrays.append(samples)
         recordings.append(folder / f"{name}.wav")
         soundfile.write(recordings[-1], samples, rate)
     ctc, texts = folder / "ctc", folder / "texts"
@@ -87,6 +88,7 @@ def subjects(tmp_path_factory) -> dict[str, Subject]:
         # Steps in parts, in a pool of two threads.
         "cores": Subject(opened(None, 2), recordings, [*transcribe, "--threads", "2"]),
         "beams": Subject(opened(None), recordings, [*transcribe, "--num-beams", "3"], {"num_beams": 3}),
+        "arrays": Subject(opened(None), arrays, []),
         "ctc": Subject(opened(ctc), recordings, [*transcribe, "--model", str(ctc)]),
         "texts": Subject(
             opened(texts),

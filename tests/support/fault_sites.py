@@ -44,7 +44,7 @@ class Culprit:
     """
 
     def __init__(self, names: frozenset[str], samples: frozenset[int] = frozenset()) -> None:
-        self._names, self._samples = names, samples
+        self._names, self.samples = names, samples
         self._local = threading.local()
 
     def is_source(self, source: Any) -> bool:
@@ -53,7 +53,7 @@ class Culprit:
 
     def is_request(self, request: Any) -> bool:
         """Check whether a request of the loop is the culprit."""
-        return request.inputs.shape[0] in self._samples
+        return request.inputs.shape[0] in self.samples
 
     def note(self, requests: Any) -> None:
         """Note the requests that this thread works on from now on."""

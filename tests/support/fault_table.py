@@ -32,7 +32,7 @@ class Row:
     on: tuple[str, ...] = ("greedy",)
     kinds: tuple[str, ...] = ALL
     when: str = "culprit"
-    known_by: str = "here"  # how the site tells the culprit: "here", "source", "request", "duration"
+    known_by: str = "here"  # how the site tells the culprit: "here", "source", "array", "request", "duration"
     culprit: str = "error"
     beside: str = "same"
     health: str = "ok or degraded"
@@ -44,18 +44,12 @@ INPUTS = "tritone.engine.tasks.inputs"
 READING = [
     Row(
         "copy at submission",
-        f"{INPUTS}:Recordings.snapshot",
+        f"{INPUTS}:as_samples",
+        on=("arrays",),
         kinds=OWN_THREAD,
-        known_by="source",
+        known_by="array",
         health="ok",
-    ),
-    Row(
-        "copy at submission of a text",
-        f"{INPUTS}:Texts.snapshot",
-        on=("texts",),
-        kinds=OWN_THREAD,
-        known_by="source",
-        health="ok",
+        exit_code=None,
     ),
     Row("reading a recording", f"{INPUTS}:load_audio", on=("greedy", "ctc"), known_by="source", health="ok"),
     Row("decoding a file", "soundfile:SoundFile.read", health="ok"),
