@@ -12,7 +12,6 @@ import torch
 from ..kernels.runtime.launch import compiled
 from .config import DEFAULT_TOP_K, Channels, Encoding, EngineConfig, Short
 from .faults import attempt
-from .faults import attempt
 from .gpu.warm_up import warm_up
 from .handle import Handle, in_order
 from .openmp import release_team
@@ -105,7 +104,8 @@ class Engine:
         del task.loop  # the worker's alone, which drops it when closed
         # A weak reference, since the error of a failed worker has frames that may hold this engine.
         release = weakref.WeakMethod(self._worker.release)
-        weakref.finalize(self, lambda: (call := release()) and call()).atexit = False  # the worker has its own
+        # The worker has an exit function of its own.
+        weakref.finalize(self, lambda: (call := release()) and call()).atexit = False
         release_team()  # of loading the model
 
     def submit(

@@ -9,7 +9,6 @@ from tokenizer_checks import train_sentencepiece
 
 from tritone.models.tokenizers.sentencepiece_model import read_sentencepiece
 
-
 # The check of the trie at loading left out, as for a damage that it does not know.
 UNCHECKED = """
 import sys
