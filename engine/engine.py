@@ -104,7 +104,8 @@ class Engine:
         del task.loop  # the worker's alone, which drops it when closed
         # A weak reference, since the error of a failed worker has frames that may hold this engine.
         release = weakref.WeakMethod(self._worker.release)
-        weakref.finalize(self, lambda: (call := release()) and call()).atexit = False  # the worker has its own
+        finalizer = weakref.finalize(self, lambda: (call := release()) and call())
+        finalizer.atexit = False  # then, the worker's own function
         release_team()  # of loading the model
 
     def submit(

@@ -50,9 +50,8 @@ def test_a_fault_in_the_engine_is_the_culprits_own(subjects, row, on, kind):
     with culprit.followed():
         engine = subject.open()
     try:
-        verb = engine.classify if on == "texts" else engine.transcribe
         with culprit.followed(), fault.active():
-            results = within(SOON, lambda: list(verb(subject.sources, **subject.options)))
+            results = within(SOON, subject.results, engine)
         assert fault.raised, "the site was not reached"
         outcomes = [row.beside, row.culprit, row.beside]
         for wanted, result, expected in zip(outcomes, results, alone, strict=True):
@@ -62,11 +61,11 @@ def test_a_fault_in_the_engine_is_the_culprits_own(subjects, row, on, kind):
             with pytest.raises(RuntimeError, match="injected"):
                 engine.submit(subject.sources[0])
         else:
-            again = within(SOON, lambda: list(verb(subject.sources, **subject.options)))
+            again = within(SOON, subject.results, engine)
             assert again == alone
     finally:
         within(CLOSING, engine.close, cancel=True)
-    del engine, verb  # with the engine goes its pool
+    del engine  # with the engine goes its pool
     until = time.monotonic() + SOON
     while left := {one for one in set(threading.enumerate()) - before if one.name.startswith("tritone-")}:
         assert time.monotonic() < until, left
