@@ -31,6 +31,11 @@ class Subject:
     arguments: list[str]  # of the command, before the sources
     options: dict[str, Any] = field(default_factory=dict)
 
+    def results(self, engine: tritone.Engine) -> list[Any]:
+        """Result of each source, from one call."""
+        verb: Any = engine.classify if engine.sampling_rate is None else engine.transcribe
+        return list(verb(self.sources, **self.options))
+
     @cached_property
     def alone(self) -> list[Any]:
         """Result of each source with no fault."""

@@ -41,11 +41,6 @@ def injector_of(row: Row, kind: str, culprit: Culprit, duration: float) -> Injec
     return Injector(row.target, kind, when, times, culprit if row.when == "culprit" else None)
 
 
-def process(engine, subject, on):
-    verb = engine.classify if on == "texts" else engine.transcribe
-    return list(verb(subject.sources, **subject.options))
-
-
 @pytest.mark.parametrize(("row", "on", "kind"), CASES, ids=case_id)
 def test_a_fault_in_the_engine_is_the_culprits_own(subjects, row, on, kind):
     subject = subjects[on]
@@ -56,7 +51,7 @@ def test_a_fault_in_the_engine_is_the_culprits_own(subjects, row, on, kind):
         engine = subject.open()
     try:
         with culprit.followed(), fault.active():
-            results = within(SOON, process, engine, subject, on)
+            results = within(SOON, subject.results, engine)
         assert fault.raised, "the site was not reached"
         outcomes = [row.beside, row.culprit, row.beside]
         for wanted, result, expected in zip(outcomes, results, alone, strict=True):
@@ -66,7 +61,8 @@ def test_a_fault_in_the_engine_is_the_culprits_own(subjects, row, on, kind):
             with pytest.raises(RuntimeError, match="injected"):
                 engine.submit(subject.sources[0])
         else:
-            assert within(SOON, process, engine, subject, on) == alone
+            again = within(SOON, subject.results, engine)
+            assert again == alone
     finally:
         within(CLOSING, engine.close, cancel=True)
     del engine  # with the engine goes its pool

@@ -291,6 +291,22 @@ def by_path(path: Path) -> Any:
 
 _CHECKPOINTS = "tritone.models.checkpoints"
 _SLOW = ("tritone.models.tokenizers.slow", "tritone.models.tokenizers.options", f"{_CHECKPOINTS}.files")
+_AUDIO = (
+    "reader",
+    "decode",
+    "sources",
+    "libsndfile",
+    "pyav",
+    "flac",
+    "g711",
+    "downmix",
+    "layout.boxes",
+    "layout.chunks",
+    "layout.find",
+    "layout.frames",
+    "layout.ogg",
+    "layout.parts",
+)
 TARGETS = {
     "sentencepiece": Target(
         sentencepiece, ("tritone.models.tokenizers.sentencepiece_model", f"{_CHECKPOINTS}.protobuf")
@@ -312,5 +328,5 @@ TARGETS = {
     "letters-config": Target(_wav2vec2("tokenizer_config.json"), _SLOW, is_json=True),
     "results-jsonl": Target(_results("jsonl"), ("tritone.engine.cli.output_files",)),
     "results-text": Target(_results("text"), ("tritone.engine.cli.output_files",)),
-    "audio": Target(audio, ("tritone.engine.audio.reader",)),
+    "audio": Target(audio, tuple(f"tritone.engine.audio.{name}" for name in _AUDIO)),
 }
