@@ -38,7 +38,9 @@ class Counts:
     launches: int  # of Triton's kernels
     operations: int  # torch's kernels, without views, allocations, and copies between host and device
     copies: int  # between host and device
-    blocking: int  # operations and copies that wait for the device: items, copies of memory that is not pinned
+    blocking: (
+        int  # operations and copies that wait for the device: items, copies of memory that is not pinned
+    )
     waits: int  # `synchronize` of a device, stream or event
     replays: int  # of CUDA graphs
 
@@ -60,7 +62,9 @@ class Log:
     """Names of the work inside `recording`."""
 
     launches: list[Launch] = field(default_factory=list)
-    operations: list[str] = field(default_factory=list)  # torch's; one that waits appears as "blocking ..." too
+    operations: list[str] = field(
+        default_factory=list
+    )  # torch's; one that waits appears as "blocking ..." too
 
 
 def install() -> None:
@@ -86,7 +90,9 @@ def install() -> None:
     _libcuda.fake_logged_kernel.restype = ctypes.c_char_p
     _libcuda.fake_set_stream.argtypes = [ctypes.c_int, ctypes.c_uint64]
     for name in ("set_capturing", "capturing", "stream_device"):
-        getattr(_libcuda, f"fake_{name}").argtypes = [ctypes.c_uint64] + [ctypes.c_int] * (name == "set_capturing")
+        getattr(_libcuda, f"fake_{name}").argtypes = [ctypes.c_uint64] + [ctypes.c_int] * (
+            name == "set_capturing"
+        )
     _tensors = _load("fake_tensors", str(folder / "fake_tensors.so"))
     _tensors.begin()
     from . import torch_cuda

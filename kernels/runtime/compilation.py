@@ -108,9 +108,7 @@ def compile_case(case: Case) -> Resources:
 def compiled_case(case: Case, target: Target) -> Any:
     """Triton's compiled kernel of a case, from its disk cache or by compilation, under the key of a launch."""
     with _as_launched(target):
-        return triton.compile(
-            _source(case, target), target=_gpu(target), options=case.options
-        )
+        return triton.compile(_source(case, target), target=_gpu(target), options=case.options)
 
 
 def is_compiled(case: Case, target: Target) -> bool:

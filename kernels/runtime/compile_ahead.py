@@ -74,7 +74,8 @@ def compile_ahead(
 def _named() -> dict[str, Case]:
     """Declared cases by names that are the same in every process, whatever the order of imports was."""
     return {
-        f"{case.architecture} {case.kernel.plain.fn.__module__} {case.label}": case for case in declared_cases()
+        f"{case.architecture} {case.kernel.plain.fn.__module__} {case.label}": case
+        for case in declared_cases()
     }
 
 

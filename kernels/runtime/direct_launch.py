@@ -91,7 +91,9 @@ def source(pointers: Sequence[tuple[str, torch.dtype]], numbers: Sequence[tuple[
         if step:
             unfit = f"({unfit}) or not {-(2**31)} <= {name} < {2**31}"
         lines.append(f" if {unfit}{f' or {name} % {step}' if step > 1 else ''}: return False")
-    call = f"run(x, y, z, stream(device), function, metadata, None, None, None, {', '.join(names)}, *constants)"
+    call = (
+        f"run(x, y, z, stream(device), function, metadata, None, None, None, {', '.join(names)}, *constants)"
+    )
     lines += [
         " x, y, z = (*grid, 1, 1)[:3]",
         " if current() == device:",

@@ -294,7 +294,8 @@ class Case:
             else:
                 given = str(argument)
                 multiple = not self.aligned or name not in self.kernel.sizes or argument % _ALIGNMENT == 0
-                fits = kind == "i32" and -(2**31) <= argument < 2**31 and multiple
+                whole = kind == "i32" and hasattr(argument, "__index__")
+                fits = whole and -(2**31) <= argument < 2**31 and multiple
             if not fits:
                 if isinstance(argument, Tensor):
                     past = argument.data_ptr() % _ALIGNMENT
