@@ -1,10 +1,14 @@
 """Configuration of an engine: every tunable, its unit and the reason for its default."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from ..scheduler.config import RunnerConfig
 from ..scheduler.model_protocol import Task
+
+Channels = Literal["mix", "split"]  # one result for a recording, or one for each of its channels
+Encoding = Literal["mulaw", "alaw"]  # headerless G.711
+Short = Literal["fail", "empty"]  # result of a recording that is too short for the model
 
 DEFAULT_TOP_K = 5  # labels of a classification
 DEFAULT_MEMORY_FRACTION = 0.9  # of the free memory, where neither it nor num_pages is given
@@ -52,11 +56,15 @@ class EngineConfig:
     submit_ahead: int = 2  # `transcribe` and `classify` submit this multiple of the requests in flight
 
     # Reading.
+    max_file_object_bytes: int = 1 << 30  # of one file object, which is read whole when it is submitted
     num_readers: int = 2  # threads that decode and resample, each about a thousand seconds of audio a second
     # An idle loop waits for inputs that are still being read, since a step with only the first of many would
     # leave all cores but one idle. Maximum seconds until the next input, and in total.
     arrival_wait: float = 0.002
     total_arrival_wait: float = 0.02
+
+    # Seconds that closing waits for a read or step that does not end, once requests are cancelled.
+    close_timeout: float = 5.0
 
     # Longest recording, where no position-embedding table bounds it.
     max_seconds: float = 24 * 3600.0

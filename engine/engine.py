@@ -1,24 +1,26 @@
 """Inference engine with continuous batching, for recordings or texts from any thread."""
 
-import atexit
 import os
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, NoReturn, Self, get_args
 
 import numpy as np
 import torch
 
 from ..kernels.runtime.launch import compiled
-from .config import DEFAULT_TOP_K, EngineConfig
+from .config import DEFAULT_TOP_K, Channels, Encoding, EngineConfig, Short
+from .faults import attempt
 from .gpu.warm_up import warm_up
 from .handle import Handle, in_order
 from .openmp import release_team
 from .outputs import Classification, Transcription
-from .stats import EngineStats
+from .stats import EngineHealth, EngineStats
 from .tasks.base import Verb
-from .tasks.inputs import Recordings
+from .tasks.inputs import ReadOptions, Recordings, check_choice
 from .tasks.loading import load, make_task
+from .unchanged import UnchangedModel
 from .worker import Job, Prepared, Worker
 
 
@@ -84,29 +86,33 @@ class Engine:
             graphs=graphs,
             overlap=overlap,
         )
-        self.model, self.processor = load(model, device, dtype, processor)
+        self.model, self.processor = attempt(load, model, device, dtype, processor)
         self._task = task = make_task(self.model, self.processor, self.config)
         self._inputs = task.inputs
         self.sampling_rate = task.inputs.sampling_rate
         self.max_seconds = task.inputs.max_seconds
         if self.model.device.type == "cuda" and isinstance(task.inputs, Recordings):
             warm_up(task.loop, task.inputs.front_end, task.inputs.max_seconds, task.warm_up_options)
+        self._compiled_before = compiled()
         self._worker = Worker(
             task.loop,
             max_in_flight=task.max_in_flight,
             max_in_flight_seconds=task.max_in_flight_seconds,
             config=self.config,
+            check=UnchangedModel(self.model).check,
         )
-        self._compiled_before = compiled()
+        del task.loop  # the worker's alone, which drops it when closed
+        weakref.finalize(self, self._worker.release).atexit = False  # at exit, the worker's own function
         release_team()  # of loading the model
-        # At exit Python stops daemon threads anywhere, in the middle of a step too.
-        atexit.register(self.close, cancel=True)
 
     def submit(
         self,
         source: Any,
         *,
         sampling_rate: int | None = None,
+        channel: int | None = None,
+        encoding: Encoding | None = None,
+        short: Short = "fail",
         language: str | None = None,
         priority: int = 0,
         stream: bool = True,
@@ -115,9 +121,15 @@ class Engine:
         """Submit one request and return its handle without waiting for the result.
 
         Args:
-            source: path, or array or tensor [samples] or [samples, channels], which is copied. For a
-                classifier of texts, a string or a pair of strings.
-            sampling_rate: rate of an array in Hz; by default the model's. Files state their own.
+            source: path; bytes of an audio file, which are never a path; binary file object, which is read
+                here from its position to its end; or array or tensor [samples] or [samples, channels], which
+                is copied. For a classifier of texts, a string or a pair of strings.
+            sampling_rate: rate in Hz of an array, by default the model's, or of headerless audio, by default
+                8000. Other files state their own.
+            channel: index of the channel to take, from 0; None mixes all.
+            encoding: "mulaw" or "alaw" for headerless G.711; by default a file's header or name tells.
+            short: answer to a recording of no samples or too few for the model: "fail", or "empty" for a
+                result without text or labels, with a warning.
             language: target language of a translation, one of the checkpoint's languages.
             priority: integer; requests with a larger one go first, equal ones in order of submission.
             stream: True to get text from the handle's iterator as it is decoded, False to get it at the end.
@@ -127,19 +139,23 @@ class Engine:
                 `truncate`, see `classify`.
 
         Raises:
-            ValueError: an unknown option or language, a priority that is not an integer, or a sampling rate
-                for texts. Errors of the recording or text itself are raised by `Handle.result`.
+            ValueError: an unknown option or language, a value out of range, or an option of recordings for
+                texts. Errors of the recording or text itself are raised by `Handle.result`.
             RuntimeError: the engine is closed, or has stopped on an error.
         """
         options = self._task.check(language, options)
-        self._check_request(sampling_rate, priority)
-        return self._submit(source, sampling_rate, priority, stream, options)
+        reading = ReadOptions(sampling_rate, channel, encoding, short)
+        self._check_request(reading, priority)
+        return self._submit(source, self._inputs.snapshot(source), reading, priority, stream, options)
 
     def transcribe(
         self,
         sources: Iterable[Any],
         *,
         sampling_rate: int | None = None,
+        channels: Channels = "mix",
+        encoding: Encoding | None = None,
+        short: Short = "fail",
         language: str | None = None,
         priority: int = 0,
         **options: Any,
@@ -148,9 +164,19 @@ class Engine:
 
         A recording that fails yields a Transcription with its `error` set, and the others go on. `sources`
         may be infinite: it is read in the caller's thread, a bounded number ahead of the next result. A
-        caller that stops early cancels the requests in progress. Arguments and errors are those of `submit`.
+        caller that stops early cancels the requests in progress.
+
+        Args:
+            sources: recordings as in `submit`.
+            channels: "mix" for one result for each recording, or "split" for one for each of its channels, in
+                their order and with `channel` set. A recording that cannot be opened has one, without.
+            sampling_rate, encoding, short, language, priority, **options: as in `submit`.
+
+        Raises:
+            ValueError, RuntimeError: as in `submit`.
         """
-        return self._process("transcribe", sources, sampling_rate, priority, language, options)
+        reading = ReadOptions(sampling_rate, encoding=encoding, short=short)
+        return self._process("transcribe", sources, channels, reading, priority, language, options)
 
     def classify(
         self,
@@ -158,6 +184,9 @@ class Engine:
         *,
         top_k: int | None = DEFAULT_TOP_K,
         sampling_rate: int | None = None,
+        channels: Channels = "mix",
+        encoding: Encoding | None = None,
+        short: Short = "fail",
         priority: int = 0,
         truncate: bool = False,
     ) -> Iterator[Classification]:
@@ -166,30 +195,44 @@ class Engine:
         Args:
             sources: recordings as in `submit`; for a classifier of texts, strings or pairs of strings.
             top_k: number of labels in a result, best first; None for all.
-            sampling_rate, priority: as in `submit`.
+            channels: as in `transcribe`.
+            sampling_rate, encoding, short, priority: as in `submit`.
             truncate: True truncates a text that is too long for the model; otherwise it fails.
 
         Raises:
             ValueError, RuntimeError: as in `submit`; ValueError also where the model is not a classifier.
         """
         options = {"top_k": top_k, "truncate": truncate}
-        return self._process("classify", sources, sampling_rate, priority, None, options)
+        reading = ReadOptions(sampling_rate, encoding=encoding, short=short)
+        return self._process("classify", sources, channels, reading, priority, None, options)
 
     def stats(self) -> EngineStats:
-        """Statistics since the start, and the current load; those of the loop are as of its last step."""
+        """Statistics since the start, and the current load; those of the loop are as of its last step.
+
+        Raises:
+            RuntimeError: the engine belongs to the process that this one was forked from.
+        """
         return replace(self._worker.stats(), compiled=compiled() - self._compiled_before)
+
+    def health(self) -> EngineHealth:
+        """Health of the engine: "ok", "degraded" or "failed", and the reason. Never waits, never raises."""
+        return self._worker.health()
 
     def close(self, *, cancel: bool = False) -> None:
         """Stop accepting requests, finish or cancel those submitted, and end the threads.
 
-        May be called more than once. Leaving a `with` block finishes all submitted requests; leaving it by an
-        exception cancels them.
+        May be called more than once, from any thread. Leaving a `with` block finishes all submitted requests;
+        leaving it by an exception cancels them, and so does an interrupt while they are finished. An engine
+        that is dropped finishes them too, and is gone after the last.
 
         Args:
-            cancel: True cancels unfinished requests, False waits for their results.
+            cancel: True cancels unfinished requests, False waits for their results. A read or step that does
+                not end is left alone after the configuration's `close_timeout`.
         """
         self._worker.close(cancel)
-        atexit.unregister(self.close)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an Engine has threads and cannot be copied or pickled; make one in each process")
 
     def __enter__(self) -> Self:
         return self
@@ -201,44 +244,62 @@ class Engine:
         self,
         verb: Verb,
         sources: Iterable[Any],
-        sampling_rate: int | None,
+        channels: Channels,
+        reading: ReadOptions,
         priority: int,
         language: str | None,
         options: dict[str, Any],
     ) -> Iterator[Any]:
         """Validate a call of `transcribe` or `classify` and iterate over the results in input order."""
-        if isinstance(sources, str | os.PathLike | np.ndarray | torch.Tensor):
+        single = str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, torch.Tensor
+        if isinstance(sources, single) or hasattr(sources, "read"):
             raise ValueError(f"{verb} takes several sources: put the {type(sources).__name__} into a list")
         if verb != self._task.verb:
             raise ValueError(f"a {self._task.name} cannot {verb}; call {self._task.verb}")
         options = self._task.check(language, options)
-        self._check_request(sampling_rate, priority)
+        check_choice("channels", channels, get_args(Channels))
+        if channels == "split" and self.sampling_rate is None:
+            raise ValueError(f"channels 'split' is of recordings, and a {self._task.name} takes texts")
+        self._check_request(reading, priority)
         self._worker.check_open()
-        return in_order(
-            sources,
-            lambda source: self._submit(source, sampling_rate, priority, False, options),
-            self.config.submit_ahead * self._task.max_in_flight,
-        )
 
-    def _check_request(self, sampling_rate: int | None, priority: int) -> None:
-        """Validate sampling_rate and priority."""
-        if sampling_rate is not None and self.sampling_rate is None:
-            raise ValueError(
-                f"sampling_rate {sampling_rate!r} is of recordings, and a {self._task.name} takes texts; "
-                "leave it out"
-            )
+        split = channels == "split"
+
+        def snapshots() -> Iterator[tuple[Any, Any, ReadOptions]]:
+            for source in sources:
+                snapshot = self._inputs.snapshot(source)
+                for one, how in self._inputs.split(snapshot, reading) if split else [(snapshot, reading)]:
+                    yield source, one, how
+
+        def submit(one: tuple[Any, Any, ReadOptions]) -> Handle[Any]:
+            source, snapshot, how = one
+            return self._submit(source, snapshot, how, priority, False, options)
+
+        return in_order(snapshots(), submit, self.config.submit_ahead * self._task.max_in_flight)
+
+    def _check_request(self, reading: ReadOptions, priority: int) -> None:
+        """Validate the priority, and that a model of texts has no options of recordings."""
+        if self.sampling_rate is None:
+            reading.check_unused(self._task.name)
         if not isinstance(priority, int | np.integer):
             raise ValueError(f"priority must be a whole number, a larger one goes first; got {priority!r}")
 
     def _submit(
-        self, source: Any, sampling_rate: int | None, priority: int, stream: bool, options: dict[str, Any]
+        self,
+        source: Any,
+        snapshot: Any,
+        reading: ReadOptions,
+        priority: int,
+        stream: bool,
+        options: dict[str, Any],
     ) -> Handle[Any]:
-        handle = Handle[Any](source, self._task.output_processor(options), self._worker.cancel)
-        snapshot = self._inputs.snapshot(source)
+        self._worker.check_open()
+        reader, task = self._inputs, self._task  # and not the engine, which may be dropped before it is read
+        handle = Handle[Any](source, task.output_processor(options), self._worker.cancel, reading.channel)
 
         def prepare() -> Prepared:
-            inputs, duration = self._inputs.read(snapshot, sampling_rate, options)
-            return inputs, self._task.resolve(options, duration), duration
+            inputs = reader.read(snapshot, reading, options)
+            return inputs, task.resolve(options, inputs.duration)
 
         self._worker.submit(Job(handle, prepare, priority, stream))
         release_team()  # of the copy, and of the caller's own torch operations before

@@ -1,12 +1,18 @@
 """Handles of submitted requests, and iteration over the results of many in input order."""
 
-import threading
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Generic
+from dataclasses import replace
+from typing import Any, Generic, NoReturn
 
-from ..scheduler.request import RequestOutput
+from ..scheduler.request import FinishReason, RequestOutput
+from .faults import attempt
 from .outputs import OutputProcessor, R
+from .signals import Signal
+
+FORKED = "this process was forked from the engine's, which has its threads; make an engine here"
+_END = object()  # of an iterator
 
 
 class Handle(Generic[R]):
@@ -18,15 +24,22 @@ class Handle(Generic[R]):
     """
 
     def __init__(
-        self, source: Any, processor: OutputProcessor[R], cancel: "Callable[[Handle[R]], bool]"
+        self,
+        source: Any,
+        processor: OutputProcessor[R],
+        cancel: "Callable[[Handle[R]], bool]",
+        channel: int | None = None,
     ) -> None:
         self.source = source
         self._processor = processor
-        self._cancel = cancel
-        self._changed = threading.Condition()
+        self._cancel: Callable[[Handle[R]], bool] | None = cancel
+        self._channel = channel  # of the recording; None where its channels are mixed
+        self._process = os.getpid()
+        self._changed = Signal()
         self._token_ids: tuple[int, ...] = ()
         self._output: RequestOutput | None = None
         self._duration = 0.0
+        self._warnings: tuple[str, ...] = ()
         self._result: R | None = None
 
     def result(self, timeout: float | None = None) -> R:
@@ -46,15 +59,11 @@ class Handle(Generic[R]):
 
     def outcome(self, timeout: float | None = None) -> R:
         """Wait for the request and return its result as `result` does, but with `error` set, not raised."""
-        with self._changed:
-            if not self._changed.wait_for(self.done, timeout):
-                raise TimeoutError(f"not finished after {timeout} s; it goes on: ask again, or cancel()")
-            output = self._output
-            if self._result is None and output is not None:
-                token_ids = output.hypotheses[0].token_ids if output.hypotheses else self._token_ids
-                self._result = self._processor.process(output, token_ids, self._duration, self.source)
-            assert self._result is not None  # it is done
-            return self._result
+        if not self._wait_for(self.done, timeout):
+            raise TimeoutError(f"not finished after {timeout} s; it goes on: ask again, or cancel()")
+        if self._result is None:
+            self._result = self._make_result()
+        return self._result
 
     def done(self) -> bool:
         """Check whether the request has finished, failed or been cancelled."""
@@ -62,7 +71,8 @@ class Handle(Generic[R]):
 
     def cancel(self) -> bool:
         """Cancel the request, which ends with finish reason "cancelled"; False where it has ended already."""
-        return not self.done() and self._cancel(self)
+        cancel = self._cancel
+        return cancel is not None and cancel(self)
 
     def __iter__(self) -> Iterator[str]:
         yielded, seen = "", 0
@@ -71,7 +81,7 @@ class Handle(Generic[R]):
             if self.done():
                 break
             seen = len(token_ids)
-            text = _final_part(self._processor.decode(token_ids), self._processor.whole_words)
+            text = self._decode(token_ids)
             if len(text) > len(yielded) and text.startswith(yielded):
                 piece, yielded = text[len(yielded) :], text
                 yield piece
@@ -80,33 +90,71 @@ class Handle(Generic[R]):
 
     def add_tokens(self, token_ids: tuple[int, ...]) -> None:
         """Append newly decoded tokens; called by the engine."""
-        with self._changed:
+        if self._output is None:
             self._token_ids += token_ids
             self._changed.notify_all()
 
-    def finish(self, output: RequestOutput, duration: float = 0.0) -> None:
-        """Set the final output and the seconds of audio; called by the engine, only the first call counts."""
-        with self._changed:
-            if self._output is None:
-                self._output, self._duration = output, duration
-            self._changed.notify_all()
+    def checked(self, output: RequestOutput) -> RequestOutput:
+        """Output of the loop, or the error in its place where its scores are not finite."""
+        error = self._processor.error_of(output)
+        return output if error is None else RequestOutput(output.request_id, (), FinishReason.ERROR, error)
+
+    def finish(self, output: RequestOutput, duration: float = 0.0, warnings: tuple[str, ...] = ()) -> None:
+        """Set the final output, seconds of audio and warnings about its reading.
+
+        Called by the engine; only the first call counts.
+        """
+        if self._output is None:
+            self._duration, self._warnings = duration, warnings
+            self._output = output
+            self._cancel = None  # a finished handle keeps no engine alive
+        self._changed.notify_all()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Handle belongs to a running engine and cannot be copied or pickled; its result can"
+        )
+
+    def _make_result(self) -> R:
+        """Result of the finished request; an error of the tokenizer, say, becomes its error."""
+        output = self._output
+        assert output is not None  # it is done
+        token_ids = output.hypotheses[0].token_ids if output.hypotheses else self._token_ids
+        try:
+            result = attempt(self._processor.process, output, token_ids, self._duration, self.source)
+        except Exception as error:
+            failed = RequestOutput(output.request_id, (), FinishReason.ERROR, output.error or error)
+            result = self._processor.process(failed, token_ids, self._duration, self.source)
+        return replace(result, warnings=self._warnings, channel=self._channel)
+
+    def _decode(self, token_ids: tuple[int, ...]) -> str:
+        """Streamed text that is final; empty where it cannot be decoded, which the end shows."""
+        try:
+            return _final_part(attempt(self._processor.decode, token_ids), self._processor.whole_words)
+        except Exception:
+            return ""
 
     def _wait_for_tokens(self, seen: int) -> tuple[int, ...]:
         """Wait for more than `seen` tokens or the end of the request, and return all token ids."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.done() or len(self._token_ids) > seen)
-            return self._token_ids
+        self._wait_for(lambda: self.done() or len(self._token_ids) > seen)
+        return self._token_ids
+
+    def _wait_for(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
+        if self._process != os.getpid() and not condition():
+            raise RuntimeError(FORKED)
+        return self._changed.wait_for(condition, timeout)
 
 
 def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: int) -> Iterator[R]:
     """Submit sources and yield their results in input order; a failed one has its `error` set.
 
     `sources` may be infinite: it is read in the caller's thread, at most `ahead` before the next result, and
-    one at a time once that is ready. A caller that stops early cancels the requests in progress.
+    one at a time once that is ready. A caller that stops early cancels the requests in progress. An error of
+    `sources` or `submit` is raised after the results of the sources before it.
     """
     remaining = iter(sources)
     under_way: deque[Handle[R]] = deque()
-    exhausted = False
+    exhausted, error = False, None
     try:
         while True:
             # One new submission per result keeps the engine busy even if the next result is always ready.
@@ -114,15 +162,21 @@ def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: 
             while not exhausted and len(under_way) < ahead and (wanted or not under_way[0].done()):
                 wanted = 0
                 try:
-                    under_way.append(submit(next(remaining)))
-                except StopIteration:
-                    exhausted = True
+                    source = attempt(next, remaining, _END)
+                    if source is not _END:
+                        under_way.append(submit(source))
+                        continue
+                except Exception as raised:
+                    error = raised
+                exhausted = True
             if not under_way:
-                return
+                break
             yield under_way.popleft().outcome()
     finally:
         for handle in under_way:
             handle.cancel()
+    if error is not None:
+        raise error
 
 
 def _final_part(text: str, whole_words: bool) -> str:

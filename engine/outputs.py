@@ -83,6 +83,14 @@ class Classification:
     source: Any = field(default=None, repr=False, compare=False)
 
 
+def not_finite(name: str) -> Exception:
+    """Error of a request whose scores or logits are NaN or infinite."""
+    return RuntimeError(
+        f"the model's {name} are not finite: its weights are damaged, or it overflows in float16; run it in "
+        "float32 or bfloat16, or fetch the checkpoint again"
+    )
+
+
 R = TypeVar("R", bound=Transcription | Classification)
 
 
@@ -94,6 +102,10 @@ class OutputProcessor(ABC, Generic[R]):
     def decode(self, token_ids: tuple[int, ...]) -> str:
         """Decode streamed token ids to text; empty for a model that does not stream."""
         return ""
+
+    @abstractmethod
+    def error_of(self, output: RequestOutput) -> Exception | None:
+        """Error of an output whose numbers mean nothing, such as NaN; None for a good or failed one."""
 
     @abstractmethod
     def process(self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any) -> R:

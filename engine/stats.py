@@ -1,6 +1,30 @@
-"""Statistics returned by `Engine.stats`."""
+"""Statistics and health of an engine, returned by `Engine.stats` and `Engine.health`."""
 
+import time
+from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ..scheduler.request import FinishReason
+
+if TYPE_CHECKING:
+    from ..scheduler.loop import LoopStats
+
+_FINISHED = (FinishReason.STOP, FinishReason.LENGTH)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """Health of an engine, for a server's checks.
+
+    Args:
+        status: "ok"; "degraded" where it works, but has survived a fault or works with less memory; "failed"
+            where it takes no more requests: stopped on an error, closed, or forked from another process.
+        reason: reason of a status other than "ok"; the last one where there are several.
+    """
+
+    status: Literal["ok", "degraded", "failed"]
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +59,49 @@ class EngineStats:
     rtfx: float
     graphs: int
     compiled: int
+
+
+class Tally:
+    """Counts of requests that have ended, and the time with at least one in progress. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[FinishReason] = Counter()
+        self._audio_seconds = 0.0
+        self._busy_seconds = 0.0
+        self._busy_since: float | None = None
+
+    def begin(self) -> None:
+        """Note that there is a request."""
+        if self._busy_since is None:
+            self._busy_since = time.perf_counter()
+
+    def end(self, reason: FinishReason, audio_seconds: float, idle: bool) -> None:
+        """Count a request that has ended; `idle` where no other is in progress."""
+        self._counts[reason] += 1
+        if reason in _FINISHED:
+            self._audio_seconds += audio_seconds
+        if idle and self._busy_since is not None:
+            self._busy_seconds += time.perf_counter() - self._busy_since
+            self._busy_since = None
+
+    def stats(self, loop: "LoopStats", to_start: int) -> EngineStats:
+        """Statistics with those of the loop and the requests not yet in it; `compiled` is 0."""
+        busy = self._busy_seconds
+        if self._busy_since is not None:
+            busy += time.perf_counter() - self._busy_since
+        return EngineStats(
+            running=loop.running,
+            waiting=loop.waiting + to_start,
+            finished=sum(self._counts[reason] for reason in _FINISHED),
+            failed=self._counts[FinishReason.ERROR],
+            cancelled=self._counts[FinishReason.CANCELLED],
+            pages_used=loop.pages_used,
+            pages_total=loop.pages_total,
+            tokens_generated=loop.tokens_generated,
+            audio_seconds=self._audio_seconds,
+            busy_seconds=busy,
+            tokens_per_second=loop.tokens_generated / busy if busy else 0.0,
+            rtfx=self._audio_seconds / busy if busy else 0.0,
+            graphs=loop.graphs,
+            compiled=0,
+        )

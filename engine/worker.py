@@ -1,29 +1,35 @@
 """Threads of an engine: a few that read inputs, and one that runs the generation loop."""
 
+import atexit
 import heapq
 import math
+import os
 import threading
 import time
-from collections import Counter, deque
+import weakref
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from ..scheduler.request import Event, FinishReason, GenerationOptions, Request, RequestOutput, Tokens
 from .config import EngineConfig
-from .handle import Handle
+from .faults import as_error
+from .handle import FORKED, Handle
 from .openmp import release_team
-from .stats import EngineStats
+from .signals import Signal
+from .stats import EngineHealth, EngineStats, Tally
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..scheduler.loop import GenerationLoop
+    from .tasks.inputs import Inputs
 
-_FINISHED = (FinishReason.STOP, FinishReason.LENGTH)
+_TRIES = 2
 
-# Inputs of the model, options (None for an encoder-only model), and seconds of audio.
-Prepared = tuple["Tensor", GenerationOptions | None, float]
+# Inputs of the model, and options (None for an encoder-only model).
+Prepared = tuple["Inputs", GenerationOptions | None]
 
 
 @dataclass(eq=False, slots=True)
@@ -37,18 +43,31 @@ class Job:
     prepared: Prepared | None = None
     request_id: int = -1  # id in the loop; -1 before
     duration: float = 0.0  # seconds of audio, once read
-    in_flight: bool = False  # being read, or read and not finished
-    cancelled: bool = False
+    warnings: tuple[str, ...] = ()  # about the reading, likewise
+    being_read: bool = False
+    in_flight: bool = False  # has a place among those that are read and not finished
 
 
 class Worker:
     """Queue and threads of an engine, from the submission of a request to the end of its handle.
+
+    A fault of any kind in one of the threads ends the request that it worked on, or else fails the engine,
+    which ends all. Threads keep the worker alive, and not the engine.
+
+    Calls of users change the state in one last operation and never wait with the lock held. So an interrupt
+    leaves no request between two states, and `cancel`, `close` and `release` may be called from anywhere: a
+    reading thread, a finalizer, a signal handler.
 
     Args:
         loop: unused generation loop; from now on only this object's thread may call it.
         max_in_flight: maximum requests that are read and not finished; bounds the memory of their inputs.
         max_in_flight_seconds: seconds of audio in those requests from which on reading pauses.
         config: configuration with the number of reading threads and the waiting times.
+        check: function that raises where results could no longer be right; called before new requests are
+            given to the loop, and before a finished one is reported.
+
+    Raises:
+        RuntimeError: a thread cannot be started; none is left.
     """
 
     def __init__(
@@ -58,157 +77,221 @@ class Worker:
         max_in_flight: int,
         max_in_flight_seconds: float = math.inf,
         config: EngineConfig | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         config = config or EngineConfig()
         self._config = config
+        self._process = os.getpid()
         self._loop = loop
+        self._check = check
         self._loop_stats = loop.stats()
         self._in_loop: dict[int, Job] = {}  # used by the loop's thread alone
         self._next_request_id = 0
 
-        lock = threading.Lock()  # guards all below
-        self._reading = threading.Condition(lock)
-        self._running = threading.Condition(lock)
+        self._readable, self._runnable, self._ended = Signal(), Signal(), Signal()
+        # For all below. Reentrant, as finalizers run in any thread, also in one that holds it.
+        self._lock = threading.RLock()
         self._jobs: dict[Handle[Any], Job] = {}  # all that have not ended
         self._queue: list[tuple[int, int, Job]] = []  # heap: highest priority, then first come
-        self._submitted = 0
+        self._numbers = count()
         self._free_requests = max_in_flight
         self._free_seconds = max_in_flight_seconds
         self._being_read = 0
         self._ready: deque[Job] = deque()
         self._to_cancel: deque[Job] = deque()
-        self._ended: Counter[FinishReason] = Counter()
-        self._audio_seconds = 0.0  # of finished requests
-        self._busy_seconds = 0.0
-        self._busy_since: float | None = None
+        self._tally = Tally()
         self._closed = False
         self._failure: Exception | None = None
 
-        self._threads = [threading.Thread(target=self._run, name="tritone-loop", daemon=True)]
-        for number in range(config.num_readers):
-            self._threads.append(
-                threading.Thread(target=self._read, name=f"tritone-read-{number}", daemon=True)
-            )
-        for thread in self._threads:
-            thread.start()
+        bodies = {"tritone-loop": self._run}
+        bodies |= {f"tritone-read-{number}": self._read for number in range(config.num_readers)}
+        self._threads = [
+            threading.Thread(target=self._guard, args=(body,), name=name, daemon=True)
+            for name, body in bodies.items()
+        ]
+        self._running = len(self._threads)
+        self._gave_up = False  # a thread has been waited for in vain
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            self.release()
+            raise
+        _workers.add(self)
 
     def submit(self, job: Job) -> None:
         """Add a job to the queue. Raises RuntimeError where the engine is closed or has failed."""
-        with self._reading:
+        self.check_open()
+        with self._lock:
             self.check_open()
-            self._jobs[job.handle] = job
-            if self._busy_since is None:
-                self._busy_since = time.perf_counter()
-            heapq.heappush(self._queue, (-job.priority, self._submitted, job))
-            self._submitted += 1
-            self._reading.notify()
+            heapq.heappush(self._queue, (-job.priority, next(self._numbers), job))
+            self._jobs[job.handle] = job  # last: without this the entry in the queue is skipped
+            self._tally.begin()
+        self._readable.notify()
 
     def cancel(self, handle: Handle[Any]) -> bool:
         """Cancel the job of a handle; False where it has already ended."""
-        with self._running:
-            job = self._jobs.get(handle)
-            if job is None:
-                return False
-            job.cancelled = True
-            if job.prepare is not None:
-                self._finish(job, FinishReason.CANCELLED)
-            elif job.request_id >= 0:
-                self._to_cancel.append(job)
-                self._running.notify()
-            return True
+        job = self._jobs.get(handle)
+        if job is None or self._forked:
+            return False
+        self._to_cancel.append(job)
+        self._runnable.notify()
+        return True
 
-    def close(self, cancel: bool) -> None:
-        """Stop accepting jobs, finish or cancel those submitted, and wait for the threads to end."""
-        with self._running:
-            self._closed = True
-            handles = list(self._jobs) if cancel else []
-            self._running.notify_all()
-            self._reading.notify_all()
-        for handle in handles:
-            self.cancel(handle)
-        for thread in self._threads:
-            thread.join()
+    def close(self, cancel: bool, grace: float | None = None) -> None:
+        """Stop accepting jobs, finish or cancel those submitted, and wait for the threads to end.
+
+        Threads that neither end nor finish a job are waited for only so long: a reading thread may hang on a
+        device, and a step takes its time. Their jobs are then cancelled. An interrupt while jobs are finished
+        cancels the rest. In one of the threads themselves, and in a forked child, this does not wait.
+
+        Args:
+            cancel: True cancels jobs that have not ended.
+            grace: seconds, in place of the configured `close_timeout`.
+        """
+        if self._forked:
+            return
+        grace = self._config.close_timeout if grace is None else grace
+        self.release(cancel)
+        if self._is_inside:
+            return
+        end = time.monotonic() + grace
+        try:
+            if not self._ended.wait_for(lambda: not self._jobs, grace if cancel else None):
+                self._end_all(FinishReason.CANCELLED)
+        except BaseException:
+            self.release(cancel=True)
+            raise
+        end = end if cancel else time.monotonic() + grace
+        if self._ended.wait_for(lambda: not self._running or self._gave_up, end - time.monotonic()):
+            for thread in self._threads:
+                thread.join(0.0 if self._gave_up else grace)
+        self._gave_up = self._running > 0
+
+    def release(self, cancel: bool = False) -> None:
+        """Stop accepting jobs, finish or cancel those submitted, and let the threads end by themselves."""
+        self._closed = True
+        if cancel:
+            self._to_cancel.extend(tuple(self._jobs.values()))
+        for signal in (self._runnable, self._readable, self._ended):
+            signal.notify_all()
 
     def check_open(self) -> None:
-        """Raise RuntimeError, with the reason, where the engine is closed or has failed."""
+        """Raise RuntimeError, with the reason, where the engine is closed, has failed, or is a parent's."""
+        self.check_process()
         if self._failure is not None:
             raise RuntimeError(f"the engine has stopped on an error: {self._failure!r}") from self._failure
         if self._closed:
             raise RuntimeError("the engine is closed; make a new one")
 
+    def check_process(self) -> None:
+        """Raise RuntimeError in a forked child, which has none of the threads."""
+        if self._forked:
+            raise RuntimeError(FORKED)
+
+    @property
+    def _forked(self) -> bool:
+        return self._process != os.getpid()
+
+    @property
+    def _is_inside(self) -> bool:
+        """True where the caller would wait for itself: in an engine's thread, or one that holds the lock."""
+        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]
+        return owned or threading.current_thread().name.startswith("tritone-")
+
+    def health(self) -> EngineHealth:
+        """Current health of the engine."""
+        if self._forked:
+            return EngineHealth("failed", FORKED)
+        if self._failure is not None:
+            return EngineHealth("failed", f"the engine has stopped on an error: {self._failure!r}")
+        if self._closed:
+            return EngineHealth("failed", "the engine is closed")
+        degraded = getattr(self._loop_stats, "degraded", None)
+        return EngineHealth("ok" if degraded is None else "degraded", degraded)
+
     def stats(self) -> EngineStats:
         """Current statistics of the engine; the loop's are as of its last step, and `compiled` is 0."""
-        with self._running:
-            loop, busy = self._loop_stats, self._busy_seconds
-            if self._busy_since is not None:
-                busy += time.perf_counter() - self._busy_since
-            return EngineStats(
-                running=loop.running,
-                waiting=loop.waiting + sum(job.request_id < 0 for job in self._jobs.values()),
-                finished=sum(self._ended[reason] for reason in _FINISHED),
-                failed=self._ended[FinishReason.ERROR],
-                cancelled=self._ended[FinishReason.CANCELLED],
-                pages_used=loop.pages_used,
-                pages_total=loop.pages_total,
-                tokens_generated=loop.tokens_generated,
-                audio_seconds=self._audio_seconds,
-                busy_seconds=busy,
-                tokens_per_second=loop.tokens_generated / busy if busy else 0.0,
-                rtfx=self._audio_seconds / busy if busy else 0.0,
-                graphs=loop.graphs,
-                compiled=0,
-            )
+        self.check_process()
+        with self._lock:
+            to_start = sum(job.request_id < 0 for job in self._jobs.values())
+            return self._tally.stats(self._loop_stats, to_start)
+
+    def _guard(self, body: Callable[[], None]) -> None:
+        """Main function of every thread: a fault that has ended no request by itself fails the engine."""
+        try:
+            body()
+        except BaseException as raised:
+            error = as_error(raised)
+            self._failure = self._failure or error
+            self._closed = True
+            self._end_all(FinishReason.ERROR, self._failure)
+        finally:
+            with self._lock:
+                self._running -= 1
+            self.release()  # wakes the others, and threads in `close`
 
     # The reading threads.
 
     def _read(self) -> None:
-        while (taken := self._next_to_read()) is not None:
-            job, prepare = taken
-            prepared, error = None, None
+        while (job := self._next_to_read()) is not None:
             try:
-                prepared = prepare()
-            except Exception as raised:
-                error = raised
-            del taken, prepare  # `prepare` may hold audio
+                self._prepare(job)
+            except BaseException as raised:
+                with self._lock:
+                    self._leave_reader(job)
+                    self._finish(job, FinishReason.ERROR, as_error(raised))
+            del job  # it may be the last that keeps the audio
             release_team()
-            with self._running:
-                self._being_read -= 1
-                if job.handle not in self._jobs:
-                    continue  # the engine has failed meanwhile
-                if prepared is None:
-                    self._finish(job, FinishReason.ERROR, error)
-                    continue
-                job.duration = prepared[2]
-                self._free_seconds -= job.duration
-                if job.cancelled:
-                    self._finish(job, FinishReason.CANCELLED)
-                else:
-                    job.prepared = prepared
-                    self._ready.append(job)
-                    self._running.notify()
 
-    def _next_to_read(self) -> tuple[Job, Callable[[], Prepared]] | None:
-        """Wait until another job may be read, and return it and its `prepare`; None once closed and empty."""
-        with self._reading:
-            while True:
+    def _next_to_read(self) -> Job | None:
+        """Wait until another job may be read, and return it; None once closed and empty."""
+        while True:
+            self._readable.wait_for(lambda: self._can_read or self._nothing_to_read)
+            with self._lock:
                 while self._queue and self._queue[0][2].handle not in self._jobs:
                     heapq.heappop(self._queue)  # cancelled in the queue
                 if self._can_read:
                     job = heapq.heappop(self._queue)[2]
-                    prepare, job.prepare = job.prepare, None
-                    assert prepare is not None  # a job is queued once
-                    job.in_flight = True
+                    job.in_flight = job.being_read = True
                     self._free_requests -= 1
                     self._being_read += 1
-                    return job, prepare
-                elif self._closed and not self._queue:
+                    if self._can_read:
+                        self._readable.notify()
+                    return job
+                if self._nothing_to_read:
                     return None
-                else:
-                    self._reading.wait()
 
     @property
     def _can_read(self) -> bool:
         return bool(self._queue) and self._free_requests > 0 and self._free_seconds > 0
+
+    @property
+    def _nothing_to_read(self) -> bool:
+        return self._closed and not (self._queue and self._jobs)
+
+    def _prepare(self, job: Job) -> None:
+        """Read a job's input and pass it to the loop's thread."""
+        prepare, job.prepare = job.prepare, None
+        prepared = prepare() if prepare is not None else None  # None: cancelled since it left the queue
+        with self._lock:
+            if job.handle in self._jobs:
+                assert prepared is not None
+                inputs = prepared[0]
+                left = self._free_seconds - inputs.duration
+                job.prepared, job.duration, self._free_seconds = prepared, inputs.duration, left
+                job.warnings = inputs.warnings
+                self._ready.append(job)
+            self._leave_reader(job)
+        self._runnable.notify()
+
+    def _leave_reader(self, job: Job) -> None:
+        """Note that a job is no longer being read; the lock is held."""
+        if job.being_read:
+            job.being_read = False
+            self._being_read -= 1
+            if job.handle not in self._jobs:
+                self._free_place(job)
 
     # The loop's thread.
 
@@ -216,77 +299,83 @@ class Worker:
         try:
             while self._step():
                 pass
-        except BaseException as raised:
-            error = (
-                raised
-                if isinstance(raised, Exception)
-                else RuntimeError(f"the loop's thread ended: {raised!r}")
-            )
-            with self._running:
-                self._failure, self._closed = error, True
-                for job in list(self._jobs.values()):
-                    self._finish(job, FinishReason.ERROR, error)
+        finally:
+            self._in_loop.clear()
+            self._ready.clear()
+            del self._loop  # with the cache: a closed engine may be held for long
 
     def _step(self) -> bool:
         """Pass new jobs and cancellations to the loop and run one step; False once closed and out of work."""
-        with self._running:
-            self._running.wait_for(
-                lambda: (
-                    self._ready or self._to_cancel or self._loop.has_work or (self._closed and not self._jobs)
-                )
-            )
-            if self._closed and not self._jobs:
+        self._runnable.wait_for(
+            lambda: self._ready or self._to_cancel or self._loop.has_work or self._is_over
+        )
+        with self._lock:  # so that no job is submitted meanwhile
+            if self._is_over:
                 return False
-            if not self._loop.has_work:
-                self._wait_for_arrivals()
-            ready, self._ready = self._ready, deque()
-            to_cancel, self._to_cancel = self._to_cancel, deque()
-            for job in ready:
-                job.request_id = self._next_request_id
-                self._next_request_id += 1
-        for job in ready:
-            self._start(job)
-        for job in to_cancel:
-            self._loop.cancel(job.request_id)
+        if not self._loop.has_work:
+            self._wait_for_arrivals()
+        while self._to_cancel:
+            self._cancel(self._to_cancel.popleft())
+        if self._ready:
+            self._check()
+        while self._ready:
+            self._start(self._ready.popleft())
         events = self._loop.step() if self._loop.has_work else []
+        if any(isinstance(event, RequestOutput) for event in events):
+            self._check()
         stats = self._loop.stats()
-        with self._running:
+        with self._lock:
             self._loop_stats = stats
             for event in events:
                 self._handle(event)
         return True
 
+    @property
+    def _is_over(self) -> bool:
+        return self._failure is not None or (self._closed and not self._jobs)
+
     def _wait_for_arrivals(self) -> None:
-        """Wait for inputs that are being read, within the configured times; the lock is held."""
+        """Wait for inputs that are being read, within the configured times."""
         end = time.monotonic() + self._config.total_arrival_wait
-        count = 0
+        seen = 0
 
         def more() -> bool:
-            return len(self._ready) > count
+            return len(self._ready) > seen
 
         while more() and (self._being_read or self._can_read):
-            count = len(self._ready)
-            self._running.wait_for(more, min(self._config.arrival_wait, end - time.monotonic()))
+            seen = len(self._ready)
+            self._runnable.wait_for(more, min(self._config.arrival_wait, end - time.monotonic()))
+
+    def _cancel(self, job: Job) -> None:
+        if job.request_id >= 0:
+            self._loop.cancel(job.request_id)  # its end is an event of the next step
+        else:
+            with self._lock:
+                self._finish(job, FinishReason.CANCELLED)
 
     def _start(self, job: Job) -> None:
+        """Submit a job to the loop, unless it has been cancelled."""
         prepared, job.prepared = job.prepared, None
-        assert prepared is not None  # as of every job that is ready
-        inputs, options, _ = prepared
-        if job.cancelled:
-            with self._running:
-                self._finish(job, FinishReason.CANCELLED)
+        if prepared is None or job.handle not in self._jobs:
             return
+        inputs, options = prepared
+        if inputs.values is None:  # too short, and an empty result was asked for
+            with self._lock:
+                self._finish(job, FinishReason.STOP)
+            return
+        job.request_id = self._next_request_id
+        self._next_request_id += 1
         self._in_loop[job.request_id] = job
         if job.stream and options:  # so that a cancelled request's tokens also begin with the start token
             job.handle.add_tokens((options.decoder_start_token_id,))
         try:
             self._loop.submit(
-                Request(job.request_id, inputs, options, priority=job.priority, stream=job.stream)
+                Request(job.request_id, inputs.values, options, priority=job.priority, stream=job.stream)
             )
-        except ValueError as error:  # an error of the request itself, such as one that can never fit
+        except BaseException as raised:  # an error of the request itself, such as one that can never fit
             del self._in_loop[job.request_id]
-            with self._running:
-                self._finish(job, FinishReason.ERROR, error)
+            with self._lock:
+                self._finish(job, FinishReason.ERROR, as_error(raised))
 
     def _handle(self, event: Event) -> None:
         """Pass an event of the loop to the handle of its request; the lock is held."""
@@ -296,28 +385,59 @@ class Worker:
         if event.error is None and event.finish_reason is FinishReason.ERROR:
             error = RuntimeError("the loop ended this request without a reason; this is a bug in tritone")
             event = replace(event, error=error)
-        self._end(self._in_loop.pop(event.request_id), event)
+        job = self._in_loop.pop(event.request_id)
+        self._end(job, job.handle.checked(event))
+
+    # The end of a job.
+
+    def _end_all(self, reason: FinishReason, error: Exception | None = None) -> None:
+        """End all jobs, wherever they are; again where memory runs out even here."""
+        with self._lock:
+            for job in _TRIES * tuple(self._jobs.values()):
+                with suppress(BaseException):
+                    self._finish(job, reason, error)
 
     def _finish(self, job: Job, reason: FinishReason, error: Exception | None = None) -> None:
         """End a job that has no output of the loop; the lock is held."""
         self._end(job, RequestOutput(job.request_id, (), reason, error))
 
     def _end(self, job: Job, output: RequestOutput) -> None:
-        """Count an ended job, free its place for reading, and finish its handle; the lock is held."""
+        """Finish the handle of a job, count it and free its place; the lock is held.
+
+        The one place where a job ends. Only the first call counts: a job that a step goes on with may have
+        been ended by `close`, or by a fault in another thread.
+        """
+        if self._jobs.get(job.handle) is not job:
+            return
+        job.handle.finish(output, job.duration, job.warnings)
         del self._jobs[job.handle]
-        job.prepare = None
-        self._ended[output.finish_reason] += 1
-        if output.finish_reason in _FINISHED:
-            self._audio_seconds += job.duration
-        if not self._jobs and self._busy_since is not None:
-            self._busy_seconds += time.perf_counter() - self._busy_since
-            self._busy_since = None
+        job.prepare = job.prepared = None
+        self._tally.end(output.finish_reason, job.duration, idle=not self._jobs)
+        if not job.being_read:  # or the reader still holds its input
+            self._free_place(job)
+        if self._closed:
+            self.release()
+
+    def _free_place(self, job: Job) -> None:
+        """Free the place of an ended job for reading another; the lock is held."""
         if job.in_flight:
+            job.in_flight = False
             self._free_requests += 1
             self._free_seconds += job.duration  # 0 unless it has been read
-        if self._closed:
-            self._running.notify_all()
-            self._reading.notify_all()
-        elif job.in_flight:
-            self._reading.notify_all()
-        job.handle.finish(output, job.duration)
+            self._readable.notify()
+
+
+_workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """Cancel all requests and end all threads: Python stops daemon threads anywhere, also within a step."""
+    workers = tuple(_workers)
+    for worker in workers:
+        worker.release(cancel=True)
+    end = time.monotonic() + max([worker._config.close_timeout for worker in workers], default=0.0)
+    for worker in workers:
+        worker.close(cancel=True, grace=max(end - time.monotonic(), 0.0))
+
+
+atexit.register(_close_all)

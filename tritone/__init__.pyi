@@ -8,6 +8,7 @@ from .engine.outputs import Classification as Classification
 from .engine.outputs import Label as Label
 from .engine.outputs import Span as Span
 from .engine.outputs import Transcription as Transcription
+from .engine.stats import EngineHealth as EngineHealth
 from .engine.stats import EngineStats as EngineStats
 from .engine.tasks.inputs import TextError as TextError
 from .models.albert.config import AlbertConfig as AlbertConfig

@@ -8,7 +8,7 @@ _OTHERS = {  # by module, its public names that belong to no model family
     "engine.engine": ("Engine",),
     "engine.handle": ("Handle",),
     "engine.outputs": ("Classification", "Label", "Span", "Transcription"),
-    "engine.stats": ("EngineStats",),
+    "engine.stats": ("EngineHealth", "EngineStats"),
     "engine.tasks.inputs": ("TextError",),
     "models.auto": (
         *("AutoConfig", "AutoFeatureExtractor", "AutoProcessor", "AutoTokenizer"),

@@ -8,15 +8,19 @@ import typer
 
 from ...scheduler.request import FinishReason
 from ..builtin_models import DIGIT_CLASSIFIER
-from ..config import DEFAULT_TOP_K
+from ..config import DEFAULT_TOP_K, Channels, Encoding, Short
 from ..outputs import Classification, Transcription
+from .inputs import find_recordings, find_texts, is_several
 from .output_files import LineFormat
-from .run import Command, Output, Setup, find_recordings, find_texts, refuse, run
+from .run import Command, Output, Setup, run
+from .terminal import VisibleGroup, refuse
 
 if TYPE_CHECKING:
     from ..engine import Engine
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=VisibleGroup, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 # Options of every command.
 OutputFile = Annotated[
@@ -30,6 +34,15 @@ Format = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start the output file from scratch.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda. Default: a GPU if there is one.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, float16 or bfloat16.")]
+ChannelsOption = Annotated[
+    Channels, typer.Option("--channels", help="One result for a recording, or one for each of its channels.")
+]
+EncodingOption = Annotated[
+    Encoding | None, typer.Option("--encoding", help="Headerless G.711. Default: by header or suffix.")
+]
+ShortOption = Annotated[
+    Short, typer.Option("--short", help="A recording that is too short for the model fails, or is empty.")
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for the model.")]
 
 
@@ -71,30 +84,36 @@ def transcribe(
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest result. Default: by the recording's length.")
     ] = None,
+    channels: ChannelsOption = "mix",
+    encoding: EncodingOption = None,
+    short: ShortOption = "fail",
     threads: Threads = None,
 ) -> None:
     """Transcribe recordings, in the order given.
 
-    Prints a line for each: path, tab, text; for a single file just the text. A recording that fails is named
-    on stderr and the others go on. Exit code: 0; 1 if any failed; 2 for incorrect usage.
+    Prints a line for each: path, tab, text; for a single file just the text. With --channels split there is a
+    line for each channel, and before its text the channel and their number: 0/2, tab. A recording that fails
+    is named on stderr and the others go on. Exit code: 0; 1 if any failed; 2 for incorrect usage.
 
-    An existing output file is continued: recordings with a result there are skipped, failed ones are tried
-    again, and a line torn by a crash is dropped. The model, beams, language, length and dtype must be those
-    that it was made with, and paths must be spelled the same.
+    An existing output file is continued: recordings with a result there, of all their channels, are skipped,
+    others are tried again, and a line torn by a crash is dropped. The model, dtype and all options that
+    change results must be those that it was made with, and paths must be spelled the same.
     """
+    reading = _reading(channels, encoding, short)
     options: dict[str, Any] = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "language": language}
     command = Command(
         of_texts=False,
-        submit=lambda engine, sources: engine.transcribe(sources, **options),
+        submit=lambda engine, sources: engine.transcribe(sources, **options, **reading),
         failure=lambda error: Transcription("", (), FinishReason.ERROR, 0.0, error=error),
+        split=channels == "split",
     )
     run(
         find_recordings(paths),
         command,
         Setup(model, device, dtype, threads),
-        options,
+        options | reading,
         Output(output, line_format, overwrite),
-        show_name=_is_several(paths),
+        show_name=is_several(paths),
     )
 
 
@@ -122,23 +141,29 @@ def classify(
     overwrite: Overwrite = False,
     device: Device = None,
     dtype: Dtype = "float32",
+    channels: ChannelsOption = "mix",
+    encoding: EncodingOption = None,
+    short: ShortOption = "fail",
     threads: Threads = None,
 ) -> None:
     """Classify recordings or texts, in the order given.
 
     Prints a line for each: path or text, then labels and scores, with tabs between; for a single file or text
-    just those. Failures, exit codes and output files are as with transcribe; an output file is continued with
-    the same model, dtype, --top-k, --pairs and --truncate.
+    just those. Channels, failures, exit codes and output files are as with transcribe; an output file is
+    continued with the same model, dtype and options that change results.
     """
     if model is None and text:
         refuse("--text needs --model, the name or folder of a classifier of texts; none is built in")
     for name, given in (("--pairs", pairs), ("--truncate", truncate)):
         if given and not text:
             refuse(f"{name} is for texts; give --text too, or leave it out")
+    reading = _reading(channels, encoding, short)
+    if text and reading:
+        refuse(f"--{next(iter(reading))} is of recordings; leave it out, or --text")
     options: dict[str, Any] = {"top_k": top_k, "pairs": pairs or None, "truncate": truncate or None}
 
     def submit(engine: "Engine", sources: list[Any]) -> Iterator[Classification]:
-        results = engine.classify(sources, top_k=top_k, truncate=truncate)
+        results = engine.classify(sources, top_k=top_k, truncate=truncate, **reading)
         if text != (engine.sampling_rate is None):
             name = type(engine.model).__name__
             refuse(f"a {name} classifies recordings; leave --text out" if text else f"a {name} needs --text")
@@ -148,17 +173,20 @@ def classify(
         of_texts=text,
         submit=submit,
         failure=lambda error: Classification((), FinishReason.ERROR, error=error),
+        split=channels == "split",
     )
     items = find_texts(sources, pairs) if text else find_recordings(sources)
     run(
         items,
         command,
         Setup(model, device, dtype, threads, DIGIT_CLASSIFIER),
-        options,
+        options | reading,
         Output(output, line_format, overwrite),
-        show_name=len(items) > 1 or sources == ["-"] if text else _is_several(sources),
+        show_name=len(items) > 1 or sources == ["-"] if text else is_several(sources),
     )
 
 
-def _is_several(paths: list[str]) -> bool:
-    return len(paths) > 1 or not Path(paths[0]).is_file()
+def _reading(channels: Channels, encoding: Encoding | None, short: Short) -> dict[str, Any]:
+    """Options of reading that are not the defaults, which the origin of results leaves out."""
+    given = {"channels": channels, "encoding": encoding, "short": short}
+    return {name: value for name, value in given.items() if value not in (None, "mix", "fail")}

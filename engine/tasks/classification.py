@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ...scheduler.request import FinishReason, RequestOutput
+from ...scheduler.request import RequestOutput
 from ..config import DEFAULT_TOP_K, EngineConfig
-from ..outputs import Classification, Label, OutputProcessor
+from ..outputs import Classification, Label, OutputProcessor, not_finite
 from .base import EncoderOnlyTask, Verb
 from .inputs import Recordings, Texts
 
@@ -62,16 +62,19 @@ class LabelProcessor(OutputProcessor[Classification]):
         self._model_config = model_config
         self._top_k = top_k
 
+    def error_of(self, output: RequestOutput) -> Exception | None:
+        """Error of logits that are not finite."""
+        if output.predictions is None or output.predictions["logits"].isfinite().all():
+            return None
+        return not_finite("logits")
+
     def process(
         self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any
     ) -> Classification:
-        """Build the Classification of a request, without labels where it failed or was cancelled."""
+        """Build the Classification of a request, without labels where it failed or has no frame."""
         if output.predictions is None:
             return Classification((), output.finish_reason, duration, output.error, source=source)
         logits = output.predictions["logits"][0].double()
-        if not logits.isfinite().all():
-            error = RuntimeError("the model's logits are not finite; run it in float32, or in bfloat16")
-            return Classification((), FinishReason.ERROR, duration, error, source=source)
         match self._model_config.problem_type:
             case "regression":
                 scores = logits.tolist()

@@ -5,9 +5,9 @@ from itertools import groupby
 from typing import Any
 
 from ...models.core.generation_config import GenerationConfig
-from ...scheduler.request import RequestOutput
+from ...scheduler.request import FinishReason, RequestOutput
 from ..config import EngineConfig
-from ..outputs import OutputProcessor, Span, Transcription
+from ..outputs import OutputProcessor, Span, Transcription, not_finite
 from .base import EncoderOnlyTask, Verb
 from .inputs import Recordings
 
@@ -62,12 +62,28 @@ class CTCProcessor(OutputProcessor[Transcription]):
         self._hop = hop
         self._sampling_rate = sampling_rate
 
+    def error_of(self, output: RequestOutput) -> Exception | None:
+        """Error of a path with a log-probability that is not finite."""
+        if output.predictions is None or output.predictions["log_probabilities"].isfinite().all():
+            return None
+        return not_finite("scores")
+
     def process(
         self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any
     ) -> Transcription:
-        """Build the Transcription of a request, without text where it failed or was cancelled."""
+        """Build the Transcription of a request, without text where it failed or has no frame."""
         if output.predictions is None:
-            return Transcription("", (), output.finish_reason, duration, error=output.error, source=source)
+            spans = () if output.finish_reason is FinishReason.STOP else None  # too short for a frame
+            return Transcription(
+                "",
+                (),
+                output.finish_reason,
+                duration,
+                error=output.error,
+                words=spans,
+                characters=spans,
+                source=source,
+            )
         path = output.predictions["token_ids"].tolist()
         log_probabilities = output.predictions["log_probabilities"].tolist()
         # Special tokens are kept, or a letter would merge with an equal one on the other side of a blank.

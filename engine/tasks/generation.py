@@ -8,7 +8,7 @@ from ...scheduler.request import GenerationOptions, RequestOutput
 from ..config import EngineConfig
 from ..gpu.memory import fitting_pages
 from ..gpu.warm_up import warm_up_options
-from ..outputs import OutputProcessor, Transcription
+from ..outputs import OutputProcessor, Transcription, not_finite
 from .base import EngineTask, Verb
 from .inputs import Recordings
 
@@ -112,6 +112,18 @@ class TokenProcessor(OutputProcessor[Transcription]):
     def decode(self, token_ids: tuple[int, ...]) -> str:
         """Decode token ids to text, without special tokens."""
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def error_of(self, output: RequestOutput) -> Exception | None:
+        """Error of a best hypothesis whose score is not finite, or that has no token left to choose."""
+        if output.error is not None or not output.hypotheses:
+            return None
+        best = output.hypotheses[0]
+        if not best.token_ids or best.score == -math.inf:
+            return ValueError(
+                "the options forbid every token of a step; take some from suppress_tokens or bad_words_ids, "
+                "or raise no_repeat_ngram_size"
+            )
+        return None if math.isfinite(best.score) else not_finite("scores")
 
     def process(
         self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any

@@ -1,16 +1,21 @@
 """Conversion of recordings and texts to a model's inputs."""
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..audio.limits import max_recording_seconds, max_text_tokens
-from ..audio.reader import AudioError, as_samples, load_audio
-from ..config import EngineConfig
+from ..audio.reader import AudioError, TooShortError, as_samples, count_channels, load_audio
+from ..config import Encoding, EngineConfig, Short
+from ..faults import attempt
 
+_BLOCK = 1 << 20  # bytes of a file object read at a time
 _MAX_EXCERPT = 40  # characters of a text in a message
 
 
@@ -18,13 +23,62 @@ class TextError(ValueError):
     """Error for an unusable text; the message shows its beginning, the problem and the remedy."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """Options of reading one recording, as of `Engine.submit`.
+
+    Raises:
+        ValueError: a channel that is no index, or an unknown encoding or answer to a short recording.
+    """
+
+    sampling_rate: int | None = None  # Hz, of an array or of headerless audio
+    channel: int | None = None  # index from 0; None mixes the channels
+    encoding: Encoding | None = None  # of headerless audio
+    short: Short = "fail"  # the answer to a recording that is too short for a result
+
+    def __post_init__(self) -> None:
+        channel = self.channel
+        if channel is not None and (
+            isinstance(channel, bool) or not isinstance(channel, int | np.integer) or channel < 0
+        ):
+            raise ValueError(f"channel must be an index from 0, or None to mix them all; got {channel!r}")
+        if isinstance(channel, np.integer):  # which JSON does not know
+            object.__setattr__(self, "channel", int(channel))
+        if self.encoding is not None:
+            check_choice("encoding", self.encoding, get_args(Encoding))
+        check_choice("short", self.short, get_args(Short))
+
+    def check_unused(self, model_name: str) -> None:
+        """Raise ValueError for any option that is set, since the model takes texts."""
+        for field in fields(self):
+            if (value := getattr(self, field.name)) != field.default:
+                raise ValueError(
+                    f"{field.name} {value!r} is of recordings, and a {model_name} takes texts; leave it out"
+                )
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise ValueError for an argument that is not one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Inputs of a model for one recording or text."""
+
+    values: Tensor | None  # None: the recording is too short, and its result empty
+    duration: float = 0.0  # seconds of audio
+    warnings: tuple[str, ...] = ()  # about the reading, for the result
+
+
 class Recordings:
-    """Reader of recordings: converts paths, arrays and tensors to waveforms at the model's sampling rate.
+    """Reader of recordings: converts files, bytes, arrays and tensors to waveforms at the model's rate.
 
     Args:
         model: model that offers `encoder_length`.
         feature_extractor: feature extractor of the same checkpoint.
-        config: configuration with the limits of a recording's length.
+        config: configuration with the limits of a recording's length and of a file object's size.
     """
 
     def __init__(self, model: Any, feature_extractor: Any, config: EngineConfig) -> None:
@@ -32,43 +86,114 @@ class Recordings:
         self.sampling_rate: int = feature_extractor.sampling_rate  # Hz
         self.max_seconds = max_recording_seconds(model, feature_extractor, config)
         self._model = model
+        self._max_file_object_bytes = config.max_file_object_bytes
 
     def snapshot(self, source: Any) -> Any:
-        """Snapshot of the source for a reading thread: a path, a copy of an array, or the array's AudioError.
+        """Snapshot of the source for a reading thread: a path, bytes, a copy of an array, or an error.
 
-        An array is copied because callers may reuse its buffer. The error is returned, so that it is reported
-        by the handle, like the error of a file.
+        An array is copied because callers may reuse its buffer; a file object is read, since it has one
+        position. An error is returned, so that it is reported by the handle, like the error of a file.
         """
-        if isinstance(source, str | os.PathLike):
+        if isinstance(source, str | os.PathLike | bytes):
             return source
         try:
-            return as_samples(source)
-        except AudioError as error:
+            if isinstance(source, bytearray | memoryview):
+                return bytes(source)
+            if hasattr(source, "read"):
+                return attempt(_read_to_end, source, self._max_file_object_bytes)
+            return attempt(as_samples, source)  # calls the source's own code, such as __array__
+        except Exception as error:
             return error
 
-    def read(self, source: Any, sampling_rate: int | None, options: dict[str, Any]) -> tuple[Tensor, float]:
-        """Read a snapshot to a waveform, float32 [samples], and its duration in seconds.
+    def split(self, snapshot: Any, reading: ReadOptions) -> list[tuple[Any, ReadOptions]]:
+        """Pair a snapshot with each of its channels; an error in its place where they cannot be told."""
+        if isinstance(snapshot, Exception):
+            return [(snapshot, reading)]
+        try:
+            count = attempt(partial(count_channels, encoding=reading.encoding), snapshot)
+        except Exception as error:
+            return [(error, reading)]
+        # An array without channels fails as its first.
+        return [(snapshot, replace(reading, channel=channel)) for channel in range(max(count, 1))]
+
+    def read(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs:
+        """Read a snapshot to a waveform, float32 [samples].
 
         Raises:
             AudioError: the recording cannot be used.
+            Exception: the error of a snapshot that could not be taken.
         """
-        if isinstance(source, AudioError):
+        if isinstance(source, Exception):
             raise source
-        samples = load_audio(
-            source, self.sampling_rate, source_rate=sampling_rate, max_seconds=self.max_seconds
-        ).samples
-        duration = len(samples) / self.sampling_rate
-        name = os.fspath(source) if isinstance(source, str | os.PathLike) else f"array {source.shape}"
-        frames = self.front_end.frame_count(len(samples))
-        if frames < 1:
-            raise AudioError(
-                f"{name}: {1000 * duration:.1f} ms, shorter than one frame of 25 ms; leave it out"
+        audio = None
+        try:
+            audio = load_audio(
+                source,
+                self.sampling_rate,
+                source_rate=reading.sampling_rate,
+                max_seconds=self.max_seconds,
+                channel=reading.channel,
+                encoding=reading.encoding,
             )
+            self._check_length(_name(source), len(audio.samples))
+        except TooShortError as error:
+            if reading.short == "fail":
+                raise
+            samples, warnings = (0, ()) if audio is None else (len(audio.samples), audio.warnings)
+            return Inputs(None, samples / self.sampling_rate, (*warnings, f"{error.problem}: no result"))
+        return Inputs(
+            torch.from_numpy(audio.samples), len(audio.samples) / self.sampling_rate, audio.warnings
+        )
+
+    def _check_length(self, name: str, samples: int) -> None:
+        """Raise AudioError for a waveform that is too short or too long for the model."""
+        duration = samples / self.sampling_rate
+        frames = self.front_end.frame_count(samples)
+        if frames < 1:
+            raise TooShortError(f"{name}: {1000 * duration:.1f} ms, shorter than one frame of 25 ms")
         try:
             self._model.encoder_length(frames)
         except ValueError as error:
-            raise AudioError(f"{name}: {error}") from None
-        return torch.from_numpy(samples), duration
+            if duration >= self.max_seconds:
+                raise AudioError(f"{name}: {error}") from None
+            problem = str(error).partition(";")[0]  # its remedy is the error's own
+            raise TooShortError(f"{name}: {problem}") from None
+
+
+class FileContent(bytes):
+    """Content of a file object, with its name for messages and for the suffix of headerless audio."""
+
+    name: str
+
+
+def _name(source: Any) -> str:
+    """Name of a snapshot in messages."""
+    if isinstance(source, bytes):
+        return getattr(source, "name", f"audio of {len(source)} bytes")
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else f"array {source.shape}"
+
+
+def _read_to_end(file: Any, limit: int) -> FileContent:
+    """Bytes of a binary file object from its position to its end, at most `limit`."""
+    given = getattr(file, "name", None)
+    name = given if isinstance(given, str) else type(file).__name__
+    found = bytearray()
+    while True:
+        block = file.read(_BLOCK)
+        if not isinstance(block, bytes | bytearray | memoryview):
+            raise AudioError(
+                f"{name}: its read() gave {type(block).__name__}, not bytes; open it in binary mode, blocking"
+            )
+        if not len(block):
+            content = FileContent(found)
+            content.name = name
+            return content
+        found += block
+        if len(found) > limit:
+            raise AudioError(
+                f"{name}: more than {limit} bytes; write it to a file and pass its path, or raise "
+                "max_file_object_bytes of EngineConfig"
+            )
 
 
 class Texts:
@@ -92,8 +217,12 @@ class Texts:
         """Snapshot of the source for a reading thread: a string or pair, or a tuple copied from a list."""
         return tuple(source) if isinstance(source, list) else source
 
-    def read(self, source: Any, sampling_rate: int | None, options: dict[str, Any]) -> tuple[Tensor, float]:
-        """Encode a snapshot to token ids, int64 [tokens, 1], or [tokens, 2] with token types, and 0 seconds.
+    def split(self, snapshot: Any, reading: ReadOptions) -> list[tuple[Any, ReadOptions]]:
+        """Pair a snapshot with the options: a text has no channels."""
+        return [(snapshot, reading)]
+
+    def read(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs:
+        """Encode a snapshot to token ids, int64 [tokens, 1], or [tokens, 2] with token types.
 
         Raises:
             TextError: the source is not a text, or has more tokens than the model's positions and `truncate`
@@ -119,7 +248,7 @@ class Texts:
         if self._model.has_token_types and "token_type_ids" in encoded:
             columns.append(encoded["token_type_ids"])
         self._check_tokens(columns, excerpt)
-        return torch.from_numpy(np.array(columns, dtype=np.int64).T.copy()), 0.0
+        return Inputs(torch.from_numpy(np.array(columns, dtype=np.int64).T.copy()))
 
     def _truncation(self, options: dict[str, Any]) -> dict[str, Any]:
         limits = [limit for limit in (self.max_tokens, self._tokenizer.model_max_length) if limit is not None]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..runtime.dispatch import Operation
 from ..runtime.launch import alignment, kernel
-from ..runtime.optional_triton import tl
+from ..runtime.optional_triton import tl, triton
 from .philox import KEY_TYPES, philox_keys, philox_uniform, uniform
 from .softmax import declare_for_rows, no_sums, row_sums, total_sums, with_values
 from .sortable_float import LOWEST_KEY, index_of, order_key, packed
@@ -19,7 +19,8 @@ def greedy(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor, Tensor
         scores: float32 [rows, vocabulary], the logits after all rules; None for the logits themselves.
 
     Returns:
-        tokens int64 [rows] and log-probabilities float32 [rows].
+        tokens int64 [rows] and log-probabilities float32 [rows]: -inf in a row whose scores are all -inf, NaN
+        in one whose logits hold NaN or infinity.
     """
     return _greedy(logits, scores)
 
@@ -27,13 +28,27 @@ def greedy(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor, Tensor
 def greedy_reference(logits: Tensor, scores: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Reference implementation of `greedy` in plain torch."""
     tokens = (logits if scores is None else scores).argmax(-1)
-    return tokens, log_probability_reference(logits, tokens)
+    return tokens, log_probability_reference(logits, tokens) + _nothing_left(scores, tokens)
 
 
 def log_probability_reference(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probability of each row's token: float32 [rows]."""
+    """Log-probability of each row's token: float32 [rows]; NaN in a row that holds NaN or infinity."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+    total = logits.logsumexp(-1)
+    # Infinite for an infinite logit, beside which another token's log-probability would be -inf, not NaN.
+    total += total - total
+    return logits.gather(-1, tokens[:, None])[:, 0] - total
+
+
+def _nothing_left(scores: Tensor | None, tokens: Tensor) -> Tensor | float:
+    """Penalty of rows whose rules leave no token: the chosen token's score where that is -inf or NaN, else 0.
+
+    It is NaN where such a row was renormalized.
+    """
+    if scores is None:
+        return 0.0
+    chosen = scores.gather(-1, tokens[:, None])[:, 0]
+    return torch.where(chosen > float("-inf"), 0.0, chosen)
 
 
 def categorical(scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor) -> Tensor:
@@ -60,7 +75,7 @@ def draw(
         seeds, sequence_index, steps: int [rows], as in `philox_uniform`.
 
     Returns:
-        tokens int64 [rows] and log-probabilities float32 [rows].
+        tokens int64 [rows] and log-probabilities float32 [rows], as of `greedy`.
     """
     return _draw(logits, scores, seeds, sequence_index, steps)
 
@@ -70,7 +85,7 @@ def draw_reference(
 ) -> tuple[Tensor, Tensor]:
     """Reference implementation of `draw` in plain torch."""
     tokens = categorical_reference(scores, seeds, sequence_index, steps)
-    return tokens, log_probability_reference(logits, tokens)
+    return tokens, log_probability_reference(logits, tokens) + _nothing_left(scores, tokens)
 
 
 def categorical_reference(scores: Tensor, seeds: Tensor, sequence_index: Tensor, steps: Tensor) -> Tensor:
@@ -153,8 +168,9 @@ def greedy_kernel(
     token = index_of(tl.max(packed(best, best_token), axis=0))
     peak, spread = total_sums(peaks, sums)
     logit = tl.load(logits_ptr + base + token).to(tl.float32)
+    chosen = tl.load(scores_ptr + base + token, mask=has_scores > 0, other=0.0)
     tl.store(tokens_ptr + row, token)
-    tl.store(log_probabilities_ptr + row, logit - peak - spread)
+    tl.store(log_probabilities_ptr + row, logit - peak - spread + _nothing_left_in(chosen))
 
 
 @kernel(sizes=("N",), outputs=("tokens_ptr", "log_probabilities_ptr"))
@@ -209,7 +225,14 @@ def draw_kernel(
 
     peak, spread = row_sums(logits_ptr + base, N, BLOCK)
     logit = tl.load(logits_ptr + base + token).to(tl.float32)
-    tl.store(log_probabilities_ptr + row, logit - peak - spread)
+    chosen = tl.load(scores_ptr + base + token)
+    tl.store(log_probabilities_ptr + row, logit - peak - spread + _nothing_left_in(chosen))
+
+
+@triton.jit
+def _nothing_left_in(chosen):
+    """Penalty of a row whose rules leave no token, as of `_nothing_left`."""
+    return tl.where(chosen > float("-inf"), 0.0, chosen)
 
 
 _types = KEY_TYPES | {

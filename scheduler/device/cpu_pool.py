@@ -1,10 +1,13 @@
 """Thread pool that runs the parts of a step in parallel, each on one core of a CPU."""
 
+import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +17,7 @@ from ..config import RunnerConfig
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+_Task = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
 
 
 class CpuWorkerPool:
@@ -24,6 +28,9 @@ class CpuWorkerPool:
     threads in every operation would wait for each other hundreds of times a step, mostly for operations that
     are shorter than the wait.
 
+    Threads are started when they are first needed. They hold only the queue of tasks, and end with the pool;
+    unlike a ThreadPoolExecutor's they are daemons, so that the interpreter's exit waits for no step.
+
     Args:
         size: number of threads.
         switch_interval: seconds after which a waiting thread requests the interpreter lock.
@@ -32,7 +39,9 @@ class CpuWorkerPool:
     def __init__(self, size: int, switch_interval: float = RunnerConfig.switch_interval) -> None:
         self.size = size
         self._switch_interval = switch_interval
-        self._pool = ThreadPoolExecutor(size, "tritone-cpu", initializer=_use_one_core)
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        weakref.finalize(self, _end_threads, self._tasks, self._threads).atexit = False
 
     @classmethod
     def for_device(
@@ -48,22 +57,69 @@ class CpuWorkerPool:
         return cls(size, switch_interval)
 
     def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call `function(*arguments)` in a thread of the pool and return its result."""
+        """Call `function(*arguments)` in a thread of the pool and return its result.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        self._start_threads(1)
         with _fast_switching(self._switch_interval):
-            return self._pool.submit(function, *arguments).result()
+            return self._submit(function, *arguments).result()
 
     def map(self, function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
         """Call `function` on every part in parallel, in inference mode, and return the results in order.
 
         Must be called from within `run`, whose thread takes a share. Raises the error of the first part that
-        failed, once no thread runs any more.
+        failed, once no thread runs any more. Where not all threads can be started, fewer do the work.
         """
         work = _Work(function, parts)
-        others = [self._pool.submit(work) for _ in range(min(self.size, len(parts)) - 1)]
+        wanted = min(self.size, len(parts))
+        try:
+            self._start_threads(wanted)
+        except (RuntimeError, MemoryError):
+            wanted = len(self._threads)
+        others = [self._submit(work) for _ in range(wanted - 1)]
         work()
         for other in others:
             other.result()
         return work.results()
+
+    def _submit(self, function: Callable[..., Result], *arguments: Any) -> "Future[Result]":
+        future: Future[Result] = Future()
+        self._tasks.put((future, function, arguments))
+        return future
+
+    def _start_threads(self, wanted: int) -> None:
+        """Start threads until there are `wanted`. Raises RuntimeError where one cannot be started."""
+        while len(self._threads) < wanted:
+            ready: Future[None] = Future()
+            thread = threading.Thread(
+                target=_serve, args=(self._tasks, ready), name="tritone-cpu", daemon=True
+            )
+            thread.start()
+            ready.result()  # one after the other, since they set torch's number of threads for a moment
+            self._threads.append(thread)
+
+
+def _serve(tasks: "SimpleQueue[_Task | None]", ready: "Future[None]") -> None:
+    """Main function of a pool's thread: carry out tasks until there is a None."""
+    _carry_out((ready, _use_one_core, ()))
+    while ready.exception() is None and (task := tasks.get()) is not None:
+        _carry_out(task)
+        del task  # it keeps the runner alive, and with it the pool
+
+
+def _carry_out(task: _Task) -> None:
+    future, function, arguments = task
+    try:
+        future.set_result(function(*arguments))
+    except BaseException as error:
+        future.set_exception(error)
+
+
+def _end_threads(tasks: "SimpleQueue[_Task | None]", threads: list[threading.Thread]) -> None:
+    for _ in threads:
+        tasks.put(None)
 
 
 class _Work:
@@ -106,6 +162,12 @@ class _SwitchInterval:
         self._at_work = 0
         self._usual = 0.0
 
+    def reset(self) -> None:
+        """Restore the usual interval, and start without pools."""
+        if self._at_work:
+            sys.setswitchinterval(self._usual)
+        self.__init__()  # type: ignore[misc]
+
     @contextmanager
     def __call__(self, seconds: float) -> Iterator[None]:
         """Context in which Python switches threads after `seconds` at most, while any pool is at work."""
@@ -124,15 +186,23 @@ class _SwitchInterval:
 
 
 _fast_switching = _SwitchInterval()
+# A forked child has no pool at work, and the lock may have been held by a thread that it has not.
+os.register_at_fork(after_in_child=_fast_switching.reset)
 
 
 def _use_one_core() -> None:
     """Set torch's thread count to 1 for this thread alone; later threads get the count set before."""
-    usual = torch.get_num_threads()
+    usual, is_set = torch.get_num_threads(), threading.Event()
+
+    def restore() -> None:
+        is_set.wait()
+        torch.set_num_threads(usual)
+
+    other = threading.Thread(target=restore, daemon=True)
+    other.start()  # before the count is set, as no thread may be left to start
     torch.set_num_threads(1)
-    restore = threading.Thread(target=torch.set_num_threads, args=(usual,))
-    restore.start()
-    restore.join()
+    is_set.set()
+    other.join()
 
 
 def map_parts(

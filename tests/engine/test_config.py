@@ -30,7 +30,7 @@ def test_the_runner_gets_its_tunables_from_the_engines(checkpoint, ctc_checkpoin
     config = EngineConfig(runner=RunnerConfig(max_chunk_tokens=64))
     for folder in (checkpoint, ctc_checkpoint):
         with tritone.Engine(folder, device="cpu", config=config) as engine:
-            assert engine._task.loop._runner.config is config.runner
+            assert engine._worker._loop._runner.config is config.runner
 
 
 def test_the_default_length_of_a_transcript_is_tunable(checkpoint, waveforms):

@@ -10,6 +10,7 @@ from tritone.engine.config import EngineConfig
 from tritone.engine.handle import Handle
 from tritone.engine.outputs import Transcription
 from tritone.engine.tasks.generation import TokenProcessor
+from tritone.engine.tasks.inputs import Inputs
 from tritone.engine.worker import Job, Worker
 from tritone.scheduler.request import FinishReason, RequestOutput
 
@@ -52,7 +53,7 @@ def test_what_is_about_to_be_read_takes_part_in_the_first_step(loop):
 
     def slowly():
         assert read.acquire(timeout=SOON)
-        return (1, OPTIONS, 2.0)
+        return Inputs(1, 2.0), OPTIONS
 
     loop.go.clear()
     handles = [submit(worker, prepare=slowly) for _ in range(3)]
@@ -76,7 +77,7 @@ def test_a_step_waits_for_no_recording_that_takes_long_to_read(loop, following, 
 
     def slowly():
         assert read.wait(SOON)
-        return (1, OPTIONS, 2.0)
+        return Inputs(1, 2.0), OPTIONS
 
     last = submit(worker, prepare=slowly)
     assert submit(worker, 1).outcome(SOON).finish_reason == "stop"
@@ -162,7 +163,7 @@ def test_a_job_can_be_cancelled_in_the_queue_and_while_it_is_read(worker, loop):
     def slow():
         reading.wait(SOON)
         assert may_end.wait(SOON)
-        return (2, OPTIONS, 2.0)
+        return Inputs(2, 2.0), OPTIONS
 
     being_read = [submit(worker, prepare=slow) for _ in range(2)]  # both reading threads
     queued = submit(worker, prepare=lambda: pytest.fail("read after it was cancelled"))
@@ -192,7 +193,7 @@ def test_no_more_is_read_ahead_than_may_be_in_flight(loop, limits, ahead):
 
     def counted():
         read.append(1)
-        return (1, OPTIONS, 2.0)
+        return Inputs(1, 2.0), OPTIONS
 
     handles = [submit(worker, prepare=counted) for _ in range(20)]
     assert loop.entered.wait(SOON)
@@ -207,7 +208,7 @@ def test_no_more_is_read_ahead_than_may_be_in_flight(loop, limits, ahead):
 
 def test_one_recording_may_be_longer_than_all_that_is_read_ahead(loop):
     worker = Worker(loop, max_in_flight=4, max_in_flight_seconds=5.0)
-    handles = [submit(worker, prepare=lambda: (2, OPTIONS, 60.0)) for _ in range(6)]
+    handles = [submit(worker, prepare=lambda: (Inputs(2, 60.0), OPTIONS)) for _ in range(6)]
     assert [handle.result(SOON).duration for handle in handles] == [60.0] * 6
     worker.close(cancel=False)
 
@@ -226,7 +227,7 @@ def test_an_encoder_only_request_has_no_options_and_its_predictions_come_with_it
 
     loop.step = step
     handle = Handle("a.wav", Processor(SPELLER), worker.cancel)
-    worker.submit(Job(handle, lambda: (7, None, 2.0)))
+    worker.submit(Job(handle, lambda: (Inputs(7, 2.0), None)))
     assert list(handle) == ["seven"]
     result = handle.result(SOON)
     assert (result.text, result.finish_reason) == ("seven", "stop")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from tritone.engine.handle import Handle
 from tritone.engine.tasks.generation import TokenProcessor
+from tritone.engine.tasks.inputs import Inputs
 from tritone.engine.worker import Job, Worker
 from tritone.scheduler.loop import LoopStats
 from tritone.scheduler.request import FinishReason, GenerationOptions, Hypothesis, RequestOutput, Tokens
@@ -98,5 +99,5 @@ def submit(
 ) -> Handle:
     """Submit a request for so many tokens, of 2 s of audio; its text is their numbers."""
     handle = Handle(tokens, TokenProcessor(SPELLER), worker.cancel)
-    worker.submit(Job(handle, prepare or (lambda: (tokens, OPTIONS, 2.0)), priority, stream))
+    worker.submit(Job(handle, prepare or (lambda: (Inputs(tokens, 2.0), OPTIONS)), priority, stream))
     return handle

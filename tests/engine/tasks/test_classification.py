@@ -16,7 +16,7 @@ from text_classifiers import TINY
 from torch.nn.init import normal_
 
 import tritone
-from tritone.engine.audio.reader import AudioError
+from tritone.engine.audio.reader import AudioError, TooShortError
 from tritone.engine.config import EngineConfig
 from tritone.engine.tasks.inputs import TextError
 
@@ -265,7 +265,7 @@ def test_a_bad_recording_fails_alone_at_its_index(audio, waveforms, tmp_path):
     soundfile.write(path, np.full(300, 0.1), RATE)
     results = list(audio.classify([waveforms[0], path, waveforms[1], "gone.wav", np.full(9, np.nan)]))
     errors = [type(result.error) for result in results]
-    assert errors == [type(None), AudioError, type(None), AudioError, AudioError]
+    assert errors == [type(None), TooShortError, type(None), AudioError, AudioError]
     assert str(results[1].error).startswith(f"{path}: a recording of 300 samples is too short")
     assert (results[1].labels, results[1].finish_reason) == ((), "error")
     with pytest.raises(AudioError, match="no such file"):
@@ -330,7 +330,7 @@ def test_logits_that_are_not_finite_are_an_error_with_the_remedy(text_classifier
     with tritone.Engine(loaded, processor=tritone.AutoTokenizer.from_pretrained(text_classifier)) as engine:
         (result,) = engine.classify(["one"])
         assert (result.labels, result.finish_reason) == ((), "error")
-        with pytest.raises(RuntimeError, match=r"logits are not finite; run it in float32"):
+        with pytest.raises(RuntimeError, match=r"logits are not finite: .* run it in float32"):
             engine.submit("one").result(SOON)
 
 

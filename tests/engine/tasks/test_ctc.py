@@ -11,7 +11,7 @@ from commands import records, tritone_process
 
 import tritone
 from tritone.engine.audio.limits import max_recording_seconds
-from tritone.engine.audio.reader import AudioError
+from tritone.engine.audio.reader import AudioError, TooShortError
 from tritone.engine.config import EngineConfig
 
 SOON = 60  # seconds
@@ -106,8 +106,8 @@ def test_a_recording_shorter_than_a_frame_fails_alone_with_the_length_needed(eng
     results = list(engine.transcribe([waveforms[0], path, np.full(331, 0.1), waveforms[1], "gone.wav"]))
     assert [type(result.error) for result in results] == [
         type(None),
-        AudioError,
-        AudioError,
+        TooShortError,
+        TooShortError,
         type(None),
         AudioError,
     ]

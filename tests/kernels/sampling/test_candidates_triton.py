@@ -154,3 +154,15 @@ def test_more_candidates_than_there_are_scores_are_refused(kernels_on):
 def test_no_requests_have_no_candidates(kernels_on):
     values, indices = top_candidates(torch.zeros(0, 5, device=kernels_on), 4, beams=2)
     assert values.shape == indices.shape == (0, 4)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), INF])
+@pytest.mark.parametrize("vocabulary", [11, 3000])
+def test_a_hypothesis_with_a_bad_score_comes_first_even_an_unreachable_one(bad, vocabulary, device):
+    scores = torch.randn(4, vocabulary, generator=torch.Generator().manual_seed(3)).to(device)
+    scores[1, vocabulary - 2] = bad
+    running = torch.tensor([-1.0, -1e9, -1.0, -1e9], device=device)
+    values, indices = top_candidates(scores, 4, running=running, beams=2, normalize=True)
+    assert bool(values[0].isnan().all())
+    assert bool((indices[0] >= vocabulary).all())
+    assert bool((values[1].isfinite() & (indices[1] < vocabulary)).all())

@@ -1,5 +1,7 @@
 """One token a row, the best or drawn, and the random numbers of the draw, against the references."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -81,6 +83,23 @@ def test_a_number_that_is_none_is_the_best_as_torch_has_it_and_tokens_always_exi
     assert bool(log_probabilities[:2].isnan().all())
     for token in draw(logits, logits, *addresses(3, kernels_on))[0][:2].tolist():
         assert 0 <= token < 9
+
+
+@pytest.mark.parametrize("vocabulary", [5, 5000])
+@pytest.mark.parametrize("bad", [float("nan"), INF])
+def test_a_log_probability_tells_bad_logits_from_rules_that_leave_no_token(bad, vocabulary, dtype, device):
+    logits = torch.zeros(5, vocabulary, dtype=dtype, device=device)
+    scores = logits.float().clone()
+    logits[1, vocabulary - 1] = bad
+    logits[2, 0], scores[2, 0] = bad, -INF  # a token that may not be chosen anyway
+    scores[3] = -INF
+    logits[4, 1], scores[4] = bad, -INF
+    for choose in (greedy, lambda *given: draw(*given, *addresses(5, device))):
+        log_probabilities = choose(logits, scores)[1].tolist()
+        assert log_probabilities[0] == pytest.approx(-math.log(vocabulary), abs=1e-4)
+        assert [math.isnan(one) for one in log_probabilities] == [False, True, True, False, True]
+        assert log_probabilities[3] == -INF
+    assert bool(greedy(logits)[1][[1, 2, 4]].isnan().all())
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)

@@ -63,6 +63,52 @@ def test_the_first_part_that_fails_is_raised_once_all_have_stopped(cpu_pool: Cpu
     assert cpu_pool.run(cpu_pool.map, lambda part: part, [7]) == [7]
 
 
+@pytest.mark.parametrize("kind", [KeyError, MemoryError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_a_fault_of_any_kind_is_the_callers_and_the_threads_go_on(cpu_pool: CpuWorkerPool, kind: type):
+    def fail(part: int) -> None:
+        raise kind(part)
+
+    for call in (lambda: cpu_pool.run(fail, 1), lambda: cpu_pool.run(cpu_pool.map, fail, [0, 1, 2])):
+        with pytest.raises(kind):
+            call()
+    assert cpu_pool.run(cpu_pool.map, lambda part: part, [7, 8, 9]) == [7, 8, 9]
+
+
+def test_threads_end_with_their_pool():
+    before = threading.active_count()
+    pool = CpuWorkerPool(3)
+    assert pool.run(pool.map, lambda part: part, [1, 2, 3]) == [1, 2, 3]
+    threads = list(pool._threads)
+    assert threading.active_count() == before + 3
+    del pool
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_fewer_threads_do_the_work_where_no_more_can_be_started(monkeypatch: pytest.MonkeyPatch):
+    start, started, limit = threading.Thread.start, [], [0]
+    usual = torch.get_num_threads()
+
+    def limited(thread: threading.Thread) -> None:
+        if len(started) == limit[0]:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    for limit[0] in (2, 3):  # a thread of the pool needs another for a moment
+        started.clear()
+        pool = CpuWorkerPool(3)
+        assert pool.run(pool.map, lambda part: part, [1, 2, 3]) == [1, 2, 3]
+        assert len(pool._threads) == 1
+    for limit[0] in (0, 1):
+        started.clear()
+        with pytest.raises(RuntimeError, match="can't start"):
+            CpuWorkerPool(3).run(int)
+    assert torch.get_num_threads() == usual
+
+
 def test_the_switch_interval_is_short_while_pools_work_and_the_usual_one_after(cpu_pool: CpuWorkerPool):
     usual, other = sys.getswitchinterval(), CpuWorkerPool(2)
     within = cpu_pool.run(lambda: (other.run(sys.getswitchinterval), sys.getswitchinterval()))

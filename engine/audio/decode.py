@@ -1,0 +1,107 @@
+"""Decoding of a source of encoded audio: its parts in order, each by the library that reads it."""
+
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from . import flac, g711, libsndfile, pyav
+from .blocks import Block
+from .errors import AudioError
+from .formats import HEADERLESS, Headerless
+from .layout.find import Decoder, find_layout, has_header
+from .layout.parts import Bytes, Part
+from .sources import Source, Window
+
+ENCODINGS = ("mulaw", "alaw")
+
+
+def decode(source: Source, encoding: str | None, rate: int | None, warnings: list[str]) -> Iterator[Block]:
+    """Decode a source from its start to its end.
+
+    Args:
+        source: encoded audio.
+        encoding: "mulaw" or "alaw" for audio without a header.
+        rate: sampling rate in Hz of audio without a header; the usual one of its encoding by default.
+        warnings: list that gains what was passed over.
+
+    Raises:
+        AudioError: not audio, damaged, or cut.
+    """
+    with source.open() as file:
+        raw = _headerless(source, file, encoding)
+        if raw is not None:
+            yield from _decode_headerless(raw, file, source.name, rate)
+            return
+        layout, decoder = find_layout(Bytes(file), source.name)
+        for part in layout.parts:
+            yield from _decode_part(source, file, part, decoder, warnings)
+        warnings += layout.warnings
+
+
+def count_channels(source: Source, encoding: str | None = None) -> int:
+    """Number of channels of the first part, from its header.
+
+    Raises:
+        AudioError: not audio, damaged, or cut.
+    """
+    with source.open() as file:
+        if _headerless(source, file, encoding) is not None:
+            return 1
+        layout, decoder = find_layout(Bytes(file), source.name)
+        part = layout.parts[0]
+        if decoder is Decoder.LIBSNDFILE:
+            try:
+                return libsndfile.count_channels(_window(file, part))
+            except libsndfile.UnsupportedError:
+                pass
+        return pyav.count_channels(_window(file, part), source.name)
+
+
+def _headerless(source: Source, file: BinaryIO, encoding: str | None) -> Headerless | None:
+    if encoding is not None:
+        if encoding not in ENCODINGS:
+            raise AudioError(
+                f"{source.name}: encoding {encoding!r}; it is 'mulaw' or 'alaw', or None for a file with a header"
+            )
+        return Headerless(encoding)
+    if source.suffix in HEADERLESS and not has_header(Bytes(file)):
+        return HEADERLESS[source.suffix]
+    return None
+
+
+def _decode_headerless(raw: Headerless, file: BinaryIO, name: str, rate: int | None) -> Iterator[Block]:
+    if raw.encoding in ENCODINGS:
+        return g711.decode(file, raw.encoding, rate or raw.rate)
+    file.seek(0)
+    return pyav.decode(file, name, raw.encoding, rate or raw.rate)
+
+
+def _decode_part(
+    source: Source, file: BinaryIO, part: Part, decoder: Decoder, warnings: list[str]
+) -> Iterator[Block]:
+    name = source.name
+    if decoder is Decoder.LIBSNDFILE:
+        try:
+            if Bytes(file).at(part.start, 4) == b"fLaC":
+                yield from flac.decode(_window(file, part), name, warnings)
+            elif source.path is not None and part == Part(0, source.size):
+                # libsndfile reads a file descriptor faster than a Python file.
+                os.lseek(file.fileno(), 0, os.SEEK_SET)
+                yield from libsndfile.decode(file.fileno(), name)
+            else:
+                yield from libsndfile.decode(_window(file, part), name)
+            return
+        except libsndfile.UnsupportedError:
+            pass
+    try:
+        yield from pyav.decode(_window(file, part), name)
+    except AudioError as error:
+        if source.suffix in (".raw", ".pcm") and "not audio" in str(error):
+            raise AudioError(
+                f"{name}: headerless audio; convert it: ffmpeg -f s16le -ar RATE -i IN out.wav"
+            ) from error
+        raise
+
+
+def _window(file: BinaryIO, part: Part) -> BinaryIO:
+    return Window(file, part.start, part.stop, part.patches)  # type: ignore[return-value]

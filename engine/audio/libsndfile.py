@@ -1,0 +1,74 @@
+"""Decoding by libsndfile: WAV, FLAC, Ogg, AIFF, CAF and more."""
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+
+from .blocks import BLOCK, Block, check_channels, check_rate
+from .errors import CONVERT, COPY_AGAIN, AudioError
+
+
+class UnsupportedError(Exception):
+    """Error for a file that libsndfile does not open."""
+
+
+class _SoundFile(soundfile.SoundFile):
+    """A file read from its start to its end.
+
+    As a file that can seek, it would be moved to where it already is after each block, which FLAC pays for by
+    a search, and would be read up to its header's number of samples only.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def decode(file: BinaryIO | int, name: str) -> Iterator[Block]:
+    """Decode a file, or a file descriptor, from its position to its end.
+
+    Raises:
+        UnsupportedError: not a format that libsndfile reads; raised before the first block.
+        AudioError: damaged, or cut.
+    """
+    with _open(file) as sound:
+        check_rate(sound.samplerate, name)
+        check_channels(sound.channels, name)
+        declared, rate, count = sound.frames, sound.samplerate, 0
+        for samples in _blocks(sound, name):
+            count += len(samples)
+            yield Block(samples, rate)
+    if count < declared < 1 << 62:
+        raise AudioError(f"{name}: cut short: {count} of {declared} samples are there; {COPY_AGAIN}")
+
+
+def count_channels(file: BinaryIO | int) -> int:
+    """Number of channels. Raises UnsupportedError for a file that libsndfile does not open."""
+    with _open(file) as sound:
+        return int(sound.channels)
+
+
+def _open(file: BinaryIO | int) -> soundfile.SoundFile:
+    try:
+        sound = _SoundFile(file, closefd=False) if isinstance(file, int) else _SoundFile(file)
+    except (TypeError, soundfile.SoundFileError) as error:
+        raise UnsupportedError(_reason(error)) from error
+    if sound.subtype.startswith("MPEG"):  # libmpg123 prints to standard error
+        sound.close()
+        raise UnsupportedError("MPEG audio")
+    return sound
+
+
+def _blocks(sound: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
+    # In blocks, not by the header's number of samples: headers lie, and the array is allocated first.
+    size = max(BLOCK // sound.channels, 1)
+    try:
+        while len(block := sound.read(size, dtype="float32", always_2d=True)):
+            yield block
+    except soundfile.SoundFileError as error:
+        raise AudioError(f"{name}: damaged ({_reason(error)}); {CONVERT}") from error
+
+
+def _reason(error: Any) -> str:
+    return str(getattr(error, "error_string", error)).rstrip(".")
