@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import av
 import av.error
 import numpy as np
+from av.audio.frame import format_dtypes
 
 from .arrays import to_float
 from .blocks import BLOCK, Block, check_channels, check_rate
@@ -234,6 +235,8 @@ class _Frames:
                     yield from self._decode(packet)
         except av.error.FFmpegError as error:
             raise self._damaged(error) from error
+        except IndexError as error:  # PyAV lists the streams once
+            raise self._damaged("a stream that the file's beginning does not announce") from error
         if not self._seconds and self._bad:
             raise AudioError(f"{self._name}: damaged: none of its packets can be decoded; {CONVERT}")
         if self._format in _WITH_DURATION:
@@ -309,8 +312,13 @@ def _gather(frames: Iterator[Any], name: str) -> Iterator[Block]:
 
 def _samples(frame: Any, channels: int) -> np.ndarray:
     """Samples of a frame as float32 [samples, channels]."""
-    values = frame.to_ndarray()
-    columns = values.T if frame.format.is_planar else values.reshape(-1, channels)
+    if frame.format.is_planar:
+        # Not by to_ndarray, which takes what lies behind the pointers of 8 or more channels for a channel.
+        dtype = np.dtype(format_dtypes[frame.format.name])
+        planes = [np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes[:channels]]
+        columns = np.stack(planes, axis=1)
+    else:
+        columns = frame.to_ndarray().reshape(-1, channels)
     if columns.dtype == np.int64:
         return (columns / 2.0**63).astype(np.float32)
     return to_float(columns)

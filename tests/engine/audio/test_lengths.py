@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import soundfile
 from recordings import FORMATS, SOUNDFILE, encode
-
 from watchdog import within
 
 from tritone.engine.audio.layout.frames import mpeg_frame
@@ -212,3 +211,8 @@ def test_an_au_header_that_points_at_itself_does_not_hang(offset, declared):
     for length in (6, 12):
         with pytest.raises(AudioError):
             within(10, load_audio, content[:length], 16_000)
+
+
+def test_an_mp3_that_ends_within_its_header_of_lengths_is_refused():
+    with pytest.raises(AudioError):
+        load_audio(b"\xff\xfb\x90\xc4" + bytes(17) + b"Info", RATE)
