@@ -10,6 +10,9 @@ to shared memory that runs beside the arithmetic.
 
 `--set BLOCK_M=64 num_stages=4` compiles a variant of each chosen case and prints it below the shipped one;
 `--dump ptx,sass,ttgir` writes these texts into a folder.
+
+`--pack FILE` compiles the chosen cases anew into an archive, and `--unpack FILE` adds it to Triton's cache
+on a machine with the same version, which then need not compile them.
 """
 
 import argparse
@@ -20,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .runtime.archive import fresh_cache, pack, triton_cache, unpack
 from .runtime.compilation import (
     TARGETS,
     Resources,
@@ -32,6 +36,7 @@ from .runtime.compilation import (
 )
 from .runtime.compile_cache import compile_cached, is_complete, load, mark_complete
 from .runtime.launch import Case
+from .runtime.optional_triton import triton
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="as --sample, and every case of kernels that changed since all of them last compiled",
     )
+    parser.add_argument("--pack", type=Path, help="archive to write, for instance kernels.tar.xz")
+    parser.add_argument("--unpack", type=Path, help="archive to add to Triton's cache")
     parser.add_argument("--no-cache", action="store_true", help="compile cached cases too")
     parser.add_argument(
         "--jobs", type=int, default=_cores(), help="processes; default: all cores (%(default)s)"
@@ -71,6 +78,11 @@ def main(arguments: list[str] | None = None) -> int:
             return _study(cases, _settings(given.set or []), (given.dump or "").split(","), given.dump_to)
         except ValueError as error:
             parser.error(str(error))
+    if given.unpack:
+        print(f"{unpack(given.unpack, triton_cache())} kernels added to {triton_cache()}")
+        return 0
+    if given.pack:
+        return _pack(cases, given.jobs, given.pack)
     complete = not (given.target or given.kernel or given.case or given.sample or given.changed)
     if given.sample or given.changed:
         sample = set({(case.kernel.name, case.architecture): case for case in cases}.values())
@@ -128,6 +140,15 @@ class _Progress:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _pack(cases: list[Case], jobs: int, path: Path) -> int:
+    """Compile cases into a Triton cache of their own, and pack it."""
+    with fresh_cache() as folder:
+        status = _report(cases, ((resources, False) for resources in compile_all(cases, jobs)), False)
+        pack(folder, path)
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB, for Triton {triton.__version__}")
+    return status
 
 
 def _study(cases: list[Case], changes: dict[str, Any], stages: list[str], folder: Path) -> int:

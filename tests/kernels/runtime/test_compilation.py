@@ -134,6 +134,22 @@ def test_a_variant_is_printed_below_the_shipped_case_and_its_stages_are_written(
     assert "MUFU" in next(tmp_path.glob("*.sass")).read_text()
 
 
+@pytest.mark.slow
+def test_a_packed_case_is_found_in_its_cache_elsewhere(tmp_path):
+    case = ["--kernel", "group_norm", "--target", "sm_90", "--case", "fp16 aligned", "--jobs", 1]
+    archive, cache = tmp_path / "kernels.tar.xz", tmp_path / "elsewhere"
+    done = run("-m", "tritone.kernels", *case, "--pack", archive)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"kernels\.tar\.xz: \d\.\d MiB, for Triton \d", done.stdout)
+    added = run("-m", "tritone.kernels", "--unpack", archive, TRITON_CACHE_DIR=cache)
+    assert "1 kernels added" in added.stdout, added.stderr
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.cubin")}
+    assert before
+    again = run("-m", "tritone.kernels", *case, "--no-cache", TRITON_CACHE_DIR=cache)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.cubin")} == before
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
