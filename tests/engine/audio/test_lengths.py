@@ -42,7 +42,7 @@ def is_told(content: bytes, whole: float) -> bool:
     return bool(audio.warnings) or len(audio.samples) / RATE > whole - 0.1
 
 
-@pytest.mark.parametrize("suffix", [*SOUNDFILE, *(FORMATS.keys() - {"wma", "wv"})])
+@pytest.mark.parametrize("suffix", [*SOUNDFILE, *(one for one in FORMATS if one not in ("wma", "wv"))])
 def test_two_files_joined_give_both(files, suffix):
     content = files[suffix]
     assert seconds(content + content) == pytest.approx(2 * seconds(content), abs=0.15)
