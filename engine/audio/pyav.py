@@ -169,7 +169,7 @@ def _open(file: BinaryIO, name: str, input_format: str | None = None, rate: int 
         options["sample_rate"] = str(rate)
     try:
         return av.open(
-            file,
+            _BoundedReads(file),
             "r",
             format=input_format,
             container_options=options,
@@ -178,6 +178,18 @@ def _open(file: BinaryIO, name: str, input_format: str | None = None, rate: int 
         )
     except av.error.FFmpegError as error:
         raise AudioError(f"{name}: damaged, or not audio ({_reason(error)}); {CONVERT}") from error
+
+
+class _BoundedReads:
+    """File whose reads are bounded, since FFmpeg asks for all that a chunk's header declares."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """Read at most a megabyte; FFmpeg asks again."""
+        return self._file.read(min(size, 1 << 20))
 
 
 @cache

@@ -1,7 +1,9 @@
 """Lengths that a header gets wrong, joined, cut and damaged files: all is read, or a word says what not."""
 
+import contextlib
 import io
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -216,3 +218,17 @@ def test_an_au_header_that_points_at_itself_does_not_hang(offset, declared):
 def test_an_mp3_that_ends_within_its_header_of_lengths_is_refused():
     with pytest.raises(AudioError):
         load_audio(b"\xff\xfb\x90\xc4" + bytes(17) + b"Info", RATE)
+
+
+def test_a_chunk_of_a_gigabyte_that_is_not_there_reserves_no_memory():
+    content = b"FORM" + struct.pack(">I", 0x7FFF_0000) + b"16SVVHDR" + struct.pack(">I", 20) + bytes(12)
+    content += (
+        struct.pack(">HBBI", 16_000, 1, 0, 65_536) + b"BODY" + struct.pack(">I", 0x7FFE_0000) + bytes(99)
+    )
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(AudioError):
+            load_audio(content, RATE)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
