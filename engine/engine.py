@@ -102,7 +102,10 @@ class Engine:
             check=UnchangedModel(self.model).check,
         )
         del task.loop  # the worker's alone, which drops it when closed
-        weakref.finalize(self, self._worker.release).atexit = False  # at exit, the worker's own function
+        # A weak reference, since the error of a failed worker has frames that may hold this engine.
+        release = weakref.WeakMethod(self._worker.release)
+        finalizer = weakref.finalize(self, lambda: (call := release()) and call())
+        finalizer.atexit = False  # then, the worker's own function
         release_team()  # of loading the model
 
     def submit(
