@@ -82,7 +82,7 @@ RECORDINGS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a text file called .wav": (
         "text.wav",
         lambda path: path.write_text("This is a letter, not a recording.\n" * 99),
-        "damaged, or not audio that libsndfile .* reads .*; convert it: ffmpeg",
+        "damaged, or not audio .*; convert it: ffmpeg",
     ),
     "a truncated FLAC": ("cut.flac", write_cut, "damaged, .*; convert it: ffmpeg"),
     "zero samples": (
