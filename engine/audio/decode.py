@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from ...models.checkpoints.contents import stand_in
 from . import flac, g711, libsndfile, pyav
 from .blocks import Block
 from .errors import AudioError
@@ -96,6 +97,8 @@ def _decode_part(
     try:
         yield from pyav.decode(window(file, part.start, part.stop, part.patches), name, warnings)
     except AudioError as error:
+        if (other := stand_in(Bytes(file).at(0, 256))) is not None:
+            raise AudioError(f"{name}: is {other}") from error
         if source.suffix in (".raw", ".pcm") and "not audio" in str(error):
             raise AudioError(
                 f"{name}: headerless audio; convert it: ffmpeg -f s16le -ar RATE -i IN out.wav"
