@@ -36,6 +36,7 @@ from targets import TARGETS, Read, Target, refused
 ADDRESSES = 1 << 30  # bytes that the readers may map beyond what is imported
 SECONDS = 5  # for one input
 MAX_BYTES = 1 << 16
+MAX_SHOWN = 20_000  # bytes of an input in a report
 
 
 class Slow(BaseException):
@@ -74,7 +75,7 @@ class Checked:
     def _note(self, error: BaseException, data: bytes) -> None:
         last = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"
-        shown = f"{place}: {str(error)[:200]} {base64.b64encode(data[:3000]).decode()}"
+        shown = f"{place}: {str(error)[:200]} {base64.b64encode(data[:MAX_SHOWN]).decode()}"
         self.found.setdefault(place, shown)
 
 
@@ -125,6 +126,7 @@ def own_loop(target: Target, seconds: float, seed: int, folder: Path) -> dict[st
     """Mutate inputs for so many seconds, keeping those that reach something new."""
     modules = [importlib.import_module(name) for name in target.modules]
     coverage = Coverage(frozenset(str(module.__file__) for module in modules))
+    current = os.open(folder / "current", os.O_WRONLY | os.O_CREAT)  # for the parent, after a crash
     seeds, read = target.make(folder)
     checked, draw = Checked(read), random.Random(seed)
     mutate = mutations(target, draw)
@@ -139,10 +141,26 @@ def own_loop(target: Target, seconds: float, seed: int, folder: Path) -> dict[st
             for _ in range(draw.choice([1, 1, 2, 4])):
                 data = mutate(data, draw.choice(corpus))
             before = len(coverage.pairs)
+            os.pwrite(current, data, 0)
+            os.ftruncate(current, len(data))
             checked(data)
             if len(coverage.pairs) > before:
                 corpus.append(data)
     return {"inputs": checked.inputs, "reached": len(coverage.pairs), "found": list(checked.found.values())}
+
+
+def own_loop_in_child(target: Target, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
+    """Run `own_loop` in a forked child, so that a crash is reported with its input."""
+    child = os.fork()
+    if not child:
+        (folder / "report").write_text(json.dumps(own_loop(target, seconds, seed, folder)))
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if not code:
+        return dict(json.loads((folder / "report").read_text()))
+    data = (folder / "current").read_bytes()
+    found = f"ended with {code} {base64.b64encode(data[:MAX_SHOWN]).decode()}"
+    return {"inputs": 0, "reached": 0, "found": [found]}
 
 
 def by_atheris(name: str, seconds: float, seed: int, folder: Path) -> dict[str, Any]:
@@ -160,7 +178,7 @@ def by_atheris(name: str, seconds: float, seed: int, folder: Path) -> dict[str, 
     last = json.loads(lines[-1]) if lines else {"inputs": 0, "found": []}
     if run.returncode:
         crash = [path.read_bytes() for path in folder.glob("artifact-*")] or [b""]
-        shown = base64.b64encode(crash[0][:3000]).decode()
+        shown = base64.b64encode(crash[0][:MAX_SHOWN]).decode()
         last["found"] = [*last["found"], f"ended with {run.returncode}: {run.stderr[-1500:]} {shown}"]
     reached = re.findall(r"ft: (\d+)", run.stderr)
     return {**last, "reached": int(reached[-1]) if reached else 0}
@@ -224,7 +242,7 @@ def main() -> None:
         atheris_child(name, seconds, seed, arguments.child)
     with tempfile.TemporaryDirectory(prefix="tritone-guided-") as folder:
         if arguments.own or importlib.util.find_spec("atheris") is None:
-            result = own_loop(TARGETS[name], seconds, seed, Path(folder))
+            result = own_loop_in_child(TARGETS[name], seconds, seed, Path(folder))
         else:
             result = by_atheris(name, seconds, seed, Path(folder))
     print(json.dumps({"target": name, **result}))

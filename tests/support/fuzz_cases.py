@@ -244,7 +244,7 @@ def transcribe_with(folder: Path, files: dict[str, bytes]) -> None:
 
     try:
         written(folder, files)
-        with tritone.Engine(folder, device="cpu", num_rows=4, num_pages=200) as engine:
+        with tritone.Engine(folder, device="cpu") as engine:
             options = {"max_new_tokens": 8} if engine.model.task == "speech_seq2seq" else {}
             results = list(engine.transcribe([factories.waveform(1), factories.waveform(2)], **options))
         for result in results:

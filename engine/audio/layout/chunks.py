@@ -86,7 +86,7 @@ def _add_part(layout: Layout, file: Bytes, name: str, start: int) -> int | None:
     else:
         end = data.start + data.declared
         rest = _skip_chunks(file, kind, magic, end)
-    if rest < file.size and file.at(rest, 4) == magic:
+    if start < rest < file.size and file.at(rest, 4) == magic:
         layout.parts.append(Part(start, rest))
         return rest
     behind = file.size - rest

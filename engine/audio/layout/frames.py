@@ -182,7 +182,7 @@ def _declared_frames(head: bytes) -> int | None:
         return int.from_bytes(head[50:54], "big")
     is_mpeg1, is_mono = head[1] >> 3 & 3 == 3, head[3] >> 6 == 3
     at = 4 + ((17 if is_mono else 32) if is_mpeg1 else (9 if is_mono else 17))
-    if head[at : at + 4] not in (b"Xing", b"Info"):
+    if head[at : at + 4] not in (b"Xing", b"Info") or len(head) < at + 12:
         return None
     return int.from_bytes(head[at + 8 : at + 12], "big") if head[at + 7] & 1 else 0
 

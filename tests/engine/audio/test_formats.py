@@ -252,3 +252,28 @@ def test_decoding_leaves_other_threads_their_time(tmp_path, digits):
         counted += 1
     thread.join()
     assert counted > 10
+
+
+@pytest.mark.parametrize("layout", ["mono", "5.1", "7.1"])
+def test_every_channel_of_planar_audio_is_its_own(layout):
+    # PyAV's own to_ndarray goes on behind the eighth channel.
+    file, count = io.BytesIO(), {"mono": 1, "5.1": 6, "7.1": 8}[layout]
+    with av.open(file, "w", format="mov") as output:
+        stream = output.add_stream("aac", rate=48_000, layout=layout)
+        time = np.arange(48 * 1024) / 48_000
+        tones = [0.1 * np.sin(2 * np.pi * 200 * (1 + channel) * time) for channel in range(count)]
+        for start in range(0, len(time), 1024):
+            frame = av.AudioFrame("fltp", layout, 1024)
+            frame.sample_rate = 48_000
+            for plane, tone in zip(frame.planes[:count], tones, strict=True):
+                plane.update(tone[start : start + 1024].astype(np.float32).tobytes())
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    heard = set()
+    for channel in range(count):
+        samples = load_audio(file.getvalue(), 48_000, channel=channel).samples[4096:-4096]
+        assert np.abs(samples).max() < 0.2
+        spectrum = np.abs(np.fft.rfft(samples))
+        heard.add(round(float(np.argmax(spectrum)) * 48_000 / len(samples) / 200))
+    # In an order of the codec's, and without the channel of low frequencies.
+    assert len(heard & set(range(1, count + 1))) >= max(count - 1, 1)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from recordings import FORMATS, SOUNDFILE, encode
+from watchdog import within
 
 from tritone.engine.audio.layout.frames import mpeg_frame
 from tritone.engine.audio.reader import AudioError, load_audio
@@ -201,3 +202,17 @@ def test_an_mp4_without_its_index_is_told(files):
     content = files["m4a"]
     with pytest.raises(AudioError, match=r"index \(moov\) is missing"):
         load_audio(content[: content.index(b"moov") - 4], RATE)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4, 24])
+@pytest.mark.parametrize("declared", [0, 1, 4])
+def test_an_au_header_that_points_at_itself_does_not_hang(offset, declared):
+    content = b".snd" + struct.pack(">II", offset, declared)
+    for length in (6, 12):
+        with pytest.raises(AudioError):
+            within(10, load_audio, content[:length], 16_000)
+
+
+def test_an_mp3_that_ends_within_its_header_of_lengths_is_refused():
+    with pytest.raises(AudioError):
+        load_audio(b"\xff\xfb\x90\xc4" + bytes(17) + b"Info", RATE)
