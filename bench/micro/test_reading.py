@@ -25,17 +25,25 @@ def encode(samples: np.ndarray, rate: int, suffix: str) -> bytes:
     file = io.BytesIO()
     if suffix in SOUNDFILE:
         container, codec = SOUNDFILE[suffix]
-        soundfile.write(file, samples, rate, format=container, subtype=codec)
+        channels = samples.ndim
+        with soundfile.SoundFile(file, "w", rate, channels, format=container, subtype=codec) as output:
+            for start in range(0, len(samples), rate):  # libvorbis needs a stack as large as a call's samples
+                output.write(samples[start : start + rate])
         return file.getvalue()
     container, codec = PYAV[suffix]
     layout = "mono" if samples.ndim == 1 else "stereo"
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate)
         stream.layout = layout
-        pcm = (samples * 32767).astype(np.int16).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout=layout)
-        frame.sample_rate = rate
-        output.mux(stream.encode(frame))
+        convert = av.AudioResampler(
+            format=stream.codec_context.codec.audio_formats[0].name, layout=layout, rate=rate
+        )
+        for start in range(0, len(samples), rate):
+            pcm = (samples[start : start + rate] * 32767).astype(np.int16).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(pcm, format="s16", layout=layout)
+            frame.sample_rate, frame.pts = rate, start
+            for part in convert.resample(frame):
+                output.mux(stream.encode(part))
         output.mux(stream.encode(None))
     return file.getvalue()
 

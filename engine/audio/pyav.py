@@ -11,7 +11,6 @@ from typing import Any, BinaryIO
 import av
 import av.error
 import numpy as np
-from av.audio.frame import format_dtypes
 
 from .arrays import to_float
 from .blocks import BLOCK, Block, check_channels, check_rate
@@ -129,6 +128,8 @@ _WITH_INDEX = {
     *("w64", "au", "mp3", "aac", "amr", "flv", "ogg", "flac", "iamf", "mpegts"),
 }
 _MAX_BEHIND = 4096  # bytes behind the last packet that may be padding or a tag
+_TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
+_MAX_PLANES = 8  # beyond, PyAV looks for the end of a frame's planes behind their table
 _MAX_BAD_AT_START = 8  # packets. A stream cut out of another one begins with references to what is not there
 
 
@@ -247,8 +248,6 @@ class _Frames:
                     yield from self._decode(packet)
         except av.error.FFmpegError as error:
             raise self._damaged(error) from error
-        except IndexError as error:  # PyAV lists the streams once
-            raise self._damaged("a stream that the file's beginning does not announce") from error
         if not self._seconds and self._bad:
             raise AudioError(f"{self._name}: damaged: none of its packets can be decoded; {CONVERT}")
         if self._format in _WITH_DURATION:
@@ -315,25 +314,26 @@ def _gather(frames: Iterator[Any], name: str) -> Iterator[Block]:
                 check_rate(rate, name)
                 check_channels(channels, name)
             pending, values, shape = [], 0, (channels, rate)
-        samples = _samples(frame, channels)
+        samples = _samples(frame, channels, name)
         pending.append(samples)
         values += samples.size
     if pending:
         yield Block(np.concatenate(pending), shape[1])
 
 
-def _samples(frame: Any, channels: int) -> np.ndarray:
-    """Samples of a frame as float32 [samples, channels]."""
-    if frame.format.is_planar:
-        # Not by to_ndarray, which takes what lies behind the pointers of 8 or more channels for a channel.
-        dtype = np.dtype(format_dtypes[frame.format.name])
-        planes = [np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes[:channels]]
-        columns = np.stack(planes, axis=1)
-    else:
-        columns = frame.to_ndarray().reshape(-1, channels)
-    if columns.dtype == np.int64:
-        return (columns / 2.0**63).astype(np.float32)
-    return to_float(columns)
+def _samples(frame: Any, channels: int, name: str) -> np.ndarray:
+    """Samples of a frame as float32 [samples, channels].
+
+    Not by `to_ndarray`: PyAV counts nine planes where there are eight, and reads the ninth.
+    """
+    dtype = _TYPES.get(frame.format.name.removesuffix("p"))
+    if dtype is None or (frame.format.is_planar and channels > _MAX_PLANES):
+        raise AudioError(f"{name}: {channels} channels of {frame.format.name} are not read; {CONVERT}")
+    if not frame.format.is_planar:
+        values = np.frombuffer(frame.planes[0], dtype, frame.samples * channels)
+        return to_float(values.reshape(-1, channels))
+    planes = [np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes[:channels]]
+    return to_float(planes[0][:, None] if channels == 1 else np.stack(planes, axis=1))
 
 
 def _reason(error: Any) -> str:

@@ -105,6 +105,27 @@ def test_blocks_joined_are_the_recording_whatever_its_source(tmp_path, digits):
     assert np.array_equal(load_audio(digits, RATE, source_rate=44_100).samples, wanted)
 
 
+@pytest.mark.parametrize("layout", ["stereo", "5.1", "7.1"])
+def test_sound_of_many_channels_is_read(digits, layout):
+    """Eight planes of a frame are the ninth's crash in PyAV's own conversion."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="adts") as output:
+        stream = output.add_stream("aac", rate=RATE)
+        stream.layout = layout
+        channels = len(stream.layout.channels)
+        convert = av.AudioResampler(format="fltp", layout=layout, rate=RATE)
+        for start in range(0, len(digits), 1024):
+            part = np.repeat(digits[start : start + 1024], channels)[None]
+            frame = av.AudioFrame.from_ndarray(part, format="flt", layout=layout)
+            frame.sample_rate, frame.pts = RATE, start
+            for converted in convert.resample(frame):
+                output.mux(stream.encode(converted))
+        output.mux(stream.encode(None))
+    audio = load_audio(file.getvalue(), RATE)
+    assert audio.samples.std() == pytest.approx(digits.std(), rel=0.3)
+    assert count_channels(file.getvalue()) == channels
+
+
 def test_a_picture_alone_is_refused():
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as output:
