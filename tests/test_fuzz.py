@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-COUNTS = {"libsndfile": 900, "pyav": 600, "checkpoint": 600, "tokenizer": 250, "inference": 100}
+COUNTS = {"libsndfile": 900, "pyav": 600, "checkpoint": 600, "tokenizer": 180, "inference": 60}
 ADDRESSES = 1 << 30  # bytes that a child may map beyond what it has once all is imported
 MEMORY = 1 << 28  # bytes that it may touch beyond that
 TIMEOUT = 60  # seconds for one file before it counts as a hang; the machine may be busy otherwise
