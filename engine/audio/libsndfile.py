@@ -7,7 +7,10 @@ import numpy as np
 import soundfile
 
 from .blocks import BLOCK, Block, check_channels, check_rate
-from .errors import CONVERT, COPY_AGAIN, AudioError
+from .errors import COPY_AGAIN, AudioError
+
+# Encodings whose decoders print about damage: libmpg123 to standard error, ALAC's to standard output.
+_NOISY = ("MPEG", "ALAC")
 
 
 class UnsupportedError(Exception):
@@ -25,8 +28,8 @@ class _SoundFile(soundfile.SoundFile):
         return False
 
 
-def decode(file: BinaryIO | int, name: str) -> Iterator[Block]:
-    """Decode a file, or a file descriptor, from its position to its end.
+def decode(file: BinaryIO | int, name: str, limit: int | None = None) -> Iterator[Block]:
+    """Decode a file, or a file descriptor, from its position to its end, or a limited number of samples.
 
     Raises:
         UnsupportedError: not a format that libsndfile reads; raised before the first block.
@@ -36,7 +39,7 @@ def decode(file: BinaryIO | int, name: str) -> Iterator[Block]:
         check_rate(sound.samplerate, name)
         check_channels(sound.channels, name)
         declared, rate, count = sound.frames, sound.samplerate, 0
-        for samples in _blocks(sound, name):
+        for samples in _blocks(sound, name, limit):
             count += len(samples)
             yield Block(samples, rate)
     if count < declared < 1 << 62:
@@ -54,20 +57,25 @@ def _open(file: BinaryIO | int) -> soundfile.SoundFile:
         sound = _SoundFile(file, closefd=False) if isinstance(file, int) else _SoundFile(file)
     except (TypeError, soundfile.SoundFileError) as error:
         raise UnsupportedError(_reason(error)) from error
-    if sound.subtype.startswith("MPEG"):  # libmpg123 prints to standard error
+    if sound.subtype.startswith(_NOISY):
         sound.close()
-        raise UnsupportedError("MPEG audio")
+        raise UnsupportedError(sound.subtype)
     return sound
 
 
-def _blocks(sound: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
+def _blocks(sound: soundfile.SoundFile, name: str, limit: int | None) -> Iterator[np.ndarray]:
     # In blocks, not by the header's number of samples: headers lie, and the array is allocated first.
-    size = max(BLOCK // sound.channels, 1)
+    size, count = max(BLOCK // sound.channels, 1), 0
     try:
-        while len(block := sound.read(size, dtype="float32", always_2d=True)):
+        while limit is None or count < limit:
+            block = sound.read(min(size, (limit or count + size) - count), dtype="float32", always_2d=True)
+            if not len(block):
+                return
+            count += len(block)
             yield block
     except soundfile.SoundFileError as error:
-        raise AudioError(f"{name}: damaged ({_reason(error)}); {CONVERT}") from error
+        there = f"behind {count / sound.samplerate:.1f} s"
+        raise AudioError(f"{name}: damaged {there} ({_reason(error)}); {COPY_AGAIN}") from error
 
 
 def _reason(error: Any) -> str:
