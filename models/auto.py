@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+from .checkpoints.contents import read_json
 from .checkpoints.convert import foreign_checkpoint, foreign_framework
-from .checkpoints.files import Checkpoint, open_checkpoint, read_json, single_file
+from .checkpoints.files import Checkpoint, open_checkpoint, single_file
 from .core.config import PretrainedConfig, read_config
 from .family import Family
 from .registry import (

@@ -6,7 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from .checkpoints.files import Checkpoint, read_json
+from .checkpoints.contents import read_json
+from .checkpoints.files import Checkpoint
 from .family import MODELS, Family
 
 
@@ -48,7 +49,7 @@ def family_of_model_type(model_type: Any, families: Iterable[Family], where: str
     known = {family.model_type: family for family in families}
     if not isinstance(model_type, str) or model_type not in known:
         raise ValueError(
-            f"{where} has model_type {model_type!r}; supported here: {', '.join(sorted(known))}"
+            f"{where} has model_type {model_type!r:.80}; supported here: {', '.join(sorted(known))}"
             f"{_other_kinds(model_type)}{note}"
         )
     return known[model_type]

@@ -13,6 +13,7 @@ Each row of docs/errors.md has its case here, through the command or the engine,
 """
 
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -283,6 +284,18 @@ def with_shard(name: str) -> Callable[[Path], None]:
     return change
 
 
+class Call:
+    """Pickled as a call of a function."""
+
+    def __reduce__(self) -> tuple:
+        return os.getcwd, ()
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({"x": Call()}, folder / "pytorch_model.bin")
+
+
 DAMAGED = r"model\.safetensors is damaged \(.*\); fetch it again"
 CHECKPOINTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a config without model_type": (
@@ -300,12 +313,47 @@ CHECKPOINTS: dict[str, tuple[Callable[[Path], object], str]] = {
         DAMAGED,
     ),
     "a model of absurd size": (
-        edit("config.json", vocab_size=10**12),
-        "the configuration describes",
+        edit("config.json", vocab_size=10**7),
+        r"the configuration describes a model of over .*; correct its sizes: vocab_size 10000000",
     ),
     "a model of absurdly many layers": (
+        edit("config.json", encoder_layers=4000),
+        "the configuration describes a model of over .* parameters.*correct its sizes: encoder_layers 4000",
+    ),
+    "more layers than any model has": (
         edit("config.json", encoder_layers=10**9),
-        "the configuration describes a model of over .* parameters.*correct its sizes",
+        r"config\.json: encoder_layers must be a whole number from 0 to 4,096, got 1000000000",
+    ),
+    "fewer layers than none": (edit("config.json", decoder_layers=-2), "decoder_layers must be .* got -2"),
+    "architectures that are a number": (
+        edit("config.json", architectures=0.5),
+        r"config\.json: architectures must be a list, each item text or null, got 0\.5",
+    ),
+    "a dropout that is text": (
+        edit("config.json", dropout=""),
+        r"config\.json: dropout must be a number from 0 to 1, got ''",
+    ),
+    "a billion mel bins": (
+        edit("preprocessor_config.json", num_mel_bins=10**9),
+        r"preprocessor_config\.json: num_mel_bins must be a whole number from 1 to 1,024, got 1000000000",
+    ),
+    "a length that is an object": (
+        edit("generation_config.json", max_length={}),
+        r"generation_config\.json: max_length must be a whole number from 0 to .*, got \{\}",
+    ),
+    "200,000 added tokens": (
+        edit("tokenizer_config.json", added_tokens_decoder={str(n): f"<t{n}>" for n in range(200_000)}),
+        r"tokenizer_config\.json: added_tokens_decoder has 200000 added tokens, and 100000 are the most",
+    ),
+    "weights that are a Git LFS pointer": (
+        lambda folder: (folder / "model.safetensors").write_text(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+        ),
+        r"model\.safetensors is a Git LFS pointer, not the file itself; fetch that with `git lfs pull`",
+    ),
+    "weights of more than tensors": (
+        pickled,
+        r"pytorch_model\.bin is damaged, or holds more than tensors .*it names posix\.getcwd",
     ),
     "a shard name with ../": (with_shard("../stolen.safetensors"), r"outside its folder: '\.\./stolen"),
     "max_length above the positions": (

@@ -3,9 +3,13 @@
 
 def main() -> None:
     """Run the command-line interface."""
-    from .engine.cli.main import app
+    try:
+        from .engine.cli.main import app
+        from .engine.cli.terminal import run_process
 
-    app()
+        run_process(app)
+    except KeyboardInterrupt:  # before the command has begun
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -4,11 +4,8 @@ Sources are decoded in blocks (libsndfile, PyAV), mixed to one channel and resam
 memory is bounded whatever a header declares. torch is not imported here.
 """
 
-import glob
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +21,7 @@ from .sources import Source, is_encoded
 
 __all__ = [
     *("AUDIO_SUFFIXES", "MAX_RATE", "MIN_RATE", "Audio", "AudioBlocks", "AudioError", "TooShortError"),
-    *("as_samples", "audio_blocks", "count_channels", "find_audio", "load_audio"),
+    *("as_samples", "audio_blocks", "count_channels", "load_audio"),
 ]
 
 MAX_PEAK = 1e6  # full scale is 1; beyond, the filter bank's powers overflow float32
@@ -146,43 +143,6 @@ def count_channels(source: Any, *, encoding: str | None = None) -> int:
         return decode.count_channels(Source(source), encoding)
     array = as_array(source)
     return 1 if array.ndim == 1 else array.shape[1]
-
-
-def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """List the recordings at the given paths, each once; in folders and globs, files with an audio suffix.
-
-    Folders are searched recursively and sorted, without hidden files. An existing path is never a glob.
-
-    Raises:
-        AudioError: a path that does not exist, or a folder or glob without any recording.
-    """
-    found: dict[Path, None] = {}
-    for given in paths:
-        path = Path(given)
-        if path.is_dir():
-            matches = _in_folder(path)
-        elif os.path.lexists(path):
-            matches = [path]
-        elif glob.has_magic(os.fspath(given)):
-            matches = []
-            for match in sorted(map(Path, glob.glob(os.fspath(given), recursive=True))):
-                matches += _in_folder(match) if match.is_dir() else [match] * _is_audio(match)
-        else:
-            raise AudioError(f"{path}: no such file or folder; check the path")
-        if not matches:
-            raise AudioError(f"{path}: no audio files there; looked for {' '.join(sorted(AUDIO_SUFFIXES))}")
-        found.update(dict.fromkeys(matches))
-    return list(found)
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    files = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in files if _is_audio(path))
-
-
-def _is_audio(path: Path) -> bool:
-    # macOS leaves "._recording.wav" beside each recording on foreign disks.
-    return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
 
 
 def _array_blocks(array: np.ndarray, rate: int) -> Iterator[Block]:

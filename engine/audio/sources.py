@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import AudioError
+from .paths import path_problem
 
 
 class Window(io.RawIOBase):
@@ -100,7 +101,7 @@ class Source:
             try:
                 return open(self.path, "rb")
             except OSError as error:
-                raise _not_opened(self.path, error) from error
+                raise AudioError(path_problem(self.path, error)) from error
         if self._content is not None:
             return io.BytesIO(self._content)
         assert self._file is not None
@@ -141,15 +142,7 @@ def _check_file(name: str) -> None:
             raise AudioError(f"{name}: is a pipe or device; write it to a file first")
         with path.open("rb"):
             pass
-    except OSError as error:
-        raise _not_opened(name, error) from error
     except AudioError:
         raise
-    except ValueError as error:  # a NUL in the name
-        raise AudioError(f"{name!r}: not a file name ({error})") from error
-
-
-def _not_opened(name: str, error: OSError) -> AudioError:
-    if isinstance(error, FileNotFoundError):
-        return AudioError(f"{name}: no such file; check the path")
-    return AudioError(f"{name}: cannot be opened ({error.strerror}); check its permissions and disk")
+    except (OSError, ValueError) as error:
+        raise AudioError(path_problem(name, error)) from error

@@ -10,13 +10,17 @@ from ...scheduler.request import FinishReason
 from ..builtin_models import DIGIT_CLASSIFIER
 from ..config import DEFAULT_TOP_K, Channels, Encoding, Short
 from ..outputs import Classification, Transcription
+from .inputs import find_recordings, find_texts, is_several
 from .output_files import LineFormat
-from .run import Command, Output, Setup, find_recordings, find_texts, refuse, run
+from .run import Command, Output, Setup, run
+from .terminal import VisibleGroup, refuse
 
 if TYPE_CHECKING:
     from ..engine import Engine
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=VisibleGroup, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 # Options of every command.
 OutputFile = Annotated[
@@ -109,7 +113,7 @@ def transcribe(
         Setup(model, device, dtype, threads),
         options | reading,
         Output(output, line_format, overwrite),
-        show_name=_is_several(paths),
+        show_name=is_several(paths),
     )
 
 
@@ -178,7 +182,7 @@ def classify(
         Setup(model, device, dtype, threads, DIGIT_CLASSIFIER),
         options | reading,
         Output(output, line_format, overwrite),
-        show_name=len(items) > 1 or sources == ["-"] if text else _is_several(sources),
+        show_name=len(items) > 1 or sources == ["-"] if text else is_several(sources),
     )
 
 
@@ -186,7 +190,3 @@ def _reading(channels: Channels, encoding: Encoding | None, short: Short) -> dic
     """Options of reading that are not the defaults, which the origin of results leaves out."""
     given = {"channels": channels, "encoding": encoding, "short": short}
     return {name: value for name, value in given.items() if value not in (None, "mix", "fail")}
-
-
-def _is_several(paths: list[str]) -> bool:
-    return len(paths) > 1 or not Path(paths[0]).is_file()

@@ -1,9 +1,10 @@
 """Result lines in text or JSON, and results files that a later run continues."""
 
 import contextlib
+import errno
 import json
 import os
-import shutil
+import secrets
 import stat
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from ..outputs import Classification, Transcription
+from .terminal import CONTROLS, visible_line
 
 try:
     import fcntl
@@ -24,7 +26,7 @@ MAX_LINE_BYTES = 1 << 22  # a longer line was not written here
 _HEADER = "# tritone "  # first line of a text file, before the origin of its lines
 # All characters that some programs take for the end of a line; JSON escapes the first half by itself.
 _LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
-_JSON_ESCAPES = str.maketrans({end: f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"})
+_JSON_ESCAPES = str.maketrans({control: f"\\u{ord(control):04x}" for control in CONTROLS})
 # In a text file each line is one request, and its first tab ends the path or text. On Windows a path has no
 # such characters, and a backslash is a separator there.
 _ESCAPES = str.maketrans({special: repr(special)[1:-1] for special in "\\\t" + _LINE_ENDS})
@@ -66,7 +68,7 @@ def json_line(
     name: Name, result: Result, origin: Origin, ascii_only: bool = False, *, channels: int = 1
 ) -> str:
     """Format a result or failure as one line with a JSON object; one of a channel has their number too."""
-    record: dict[str, Any] = {_key(name): str(name)}
+    record: dict[str, Any] = {_key(name): _text(name)}
     if result.channel is not None:
         record |= {"channel": result.channel, "channels": channels}
     if isinstance(result, Transcription):
@@ -142,13 +144,15 @@ class ResultsFile:
         overwrite: bool = False,
         of_texts: bool = False,
     ) -> None:
-        self._path = Path(os.path.realpath(path))  # a link stays one when its file is replaced
+        # A link stays one when its file is replaced; /dev/stdout is no link to a path that can be opened.
+        is_other = os.path.exists(path) and not os.path.isfile(path)
+        self._path = path if is_other else Path(os.path.realpath(path))
         self._format = line_format
         self._origin = origin
         self._key = "text" if of_texts else "path"
         self._results: set[str] = set()  # names with a result in the file
         self._failures: set[str] = set()  # names that failed in an earlier run, or lack a channel
-        self._end = 0  # bytes of whole lines
+        self._end = 0  # bytes of whole lines, those of this run included
         with contextlib.ExitStack() as resources:
             # Unbuffered: a line is in the file when `write` returns, and `close` has nothing left to write.
             self._file = resources.enter_context(self._path.open("ab", buffering=0))
@@ -179,6 +183,7 @@ class ResultsFile:
         """
         if not self._is_regular:
             return
+        self._check_place()
         if again := self._failures.intersection(map(self._name, names)):
             self._remove_failures(again)
         else:
@@ -190,13 +195,19 @@ class ResultsFile:
         """Append a result, or those of all channels, as lines; in a text file failures are left out.
 
         Raises:
-            OSError: the disk is full.
+            OSError: the disk is full, or the file was deleted, replaced or changed since `begin`.
         """
         for result in results:
             if self._format is LineFormat.JSONL:
                 self._append(json_line(name, result, self._origin, channels=len(results)))
             elif result.error is None:
                 self._append(text_line(name, result, len(results)))
+
+    def finish(self) -> None:
+        """Check that the file holds all results, on its disk. Raises OSError as `write` does."""
+        if self._is_regular:
+            self._check()
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> Self:
         return self
@@ -205,7 +216,39 @@ class ResultsFile:
         self._resources.close()
 
     def _append(self, line: str) -> None:
-        _write(self._file, _encoded(line) + b"\n")
+        data = _encoded(line) + b"\n"
+        if self._is_regular:
+            self._check()
+        try:
+            _write(self._file, data)
+        except OSError:
+            if self._is_regular:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(self._end)  # no half of a line on a full disk
+            raise
+        self._end += len(data)
+
+    def _check(self) -> None:
+        self._check_place()
+        size = os.fstat(self._file.fileno()).st_size
+        if size != self._end:
+            raise OSError(
+                errno.EIO,
+                f"changed by another program during the run: {size} bytes instead of {self._end}; results "
+                "may be missing there. Run again, with one writer at a time",
+            )
+
+    def _check_place(self) -> None:
+        try:
+            in_place = os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
+        except (FileNotFoundError, NotADirectoryError):
+            in_place = False
+        if not in_place:
+            raise OSError(
+                errno.ESTALE,
+                "deleted, moved or replaced during the run: results written until then are not there. Run "
+                "again, and leave the file in its place",
+            )
 
     def _read(self, path: Path) -> None:
         """Read the names in an existing file, and the byte at which its last complete line ends."""
@@ -237,6 +280,8 @@ class ResultsFile:
 
     def _lines(self) -> Iterator[bytes]:
         with self._path.open("rb") as file:
+            if not os.path.samestat(os.fstat(file.fileno()), os.fstat(self._file.fileno())):
+                raise OSError(errno.ESTALE, "replaced while it was opened; run again")
             while line := file.readline(MAX_LINE_BYTES):
                 yield line
 
@@ -268,26 +313,45 @@ class ResultsFile:
     def _name(self, name: Name) -> str:
         """Convert a name to the string that `_parse` reads back from the file."""
         if self._format is LineFormat.JSONL:
-            return str(name)
+            return _text(name)
         return _encoded(_escaped(name)).decode()
 
     def _remove_failures(self, names: set[str]) -> None:
         """Replace the file by a copy without the lines of these names: failures, and results of channels."""
-        beside = self._path.with_name(self._path.name + ".part")
         with contextlib.ExitStack() as resources:
-            copy = resources.enter_context(beside.open("wb", buffering=0))
-            _lock(copy, beside)
-            shutil.copymode(self._path, beside)
+            copy = self._create_beside(resources)
+            _lock(copy, self._path)
+            end = 0
             for number, line in enumerate(self._lines(), 1):
                 if not line.endswith(b"\n"):
                     break  # torn
                 if self._parse(line, number, self._path).name not in names:
                     _write(copy, line)
+                    end += len(line)
             os.fsync(copy.fileno())
-            os.replace(beside, self._path)
+            self._check_place()
+            os.replace(copy.name, self._path)
             # The lock on the old file stays, for a run that opened it before it was replaced.
             self._resources.enter_context(resources.pop_all())
-            self._file = copy
+            self._file, self._end = copy, end
+
+    def _create_beside(self, resources: contextlib.ExitStack) -> FileIO:
+        """Create a file in the same folder, with this one's owner and rights; `resources` remove it."""
+        # The name cannot be foreseen, and no link is followed: in a folder that others write to, one may be
+        # planted. It is short, because the file's own name may be as long as names can be.
+        path = self._path.with_name(f".tritone-{secrets.token_hex(8)}.part")
+        copy = open(path, "xb", buffering=0, opener=_open_private)  # noqa: SIM115
+        resources.callback(path.unlink, missing_ok=True)
+        resources.enter_context(copy)
+        status = os.fstat(self._file.fileno())
+        mode = stat.S_IMODE(status.st_mode)
+        if hasattr(os, "fchown"):
+            try:
+                os.fchown(copy.fileno(), status.st_uid, status.st_gid)
+            except PermissionError:  # another user's file: it becomes ours, and our group has no part in it
+                mode &= ~stat.S_IRWXG
+        os.chmod(copy.fileno() if os.chmod in os.supports_fd else path, mode)
+        return copy
 
 
 class StandardOutput:
@@ -310,9 +374,18 @@ class StandardOutput:
                 line = json_line(name, result, self._origin, not is_unicode, channels=len(results))
             elif result.error is None:
                 line = text_line(name if self._show_name else None, result, len(results))
+                if sys.stdout.isatty():
+                    line = visible_line(line)
             else:
                 continue
             print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+    def finish(self) -> None:
+        """Do nothing: each line has been handed to the operating system."""
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o600)
 
 
 def _write(file: FileIO, data: bytes) -> None:
@@ -325,8 +398,16 @@ def _key(name: Name) -> str:
     return "path" if isinstance(name, Path) else "text"
 
 
+def _text(name: Name) -> str:
+    """Text of a name: bytes that are not UTF-8 as lone surrogates, which `os.fsencode` turns back."""
+    if isinstance(name, Path) and os.sep == "/":
+        # Through bytes: in a locale of another encoding the same file must have the same name.
+        return os.fsencode(name).decode("utf-8", "surrogateescape")
+    return str(name)
+
+
 def _escaped(name: Name) -> str:
-    return str(name).translate(_PATH_ESCAPES if isinstance(name, Path) else _ESCAPES)
+    return _text(name).translate(_PATH_ESCAPES if isinstance(name, Path) else _ESCAPES)
 
 
 def _encoded(line: str) -> bytes:

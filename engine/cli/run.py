@@ -9,28 +9,21 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..builtin_models import DIGITS, BuiltinModel
+from .inputs import Item
 from .output_files import LineFormat, Name, Origin, Result, ResultsFile, StandardOutput, message_of
+from .terminal import INTERRUPTED, note, refuse, silence, standard_error, visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ..engine import Engine
 
-INTERRUPTED = 130  # the exit code that shells report for SIGINT
 _MAX_EXCERPT = 32  # characters of a text beside its error
-
-
-class Item(NamedTuple):
-    """One recording or text that a command processes."""
-
-    name: Name  # name in the results
-    source: Any  # input that the engine takes
-    problem: Exception | None  # error found before the engine receives it
 
 
 @dataclass(frozen=True)
@@ -50,14 +43,32 @@ class Output:
         """Line format: the one given, else JSON Lines to a file and text to standard output."""
         return self.line_format or (LineFormat.JSONL if self.path else LineFormat.TEXT)
 
+    def check_inputs(self, items: Sequence[Item]) -> None:
+        """End the command where the output file is one of the recordings, under any name."""
+        from ..audio.reader import AUDIO_SUFFIXES
+
+        # Without --overwrite a recording is refused as a file of another program.
+        if self.path is None or not self.overwrite or not os.path.isfile(self.path):
+            return
+        for name, *_ in items:
+            if not isinstance(name, Path):
+                return
+            # A file with a recording's suffix is refused as an output anyway.
+            may_be = os.path.islink(name) or name.suffix.lower() not in AUDIO_SUFFIXES
+            if may_be and os.path.isfile(name) and os.path.samefile(name, self.path):
+                refuse(f"--output {self.path}: is the recording {name}; name another file")
+
     def open(self, origin: Origin, of_texts: bool, resources: ExitStack) -> ResultsFile | None:
         """Open the results file, closed with `resources`; end the command where it cannot be used."""
         from ..audio.reader import AUDIO_SUFFIXES
 
         if self.path is None:
+            if sys.stdout is None:
+                refuse("standard output is closed; open it, or name a file with --output")
             return None
-        if self.path.suffix.lower() in AUDIO_SUFFIXES:
-            refuse(f"--output {self.path}: has a recording's name; give it another suffix")
+        for path in (self.path, Path(os.path.realpath(self.path))):
+            if path.suffix.lower() in AUDIO_SUFFIXES:
+                refuse(f"--output {self.path}: has a recording's name; give it another suffix")
         try:
             return resources.enter_context(
                 ResultsFile(self.path, self.format, origin, overwrite=self.overwrite, of_texts=of_texts)
@@ -78,6 +89,10 @@ class Setup:
     threads: int | None  # None leaves torch's number
     builtin: BuiltinModel = DIGITS
 
+    def __post_init__(self) -> None:
+        if self.model == "":
+            refuse("--model is empty; give a name or folder, . for the current folder")
+
     def origin(self, options: dict[str, Any]) -> Origin:
         """Origin of the results: the model's folder or name, the dtype, and the options that are set."""
         given = {
@@ -85,8 +100,8 @@ class Setup:
         }
         if self.model is None:
             return Origin(self.builtin.name, given)
-        folder = Path(self.model).expanduser()
-        return Origin(str(folder.resolve()) if folder.is_dir() else self.model, given)
+        folder = os.path.expanduser(self.model)
+        return Origin(os.path.realpath(folder) if os.path.isdir(folder) else self.model, given)
 
     def start(self, resources: ExitStack) -> "Engine":
         """Start the engine, closed with `resources`; end the command where the model cannot be used."""
@@ -131,6 +146,7 @@ def run(
         typer.Exit: code 1 where any item failed, 2 for incorrect usage, 130 after an interrupt.
     """
     origin = setup.origin(options)
+    output.check_inputs(items)
     with ExitStack() as resources:
         results = output.open(origin, command.of_texts, resources)
         left = list(items)
@@ -156,13 +172,14 @@ def run(
             lines.begin([item.name for item in left])
             for name, _, failure in left:
                 of_item = next(ready) if failure is None else [command.failure(failure)]
-                summary.add(of_item)
                 for message in dict.fromkeys(warning for one in of_item for warning in one.warnings):
                     _show_message(name, f"warning: {message}", progress, "yellow")
                 for problem in dict.fromkeys(message_of(one.error) for one in of_item if one.error):
                     _show_message(name, problem, progress, "red")
                 lines.write(name, *of_item)
+                summary.add(of_item)
                 progress.advance(progress.task_ids[0])
+            lines.finish()
         except KeyboardInterrupt:
             if engine is not None:
                 engine.close(cancel=True)
@@ -172,10 +189,11 @@ def run(
             summary.show(f"{error}; stopped with {len(left) - summary.count} to go")
             raise typer.Exit(1) from None
         except OSError as error:
+            where = "standard output" if results is None else f"--output {output.path}"
             if results is None:
-                raise  # the reader of standard output has gone; typer ends quietly
+                silence(sys.stdout)
             to_go = len(left) - summary.count
-            summary.show(f"--output {output.path}: {error.strerror}; stopped with {to_go} to go")
+            summary.show(f"{where}: {error.strerror or error}; stopped with {to_go} to go")
             raise typer.Exit(1) from None
     summary.show()
     if summary.failures:
@@ -220,50 +238,6 @@ def _by_item(results: Iterator[Result], split: bool) -> Iterator[list[Result]]:
     return (list(group) for _, group in groupby(results, key=lambda result: id(result.source)))
 
 
-def find_recordings(paths: Sequence[str]) -> list[Item]:
-    """Items for the recordings that arguments name, each once; a bad argument is an item with an error."""
-    from ..audio.reader import AudioError, find_audio
-
-    recordings: dict[Path, Exception | None] = {}
-    for given in paths:
-        if given == "-":
-            # As bytes, because file names need not be valid text.
-            recordings |= {Path(os.fsdecode(line)): None for line in _stdin_lines()}
-            continue
-        try:
-            recordings |= dict.fromkeys(find_audio([given]))
-        except AudioError as error:
-            recordings[Path(given)] = error
-    return [Item(path, path, problem) for path, problem in recordings.items()]
-
-
-def find_texts(texts: Sequence[str], pairs: bool) -> list[Item]:
-    """Items for texts from arguments and standard input; with `pairs` each text is split at its tab."""
-    found: list[str] = []
-    for given in texts:
-        if given == "-":
-            found += [line.decode("utf-8", "surrogateescape") for line in _stdin_lines()]
-        else:
-            found.append(given)
-    if not pairs:
-        return [Item(text, text, None) for text in found]
-    return [Item(text, tuple(text.split("\t")), _pair_problem(text)) for text in found]
-
-
-def _pair_problem(text: str) -> Exception | None:
-    count = text.count("\t")
-    if count == 1:
-        return None
-    return ValueError(f"{text!r:.40}: with --pairs two texts have one tab between them, here are {count}")
-
-
-def _stdin_lines() -> Iterator[bytes]:
-    """Nonblank lines of standard input, split at line feeds only."""
-    for line in sys.stdin.buffer.read().split(b"\n"):
-        if line.strip():
-            yield line.rstrip(b"\r")
-
-
 def _show_warning(message: Warning | str, *_: Any) -> None:
     note(f"warning: {message}")
 
@@ -285,13 +259,15 @@ def _show_message(name: Name, message: str, progress: "Progress", color: str) ->
     shown = str(name)
     if not isinstance(name, Path):
         shown = repr(name)[:_MAX_EXCERPT]
-    progress.console.print(
-        message if shown in message else f"{shown}: {message}",
-        style=color if progress.console.is_terminal else None,
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    with standard_error():
+        progress.console.print(
+            visible(message if shown in message else f"{shown}: {message}"),
+            style=color if progress.console.is_terminal else None,
+            markup=False,
+            highlight=False,
+            emoji=False,  # a name may hold :smile:
+            soft_wrap=True,
+        )
 
 
 def _progress(total: int) -> "Progress":
@@ -300,6 +276,9 @@ def _progress(total: int) -> "Progress":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     console = Console(stderr=True)
+    one_terminal = False
+    if console.is_terminal and sys.stdout is not None and sys.stdout.isatty():
+        one_terminal = os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
     progress = Progress(
         BarColumn(),
         MofNCompleteColumn(),
@@ -308,18 +287,7 @@ def _progress(total: int) -> "Progress":
         transient=True,
         disable=not console.is_terminal,
         # Text goes above the bar where both are on one terminal; into a pipe it must go as it is.
-        redirect_stdout=sys.stdout.isatty(),
+        redirect_stdout=one_terminal,
     )
     progress.add_task("", total=total)
     return progress
-
-
-def note(message: str) -> None:
-    """Print a message to stderr."""
-    typer.echo(f"tritone: {message}", err=True)
-
-
-def refuse(message: str) -> NoReturn:
-    """Print an error and end the command with exit code 2, for incorrect usage."""
-    typer.echo(f"tritone: error: {message}", err=True)
-    raise typer.Exit(2)

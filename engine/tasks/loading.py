@@ -14,8 +14,8 @@ from ...models.auto import (
     AutoProcessor,
     AutoTokenizer,
 )
-from ...models.checkpoints.files import Checkpoint, open_checkpoint, read_json
-from ...models.registry import FAMILIES, family_of_fields
+from ...models.checkpoints.files import Checkpoint, open_checkpoint
+from ...models.registry import FAMILIES, family_of_checkpoint
 from ...scheduler.model_protocol import Task
 from ..builtin_models import DIGITS
 from ..config import EngineConfig
@@ -88,11 +88,10 @@ def _task_of(checkpoint: Checkpoint) -> Task:
     Raises:
         ValueError: the family has no task, or the checkpoint is an encoder without a head.
     """
-    config = read_json(checkpoint.require("config.json"))
     families = [family for family in FAMILIES if any(getattr(family, task) for task in Task)]
-    family = family_of_fields(config, checkpoint.name, checkpoint.own_name, families)
+    family = family_of_checkpoint(checkpoint, families)
     tasks = [task for task in Task if getattr(family, task)]
-    saved_as = [str(name) for name in config.get("architectures") or []]
+    saved_as = family.load("config").from_pretrained(checkpoint).architectures or []
     heads = {_head(name) for name in saved_as}
     for task in tasks:
         if _head(family.class_name(task)) in heads:

@@ -8,6 +8,7 @@ from ..core.config import PretrainedConfig
 from ..core.encoder_decoder import TextToTextModel
 from ..core.encoder_decoder_classifier import TextToTextClassifier
 from ..core.fairseq_decoder import FairseqCausalLM, FairseqDecoder, FairseqStack
+from ..core.fields import divides
 from ..core.layers import EncoderLayer
 from ..core.stack import PositionIndexer
 from .config import BartConfig
@@ -81,6 +82,7 @@ class BartModel(TextToTextModel):
 
     def __init__(self, config: BartConfig) -> None:
         super().__init__(config)
+        divides("d_model")(config, "encoder_attention_heads")
         self.shared = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
         self.encoder = BartEncoder(config)
         self.decoder = BartDecoder(config)

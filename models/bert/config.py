@@ -1,31 +1,32 @@
 """Configuration of BERT, and the base class of BERT's and RoBERTa's configurations."""
 
 from ..core.config import PretrainedConfig
-from ..core.fields import activation, check_cross_width, divides, field
+from ..core.field_types import Count, Deviation, Epsilon, Layers, Positions, Probability, Size, TokenId
+from ..core.fields import activation, check_cross_width, divides, field, in_vocabulary
 
 
 class BertLikeConfig(PretrainedConfig):
     """Configuration fields that BERT and RoBERTa share: layer sizes, dropout, special token ids."""
 
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = field(12, check=divides("hidden_size"))
-    intermediate_size: int = 3072  # width of the feed-forward block
+    vocab_size: Size = 30522
+    hidden_size: Size = 768
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Size = field(12, check=divides("hidden_size"))
+    intermediate_size: Size = 3072  # width of the feed-forward block
     hidden_act: str = field("gelu", check=activation)
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    initializer_range: float = field(0.02, alias="init_std")  # standard deviation of initial weights
-    layer_norm_eps: float = 1e-12
-    pad_token_id: int | None = 0
+    hidden_dropout_prob: Probability = 0.1
+    attention_probs_dropout_prob: Probability = 0.1
+    max_position_embeddings: Positions = 512
+    type_vocab_size: Count = 2
+    initializer_range: Deviation = field(0.02, alias="init_std")  # standard deviation of initial weights
+    layer_norm_eps: Epsilon = 1e-12
+    pad_token_id: TokenId | None = field(0, check=in_vocabulary)
     use_cache: bool = True
-    classifier_dropout: float | None = None  # None: hidden_dropout_prob
+    classifier_dropout: Probability | None = None  # None: hidden_dropout_prob
     is_decoder: bool = False  # causal self-attention
     add_cross_attention: bool = False  # needs is_decoder; layers attend to an encoder's output
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
+    bos_token_id: TokenId | None = None
+    eos_token_id: TokenId | list[TokenId] | None = None
     tie_word_embeddings: bool = True
 
     def _complete(self) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .contents import read_json, unreadable
+
 # Arguments of `hub.HubCheckpoint`, which documents them.
 HUB_OPTIONS = (
     *("cache_dir", "force_download", "local_files_only", "proxies", "resume_download", "revision", "token"),
 )
-MAX_JSON_BYTES = 64 * 2**20  # weight maps and vocabularies take a few megabytes at most
 _HUB_ID = re.compile(r"(?!.*(\.\.|--))\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
@@ -32,9 +33,24 @@ class Checkpoint:
         return self.name if self.folder is None else self.folder.resolve().name
 
     def find(self, filename: str) -> Path | None:
-        """Path of a file; None where the checkpoint does not have it."""
+        """Path of a file; None where the checkpoint does not have it.
+
+        Raises:
+            OSError: a folder, a broken link or a pipe is in the place of the file, or there are no rights.
+        """
         path = None if self.folder is None else self.folder / filename
-        return path if path is not None and path.is_file() else None
+        if path is None:
+            return None
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise unreadable(path, error) from None
+        if not path.is_file():
+            kind = "folder" if path.is_dir() else "link to nowhere" if path.is_symlink() else "device or pipe"
+            raise FileNotFoundError(f"{path} is a {kind}, not a file; put the file in its place")
+        return path
 
     def has(self, filename: str) -> bool:
         """True where the checkpoint has a file, without fetching it."""
@@ -74,13 +90,17 @@ def open_checkpoint(
     if isinstance(name_or_dir, Checkpoint):
         return name_or_dir, kwargs
     path = Path(name_or_dir).expanduser()
-    if path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if is_folder:
         return Checkpoint(os.fspath(name_or_dir), path), kwargs
-    if isinstance(name_or_dir, str) and _HUB_ID.fullmatch(name_or_dir) and not path.exists():
+    if isinstance(name_or_dir, str) and _HUB_ID.fullmatch(name_or_dir) and not exists:
         from .hub import HubCheckpoint
 
         return HubCheckpoint(name_or_dir, **hub), kwargs
-    problem = "it is a file" if path.exists() else "it does not exist"
+    problem = "it is a file" if exists else "it does not exist"
     raise FileNotFoundError(
         f"no checkpoint folder {os.fspath(name_or_dir)!r}: {problem}; give the path of a folder that holds "
         "config.json and weights, or the id of a repository on the Hub"
@@ -104,39 +124,10 @@ def single_file(name_or_dir: str | os.PathLike[str] | Checkpoint) -> Path | None
     if isinstance(name_or_dir, Checkpoint):
         return None
     path = Path(name_or_dir).expanduser()
-    return path if path.is_file() else None
-
-
-def check_size(path: Path, limit: int | None = None) -> None:
-    """Refuse a file of more than `limit` bytes (`MAX_JSON_BYTES` by default), before it is read.
-
-    Raises:
-        OSError: no such file; ValueError: it is larger.
-    """
-    size, limit = path.stat().st_size, limit or MAX_JSON_BYTES
-    if size > limit:
-        raise ValueError(f"{path} has {size} bytes, more than the {limit} that are read")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read the object in a JSON file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a JSON object, or larger than `MAX_JSON_BYTES`.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} has no {path.name}; it is not a complete checkpoint")
-    check_size(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    except RecursionError:
-        raise ValueError(f"{path} is not JSON that can be read: it is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object, it holds a {type(value).__name__}")
-    return value
+        return path if path.is_file() else None
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def write_json(path: Path, content: dict[str, Any]) -> str:

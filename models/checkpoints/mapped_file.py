@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .contents import check_file
+
 # Bounds on the tables in a file, far beyond any model.
 MAX_TENSORS = 100_000
 MAX_NAME_LENGTH = 512  # characters
@@ -36,6 +38,7 @@ class MappedFile:
     """
 
     def __init__(self, path: Path) -> None:
+        check_file(path)
         self.path = path
         self.size = path.stat().st_size
         self._left = self.size

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .contents import check_file
 from .extras import import_for
-from .files import Checkpoint, check_size
+from .files import Checkpoint
 from .mapped_file import MAX_DIMENSIONS, MAX_NAME_LENGTH, MAX_TENSORS, MappedFile
 from .protobuf import as_bytes, as_int, read_fields, read_varint
 
@@ -98,7 +99,7 @@ def _check_bytes(file: MappedFile, entry: _Entry) -> None:
 
 def _read_table(path: Path) -> tuple[int, list[_Entry]]:
     """Number of data files, and the entries of their tensors, from an index file."""
-    check_size(path, MAX_INDEX_BYTES)
+    check_file(path, MAX_INDEX_BYTES)
     data = path.read_bytes()
     shards: int | None = None
     entries: list[_Entry] = []

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .contents import check_file
 from .convert import FLAX, TENSORFLOW, converted
 from .files import Checkpoint, add_shard, find_shards
 
@@ -27,6 +29,9 @@ _FRAMEWORKS = {"tf": TENSORFLOW, "flax": FLAX}
 # A .bin may give one storage several names, as it does for tied weights, or repeat one element with strides
 # of 0. Its tensors together may be this many times the size of the file.
 MAX_EXPANSION = 8
+# Names of a refused class or function in torch's messages, and what gives its advice away.
+_REFUSED = re.compile(r"(?:GLOBAL|Trying to (?:instantiate|set|call|load).*?class) ([\w.]+)")
+_ADVICE = re.compile(r"weights[_ ]only|torch\.load|safe_globals|serialization", re.IGNORECASE)
 _UNITS = {"B": 1}
 for _power, _letter in enumerate("KMGT", 1):
     _UNITS |= {f"{_letter}B": 1000**_power, f"{_letter}IB": 1024**_power}
@@ -166,6 +171,7 @@ def _load_shards(
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    check_file(path)
     try:
         framework, tensors = _writer(path), load_file(path)
     except SafetensorError as error:
@@ -181,18 +187,21 @@ def _writer(path: Path) -> str | None:
 
 def _load_bin(path: Path) -> dict[str, Tensor]:
     """Load the tensors of a pickled .bin file; ValueError where it holds anything else."""
+    check_file(path)
     try:
         mapped = _is_stored_zip(path)  # the format before torch 1.6 cannot be mapped
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch asks to file issues for other versions of pickle
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} is damaged, or holds more than tensors and is not unpickled ({_first_line(error)}); "
+            f"{path} is damaged, or holds more than tensors and is not unpickled ({_refusal(error)}); "
             "fetch it again, or save the model as safetensors"
         ) from None
     except MemoryError:
         raise
     except Exception as error:  # the opcodes of a damaged pickle can raise anything
-        raise ValueError(f"{path} is damaged ({_first_line(error)}); fetch it again") from None
+        raise ValueError(f"{path} is damaged ({_refusal(error)}); fetch it again") from None
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} must hold an object of tensors, it holds a {type(content).__name__}")
     size, limit = 0, MAX_EXPANSION * path.stat().st_size
@@ -230,5 +239,14 @@ def _is_stored_zip(path: Path) -> bool:
     return True
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _refusal(error: Exception) -> str:
+    """Reason of torch's error in one short line, without its advice to allow what it refuses."""
+    text = str(error)
+    if named := _REFUSED.search(text):
+        return f"it names {named[1][:80]}, which is no part of tensors"
+    if isinstance(error, EOFError):
+        return "it ends too early"
+    line = next(iter(text.splitlines()), "")
+    if not isinstance(error, RuntimeError | ValueError) or _ADVICE.search(line) or not line:
+        return "it is no pickle of tensors"
+    return line.partition(". ")[0][:200]

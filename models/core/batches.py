@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .field_types import shown
+
 
 class BatchFeature(dict[str, Any]):
     """Output of a processor: a dict for `model(**batch)` whose items are attributes as well."""
@@ -74,7 +76,7 @@ def column(batch: Any, name: str) -> list[Any]:
 def one_of(name: str, value: Any, accepted: tuple[Any, ...]) -> Any:
     """Check that the argument `name` has an accepted value, and return it; ValueError otherwise."""
     if value not in accepted:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {shown(value)}")
     return value
 
 

@@ -7,13 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from ..checkpoints.files import Checkpoint, open_checkpoint, read_json, single_file
+from ..checkpoints.contents import read_json
+from ..checkpoints.files import Checkpoint, open_checkpoint, single_file
 from ..checkpoints.hub import PushToHub
+from .field_types import shown
 from .fields import Fields, field
 from .label_maps import LabelMaps
 
 # Metadata that libraries write about themselves; dropped when read.
 _BOOKKEEPING = ("transformers_version", "_name_or_path", "_commit_hash", "_attn_implementation_autoset")
+
+
+def dtype_name(given: Any) -> Any:
+    """Name of a torch dtype without "torch."; anything but a name or a dtype is returned as it is."""
+    if isinstance(given, str) or type(given).__module__ == "torch":
+        return str(given).removeprefix("torch.")
+    return given
 
 
 class PretrainedConfig(Fields, LabelMaps, PushToHub):
@@ -37,7 +46,7 @@ class PretrainedConfig(Fields, LabelMaps, PushToHub):
     output_hidden_states: bool = False
     return_dict: bool = True
     # Data type of the weights by its name, such as "float16".
-    dtype: str | None = field(None, convert=lambda given: given and str(given).removeprefix("torch."))
+    dtype: str | None = field(None, convert=dtype_name)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         older = kwargs.pop("torch_dtype", None)
@@ -96,17 +105,21 @@ class PretrainedConfig(Fields, LabelMaps, PushToHub):
             OSError: no such checkpoint or file, or the Hub does not answer.
             ValueError: a file that is not JSON, the configuration of another family, or invalid fields.
         """
-        fields, overrides = read_config(name_or_dir, **kwargs)
+        path, overrides = _config_file(name_or_dir, **kwargs)
+        fields = read_json(path)
         given = fields.get("model_type") or cls.model_type
         if cls.model_type and given != cls.model_type:
             raise ValueError(
-                f"{name_or_dir} holds a {given!r} model, not {cls.model_type!r}; load it with its own class"
+                f"{name_or_dir} holds a {shown(given)} model, not {cls.model_type!r}, by its "
+                "model_type; load it with its own class"
             )
         try:
             config = cls.from_dict(fields, **({} if return_unused_kwargs else overrides))
-            return config.overridden(overrides) if return_unused_kwargs else config
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-            raise ValueError(f"{name_or_dir} has fields that make no configuration: {error}") from error
+            raise ValueError(f"{path} has fields that make no configuration: {error}") from error
+        return config.overridden(overrides) if return_unused_kwargs else config
 
     @classmethod
     def adopt(cls, config: Any) -> Self:
@@ -139,6 +152,14 @@ def read_config(
     name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a checkpoint's `config.json`: (its fields, the entries of `kwargs` that are not Hub options)."""
+    path, rest = _config_file(name_or_dir, **kwargs)
+    return read_json(path), rest
+
+
+def _config_file(
+    name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any
+) -> tuple[Path, dict[str, Any]]:
+    """Path of a checkpoint's `config.json`, and the entries of `kwargs` that are not Hub options."""
     file = single_file(name_or_dir)
     checkpoint, rest = open_checkpoint(name_or_dir if file is None else file.parent, **kwargs)
-    return read_json(checkpoint.require("config.json") if file is None else file), rest
+    return checkpoint.require("config.json") if file is None else file, rest

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, get_origin
 
 from ...kernels.linear.activation import ACTIVATIONS
+from .field_types import conform, shown
 
 # A check takes a configuration and the name of one of its fields, and raises ValueError.
 Check = Callable[[Any, str], None]
@@ -21,6 +22,11 @@ class Field:
     convert: Callable[[Any], Any] | None = None
     alias: str | None = None
     annotation: Any = Any
+
+    def read(self, name: str, value: Any) -> Any:
+        """Convert a value and check its type and range; ValueError names the field as `name`."""
+        value = value if self.convert is None else self.convert(value)
+        return None if value is None and self.default is None else conform(name, value, self.annotation)
 
 
 def field(
@@ -44,6 +50,7 @@ def field(
 class Fields:
     """Base class of configurations that declare their fields in the class body.
 
+    A value is checked against the type and range of its field's annotation, see `field_types.conform`.
     A subclass inherits fields; setting one again replaces its default and keeps check, converter and alias.
     Fields can be given by position, a class's own before those of its bases. Unknown fields are kept.
     """
@@ -81,11 +88,12 @@ class Fields:
         for name, declared in self._fields.items():
             value = given.get(name, declared.default)
             if value is not ABSENT:
-                setattr(self, name, value if declared.convert is None else declared.convert(value))
+                setattr(self, name, declared.read(name, value))
         for name, value in unknown.items():  # last, so that an alias is not overwritten by a default
-            setattr(self, name, value)
+            aliased = self._fields.get(self.attribute_map.get(name, ""))
+            setattr(self, name, value if aliased is None else aliased.read(name, value))
         for name, declared in self._fields.items():
-            if declared.check is not None:
+            if declared.check is not None and name in self.__dict__:
                 declared.check(self, name)
         self._complete()
 
@@ -111,19 +119,8 @@ def divides(width: str) -> Check:
 
     def check(config: Any, name: str) -> None:
         number, whole = getattr(config, name), getattr(config, width)
-        if number < 1 or whole % number:
+        if whole % number:
             raise ValueError(f"{name} {number} must divide {width} {whole}")
-
-    return check
-
-
-def at_least(minimum: int) -> Check:
-    """Make the check that a number, or each in a list, is at least `minimum`."""
-
-    def check(config: Any, name: str) -> None:
-        value = getattr(config, name)
-        if any(part < minimum for part in _parts(value)):
-            raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
     return check
 
@@ -135,9 +132,16 @@ def one_of(*accepted: str) -> Check:
         for part in _parts(getattr(config, name)):
             if part not in accepted:
                 known = f"{', '.join(map(repr, accepted[:-1]))} or {accepted[-1]!r}"
-                raise ValueError(f"{name} {part!r} is not supported; use {known}")
+                raise ValueError(f"{name} {shown(part)} is not supported; use {known}")
 
     return check
+
+
+def in_vocabulary(config: Any, name: str) -> None:
+    """Check that a token id is None or below `vocab_size`; torch counts negative ones from the end."""
+    token, size = getattr(config, name), config.vocab_size
+    if token is not None and not -size <= token < size:
+        raise ValueError(f"{name} is {token}, and vocab_size {size}: the tokens are 0 to {size - 1}")
 
 
 def activation(config: Any, name: str) -> None:
@@ -145,7 +149,7 @@ def activation(config: Any, name: str) -> None:
     value = getattr(config, name)
     if value not in ACTIVATIONS:
         known = ", ".join(sorted(ACTIVATIONS))
-        raise ValueError(f"{name} {value!r} is not supported; one of {known}")
+        raise ValueError(f"{name} {shown(value)} is not supported; one of {known}")
 
 
 def optional_activation(config: Any, name: str) -> None:

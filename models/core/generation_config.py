@@ -6,12 +6,15 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any
 
 from ...scheduler.request import GenerationOptions
-from ..checkpoints.files import Checkpoint, open_checkpoint, read_json
+from ..checkpoints.contents import read_json
+from ..checkpoints.files import Checkpoint, open_checkpoint
 from ..checkpoints.hub import PushToHub
 from .config import PretrainedConfig
+from .field_types import Range, TokenId, conform, shown
 
 _FILE = "generation_config.json"
 _DEFAULT_NEW_TOKENS = 20  # transformers', where neither the call nor the checkpoint gives a length
@@ -34,62 +37,78 @@ class _Option:
         """
         value = self.convert(name, value)
         if not self.fits(value):
-            raise ValueError(f"{name} is {value!r}; it must be {self.accepted}")
+            raise ValueError(f"{name} is {shown(value)}; it must be {self.accepted}")
         return value
 
 
+def _flag(name: str, value: Any) -> bool:
+    return bool(conform(name, value, bool))
+
+
 def _whole(name: str, value: Any) -> int:
-    if not isinstance(value, int):
-        raise ValueError(f"{name} is {value!r}; it must be a whole number")
-    return value
+    return int(conform(name, value, Annotated[int, Range(-(2**63), 2**63)]))
+
+
+def _length(name: str, value: Any) -> int | None:
+    return None if value is None else int(conform(name, value, Annotated[int, Range(0, 2**31 - 1)]))
 
 
 def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} is {value!r}; it must be a number") from None
+    return float(conform(name, value, float))
+
+
+def _id(name: str, value: Any) -> int | None:
+    return None if value is None else int(conform(name, value, TokenId))
 
 
 def _ids(name: str, value: Any) -> tuple[int, ...]:
     if value is None:
         return ()
-    try:
-        return (int(value),) if isinstance(value, int) else tuple(int(token) for token in value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(
-            f"{name} is {value!r}; it must be a token id or a list of them, whole numbers"
-        ) from None
+    if isinstance(value, set | frozenset | range):
+        value = list(value)
+    ids = conform(name, value.tolist() if hasattr(value, "tolist") else value, TokenId | list[TokenId])
+    return tuple(ids) if isinstance(ids, list) else (ids,)
 
 
 def _words(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(word) for word in value or ())
+    if not isinstance(value, list | tuple | NoneType):
+        raise ValueError(f"{name} must be a list of words, each a list of token ids, got {shown(value)}")
+    return tuple(_ids(name, word) for word in value or ())
 
 
+def _positive(value: float) -> bool:
+    return 1e-30 <= value <= 1e30  # so that a score divided by it stays finite
+
+
+_HYPOTHESES = _Option(1, _whole, "1 or more, at most 65536", lambda count: 1 <= count <= 2**16)
 _OPTIONS = {
-    "num_beams": _Option(1, _whole, "1 or more", lambda count: count >= 1),
-    "do_sample": _Option(False),
-    "num_return_sequences": _Option(1, _whole, "1 or more", lambda count: count >= 1),
-    "temperature": _Option(1.0, _number, "above 0", lambda value: value > 0),
-    "top_k": _Option(50, _whole, "0 (off) or more", lambda count: count >= 0),
+    "num_beams": _HYPOTHESES,
+    "do_sample": _Option(False, _flag),
+    "num_return_sequences": _HYPOTHESES,
+    "temperature": _Option(1.0, _number, "above 0", _positive),
+    "top_k": _Option(50, _length, "0 (off) or more"),
     "top_p": _Option(1.0, _number, "above 0, at most 1", lambda share: 0 < share <= 1),
-    "length_penalty": _Option(1.0, _number),
+    # Beyond, a length to this power overflows.
+    "length_penalty": _Option(1.0, _number, "from -50 to 50", lambda power: abs(power) <= 50),
     "early_stopping": _Option(
-        False, accepted='True, False or "never"', fits=lambda value: value in (True, False, "never")
+        False,
+        lambda name, value: shown(value) if isinstance(value, list | dict) else value,
+        'True, False or "never"',
+        lambda value: value in (True, False, "never"),
     ),
-    "repetition_penalty": _Option(1.0, _number, "above 0", lambda value: value > 0),
-    "no_repeat_ngram_size": _Option(0, _whole, "0 (off) or more", lambda size: size >= 0),
+    "repetition_penalty": _Option(1.0, _number, "above 0", _positive),
+    "no_repeat_ngram_size": _Option(0, _length, "0 (off) or more"),
     "encoder_no_repeat_ngram_size": _Option(0),  # no value but 0, see _NEUTRAL
-    "renormalize_logits": _Option(False),
-    "max_length": _Option(),
-    "max_new_tokens": _Option(),
-    "min_length": _Option(0, _whole, "0 or more", lambda length: length >= 0),
-    "min_new_tokens": _Option(),
-    "decoder_start_token_id": _Option(None, _whole),
-    "bos_token_id": _Option(),
+    "renormalize_logits": _Option(False, _flag),
+    "max_length": _Option(None, _length),
+    "max_new_tokens": _Option(None, _length),
+    "min_length": _Option(0, _length, "0 or more"),
+    "min_new_tokens": _Option(None, _length),
+    "decoder_start_token_id": _Option(None, _id),
+    "bos_token_id": _Option(None, _id),
     "eos_token_id": _Option(None, _ids),
-    "pad_token_id": _Option(None, _whole),
-    "forced_bos_token_id": _Option(),
+    "pad_token_id": _Option(None, _id),
+    "forced_bos_token_id": _Option(None, _id),
     "forced_eos_token_id": _Option(None, _ids),
     "bad_words_ids": _Option(None, _words),
     "suppress_tokens": _Option(None, _ids),
@@ -167,6 +186,7 @@ class GenerationConfig(PushToHub):
     """
 
     def __init__(self, **options: Any) -> None:
+        self.source: str | None = None  # file of the options, for errors
         self.options: dict[str, Any] = {}
         for name, value in options.items():
             if value is not None and _accepted(name, value) in _OPTIONS:
@@ -178,7 +198,7 @@ class GenerationConfig(PushToHub):
         raise AttributeError(f"no generation option {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "options":
+        if name in ("options", "source"):
             super().__setattr__(name, value)
         elif _accepted(name, value) in _OPTIONS:
             if value is None:
@@ -208,7 +228,15 @@ class GenerationConfig(PushToHub):
         path = checkpoint.find(_FILE)
         if path is None and config is not None:
             return cls(**{**cls.from_model_config(config).options, **options})
-        return cls(**{**read_json(path or checkpoint.require(_FILE)), **options})
+        path = path or checkpoint.require(_FILE)
+        written = read_json(path)
+        try:
+            cls(**written)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        made = cls(**{**written, **options})
+        made.source = str(path)
+        return made
 
     @classmethod
     def from_model_config(cls, config: PretrainedConfig) -> "GenerationConfig":
@@ -249,7 +277,23 @@ class GenerationConfig(PushToHub):
             for name, value in call.items()
             if value is not None and _accepted(name, value) in _OPTIONS
         }
-        merged = {name: option.default for name, option in _OPTIONS.items()} | self.options | given
+        try:
+            return self._resolved(given, limit, default_max_length, vocabulary)
+        except ValueError as error:
+            option = str(error).partition(" ")[0]
+            if self.source is None or option in given or option not in self.options:
+                raise
+            raise ValueError(f"{self.source}: {error}") from error
+
+    def _resolved(
+        self,
+        given: Mapping[str, Any],
+        limit: int,
+        default_max_length: int | None,
+        vocabulary: int | None,
+    ) -> GenerationOptions:
+        """Merge the checked options of a call with those set here and the defaults; see `resolve`."""
+        merged = {name: option.default for name, option in _OPTIONS.items()} | self.options | dict(given)
         if merged["decoder_start_token_id"] is None:
             merged["decoder_start_token_id"] = merged["bos_token_id"]
         if merged["decoder_start_token_id"] is None:
@@ -258,8 +302,8 @@ class GenerationConfig(PushToHub):
             merged["pad_token_id"] = next(iter(_ids("eos_token_id", merged["eos_token_id"])), 0)
         if merged["seed"] is None:
             merged["seed"] = secrets.randbits(63)
-        merged["min_length"] = _length("min", merged, given)
-        merged["max_length"] = _length("max", merged, given)
+        merged["min_length"] = _bound("min", merged, given)
+        merged["max_length"] = _bound("max", merged, given)
         if merged["max_length"] is None:
             default = _DEFAULT_NEW_TOKENS + 1 if default_max_length is None else default_max_length
             merged["max_length"] = default
@@ -282,20 +326,24 @@ def _accepted(name: str, value: Any) -> str:
     """
     if name not in _OPTIONS.keys() | _NEUTRAL.keys() | _BOOKKEEPING:
         raise ValueError(f"unknown generation option {name!r}; known: {', '.join(sorted(_OPTIONS))}")
-    if value is not None and value not in _NEUTRAL.get(name, (value,)):
-        raise ValueError(f"generation option {name}={value!r} is not supported; leave it out")
+    if value is None:
+        return name
+    if value not in _NEUTRAL.get(name, (value,)):
+        raise ValueError(f"generation option {name}={shown(value)} is not supported; leave it out")
+    if name in _OPTIONS:
+        _OPTIONS[name].read(name, value)
     return name
 
 
-def _length(bound: str, merged: Mapping[str, Any], given: Mapping[str, Any]) -> int | None:
+def _bound(bound: str, merged: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
     """Minimum or maximum length, including the start token, in tokens; None where no option sets it.
 
     `{bound}_new_tokens` has precedence over `{bound}_length`, unless the call gives the latter alone.
     """
     length, new_tokens = f"{bound}_length", f"{bound}_new_tokens"
     if merged[new_tokens] is not None and not (length in given and new_tokens not in given):
-        return int(merged[new_tokens]) + 1
-    return None if merged[length] is None else int(merged[length])
+        return _OPTIONS[new_tokens].read(new_tokens, merged[new_tokens]) + 1
+    return _OPTIONS[length].read(length, merged[length])
 
 
 def _check(options: GenerationOptions, limit: int) -> None:

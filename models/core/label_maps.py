@@ -1,8 +1,11 @@
 """Label fields of configurations: names and ids of a classifier's labels, and its type of problem."""
 
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+from .field_types import shown
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 # Far beyond any classifier, and small enough that a hostile configuration costs nothing.
@@ -33,8 +36,8 @@ class LabelMaps:
         count, problem = fields.pop("num_labels", None), fields.pop("problem_type", None)
         if problem not in (None, *PROBLEM_TYPES):
             raise ValueError(
-                f"problem_type {problem!r} is not known; one of {', '.join(PROBLEM_TYPES)}, or None to go by "
-                "the labels"
+                f"problem_type {shown(problem)} is not known; one of {', '.join(PROBLEM_TYPES)}, or None "
+                "to go by the labels"
             )
         if numbers is not None and not isinstance(numbers, Mapping):
             raise ValueError(f"label2id must map names to numbers, it is a {type(numbers).__name__}")
@@ -66,7 +69,7 @@ class LabelMaps:
     @num_labels.setter
     def num_labels(self, count: int) -> None:
         if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MAX_LABELS:
-            raise ValueError(f"num_labels must be a number from 0 to {MAX_LABELS}, got {count!r}")
+            raise ValueError(f"num_labels must be a number from 0 to {MAX_LABELS}, got {shown(count)}")
         if count != len(self.id2label):
             self.id2label = default_labels(count)
             self.label2id = {name: number for number, name in self.id2label.items()}
@@ -91,9 +94,17 @@ def default_labels(count: int) -> dict[int, str]:
 
 def _numbered(names: Any) -> dict[int, str]:
     """Label names by integer label id, from a map whose ids may be text, as in JSON."""
-    try:
-        return {int(number): name for number, name in names.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise ValueError(
-            f'id2label must map numbers to names, such as {{"0": "no", "1": "yes"}}; got {names!r:.200}'
-        ) from None
+    if isinstance(names, Mapping) and len(names) <= MAX_LABELS:
+        numbered = {_number(number): name for number, name in names.items()}
+        if None not in numbered and all(isinstance(name, str | int | float) for name in numbered.values()):
+            return numbered
+    raise ValueError(
+        f'id2label must map numbers to names, such as {{"0": "no", "1": "yes"}}; got {shown(names)}'
+    )
+
+
+def _number(written: Any) -> Any:
+    """Label id from a number or its text; None for anything else."""
+    if isinstance(written, str) and re.fullmatch(r"\d{1,9}", written):
+        return int(written)
+    return written if type(written) is int and written >= 0 else None

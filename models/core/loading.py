@@ -163,7 +163,9 @@ def save_state_dict(
 
 
 @contextmanager
-def bounded(tensors: Mapping[str, Tensor], *, drawn: bool = True) -> Iterator[None]:
+def bounded(
+    tensors: Mapping[str, Tensor], config: Any = None, where: str = "", *, drawn: bool = True
+) -> Iterator[None]:
     """Context that bounds the memory of a model made in it, against absurd sizes in its configuration.
 
     The bound is over four times the checkpoint's size, as it may lack some of the model; `fit` is exact.
@@ -171,6 +173,8 @@ def bounded(tensors: Mapping[str, Tensor], *, drawn: bool = True) -> Iterator[No
 
     Args:
         tensors: tensors of the checkpoint.
+        config: configuration whose sizes an error names.
+        where: source of the configuration, for errors.
         drawn: False to skip random initialization, which takes longer than loading.
 
     Raises:
@@ -180,6 +184,7 @@ def bounded(tensors: Mapping[str, Tensor], *, drawn: bool = True) -> Iterator[No
     most_elements = 4 * sum(tensor.numel() for tensor in tensors.values()) + MAX_TABLE_ELEMENTS
     parameters = elements = 0
     here = threading.get_ident()
+    place = f"{where}: " if where else ""
 
     def counted(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal parameters, elements
@@ -190,15 +195,19 @@ def bounded(tensors: Mapping[str, Tensor], *, drawn: bool = True) -> Iterator[No
                 raise ValueError(
                     f"the configuration describes a model of over {parameters - 1} parameters with "
                     f"{elements} numbers, its weights are {len(tensors)} tensors; correct its sizes"
+                    f"{_suspects(config, layers=parameters > most_parameters)}"
                 )
 
     handle = register_module_parameter_registration_hook(counted)
     try:
-        with _SmallTables(drawn):
+        with _SmallTables(drawn, config):
             yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"the configuration describes no model: {reason}") from error
+        sizes = f"; correct its sizes{_suspects(config)}" if isinstance(error, RuntimeError) else ""
+        raise ValueError(f"{place}the configuration describes no model: {reason}{sizes}") from error
+    except ValueError as error:
+        raise ValueError(f"{place}{error}") from error
     finally:
         handle.remove()
 
@@ -206,9 +215,10 @@ def bounded(tensors: Mapping[str, Tensor], *, drawn: bool = True) -> Iterator[No
 class _SmallTables(TorchFunctionMode):
     """Torch mode that refuses results over `MAX_TABLE_ELEMENTS`, and can skip random initialization."""
 
-    def __init__(self, drawn: bool) -> None:
+    def __init__(self, drawn: bool, config: Any) -> None:
         super().__init__()
         self._drawn = drawn
+        self._config = config
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -224,9 +234,26 @@ class _SmallTables(TorchFunctionMode):
         if largest > MAX_TABLE_ELEMENTS:
             raise ValueError(
                 f"the configuration asks for a table of {largest} numbers, "
-                f"and {MAX_TABLE_ELEMENTS} are the most; correct its sizes"
+                f"and {MAX_TABLE_ELEMENTS} are the most; correct its sizes{_suspects(self._config)}"
             )
         return func(*args, **(kwargs or {}))
+
+
+def _suspects(config: Any, *, layers: bool = False) -> str:
+    """End of a message with the largest sizes of a configuration and its parts, or its numbers of layers."""
+    if not hasattr(config, "to_dict"):
+        return ""
+    fields = config.to_dict()
+    for part in ("encoder", "decoder"):
+        if isinstance(inner := fields.get(part), dict):
+            fields |= {f"{part}.{name}": value for name, value in inner.items()}
+    sizes = [
+        (value, name)
+        for name, value in fields.items()
+        if type(value) is int and not name.endswith("_id") and ("layer" in name or not layers)
+    ]
+    largest = sorted(sizes, reverse=True)[:3]
+    return f": {', '.join(f'{name} {value}' for value, name in largest)}" if largest else ""
 
 
 def _renamed(

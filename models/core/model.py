@@ -234,11 +234,12 @@ class PretrainedModel(PushToHub, nn.Module):
             tensors = read_foreign(checkpoint, framework)
         else:
             tensors = read_weights(checkpoint, use_safetensors)
-        with bounded(tensors, drawn=False):
+        where = str(source) if isinstance(source, Path | Checkpoint) else ""
+        with bounded(tensors, own_config, where, drawn=False):
             model = cls(own_config, *model_args)
         report = fit(tensors, model)
         if report.fresh_values:
-            with bounded(tensors):
+            with bounded(tensors, own_config, where):
                 model = cls(own_config, *model_args)
             report = fit(tensors, model)
         where = checkpoint.name if state_dict is None else "state_dict"

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from ...kernels.runtime.packing import cumulative
-from ..checkpoints.files import Checkpoint, open_checkpoint, read_json, single_file, write_json
+from ..checkpoints.contents import read_json
+from ..checkpoints.files import Checkpoint, open_checkpoint, single_file, write_json
 from ..checkpoints.hub import PushToHub
 from ..core.batches import BatchFeature, column, one_of, padded_length, round_up, stack
+from ..core.field_types import conform, shown
 from ..core.fields import Fields
 
 PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
@@ -44,8 +46,8 @@ class FeatureExtractor(Fields, PushToHub, ABC):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         for name, only in self.fixed.items():
             if (given := kwargs.pop(name, None)) not in (None, only):
-                raise ValueError(f"{name} {given!r} is not supported, only {only!r} is")
-        self.processor_class = kwargs.get("processor_class")
+                raise ValueError(f"{name} {shown(given)} is not supported, only {only!r} is")
+        self.processor_class = conform("processor_class", kwargs.get("processor_class"), str | None)
         settings = {name: value for name, value in kwargs.items() if name in self.settings}
         if unknown := sorted(kwargs.keys() - settings.keys() - _NEUTRAL):
             raise TypeError(f"there is no setting {unknown[0]!r}; there are {', '.join(self.settings)}")
@@ -224,17 +226,20 @@ class FeatureExtractor(Fields, PushToHub, ABC):
         settings = read_json(path)
         settings = settings.get("feature_extractor", settings)
         if not isinstance(settings, dict):
-            raise ValueError(f"{path} must hold the settings of feature_extractor, it holds {settings!r}")
+            raise ValueError(
+                f"{path} must hold the settings of feature_extractor as an object, it holds {shown(settings)}"
+            )
         known = {*cls.settings, *cls.fixed, *_NEUTRAL}
         unknown = [name for name in settings if name not in known]
         if unknown:
             warnings.warn(f"{path} sets {', '.join(unknown)}, which Tritone does not use", stacklevel=2)
+        written = {name: settings[name] for name in settings if name in known}
+        if overrides:
+            return cls(**(written | overrides))  # the fault may be the caller's
         try:
-            return cls(**({name: settings[name] for name in settings if name in known} | overrides))
-        except (AttributeError, TypeError) as error:
-            if overrides:
-                raise  # the fault may be the caller's
-            raise ValueError(f"{path} has settings that make no feature extractor: {error}") from error
+            return cls(**written)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def save_pretrained(self, save_directory: str | Path) -> tuple[str, ...]:
         """Write preprocessor_config.json, which transformers 4 and 5 load, and return the paths written."""

@@ -18,7 +18,8 @@ class RobertaConfig(BertLikeConfig):
 
     def _complete(self) -> None:
         super()._complete()
-        if not isinstance(self.pad_token_id, int):
+        if self.pad_token_id is None or not 0 <= self.pad_token_id < self.max_position_embeddings - 1:
             raise ValueError(
-                f"pad_token_id is {self.pad_token_id!r}; positions are counted from it: give a whole number"
+                f"pad_token_id is {self.pad_token_id}; positions are counted from it: give a whole number "
+                f"from 0 on, and below max_position_embeddings {self.max_position_embeddings} - 1"
             )

@@ -2,17 +2,20 @@
 
 from typing import Any
 
-from ..core.fields import ABSENT, field, one_of
+from ..core.field_types import Count, Epsilon, Positions, Probability, Signed, Size, Small
+from ..core.fields import ABSENT, activation, field, one_of
 from ..sew.config import SqueezedConfig
 
 TERMS = ("p2c", "c2p")
 
 
-def _names(given: Any) -> list[str]:
-    """List of names from a list, or from a string with "|" between them."""
+def _names(given: Any) -> Any:
+    """List of names from a string with "|" between them; anything else is returned as it is."""
+    if given is None:
+        return []
     if isinstance(given, str):
         return [name.strip() for name in given.split("|") if name.strip()]
-    return list(given or ())
+    return given
 
 
 class SEWDConfig(SqueezedConfig):
@@ -25,17 +28,24 @@ class SEWDConfig(SqueezedConfig):
 
     model_type = "sew-d"
 
-    max_position_embeddings: int = 512  # distances of this size or more share a relative position
-    position_buckets: int = 256  # relative positions per direction; 0 or less: one for each distance
+    max_position_embeddings: Positions = 512  # distances of this size or more share a relative position
+    position_buckets: Signed = 256  # relative positions per direction; 0 or less: one for each distance
     share_att_key: bool = True  # project relative positions with the query and key weights of the tokens
     relative_attention: bool = True
     # Position terms of the attention scores: "p2c" (position to content), "c2p" (content to position).
     pos_att_type: list[str] = field(TERMS, convert=_names, check=one_of(*TERMS))
     norm_rel_ebd: str = "layer_norm"  # or "none": normalization of relative-position embeddings
-    feature_layer_norm_eps: float = 1e-5  # for the frames; layer_norm_eps is for the transformer
+    feature_layer_norm_eps: Epsilon = 1e-5  # for the frames; layer_norm_eps is for the transformer
     hidden_act = "gelu_python"
     layer_norm_eps = 1e-7
     layerdrop = ABSENT
+    # Without defaults, see above.
+    max_relative_positions: Signed = ABSENT
+    attention_head_size: Size | None = ABSENT
+    conv_kernel_size: Count = ABSENT
+    conv_groups: Small = ABSENT
+    conv_act: str = field(ABSENT, check=activation)
+    hidden_dropout_prob: Probability = ABSENT
 
     @property
     def farthest(self) -> int:

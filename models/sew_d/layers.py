@@ -45,7 +45,11 @@ class RelativePositions(nn.Module):
 
     def rows(self, device: torch.device) -> Tensor:
         """Table row of each relative distance, int32, from `relative_rows`."""
-        return relative_rows(self.config.position_buckets, self.config.farthest, device)
+        try:
+            return relative_rows(self.config.position_buckets, self.config.farthest, device)
+        except ValueError as error:
+            fields = "position_buckets, max_position_embeddings or max_relative_positions"
+            raise ValueError(f"{fields} cannot be: {error}") from None
 
     def embedded(self) -> Tensor | None:
         """Normalized relative-position embeddings [2 * span, hidden_size]; None without a table."""

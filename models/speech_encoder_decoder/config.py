@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Self
 
 from ..core.config import PretrainedConfig
+from ..core.field_types import shown
 from ..core.fields import field
 from ..registry import families_with
 
@@ -31,13 +32,20 @@ def _part(name: str, given: Any) -> PretrainedConfig:
         model_type = getattr(fields, "model_type", None)
     if not isinstance(model_type, str) or model_type not in families:
         what = (
-            f"model_type {model_type!r}" if model_type else f"no configuration but a {type(given).__name__}"
+            f"model_type {shown(model_type)}"
+            if model_type or isinstance(fields, Mapping)
+            else f"no configuration but a {type(given).__name__}"
         )
         raise ValueError(f"the {name} has {what}; a {name} here is one of {', '.join(sorted(families))}")
     kind = families[model_type].load("config")
     if isinstance(fields, kind):
         return fields
-    return kind.from_dict(fields if isinstance(fields, Mapping) else fields.to_dict())
+    try:
+        return kind.from_dict(fields if isinstance(fields, Mapping) else fields.to_dict())
+    except ValueError as error:
+        raise ValueError(f"in the {name}, {error}") from error
+    except TypeError as error:
+        raise ValueError(f"the {name} has fields that make no configuration: {error}") from error
 
 
 class SpeechEncoderDecoderConfig(PretrainedConfig):

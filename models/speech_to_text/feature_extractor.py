@@ -1,13 +1,15 @@
 """Feature extractor of Speech2Text: log-mel features of waveforms."""
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor
 
 from ...kernels.features.fbank import FbankOptions, fbank, frame_count, frame_sizes
 from ...kernels.norm.utterance_cmvn import utterance_cmvn
+from ..core.field_types import Range, Size
 from ..processors.feature_extractor import FeatureExtractor
 
+MAX_MEL_BINS = 1024  # far above any model's; bounds the size of features
 _KALDI_SCALE = 2.0**15  # Kaldi's filter bank expects the range of 16-bit integers
 
 
@@ -38,9 +40,9 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
     }
     unit = "frames"
 
-    feature_size: int = 80
-    sampling_rate: int = 16_000
-    num_mel_bins: int = 80
+    feature_size: Size = 80
+    sampling_rate: Size = 16_000
+    num_mel_bins: Annotated[int, Range(1, MAX_MEL_BINS)] = 80
     padding_value: float = 0.0
     do_ceptral_normalize: bool = True
     normalize_means: bool = True
@@ -48,8 +50,6 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
 
     def _complete(self) -> None:
         frame_sizes(self.sampling_rate)  # raises for unsupported rates
-        if self.num_mel_bins < 1:
-            raise ValueError(f"num_mel_bins must be at least 1, got {self.num_mel_bins}")
         self.return_attention_mask = True
 
     def frame_count(self, samples: int) -> int:

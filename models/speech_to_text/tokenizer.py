@@ -8,11 +8,17 @@ from sentencepiece import SentencePieceProcessor
 
 from ..checkpoints.files import Checkpoint
 from ..core.batches import one_of
+from ..core.field_types import conform
+from ..tokenizers.sentencepiece_model import read_sentencepiece
 from ..tokenizers.slow import VOCAB_FILE, PythonTokenizer, read_vocabulary
 from ..tokenizers.special_tokens import Ids
 
 LANGUAGES = {"mustc": ["pt", "fr", "ru", "nl", "ro", "it", "es", "de"]}
 
+_SPM_OPTIONS: dict[str, Any] = {
+    **{"enable_sampling": bool, "nbest_size": int, "alpha": float, "num_threads": int},
+    **dict.fromkeys(("add_bos", "add_eos", "reverse", "emit_unk_piece"), bool),
+}
 _SPM_FILE = "sentencepiece.bpe.model"
 
 
@@ -48,13 +54,19 @@ class Speech2TextTokenizer(PythonTokenizer):
     def __init__(self, vocab_file: str | Path, spm_file: str | Path, **options: Any) -> None:
         language = self._configure(options)["tgt_lang"]
         one_of("lang_codes", self.lang_codes, (None, *LANGUAGES))
-        self.sp_model_kwargs = dict(self.sp_model_kwargs)
+        if unknown := self.sp_model_kwargs.keys() - _SPM_OPTIONS.keys():
+            raise ValueError(f"sp_model_kwargs has {min(unknown)!r}; there are {', '.join(_SPM_OPTIONS)}")
+        self.sp_model_kwargs = {
+            name: conform(f"{name} in sp_model_kwargs", value, _SPM_OPTIONS[name])
+            for name, value in self.sp_model_kwargs.items()
+        }
         self.encoder = read_vocabulary(vocab_file)
         self.decoder = {index: token for token, index in self.encoder.items()}
+        read_sentencepiece(Path(spm_file))  # the library does not survive every damaged file
         self._spm_bytes = Path(spm_file).read_bytes()
         try:
             self.sp_model = SentencePieceProcessor(model_proto=self._spm_bytes, **self.sp_model_kwargs)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             raise ValueError(f"{spm_file} is not a SentencePiece model: {error}") from None
 
         self.langs = LANGUAGES[self.lang_codes] if self.lang_codes else []

@@ -5,7 +5,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.files import Checkpoint, check_size
+from ..checkpoints import contents
+from ..checkpoints.contents import check_file
+from ..checkpoints.files import Checkpoint
 from ..tokenizers.slow import VOCAB_FILE, PythonTokenizer, read_vocabulary
 
 _MERGES_FILE = "merges.txt"
@@ -100,7 +102,7 @@ def _split_word(word: str, merges: dict[tuple[str, ...], int]) -> list[str]:
 
 def _read_merges(path: Path) -> dict[tuple[str, ...], int]:
     """Read the rank of each subword pair from a merges file; ValueError if it is not text, or too large."""
-    check_size(path)
+    check_file(path, contents.MAX_JSON_BYTES)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     except UnicodeDecodeError as error:

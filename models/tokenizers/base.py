@@ -286,9 +286,13 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
         vocabulary = cls._vocabulary(checkpoint)
         try:
             return cls(*vocabulary, **options)
-        except (AttributeError, TypeError) as error:
-            if overrides:
+        except ValueError as error:
+            if overrides or str(checkpoint) in str(error):
                 raise  # the mistake may be the caller's rather than a file's
+            raise ValueError(f"{checkpoint}: {error}") from error
+        except (AttributeError, OverflowError, TypeError) as error:
+            if overrides:
+                raise
             raise ValueError(f"{checkpoint} has settings that make no tokenizer: {error}") from error
 
     @classmethod

@@ -13,9 +13,14 @@ from tokenizers import Encoding
 from tokenizers.models import BPE, WordPiece
 from tokenizers.processors import PostProcessor, TemplateProcessing
 
-from ..checkpoints.files import Checkpoint, check_size, read_json
+from ..checkpoints import contents
+from ..checkpoints.contents import check_file, read_json
+from ..checkpoints.files import Checkpoint
+from ..core.field_types import conform, shown
 from .base import Encoded, Tokenizer
-from .options import NAMED_TOKENS, AddedToken, as_added
+from .charsmap import check_normalizer
+from .options import NAMED_TOKENS, AddedToken, TokenIndex, as_added, check_count, numbered_tokens
+from .panics import no_panic
 from .slow import check_vocabulary
 
 LIBRARY_FILE = "tokenizer.json"
@@ -48,9 +53,10 @@ class LibraryTokenizer(Tokenizer):
         self._configure(options)
         self._post_processor: PostProcessor | None = None
         try:
-            self.backend = self._build(*vocabulary)
-            self._add(options.get("added_tokens_decoder") or {})
-            self.backend.post_processor = self._post_processor or self._around()
+            with no_panic(type(self).__name__):
+                self.backend = self._build(*vocabulary)
+                self._add(options.get("added_tokens_decoder") or {})
+                self.backend.post_processor = self._post_processor or self._around()
         except (OSError, ValueError):
             raise
         except Exception as error:  # the library raises nothing narrower
@@ -63,7 +69,12 @@ class LibraryTokenizer(Tokenizer):
     def _use_post_processor(self, written: Any) -> None:
         """Use the "post_processor" of a tokenizer.json, if `reads_post_processor` is set."""
         if self.reads_post_processor and written is not None:
-            self._post_processor = read_post_processor(written)
+            try:
+                self._post_processor = read_post_processor(written)
+            except Exception as error:  # the library raises nothing narrower
+                raise ValueError(
+                    f"post_processor {shown(written)} is not known ({shown(str(error))})"
+                ) from error
 
     def _around(self) -> PostProcessor:
         """Post-processor that adds special tokens around a text or a pair."""
@@ -73,7 +84,8 @@ class LibraryTokenizer(Tokenizer):
     def _add(self, added: dict[Any, Any]) -> None:
         """Register added tokens, in id order, and special tokens with the library, to split text at them."""
         tokens = {
-            token.content: token for _, token in sorted((int(i), as_added(t)) for i, t in added.items())
+            token.content: token
+            for _, token in sorted(numbered_tokens(added, "added_tokens_decoder").items())
         }
         for token in self._declared.values():
             tokens.setdefault(token.content, token)
@@ -107,19 +119,21 @@ class LibraryTokenizer(Tokenizer):
 
     def tokenize(self, text: str) -> list[str]:
         """Split a text into tokens; adds no special tokens, and keeps those in the text whole."""
-        return self.backend.encode(text, add_special_tokens=False).tokens
+        with no_panic(type(self).__name__):
+            return self.backend.encode(text, add_special_tokens=False).tokens
 
     def _encode(
         self, text: str, pair: str | None, special: bool, limit: int | None, strategy: str
     ) -> Encoded:
-        first = self.backend.encode(text, add_special_tokens=False)
-        second = None if pair is None else self.backend.encode(pair, add_special_tokens=False)
-        processor = self.backend.post_processor
-        if limit is not None:
-            around = processor.num_special_tokens_to_add(second is not None) if special else 0
-            self._truncate(first, second, max(0, limit - around), strategy)
-        whole = processor.process(first, second, special)
-        return Encoded(whole.ids, whole.type_ids, whole.special_tokens_mask)
+        with no_panic(type(self).__name__):
+            first = self.backend.encode(text, add_special_tokens=False)
+            second = None if pair is None else self.backend.encode(pair, add_special_tokens=False)
+            processor = self.backend.post_processor
+            if limit is not None:
+                around = processor.num_special_tokens_to_add(second is not None) if special else 0
+                self._truncate(first, second, max(0, limit - around), strategy)
+            whole = processor.process(first, second, special)
+            return Encoded(whole.ids, whole.type_ids, whole.special_tokens_mask)
 
     def _truncate(self, first: Encoding, second: Encoding | None, limit: int, strategy: str) -> None:
         """Truncate an encoded text or pair in place to `limit` tokens in all."""
@@ -151,7 +165,8 @@ class LibraryTokenizer(Tokenizer):
             raise ValueError(
                 f"{min(ids)} is no token id; in labels, replace -100 by pad_token_id before decoding"
             )
-        return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        with no_panic(type(self).__name__):
+            return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def _cleans(self, asked: bool | None) -> bool:
         if not super()._cleans(asked):
@@ -175,16 +190,20 @@ class LibraryTokenizer(Tokenizer):
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Join tokens to text."""
-        return self.backend.decoder.decode(list(tokens))
+        with no_panic(type(self).__name__):
+            return self.backend.decoder.decode(list(tokens))
 
     @classmethod
     def _added_in_vocabulary(cls, checkpoint: Checkpoint) -> dict[int, AddedToken]:
         path = checkpoint.find(LIBRARY_FILE)
         tokens = [] if path is None else read_json(path).get("added_tokens") or []
+        if not isinstance(tokens, list) or not all(isinstance(one, dict) and "id" in one for one in tokens):
+            raise ValueError(f"{path} must have added_tokens as a list of objects, got {shown(tokens)}")
+        check_count(len(tokens), f"{path}: added_tokens")
         try:
-            return {token["id"]: as_added(token) for token in tokens}
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} has added_tokens that are none: {error!r}") from error
+            return {conform("id", token["id"], TokenIndex): as_added(token) for token in tokens}
+        except ValueError as error:
+            raise ValueError(f"{path}: added_tokens: {error}") from error
 
     def _save_vocabulary(self, folder: Path) -> tuple[str, ...]:
         path = folder / LIBRARY_FILE
@@ -195,9 +214,15 @@ class LibraryTokenizer(Tokenizer):
         """Post-processor from templates in the library's notation, such as "[CLS]:0 $A:0 [SEP]:0"."""
         words = {word.rpartition(":")[0] for word in (*single.split(" "), *pair.split(" "))}
         names = [word for word in words if word and not word.startswith("$")]
-        return TemplateProcessing(
-            single=single, pair=pair, special_tokens=[(name, self._id(name)) for name in names]
-        )
+        try:
+            return TemplateProcessing(
+                single=single, pair=pair, special_tokens=[(name, self._id(name)) for name in names]
+            )
+        except Exception as error:  # the library raises nothing narrower
+            roles = ", ".join(f"{name} {shown(token)}" for name, token in self._named.items())
+            raise ValueError(
+                f"a special token cannot go around a text ({error}); there are {roles}"
+            ) from None
 
     @classmethod
     def _library_file(cls, checkpoint: Checkpoint) -> tuple[dict[str, Any], Path] | None:
@@ -206,10 +231,16 @@ class LibraryTokenizer(Tokenizer):
         if path is None:
             return None
         fields = read_json(path)
+        try:
+            check_normalizer(fields.get("normalizer"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; fetch it again") from None
         model = fields.get("model")
         kind = model.get("type", cls.model) if isinstance(model, dict) else None  # old files lack it
         if kind != cls.model:
-            raise ValueError(f"{path} has a model of type {kind!r}; a {cls.__name__} needs {cls.model!r}")
+            raise ValueError(
+                f"{path} has a model of type {shown(kind)}; a {cls.__name__} needs {cls.model!r}"
+            )
         return fields, path
 
 
@@ -273,22 +304,26 @@ def read_post_processor(written: Any) -> PostProcessor:
     model = {"type": "BPE", "vocab": {}, "merges": []}
     parts = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "decoder"))
     whole = {"version": "1.0", "added_tokens": [], **parts, "post_processor": written, "model": model}
-    return tokenizers.Tokenizer.from_str(json.dumps(whole)).post_processor
+    with no_panic("post_processor"):
+        return tokenizers.Tokenizer.from_str(json.dumps(whole)).post_processor
 
 
 def check_table(table: Any, path: Path) -> None:
     """Check that the vocabulary read from `path` is a dict of token ids; raises ValueError if not."""
     if not isinstance(table, dict):
-        raise ValueError(f"{path} must map every token to a whole number, it has a {type(table).__name__}")
+        raise ValueError(
+            f"{path} must map every token to a whole number in vocab of its model, it has {shown(table)}"
+        )
     check_vocabulary(table, str(path))
 
 
 def _read(reader: Any, *paths: Path) -> Any:
     """Read vocabulary files by a reader of the library, after a size check; ValueError if it fails."""
     for path in paths:
-        check_size(path)
+        check_file(path, contents.MAX_JSON_BYTES)
     try:
-        return reader(*map(str, paths))
+        with no_panic(" and ".join(map(str, paths))):
+            return reader(*map(str, paths))
     except Exception as error:  # the library raises nothing narrower
         names = " and ".join(map(str, paths))
         raise ValueError(f"{names} cannot be read as a vocabulary: {error}") from error

@@ -1,12 +1,17 @@
 """Tokenizer options, special tokens and added tokens, read from a checkpoint's configuration files."""
 
+import re
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from ..checkpoints.files import Checkpoint, read_json
+from ..checkpoints.contents import read_json
+from ..checkpoints.files import Checkpoint
+from ..core.field_types import Range, conform, shown
 
+MAX_ADDED_TOKENS = 100_000  # far above any checkpoint's
+TokenIndex = Annotated[int, Range(0, 2**31 - 1)]
 CONFIG_FILE = "tokenizer_config.json"
 # Roles in transformers' order, in which tokens that the vocabulary lacks get new ids.
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -39,21 +44,67 @@ class AddedToken:
     special: bool = True  # left out by skip_special_tokens
 
 
-def as_added(token: Any) -> AddedToken:
+def as_added(token: Any, name: str = "a special token") -> AddedToken:
     """Convert a token (string, JSON object or `AddedToken`) to an `AddedToken`; a string is special."""
     if isinstance(token, AddedToken):
         return token
     written = token if isinstance(token, dict) else {}
-    flags = {name: written[name] for name in AddedToken.__slots__ if name in written}
-    return AddedToken(**(flags | {"content": content_of(token)}))
+    content = content_of(token, name)
+    flags = {name: written[name] for name in AddedToken.__slots__[1:] if name in written}
+    for flag, value in flags.items():
+        if type(value) is not bool:  # conform takes its time, over thousands of tokens
+            flags[flag] = conform(f"{flag} of the token {shown(content)}", value, bool)
+    return AddedToken(content, **flags)
 
 
-def content_of(token: Any) -> str:
-    """Text of a token given as a string, JSON object or `AddedToken`; ValueError if it has none."""
+def numbered_tokens(written: Any, where: str) -> dict[int, AddedToken]:
+    """Added tokens by id, from a JSON object of tokens or of their texts, with checks.
+
+    Args:
+        written: object from id, as text in JSON, to a string, a JSON object or an `AddedToken`.
+        where: source of the tokens and the name of the field, for errors.
+
+    Raises:
+        ValueError: no such object, over `MAX_ADDED_TOKENS`, a bad id, or a token that is none.
+    """
+    if not isinstance(written, Mapping):
+        raise ValueError(f"{where} must be an object of tokens by id, got {shown(written)}")
+    check_count(len(written), where)
+    tokens = {}
+    for index, token in written.items():
+        number = int(index) if isinstance(index, str) and re.fullmatch(r"\d{1,10}", index) else index
+        try:
+            if type(number) is not int or not 0 <= number < 2**31:
+                number = conform("a token's id", number, TokenIndex)
+            tokens[number] = as_added(token)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+    return tokens
+
+
+def check_count(count: int, where: str) -> None:
+    """Refuse over `MAX_ADDED_TOKENS` added tokens, whose cost in every call grows with their number."""
+    if count > MAX_ADDED_TOKENS:
+        raise ValueError(f"{where} has {count} added tokens, and {MAX_ADDED_TOKENS} are the most")
+
+
+def content_of(token: Any, name: str = "a special token") -> str:
+    """Text of a token given as a string, JSON object or `AddedToken`; a ValueError names `name`."""
     content = _maybe_content(token)
     if not isinstance(content, str):
-        raise ValueError(f"a special token must be a string, got {token!r}")
+        raise ValueError(f"{name} must be a string, or an object with content, got {shown(token)}")
+    if not is_text(content):
+        raise ValueError(f"{name} {shown(content)} has half a surrogate pair in its content; fetch it again")
     return content
+
+
+def is_text(content: str) -> bool:
+    """True for a string that UTF-8 can encode; JSON may hold halves of surrogate pairs."""
+    try:
+        content.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def saved_options(
@@ -83,9 +134,7 @@ def saved_options(
     config = checkpoint.find(CONFIG_FILE)
     options = (read_json(config) if config is not None else {}) | overrides
     if (written := options.get("added_tokens_decoder")) is not None:
-        if not isinstance(written, dict):
-            raise ValueError(f"{config} must hold an object as added_tokens_decoder, got {written!r}")
-        added = {int(index): as_added(token) for index, token in written.items()}
+        added = numbered_tokens(written, f"{config or checkpoint}: added_tokens_decoder")
     else:  # files from before 2023, and transformers 5 files with a tokenizer.json
         if (file := checkpoint.find("special_tokens_map.json")) is not None:
             options |= {name: token for name, token in read_json(file).items() if name not in overrides}
@@ -110,14 +159,17 @@ def _added_tokens(checkpoint: Checkpoint, options: dict[str, Any]) -> dict[int, 
     """Tokens of a checkpoint's added_tokens.json by id; special ones are those that `options` name."""
     if (file := checkpoint.find("added_tokens.json")) is None:
         return {}
-    special = [_maybe_content(options.get(name)) for name in NAMED_TOKENS]
-    special += map(_maybe_content, options.get("additional_special_tokens") or ())
-    added = {}
-    for content, index in read_json(file).items():
-        if type(index) is not int:
-            raise ValueError(f"{file} must map every token to a whole number, got {index!r}")
-        added[index] = AddedToken(content, normalized=content not in special, special=content in special)
-    return added
+    named = [_maybe_content(options.get(name)) for name in NAMED_TOKENS]
+    more = conform("additional_special_tokens", options.get("additional_special_tokens") or [], list[Any])
+    special = {content for content in (*named, *map(_maybe_content, more)) if isinstance(content, str)}
+    written = read_json(file)
+    check_count(len(written), str(file))
+    return {
+        conform(f"{file}: the id of {shown(content)}", index, TokenIndex): AddedToken(
+            content, normalized=content not in special, special=content in special
+        )
+        for content, index in written.items()
+    }
 
 
 def _maybe_content(token: Any) -> Any:

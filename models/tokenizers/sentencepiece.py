@@ -8,6 +8,7 @@ from tokenizers import decoders, normalizers, pre_tokenizers
 from tokenizers.models import Unigram
 
 from ..checkpoints.files import Checkpoint
+from ..core.field_types import shown
 from .fast import LibraryTokenizer
 from .options import AddedToken
 from .sentencepiece_model import read_sentencepiece
@@ -104,8 +105,9 @@ class SentencePieceTokenizer(LibraryTokenizer):
         try:
             pieces = [(str(piece), float(score)) for piece, score in fields["model"]["vocab"]]
             return pieces, _charsmap(fields.get("normalizer")), None, fields.get("post_processor")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} has no vocabulary of pieces with scores: {error!r}") from error
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = shown(f"{type(error).__name__}: {error}")
+            raise ValueError(f"{path} has no pieces with scores as vocab of its model: {reason}") from error
 
 
 def _charsmap(normalizer: Any) -> bytes | None:

@@ -4,8 +4,10 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checkpoints.files import check_size
+from ..checkpoints import contents
+from ..checkpoints.contents import check_file
 from ..checkpoints.protobuf import as_bytes, as_int, read_fields
+from .charsmap import check_charsmap
 
 # Field numbers in sentencepiece_model.proto.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
@@ -39,9 +41,9 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is not a SentencePiece model, or larger than `files.MAX_JSON_BYTES`.
+        ValueError: the file is not a SentencePiece model, or larger than `contents.MAX_JSON_BYTES`.
     """
-    check_size(path)
+    check_file(path, contents.MAX_JSON_BYTES)
     pieces: list[tuple[str, float]] = []
     kinds: list[int] = []
     unknown_id, charsmap = 0, None
@@ -58,6 +60,8 @@ def read_sentencepiece(path: Path) -> SentencePieceModel:
                 charsmap = as_bytes(dict(read_fields(as_bytes(value))).get(_CHARSMAP, b"")) or None
         if not pieces:
             raise ValueError("it has no pieces")
+        if charsmap is not None:
+            check_charsmap(charsmap)
     except (ValueError, struct.error) as error:
         raise ValueError(f"{path} is not a SentencePiece model: {error}") from None
     return SentencePieceModel(tuple(pieces), tuple(kinds), unknown_id, charsmap)

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..checkpoints.files import Checkpoint, read_json, write_json
+from ..checkpoints.contents import read_json
+from ..checkpoints.files import Checkpoint, write_json
+from ..core.field_types import shown
 from .base import Encoded, Tokenizer
-from .options import AddedToken, as_added
+from .options import AddedToken, is_text, numbered_tokens
 from .special_tokens import Ids
 
 VOCAB_FILE = "vocab.json"
@@ -31,7 +33,7 @@ class PythonTokenizer(Tokenizer):
 
     def _number_added_tokens(self, added: dict[Any, Any]) -> None:
         """Assign ids to added and special tokens: from checkpoint or vocabulary, or new ones after it."""
-        self.added_tokens_decoder = {int(index): as_added(token) for index, token in added.items()}
+        self.added_tokens_decoder = numbered_tokens(added, "added_tokens_decoder")
         ids = {token.content: index for index, token in self.added_tokens_decoder.items()}
         next_id = len(self.encoder | ids)
         for token in self.all_special_tokens:
@@ -197,5 +199,11 @@ def read_vocabulary(path: str | Path) -> dict[str, int]:
 
 def check_vocabulary(vocabulary: dict[str, Any], where: str) -> None:
     """Check that a vocabulary maps tokens to non-negative ints; a ValueError names `where` it is from."""
-    if not all(type(index) is int and index >= 0 for index in vocabulary.values()):
-        raise ValueError(f"{where} must map every token to a whole number")
+    if not is_text("".join(vocabulary)):
+        raise ValueError(f"{where} has a token with half a surrogate pair, which is no text; fetch it again")
+    for token, index in vocabulary.items():
+        if type(index) is not int or not 0 <= index < 2**31:
+            raise ValueError(
+                f"{where} must map every token to a whole number below 2**31: "
+                f"it maps {shown(token)} to {shown(index)}"
+            )

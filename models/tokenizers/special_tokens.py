@@ -1,11 +1,12 @@
 """Special tokens and common options of tokenizers, checked in the constructor and kept as attributes."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, get_origin
+from typing import Annotated, Any, ClassVar, get_origin
 
 from ..core.batches import one_of
+from ..core.field_types import Range, conform
 from .options import (
     COMMON_OPTIONS,
     NAMED_TOKENS,
@@ -13,6 +14,7 @@ from .options import (
     OTHER_OPTIONS,
     AddedToken,
     as_added,
+    check_count,
     content_of,
 )
 
@@ -20,6 +22,14 @@ Ids = list[int]
 
 _SIDES = ("right", "left")
 _NO_LIMIT = int(1e30)  # transformers' value for a checkpoint without model_max_length
+
+
+def _tokens(name: str, given: dict[str, Any]) -> list[Any]:
+    """Special tokens without a role, of a list or of an object by a name of their own."""
+    tokens = conform(name, given.get(name, []), list[Any] | dict[str, Any])
+    tokens = list(tokens.values()) if isinstance(tokens, Mapping) else tokens
+    check_count(len(tokens), name)
+    return tokens
 
 
 def role(name: str) -> tuple[Any, Any]:
@@ -49,6 +59,7 @@ class SpecialTokens:
     model_input_names: tuple[str, ...] = ("input_ids", "attention_mask")  # the class's, or a checkpoint's
     special_tokens: ClassVar[dict[str, Any]] = {}
     settings: ClassVar[dict[str, Any]] = {}
+    _setting_types: ClassVar[dict[str, Any]] = {}
     neutral: ClassVar[frozenset[str]] = frozenset()  # options of transformers that are ignored
 
     bos_token, bos_token_id = role("bos_token")
@@ -70,6 +81,10 @@ class SpecialTokens:
             for name, hint in inspect.get_annotations(cls).items()
             if name in vars(cls) and get_origin(hint) is not ClassVar and name != "model_input_names"
         }
+        hints = inspect.get_annotations(cls)
+        cls._setting_types = cls._setting_types | {
+            name: hints[name] for name in cls.settings.keys() & hints.keys()
+        }
 
     def _configure(self, options: dict[str, Any]) -> dict[str, Any]:
         """Set attributes from a constructor's options; returns the settings that are properties.
@@ -85,35 +100,34 @@ class SpecialTokens:
         if unknown := sorted(given.keys() - names - NEUTRAL_OPTIONS - self.neutral):
             raise TypeError(f"there is no option {unknown[0]!r}; there are {', '.join(sorted(names))}")
         longest = given.get("model_max_length", given.get("max_len", _NO_LIMIT))
-        if isinstance(longest, bool) or not isinstance(longest, int | float) or longest < 1:
-            raise ValueError(f"model_max_length must be a number of tokens, got {longest!r}")
-        self.model_max_length = int(longest)
+        self.model_max_length = int(conform("model_max_length", longest, Annotated[float, Range(1, 1e300)]))
         self.padding_side = one_of("padding_side", given.get("padding_side", "right"), _SIDES)
         self.truncation_side = one_of("truncation_side", given.get("truncation_side", "right"), _SIDES)
-        self.clean_up_tokenization_spaces = bool(given.get("clean_up_tokenization_spaces", False))
-        self.processor_class: str | None = given.get("processor_class")
+        cleans = given.get("clean_up_tokenization_spaces", False)
+        self.clean_up_tokenization_spaces = conform("clean_up_tokenization_spaces", cleans, bool)
+        self.processor_class: str | None = conform(
+            "processor_class", given.get("processor_class"), str | None
+        )
         if (returned := given.get("model_input_names")) is not None:
-            if isinstance(returned, str) or not all(isinstance(name, str) for name in returned):
-                raise ValueError(f"model_input_names must be a list of names, got {returned!r}")
-            self.model_input_names = tuple(returned)
+            self.model_input_names = tuple(conform("model_input_names", returned, list[str]))
         self.lang_code_to_id = {}
 
         chosen = {name: options.get(name, default) for name, default in self.special_tokens.items()}
         for name, default in self.special_tokens.items():
             if isinstance(chosen[name], str) and isinstance(default, AddedToken):
                 chosen[name] = replace(default, content=chosen[name])  # keeps the default's flags
-        extra = given.get("extra_special_tokens", [])
-        extra = [
-            *given.get("additional_special_tokens", ()),
-            *(extra.values() if isinstance(extra, dict) else extra),
-        ]
+        extra = [*_tokens("additional_special_tokens", given), *_tokens("extra_special_tokens", given)]
         named = {name: token for name, token in chosen.items() if token is not None}
-        self._named = {name: content_of(token) for name, token in named.items()}
-        self._declared = {content_of(token): as_added(token) for token in (*named.values(), *extra)}
-        self._set_extra(map(content_of, extra))
+        self._named = {name: content_of(token, name) for name, token in named.items()}
+        tokens = [as_added(token, name) for name, token in named.items()]
+        more = [as_added(token, "additional_special_tokens") for token in extra]
+        self._declared = {token.content: token for token in (*tokens, *more)}
+        self._set_extra(token.content for token in more)
         properties = {}
         for name, default in self.settings.items():
-            value = given.get(name, default)
+            value = default
+            if name in given:
+                value = conform(name, given[name], self._setting_types.get(name, str | None))
             if isinstance(getattr(type(self), name, None), property):
                 properties[name] = value
             else:

@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 import tokenizers
 from tokenizers.processors import PostProcessor
 
-from ..checkpoints.files import Checkpoint, read_json
+from ..checkpoints.contents import read_json
+from ..checkpoints.files import Checkpoint
+from .charsmap import check_normalizer
 from .fast import LIBRARY_FILE, LibraryTokenizer
 from .options import NAMED_TOKENS
 
@@ -44,4 +46,10 @@ class PreTrainedTokenizerFast(LibraryTokenizer):
 
     @classmethod
     def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
-        return (json.dumps(read_json(checkpoint.require(LIBRARY_FILE))),)
+        path = checkpoint.require(LIBRARY_FILE)
+        written = read_json(path)
+        try:
+            check_normalizer(written.get("normalizer"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; fetch it again") from None
+        return (json.dumps(written),)

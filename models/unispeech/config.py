@@ -1,5 +1,6 @@
 """Configuration of UniSpeech models (arXiv 2101.07597)."""
 
+from ..core.field_types import Count, Probability
 from ..wav2vec2.config import ContrastiveConfig
 
 
@@ -9,5 +10,5 @@ class UniSpeechConfig(ContrastiveConfig):
     model_type = "unispeech"
 
     ctc_loss_reduction = "mean"
-    num_ctc_classes: int = 80  # used in pretraining only, as is replace_prob
-    replace_prob: float = 0.5
+    num_ctc_classes: Count = 80  # used in pretraining only, as is replace_prob
+    replace_prob: Probability = 0.5

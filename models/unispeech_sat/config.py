@@ -1,5 +1,6 @@
 """Configuration of UniSpeech-SAT models (arXiv 2110.05752)."""
 
+from ..core.field_types import Count, Size, Small
 from ..core.fields import field
 from ..wav2vec2.config import ContrastiveConfig
 
@@ -11,8 +12,8 @@ class UniSpeechSatConfig(ContrastiveConfig):
 
     ctc_loss_reduction = "mean"
     # tdnn_* and xvector_output_dim configure transformers' speaker-embedding (x-vector) head.
-    tdnn_dim: list[int] = field((512, 512, 512, 512, 1500), convert=list)
-    tdnn_kernel: list[int] = field((5, 3, 3, 1, 1), convert=list)
-    tdnn_dilation: list[int] = field((1, 2, 3, 1, 1), convert=list)
-    xvector_output_dim: int = 512
-    num_clusters: int = 504  # used in pretraining only
+    tdnn_dim: list[Size] = field((512, 512, 512, 512, 1500))
+    tdnn_kernel: list[Small] = field((5, 3, 3, 1, 1))
+    tdnn_dilation: list[Small] = field((1, 2, 3, 1, 1))
+    xvector_output_dim: Size = 512
+    num_clusters: Count = 504  # used in pretraining only

@@ -1,11 +1,12 @@
 """Feature extractor of wav2vec 2.0 and related models: normalized waveforms."""
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from ...kernels.norm.waveform_norm import waveform_norm
+from ..core.field_types import Range, Size
 from ..processors.feature_extractor import FeatureExtractor
 
 
@@ -37,8 +38,8 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
     }
     unit = "samples"
 
-    feature_size: int = 1
-    sampling_rate: int = 16_000
+    feature_size: Size = 1
+    sampling_rate: Annotated[int, Range(1_000, 768_000)] = 16_000  # Hz
     padding_value: float = 0.0
     return_attention_mask: bool = False
     do_normalize: bool = True
@@ -48,8 +49,6 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
             raise ValueError(
                 f"feature_size {self.feature_size!r} is not supported, only 1 is: a sample is a number"
             )
-        if not isinstance(self.sampling_rate, int) or self.sampling_rate < 1:
-            raise ValueError(f"sampling_rate must be a whole number of Hz, got {self.sampling_rate!r}")
 
     def frame_count(self, samples: int) -> int:
         """Number of rows that `extract_packed` returns for a recording: one per sample."""

@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..checkpoints.files import read_json
+from ..checkpoints.contents import read_json
 from ..core.batches import as_list, is_batch
 from ..core.outputs import ModelOutput
 from ..tokenizers.options import AddedToken

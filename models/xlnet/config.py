@@ -1,7 +1,8 @@
 """Configuration of XLNet."""
 
 from ..core.config import PretrainedConfig
-from ..core.fields import activation, divides, field, one_of
+from ..core.field_types import Count, Deviation, Epsilon, Layers, Probability, Signed, Size, TokenId
+from ..core.fields import ABSENT, activation, divides, field, one_of
 
 
 class XLNetConfig(PretrainedConfig):
@@ -9,36 +10,37 @@ class XLNetConfig(PretrainedConfig):
 
     model_type = "xlnet"
 
-    vocab_size: int = field(32000, alias="n_token")
-    d_model: int = field(1024, alias="hidden_size")
-    n_layer: int = field(24, alias="num_hidden_layers")
-    n_head: int = field(16, check=divides("d_model"), alias="num_attention_heads")
-    d_inner: int = 4096  # width of the feed-forward block
-    d_head: int = 0  # width of a head: d_model / n_head, the only value supported
+    vocab_size: Size = field(32000, alias="n_token")
+    d_model: Size = field(1024, alias="hidden_size")
+    n_layer: Layers = field(24, alias="num_hidden_layers")
+    n_head: Size = field(16, check=divides("d_model"), alias="num_attention_heads")
+    d_inner: Size = 4096  # width of the feed-forward block
+    d_head: Count = 0  # width of a head: d_model / n_head, the only value supported
     ff_activation: str = field("gelu", check=activation)
     attn_type: str = field("bi", check=one_of("bi", "uni"))  # "uni" is causal
-    initializer_range: float = field(0.02, alias="init_std")  # standard deviation of initial weights
-    layer_norm_eps: float = 1e-12
-    dropout: float = 0.1
-    mem_len: int | None = 512  # last tokens whose hidden states forward returns as `mems`; None, 0: all
-    reuse_len: int | None = None  # only so many first tokens enter `mems`; None, 0: all
+    initializer_range: Deviation = field(0.02, alias="init_std")  # standard deviation of initial weights
+    layer_norm_eps: Epsilon = 1e-12
+    dropout: Probability = 0.1
+    mem_len: Count | None = 512  # last tokens whose hidden states forward returns as `mems`; None, 0: all
+    reuse_len: Count | None = None  # only so many first tokens enter `mems`; None, 0: all
     use_mems_eval: bool = True  # forward returns `mems` outside training
     use_mems_train: bool = False
     bi_data: bool = False  # a pretraining option; `XLNetModel` rejects True
-    clamp_len: int = -1  # greater distances are clamped to it; -1: no clamping
+    clamp_len: Signed = -1  # greater distances are clamped to it; -1: no clamping
     # With attn_type "uni", each token attends to as many before it as there are `mems`: here to itself only.
     same_length: bool = False
     # A classifier's pooling: "last", "first" or "mean"; "cls_index" is the last token too.
     summary_type: str = field("last", check=one_of("last", "first", "mean", "cls_index"))
     summary_use_proj: bool = True
     summary_activation: str | None = "tanh"  # None or "": no activation
-    summary_last_dropout: float = 0.1
-    start_n_top: int = 5  # of transformers' XLNetForQuestionAnswering, like end_n_top
-    end_n_top: int = 5
-    pad_token_id: int | None = 5
-    bos_token_id: int | None = 1
-    eos_token_id: int | list[int] | None = 2
+    summary_last_dropout: Probability = 0.1
+    start_n_top: Count = 5  # of transformers' XLNetForQuestionAnswering, like end_n_top
+    end_n_top: Count = 5
+    pad_token_id: TokenId | None = 5
+    bos_token_id: TokenId | None = 1
+    eos_token_id: TokenId | list[TokenId] | None = 2
     tie_word_embeddings: bool = True  # of the language-modeling head, not implemented here
+    summary_first_dropout: Probability = ABSENT
 
     def _complete(self) -> None:
         width = self.d_model // self.n_head

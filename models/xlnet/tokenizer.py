@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from ..tokenizers.options import AddedToken
+from ..tokenizers.options import AddedToken, TokenIndex
 from ..tokenizers.sentencepiece import Defined, SentencePieceTokenizer, plain_normalizer
 
 
@@ -32,7 +32,7 @@ class XLNetTokenizer(SentencePieceTokenizer):
     }
     templates = ("$A:0 {sep_token}:0 {cls_token}:2", "$A:0 {sep_token}:0 $B:1 {sep_token}:1 {cls_token}:2")
 
-    unk_id: int = 0
+    unk_id: TokenIndex = 0
     do_lower_case: bool = False
     remove_space: bool = True
     keep_accents: bool = False

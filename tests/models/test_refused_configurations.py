@@ -11,7 +11,7 @@ import tritone
 WIDTH = {"d_model": 24, "decoder_attention_heads": 2}
 BART: list[tuple[dict[str, Any], str]] = [
     ({"decoder_attention_heads": 5}, "decoder_attention_heads 5 must divide d_model 24"),
-    ({"decoder_attention_heads": 0}, "decoder_attention_heads 0 must divide d_model 24"),
+    ({"decoder_attention_heads": 0}, "decoder_attention_heads must be a whole number from 1 to .*, got 0"),
     ({"activation_function": "quick"}, "activation_function 'quick' is not supported; one of gelu"),
     ({"cross_attention_hidden_size": 48}, "cross_attention_hidden_size is 48, .* decoder of width 24"),
 ]
@@ -20,8 +20,8 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     "Albert": [
         ({"num_attention_heads": 5}, "num_attention_heads 5 must divide hidden_size 4096"),
         ({"hidden_act": "mish"}, "hidden_act 'mish' is not supported"),
-        ({"num_hidden_groups": 0}, "num_hidden_groups must be at least 1, got 0"),
-        ({"inner_group_num": 0}, "inner_group_num must be at least 1, got 0"),
+        ({"num_hidden_groups": 0}, "num_hidden_groups must be a whole number from 1 to .*, got 0"),
+        ({"inner_group_num": 0}, "inner_group_num must be a whole number from 1 to .*, got 0"),
         ({"position_embedding_type": "relative_key"}, "only 'absolute' is"),
     ],
     **{
@@ -38,7 +38,7 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
     ],
     "DistilBert": [
         ({"n_heads": 5}, "n_heads 5 must divide dim 768"),
-        ({"n_heads": 0}, "n_heads 0 must divide dim 768"),
+        ({"n_heads": 0}, "n_heads must be a whole number from 1 to .*, got 0"),
         ({"activation": "mish"}, "activation 'mish' is not supported"),
     ],
     "GPT2": [
@@ -51,21 +51,21 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"num_heads": 5}, "num_heads 5 must divide hidden_size 2048"),
         ({"num_layers": 4}, "are of 24 layers, and num_layers is 4"),
         ({"attention_types": [[["global", "sparse"], 12]]}, "has 'sparse'"),
-        ({"window_size": 0}, "window_size must be at least 1, got 0"),
+        ({"window_size": 0}, "window_size must be a whole number from 1 to .*, got 0"),
     ],
     "Roberta": [({"pad_token_id": None}, "pad_token_id is None")],
-    "SEW": [({"squeeze_factor": 0}, "squeeze_factor must be at least 1, got 0")],
+    "SEW": [({"squeeze_factor": 0}, "squeeze_factor must be a whole number from 1 to .*, got 0")],
     "SEWD": [
         ({"pos_att_type": ("c2p", "p2p")}, "pos_att_type 'p2p' is not supported; use 'p2c' or 'c2p'"),
         ({"norm_rel_ebd": "batch_norm"}, "norm_rel_ebd 'batch_norm'"),
         ({"attention_head_size": 5}, "attention_head_size 5 is not supported"),
         ({"conv_kernel_size": 4}, "conv_kernel_size 4 would change the number of tokens"),
-        ({"conv_kernel_size": 3, "conv_act": "snake"}, "unknown activation 'snake'"),
-        ({"hidden_act": "snake"}, "unknown activation 'snake'"),
+        ({"conv_kernel_size": 3, "conv_act": "snake"}, "conv_act 'snake' is not supported"),
+        ({"hidden_act": "snake"}, "hidden_act 'snake' is not supported"),
         ({"position_buckets": 1}, "1 position buckets cannot be divided"),
         ({"position_buckets": 64}, "64 position buckets cannot be divided logarithmically up to 9"),
-        ({"max_position_embeddings": 0}, "at least 1, got 0"),
-        ({"squeeze_factor": 0}, "squeeze_factor must be at least 1"),
+        ({"max_position_embeddings": 0}, "max_position_embeddings must be .* from 1 to .*, got 0"),
+        ({"squeeze_factor": 0}, "squeeze_factor must be"),
     ],
     "Speech2Text": [
         ({"conv_kernel_sizes": [5]}, r"conv_kernel_sizes \[5\] must have one size for each of the 2"),
@@ -78,21 +78,27 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"feed_forward_proj": "gated-nothing"}, "dense_act_fn 'nothing' is not supported"),
         ({"relative_attention_num_buckets": 3}, "3 buckets up to distance 128 cannot be divided"),
         ({"relative_attention_max_distance": 16}, "32 buckets up to distance 16"),
-        ({"num_heads": 0}, "num_heads must be at least 1, got 0"),
-        ({"d_kv": -3}, "d_kv must be at least 1, got -3"),
+        ({"num_heads": 0}, "num_heads must be a whole number from 1 to .*, got 0"),
+        ({"d_kv": -3}, "d_kv must be a whole number from 1 to .*, got -3"),
     ],
     "Wav2Vec2": [
         ({"conv_dim": (6, 8, 9)}, "conv_dim .* conv_stride .* conv_kernel"),
         ({"conv_dim": (), "conv_stride": (), "conv_kernel": ()}, "one number for each convolution"),
-        ({"conv_stride": (4, 0)}, "conv_stride .* at least 1"),
+        (
+            {"conv_stride": (4, 0)},
+            r"conv_stride must be a list, each item a .* from 1 to .*, got \(4, 0\)",
+        ),
         ({"feat_extract_norm": "batch"}, "'batch' is not supported; use 'group' or 'layer'"),
         ({"num_attention_heads": 5}, "num_attention_heads 5 must divide hidden_size 12"),
         ({"num_conv_pos_embedding_groups": 8}, "num_conv_pos_embedding_groups 8 must divide"),
         ({"adapter_attn_dim": 16}, "adapter_attn_dim 16 is not supported"),
         ({"add_adapter": True, "adapter_kernel_size": 5}, "adapter_kernel_size 5 is not supported"),
-        ({"add_adapter": True, "adapter_stride": 0}, "adapter_stride 0"),
-        ({"feat_extract_activation": "snake"}, "unknown activation 'snake'"),
-        ({"hidden_act": "snake"}, "unknown activation 'snake'"),
+        (
+            {"add_adapter": True, "adapter_stride": 0},
+            "adapter_stride must be .* from 1 .*, got 0",
+        ),
+        ({"feat_extract_activation": "snake"}, "feat_extract_activation 'snake' is not supported"),
+        ({"hidden_act": "snake"}, "hidden_act 'snake' is not supported"),
     ],
     "XLNet": [
         ({"ff_activation": "softsign"}, "ff_activation 'softsign'"),

@@ -31,14 +31,14 @@ def tritone_invoke(*arguments: object, stdin: bytes | str | None = None) -> type
     return typer.testing.CliRunner().invoke(app, [*map(str, arguments)], input=stdin, env=_ENVIRONMENT)
 
 
-def tritone_on_terminal(*arguments: object) -> tuple[str, str]:
-    """Standard error of the command on a pseudo-terminal, and its standard output into a pipe."""
+def tritone_on_terminal(*arguments: object, with_output: bool = False) -> tuple[str, str]:
+    """Output of the command on a pseudo-terminal: standard error, or both; and standard output in a pipe."""
     import pty
 
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "tritone", *map(str, arguments)],
-        stdout=subprocess.PIPE,
+        stdout=theirs if with_output else subprocess.PIPE,
         stderr=theirs,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "60"},
     )
@@ -54,7 +54,7 @@ def tritone_on_terminal(*arguments: object) -> tuple[str, str]:
         drawn += chunk
     output, _ = process.communicate(timeout=SOON)
     os.close(ours)
-    return drawn.decode(errors="replace"), output.decode()
+    return drawn.decode(errors="replace"), (output or b"").decode()
 
 
 def records(output: Path) -> list[dict]:

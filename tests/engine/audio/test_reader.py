@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from tritone.engine.audio.reader import AudioError, find_audio, load_audio
+from tritone.engine.audio.reader import AudioError, load_audio
 
 RATE = 16_000
 
@@ -272,32 +272,3 @@ def test_decoding_stops_at_the_longest_length_that_is_taken(tmp_path):
     for source in (path, tone(30.0)):
         with pytest.raises(AudioError, match=r"longer than 29\.9 s.*split"):
             load_audio(source, RATE, max_seconds=29.9)
-
-
-# Finding them.
-
-
-def test_folders_are_searched_to_the_bottom_in_order_and_files_taken_as_they_are(tmp_path):
-    for name in ("b.wav", "a.FLAC", "sub/deep/c.mp3", "notes.txt", ".hidden.wav", "d.m4a"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    found = find_audio([tmp_path, tmp_path / "notes.txt", tmp_path / "b.wav"])
-    names = [str(path.relative_to(tmp_path)) for path in found]
-    assert names == ["a.FLAC", "b.wav", "d.m4a", "sub/deep/c.mp3", "notes.txt"]
-
-
-def test_a_glob_finds_audio_and_a_file_named_like_one_is_a_file(tmp_path):
-    for name in ("x1.wav", "x2.wav", "x3.txt", "take[1].wav", "take1.wav"):
-        (tmp_path / name).touch()
-    assert [path.name for path in find_audio([f"{tmp_path}/x*"])] == ["x1.wav", "x2.wav"]
-    assert [path.name for path in find_audio([f"{tmp_path}/take[1].wav"])] == ["take[1].wav"]
-
-
-def test_a_path_that_does_not_exist_or_holds_no_audio_is_an_error(tmp_path):
-    with pytest.raises(AudioError, match=r"nowhere\.wav: no such file or folder"):
-        find_audio([tmp_path / "nowhere.wav"])
-    with pytest.raises(AudioError, match="no audio files"):
-        find_audio([tmp_path])
-    with pytest.raises(AudioError, match="no audio files"):
-        find_audio([f"{tmp_path}/*.wav"])

@@ -269,7 +269,7 @@ def test_where_no_path_names_a_recording_no_model_is_loaded():
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 def test_a_full_disk_ends_the_command_with_its_reason(text_classifier):
     run = classify("--text", "one", "two", "--model", text_classifier, "--output", "/dev/full")
-    assert "--output /dev/full: No space left on device; stopped with 1 to go" in run.stderr
+    assert "--output /dev/full: No space left on device; stopped with 2 to go" in run.stderr
     assert run.exit_code == 1
 
 

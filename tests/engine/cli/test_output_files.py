@@ -1,8 +1,11 @@
 """Lines of results and the files that hold them: cut anywhere, continued, refused, never mixed."""
 
+import errno
 import json
 import os
+import secrets
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,7 +98,7 @@ def test_failures_are_taken_out_and_tried_again_and_results_stay(tmp_path):
     assert lines(path) == [before[0], before[2], json_line(b, result("2"), ORIGIN)]
     assert link.is_symlink()
     assert path.stat().st_mode & 0o777 == 0o640
-    assert not list(tmp_path.glob("*.part"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link", "real"]
 
 
 def test_failures_that_a_run_does_not_try_again_stay(tmp_path):
@@ -127,6 +130,7 @@ def test_a_run_killed_while_failures_are_taken_out_loses_nothing(tmp_path, monke
         with pytest.raises(KeyboardInterrupt):
             write(path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
     write(path, results={a: result(), b: result("2"), c: result()})
     assert [json.loads(line)["text"] for line in lines(path)] == ["1", "3", "2"]
 
@@ -205,6 +209,162 @@ def test_two_runs_never_write_one_file(tmp_path):
         first.write(PATHS[0], result("1"))
     write(path, results={PATHS[0]: failure()})
     assert [json.loads(line)["text"] for line in lines(path)] == ["1"]
+
+
+# Links, other programs and lost files.
+
+
+def test_a_link_planted_for_the_temporary_file_is_not_followed(tmp_path, monkeypatch):
+    path, victim = tmp_path / "out", tmp_path / "victim"
+    victim.write_text("precious")
+    real = secrets.token_hex
+
+    def foreseen(count):
+        token = real(count)
+        (tmp_path / f".tritone-{token}.part").symlink_to(victim)
+        return token
+
+    for name in (".part", "out.part", ".out.part"):
+        (tmp_path / name).symlink_to(victim)
+    write(path, results={PATHS[0]: failure()})
+    before = path.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(secrets, "token_hex", foreseen)
+        with pytest.raises(FileExistsError):
+            write(path)
+    assert path.read_bytes() == before
+    write(path)
+    assert victim.read_text() == "precious"
+    assert len(lines(path)) == len(PATHS)
+
+
+def test_the_temporary_file_is_private_and_the_new_one_has_the_owner_and_rights_of_the_old(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / ("o" * 255)  # as long as names can be
+    write(path, results={PATHS[0]: failure()})
+    path.chmod(0o604)
+    if os.getuid() == 0:
+        os.chown(path, 1234, 1235)
+    owner = (path.stat().st_uid, path.stat().st_gid)
+    modes = []
+    real = os.fchown
+    monkeypatch.setattr(
+        os, "fchown", lambda file, *ids: [modes.append(os.fstat(file).st_mode), real(file, *ids)]
+    )
+    write(path)
+    assert [mode & 0o777 for mode in modes] == [0o600]
+    assert path.stat().st_mode & 0o777 == 0o604
+    assert (path.stat().st_uid, path.stat().st_gid) == owner
+
+
+def rewritten(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[::-1] + b"more")
+
+
+def appended(path: Path) -> None:
+    with path.open("a") as file:
+        file.write("a note\n")
+
+
+FATES = {
+    "deleted": (Path.unlink, "deleted, moved or replaced"),
+    "moved": (lambda path: path.rename(path.with_name("moved")), "deleted, moved or replaced"),
+    "replaced": (lambda path: path.with_name("b").replace(path), "deleted, moved or replaced"),
+    "emptied": (lambda path: os.truncate(path, 0), "changed by another program"),
+    "cut": (lambda path: os.truncate(path, path.stat().st_size - 1), "changed by another program"),
+    "appended to": (appended, "changed by another program"),
+    "written over": (rewritten, "changed by another program"),
+    "a folder now": (lambda path: [path.unlink(), path.mkdir()], "deleted, moved or replaced"),
+    "a broken link now": (lambda path: [path.unlink(), path.symlink_to("x")], "deleted, moved or replaced"),
+    "a link to a copy now": (
+        lambda path: [path.rename(path.with_name("c")), path.symlink_to("b")],
+        "deleted, moved or replaced",
+    ),
+    "in a lost folder": (lambda path: path.parent.rename(path.parent.with_name("lost")), "deleted, moved"),
+}
+
+
+@pytest.mark.parametrize("when", ["before begin", "before a line", "at the end"])
+@pytest.mark.parametrize("fate", FATES)
+def test_a_file_that_something_else_changes_or_removes_during_a_run_is_noticed(tmp_path, fate, when):
+    change, message = FATES[fate]
+    path = tmp_path / "folder" / "out"
+    path.parent.mkdir()
+    write(path, results={PATHS[0]: result("1"), PATHS[1]: failure()})
+    path.with_name("b").write_bytes(path.read_bytes())
+    with ResultsFile(path, JSONL, ORIGIN) as file:
+        if when == "before begin":
+            change(path)
+            if "changed" in message:
+                return  # the lines are read again then
+            with pytest.raises(OSError, match=message):
+                file.begin(PATHS)
+            return
+        file.begin(PATHS)
+        file.write(PATHS[1], result("2"))
+        change(path)
+        with pytest.raises(OSError, match=message):
+            file.write(PATHS[2], result("3")) if when == "before a line" else file.finish()
+
+
+def test_a_full_disk_leaves_no_half_of_a_line(tmp_path, monkeypatch):
+    path = tmp_path / "out"
+    with ResultsFile(path, JSONL, ORIGIN) as file:
+        file.begin(())
+        file.write(PATHS[0], result("1"))
+        before = path.read_bytes()
+        monkeypatch.setattr("tritone.engine.cli.output_files._write", half_written)
+        with pytest.raises(OSError, match="No space left"):
+            file.write(PATHS[1], result("2"))
+    assert path.read_bytes() == before
+
+
+def half_written(file, data: bytes) -> None:
+    file.write(data[: len(data) // 2])
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such pipes")
+def test_a_named_pipe_gets_the_lines(tmp_path):
+    os.mkfifo(path := tmp_path / "pipe")
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(path.read_bytes)
+        write(path)
+        assert len(read.result(60).splitlines()) == len(PATHS)
+
+
+# Names.
+
+
+NAMES = [b"caf\xe9.wav", b"\xff\\\t\n\x1b.wav", "né €\u202e😀.wav".encode(), b"\\xe9 \\udce9.wav", b"a.wav"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names there are text")
+@pytest.mark.parametrize("line_format", LineFormat)
+def test_a_reader_of_the_file_recovers_the_bytes_of_any_name_and_a_later_run_knows_it(tmp_path, line_format):
+    path = tmp_path / "out"
+    paths = [Path(os.fsdecode(name)) for name in NAMES]
+    write(path, line_format, {name: result("x") for name in paths})
+    found = lines(path)
+    if line_format is JSONL:
+        names = [os.fsencode(json.loads(line)["path"]) for line in found]
+    else:  # as docs/errors.md has it
+        shown = [line.partition("\t")[0] for line in found[1:]]
+        names = [
+            os.fsencode(name.encode("latin-1", "backslashreplace").decode("unicode_escape")) for name in shown
+        ]
+    assert names == NAMES
+    with ResultsFile(path, line_format, ORIGIN) as file:
+        assert all(map(file.has, paths))
+
+
+def test_a_json_line_has_no_control_characters(tmp_path):
+    text = "".join(map(chr, (*range(0xA1), 0x202E, 0x2066, 0x200F)))
+    line = json_line(Path(f"{text}.wav"), result(text), ORIGIN)
+    assert all(character.isprintable() or character == "\xa0" for character in line)
+    assert json.loads(line)["text"] == text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")

@@ -130,7 +130,7 @@ def test_a_path_that_names_nothing_is_a_failure_and_stops_no_other(checkpoint, r
     assert run.exit_code == 1
     found = {record["path"]: record["error"] for record in records(output)}
     assert list(found) == [str(tmp_path / "empty"), "gone.wav", f"{recordings}/c.flac", f"{recordings}/*.mp3"]
-    assert "no audio files there; looked for .aac" in found[str(tmp_path / "empty")]
+    assert "no audio files there; looked for .wav" in found[str(tmp_path / "empty")]
     assert "gone.wav: no such file or folder; check the path" in found["gone.wav"]
     assert found[f"{recordings}/c.flac"] is None
     assert "no audio files there" in found[f"{recordings}/*.mp3"]
@@ -286,7 +286,7 @@ def test_a_wrong_call_overwrites_nothing(checkpoint, recordings, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 def test_a_full_disk_ends_the_command_with_its_reason(checkpoint, recordings):
     run = tritone_invoke("transcribe", recordings, "--model", checkpoint, "--output", "/dev/full")
-    assert "--output /dev/full: No space left on device; stopped with 5 to go" in run.stderr
+    assert "--output /dev/full: No space left on device; stopped with 6 to go" in run.stderr
     assert run.exit_code == 1
 
 

@@ -9,7 +9,8 @@ import pytest
 from transformers import Speech2TextConfig as TheirConfig
 
 from tritone.models.core.config import PretrainedConfig
-from tritone.models.core.fields import ABSENT, at_least, field
+from tritone.models.core.field_types import Size
+from tritone.models.core.fields import ABSENT, field, one_of
 from tritone.models.speech_to_text.config import Speech2TextConfig
 
 # What transformers' object holds about itself, or writes only where it is not the default.
@@ -145,22 +146,27 @@ def test_a_plain_configuration_takes_any_field():
 
 
 class Base(PretrainedConfig):
-    width: int = field(8, check=at_least(1), alias="hidden_size")
-    sizes: list[int] = field((3, 3), convert=list)
+    width: Size = field(8, alias="hidden_size")
+    sizes: list[int] = field((3, 3))
+    kind: str = field("a", check=one_of("a", "b"), convert=lambda given: given.lower())
     rate: float = 0.1
 
 
 class Derived(Base):
     depth: int = 2
     width = 16
+    kind = "B"
     rate = ABSENT
 
 
 def test_a_relative_replaces_a_default_and_keeps_check_converter_and_alias():
     config = Derived(sizes=(1,))
     assert (config.depth, config.width, config.hidden_size, config.sizes) == (2, 16, 16, [1])
-    with pytest.raises(ValueError, match="width must be at least 1, got 0"):
+    assert config.kind == "b"
+    with pytest.raises(ValueError, match="hidden_size must be a whole number from 1 to 16,777,216, got 0"):
         Derived(hidden_size=0)
+    with pytest.raises(ValueError, match="kind 'c' is not supported; use 'a' or 'b'"):
+        Derived(kind="c")
     with pytest.raises(AttributeError, match="Derived has no field 'rate'"):
         config.rate  # noqa: B018
     assert Derived(rate=0.5).rate == 0.5
@@ -169,7 +175,7 @@ def test_a_relative_replaces_a_default_and_keeps_check_converter_and_alias():
 
 def test_fields_can_be_given_by_position_and_are_in_the_signature():
     assert (Base(4, [1]).width, Base(4, [1]).sizes) == (4, [1])
-    assert list(inspect.signature(Derived).parameters)[:3] == ["depth", "width", "rate"]
+    assert list(inspect.signature(Derived).parameters)[:4] == ["depth", "width", "kind", "rate"]
     with pytest.raises(TypeError, match="multiple values for argument 'width'"):
         Base(4, width=4)
     with pytest.raises(TypeError, match="too many positional arguments"):

@@ -20,7 +20,7 @@ from tritone.models.xlnet.tokenizer import XLNetTokenizer
         (BertTokenizer, TypeError, "no option 'do_lowercase'", {"do_lowercase": True}),
         (BertTokenizer, TypeError, "split_special_tokens", {"split_special_tokens": True}),
         (BertTokenizer, ValueError, "padding_side", {"padding_side": "top"}),
-        (BertTokenizer, ValueError, "must be a string", {"cls_token": 2}),
+        (BertTokenizer, ValueError, "cls_token must be a string", {"cls_token": 2}),
         (BertTokenizer, ValueError, "model_max_length must be a number", {"model_max_length": "long"}),
         (BertTokenizer, ValueError, "does not have the unk_token '<unk>'", {"unk_token": "<unk>"}),
         (T5Tokenizer, ValueError, "extra_ids must be a number of tokens", {"extra_ids": -1}),
@@ -78,8 +78,8 @@ def test_a_bad_call_is_explained(vocabularies, message, inputs, options):
         ),
         (GPT2Tokenizer, "tokenizer.json", '{"model": {"vocab": {"a": 0}, "merges": ["b"]}}', "two pieces"),
         (GPT2Tokenizer, "tokenizer.json", '{"model": {"vocab": {"a": 0}, "merges": 3}}', "two pieces"),
-        (BertTokenizer, "tokenizer_config.json", '{"cls_token": ["a"]}', "special token must be a string"),
-        (MBartTokenizer, "tokenizer.json", '{"model": {"vocab": [["a"]]}}', "pieces with scores"),
+        (BertTokenizer, "tokenizer_config.json", '{"cls_token": ["a"]}', "cls_token must be a string"),
+        (MBartTokenizer, "tokenizer.json", '{"model": {"vocab": [["a"]]}}', "no pieces with scores as vocab"),
         (MBartTokenizer, "tokenizer.json", '{"model": {"vocab": []}}', "no MBartTokenizer"),
         (MBartTokenizer, "sentencepiece.bpe.model", b"nothing of the kind", "is not a SentencePiece model"),
         (MBartTokenizer, "sentencepiece.bpe.model", b"", "it has no pieces"),
@@ -98,7 +98,7 @@ def test_a_broken_file_is_named(tmp_path, kind, name, content, message):
 def test_a_missing_or_too_large_vocabulary_is_named(tmp_path, kind, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"has no tokenizer\.json, nor"):
         kind.from_pretrained(tmp_path)
-    monkeypatch.setattr("tritone.models.checkpoints.files.MAX_JSON_BYTES", 99)
+    monkeypatch.setattr("tritone.models.checkpoints.contents.MAX_JSON_BYTES", 99)
     for name in ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model"):
         (tmp_path / name).write_bytes(b" " * 100)
     with pytest.raises(ValueError, match="has 100 bytes, more than the 99 that are read"):

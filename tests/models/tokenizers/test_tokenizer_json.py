@@ -143,7 +143,7 @@ def test_which_inputs_a_model_reads_a_checkpoint_of_any_family_may_say(family, n
 
 def test_what_makes_no_tokenizer_is_refused(written):
     folder = written(tokenizer_class="PreTrainedTokenizerFast", model_input_names="input_ids")
-    with pytest.raises(ValueError, match="model_input_names must be a list of names, got 'input_ids'"):
+    with pytest.raises(ValueError, match="model_input_names must be a list, each item text, got 'input_ids'"):
         tritone.AutoTokenizer.from_pretrained(folder)
     folder = written(tokenizer_class="PreTrainedTokenizerFast")
     (folder / "tokenizer.json").write_text(json.dumps({"model": {"type": "BPE"}}))

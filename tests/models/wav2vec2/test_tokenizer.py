@@ -247,7 +247,7 @@ def test_a_missing_vocabulary_and_broken_settings_are_named(tmp_path, plain):
     write(tmp_path, table(PLAIN))
     config = tmp_path / "tokenizer_config.json"
     for content, message in (
-        ('{"pad_token": 3}', "special token must be a string"),
+        ('{"pad_token": 3}', "pad_token must be a string"),
         ('{"added_tokens_decoder": [1]}', "added_tokens_decoder"),
         ('{"added_tokens_decoder": {"x": "<s>"}}', "."),
     ):

@@ -1,0 +1,137 @@
+"""Messages on standard error, control characters made visible, and the ends of a command's process."""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+INTERRUPTED = 130  # the exit code that shells report for SIGINT
+# C0, DEL and C1 move a terminal's cursor, color it or rename it; the others reorder or end a line.
+CONTROLS = (
+    *map(chr, (*range(0x20), *range(0x7F, 0xA0))),
+    *"\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069",
+)
+_VISIBLE = {ord(control): repr(control)[1:-1] for control in CONTROLS}
+# A line feed stays in messages of two lines, a tab between the fields of a line.
+_VISIBLE_LINE = {code: shown for code, shown in _VISIBLE.items() if code != 0x09}
+_VISIBLE_LINES = {code: shown for code, shown in _VISIBLE.items() if code != 0x0A}
+
+
+def visible(text: str) -> str:
+    """Write control characters, and bytes of names that are not UTF-8, as Python does: \\x1b, \\u202e."""
+    return _encodable(text.translate(_VISIBLE))
+
+
+def visible_line(text: str) -> str:
+    """Write control characters as `visible` does, except tabs."""
+    return _encodable(text.translate(_VISIBLE_LINE))
+
+
+def note(message: str) -> None:
+    """Print a message to stderr."""
+    _print_error(f"tritone: {message}")
+
+
+def refuse(message: str) -> NoReturn:
+    """Print an error and end the command with exit code 2, for incorrect usage."""
+    _print_error(f"tritone: error: {message}")
+    raise typer.Exit(2)
+
+
+def _print_error(message: str) -> None:
+    with standard_error():
+        typer.echo(_encodable(message.translate(_VISIBLE_LINES)), err=True)
+
+
+@contextlib.contextmanager
+def standard_error() -> Iterator[None]:
+    """Ignore that standard error is full or gone: messages are lost then, and results must not be."""
+    try:
+        yield
+    except OSError:
+        silence(sys.stderr)
+
+
+def silence(stream: IO[str] | None) -> None:
+    """Send what a standard stream still holds to nowhere; otherwise the interpreter's end fails on it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or not a file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
+        os.close(nowhere)
+
+
+class VisibleGroup(TyperGroup):
+    """Commands whose usage errors show control characters of arguments, file names among them."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _visible_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _visible_errors():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _visible_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # Click's errors of usage, which typer does not export, are those with a message.
+        if isinstance(message := getattr(error, "message", None), str):
+            error.message = visible(message)  # type: ignore[attr-defined]
+        raise
+
+
+def run_process(app: Callable[[], object]) -> None:
+    """Run a command as this process: closed standard streams, interruptions and full disks end it in order.
+
+    The first Ctrl-C raises KeyboardInterrupt, for an orderly end; the next one kills the process.
+
+    Raises:
+        SystemExit: exit code of the command; 130 after an interruption.
+    """
+    _open_standard_descriptors()
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    # Left alone where it is ignored, as in a shell's background jobs.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        app()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except OSError as error:  # of --help and --version; a run reports its own
+        silence(sys.stdout)
+        note(f"error: {error.strerror or error}")
+        sys.exit(1)
+    except Exception:
+        if interrupted:  # an import that an interruption broke off may raise another error for it
+            sys.exit(INTERRUPTED)
+        raise
+
+
+def _open_standard_descriptors() -> None:
+    # Otherwise the next file opened, for instance that of the results, would get what libraries print.
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free one, which is this
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
