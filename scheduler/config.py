@@ -23,3 +23,8 @@ class RunnerConfig:
     # Seconds after which a waiting thread of the CPU pool requests the interpreter lock; Python's default of
     # 5 ms made steps a tenth longer.
     switch_interval: float = 5e-4
+    # Decode steps during which smaller batches are decoded after memory ran out. Then larger ones are tried
+    # again: other programs may have freed some, and a failed attempt takes about as long as a step.
+    limited_steps: int = 256
+    # Consecutive steps that may fail as a whole, each with all running requests, before the loop fails.
+    max_failed_steps: int = 3

@@ -11,6 +11,7 @@ from .batch import RunningRequest
 from .cache.paged_cache import PagedCache, cache_positions
 from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.encode_stream import EncodeStream
+from .faults import isolate
 from .inputs import FrontEnd, pack_inputs, uploaded
 from .model_protocol import EncoderOnlyModel, GenerativeModel
 from .step_output import EncoderOutputs, StepOutput
@@ -29,9 +30,7 @@ class Encoder:
     max_chunk_tokens: int  # encoder positions that one core encodes at a time
 
     def encode(self, arrivals: list[RunningRequest], output: StepOutput) -> list[RunningRequest]:
-        """Encode requests together, and after an error in smaller parts, so that one cannot fail the others.
-
-        The parts are halves where memory ran out, since they may fit, and single requests otherwise.
+        """Encode requests together, and after an error in halves, so that one cannot fail the others.
 
         Args:
             arrivals: at least one request; all of them decoded afterwards, or all encoder-only.
@@ -42,24 +41,15 @@ class Encoder:
         """
         encode_chunk: Callable[[list[RunningRequest]], EncoderOutputs | None]
         encode_chunk = self._store if arrivals[0].admission.slots else self._predict
-        try:
-            found = map_parts(self.pool, encode_chunk, self._chunks(arrivals))
-        except Exception as error:
-            if len(arrivals) == 1:
-                output.failed.append((arrivals[0], error))
-                return []
-            too_much = isinstance(error, torch.OutOfMemoryError)
-        else:
-            output.encoder_outputs += [one for one in found if one is not None]
-            return arrivals
-        # Outside the handler, as the error's traceback keeps the tensors of the failed attempt alive.
-        size = 1
-        if too_much:
-            output.out_of_memory = True
-            torch.cuda.empty_cache()
-            size = -(-len(arrivals) // 2)
-        parts = [arrivals[start : start + size] for start in range(0, len(arrivals), size)]
-        return [running for part in parts for running in self.encode(part, output)]
+
+        def encode_chunks(part: list[RunningRequest]) -> list[EncoderOutputs | None]:
+            return map_parts(self.pool, encode_chunk, self._chunks(part))
+
+        encoded = isolate(encode_chunks, arrivals, self.cache.keys.device)
+        output.failed += encoded.failed
+        output.out_of_memory |= encoded.out_of_memory
+        output.encoder_outputs += [one for _, found in encoded.parts for one in found if one is not None]
+        return encoded.requests
 
     def _store(self, chunk: list[RunningRequest]) -> None:
         """Encode recordings and store their cross-attention keys and values in their cache pages."""

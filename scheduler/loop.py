@@ -5,9 +5,10 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .request import Event, Request, RequestOutput
+from .faults import DeviceLostError, as_exception, without_traceback
+from .request import Event, FinishReason, Request, RequestOutput
 from .runner import ModelRunner
-from .scheduler import Scheduler
+from .scheduler import Scheduler, Step
 from .step_output import StepOutput
 
 _log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class LoopStats:
     tokens_generated: int  # tokens of all hypotheses
     encoded_tokens: int
     graphs: int = 0  # decode steps recorded as CUDA graphs
+    degraded: str | None = None  # last fault that the loop survived other than a bad input
 
 
 class GenerationLoop:
@@ -51,6 +53,8 @@ class GenerationLoop:
         self._runner = runner
         self._scheduler = Scheduler(runner.num_pages, runner.num_slots, encode_budget)
         self._requests: dict[int, Request] = {}  # requests without a RequestOutput so far
+        self._failed_steps = 0  # in a row, each as a whole
+        self._degraded: str | None = None
 
     def submit(self, request: Request) -> None:
         """Add a request to the scheduler's queue.
@@ -76,27 +80,72 @@ class GenerationLoop:
 
         A step encodes the requests that can be admitted and decodes one token of every running hypothesis. A
         request's RequestOutput is its last event and comes exactly once.
+
+        An error while encoding, decoding or reading results is repeated in halves and ends only the requests
+        that fail alone. An error outside them ends all running requests.
+
+        Raises:
+            DeviceLostError: the device cannot be used any more.
+            RuntimeError: several steps in a row have failed as a whole, see `RunnerConfig`.
         """
         plan = self._scheduler.schedule()
-        admitted = {admission.request_id: self._requests[admission.request_id] for admission in plan.admitted}
-        launched = self._runner.launch(plan, admitted)
-        if launched.out_of_memory:
-            budget = self._scheduler.halve_encode_budget()
-            _log.warning(
-                "memory ran out while encoding %d recordings at once; now at most %d encoder positions are",
-                len(admitted),
-                budget,
-            )
-        self._launched.append(launched)
         events: list[Event] = []
         for release in plan.released:
             if self._requests.pop(release.request_id, None) is not None:  # has no RequestOutput so far
                 events.append(RequestOutput(release.request_id, (), release.reason))
-        while len(self._launched) > self._ahead:
-            events += self._collect(self._launched.popleft())
+        try:
+            self._launch(plan)
+            while len(self._launched) > self._ahead:
+                events += self._collect(self._launched.popleft())
+        except (KeyboardInterrupt, SystemExit, DeviceLostError):
+            raise
+        except BaseException as error:
+            events += self._fail_running(as_exception(without_traceback(error)))
+        else:
+            if plan.admitted or plan.decode_steps:
+                self._failed_steps = 0
         if not self._scheduler.has_work:
             self._launched.clear()  # all of its requests have been released
         return events
+
+    def _launch(self, plan: Step) -> None:
+        admitted = {admission.request_id: self._requests[admission.request_id] for admission in plan.admitted}
+        launched = self._runner.launch(plan, admitted)
+        self._launched.append(launched)
+        if launched.out_of_memory:
+            budget = self._scheduler.halve_encode_budget()
+            self._degrade(
+                f"memory ran out while encoding {len(admitted)} recordings at once; now at most {budget} "
+                "encoder positions are"
+            )
+        if launched.degraded is not None:
+            self._degrade(launched.degraded)
+
+    def _degrade(self, reason: str) -> None:
+        _log.warning("%s", reason)
+        self._degraded = reason
+
+    def _fail_running(self, error: Exception) -> list[Event]:
+        """End all running requests with the error of a step that failed as a whole; later ones may run.
+
+        Raises:
+            RuntimeError: too many steps in a row have failed so.
+        """
+        self._failed_steps += 1
+        if self._failed_steps >= self._runner.config.max_failed_steps:
+            raise RuntimeError(
+                f"{self._failed_steps} steps in a row have failed as a whole, the last one with "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        failed = self._scheduler.end_running(FinishReason.ERROR)
+        self._degrade(
+            f"a step failed as a whole, and with it {len(failed)} requests: {type(error).__name__}: {error}"
+        )
+        self._runner.reset()
+        self._launched.clear()
+        for request_id in failed:
+            del self._requests[request_id]
+        return [RequestOutput(request_id, (), FinishReason.ERROR, error) for request_id in failed]
 
     def _collect(self, launched: StepOutput) -> list[Event]:
         events = self._runner.collect(launched)
@@ -118,6 +167,7 @@ class GenerationLoop:
             tokens_generated=self._runner.decoded_tokens,
             encoded_tokens=self._runner.encoded_tokens,
             graphs=self._runner.graphs,
+            degraded=self._degraded,
         )
 
     def warm_up(self, requests: Iterable[Request]) -> None:

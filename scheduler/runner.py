@@ -2,26 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from ..kernels.attention.kv_cache import PAGE_SIZE
-from .batch import Batch, RunningRequest
+from .batch import RunningRequest
 from .cache.paged_cache import PagedCache
 from .config import RunnerConfig
 from .decode_step import decode_batch
-from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
+from .decoder import Decoder
+from .device.cpu_pool import CpuWorkerPool
 from .device.cuda_graphs import DecodeGraphs, record_on
 from .device.encode_stream import EncodeStream
 from .encoder import Encoder
+from .faults import Failure, attempt, isolate
 from .inputs import FrontEnd, frames_of
 from .model_protocol import EncoderOnlyModel, GenerativeModel, generates
-from .request import Event, FinishReason, Request, RequestOutput, Tokens
+from .request import Event, FinishReason, Hypothesis, Request, RequestOutput, Tokens
 from .scheduler import Demand, Step
 from .state import DecodeState
-from .step_output import HostCopy, StepOutput, read_hypotheses
+from .step_output import StepOutput, read_hypotheses
 
 
 class ModelRunner:
@@ -58,26 +61,23 @@ class ModelRunner:
         self.num_slots = num_slots
         self.config = config or RunnerConfig()
         self._front_end = front_end
-        self._decoder: GenerativeModel | None = None
+        self._generator: GenerativeModel | None = None
         cache_shape, token_limit = (0, 0, 0), 0  # for a model that does not generate
         if generates(model):
-            self._decoder = model
+            self._generator = model
             cache_shape, token_limit = model.cache_shape, max_length or model.max_length
         elif predictor is None:
             predictor = cast(EncoderOnlyModel, model)
         self._predictor = predictor
-        self.reset_counts()
         idle = int(graphs)  # a page and a slot for the unused rows of a recorded batch
         self._cache = PagedCache(*cache_shape, num_pages + idle, model.dtype, model.device)
         self._state = DecodeState(num_slots + idle, token_limit, model.device)
         self._requests: dict[int, RunningRequest] = {}  # admitted and not released
         self._encoded: list[RunningRequest] = []  # not decoded yet
-        self._decoding: list[RunningRequest] = []
-        self._batches: list[Batch] = []  # of the decoding requests; cleared when one joins or leaves
         self._pool = None if graphs else CpuWorkerPool.for_device(model.device, self.config.switch_interval)
         self._stream = EncodeStream(model.device) if overlap else None
         self._encoder = Encoder(
-            self._decoder,
+            self._generator,
             predictor,
             front_end,
             self._cache,
@@ -85,10 +85,13 @@ class ModelRunner:
             self._stream,
             self.config.max_chunk_tokens,
         )
-        self._graphs: DecodeGraphs | None = None
+        step = partial(decode_batch, cast(GenerativeModel, self._generator), self._cache, self._state)
+        decode_graphs = None
         if graphs:
             record, limit = record_on(model.device), self.config.max_recorded_steps
-            self._graphs = DecodeGraphs(self._decode_batch, self._state, num_pages, record, limit)
+            decode_graphs = DecodeGraphs(step, self._state, num_pages, record, limit)
+        self._decoder = Decoder(step, self._state, self._pool, self.config, decode_graphs)
+        self.reset_counts()
         # Results are read on a separate stream, so as not to wait for the steps launched since.
         self._result_stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
@@ -119,14 +122,23 @@ class ModelRunner:
     @property
     def graphs(self) -> int:
         """Number of decode steps that have been recorded as CUDA graphs."""
-        return self._graphs.recorded if self._graphs else 0
+        return self._decoder.graphs.recorded if self._decoder.graphs else 0
+
+    @property
+    def decoded_tokens(self) -> int:
+        """Number of tokens decoded, of all hypotheses."""
+        return self._decoder.decoded_tokens
 
     def reset_counts(self) -> None:
         """Reset the counts of steps and tokens to 0; only while no request runs."""
         self.steps = 0
-        self.decode_steps = 0
-        self.decoded_tokens = 0
         self.encoded_tokens = 0
+        self._decoder.reset_counts()
+
+    def reset(self) -> None:
+        """Drop all requests, after a step that failed as a whole; their slots and pages may be lent anew."""
+        self._requests, self._encoded = {}, []
+        self._decoder.keep(lambda running: False)
 
     def demand(self, request: Request) -> Demand:
         """Pages and slots that a request can ever need; its encoder length is computed only here.
@@ -134,8 +146,8 @@ class ModelRunner:
         Raises:
             ValueError: inputs or a max_length that this runner cannot take, with the limit.
         """
-        demand = _demand(self._decoder, self._predictor, self._front_end, request)
-        limit = self._state.tokens.shape[2]
+        demand = _demand(self._generator, self._predictor, self._front_end, request)
+        limit = self._state.max_length
         if request.options is not None and request.options.max_length > limit:
             asked = request.options.max_length
             raise ValueError(f"max_length is {asked}, and this runner holds {limit} tokens; ask for fewer")
@@ -158,70 +170,93 @@ class ModelRunner:
     def _launch(self, step: Step, admitted: Mapping[int, Request]) -> StepOutput:
         output = StepOutput(step.number)
         self._release(step)
-        self._join()
+        self._join(output)
         self._admit(step, admitted, output)
-        if self._stream is None or not self._decoding:
-            self._join()
-        if self._decoding:
-            if not self._batches:
-                shares = self._shares()
-                self._batches = [Batch.of(share, self.decode_steps, self.model.device) for share in shares]
-            for _ in range(step.decode_steps):
-                self._decode(output)
-            output.decoded = [running for batch in self._batches for running in batch.requests]
-            output.buffer = self._state.buffer
-            first_slots = torch.cat([batch.first_slots for batch in self._batches])
-            output.done = HostCopy(self._state.request_done[first_slots])
+        if self._stream is None or not self._decoder.requests:
+            self._join(output)
+        for _ in range(step.decode_steps):
+            if self._decoder.requests:
+                self._decoder.decode(output)
         self.steps += 1
         return output
 
-    @torch.inference_mode()
     def collect(self, output: StepOutput) -> list[Event]:
         """Wait for the results of a step and return its events: tokens first, then RequestOutputs.
 
-        A request that a later step has released has no events, since its slots may be another's.
+        A request that a later step has released has no events, since its slots may be another's. Reading is
+        repeated once after an error; results of requests that cannot be read are errors of those requests.
         """
+        found = attempt(self._collect, output, self.model.device)
+        return self._collect(output) if isinstance(found, Failure) else found
+
+    @torch.inference_mode()
+    def _collect(self, output: StepOutput) -> list[Event]:
+        """Implement `collect`; nothing is changed before all results have been read."""
         pieces: dict[RunningRequest, list[int]] = {}
+        lengths: dict[RunningRequest, int] = {}
         for streaming, newest in output.streamed:
             for running, (length, token) in zip(streaming, newest.values(), strict=True):
                 # A length that did not grow is of a sequence that had ended before.
-                if length > running.streamed and self._is_current(running):
-                    running.streamed = length
+                if length > lengths.get(running, running.streamed) and self._is_current(running):
+                    lengths[running] = length
                     pieces.setdefault(running, []).append(token)
+        outputs = [*self._predictions(output), *self._completions(output)]
+        outputs += [
+            (running, RequestOutput(running.request.request_id, (), FinishReason.ERROR, error))
+            for running, error in output.failed
+        ]
         events: list[Event] = [
             Tokens(running.request.request_id, tuple(tokens)) for running, tokens in pieces.items()
         ]
-        for running, error in output.failed:
-            if self._is_current(running):
-                events.append(RequestOutput(running.request.request_id, (), FinishReason.ERROR, error))
-        predictions: dict[RunningRequest, dict[str, Tensor]] = {}
-        for packed in output.encoder_outputs:
-            predictions |= packed.values()
-        for running in output.encoder_only:
-            if self._is_current(running):
-                request_id = running.request.request_id
-                events.append(
-                    RequestOutput(request_id, (), FinishReason.STOP, predictions=predictions[running])
-                )
-        return events + self._completions(output)
+        for running, length in lengths.items():
+            running.streamed = length
+        for running, event in outputs:
+            if self._is_unreported(running):
+                running.reported = True
+                events.append(event)
+        return events
 
-    def _completions(self, output: StepOutput) -> list[RequestOutput]:
+    def _predictions(self, output: StepOutput) -> list[tuple[RunningRequest, RequestOutput]]:
+        """RequestOutputs of the encoder-only requests of a step."""
+        found: dict[RunningRequest, dict[str, Tensor]] = {}
+        for packed in output.encoder_outputs:
+            read = isolate(packed.values, packed.requests, self.model.device)
+            output.failed += read.failed
+            for _, values in read.parts:
+                found |= values
+        return [
+            (
+                running,
+                RequestOutput(running.request.request_id, (), FinishReason.STOP, predictions=found[running]),
+            )
+            for running in output.encoder_only
+            if running in found
+        ]
+
+    def _completions(self, output: StepOutput) -> list[tuple[RunningRequest, RequestOutput]]:
         """RequestOutputs of the requests that had ended by this step and are not reported yet."""
-        if output.done is None:
-            return []
         ended = [
             running
-            for running, done in zip(output.decoded, output.done.values(), strict=True)
-            if done and not running.reported and self._is_current(running)
+            for requests, ends in output.decoded
+            for running, done in zip(requests, ends.values(), strict=True)
+            if done and self._is_unreported(running)
         ]
-        with torch.cuda.stream(self._result_stream) if self._result_stream else nullcontext():
-            found = read_hypotheses(ended, self._state, output.buffer)
+        if not ended:
+            return []
+
+        def read(part: list[RunningRequest]) -> list[tuple[Hypothesis, ...]]:
+            with torch.cuda.stream(self._result_stream) if self._result_stream else nullcontext():
+                return read_hypotheses(part, self._state, output.buffer)
+
+        found = isolate(read, ended, self.model.device)
+        output.failed += found.failed
         completions = []
-        for running, hypotheses in zip(ended, found, strict=True):
-            running.reported = True
-            scores = tuple(scores for had_ended, scores in running.scores if not had_ended)
-            reason = hypotheses[0].finish_reason
-            completions.append(RequestOutput(running.request.request_id, hypotheses, reason, scores=scores))
+        for part, of_part in found.parts:
+            for running, hypotheses in zip(part, of_part, strict=True):
+                scores = tuple(scores for had_ended, scores in running.scores if not had_ended)
+                reason = hypotheses[0].finish_reason
+                request_id = running.request.request_id
+                completions.append((running, RequestOutput(request_id, hypotheses, reason, scores=scores)))
         return completions
 
     def _release(self, step: Step) -> None:
@@ -229,9 +264,7 @@ class ModelRunner:
             self._requests.pop(release.request_id, None)
         if step.released:
             self._encoded = [running for running in self._encoded if self._is_current(running)]
-            decoding = [running for running in self._decoding if self._is_current(running)]
-            if len(decoding) < len(self._decoding):
-                self._decoding, self._batches = decoding, []
+            self._decoder.keep(self._is_current)
 
     def _admit(self, step: Step, admitted: Mapping[int, Request], output: StepOutput) -> None:
         """Encode the requests that a step admits."""
@@ -246,47 +279,22 @@ class ModelRunner:
         self.encoded_tokens += sum(running.admission.encode_tokens for running in encoded)
         return encoded
 
-    def _join(self) -> None:
+    def _join(self, output: StepOutput) -> None:
         """Add the encoded requests to those that decode, from the next decode step on."""
         if not self._encoded:
             return
         if self._stream:
             self._stream.join()
-        for running in self._encoded:
-            options = running.options
-            self._state.admit(running.admission.slots, options.decoder_start_token_id, options.num_beams > 1)
-            running.first_step = self.decode_steps
-        self._decoding += self._encoded
-        self._encoded, self._batches = [], []
-
-    def _decode(self, output: StepOutput) -> None:
-        """Decode one token of every hypothesis in all batches."""
-        state = self._state
-        map_parts(self._pool, self._graphs.decode if self._graphs else self._decode_batch, self._batches)
-        state.swap()
-        self.decode_steps += 1
-        for batch in self._batches:
-            batch.lengthen(state.tokens.shape[2])
-            self.decoded_tokens += len(batch.slots)
-            if batch.streaming:
-                lengths = state.length[batch.streaming_slots]
-                newest = state.tokens[state.buffer, batch.streaming_slots, lengths.long() - 1]
-                output.streamed.append((batch.streaming, HostCopy(torch.stack([lengths, newest], dim=1))))
-
-    def _decode_batch(self, batch: Batch) -> None:
-        assert self._decoder is not None  # only a generative model has a batch
-        decode_batch(self._decoder, self._cache, self._state, batch)
-
-    def _shares(self) -> list[list[RunningRequest]]:
-        """Divide the decoding requests among the cores of the pool, with balanced cost."""
-        if self._pool is None:
-            return [self._decoding]
-        costs = [self.config.decode_cost + running.admission.encode_tokens for running in self._decoding]
-        return balanced(self._decoding, costs, self._pool.size)
+        self._decoder.join(self._encoded, output)
+        self._encoded = []
 
     def _is_current(self, running: RunningRequest) -> bool:
         """Check whether a request still owns its slots and pages."""
         return self._requests.get(running.request.request_id) is running
+
+    def _is_unreported(self, running: RunningRequest) -> bool:
+        """Check whether a request still owns its slots and pages, and has no RequestOutput so far."""
+        return not running.reported and self._is_current(running)
 
 
 def _demand(

@@ -162,6 +162,13 @@ class Scheduler:
             if running is not None and running.since <= step:
                 self._end(request_id, reason)
 
+    def end_running(self, reason: FinishReason) -> list[int]:
+        """End all running requests, which the next step releases, and return their ids."""
+        ids = list(self._running)
+        for request_id in ids:
+            self._end(request_id, reason)
+        return ids
+
     def halve_encode_budget(self) -> int:
         """Halve the encode budget, for use after memory ran out, and return it."""
         self._encode_budget = max(1, self._encode_budget // 2)

@@ -1,9 +1,11 @@
 """Decode state: tokens, lengths and scores of the decoded hypotheses, in tables on the device.
 
 Every table is indexed by sequence slot, a number that the scheduler lends to one hypothesis until its
-release. Tokens and origins are double-buffered: a step reads one buffer and writes the other, because in
-beam search a slot's new history may be another slot's old one.
+release. All tables are double-buffered: a step reads one buffer and writes the other, because in beam search
+a slot's new history may be another slot's old one, and so that a step that fails can be repeated.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,33 +15,72 @@ from .inputs import uploaded
 UNREACHABLE = -1.0e9  # transformers' score of a hypothesis that must not be chosen
 
 
-class DecodeState:
-    """State of up to `num_slots` hypotheses of at most `max_length` tokens.
+@dataclass(frozen=True, slots=True)
+class StateTables:
+    """Tables of a decode state in one of its buffers.
 
     Attributes:
-        tokens: int32 [2, slots, max_length], token ids of each hypothesis, in two buffers.
-        origin: int32 [2, slots, max_length], the hypothesis (0 to k - 1) whose page holds a position.
+        tokens: int32 [slots, max_length], token ids of each hypothesis.
+        origin: int32 [slots, max_length], the hypothesis (0 to k - 1) whose page holds a position.
         length: int32 [slots], number of tokens so far; the same for all slots of a request.
         score: float32 [slots], sum of log-probabilities.
         done: bool [slots], true where a sequence of greedy search or sampling has ended.
         final_tokens, final_length, final_score, final_done: best ended hypotheses of beam search, best first,
             in the slots of the request. In greedy search and sampling, `final_length` is the slot's own.
         request_done: bool [slots], true in the first slot of a request that has ended.
+    """
+
+    tokens: Tensor
+    origin: Tensor
+    length: Tensor
+    score: Tensor
+    done: Tensor
+    final_tokens: Tensor
+    final_length: Tensor
+    final_score: Tensor
+    final_done: Tensor
+    request_done: Tensor
+
+    @classmethod
+    def zeros(cls, num_slots: int, max_length: int, device: torch.device) -> "StateTables":
+        """Create tables filled with zeros."""
+
+        def table(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        return cls(
+            tokens=table(num_slots, max_length),
+            origin=table(num_slots, max_length),
+            length=table(num_slots),
+            score=table(num_slots, dtype=torch.float32),
+            done=table(num_slots, dtype=torch.bool),
+            final_tokens=table(num_slots, max_length),
+            final_length=table(num_slots),
+            final_score=table(num_slots, dtype=torch.float32),
+            final_done=table(num_slots, dtype=torch.bool),
+            request_done=table(num_slots, dtype=torch.bool),
+        )
+
+
+class DecodeState:
+    """State of up to `num_slots` hypotheses of at most `max_length` tokens.
+
+    A step reads `current`, writes every row of its batch to `following`, and counts once `swap` has been
+    called. Until then it changes in `current` only origins at the new position, to the same values each time,
+    so that a step that failed half-way can be repeated, as a whole or in parts.
+
+    Attributes:
+        buffers: the tables in both buffers.
         buffer: 0 or 1, the buffer that the next step reads.
+        current: tables that the next step reads.
+        following: tables that the next step writes.
     """
 
     def __init__(self, num_slots: int, max_length: int, device: torch.device) -> None:
-        self.tokens = torch.zeros(2, num_slots, max_length, dtype=torch.int32, device=device)
-        self.origin = torch.zeros(2, num_slots, max_length, dtype=torch.int32, device=device)
-        self.length = torch.zeros(num_slots, dtype=torch.int32, device=device)
-        self.score = torch.zeros(num_slots, device=device)
-        self.done = torch.zeros(num_slots, dtype=torch.bool, device=device)
-        self.final_tokens = torch.zeros(num_slots, max_length, dtype=torch.int32, device=device)
-        self.final_length = torch.zeros(num_slots, dtype=torch.int32, device=device)
-        self.final_score = torch.zeros(num_slots, device=device)
-        self.final_done = torch.zeros(num_slots, dtype=torch.bool, device=device)
-        self.request_done = torch.zeros(num_slots, dtype=torch.bool, device=device)
+        self.num_slots, self.max_length, self.device = num_slots, max_length, device
+        self.buffers = tuple(StateTables.zeros(num_slots, max_length, device) for _ in range(2))
         self.buffer = 0
+        self.current, self.following = self.buffers
 
     def admit(self, slots: tuple[int, ...], start_token: int, beams: bool) -> None:
         """Initialize the slots of a request's hypotheses with the start token.
@@ -47,32 +88,33 @@ class DecodeState:
         In beam search the scores of all hypotheses but the first start at -1e9, as in transformers, so that
         the first step does not choose the same token k times.
         """
-        index = uploaded(torch.tensor(slots), self.tokens.device)
-        self.tokens[self.buffer, index, 0] = start_token
-        self.length[index] = 1
-        self.score[index] = 0.0
+        index, tables = uploaded(torch.tensor(slots), self.device), self.current
+        tables.tokens[index, 0] = start_token
+        tables.length[index] = 1
+        tables.score[index] = 0.0
         if beams:
-            self.score[index[1:]] = UNREACHABLE
-        self.done[index] = False
-        self.final_length[index] = 0
-        self.final_score[index] = UNREACHABLE
-        self.final_done[index] = False
-        self.request_done[index] = False
+            tables.score[index[1:]] = UNREACHABLE
+        tables.done[index] = False
+        tables.final_length[index] = 0
+        tables.final_score[index] = UNREACHABLE
+        tables.final_done[index] = False
+        tables.request_done[index] = False
 
     def make_idle(self, slot: int) -> None:
         """Reserve a slot as that of an ended request, which decode steps leave unchanged."""
-        self.tokens[:, slot] = 0
-        self.origin[:, slot] = 0
-        self.length[slot] = 1
-        self.score[slot] = 0.0
-        self.final_length[slot] = 0
-        self.final_score[slot] = UNREACHABLE
-        self.final_done[slot] = False
-        self.done[slot] = True
-        self.request_done[slot] = True
+        for tables in self.buffers:
+            tables.tokens[slot] = 0
+            tables.origin[slot] = 0
+            tables.length[slot] = 1
+            tables.score[slot] = 0.0
+            tables.final_length[slot] = 0
+            tables.final_score[slot] = UNREACHABLE
+            tables.final_done[slot] = False
+            tables.done[slot] = True
+            tables.request_done[slot] = True
 
     def advance(self, slots: Tensor, parents: Tensor, tokens: Tensor, active: Tensor, longest: int) -> None:
-        """Write every slot's history and new token to the other buffer.
+        """Write every slot's history, new token and length to the other buffer.
 
         Args:
             slots: int64 [n], all slots of the batch.
@@ -81,17 +123,18 @@ class DecodeState:
             active: bool [n], false where no token is added.
             longest: upper bound of the number of tokens in any slot so far.
         """
-        write, read = 1 - self.buffer, self.buffer
-        self.tokens[write, slots, :longest] = self.tokens[read, parents, :longest]
-        self.origin[write, slots, :longest] = self.origin[read, parents, :longest]
+        current, following = self.current, self.following
+        following.tokens[slots, :longest] = current.tokens[parents, :longest]
+        following.origin[slots, :longest] = current.origin[parents, :longest]
         # torch.where, since indexing by the active slots would wait for the device to count them.
-        length = self.length[slots]
-        position = length.clamp(max=self.tokens.shape[2] - 1).long()
-        self.tokens[write, slots, position] = torch.where(
-            active, tokens.int(), self.tokens[write, slots, position]
+        length = current.length[slots]
+        position = length.clamp(max=self.max_length - 1).long()
+        following.tokens[slots, position] = torch.where(
+            active, tokens.int(), following.tokens[slots, position]
         )
-        self.length[slots] = length + active.int()
+        following.length[slots] = length + active.int()
 
     def swap(self) -> None:
-        """Switch to reading the other buffer, once every running slot has been written there."""
+        """Make a step count, once it has written every running slot: the next one reads what it wrote."""
         self.buffer = 1 - self.buffer
+        self.current, self.following = self.following, self.current

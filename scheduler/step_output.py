@@ -48,16 +48,17 @@ class EncoderOutputs:
     """
 
     def __init__(self, requests: list[RunningRequest], packed: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        self._requests = requests
+        self.requests = requests
         self._packed = {name: (HostCopy(rows), HostCopy(cu_rows)) for name, (rows, cu_rows) in packed.items()}
 
-    def values(self) -> dict[RunningRequest, dict[str, Tensor]]:
-        """Wait for the copies and return each request's own rows, by the names of the predictions."""
-        results: dict[RunningRequest, dict[str, Tensor]] = {running: {} for running in self._requests}
+    def values(self, requests: list[RunningRequest]) -> dict[RunningRequest, dict[str, Tensor]]:
+        """Wait for the copies and return the rows of each of `requests`, by the names of the predictions."""
+        results: dict[RunningRequest, dict[str, Tensor]] = {running: {} for running in requests}
         for name, (rows, cu_rows) in self._packed.items():
-            for result, (start, end) in zip(results.values(), pairwise(cu_rows.values()), strict=True):
-                # A copy, so that one result does not keep the whole batch in memory.
-                result[name] = rows.tensor()[start:end].clone()
+            for running, (start, end) in zip(self.requests, pairwise(cu_rows.values()), strict=True):
+                if running in results:
+                    # A copy, so that one result does not keep the whole batch in memory.
+                    results[running][name] = rows.tensor()[start:end].clone()
         return results
 
 
@@ -66,15 +67,16 @@ class StepOutput:
     """Output of one step that has been launched on the device, whose results may still be pending."""
 
     number: int  # number of the scheduler's plan
-    failed: list[tuple[RunningRequest, Exception]] = field(default_factory=list)  # could not be encoded
+    failed: list[tuple[RunningRequest, Exception]] = field(default_factory=list)  # ended by an error
     encoder_only: list[RunningRequest] = field(default_factory=list)  # in the order of their admission
     encoder_outputs: list[EncoderOutputs] = field(default_factory=list)  # their results
-    decoded: list[RunningRequest] = field(default_factory=list)  # requests of the step's batch
-    done: HostCopy | None = None  # bool [decoded], true for those that have ended
+    # Requests of each batch of the step, with bool [requests], true for those that have ended.
+    decoded: list[tuple[list[RunningRequest], HostCopy]] = field(default_factory=list)
     buffer: int = 0  # buffer of the decode state that the step has written
     # For each decode step, the streaming requests with their lengths and newest tokens, int32 [requests, 2].
     streamed: list[tuple[list[RunningRequest], HostCopy]] = field(default_factory=list)
     out_of_memory: bool = False  # memory ran out when the admitted requests were encoded at once
+    degraded: str | None = None  # reason and extent where decoding was repeated in parts
 
 
 def read_hypotheses(
@@ -91,17 +93,17 @@ def read_hypotheses(
     """
     if not ended:
         return []
-    device = state.tokens.device
+    tables, device = state.buffers[buffer], state.device
     slots = [slot for running in ended for slot in running.admission.slots]
     beams = [running.options.num_beams > 1 for running in ended for _ in running.admission.slots]
     index, searched = torch.tensor(slots, device=device), torch.tensor(beams, device=device)
-    lengths = state.final_length[index].tolist()
-    scores = torch.where(searched, state.final_score[index], state.score[index]).tolist()
+    lengths = tables.final_length[index].tolist()
+    scores = torch.where(searched, tables.final_score[index], tables.score[index]).tolist()
     longest = max(lengths)
     tokens = torch.where(
         searched[:, None],
-        state.final_tokens[index, :longest],
-        state.tokens[buffer, index, :longest],
+        tables.final_tokens[index, :longest],
+        tables.tokens[index, :longest],
     ).tolist()
     rows = zip(lengths, scores, tokens, beams, strict=True)
     return [

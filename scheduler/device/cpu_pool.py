@@ -76,7 +76,7 @@ class CpuWorkerPool:
         wanted = min(self.size, len(parts))
         try:
             self._start_threads(wanted)
-        except RuntimeError:
+        except (RuntimeError, MemoryError):
             wanted = len(self._threads)
         others = [self._submit(work) for _ in range(wanted - 1)]
         work()

@@ -19,12 +19,13 @@ from ...kernels.attention.kv_cache import PAGE_SIZE
 from ..batch import Batch
 from ..cache.attention_metadata import PageLayout
 from ..config import RunnerConfig
+from ..decode_step import KeptScores
 from ..request import GenerationOptions
 from ..sampling.select import SamplingGroup
 from ..state import DecodeState
 
 _log = logging.getLogger(__name__)
-_recording = threading.Lock()
+recording = threading.Lock()  # held while a step is recorded, for other calls that would break a recording
 
 Play = Callable[[], None]
 Record = Callable[[Play], Play]
@@ -73,8 +74,8 @@ class StaticBatch:
     """
 
     def __init__(self, bucket: Bucket, state: DecodeState, idle_page: int) -> None:
-        self._idle_slot, self._idle_page = state.tokens.shape[1] - 1, idle_page
-        each, device = bucket.rules.hypotheses, state.tokens.device
+        self._idle_slot, self._idle_page = state.num_slots - 1, idle_page
+        each, device = bucket.rules.hypotheses, state.device
         requests, rows = bucket.requests, bucket.requests * each
 
         def numbers(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
@@ -107,7 +108,7 @@ class StaticBatch:
             streaming_slots=slots[:0],
             keep_scores=[],
             # Lengths are bounded by the pages, and by the token tables of the state.
-            longest=min(bucket.self_blocks * PAGE_SIZE + 1, state.tokens.shape[2]),
+            longest=min(bucket.self_blocks * PAGE_SIZE + 1, state.max_length),
         )
         self._source: Tensor | None = None  # slots of the loaded batch; the batch would keep audio in memory
 
@@ -115,6 +116,7 @@ class StaticBatch:
         """Copy `batch` into the static tensors and fill the remaining rows with idle requests."""
         if batch.slots is self._source:
             return
+        self._source = None  # until all tensors are copied, which may fail half-way
         static, group, static_group = self.batch, batch.groups[0], self.batch.groups[0]
         for held, own, idle in (
             (static.slots, batch.slots, self._idle_slot),
@@ -154,7 +156,7 @@ class DecodeGraphs:
 
     def __init__(
         self,
-        step: Callable[[Batch], None],
+        step: Callable[[Batch], KeptScores],
         state: DecodeState,
         idle_page: int,
         record: Record | None,
@@ -169,15 +171,14 @@ class DecodeGraphs:
         self._plays: dict[tuple[Bucket, int], Play | None] = {}  # by the buffer too; None after a first step
         self._failed = False
         self.recorded = 0
-        state.make_idle(state.tokens.shape[1] - 1)
+        state.make_idle(state.num_slots - 1)
 
-    def decode(self, batch: Batch) -> None:
+    def decode(self, batch: Batch) -> KeptScores:
         """Run one decode step of `batch`, recorded or not, with bitwise equal results."""
         bucket = None if self._failed else Bucket.holding(batch)
         full = 2 * len(self._static) >= self._max_recorded  # a step for each buffer of the state
         if bucket is None or (full and bucket not in self._static):
-            self._step(batch)
-            return
+            return self._step(batch)
         if bucket not in self._static:
             self._static[bucket] = StaticBatch(bucket, self._state, self._idle_page)
         static, key = self._static[bucket], (bucket, self._state.buffer)
@@ -186,30 +187,37 @@ class DecodeGraphs:
         def step() -> None:
             self._step(static.batch)
 
-        if key not in self._plays or self._record is None:
-            self._plays[key] = None
+        if (play := self._plays.get(key)) is not None:
+            play()
+        elif key in self._plays and self._record is not None:
+            self._plays[key] = self._record_and_play(step, self._record)
+        else:
             step()
-            return
-        play = self._plays[key] or self._try_to_record(step)
-        self._plays[key] = play
-        play()
+            self._plays[key] = None
+        return []  # a batch with scores to keep has no bucket
 
-    def _try_to_record(self, step: Play) -> Play:
-        """Record `step` and return its replay; where that fails, return `step` and record no more."""
-        assert self._record is not None
+    def _record_and_play(self, step: Play, record: Record) -> Play | None:
+        """Record `step`, play it and return its replay.
+
+        Where recording fails and the step does not, launch it normally, return None and record no more.
+        """
         try:
-            play = self._record(step)
-        except Exception as error:
-            self._failed = True
-            _log.warning(
-                "a decode step could not be recorded as a CUDA graph; steps are launched one by one from now "
-                "on, with the same results: %s: %s",
-                type(error).__name__,
-                error,
-            )
-            return step
-        self.recorded += 1
-        return play
+            play = record(step)
+        except Exception as raised:
+            error = raised
+        else:
+            self.recorded += 1
+            play()
+            return play
+        step()  # fails in turn where the step, not its recording, is at fault
+        self._failed = True
+        _log.warning(
+            "a decode step could not be recorded as a CUDA graph; steps are launched one by one from now on, "
+            "with the same results: %s: %s",
+            type(error).__name__,
+            error,
+        )
+        return None
 
 
 def record_on(device: torch.device) -> Record | None:
@@ -221,10 +229,12 @@ def record_on(device: torch.device) -> Record | None:
 
     def record(step: Play) -> Play:
         graph = torch.cuda.CUDAGraph()
-        # One recording at a time in a process; other threads may go on using the device meanwhile.
+        # One recording at a time in a process; other threads may go on using the device meanwhile. The outer
+        # stream context restores the stream, which `graph` does not where a recording fails to begin or end.
         with (
-            _recording,
+            recording,
             torch.cuda.device(device),
+            torch.cuda.stream(stream),
             torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
         ):
             step()

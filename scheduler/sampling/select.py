@@ -12,7 +12,7 @@ from ...kernels.sampling.candidates import draw_candidates, top_candidates
 from ...kernels.sampling.draw import draw, greedy
 from ...kernels.sampling.softmax import log_softmax
 from ..request import GenerationOptions
-from ..state import UNREACHABLE, DecodeState
+from ..state import UNREACHABLE, DecodeState, StateTables
 from .score_rules import leaves_scores, process_scores
 
 
@@ -46,7 +46,7 @@ class NextTokens:
 
 
 def select(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
-    """Choose the next tokens of a sampling group, and update scores and ended sequences in `state`.
+    """Choose the next tokens of a sampling group; write scores and ended sequences to `state.following`.
 
     Args:
         logits: [rows, vocabulary].
@@ -60,38 +60,41 @@ def select(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: in
 def _single(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
     """Next tokens by greedy search or sampling, where rows are independent."""
     options, slots = group.options, group.slots
-    lengths = state.length[slots]
+    current, following = state.current, state.following
+    lengths = current.length[slots]
     scores = _processed(group, logits, state, longest, lengths)
     if options.do_sample:
         tokens, log_probability = draw(logits, scores, group.seeds, group.sequence_index, lengths)
     else:
         tokens, log_probability = greedy(logits, None if scores is logits else scores)
-    ended = state.done[slots]
+    ended = current.done[slots]
     tokens = torch.where(ended, options.pad_token_id, tokens)
-    state.score[slots] += torch.where(ended, 0.0, log_probability)
+    following.score[slots] = current.score[slots] + torch.where(ended, 0.0, log_probability)
     stops = _is_end(tokens, options) & ~ended
     ends = (stops | (lengths + 1 >= group.max_lengths)) & ~ended
-    state.final_length[slots] = torch.where(ends, lengths + 1, state.final_length[slots])
-    state.final_done[slots] |= stops
-    state.done[slots] = ended | ends
+    following.final_length[slots] = torch.where(ends, lengths + 1, current.final_length[slots])
+    following.final_done[slots] = current.final_done[slots] | stops
+    done = ended | ends
+    following.done[slots] = done
     hypotheses = options.hypotheses
     first_slots = slots.view(-1, hypotheses)[:, 0]
-    was_done = state.request_done[first_slots]
-    state.request_done[first_slots] = state.done[slots].view(-1, hypotheses).all(-1)
+    was_done = current.request_done[first_slots]
+    following.request_done[first_slots] = done.view(-1, hypotheses).all(-1)
     return NextTokens(slots, tokens, _for_each_row(~was_done, hypotheses), scores)
 
 
 def _beam_search(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
     """Next tokens by transformers' beam search, each request as if it were alone in its batch."""
     options, slots, beams = group.options, group.slots, group.options.num_beams
-    lengths = state.length[slots]
+    current, following = state.current, state.following
+    lengths = current.length[slots]
     by_request = slots.view(-1, beams)
     first_slots = by_request[:, 0]
     count = max(2, 1 + len(options.eos_token_ids)) * beams
     # Without rules, log-softmax is part of the search for candidates.
     normalize = leaves_scores(options) and not options.do_sample
     scores = logits if normalize else _processed(group, logits, state, longest, lengths, normalize=True)
-    running, vocabulary = state.score[slots], logits.shape[1]
+    running, vocabulary = current.score[slots], logits.shape[1]
     if options.do_sample:
         drawing = (
             group.seeds.view(-1, beams)[:, 0],
@@ -106,16 +109,17 @@ def _beam_search(group: SamplingGroup, logits: Tensor, state: DecodeState, longe
     length = lengths.view(-1, beams)[:, :1]
     max_length = group.max_lengths.view(-1, beams)[:, :1]
     hits = _is_end(tokens, options) | (length + 1 >= max_length)
-    active = ~state.request_done[first_slots]
+    was_done = current.request_done[first_slots]
+    active = ~was_done
 
     open_scores = values + hits.float() * UNREACHABLE
     new_scores, best = _best(open_scores, beams)
     new_parents, new_tokens = parents.gather(1, best), tokens.gather(1, best)
 
     _keep_finished(group, state, active, values, parents, tokens, hits, longest)
-    state.score[slots] = torch.where(active[:, None], new_scores, state.score[by_request]).flatten()
-    over = _is_over(options, state, by_request, new_scores, length, max_length) | hits.all(-1)
-    state.request_done[first_slots] |= over
+    following.score[slots] = torch.where(active[:, None], new_scores, current.score[by_request]).flatten()
+    over = _is_over(options, following, by_request, new_scores, length, max_length) | hits.all(-1)
+    following.request_done[first_slots] = was_done | over
     return NextTokens(
         new_parents.flatten(), new_tokens.flatten(), _for_each_row(active, beams), scores, normalize
     )
@@ -133,7 +137,7 @@ def _processed(
     """Scores after the rules of a group; `logits` themselves where no rule applies."""
     if leaves_scores(group.options) and not normalize:
         return logits  # saves a copy of the token histories
-    tokens = state.tokens[state.buffer, group.slots, :longest]
+    tokens = state.current.tokens[group.slots, :longest]
     return process_scores(
         logits,
         tokens,
@@ -158,42 +162,44 @@ def _keep_finished(
     """Merge the candidates that have ended into each request's best ended hypotheses."""
     options, beams = group.options, group.options.num_beams
     slots = group.slots.view(-1, beams)
-    length = state.length[slots[:, :1]]
+    current, following = state.current, state.following
+    length = current.length[slots[:, :1]]
     # Only the first k candidates may end a hypothesis; with the others k can continue.
     among_first = torch.arange(values.shape[1], device=values.device) < beams
     finished = hits & among_first
     # The length counts the new token and not the start token.
     penalty = (length.double() ** options.length_penalty).float()
     candidate_scores = values / penalty + (~finished).float() * UNREACHABLE
-    merged_scores = torch.cat([state.final_score[slots], candidate_scores], 1)
-    merged_done = torch.cat([state.final_done[slots], finished], 1)
-    merged_length = torch.cat([state.final_length[slots], (length + 1).expand_as(tokens)], 1)
+    merged_scores = torch.cat([current.final_score[slots], candidate_scores], 1)
+    merged_done = torch.cat([current.final_done[slots], finished], 1)
+    merged_length = torch.cat([current.final_length[slots], (length + 1).expand_as(tokens)], 1)
     best_scores, best = _best(merged_scores, beams)
     had_ended = best < beams
     old_slots = slots.gather(1, best.clamp(max=beams - 1))
     candidates = (best - beams).clamp(min=0)
     histories = torch.where(
         had_ended[:, :, None],
-        state.final_tokens[old_slots, : longest + 1],
-        _with_token(state, parents.gather(1, candidates), tokens.gather(1, candidates), length, longest),
+        current.final_tokens[old_slots, : longest + 1],
+        _with_token(current, parents.gather(1, candidates), tokens.gather(1, candidates), length, longest),
     )
     # torch.where, since indexing by the active rows would wait for the device to count them.
     update = active[:, None]
-    state.final_tokens[slots, : longest + 1] = torch.where(
-        update[:, :, None], histories, state.final_tokens[slots, : longest + 1]
+    following.final_tokens[slots, : longest + 1] = torch.where(
+        update[:, :, None], histories, current.final_tokens[slots, : longest + 1]
     )
-    state.final_score[slots] = torch.where(update, best_scores, state.final_score[slots])
-    state.final_done[slots] = torch.where(update, merged_done.gather(1, best), state.final_done[slots])
-    state.final_length[slots] = torch.where(update, merged_length.gather(1, best), state.final_length[slots])
+    following.final_score[slots] = torch.where(update, best_scores, current.final_score[slots])
+    merged_done, merged_length = merged_done.gather(1, best), merged_length.gather(1, best)
+    following.final_done[slots] = torch.where(update, merged_done, current.final_done[slots])
+    following.final_length[slots] = torch.where(update, merged_length, current.final_length[slots])
 
 
-def _with_token(state: DecodeState, parents: Tensor, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
+def _with_token(tables: StateTables, parents: Tensor, tokens: Tensor, length: Tensor, longest: int) -> Tensor:
     """Histories of `parents` [requests, n] extended by a token at `length` [requests, 1].
 
     Returns:
         int32 [requests, n, longest + 1], or less where the state's tables are narrower.
     """
-    histories = state.tokens[state.buffer, parents, : longest + 1].clone()
+    histories = tables.tokens[parents, : longest + 1].clone()
     position = length[:, :, None].expand(-1, parents.shape[1], 1).long()
     position = position.clamp(max=histories.shape[2] - 1)  # an ended request may stand at the very end
     return histories.scatter_(2, position, tokens[:, :, None].int())
@@ -201,14 +207,14 @@ def _with_token(state: DecodeState, parents: Tensor, tokens: Tensor, length: Ten
 
 def _is_over(
     options: GenerationOptions,
-    state: DecodeState,
+    tables: StateTables,  # with the hypotheses that ended in this step
     slots: Tensor,  # [requests, beams]
     scores: Tensor,  # [requests, beams], of the open beams, best first
     length: Tensor,  # [requests, 1], before the new token
     max_length: Tensor,  # [requests, 1]
 ) -> Tensor:
     """Flag requests whose open beams cannot improve on the ended ones, by transformers' estimate."""
-    finished, final = state.final_done[slots], state.final_score[slots]
+    finished, final = tables.final_done[slots], tables.final_score[slots]
     hopeful = max_length - 1 if options.early_stopping == "never" and options.length_penalty > 0 else length
     best_possible = scores[:, :1] / (hopeful.double() ** options.length_penalty).float()
     worst_finished = torch.where(finished, final.amin(-1, keepdim=True), UNREACHABLE)

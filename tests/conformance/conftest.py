@@ -137,7 +137,7 @@ class Recorder:
         logits = self.model.decode(token_ids, positions, attention)
         assert self.runner is not None
         # One of several where the processor's cores share a step.
-        batches = self.runner._batches
+        batches = self.runner._decoder.batches
         (requests,) = (batch.requests for batch in batches if batch.cross is attention.cross)
         bounds = attention.cross.cu_rows.tolist()
         assert bounds[-1] == logits.shape[0]

@@ -267,7 +267,9 @@ def test_leaving_by_an_exception_cancels(checkpoint, waveforms):
     assert handles[-1].result(timeout=0).finish_reason == "cancelled"
 
 
-def test_an_error_in_the_models_thread_fails_every_handle(checkpoint, waveforms, monkeypatch):
+def test_an_error_in_every_decode_step_fails_every_handle_and_not_the_engine(
+    checkpoint, waveforms, monkeypatch
+):
     all_submitted = threading.Event()
 
     def broken(*_):
@@ -276,14 +278,15 @@ def test_an_error_in_the_models_thread_fails_every_handle(checkpoint, waveforms,
 
     with tritone.Engine(checkpoint, device="cpu", num_rows=2) as engine:
         engine.submit(waveforms[0], max_new_tokens=2).result(SOON)
-        monkeypatch.setattr(engine.model, "decode", broken)
-        handles = [engine.submit(waveform) for waveform in waveforms]
-        all_submitted.set()
-        for handle in handles:
-            with pytest.raises(MemoryError, match="out of it"):
-                handle.result(SOON)
-        with pytest.raises(RuntimeError, match="out of it"):
-            list(engine.transcribe(waveforms))
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.model, "decode", broken)
+            handles = [engine.submit(waveform) for waveform in waveforms]
+            all_submitted.set()
+            for handle in handles:
+                with pytest.raises(MemoryError, match="out of it"):
+                    handle.result(SOON)
+            assert {str(result.error) for result in engine.transcribe(waveforms)} == {"out of it"}
+        assert {result.error for result in engine.transcribe(waveforms)} == {None}
 
 
 def test_a_program_that_forgets_to_close_still_ends(checkpoint):

@@ -115,10 +115,11 @@ def test_no_cache_position_is_read_before_it_is_written(model, alone):
     runner = ModelRunner(model, num_pages=40, num_slots=9)
     runner._cache.keys.fill_(float("nan"))
     runner._cache.values.fill_(float("nan"))
-    for table in (runner._state.score, runner._state.final_score):
-        table.fill_(float("nan"))
-    runner._state.tokens.fill_(-1)
-    runner._state.origin.fill_(10**6)
+    for tables in runner._state.buffers:
+        tables.score.fill_(float("nan"))
+        tables.final_score.fill_(float("nan"))
+        tables.tokens.fill_(-1)
+        tables.origin.fill_(10**6)
     assert drive(runner, requests(), decode_steps=3, late=1) == alone
 
 

@@ -87,7 +87,7 @@ def test_a_loop_that_has_been_warmed_up_counts_from_0_and_gives_what_a_fresh_one
             assert not loop.has_work
             stats = loop.stats()
             assert (stats.steps, stats.tokens_generated, stats.encoded_tokens, stats.pages_used) == (0,) * 4
-            assert loop._runner._graphs._static, "buckets, too, were made"
+            assert loop._runner._decoder.graphs._static, "buckets, too, were made"
         loop.submit(Request(0, noise(16_000), options))
         events = []
         while loop.has_work:

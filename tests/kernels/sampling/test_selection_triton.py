@@ -83,6 +83,7 @@ def run(options: GenerationOptions, device: str, *, waiting: bool) -> tuple[list
                 choice = select(group, logits, state, step + 1)
         choices.append(replace(choice, processed=choice.scores, normalize=False))
         state.advance(group.slots, choice.parents, choice.tokens, choice.active, step + 1)
+        state.swap()
     return choices, state
 
 
@@ -98,13 +99,14 @@ def test_steps_on_kernels_choose_what_the_cpu_chooses_and_wait_for_nothing(name,
         assert torch.equal(choice.tokens.cpu(), wanted_choice.tokens)
         assert torch.equal(choice.active.cpu(), wanted_choice.active)
         torch.testing.assert_close(choice.scores.cpu(), wanted_choice.scores, rtol=2e-5, atol=2e-5)
+    tables, wanted_tables = state.current, wanted_state.current
     for table in ("tokens", "length", "done", "final_tokens", "final_length", "final_done", "request_done"):
-        assert torch.equal(getattr(state, table).cpu(), getattr(wanted_state, table)), table
+        assert torch.equal(getattr(tables, table).cpu(), getattr(wanted_tables, table)), table
     for table in ("score", "final_score"):
         torch.testing.assert_close(
-            getattr(state, table).cpu(), getattr(wanted_state, table), rtol=2e-5, atol=2e-5
+            getattr(tables, table).cpu(), getattr(wanted_tables, table), rtol=2e-5, atol=2e-5
         )
-    assert bool(state.request_done.any()), "at least the request of four tokens has ended"
+    assert bool(state.current.request_done.any()), "at least the request of four tokens has ended"
 
 
 @pytest.mark.parametrize("name", ["greedy", "sampling, warped", "beams", "beams with rules"])

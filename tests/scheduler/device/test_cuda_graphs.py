@@ -5,7 +5,7 @@ Recording on a GPU is tested in tests/test_gpu.py; substitutes record here.
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import loops
@@ -91,7 +91,7 @@ def test_batches_in_buckets_give_what_each_request_gives_alone(
             cancelled.add(order[-1])
         seen |= {event.request_id: event for event in loop.step()}
     seen |= finish(loop)
-    assert loop._runner._graphs._static, "steps went through buckets"
+    assert loop._runner._decoder.graphs._static, "steps went through buckets"
     for index, output in seen.items():
         if index not in cancelled:
             assert output == alone[rules, index]
@@ -109,20 +109,19 @@ def test_every_table_has_the_bits_of_plain_steps_and_the_idle_slot_stays(model, 
             loop.step()
         runners.append(loop._runner)
     plain, bucketed = runners
-    lengths = plain._state.length
+    found, wanted = bucketed._state.current, plain._state.current
     for name in ("length", "score", "done", "final_length", "final_score", "final_done", "request_done"):
-        assert torch.equal(getattr(bucketed._state, name)[:-1], getattr(plain._state, name)), name
+        assert torch.equal(getattr(found, name)[:-1], getattr(wanted, name)), name
     for name in ("tokens", "origin"):
-        for slot, length in enumerate(lengths.tolist()):
-            buffer = plain._state.buffer
-            found, wanted = (getattr(one._state, name)[buffer, slot, :length] for one in (bucketed, plain))
-            assert torch.equal(found, wanted), name
+        for slot, length in enumerate(wanted.length.tolist()):
+            one, other = (getattr(tables, name)[slot, :length] for tables in (found, wanted))
+            assert torch.equal(one, other), name
     assert torch.equal(bucketed._cache.keys[:, :-1], plain._cache.keys)
     assert torch.equal(bucketed._cache.values[:, :-1], plain._cache.values)
-    state = bucketed._state
-    assert (int(state.length[-1]), float(state.score[-1]), bool(state.done[-1])) == (1, 0.0, True)
-    assert not state.tokens[:, -1].any()
-    assert not state.origin[:, -1].any()
+    for tables in bucketed._state.buffers:
+        assert (int(tables.length[-1]), float(tables.score[-1]), bool(tables.done[-1])) == (1, 0.0, True)
+        assert not tables.tokens[-1].any()
+        assert not tables.origin[-1].any()
 
 
 @pytest.mark.parametrize(
@@ -149,8 +148,8 @@ def test_what_cannot_be_recorded_is_not_put_into_a_bucket(kinds, model):
         for index, rules in enumerate(kinds):
             loop.submit(request(3 * index + 1, rules))
     loop.step()
-    assert [Bucket.holding(batch) for batch in loop._runner._batches] == [None]
-    assert not loop._runner._graphs._static
+    assert [Bucket.holding(batch) for batch in loop._runner._decoder.batches] == [None]
+    assert not loop._runner._decoder.graphs._static
 
 
 def test_a_step_is_recorded_the_second_time_and_played_back_from_then_on(model, alone, monkeypatch):
@@ -206,14 +205,14 @@ def test_no_more_buckets_are_made_than_there_may_be(model, alone):
     for index in range(COUNT):
         loop.submit(request(index, GREEDY))
     assert finish(loop) == {index: alone[GREEDY, index] for index in range(COUNT)}
-    assert len(loop._runner._graphs._static) == 1
+    assert len(loop._runner._decoder.graphs._static) == 1
 
 
 def test_a_bucket_keeps_no_recording_alive(model):
     loop = model.generation_loop(num_pages=60, num_rows=3, graphs=True)
     loop.submit(request(1, GREEDY))
     finish(loop)
-    (static,) = loop._runner._graphs._static.values()
+    (static,) = loop._runner._decoder.graphs._static.values()
     assert all(isinstance(part, Tensor | GenerationOptions | int | Batch) for part in vars(static).values())
     assert static.batch.requests == []
 
@@ -284,7 +283,7 @@ def test_a_step_on_kernels_is_played_back_from_a_tape(rules, model, kernels_on, 
 
         def own_tables(loops: list[GenerationLoop] = loops) -> list[Tensor]:
             own = loops[0]._runner
-            state = [value for value in vars(own._state).values() if isinstance(value, Tensor)]
+            state = [getattr(tables, one.name) for tables in own._state.buffers for one in fields(tables)]
             return [*state, own._cache.keys, own._cache.values]
 
         recording(tape_recorder(own_tables), monkeypatch)
