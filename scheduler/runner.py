@@ -235,12 +235,11 @@ class ModelRunner:
 
     def _completions(self, output: StepOutput) -> list[tuple[RunningRequest, RequestOutput]]:
         """RequestOutputs of the requests that had ended by this step and are not reported yet."""
-        ended = [
-            running
-            for requests, ends in output.decoded
-            for running, done in zip(requests, ends.values(), strict=True)
-            if done and self._is_unreported(running)
-        ]
+        ended: dict[RunningRequest, int] = {}  # with the number of decode steps at the end
+        for requests, ends, steps in output.decoded:
+            for running, done in zip(requests, ends.values(), strict=True):
+                if done and self._is_unreported(running):
+                    ended.setdefault(running, steps)
         if not ended:
             return []
 
@@ -248,12 +247,12 @@ class ModelRunner:
             with torch.cuda.stream(self._result_stream) if self._result_stream else nullcontext():
                 return read_hypotheses(part, self._state, output.buffer)
 
-        found = isolate(read, ended, self.model.device)
+        found = isolate(read, list(ended), self.model.device)
         output.failed += found.failed
         completions = []
         for part, of_part in found.parts:
             for running, hypotheses in zip(part, of_part, strict=True):
-                scores = tuple(scores for had_ended, scores in running.scores if not had_ended)
+                scores = tuple(running.scores[: ended[running] - running.first_step])
                 reason = hypotheses[0].finish_reason
                 request_id = running.request.request_id
                 completions.append((running, RequestOutput(request_id, hypotheses, reason, scores=scores)))
