@@ -27,7 +27,9 @@ def _index(device: Any = None) -> int:
 class Event:
     """CUDA event, complete as soon as it is recorded; `stream` is the one it was recorded on."""
 
-    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
+    def __init__(
+        self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False
+    ) -> None:
         self.stream: Stream | None = None
 
     def record(self, stream: "Stream | None" = None) -> None:
@@ -175,7 +177,9 @@ def install(libcuda: Any, tensors: Any) -> None:
         "_cuda_exchangeDevice": tensors.exchange_device,
         "_cuda_maybeExchangeDevice": tensors.exchange_device,
         "_cuda_getCurrentRawStream": tensors.raw_stream,
-        "_cuda_setStream": lambda stream_id, device_index, device_type=1: _set_stream(device_index, stream_id),
+        "_cuda_setStream": lambda stream_id, device_index, device_type=1: _set_stream(
+            device_index, stream_id
+        ),
     }
     outer: dict[str, Any] = {
         "_lazy_init": lambda: None,

@@ -158,7 +158,7 @@ class Kernel:
         Raises:
             UndeclaredCaseError: no such case is declared.
         """
-        found = self.cases.get((_architectures.get(device), key))
+        found = self.cases.get((_architectures.get(device, ""), key))
         if found is None:
             architecture = _architectures[device] = architecture_of(device)
             found = self.cases.get((architecture, key))
@@ -238,7 +238,7 @@ class Case:
         self._launch(grid, arguments)
 
     def _launch(self, grid: tuple[int, ...], arguments: Sequence[Tensor | float | None]) -> None:
-        """Launch by Triton's own way, which compiles the case the first time, and keep what it has compiled."""
+        """Launch in Triton's own way, which compiles the case if need be, and keep the compiled kernel."""
         given = self.prepare(arguments)
         for record in _records:
             record.append(self)
@@ -294,7 +294,8 @@ class Case:
             else:
                 given = str(argument)
                 multiple = not self.aligned or name not in self.kernel.sizes or argument % _ALIGNMENT == 0
-                fits = kind == "i32" and -(2**31) <= argument < 2**31 and multiple
+                whole = kind == "i32" and hasattr(argument, "__index__")
+                fits = whole and -(2**31) <= argument < 2**31 and multiple
             if not fits:
                 if isinstance(argument, Tensor):
                     past = argument.data_ptr() % _ALIGNMENT
