@@ -44,7 +44,7 @@ class Engine:
         processor: processor of the model; required with a loaded model, by default the checkpoint's. A
             classifier of recordings needs only its feature extractor, a classifier of texts its tokenizer.
         num_rows: maximum number of hypotheses decoded at once, where a request has one for each beam; by
-            default 32, on a GPU 512. This and the next two are only for models that generate text.
+            default 32, on a GPU 1,024 or what memory allows. This and the next two are only for models that generate text.
         num_pages: number of key-value cache pages, each of 16 positions. By default enough for a 20 s
             recording in every row and for the longest recording with 5 beams; on a GPU as many as fit, up to
             the number that all rows can fill.

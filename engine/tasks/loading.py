@@ -14,6 +14,7 @@ from ...models.auto import (
     AutoProcessor,
     AutoTokenizer,
 )
+from ...models.checkpoints.contents import read_json
 from ...models.checkpoints.files import Checkpoint, open_checkpoint
 from ...models.registry import FAMILIES, family_of_checkpoint
 from ...scheduler.model_protocol import Task
