@@ -196,7 +196,7 @@ class ModelRunner:
 
         Pinned memory belongs to the current GPU, and launches on another one switch to it and back.
         """
-        device = self.model.device
+        device = self._state.device
         return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     @torch.inference_mode()
