@@ -47,7 +47,7 @@ class EngineConfig:
     tokens_per_second: float = 8.0  # tokens per second of audio; speech has about 3.4
     extra_tokens: int = 16  # added for short recordings
 
-    # Maximum encoder positions in one step. None: on a CPU the number below, on a GPU what fills its processors.
+    # Maximum encoder positions in one step. None: on a CPU the numbers below, on a GPU what fills it.
     encode_budget: int | None = None  # for models that generate
     predict_budget: int | None = None  # for encoder-only models
     encode_budget_on_cpu: int = 4096  # new requests must not delay decoding

@@ -67,8 +67,8 @@ def resolve_device(device: Any) -> torch.device:
 def default_dtype(name: str | os.PathLike[str], device: Any) -> str:
     """Name of the dtype in which an engine computes a checkpoint where none is given.
 
-    On a CPU float32, in which half-precision weights are exact and most processors are faster. On a GPU the half
-    precision that the checkpoint's config.json names, else float16: its matrix units take no float32.
+    On a CPU float32, in which half-precision weights are exact and most processors are faster. On a GPU the
+    half precision that the checkpoint's config.json names, else float16: its matrix units take no float32.
     """
     if resolve_device(device).type == "cpu":
         return "float32"

@@ -360,8 +360,8 @@ def _architecture(index: int) -> str:
 def precision(dtype: torch.dtype, architecture: str) -> str:
     """Triton's `input_precision` of a matrix product: that of float32, rather than Triton's default, tf32.
 
-    tf32x3 splits float32 numbers in two for three products on NVIDIA's matrix units, with an error of about 2^-21
-    of a product; without matrix units (ieee) a product takes some ten times as long.
+    tf32x3 splits float32 numbers in two for three products on NVIDIA's matrix units, with an error of about
+    2^-21 of a product; without matrix units (ieee) a product takes some ten times as long.
     """
     if dtype != torch.float32:
         return "tf32"

@@ -140,7 +140,7 @@ class SequenceClassifier(ParametersMixin, PretrainedModel):
         return self.classify(self.base.forward_sequences(token_ids, cu_tokens, token_types, selected))
 
     def check_text(self, token_ids: list[int]) -> None:
-        """Validate a text's token ids on the host. Raises ValueError where the model could not classify it."""
+        """Validate a text's token ids on the host. Raises ValueError where they cannot be classified."""
 
     def _check_tokens(self, token_ids: Tensor) -> None:
         most = self.get_input_embeddings().weight.shape[0] - 1

@@ -1,4 +1,4 @@
-"""Runs of loops on the second fake GPU, and the lines that wait for it: `python gpu_runs.py`, which prints JSON.
+"""Runs of loops on the second fake GPU, and the lines that wait for it, printed as JSON.
 
 In a process of its own, since the fake GPU stays for good. Launches of kernels are left out, so that none is
 compiled; bookkeeping is torch's, and right.
