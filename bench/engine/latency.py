@@ -82,8 +82,8 @@ class Observer:
             if began:
                 self.first.setdefault(handle, time.perf_counter())
 
-        def note_end(handle: Handle, output: Any, duration: float = 0.0) -> None:
-            finish(handle, output, duration)
+        def note_end(handle: Handle, *arguments: Any) -> None:
+            finish(handle, *arguments)
             now = time.perf_counter()
             self.first.setdefault(handle, now)
             self.last[handle] = now
