@@ -147,7 +147,7 @@ case "$stage" in
   E) step leaderboard "$(rest)" python3 -m bench.engine.leaderboard "${device[@]}" --seconds "$(rest 25)" --output "$results" ;;
 esac
 
-echo "== stage $stage after $SECONDS s; FAIL and PASS lines:"
+echo "== stage $stage, $SECONDS s: failed and passed"
 grep -h '^FAIL ' "$results"/*.txt
 grep -h '^PASS ' "$results"/*.txt
 exit "$failed"
