@@ -2,16 +2,18 @@
 
 import gc
 import math
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from triton.testing import do_bench
+
+from tritone.kernels import use
 
 from .cases import Case, Implementation, Prepared, Setup
 from .report import Peer, Result
@@ -39,23 +41,42 @@ def compare_all(case: Case, setup: Setup, *, peers: bool = True) -> Iterator[str
         yield f"absent {title}: {name}: {why}"
 
 
-def run(case: Case, device: torch.device, dtype: torch.dtype, deadline: float, peers: bool = True) -> Result:
-    """Time a case, and its peers; a failure is in the result."""
+def run(
+    case: Case,
+    device: torch.device,
+    dtype: torch.dtype,
+    deadline: float,
+    peers: bool = True,
+    solution: Any = None,
+) -> Result:
+    """Time a case; a failure is in the result.
+
+    Args:
+        deadline: no case begins after it, of time.monotonic().
+        peers: also time its peers, and other tiles.
+        solution: `Solution` to time in place of the kernel, and beside it alone.
+    """
     blank = Result(case.kernel, case.label, case.tags, case.sequences, case.work)
     if time.monotonic() > deadline:
         return replace(blank, failure="not reached in time")
     gc.collect()
     torch.cuda.empty_cache()
+    ours = nullcontext() if solution is None else use(solution.operation, solution.function)
     try:
         torch.manual_seed(0)
         copies = math.ceil(min(max(2.5 * CACHE / case.work.bytes, 1), 32))
         prepared = case.prepare(Setup(device, dtype, copies))
-        error = checked(prepared.ours, prepared)
-        seconds = timed(prepared.ours, copies, case.graph)
+        with ours:
+            error = checked(prepared.ours, prepared)
+            seconds, *spread = samples(prepared.ours, copies, case.graph)
     except Exception as problem:
         return replace(blank, failure=reason(problem))
+    timings = {"seconds": seconds, "spread": tuple(spread), "error": error}
+    if solution is not None:
+        shipped = {"shipped": time_peer(prepared.ours, prepared, copies, case.graph)}
+        return replace(blank, **timings, peers=shipped)
     if not peers:
-        return replace(blank, seconds=seconds, error=error)
+        return replace(blank, **timings)
     others = {
         name if one.graph or not case.graph else f"{name}, with its launches": time_peer(
             one, prepared, copies, case.graph
@@ -63,7 +84,7 @@ def run(case: Case, device: torch.device, dtype: torch.dtype, deadline: float, p
         for name, one in prepared.peers.items()
     }
     others |= {name: Peer(None, note=why) for name, why in prepared.missing.items()}
-    result = replace(blank, seconds=seconds, error=error, peers=others)
+    result = replace(blank, **timings, peers=others)
     if not case.tiles:
         return result
     try:
@@ -131,7 +152,14 @@ def poisoned() -> Iterator[None]:
 
 
 def timed(implementation: Implementation, copies: int, graph: bool, milliseconds: float = 40) -> float:
-    """Seconds of a call, the median.
+    """Seconds of a call, the median; arguments as of `samples`."""
+    return samples(implementation, copies, graph, milliseconds)[0]
+
+
+def samples(
+    implementation: Implementation, copies: int, graph: bool, milliseconds: float = 40
+) -> tuple[float, float, float]:
+    """Seconds of a call: the median, and the bounds of the middle 60 % of the samples.
 
     Args:
         copies: of the inputs, in rotation.
@@ -147,11 +175,14 @@ def timed(implementation: Implementation, copies: int, graph: bool, milliseconds
     all_copies()
     torch.cuda.synchronize()
     if (time.perf_counter() - begin) / copies > SLOW:
-        return statistics.median(_once(implementation) for _ in range(3))
+        low, median, high = sorted(_once(implementation) for _ in range(3))
+        return median, low, high
     call: Callable[[], object] = all_copies
     if graph and implementation.graph:
         call = captured(all_copies).replay
-    return do_bench(call, warmup=10, rep=milliseconds, return_mode="median") * 1e-3 / copies
+    found = do_bench(call, warmup=10, rep=milliseconds, quantiles=[0.5, 0.2, 0.8])
+    median, low, high = (milliseconds * 1e-3 / copies for milliseconds in found)
+    return median, low, high
 
 
 def captured(call: Callable[[], None]) -> torch.cuda.CUDAGraph:

@@ -23,7 +23,8 @@ class Result:
 
     Args:
         kernel, label, tags, work: of the case.
-        seconds: of a call; None if it failed.
+        seconds: of a call, the median; None if it failed.
+        spread: bounds of the middle 60 % of the samples.
         error: of the output against the reference, in norm.
         peers: by name.
         best, best_tile: the best tile for this number of rows, and seconds with it.
@@ -36,6 +37,7 @@ class Result:
     sequences: int
     work: Work
     seconds: float | None = None
+    spread: tuple[float, float] | None = None
     error: float | None = None
     peers: dict[str, Peer] = field(default_factory=dict)
     best: float | None = None
