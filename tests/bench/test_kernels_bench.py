@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -218,12 +219,12 @@ def test_a_case_that_fails_or_comes_too_late_is_told_and_stops_nothing(bench):
 def test_a_whole_run_with_invented_times(bench, peaks, kernels_on, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     kernels, measure = bench["kernels"], bench["measure"]
-    half = torch.float16
     monkeypatch.setattr(measure, "CACHE", 1)  # one copy of the inputs
     monkeypatch.setattr(measure, "samples", lambda *_, **options: (1e-5, 0.9e-5, 1.1e-5))
     cases = bench["suite"].tiny_cases()
-    late = time.monotonic() + 300
-    assert kernels.run_all(cases, peaks, torch.device(kernels_on), late, tmp_path, half) == 0
+    timing = partial(measure.run, device=torch.device(kernels_on), dtype=torch.float16)
+    late = partial(timing, deadline=time.monotonic() + 300)
+    assert kernels.run_all(cases, late, peaks, tmp_path) == 0
     printed = capsys.readouterr().out
     assert f"{len(cases)} of {len(cases)} cases timed" in printed
     assert "not measured paged attention at 512 sequences" in printed
@@ -234,7 +235,7 @@ def test_a_whole_run_with_invented_times(bench, peaks, kernels_on, tmp_path, mon
         assert entry["best_tile"] is None or entry["kernel"] == "linear"
         wrong = [name for name, peer in entry["peers"].items() if peer["seconds"] is None]
         assert set(wrong) <= {"torchaudio"}
-    assert kernels.run_all(cases[:2], peaks, torch.device(kernels_on), 0.0, tmp_path, half) == 1
+    assert kernels.run_all(cases[:2], partial(timing, deadline=0.0), peaks, tmp_path) == 1
     assert "FAIL paged_attention, tiny, 3 x, cross: not reached in time" in capsys.readouterr().out
 
 
