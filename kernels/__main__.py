@@ -28,7 +28,7 @@ from .runtime.compilation import (
     TARGETS,
     Resources,
     compile_all,
-    compiled_case,
+    compiled_kernel,
     declared_cases,
     disassembly,
     resources_of,
@@ -159,7 +159,7 @@ def _study(cases: list[Case], changes: dict[str, Any], stages: list[str], folder
     for case in cases:
         shown = [("", case)] + ([("  with " + _joined(changes), variant(case, changes))] if changes else [])
         for note, one in shown:
-            compiled = compiled_case(one, TARGETS[one.architecture])
+            compiled = compiled_kernel(one)
             print(table_line(resources_of(one, compiled)) + note, flush=True)
             _dump(one, compiled, stages, folder / ("variant" if note else ""))
     return 0

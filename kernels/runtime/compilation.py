@@ -120,35 +120,19 @@ def check_compiler() -> None:
 
 def compile_case(case: Case) -> Resources:
     """Compile a case as a launch on its architecture would, and return its resources."""
-    return resources_of(case, compiled_case(case, TARGETS[case.architecture]))
+    return resources_of(case, compiled_kernel(case))
+
+
+def compiled_kernel(case: Case) -> Any:
+    """Triton's compiled kernel of a case, with its texts in `asm`: ttir, ttgir, llir, ptx, cubin, amdgcn."""
+    return compiled_case(case, TARGETS[case.architecture])
 
 
 def resources_of(case: Case, compiled: Any) -> Resources:
-    """Resources of a case, from Triton's compiled kernel, whose `asm` has its texts: ttgir, ptx, cubin..."""
+    """Resources of a case, from Triton's compiled kernel."""
     if case.architecture.startswith("gfx"):
         return _of_amdgcn(case, compiled.asm["amdgcn"], compiled.metadata.shared)
     return _of_cubin(case, compiled.asm["cubin"], compiled.asm["ptx"], compiled.metadata.shared)
-
-
-def variant(case: Case, changes: Mapping[str, Any]) -> Case:
-    """Copy of a case with other constants, num_warps or num_stages.
-
-    Raises:
-        ValueError: a name that the case does not have.
-    """
-    constants = dict(case.constants)
-    options: dict[str, Any] = {"num_warps": case.num_warps, "num_stages": case.num_stages}
-    for name, value in changes.items():
-        if name not in constants and name not in options:
-            known = ", ".join([*constants, *options])
-            raise ValueError(f"{case.label} has no constant or option {name}; it has {known}")
-        (options if name in options else constants)[name] = value
-    return replace(case, constants=tuple(constants.items()), **options)
-
-
-def disassembly(cubin: bytes) -> str:
-    """SASS of a cubin, as text."""
-    return _cuobjdump(cubin, "--dump-sass")
 
 
 def compiled_case(case: Case, target: Target) -> Any:
@@ -225,6 +209,27 @@ def example(case: Case, name: str, kind: str) -> torch.Tensor | float:
     if kind.startswith("*"):
         return torch.empty(16, dtype=DTYPE_OF[kind[1:]])
     return 0.5 if kind == "fp32" else 16 if name in case.multiples else 3
+
+
+def variant(case: Case, changes: Mapping[str, Any]) -> Case:
+    """Copy of a case with other constants, num_warps or num_stages.
+
+    Raises:
+        ValueError: a name that the case does not have.
+    """
+    constants = dict(case.constants)
+    options: dict[str, Any] = {"num_warps": case.num_warps, "num_stages": case.num_stages}
+    for name, value in changes.items():
+        if name not in constants and name not in options:
+            known = ", ".join([*constants, *options])
+            raise ValueError(f"{case.label} has no constant or option {name}; it has {known}")
+        (options if name in options else constants)[name] = value
+    return replace(case, constants=tuple(constants.items()), **options)
+
+
+def disassembly(cubin: bytes) -> str:
+    """SASS of a cubin, as text."""
+    return _cuobjdump(cubin, "--dump-sass")
 
 
 def specialization(case: Case) -> tuple[Any, dict[str, str], dict[tuple[int], list[list[Any]]]]:
