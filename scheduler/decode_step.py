@@ -11,9 +11,7 @@ from .model_protocol import GenerativeModel
 from .sampling.select import select
 from .state import DecodeState
 
-# Requests with a flag (bool [], on the device) that is true where they had ended before the step, and the
-# step's scores.
-KeptScores = list[tuple[RunningRequest, tuple[Tensor, Tensor]]]
+KeptScores = list[tuple[RunningRequest, Tensor]]  # requests with their scores of a step
 
 
 def decode_batch(model: GenerativeModel, cache: PagedCache, state: DecodeState, batch: Batch) -> KeptScores:
@@ -56,7 +54,4 @@ def decode_batch(model: GenerativeModel, cache: PagedCache, state: DecodeState, 
     if not batch.keep_scores:
         return []
     scores = torch.cat([next_tokens.scores for next_tokens in chosen])
-    return [
-        (running, (current.request_done[running.admission.slots[0]].clone(), scores[rows].clone()))
-        for running, rows in batch.keep_scores
-    ]
+    return [(running, scores[rows].clone()) for running, rows in batch.keep_scores]

@@ -112,7 +112,7 @@ class Decoder:
         state.swap()
         self.steps += 1
         output.buffer = state.buffer
-        output.decoded = [(one.batch.requests, one.done) for one in outputs]
+        output.decoded += [(one.batch.requests, one.done, self.steps) for one in outputs]
         for one in outputs:
             one.batch.lengthen(state.max_length)
             self.decoded_tokens += len(one.batch.slots)
