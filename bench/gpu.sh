@@ -48,7 +48,7 @@ else
 from tritone.kernels.runtime.launch import architecture_of
 print(architecture_of(torch.device("cuda", 0)))')" || exit 1
 fi
-failed=0
+failed=0 passed=() running=""
 end=$((SECONDS + 225))
 
 pack() {
@@ -57,7 +57,7 @@ pack() {
   tar -czf "$output/.$stage.partial" -C "$work" "$stage" && mv "$output/.$stage.partial" "$output/$stage.tar.gz"
 }
 trap 'pack; rm -rf "$work"' EXIT
-trap 'kill $(jobs -p) 2>/dev/null; exit 143' INT TERM
+trap '[[ -z "$running" ]] || kill "$running"; exit 143' INT TERM # timeout passes it on to all of its own
 
 # step NAME SECONDS COMMAND...: at most so many seconds, or those that are left
 step() {
@@ -70,14 +70,19 @@ step() {
     failed=1
     return
   fi
-  { timeout -k 5 "$limit" "$@" 2>&1 | tee "$results/$name.txt"; } &
-  wait $! || status=$?
+  timeout -k 5 "$limit" "$@" >"$results/$name.txt" 2>&1 &
+  running=$!
+  tail -f -s 0.2 -n +1 --pid="$running" "$results/$name.txt" &
+  wait "$running" || status=$?
+  running=""
+  wait # for the last lines
   if ((status)); then
     failed=1
     ((status == 124 || status == 137)) && status="stopped after $limit s" || status="ended with $status"
     echo "FAIL $name: $status" | tee -a "$results/$name.txt"
   else
     echo "PASS $name" | tee -a "$results/$name.txt"
+    passed+=("PASS $name")
   fi
   pack
 }
@@ -149,5 +154,5 @@ esac
 
 echo "== stage $stage, $SECONDS s: failed and passed"
 grep -h '^FAIL ' "$results"/*.txt
-grep -h '^PASS ' "$results"/*.txt
+printf '%s\n' "${passed[@]}"
 exit "$failed"

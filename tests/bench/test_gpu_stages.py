@@ -62,9 +62,9 @@ def test_a_step_that_fails_stops_no_other_and_is_named_first_at_the_end(stage, t
     assert "-m bench.engine.equality" in (tmp_path / "calls").read_text()
     assert done.stdout.split("failed and passed\n")[1].splitlines() == [
         "FAIL kernels: ended with 1",
+        "PASS machine",
         "PASS compilation",
         "PASS equality",
-        "PASS machine",
     ]
 
 
