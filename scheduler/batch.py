@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ..kernels.runtime.upload import upload
 from .cache.attention_metadata import PageLayout
-from .inputs import uploaded
 from .request import GenerationOptions, Request
 from .sampling.select import SamplingGroup
 from .scheduler import Admission
@@ -22,9 +22,7 @@ class RunningRequest:
     admission: Admission  # its slots, pages and number of encoder positions
     first_step: int = 0  # number of decode steps that the runner made before this request's first
     streamed: int = 1  # number of tokens reported so far, including the start token
-    # For every step so far, if the request keeps scores: a flag (bool [], on the device) that is true where
-    # it had ended before, and the scores.
-    scores: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    scores: list[Tensor] = field(default_factory=list)  # of every decode step, if the request keeps scores
     reported: bool = False  # its RequestOutput has been made
     rules: GenerationOptions = field(init=False)  # `rules_of` the options of a request that is decoded
 
@@ -87,7 +85,7 @@ class Batch:
         bounds = dict(zip(requests, pairwise(cu_rows), strict=True))
 
         def numbers(values: list[int], dtype: torch.dtype = torch.int32) -> Tensor:
-            return uploaded(torch.tensor(values, dtype=dtype), device)
+            return upload(torch.tensor(values, dtype=dtype), device)
 
         slots = numbers([slot for one in admissions for slot in one.slots], torch.int64)
         sequence_index = numbers([index for one in admissions for index in range(len(one.slots))])
@@ -145,4 +143,4 @@ def _table(pages: list[tuple[int, ...]], device: torch.device) -> Tensor:
     """Page table on the device, int32 [rows, longest], padded with 0."""
     widest = max(map(len, pages))
     padded = [[*row, *[0] * (widest - len(row))] for row in pages]
-    return uploaded(torch.tensor(padded, dtype=torch.int32), device)
+    return upload(torch.tensor(padded, dtype=torch.int32), device)

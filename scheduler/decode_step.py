@@ -11,9 +11,7 @@ from .model_protocol import GenerativeModel
 from .sampling.select import select
 from .state import DecodeState
 
-# Requests with a flag (bool [], on the device) that is true where they had ended before the step, and the
-# step's scores.
-KeptScores = list[tuple[RunningRequest, tuple[Tensor, Tensor]]]
+KeptScores = list[tuple[RunningRequest, Tensor]]  # requests with their scores of a step
 
 
 def decode_batch(model: GenerativeModel, cache: PagedCache, state: DecodeState, batch: Batch) -> KeptScores:
@@ -43,8 +41,5 @@ def decode_batch(model: GenerativeModel, cache: PagedCache, state: DecodeState, 
     chosen = [select(group, logits[group.rows], state, batch.longest) for group in batch.groups]
     if not batch.keep_scores:
         return []
-    kept = torch.cat([scores.final() for scores in chosen])
-    return [
-        (running, (current.request_done[running.admission.slots[0]].clone(), kept[rows].clone()))
-        for running, rows in batch.keep_scores
-    ]
+    scores = torch.cat([one.final() for one in chosen])
+    return [(running, scores[rows].clone()) for running, rows in batch.keep_scores]

@@ -11,6 +11,7 @@ from .config import RunnerConfig
 from .decode_step import KeptScores
 from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.cuda_graphs import DecodeGraphs
+from .device.nvtx import marked
 from .faults import Failure, Isolated, attempt, isolate
 from .state import DecodeState
 from .step_output import HostCopy, StepOutput
@@ -78,6 +79,7 @@ class Decoder:
         if len(left) < len(self.requests):
             self.requests, self.batches = left, []
 
+    @marked("decode step")
     def decode(self, output: StepOutput) -> None:
         """Decode one token of every hypothesis.
 
@@ -110,7 +112,7 @@ class Decoder:
         state.swap()
         self.steps += 1
         output.buffer = state.buffer
-        output.decoded = [(one.batch.requests, one.done) for one in outputs]
+        output.decoded += [(one.batch.requests, one.done, self.steps) for one in outputs]
         for one in outputs:
             one.batch.lengthen(state.max_length)
             self.decoded_tokens += len(one.batch.slots)

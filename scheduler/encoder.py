@@ -7,12 +7,14 @@ from typing import cast
 
 import torch
 
+from ..kernels.runtime.upload import upload
 from .batch import RunningRequest
 from .cache.paged_cache import PagedCache, cache_positions
 from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.encode_stream import EncodeStream
+from .device.nvtx import marked
 from .faults import isolate
-from .inputs import FrontEnd, pack_inputs, uploaded
+from .inputs import FrontEnd, pack_inputs
 from .model_protocol import EncoderOnlyModel, GenerativeModel
 from .step_output import EncoderOutputs, StepOutput
 
@@ -29,6 +31,7 @@ class Encoder:
     stream: EncodeStream | None  # for encoding while decoding; None encodes between decode steps
     max_chunk_tokens: int  # encoder positions that one core encodes at a time
 
+    @marked("encode")
     def encode(self, arrivals: list[RunningRequest], output: StepOutput) -> list[RunningRequest]:
         """Encode requests together, and after an error in halves, so that one cannot fail the others.
 
@@ -67,7 +70,7 @@ class Encoder:
             key_values = model.cross_key_values(encoded)
             if stream:
                 stream.write_pages()
-            self.cache.store_cross(key_values, uploaded(positions, model.device))
+            self.cache.store_cross(key_values, upload(positions, model.device))
 
     def _predict(self, chunk: list[RunningRequest]) -> EncoderOutputs:
         predictor = cast(EncoderOnlyModel, self.predictor)

@@ -1,7 +1,7 @@
 """Model runner: executes the scheduler's steps on the device, encoding and decoding requests."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import cast
 
@@ -17,6 +17,7 @@ from .decoder import Decoder
 from .device.cpu_pool import CpuWorkerPool
 from .device.cuda_graphs import DecodeGraphs, record_on
 from .device.encode_stream import EncodeStream
+from .device.nvtx import marked
 from .encoder import Encoder
 from .faults import Failure, attempt, isolate
 from .inputs import FrontEnd, frames_of
@@ -163,7 +164,8 @@ class ModelRunner:
             admitted: requests that the plan admits, by id.
         """
         if self._pool is None:
-            return self._launch(step, admitted)
+            with self._on_device():
+                return self._launch(step, admitted)
         return self._pool.run(self._launch, step, admitted)
 
     @torch.inference_mode()
@@ -180,14 +182,24 @@ class ModelRunner:
         self.steps += 1
         return output
 
+    @marked("results")
     def collect(self, output: StepOutput) -> list[Event]:
         """Wait for the results of a step and return its events: tokens first, then RequestOutputs.
 
         A request that a later step has released has no events, since its slots may be another's. Reading is
         repeated once after an error; results of requests that cannot be read are errors of those requests.
         """
-        found = attempt(self._collect, output, self.model.device)
-        return self._collect(output) if isinstance(found, Failure) else found
+        with self._on_device():
+            found = attempt(self._collect, output, self.model.device)
+            return self._collect(output) if isinstance(found, Failure) else found
+
+    def _on_device(self) -> AbstractContextManager[object]:
+        """Context in which the model's GPU is the current one, in whichever thread.
+
+        Pinned memory belongs to the current GPU, and launches on another one switch to it and back.
+        """
+        device = self._state.device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     @torch.inference_mode()
     def _collect(self, output: StepOutput) -> list[Event]:
@@ -235,12 +247,11 @@ class ModelRunner:
 
     def _completions(self, output: StepOutput) -> list[tuple[RunningRequest, RequestOutput]]:
         """RequestOutputs of the requests that had ended by this step and are not reported yet."""
-        ended = [
-            running
-            for requests, ends in output.decoded
-            for running, done in zip(requests, ends.values(), strict=True)
-            if done and self._is_unreported(running)
-        ]
+        ended: dict[RunningRequest, int] = {}  # with the number of decode steps at the end
+        for requests, ends, steps in output.decoded:
+            for running, done in zip(requests, ends.values(), strict=True):
+                if done and self._is_unreported(running):
+                    ended.setdefault(running, steps)
         if not ended:
             return []
 
@@ -248,12 +259,12 @@ class ModelRunner:
             with torch.cuda.stream(self._result_stream) if self._result_stream else nullcontext():
                 return read_hypotheses(part, self._state, output.buffer)
 
-        found = isolate(read, ended, self.model.device)
+        found = isolate(read, list(ended), self.model.device)
         output.failed += found.failed
         completions = []
         for part, of_part in found.parts:
             for running, hypotheses in zip(part, of_part, strict=True):
-                scores = tuple(scores for had_ended, scores in running.scores if not had_ended)
+                scores = tuple(running.scores[: ended[running] - running.first_step])
                 reason = hypotheses[0].finish_reason
                 request_id = running.request.request_id
                 completions.append((running, RequestOutput(request_id, hypotheses, reason, scores=scores)))
@@ -266,6 +277,7 @@ class ModelRunner:
             self._encoded = [running for running in self._encoded if self._is_current(running)]
             self._decoder.keep(self._is_current)
 
+    @marked("admission")
     def _admit(self, step: Step, admitted: Mapping[int, Request], output: StepOutput) -> None:
         """Encode the requests that a step admits."""
         arrivals = [RunningRequest(admitted[one.request_id], one) for one in step.admitted]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .inputs import uploaded
+from ..kernels.runtime.upload import upload
 
 UNREACHABLE = -1.0e9  # transformers' score of a hypothesis that must not be chosen
 
@@ -88,7 +88,7 @@ class DecodeState:
         In beam search the scores of all hypotheses but the first start at -1e9, as in transformers, so that
         the first step does not choose the same token k times.
         """
-        index, tables = uploaded(torch.tensor(slots), self.device), self.current
+        index, tables = upload(torch.tensor(slots), self.device), self.current
         tables.tokens[index, 0] = start_token
         tables.length[index] = 1
         tables.score[index] = 0.0

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, BinaryIO
 
-import av
-import av.error
 import numpy as np
 
 from .arrays import to_float
 from .blocks import BLOCK, Block, check_channels, check_rate
 from .errors import CONVERT, COPY_AGAIN, AudioError
 from .layout.parts import Bytes, is_tag
+from .packages import package
 
 _FORMATS = (
     *("mov", "matroska", "asf", "avi", "flv", "live_flv", "kux", "mpegts", "mpeg", "mpegvideo", "mxf", "gxf"),
@@ -160,6 +159,10 @@ def count_channels(file: BinaryIO, name: str) -> int:
         return int(_audio_stream(container, name).codec_context.channels)
 
 
+def _av() -> Any:
+    return package("av", "reading this recording")
+
+
 def _open(file: BinaryIO, name: str, input_format: str | None = None, rate: int | None = None) -> Any:
     options = {
         "format_whitelist": ",".join(_FORMATS),
@@ -169,7 +172,7 @@ def _open(file: BinaryIO, name: str, input_format: str | None = None, rate: int 
     if rate is not None:
         options["sample_rate"] = str(rate)
     try:
-        return av.open(
+        return _av().open(
             _BoundedReads(file),
             "r",
             format=input_format,
@@ -177,7 +180,7 @@ def _open(file: BinaryIO, name: str, input_format: str | None = None, rate: int 
             metadata_errors="ignore",
             buffer_size=1 << 16,
         )
-    except av.error.FFmpegError as error:
+    except _av().error.FFmpegError as error:
         raise AudioError(f"{name}: damaged, or not audio ({_reason(error)}); {CONVERT}") from error
 
 
@@ -197,9 +200,9 @@ class _BoundedReads:
 def _audio_codecs() -> str:
     """Names of the audio decoders: FFmpeg would decode a picture to learn its properties."""
     codecs = []
-    for codec in av.codecs_available:
+    for codec in _av().codecs_available:
         try:
-            if av.Codec(codec, "r").type == "audio":
+            if _av().Codec(codec, "r").type == "audio":
                 codecs.append(codec)
         except ValueError:  # an encoder alone (av.codec.codec.UnknownCodecError)
             continue
@@ -246,7 +249,7 @@ class _Frames:
                 self._packet_bytes += packet.size
                 if packet.stream.index == self._stream.index:
                     yield from self._decode(packet)
-        except av.error.FFmpegError as error:
+        except _av().error.FFmpegError as error:
             raise self._damaged(error) from error
         if not self._seconds and self._bad:
             raise AudioError(f"{self._name}: damaged: none of its packets can be decoded; {CONVERT}")
@@ -270,9 +273,9 @@ class _Frames:
     def _decode(self, packet: Any) -> Iterator[Any]:
         try:
             frames = packet.decode()
-        except av.error.EOFError:
+        except _av().error.EOFError:
             return
-        except av.error.FFmpegError as error:
+        except _av().error.FFmpegError as error:
             self._bad += 1
             if self._seconds or self._bad > _MAX_BAD_AT_START:
                 raise self._damaged(error) from error
@@ -288,8 +291,8 @@ class _Frames:
         if stream.duration:
             declared, there = float(stream.duration * stream.time_base), self._seconds
         else:
-            declared = (container.duration or 0) / av.time_base
-            there = max(self._end - (container.start_time or 0) / av.time_base, self._seconds)
+            declared = (container.duration or 0) / _av().time_base
+            there = max(self._end - (container.start_time or 0) / _av().time_base, self._seconds)
         if declared - there > max(_MAX_MISSING[0], _MAX_MISSING[1] * declared):
             raise AudioError(
                 f"{self._name}: cut short: {there:.1f} of {declared:.1f} s are there; {COPY_AGAIN}"
