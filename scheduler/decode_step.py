@@ -4,28 +4,26 @@ import torch
 from torch import Tensor
 
 from ..kernels.attention.kv_cache import PAGE_SIZE
-from .batch import Batch, RunningRequest
 from .cache.attention_metadata import AttentionMetadata, PageLayout
 from .cache.paged_cache import PagedCache
 from .model_protocol import GenerativeModel
 from .sampling.select import select
+from .slot_tables import BatchTensors
 from .state import DecodeState
 
-# Requests with a flag (bool [], on the device) that is true where they had ended before the step, and the
-# step's scores.
-KeptScores = list[tuple[RunningRequest, tuple[Tensor, Tensor]]]
 
-
-def decode_batch(model: GenerativeModel, cache: PagedCache, state: DecodeState, batch: Batch) -> KeptScores:
+def decode_batch(
+    model: GenerativeModel, cache: PagedCache, state: DecodeState, batch: BatchTensors
+) -> Tensor | None:
     """Decode the next token of every row and write it to the other buffer of `state`, without swapping.
 
     Only the slots and pages of the batch's requests are touched, and the device is never waited for. A call
     that failed may be repeated, also in other batches, before the swap: a row's new keys, values and origin
-    are the same each time. Except for `keep_scores`, kernel launches depend only on the batch's shapes, its
-    `longest`, its groups' rules and the buffer of `state`, so that `DecodeGraphs` can record them.
+    are the same each time. Kernel launches depend only on the batch's shapes, its `longest` and `keep_scores`,
+    its groups' rules and the buffer of `state`, so that `DecodeGraphs` can record them.
 
     Returns:
-        The scores of the requests that keep theirs.
+        Scores of all rows after the rules of the options, float32 [rows, vocabulary], if the batch keeps them.
     """
     current, cu_rows = state.current, batch.cross.cu_rows
     lengths = torch.minimum(current.length[batch.slots], batch.capacity)
@@ -54,9 +52,5 @@ def decode_batch(model: GenerativeModel, cache: PagedCache, state: DecodeState, 
         longest=batch.longest,
     )
     if not batch.keep_scores:
-        return []
-    scores = torch.cat([next_tokens.scores for next_tokens in chosen])
-    return [
-        (running, (current.request_done[running.admission.slots[0]].clone(), scores[rows].clone()))
-        for running, rows in batch.keep_scores
-    ]
+        return None
+    return torch.cat([next_tokens.scores for next_tokens in chosen])

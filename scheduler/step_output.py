@@ -1,14 +1,15 @@
 """Results of a step, copied from the device to the host without blocking."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .batch import RunningRequest
+from .batch import Batch, RunningRequest
 from .request import FinishReason, GenerationOptions, Hypothesis
 from .state import DecodeState
 
@@ -34,9 +35,9 @@ class HostCopy:
             self._event.synchronize()
         return self._host
 
-    def values(self) -> list[Any]:
-        """Wait for the copy and return its elements as Python lists."""
-        return self.tensor().tolist()
+    def values(self) -> npt.NDArray[Any]:
+        """Wait for the copy and return its elements."""
+        return self.tensor().numpy()
 
 
 class EncoderOutputs:
@@ -55,11 +56,33 @@ class EncoderOutputs:
         """Wait for the copies and return the rows of each of `requests`, by the names of the predictions."""
         results: dict[RunningRequest, dict[str, Tensor]] = {running: {} for running in requests}
         for name, (rows, cu_rows) in self._packed.items():
-            for running, (start, end) in zip(self.requests, pairwise(cu_rows.values()), strict=True):
+            for running, (start, end) in zip(self.requests, pairwise(cu_rows.values().tolist()), strict=True):
                 if running in results:
                     # A copy, so that one result does not keep the whole batch in memory.
                     results[running][name] = rows.tensor()[start:end].clone()
         return results
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedBatch:
+    """Results of one decode step of a batch, possibly followed by rows of no request."""
+
+    batch: Batch
+    steps: int  # number of decode steps that the runner had made with this one
+    done: HostCopy  # bool [requests], true for those that have ended
+    newest: HostCopy | None  # int32 [requests, 2], lengths and newest tokens, if a request streams
+
+    def ended(self) -> list[RunningRequest]:
+        """Wait for the results and return the requests that had ended by this step."""
+        requests = self.batch.requests
+        return [requests[place] for place in self.done.values()[: len(requests)].nonzero()[0].tolist()]
+
+    def streamed(self) -> Iterator[tuple[RunningRequest, int, int]]:
+        """Wait for the results and yield each streaming request with its length and newest token."""
+        if self.newest is not None:
+            places = self.batch.streaming
+            for place, (length, token) in zip(places, self.newest.values()[places].tolist(), strict=True):
+                yield self.batch.requests[place], length, token
 
 
 @dataclass(slots=True)
@@ -70,11 +93,8 @@ class StepOutput:
     failed: list[tuple[RunningRequest, Exception]] = field(default_factory=list)  # ended by an error
     encoder_only: list[RunningRequest] = field(default_factory=list)  # in the order of their admission
     encoder_outputs: list[EncoderOutputs] = field(default_factory=list)  # their results
-    # Requests of each batch of the step, with bool [requests], true for those that have ended.
-    decoded: list[tuple[list[RunningRequest], HostCopy]] = field(default_factory=list)
+    decoded: list[DecodedBatch] = field(default_factory=list)
     buffer: int = 0  # buffer of the decode state that the step has written
-    # For each decode step, the streaming requests with their lengths and newest tokens, int32 [requests, 2].
-    streamed: list[tuple[list[RunningRequest], HostCopy]] = field(default_factory=list)
     out_of_memory: bool = False  # memory ran out when the admitted requests were encoded at once
     degraded: str | None = None  # reason and extent where decoding was repeated in parts
 
