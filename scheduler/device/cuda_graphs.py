@@ -205,7 +205,9 @@ class DecodeGraphs:
     def _static_of(self, bucket: Bucket) -> StaticBatch | None:
         """Static tensors of a bucket; None where there are as many recordings as there may be."""
         static = self._static.get(bucket)
-        if static is None and 2 * len(self._static) < self._max_recorded:  # a step for each buffer of the state
+        if (
+            static is None and 2 * len(self._static) < self._max_recorded
+        ):  # a step for each buffer of the state
             static = self._static[bucket] = StaticBatch(bucket, self._tables, self._state)
         return static
 
