@@ -3,17 +3,18 @@
 Each works on a group of requests that share their rules, with the hypotheses in consecutive rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ...kernels.sampling.candidates import draw_candidates, top_candidates
 from ...kernels.sampling.draw import draw, greedy
+from ...kernels.sampling.logits import TokenRules
 from ...kernels.sampling.softmax import log_softmax
 from ..request import GenerationOptions
 from ..state import UNREACHABLE, DecodeState, StateTables
-from .score_rules import leaves_scores, process_scores
+from .score_rules import leaves_scores, process_scores, token_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,11 @@ class SamplingGroup:
     min_lengths: Tensor
     seeds: Tensor  # int64 [n * k]
     sequence_index: Tensor  # int64 [n * k], a row's index among its request's hypotheses
+    # Token rules of the options. A recorded step reads their table on the device, which they keep.
+    rules: TokenRules = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", token_rules(self.options))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +152,7 @@ def _processed(
         group.options,
         min_lengths=group.min_lengths,
         normalize=normalize,
+        rules=group.rules,
     )
 
 
