@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..kernels.attention.kv_cache import PAGE_SIZE
+from ..kernels.sampling.step_inputs import step_inputs
 from .cache.attention_metadata import AttentionMetadata, PageLayout
 from .cache.paged_cache import PagedCache
 from .model_protocol import GenerativeModel
@@ -25,32 +25,20 @@ def decode_batch(
     Returns:
         Scores of all rows after the rules of the options, float32 [rows, vocabulary], if the batch keeps them.
     """
-    current, cu_rows = state.current, batch.cross.cu_rows
-    lengths = torch.minimum(current.length[batch.slots], batch.capacity)
-    positions = lengths.long() - 1
-    current.origin[batch.slots, positions] = batch.sequence_index
-    pages = batch.self_tables.gather(1, (positions // PAGE_SIZE)[:, None])[:, 0].long()
-    attention = AttentionMetadata(
-        cache,
-        positions=pages * PAGE_SIZE + positions % PAGE_SIZE,
-        own=PageLayout(
+    current = state.current
+    rows = batch.slots, batch.capacity, batch.sequence_index, batch.self_tables
+    inputs = step_inputs(current.tokens, current.length, current.origin, *rows)
+    own = PageLayout(batch.self_tables, inputs.lengths, batch.cu_own)
+    if batch.searches:
+        own = PageLayout(
             batch.self_tables,
-            lengths=lengths[cu_rows[:-1].long()],
-            cu_rows=cu_rows,
+            lengths=inputs.lengths[batch.cu_own[:-1].long()],
+            cu_rows=batch.cu_own,
             origin=current.origin[batch.slots, : batch.longest],
-        ),
-        cross=batch.cross,
-    )
-    tokens = current.tokens[batch.slots, positions]
-    logits = model.decode(tokens.long(), positions, attention)
+        )
+    attention = AttentionMetadata(cache, inputs.cache_positions, own, batch.cross)
+    logits = model.decode(inputs.tokens, inputs.positions, attention)
     chosen = [select(group, logits[group.rows], state, batch.longest) for group in batch.groups]
-    state.advance(
-        batch.slots,
-        parents=torch.cat([next_tokens.parents for next_tokens in chosen]),
-        tokens=torch.cat([next_tokens.tokens for next_tokens in chosen]),
-        active=torch.cat([next_tokens.active for next_tokens in chosen]),
-        longest=batch.longest,
-    )
     if not batch.keep_scores:
         return None
-    return torch.cat([next_tokens.scores for next_tokens in chosen])
+    return torch.cat([scores.final() for scores in chosen])

@@ -36,9 +36,17 @@ class BatchTensors:
     capacity: Tensor
     self_tables: Tensor  # int32 [n, blocks]
     cross: PageLayout  # pages of the encoder outputs
+    # int32, offsets of the rows that read each other's pages: those of a request in beam search. Without beam
+    # search each row reads its own.
+    cu_own: Tensor
     groups: list[SamplingGroup]  # requests that share their rules
     longest: int  # upper bound of all lengths
     keep_scores: bool  # True if a request keeps every step's scores
+
+    @property
+    def searches(self) -> bool:
+        """True if a request searches with beams, whose rows need a table of origins."""
+        return any(group.options.num_beams > 1 for group in self.groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,8 @@ class SlotRows:
                     sequence_index=self.draws[_DRAW_INDEX, rows],
                 )
             )
+        searches = any(rules.num_beams > 1 for rules, _ in groups)
+        each_row = torch.arange(len(slots) + 1, dtype=torch.int32, device=slots.device)
         return BatchTensors(
             slots=slots,
             first_slots=first_slots,
@@ -109,6 +119,7 @@ class SlotRows:
             capacity=self.numbers[_CAPACITY, : len(slots)],
             self_tables=self.self_tables,
             cross=PageLayout(self.cross_tables, self.encode_tokens, cu_rows),
+            cu_own=cu_rows if searches else each_row,
             groups=sampling,
             longest=longest,
             keep_scores=keep_scores,
