@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from ...kernels.attention.kv_cache import PAGE_SIZE
-from ...kernels.runtime.upload import upload
 from ..batch import Batch
 from ..config import RunnerConfig
 from ..request import GenerationOptions
@@ -145,7 +144,8 @@ class StaticBatch:
             self.scores.copy_(scores)
 
     def _fill(self, slots: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> None:
-        self._slots.copy_(upload(torch.from_numpy(slots), self._slots.device))
+        host = torch.from_numpy(slots)
+        self._slots.copy_(host.pin_memory() if self._slots.is_cuda else host, non_blocking=True)
         self._tables.gather(self._slots, self.tensors.first_slots, self._rows)
         self.tensors.cross = replace(self.tensors.cross)  # drops the CPU's gather plan of the former contents
 
