@@ -1,5 +1,6 @@
 """Configuration of an engine: every tunable, its unit and the reason for its default."""
 
+import os
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -12,6 +13,11 @@ Short = Literal["fail", "empty"]  # result of a recording that is too short for 
 
 DEFAULT_TOP_K = 5  # labels of a classification
 DEFAULT_MEMORY_FRACTION = 0.9  # of the free memory, where neither it nor num_pages is given
+
+
+def _cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ class EngineConfig:
     graphs: bool = True  # on a GPU, record decode steps as CUDA graphs
     overlap: bool = True  # on a GPU, encode on a stream of its own beside decoding
     rows_on_cpu: int = 32
-    rows_on_gpu: int = 512
+    rows_on_gpu: int = 1024  # fewer where their tables and scores take more than `gpu_share` of the memory
     beams_of_longest: int = 5  # a default cache holds the longest recording with this many beams
     usual_seconds: float = 20.0  # a default cache holds a greedy request of this duration in each row
     reserved_gpu_bytes: int = 1 << 29  # for CUDA graphs, and for the CUDA runtime's own allocations
@@ -41,11 +47,16 @@ class EngineConfig:
     tokens_per_second: float = 8.0  # tokens per second of audio; speech has about 3.4
     extra_tokens: int = 16  # added for short recordings
 
-    # Maximum encoder positions in one step.
-    encode_budget: int = 4096  # for models that generate: new requests must not delay decoding
-    # For encoder-only models, 160 s of audio: a GPU needs many positions to be busy, and the cores of a CPU
-    # need recordings of all lengths for equal shares.
-    predict_budget: int = 8192
+    # Maximum encoder positions in one step. None: on a CPU the numbers below, on a GPU what fills it.
+    encode_budget: int | None = None  # for models that generate
+    predict_budget: int | None = None  # for encoder-only models
+    encode_budget_on_cpu: int = 4096  # new requests must not delay decoding
+    predict_budget_on_cpu: int = 8192  # 160 s of audio, so that the cores have equal shares
+    # On a GPU, for each multiprocessor: two row blocks of a GEMM, so that the narrowest products, which have
+    # two column blocks, fill all of them four times, and the last, partly filled round costs little: 33,792
+    # on an H200.
+    positions_per_multiprocessor: int = 256
+    gpu_share: float = 0.25  # of the free memory, for encoding so many positions, and for that many rows
 
     # Maximum requests that are read and not finished, which bounds the memory of their inputs.
     in_flight_per_row: int = 2  # as many again are read while the first are decoded
@@ -57,7 +68,9 @@ class EngineConfig:
 
     # Reading.
     max_file_object_bytes: int = 1 << 30  # of one file object, which is read whole when it is submitted
-    num_readers: int = 2  # threads that decode and resample, each about a thousand seconds of audio a second
+    # Threads that decode and resample: one a core, as a thread reads 400 (Opus) to 20,000 (WAV) seconds of
+    # audio a second, and a GPU takes more.
+    num_readers: int = field(default_factory=lambda: min(max(_cores(), 2), 16))
     # An idle loop waits for inputs that are still being read, since a step with only the first of many would
     # leave all cores but one idle. Maximum seconds until the next input, and in total.
     arrival_wait: float = 0.002
@@ -77,6 +90,8 @@ class EngineConfig:
         fraction = self.memory_fraction
         if fraction is not None and not 0 < fraction <= 1:
             raise ValueError(f"memory_fraction is {fraction}; it must be above 0 and at most 1")
+        if not 0 < self.gpu_share <= 1:
+            raise ValueError(f"gpu_share is {self.gpu_share}; it must be above 0 and at most 1")
         if fraction is not None and self.num_pages is not None:
             raise ValueError(
                 "memory_fraction and num_pages both say how large the cache is; give one of them"

@@ -39,11 +39,14 @@ class Engine:
             English digits only. Supported are models that generate text, CTC models, and classifiers of
             recordings or texts; a checkpoint's type is read from its config.json.
         device: "cpu" or "cuda"; by default a GPU if there is one. A loaded model stays on its device.
-        dtype: "float32" (default), "float16" or "bfloat16". A loaded model keeps its own.
+        dtype: "float32", "float16" or "bfloat16". By default float32 on a CPU, whatever the checkpoint
+            stores; on a GPU the half precision that its config.json names, else float16. A loaded model keeps
+            its own.
         processor: processor of the model; required with a loaded model, by default the checkpoint's. A
             classifier of recordings needs only its feature extractor, a classifier of texts its tokenizer.
         num_rows: maximum number of hypotheses decoded at once, where a request has one for each beam; by
-            default 32, on a GPU 512. This and the next two are only for models that generate text.
+            default 32, on a GPU 1,024 or what memory allows. This and the next two are only for models that
+            generate text.
         num_pages: number of key-value cache pages, each of 16 positions. By default enough for a 20 s
             recording in every row and for the longest recording with 5 beams; on a GPU as many as fit, up to
             the number that all rows can fill.
@@ -103,7 +106,10 @@ class Engine:
             check=UnchangedModel(self.model).check,
         )
         del task.loop  # the worker's alone, which drops it when closed
-        weakref.finalize(self, self._worker.release).atexit = False  # at exit, the worker's own function
+        # A weak reference, since the error of a failed worker has frames that may hold this engine.
+        release = weakref.WeakMethod(self._worker.release)
+        finalizer = weakref.finalize(self, lambda: (call := release()) and call())
+        finalizer.atexit = False  # then, the worker's own function
         release_team()  # of loading the model
 
     def submit(
@@ -147,7 +153,7 @@ class Engine:
         options = self._task.check(language, options)
         reading = ReadOptions(sampling_rate, channel, encoding, short)
         self._check_request(reading, priority)
-        return self._submit(source, self._inputs.snapshot(source), reading, priority, stream, options)
+        return self._submit(source, self._snapshot(source), reading, priority, stream, options)
 
     def transcribe(
         self,
@@ -268,7 +274,7 @@ class Engine:
 
         def snapshots() -> Iterator[tuple[Any, Any, ReadOptions]]:
             for source in sources:
-                snapshot = self._inputs.snapshot(source)
+                snapshot = self._snapshot(source)
                 for one, how in self._inputs.split(snapshot, reading) if split else [(snapshot, reading)]:
                     yield source, one, how
 
@@ -285,6 +291,13 @@ class Engine:
         if not isinstance(priority, int | np.integer):
             raise ValueError(f"priority must be a whole number, a larger one goes first; got {priority!r}")
 
+    def _snapshot(self, source: Any) -> Any:
+        """Snapshot of a source for a reading thread; the error where its own code fails, for its result."""
+        try:
+            return attempt(self._inputs.snapshot, source)
+        except Exception as error:
+            return error
+
     def _submit(
         self,
         source: Any,
@@ -299,6 +312,8 @@ class Engine:
         handle = Handle[Any](source, task.output_processor(options), self._worker.cancel, reading.channel)
 
         def prepare() -> Prepared:
+            if isinstance(snapshot, Exception):
+                raise snapshot
             inputs = reader.read(snapshot, reading, options)
             return inputs, task.resolve(options, inputs.duration)
 

@@ -85,7 +85,7 @@ class Setup:
 
     model: str | None  # None: the built-in model
     device: str | None
-    dtype: str
+    dtype: str | None  # None: the engine's default
     threads: int | None  # None leaves torch's number
     builtin: BuiltinModel = DIGITS
 
@@ -96,12 +96,23 @@ class Setup:
     def origin(self, options: dict[str, Any]) -> Origin:
         """Origin of the results: the model's folder or name, the dtype, and the options that are set."""
         given = {
-            name: value for name, value in (options | {"dtype": self.dtype}).items() if value is not None
+            name: value for name, value in (options | {"dtype": self._dtype()}).items() if value is not None
         }
         if self.model is None:
             return Origin(self.builtin.name, given)
         folder = os.path.expanduser(self.model)
         return Origin(os.path.realpath(folder) if os.path.isdir(folder) else self.model, given)
+
+    def _dtype(self) -> str:
+        """Dtype of the engine, given or its default; end the command where it cannot be known."""
+        if self.dtype is not None or self.device == "cpu":
+            return self.dtype or "float32"
+        from ..tasks.loading import default_dtype
+
+        try:
+            return default_dtype(self.builtin.folder if self.model is None else self.model, self.device)
+        except (ValueError, OSError, RuntimeError) as error:
+            refuse(str(error))
 
     def start(self, resources: ExitStack) -> "Engine":
         """Start the engine, closed with `resources`; end the command where the model cannot be used."""
@@ -118,8 +129,8 @@ class Setup:
                 warnings.showwarning = _show_warning  # type: ignore[assignment]
                 model = self.builtin.folder if self.model is None else self.model
                 return resources.enter_context(Engine(model, device=self.device, dtype=self.dtype))
-        except (ValueError, OSError, RuntimeError) as error:
-            refuse(str(error))
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            refuse(message_of(error))
 
 
 @dataclass(frozen=True)
@@ -185,8 +196,8 @@ def run(
                 engine.close(cancel=True)
             summary.show(f"interrupted with {len(left) - summary.count} to go")
             raise typer.Exit(INTERRUPTED) from None
-        except RuntimeError as error:  # the engine's; a request's own error is in its result
-            summary.show(f"{error}; stopped with {len(left) - summary.count} to go")
+        except (RuntimeError, MemoryError) as error:  # the engine's; a request's own error is in its result
+            summary.show(f"{message_of(error)}; stopped with {len(left) - summary.count} to go")
             raise typer.Exit(1) from None
         except OSError as error:
             where = "standard output" if results is None else f"--output {output.path}"
