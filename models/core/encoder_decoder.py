@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.runtime.packing import positions_within
-from .attention import StackAttention
+from .attention import StackAttention, Unpaged
 from .forward import OUTPUT_FLAGS, declare_forward
 from .layers import select
 from .model import PretrainedModel
@@ -16,7 +16,7 @@ from .parameters import ParametersMixin
 from .stack import TransformerStack
 
 
-class TeacherForcedAttention:
+class TeacherForcedAttention(Unpaged):
     """Decoder attention over whole packed sequences, with cross-attention to an encoder's packed output.
 
     Args:
@@ -42,7 +42,7 @@ class TeacherForcedAttention:
         Keys and values are computed when their layer runs: those of all layers together would be the largest
         tensors of a call.
         """
-        key, value = self.layers[layer].cross_key_value(self.encoded)
+        key, value = self.layers[layer].cross.key_values(self.encoded)
         return self.cross.self_attention(layer, query, key, value, scale)
 
 
