@@ -1,6 +1,6 @@
 """Host time of a step's bookkeeping while requests join and leave: `python -m bench.engine.bookkeeping`.
 
-A generation loop runs on fake GPUs (`bench/fake_gpu`) without its encoder, and each step ends as many requests
+A generation loop runs on fake GPUs (`bench/fake_gpu`) without its encoder; each step ends as many requests
 as join. So what is left is the scheduler, the tables of requests that join and leave, a replay, and reading
 results.
 """

@@ -1,4 +1,4 @@
-"""Cost of a step's bookkeeping: what joins and leaves counts, not what runs, and launches grow with neither."""
+"""Cost of a step's bookkeeping: it depends on what joins and leaves, not on what runs."""
 
 import gc
 import sys
