@@ -1,6 +1,6 @@
 """Model runner: executes the scheduler's steps on the device, encoding and decoding requests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import cast
@@ -9,23 +9,26 @@ import torch
 from torch import Tensor
 
 from ..kernels.attention.kv_cache import PAGE_SIZE
-from .batch import RunningRequest
+from .batch import RunningRequest, rules_of
 from .cache.paged_cache import PagedCache
 from .config import RunnerConfig
 from .decode_step import decode_batch
 from .decoder import Decoder
 from .device.cpu_pool import CpuWorkerPool
-from .device.cuda_graphs import DecodeGraphs, record_on
+from .device.cuda_graphs import DecodeGraphs, ladder, record_on
 from .device.encode_stream import EncodeStream
 from .device.nvtx import marked
 from .encoder import Encoder
 from .faults import Failure, attempt, isolate
 from .inputs import FrontEnd, frames_of
 from .model_protocol import EncoderOnlyModel, GenerativeModel, generates
-from .request import Event, FinishReason, Hypothesis, Request, RequestOutput, Tokens
+from .request import Event, FinishReason, GenerationOptions, Hypothesis, Request, RequestOutput, Tokens
 from .scheduler import Demand, Step
+from .slot_tables import SlotTables
 from .state import DecodeState
 from .step_output import StepOutput, read_hypotheses
+
+Progress = Callable[[int, int], None]  # called with what is done so far, and with all that there is
 
 
 class ModelRunner:
@@ -87,11 +90,12 @@ class ModelRunner:
             self.config.max_chunk_tokens,
         )
         step = partial(decode_batch, cast(GenerativeModel, self._generator), self._cache, self._state)
+        tables = SlotTables(num_slots + idle, model.device, num_pages if graphs else None)
         decode_graphs = None
         if graphs:
             record, limit = record_on(model.device), self.config.max_recorded_steps
-            decode_graphs = DecodeGraphs(step, self._state, num_pages, record, limit)
-        self._decoder = Decoder(step, self._state, self._pool, self.config, decode_graphs)
+            decode_graphs = DecodeGraphs(step, self._state, tables, record, limit)
+        self._decoder = Decoder(step, self._state, tables, self._pool, self.config, decode_graphs)
         self.reset_counts()
         # Results are read on a separate stream, so as not to wait for the steps launched since.
         self._result_stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
@@ -117,6 +121,7 @@ class ModelRunner:
             max_length=max(
                 (request.options.max_length for request in requests if request.options), default=2
             ),
+            graphs=model.device.type == "cuda",
             config=config,
         )
 
@@ -130,6 +135,23 @@ class ModelRunner:
         """Number of tokens decoded, of all hypotheses."""
         return self._decoder.decoded_tokens
 
+    @torch.inference_mode()
+    def record_steps(self, demands: Sequence[tuple[GenerationOptions, int]], progress: Progress) -> None:
+        """Record decode steps of any number of requests ahead of need, while none runs.
+
+        Args:
+            demands: options of such requests, and their numbers of encoder positions.
+            progress: called with the number of steps recorded so far, and of all.
+        """
+        widths: dict[GenerationOptions, list[tuple[int, int]]] = {}
+        for options, tokens in demands:
+            demand = Demand(tokens, options.max_length - 1, options.hypotheses)
+            own_width = demand.pages_per_hypothesis, demand.cross_pages
+            widths.setdefault(rules_of(options), []).append(own_width)
+        buckets = [one for rules, pairs in widths.items() for one in ladder(rules, self.num_slots, pairs)]
+        if self._decoder.graphs is not None:
+            self._decoder.graphs.record_steps(buckets, progress)
+
     def reset_counts(self) -> None:
         """Reset the counts of steps and tokens to 0; only while no request runs."""
         self.steps = 0
@@ -139,7 +161,7 @@ class ModelRunner:
     def reset(self) -> None:
         """Drop all requests, after a step that failed as a whole; their slots and pages may be lent anew."""
         self._requests, self._encoded = {}, []
-        self._decoder.keep(lambda running: False)
+        self._decoder.drop(list(self._decoder.requests))
 
     def demand(self, request: Request) -> Demand:
         """Pages and slots that a request can ever need; its encoder length is computed only here.
@@ -206,8 +228,8 @@ class ModelRunner:
         """Implement `collect`; nothing is changed before all results have been read."""
         pieces: dict[RunningRequest, list[int]] = {}
         lengths: dict[RunningRequest, int] = {}
-        for streaming, newest in output.streamed:
-            for running, (length, token) in zip(streaming, newest.values(), strict=True):
+        for batch in output.decoded:
+            for running, length, token in batch.streamed():
                 # A length that did not grow is of a sequence that had ended before.
                 if length > lengths.get(running, running.streamed) and self._is_current(running):
                     lengths[running] = length
@@ -248,10 +270,10 @@ class ModelRunner:
     def _completions(self, output: StepOutput) -> list[tuple[RunningRequest, RequestOutput]]:
         """RequestOutputs of the requests that had ended by this step and are not reported yet."""
         ended: dict[RunningRequest, int] = {}  # with the number of decode steps at the end
-        for requests, ends, steps in output.decoded:
-            for running, done in zip(requests, ends.values(), strict=True):
-                if done and self._is_unreported(running):
-                    ended.setdefault(running, steps)
+        for batch in output.decoded:
+            for running in batch.ended():
+                if self._is_unreported(running):
+                    ended.setdefault(running, batch.steps)
         if not ended:
             return []
 
@@ -271,11 +293,10 @@ class ModelRunner:
         return completions
 
     def _release(self, step: Step) -> None:
-        for release in step.released:
-            self._requests.pop(release.request_id, None)
-        if step.released:
+        released = [self._requests.pop(one.request_id, None) for one in step.released]
+        self._decoder.drop(running for running in released if running is not None)
+        if released:
             self._encoded = [running for running in self._encoded if self._is_current(running)]
-            self._decoder.keep(self._is_current)
 
     @marked("admission")
     def _admit(self, step: Step, admitted: Mapping[int, Request], output: StepOutput) -> None:

@@ -1,16 +1,17 @@
 """Results of a step, copied from the device to the host without blocking."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..kernels.runtime.packing import spans
 from ..kernels.runtime.upload import upload_all
-from .batch import RunningRequest
+from .batch import Batch, RunningRequest
 from .request import FinishReason, GenerationOptions, Hypothesis
 from .state import DecodeState
 
@@ -37,9 +38,9 @@ class HostCopy:
             self._event = None
         return self._host
 
-    def values(self) -> list[Any]:
-        """Wait for the copy and return its elements as Python lists."""
-        return self.tensor().tolist()
+    def values(self) -> npt.NDArray[Any]:
+        """Wait for the copy and return its elements."""
+        return self.tensor().numpy()
 
 
 class EncoderOutputs:
@@ -65,6 +66,28 @@ class EncoderOutputs:
         return results
 
 
+@dataclass(frozen=True, slots=True)
+class DecodedBatch:
+    """Results of one decode step of a batch, possibly followed by rows of no request."""
+
+    batch: Batch
+    steps: int  # number of decode steps that the runner had made with this one
+    done: HostCopy  # bool [requests], true for those that have ended
+    newest: HostCopy | None  # int32 [requests, 2], lengths and newest tokens, if a request streams
+
+    def ended(self) -> list[RunningRequest]:
+        """Wait for the results and return the requests that had ended by this step."""
+        requests = self.batch.requests
+        return [requests[place] for place in self.done.values()[: len(requests)].nonzero()[0].tolist()]
+
+    def streamed(self) -> Iterator[tuple[RunningRequest, int, int]]:
+        """Wait for the results and yield each streaming request with its length and newest token."""
+        if self.newest is not None:
+            places = self.batch.streaming
+            for place, (length, token) in zip(places, self.newest.values()[places].tolist(), strict=True):
+                yield self.batch.requests[place], length, token
+
+
 @dataclass(slots=True)
 class StepOutput:
     """Output of one step that has been launched on the device, whose results may still be pending."""
@@ -73,12 +96,8 @@ class StepOutput:
     failed: list[tuple[RunningRequest, Exception]] = field(default_factory=list)  # ended by an error
     encoder_only: list[RunningRequest] = field(default_factory=list)  # in the order of their admission
     encoder_outputs: list[EncoderOutputs] = field(default_factory=list)  # their results
-    # Requests of each decoded batch, with bool [requests], true for those that have ended, and the number of
-    # decode steps that the runner had made then.
-    decoded: list[tuple[list[RunningRequest], HostCopy, int]] = field(default_factory=list)
+    decoded: list[DecodedBatch] = field(default_factory=list)
     buffer: int = 0  # buffer of the decode state that the step has written
-    # For each decode step, the streaming requests with their lengths and newest tokens, int32 [requests, 2].
-    streamed: list[tuple[list[RunningRequest], HostCopy]] = field(default_factory=list)
     out_of_memory: bool = False  # memory ran out when the admitted requests were encoded at once
     degraded: str | None = None  # reason and extent where decoding was repeated in parts
 

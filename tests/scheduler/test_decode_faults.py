@@ -98,8 +98,8 @@ def among(admission: Any, requests: Any) -> bool:
 
 SITES = {
     "encode": Site(Encoder, "_store", lambda own, _, chunk: among(own, chunk)),
-    "admit": Site(DecodeState, "admit", lambda own, _, slots, *rest: own.slots == slots),
-    "batch": Site(Batch, "of", lambda own, requests, *_: among(own, requests)),
+    "admit": Site(DecodeState, "admit", lambda own, _, slots, *rest: own.slots[0] in slots.tolist()),
+    "batch": Site(Batch, "of", lambda own, groups: any(among(own, group.requests) for group in groups)),
     "self-attention": Site(AttentionMetadata, "stored_attention", in_pages),
     "cross-attention": Site(AttentionMetadata, "cross_attention", in_pages),
     "decode": Site(None, "decode", lambda own, tokens, positions, attention: in_pages(own, attention)),
@@ -107,7 +107,7 @@ SITES = {
     "append": Site(
         select, "append", lambda own, _, __, slots, *rest, **named: own.slots[0] in slots.tolist()
     ),
-    "results": Site(Decoder, "_results", lambda own, _, batch, scores: among(own, batch.requests)),
+    "results": Site(Decoder, "_results", lambda own, _, batch, *rest: among(own, batch.requests)),
     "read": Site(runner, "read_hypotheses", lambda own, ended, *_: among(own, ended)),
 }
 TRANSIENT = {

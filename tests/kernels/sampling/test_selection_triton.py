@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritone.scheduler.request import GenerationOptions
 from tritone.scheduler.sampling.select import SamplingGroup, select
-from tritone.scheduler.state import DecodeState
+from tritone.scheduler.state import UNREACHABLE, DecodeState
 
 VOCABULARY, STEPS, MAX_TOKENS = 14, 5, 9
 PLAIN = GenerationOptions(max_length=0, top_k=0, eos_token_ids=(2,))
@@ -50,9 +50,11 @@ def begun(options: GenerationOptions, device: str) -> tuple[DecodeState, Samplin
     each = options.hypotheses
     state = DecodeState(3 * each + 1, MAX_TOKENS, torch.device(device))
     slots = torch.randperm(3 * each + 1, generator=torch.Generator().manual_seed(0))[: 3 * each]
-    for request in range(3):
-        own = tuple(slots[request * each : (request + 1) * each].tolist())
-        state.admit(own, options.decoder_start_token_id, options.num_beams > 1)
+    scores = torch.zeros(3, each)
+    if options.num_beams > 1:
+        scores[:, 1:] = UNREACHABLE
+    starts = torch.full_like(slots, options.decoder_start_token_id, dtype=torch.int32)
+    state.admit(slots.to(device), starts.to(device), scores.flatten().to(device))
     max_lengths = torch.tensor([MAX_TOKENS, 4, MAX_TOKENS], dtype=torch.int32)
     group = SamplingGroup(
         options=options,
