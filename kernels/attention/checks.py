@@ -8,7 +8,8 @@ from ..runtime.packing import check_cu_seqlens
 def check_packed(query: Tensor, key: Tensor, value: Tensor, cu_query: Tensor, cu_key: Tensor) -> None:
     """Validate packed queries, keys and values [tokens, heads, head_dim] and their cu_seqlens."""
     check_cu_seqlens(cu_query, query.shape[0], "cu_query")
-    check_cu_seqlens(cu_key, key.shape[0], "cu_key")
+    if cu_key is not cu_query or key.shape[0] != query.shape[0]:
+        check_cu_seqlens(cu_key, key.shape[0], "cu_key")
     if cu_query.numel() != cu_key.numel():
         raise ValueError(
             f"queries of {cu_query.numel() - 1} sequences, but keys of {cu_key.numel() - 1}; give one of each"

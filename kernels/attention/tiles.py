@@ -49,7 +49,7 @@ def launch_heads(
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     if not out.numel():
         return out
-    width = max(16, triton.next_power_of_2(head_dim))
+    width = max(16, 1 << (head_dim - 1).bit_length())
     case = kernel.case(query.device, width, query.dtype, alignment(head_dim))
     # All layers of a model share a few tables of blocks, one for self-attention and one for cross-attention,
     # and making one takes about 15 small launches.

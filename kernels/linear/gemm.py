@@ -49,7 +49,7 @@ def linear(
     """
     if hidden.dim() != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(f"linear takes [rows, {weight.shape[1]}], got {list(hidden.shape)}")
-    if activation not in (None, "glu", *ACTIVATIONS):
+    if activation is not None and activation != "glu" and activation not in ACTIVATIONS:
         known = ", ".join(sorted([*ACTIVATIONS, "glu"]))
         raise ValueError(f"unknown activation {activation!r}; one of {known}")
     if phase not in PHASES:

@@ -1,5 +1,6 @@
 """Ahead-of-time compilation of declared kernel cases without a GPU, and their machine code's resources."""
 
+import hashlib
 import importlib
 import pkgutil
 import re
@@ -7,16 +8,20 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .launch import KERNELS, Case
+import torch
+
+from .launch import DTYPE_OF, KERNELS, Case
 from .optional_triton import MISSING, triton
 
 # Triton's targets: backend, architecture, threads of a warp.
-TARGETS = {
+Target = tuple[str, int | str, int]
+TARGETS: dict[str, Target] = {
     "sm_80": ("cuda", 80, 32),
     "sm_90": ("cuda", 90, 32),
     "sm_100": ("cuda", 100, 32),
@@ -94,20 +99,86 @@ def check_compiler() -> None:
 
 def compile_case(case: Case) -> Resources:
     """Compile a case as a launch on its architecture would, and return its resources."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    function, signature, attributes = specialization(case)
-    with triton.knobs.amd.scope():
-        triton.knobs.amd.use_buffer_ops = False  # as launch.py has it
-        compiled = triton.compile(
-            ASTSource(function, signature, dict(case.constants), attributes),
-            target=GPUTarget(*TARGETS[case.architecture]),
-            options=case.options,
-        )
+    compiled = compiled_case(case, TARGETS[case.architecture])
     if case.architecture.startswith("gfx"):
         return _of_amdgcn(case, compiled.asm["amdgcn"], compiled.metadata.shared)
     return _of_cubin(case, compiled.asm["cubin"], compiled.asm["ptx"], compiled.metadata.shared)
+
+
+def compiled_case(case: Case, target: Target) -> Any:
+    """Triton's compiled kernel of a case, from its disk cache or by compilation, under the key of a launch."""
+    with _as_launched(target):
+        return triton.compile(_source(case, target), target=_gpu(target), options=case.options)
+
+
+def is_compiled(case: Case, target: Target) -> bool:
+    """True if Triton's disk cache holds a case; False also where Triton does not let one look."""
+    try:
+        from triton.compiler.compiler import get_cache_invalidating_env_vars, get_cache_key, make_backend
+        from triton.runtime.cache import get_cache_manager
+    except ImportError:
+        return False
+    source = _source(case, target)
+    backend = make_backend(_gpu(target))
+    with _as_launched(target):
+        variables = get_cache_invalidating_env_vars()
+    key = get_cache_key(source, backend, backend.parse_options(dict(case.options)), variables)
+    group = get_cache_manager(hashlib.sha256(key.encode()).hexdigest()).get_group(f"{source.name[:150]}.json")
+    return bool(group)
+
+
+def _gpu(target: Target) -> Any:
+    from triton.backends.compiler import GPUTarget
+
+    return GPUTarget(*target)
+
+
+@contextmanager
+def _as_launched(target: Target) -> Iterator[None]:
+    """Settings of a launch, which are part of Triton's key: on AMD those of launch.py, elsewhere none."""
+    with triton.knobs.amd.scope():
+        if target[0] == "hip":
+            triton.knobs.amd.use_buffer_ops = False
+        yield
+
+
+def _source(case: Case, target: Target) -> Any:
+    """Triton's source of a case, with the key that a launch has."""
+    from triton.compiler import ASTSource
+
+    function, signature, attributes = specialization(case)
+    constants = dict(case.constants)
+    try:
+        asked = _asked(case, function, target)
+    except (AttributeError, ImportError, TypeError):  # another interface: a launch may compile once more
+        return ASTSource(function, signature, constants, attributes)
+    if (asked[0], {place: found for place, found in asked[2].items() if found}) != (signature, attributes):
+        raise RuntimeError(f"Triton would specialize {case.label} otherwise than it is declared: {asked}")
+    return ASTSource(function, *asked)
+
+
+def _asked(case: Case, function: Any, target: Target) -> tuple[dict[str, str], Any, Any]:
+    """Types, constants and attributes that Triton itself gives a launch of a case.
+
+    Its key holds attributes that are empty, which change nothing: those of string constants in 3.6, of all
+    constants in 3.9. Without them a launch would not find what was compiled ahead of time.
+    """
+    from triton.compiler.compiler import make_backend
+    from triton.runtime.jit import create_function_from_signature
+
+    backend = make_backend(_gpu(target))
+    bind = create_function_from_signature(function.signature, function.params, backend)
+    arguments = [example(case, name, kind) for name, kind in case.types]
+    bound, special, options = bind(*arguments, **dict(case.constants), **case.options)
+    _, *asked = function._pack_args(backend, dict(case.options), bound, special, options)
+    return tuple(asked)  # type: ignore[return-value]
+
+
+def example(case: Case, name: str, kind: str) -> torch.Tensor | float:
+    """Argument that a launch of a case may have: an aligned tensor, a float, or an integer of its multiple."""
+    if kind.startswith("*"):
+        return torch.empty(16, dtype=DTYPE_OF[kind[1:]])
+    return 0.5 if kind == "fp32" else 16 if name in case.multiples else 3
 
 
 def specialization(case: Case) -> tuple[Any, dict[str, str], dict[tuple[int], list[list[Any]]]]:

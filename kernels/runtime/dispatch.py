@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .launch import interpreting
+from .launch import DTYPES, interpreting, other_devices
 
 
 def choose(
@@ -43,10 +43,7 @@ def choose(
         if device is None:
             device = tensor.device
         elif tensor.device != device:
-            names = ", ".join(sorted({str(one.device) for one in tensors if one is not None}))
-            raise ValueError(
-                f"all tensors of an operation must be on one device, got {names}; move them with .to(device)"
-            )
+            raise ValueError(other_devices({one.device for one in tensors if one is not None}))
         needs_gradient = needs_gradient or (grad and tensor.requires_grad)
         dtypes.append(tensor.dtype)
     if needs_gradient or device is None:
@@ -67,6 +64,9 @@ def choose(
     return cpu or reference
 
 
+_OF_KERNELS = frozenset(DTYPES)
+
+
 class Operation:
     """Operation with up to three implementations; a call runs the one that `choose` picks for its tensors.
 
@@ -85,6 +85,19 @@ class Operation:
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         if dropout := options.pop("dropout", 0.0):
             return self.reference(*arguments, dropout=dropout, **options)
+        if self.triton is not None and runs_on_gpu(arguments):
+            return self.triton(*arguments, **options)
         tensors = [value for value in (*arguments, *options.values()) if isinstance(value, Tensor)]
         run = choose(*tensors, reference=self.reference, cpu=self.cpu, triton=self.triton)
         return run(*arguments, **options)
+
+
+def runs_on_gpu(arguments: tuple[Any, ...]) -> bool:
+    """True for the usual call on a GPU, without gradients, in a fifth of the time of `choose`.
+
+    The first tensor of floating-point numbers decides; the launch compares devices and dtypes of all.
+    """
+    for value in arguments:
+        if getattr(value, "dtype", None) in _OF_KERNELS:
+            return value.is_cuda and not torch.is_grad_enabled()
+    return False

@@ -17,7 +17,7 @@ pointers are always multiples of 16, sizes where the case says so, and other val
 import inspect
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .direct_launch import DirectLaunch, direct_launch
 from .optional_triton import tl, triton
 
 # Targets that kernels are declared for. The configurations of sm_80 keep below 99 KiB of shared memory, which
@@ -41,6 +42,7 @@ _TYPE_NAMES = {
     torch.int64: "i64",
     torch.bool: "i1",
 }
+DTYPE_OF = {name: dtype for dtype, name in _TYPE_NAMES.items()}
 _NUMBERS = {tl.int32: "i32", tl.float32: "fp32"}
 _ALIGNMENT = 16
 
@@ -49,6 +51,8 @@ if torch.version.hip is not None:
     triton.knobs.amd.use_buffer_ops = False
 
 KERNELS: list["Kernel"] = []  # all kernels of the modules imported so far, in import order
+
+_architectures: dict[torch.device, str] = {}  # results of `architecture_of`, which every launch asks for
 
 
 class UndeclaredCaseError(RuntimeError):
@@ -84,6 +88,8 @@ class Kernel:
                 pointer = parameter.name.endswith("_ptr")
                 self.types[parameter.name] = None if pointer else _NUMBERS[parameter.annotation]
         numbers = [name for name, kind in self.types.items() if kind is not None]
+        order = [name for name in self.types if name not in numbers] + numbers + self.constants
+        self.pointers_first = order == list(inspect.signature(function).parameters)  # and constants last
         self.plain = triton.jit(function, do_not_specialize=numbers)
         self.aligned = triton.jit(function, do_not_specialize=[name for name in numbers if name not in sizes])
         self.cases: dict[tuple[str, tuple[Hashable, ...]], Case] = {}
@@ -152,8 +158,10 @@ class Kernel:
         Raises:
             UndeclaredCaseError: no such case is declared.
         """
-        architecture = architecture_of(device)
-        found = self.cases.get((architecture, key))
+        found = self.cases.get((_architectures.get(device), key))
+        if found is None:
+            architecture = _architectures[device] = architecture_of(device)
+            found = self.cases.get((architecture, key))
         if found is None:
             known = [str(other) for arch, other in self.cases if arch == architecture]
             raise UndeclaredCaseError(
@@ -175,6 +183,12 @@ class Case:
     aligned: bool  # the kernel's sizes are multiples of 16
     num_warps: int
     num_stages: int
+    # Compiled kernels by the index of their device, from the first launch on.
+    _direct: dict[int, DirectLaunch] = field(init=False, repr=False, default_factory=dict)
+    _values: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._values.update(self.constants)
 
     @property
     def label(self) -> str:
@@ -198,11 +212,11 @@ class Case:
 
     def constant(self, name: str) -> Any:
         """Value of the compile-time parameter `name`."""
-        return dict(self.constants)[name]
+        return self._values[name]
 
     def block_count(self, name: str, size: int) -> int:
         """Number of blocks that cover `size`, each as large as the constant `name`: one grid dimension."""
-        return -(-size // int(self.constant(name)))
+        return -(-size // int(self._values[name]))
 
     def launch(self, grid: tuple[int, ...], *arguments: Tensor | float | None) -> None:
         """Launch the kernel over `grid`, unless one of its dimensions is 0.
@@ -210,32 +224,58 @@ class Case:
         Args:
             arguments: run-time parameters in order. Inputs are copied unless contiguous and aligned
                 (`ready`); outputs must be both. None replaces a tensor that the kernel does not read, for
-                which another tensor of its type is passed. True is passed as 1.
+                which another tensor is passed. True is passed as 1.
 
         Raises:
             UndeclaredCaseError: arguments that would make Triton compile another specialization.
         """
         if 0 in grid:
             return
+        if self._direct and not _records and isinstance(arguments[0], Tensor):
+            direct = self._direct.get(arguments[0].get_device())
+            if direct is not None and len(arguments) == len(self.types) and direct(grid, *arguments):
+                return
+        self._launch(grid, arguments)
+
+    def _launch(self, grid: tuple[int, ...], arguments: Sequence[Tensor | float | None]) -> None:
+        """Launch by Triton's own way, which compiles the case the first time, and keep what it has compiled."""
         given = self.prepare(arguments)
         for record in _records:
             record.append(self)
         if _dry:
             return
         run = self.kernel.aligned if self.aligned else self.kernel.plain
-        first = next(argument for argument in given if isinstance(argument, Tensor))
-        with torch.cuda.device(first.device.index if first.is_cuda else -1):
-            run[grid](*given, **dict(self.constants), **self.options)
+        device = next(argument for argument in given if isinstance(argument, Tensor)).get_device()
+        with torch.cuda.device(device):
+            compiled = run[grid](*given, **self._values, **self.options)
+        if device not in self._direct and self.kernel.pointers_first:
+            pointers = [(name, DTYPE_OF[kind[1:]]) for name, kind in self.types if kind.startswith("*")]
+            numbers = [(name, self._step(name, kind)) for name, kind in self.types[len(pointers) :]]
+            constants = [self._values[name] for name in self.kernel.constants]
+            direct = direct_launch(compiled, device, pointers, numbers, constants)
+            if direct is not None:
+                self._direct[device] = direct
+
+    def _step(self, name: str, kind: str) -> int:
+        if kind == "fp32":
+            return 0
+        return _ALIGNMENT if self.aligned and name in self.kernel.sizes else 1
 
     def prepare(self, arguments: Sequence[Tensor | float | None]) -> list[Tensor | float]:
         """Convert the arguments of `launch` to what Triton gets; errors as there."""
         if len(arguments) != len(self.types):
             raise TypeError(f"{self.label} takes {len(self.types)} arguments, got {len(arguments)}")
         pairs = list(zip(self.types, arguments, strict=True))
+        devices = {argument.device for argument in arguments if isinstance(argument, Tensor)}
+        if len(devices) > 1:
+            raise ValueError(other_devices(devices))
         stand_ins = {kind: argument for (_, kind), argument in pairs if isinstance(argument, Tensor)}
         prepared: list[Tensor | float] = []
         for (name, kind), argument in pairs:
-            argument = stand_ins.get(kind) if argument is None else argument
+            if argument is None:
+                argument = stand_ins.get(kind)
+            if argument is None and devices:
+                argument = _blank(DTYPE_OF[kind[1:]], *devices)
             if argument is None:
                 raise UndeclaredCaseError(f"{self.label} got no tensor that can stand in for {name}")
             if isinstance(argument, Tensor) and name not in self.kernel.outputs:
@@ -254,7 +294,8 @@ class Case:
             else:
                 given = str(argument)
                 multiple = not self.aligned or name not in self.kernel.sizes or argument % _ALIGNMENT == 0
-                fits = kind == "i32" and -(2**31) <= argument < 2**31 and multiple
+                whole = kind == "i32" and hasattr(argument, "__index__")
+                fits = whole and -(2**31) <= argument < 2**31 and multiple
             if not fits:
                 if isinstance(argument, Tensor):
                     past = argument.data_ptr() % _ALIGNMENT
@@ -270,6 +311,19 @@ def kernel(
 ) -> Callable[[Callable[..., Any]], Kernel]:
     """Decorator that turns a function into a `Kernel`; arguments as there."""
     return lambda function: Kernel(function, sizes, outputs)
+
+
+@cache
+def _blank(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Tensor that stands in for None where a launch has no other of the type."""
+    with torch.inference_mode(False):
+        return torch.zeros(4, dtype=dtype, device=device)
+
+
+def other_devices(devices: Iterable[torch.device]) -> str:
+    """Error message for tensors of one operation on several devices."""
+    names = ", ".join(sorted(map(str, devices)))
+    return f"all tensors of an operation must be on one device, got {names}; move them with .to(device)"
 
 
 def ready(tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ...runtime.dispatch import choose
+from ...runtime.dispatch import choose, runs_on_gpu
 from ...runtime.launch import interpreting
 from ...runtime.packing import spans
 from ..kv_cache import PAGE_SIZE
@@ -66,6 +66,8 @@ def paged_attention(
     if block_tables.shape[0] != tables:
         raise ValueError(f"block_tables has {block_tables.shape[0]} rows, but there are {tables} to serve")
     given = query, keys, values, block_tables, lengths, cu_rows
+    if query.shape[2] <= LARGEST_HEAD and runs_on_gpu(given):
+        return paged_attention_triton(*given, scale=scale, origin=origin)
     run = choose(
         *given,
         origin,

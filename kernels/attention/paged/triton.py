@@ -36,9 +36,11 @@ def paged_attention_triton(
     blocks = block_tables.shape[1]
     # Room for every split that the table allows: reading the lengths would wait for the device.
     splits = -(-blocks * PAGE_SIZE // SPLIT)
-    partial = query.new_empty((splits if splits > 1 else 0, rows, heads, head_dim), dtype=torch.float32)
-    statistics = query.new_empty((*partial.shape[:3], 2), dtype=torch.float32)
-    width = next(size for size in _HEAD_DIMS if head_dim <= size)
+    partial = statistics = None
+    if splits > 1:
+        partial = query.new_empty((splits, rows, heads, head_dim), dtype=torch.float32)
+        statistics = query.new_empty((splits, rows, heads, 2), dtype=torch.float32)
+    width = _HEAD_DIMS[0] if head_dim <= _HEAD_DIMS[0] else _HEAD_DIMS[1]
     case = paged_attention_kernel.case(
         query.device, width, query.dtype, "aligned" if head_dim % 8 == 0 else "any"
     )

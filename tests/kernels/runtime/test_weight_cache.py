@@ -60,15 +60,15 @@ def test_a_value_has_gradients_where_they_are_wanted():
 def test_no_entry_outlives_its_weights():
     weights = [torch.ones(2), torch.ones(2)]
     gc.collect()
-    before = len(weight_cache._nodes)
+    before = len(weight_cache._entries)
     value = weakref.ref(cached(scaled_sum, *weights))
-    assert len(weight_cache._nodes) == before + 1
+    assert len(weight_cache._entries) == before + 1
     del weights[1]
     gc.collect()
     assert value() is None
     del weights[0]
     gc.collect()
-    assert len(weight_cache._nodes) == before
+    assert len(weight_cache._entries) == before
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)

@@ -1,0 +1,138 @@
+"""A stand-in for NVIDIA's driver and torch's CUDA tensors: two H200s that take no time, on a machine without one.
+
+    from bench import fake_gpu
+    fake_gpu.install()  # before the first use of CUDA in the process; for good
+
+Afterwards `device="cuda"` works with a CPU build of torch. torch's operations on CUDA tensors compute on the CPU, so that
+bookkeeping stays right. Triton uses its own CUDA driver and compiles for sm_90 as usual, but `libcuda.so.1` is ours: a launch
+is counted and leaves its outputs as they are, zeros at first. So host times, launches, waits, streams and what a CUDA graph would
+record can be seen; the results of kernels cannot.
+
+- `libcuda.c`: the driver library, as far as Triton uses it
+- `tensors.cpp`: memory, operations and copies of CUDA tensors; guards and hooks of torch
+- `torch_cuda.py`: streams, events, graphs and the functions of `torch.cuda`
+- `build.py`: compiles the two libraries once, by g++
+"""
+
+import ctypes
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from .build import build
+
+_libcuda: Any = None
+_tensors: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Work given to the fake GPUs so far by all threads."""
+
+    launches: int  # of Triton's kernels
+    operations: int  # torch's kernels, without views, allocations, and copies between host and device
+    copies: int  # between host and device
+    blocking: (
+        int  # operations and copies that wait for the device: items, copies of memory that is not pinned
+    )
+    waits: int  # `synchronize` of a device, stream or event
+    replays: int  # of CUDA graphs
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        return Counts(*(getattr(self, name) - getattr(other, name) for name in self.__slots__))
+
+
+@dataclass(slots=True)
+class Launch:
+    """One launch of a Triton kernel."""
+
+    kernel: str
+    device: int
+    stream: int  # 0 for the default stream
+
+
+@dataclass(slots=True)
+class Log:
+    """Names of the work inside `recording`."""
+
+    launches: list[Launch] = field(default_factory=list)
+    operations: list[str] = field(
+        default_factory=list
+    )  # torch's; one that waits appears as "blocking ..." too
+
+
+def install() -> None:
+    """Install the fake GPUs in this process; a second call does nothing.
+
+    Raises:
+        RuntimeError: a torch with CUDA, a process that interprets kernels, or no compiler.
+    """
+    global _libcuda, _tensors
+    if _libcuda is not None:
+        return
+    if torch.version.cuda is not None or torch.version.hip is not None:
+        raise RuntimeError(f"the fake GPU needs a CPU build of torch, got {torch.__version__}")
+    import triton
+
+    if triton.knobs.runtime.interpret:
+        raise RuntimeError("TRITON_INTERPRET=1 is set, and kernels would be interpreted; unset it")
+    folder = build()
+    # Triton's modules name the library by its soname, which finds the one that is loaded.
+    _libcuda = ctypes.CDLL(str(folder / "libcuda.so.1"), mode=ctypes.RTLD_GLOBAL)
+    for name in ("stream", "new_stream", "launched", "logged_stream"):
+        getattr(_libcuda, f"fake_{name}").restype = ctypes.c_uint64
+    _libcuda.fake_logged_kernel.restype = ctypes.c_char_p
+    _libcuda.fake_set_stream.argtypes = [ctypes.c_int, ctypes.c_uint64]
+    for name in ("set_capturing", "capturing", "stream_device"):
+        getattr(_libcuda, f"fake_{name}").argtypes = [ctypes.c_uint64] + [ctypes.c_int] * (
+            name == "set_capturing"
+        )
+    _tensors = _load("fake_tensors", str(folder / "fake_tensors.so"))
+    _tensors.begin()
+    from . import torch_cuda
+
+    torch_cuda.install(_libcuda, _tensors)
+    triton.knobs.nvidia.libcuda_path = str(folder)
+
+
+def counts() -> Counts:
+    """Counts since `install`; the difference of two is the work between them."""
+    from .torch_cuda import totals
+
+    return Counts(_libcuda.fake_launched(), *_tensors.counts(), totals["waits"], totals["replays"])
+
+
+@contextmanager
+def recording() -> Iterator[Log]:
+    """Context manager that yields a log, complete on exit, of all that is launched inside it by any thread."""
+    log = Log()
+    _tensors.log(True)
+    _libcuda.fake_log(1)
+    try:
+        yield log
+    finally:
+        log.operations = _tensors.log(False)
+        log.launches = [
+            Launch(
+                _libcuda.fake_logged_kernel(index).decode(),
+                _libcuda.fake_logged_device(index),
+                _libcuda.fake_logged_stream(index),
+            )
+            for index in range(_libcuda.fake_logged())
+        ]
+        _libcuda.fake_log(0)
+
+
+def _load(name: str, path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
