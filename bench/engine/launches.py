@@ -1,12 +1,14 @@
 """Host time of an operation's launches, on GPUs that take no time (`bench.fake_gpu`).
 
-Sizes are small, since host time does not depend on them. Times are the thread's own, medians of rounds of calls.
+Sizes are small, since host time does not depend on them. Times are the thread's own, medians of rounds of
+calls.
 """
 
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -128,7 +130,7 @@ def _measure(name: str, call: Callable[[], object], rounds: int, calls: int) -> 
     finally:
         launch.Case.launch = ordinary  # type: ignore[method-assign]
     launching = sum(
-        _median(lambda: case.launch(grid, *arguments), rounds, calls) for case, grid, arguments in launched
+        _median(partial(case.launch, grid, *arguments), rounds, calls) for case, grid, arguments in launched
     )
     drivers = [_driver(*one) for one in launched]
     driver = None if None in drivers else sum(_median(run, rounds, calls) for run in drivers if run)

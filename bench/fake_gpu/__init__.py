@@ -1,12 +1,13 @@
-"""A stand-in for NVIDIA's driver and torch's CUDA tensors: two H200s that take no time, on a machine without one.
+"""GPUs that take no time: a stand-in for NVIDIA's driver and torch's CUDA tensors, for machines without one.
 
     from bench import fake_gpu
     fake_gpu.install()  # before the first use of CUDA in the process; for good
 
-Afterwards `device="cuda"` works with a CPU build of torch. torch's operations on CUDA tensors compute on the CPU, so that
-bookkeeping stays right. Triton uses its own CUDA driver and compiles for sm_90 as usual, but `libcuda.so.1` is ours: a launch
-is counted and leaves its outputs as they are, zeros at first. So host times, launches, waits, streams and what a CUDA graph would
-record can be seen; the results of kernels cannot.
+Then `device="cuda"` works with a CPU build of torch, as two H200s. torch's operations on CUDA tensors compute
+on the CPU, so that bookkeeping stays right; gradients are not supported. Triton uses its own CUDA driver and
+compiles for sm_90 as usual, but `libcuda.so.1` is ours: a launch is counted and leaves its outputs as they
+are, zeros at first. So host time, launches, waits, streams and what a CUDA graph would record can be seen;
+the results of kernels cannot.
 
 - `libcuda.c`: the driver library, as far as Triton uses it
 - `tensors.cpp`: memory, operations and copies of CUDA tensors; guards and hooks of torch
@@ -89,10 +90,8 @@ def install() -> None:
         getattr(_libcuda, f"fake_{name}").restype = ctypes.c_uint64
     _libcuda.fake_logged_kernel.restype = ctypes.c_char_p
     _libcuda.fake_set_stream.argtypes = [ctypes.c_int, ctypes.c_uint64]
-    for name in ("set_capturing", "capturing", "stream_device"):
-        getattr(_libcuda, f"fake_{name}").argtypes = [ctypes.c_uint64] + [ctypes.c_int] * (
-            name == "set_capturing"
-        )
+    _libcuda.fake_set_capturing.argtypes = [ctypes.c_uint64, ctypes.c_int]
+    _libcuda.fake_capturing.argtypes = [ctypes.c_uint64]
     _tensors = _load("fake_tensors", str(folder / "fake_tensors.so"))
     _tensors.begin()
     from . import torch_cuda
@@ -110,7 +109,7 @@ def counts() -> Counts:
 
 @contextmanager
 def recording() -> Iterator[Log]:
-    """Context manager that yields a log, complete on exit, of all that is launched inside it by any thread."""
+    """Context manager that yields a log of all work inside it, by any thread; complete on exit."""
     log = Log()
     _tensors.log(True)
     _libcuda.fake_log(1)

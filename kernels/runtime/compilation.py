@@ -106,7 +106,7 @@ def compile_case(case: Case) -> Resources:
 
 
 def compiled_case(case: Case, target: Target) -> Any:
-    """Triton's compiled kernel of a case, from its disk cache or by compilation, under the key of a launch."""
+    """Triton's compiled kernel of a case, from its disk cache or made anew, under the key of a launch."""
     with _as_launched(target):
         return triton.compile(_source(case, target), target=_gpu(target), options=case.options)
 
@@ -175,7 +175,7 @@ def _asked(case: Case, function: Any, target: Target) -> tuple[dict[str, str], A
 
 
 def example(case: Case, name: str, kind: str) -> torch.Tensor | float:
-    """Argument that a launch of a case may have: an aligned tensor, a float, or an integer of its multiple."""
+    """Argument that a launch of a case may have: aligned tensor, float, or integer of its multiple."""
     if kind.startswith("*"):
         return torch.empty(16, dtype=DTYPE_OF[kind[1:]])
     return 0.5 if kind == "fp32" else 16 if name in case.multiples else 3

@@ -1,6 +1,7 @@
 """Compilation, in parallel processes, of the cases that a model launches and Triton's disk cache lacks.
 
-Run as a module it is one of those processes: it reads the target and the cases' names, and prints a line for each.
+Run as a module it is one of those processes: it reads the target and the cases' names, and prints a line for
+each.
 """
 
 import json
@@ -80,7 +81,7 @@ def _named() -> dict[str, Case]:
 
 
 def _work(target: Target, names: list[str], finished: Callable[[], None]) -> None:
-    """Compile cases by their names in a process of its own: a fork would inherit CUDA, and locks of threads."""
+    """Compile cases by their names in a process of its own, since a fork inherits CUDA and threads' locks."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "TRITON_CACHE_DIR": str(triton.knobs.cache.dir),

@@ -1,8 +1,9 @@
 """Direct launches of compiled kernels: the one place that uses Triton's private interface.
 
-Triton's `kernel[grid](...)` takes 15 microseconds to find a kernel that it has compiled: it binds the arguments, makes a
-key of them and asks for hooks. A declared case has one kernel on a device, which is kept and launched by Triton's C function
-with addresses and plain numbers, once a function written for the case has checked them.
+Triton's `kernel[grid](...)` takes 15 microseconds to find a kernel that it has compiled: it binds the
+arguments, makes a key of them and asks for hooks. A declared case has one kernel on a device, which is kept
+and launched by Triton's C function with addresses and plain numbers, once a function written for the case has
+checked them.
 """
 
 import inspect
@@ -16,9 +17,10 @@ from .optional_triton import triton
 # Parameters of a launcher's `__call__` from Triton 3.6 on; 3.6 has the others in *args.
 _LAUNCHER = ("gridX", "gridY", "gridZ", "stream", "function")
 _OTHERS = ("kernel_metadata", "launch_metadata", "launch_enter_hook", "launch_exit_hook")
-_TORCH = ("_cuda_getCurrentRawStream", "_cuda_getDevice")  # torch's functions, without their Python wrappers
+# torch's functions without their Python wrappers.
+_TORCH = ("_cuda_getCurrentRawStream", "_cuda_getDevice")
 
-# Launches over a grid with the kernel's arguments; False, and nothing is launched, if one of them does not fit.
+# Launches over a grid with the kernel's arguments; False, and no launch, if one of them does not fit.
 DirectLaunch = Callable[..., bool]
 
 
@@ -75,10 +77,13 @@ def source(pointers: Sequence[tuple[str, torch.dtype]], numbers: Sequence[tuple[
     lines = [f"def launch(grid, {', '.join(names)}):", " if hooked(): return False"]
     before = None
     for name, _ in pointers:
+        unfit = (
+            f"{name}.dtype is not type_{name} or {name}.get_device() != device or not {name}.is_contiguous()"
+        )
         lines += [
             f" if {name} is None:",
             f"  {name} = {before}" if before else "  return False",
-            f" elif {name}.dtype is not type_{name} or {name}.get_device() != device or not {name}.is_contiguous():",
+            f" elif {unfit}:",
             "  return False",
             " else:",
             f"  {name} = {name}.data_ptr()",

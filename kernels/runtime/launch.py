@@ -158,7 +158,7 @@ class Kernel:
         Raises:
             UndeclaredCaseError: no such case is declared.
         """
-        found = self.cases.get((_architectures.get(device), key))
+        found = self.cases.get((_architectures.get(device, ""), key))
         if found is None:
             architecture = _architectures[device] = architecture_of(device)
             found = self.cases.get((architecture, key))
@@ -238,7 +238,7 @@ class Case:
         self._launch(grid, arguments)
 
     def _launch(self, grid: tuple[int, ...], arguments: Sequence[Tensor | float | None]) -> None:
-        """Launch by Triton's own way, which compiles the case the first time, and keep what it has compiled."""
+        """Launch in Triton's own way, which compiles the case if need be, and keep the compiled kernel."""
         given = self.prepare(arguments)
         for record in _records:
             record.append(self)

@@ -1,6 +1,6 @@
-"""GPUs that take no time, and what shows on them: direct launches, and kernels that were compiled ahead of time.
+"""GPUs that take no time, and what shows on them: direct launches, and kernels compiled ahead of time.
 
-Each script runs in a process of its own, because a stand-in for CUDA stays, with whatever Triton is installed.
+Each script runs in a process of its own, because a stand-in for CUDA stays, with the installed Triton.
 """
 
 import os
@@ -173,9 +173,9 @@ def given(place, value):
     return lambda: case.launch((1,), *good[:place], value, *good[place + 1:])
 assert launched(given(5, 47)) == [("linear_kernel", 0, 0)]
 flat = torch.ones(48 * 64 + 1, dtype=torch.float16, device="cuda")
-for place, value in ((0, flat[1:].view(48, 64)), (0, torch.ones(64, 48, dtype=torch.float16, device="cuda").t())):
+for value in (flat[1:].view(48, 64), torch.ones(64, 48, dtype=torch.float16, device="cuda").t()):
     with fake_gpu.recording() as log:
-        given(place, value)()
+        given(0, value)()
     assert len(log.launches) == 1 and len(log.operations) == 1, log  # a copy
 for place, value in (
     (0, hidden.float()), (4, flat[1:]), (6, 33), (7, 2**31), (5, 2**31), (5, -(2**31) - 1), (5, 0.5),
