@@ -409,6 +409,10 @@ TORCH_LIBRARY_IMPL(aten, CUDA, library) {
   library.impl("zero_", &fake_zero);
   library.impl("_local_scalar_dense", &fake_item);
   library.impl("as_strided", &fake_as_strided);
+  // torch's own kernels of these, for all devices, make a view on its storage's device, which is the host.
+  for (const char* name : {"alias", "view.dtype", "view_as_real", "view_as_complex", "_conj", "_neg_view"}) {
+    library.impl(name, torch::CppFunction::makeFromBoxedFunction<&fallback>());
+  }
 }
 
 // The C functions of torch.cuda.
