@@ -1,17 +1,25 @@
-"""Batch layout of the running requests for decode steps, valid until a request joins or leaves."""
+"""Running requests in the order of their rows: groups that share their rules, and batches for decode steps.
 
-from dataclasses import dataclass, field, replace
-from itertools import accumulate, pairwise
-from typing import cast
+A request that joins or leaves changes one row of its group, whatever the size of the group.
+"""
 
-import torch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
-from .cache.attention_metadata import PageLayout
-from .inputs import uploaded
 from .request import GenerationOptions, Request
-from .sampling.select import SamplingGroup
 from .scheduler import Admission
+from .slot_tables import BatchTensors
+
+_OWN = ("max_length", "min_length", "seed")  # options that the requests of a group need not share
+_SHARED = [one.name for one in fields(GenerationOptions) if one.name not in _OWN]
+_shared = attrgetter(*_SHARED)
 
 
 @dataclass(eq=False, slots=True)
@@ -22,9 +30,7 @@ class RunningRequest:
     admission: Admission  # its slots, pages and number of encoder positions
     first_step: int = 0  # number of decode steps that the runner made before this request's first
     streamed: int = 1  # number of tokens reported so far, including the start token
-    # For every step so far, if the request keeps scores: a flag (bool [], on the device) that is true where
-    # it had ended before, and the scores.
-    scores: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    scores: list[Tensor] = field(default_factory=list)  # of every decode step, if the request keeps scores
     reported: bool = False  # its RequestOutput has been made
     rules: GenerationOptions = field(init=False)  # `rules_of` the options of a request that is decoded
 
@@ -37,102 +43,133 @@ class RunningRequest:
         """Generation options of the request, which must not be encoder-only."""
         return cast(GenerationOptions, self.request.options)
 
+    @property
+    def streams(self) -> bool:
+        """True for a request that reports tokens as they are decoded."""
+        return self.request.stream and self.options.hypotheses == 1
+
 
 def rules_of(options: GenerationOptions) -> GenerationOptions:
-    """Reduce options to those that a sampling group shares: without max_length, seed and min_length.
+    """Reduce options to those that a group of requests shares: without max_length, seed and min_length.
 
-    min_length is reduced to 0 or 1, since any min_length takes a kernel that other requests do without.
+    min_length is reduced to 0 or 1, since any min_length takes a kernel that other requests do without. Equal
+    rules are one object, as long as few enough others come in between.
     """
-    return replace(options, max_length=0, min_length=min(options.min_length, 1), seed=0)
+    return _rules(options.min_length > 0, *_shared(options))
 
 
-@dataclass(slots=True)
+@lru_cache(maxsize=1024, typed=True)  # making and hashing options takes longer than all else of an admission
+def _rules(minimum: bool, *shared: Any) -> GenerationOptions:
+    return GenerationOptions(max_length=0, min_length=int(minimum), **dict(zip(_SHARED, shared, strict=True)))
+
+
+class RequestGroup:
+    """Requests that share their rules, with consecutive rows: one for each hypothesis.
+
+    The last request takes the place of one that leaves, so that no other row changes.
+
+    Args:
+        rules: `rules_of` all requests.
+    """
+
+    def __init__(self, rules: GenerationOptions) -> None:
+        self.rules = rules
+        self.requests: list[RunningRequest] = []  # in the order of their rows
+        self.batch: Batch | None = None  # of this group alone; dropped when a request joins or leaves
+        self._places: dict[RunningRequest, int] = {}
+        # For each request the columns below, and then its slots.
+        self._table = np.zeros((16, _COLUMNS + rules.hypotheses), np.int64)
+
+    def add(self, running: RunningRequest) -> None:
+        """Append a request."""
+        place, own = len(self.requests), running.admission
+        if place == len(self._table):
+            self._table = np.concatenate([self._table, np.zeros_like(self._table)])
+        self._table[place] = (
+            running.streams,
+            running.request.keep_scores,
+            running.first_step,
+            running.options.max_length,
+            len(own.self_pages[0]),
+            len(own.cross_pages),
+            *own.slots,
+        )
+        self.requests.append(running)
+        self._places[running] = place
+        self.batch = None
+
+    def remove(self, running: RunningRequest) -> None:
+        """Remove a request of the group."""
+        place, last = self._places.pop(running), self.requests.pop()
+        if last is not running:
+            self.requests[place] = last
+            self._places[last] = place
+            self._table[place] = self._table[len(self.requests)]
+        self.batch = None
+
+    @property
+    def table(self) -> npt.NDArray[np.int64]:
+        """Numbers of each request, int64 [requests, columns + hypotheses]; valid until the next change."""
+        return self._table[: len(self.requests)]
+
+
+# Columns of a group's table.
+_STREAMS, _KEEPS_SCORES, _FIRST_STEP, _MAX_LENGTH, _SELF_BLOCKS, _CROSS_BLOCKS, _COLUMNS = range(7)
+
+
+def grouped(requests: Iterable[RunningRequest]) -> list[RequestGroup]:
+    """Sampling groups of requests, in the order of the groups' first requests."""
+    groups: dict[GenerationOptions, RequestGroup] = {}
+    for running in requests:
+        if (group := groups.get(running.rules)) is None:
+            group = groups[running.rules] = RequestGroup(running.rules)
+        group.add(running)
+    return list(groups.values())
+
+
+@dataclass(eq=False, slots=True)
 class Batch:
-    """Running requests with the tensors that all their decode steps share; n rows, one per hypothesis."""
+    """Requests that are decoded together, valid until one of them leaves; n rows, one per hypothesis."""
 
     requests: list[RunningRequest]  # in the order of the rows, each group consecutive
-    slots: Tensor  # int64 [n], each row's sequence slot
-    sequence_index: Tensor  # int32 [n], each row's index among its request's hypotheses
-    first_slots: Tensor  # int64 [requests], each request's first sequence slot
-    # int32 [n], positions that a row has pages for. A row that has ended and is not yet released stays at
-    # its last position, so that it writes nowhere else.
-    capacity: Tensor
-    self_tables: Tensor  # int32 [n, blocks]
-    cross: PageLayout  # pages of the encoder outputs
-    groups: list[SamplingGroup]  # requests that share their rules
-    streaming: list[RunningRequest]  # requests that report tokens as they are decoded
-    streaming_slots: Tensor  # int64 [streaming], their sequence slots
-    keep_scores: list[tuple[RunningRequest, slice]]  # requests that keep every step's scores, their rows
-    longest: int  # upper bound of all lengths
+    groups: list[tuple[GenerationOptions, int]]  # rules of each group, and its number of requests
+    slots: npt.NDArray[np.int64]  # [n], each row's sequence slot
+    cu_rows: npt.NDArray[np.int64]  # [requests + 1], the rows of each request
+    self_blocks: int  # width of the page table, as cross_blocks
+    cross_blocks: int
+    first_step: int  # number of decode steps that the runner made before the earliest request's first
+    max_length: int  # of all requests
+    streaming: list[int]  # places of the requests that report tokens as they are decoded
+    keep_scores: list[int]  # places of the requests that keep every step's scores
+    tensors: BatchTensors | None = None  # made by the first step that is not recorded
 
     @classmethod
-    def of(cls, running: list[RunningRequest], decode_steps: int, device: torch.device) -> "Batch":
-        """Build the batch of `running`, with sampling groups in the order of their first requests.
-
-        Args:
-            running: at least one request.
-            decode_steps: number of decode steps that the runner has made so far.
-            device: device of the tensors.
-        """
-        by_rules: dict[GenerationOptions, list[RunningRequest]] = {}
-        for one in running:
-            by_rules.setdefault(one.rules, []).append(one)
-        requests = [one for members in by_rules.values() for one in members]
-        admissions = [one.admission for one in requests]
-        options = [one.options for one in requests for _ in one.admission.slots]  # of each row
-        cu_rows = [0, *accumulate(len(one.slots) for one in admissions)]
-        bounds = dict(zip(requests, pairwise(cu_rows), strict=True))
-
-        def numbers(values: list[int], dtype: torch.dtype = torch.int32) -> Tensor:
-            return uploaded(torch.tensor(values, dtype=dtype), device)
-
-        slots = numbers([slot for one in admissions for slot in one.slots], torch.int64)
-        sequence_index = numbers([index for one in admissions for index in range(len(one.slots))])
-        max_lengths = numbers([own.max_length for own in options])
-        min_lengths = numbers([own.min_length for own in options])
-        seeds = numbers([own.seed for own in options], torch.int64)
-        groups = []
-        for rules, members in by_rules.items():
-            rows = slice(bounds[members[0]][0], bounds[members[-1]][1])
-            groups.append(
-                SamplingGroup(
-                    rules,
-                    rows,
-                    slots=slots[rows],
-                    max_lengths=max_lengths[rows],
-                    min_lengths=min_lengths[rows],
-                    seeds=seeds[rows],
-                    sequence_index=sequence_index[rows].long(),
-                )
-            )
-        streaming = [one for one in requests if one.request.stream and one.options.hypotheses == 1]
+    def of(cls, groups: Sequence[RequestGroup]) -> "Batch":
+        """Lay out the rows of some groups: at least one, and none of them empty."""
+        tables = [group.table for group in groups]
+        columns = np.concatenate([table[:, :_COLUMNS] for table in tables])
+        counts = np.concatenate([np.full(len(table), table.shape[1] - _COLUMNS) for table in tables])
         return cls(
-            requests=requests,
-            slots=slots,
-            sequence_index=sequence_index,
-            first_slots=numbers([one.slots[0] for one in admissions], torch.int64),
-            capacity=max_lengths - 1,
-            self_tables=_table([pages for one in admissions for pages in one.self_pages], device),
-            cross=PageLayout(
-                _table([one.cross_pages for one in admissions], device),
-                lengths=numbers([one.encode_tokens for one in admissions]),
-                cu_rows=numbers(cu_rows),
-            ),
-            groups=groups,
-            streaming=streaming,
-            streaming_slots=numbers([one.admission.slots[0] for one in streaming], torch.int64),
-            keep_scores=[(one, slice(*bounds[one])) for one in requests if one.request.keep_scores],
-            # From step counts, since lengths are on the device; an ended request is at most at its limit.
-            longest=max(min(1 + decode_steps - one.first_step, one.options.max_length) for one in requests),
+            requests=[running for group in groups for running in group.requests]
+            if len(groups) > 1
+            else groups[0].requests.copy(),
+            groups=[(group.rules, len(group.requests)) for group in groups],
+            slots=np.concatenate([table[:, _COLUMNS:].ravel() for table in tables]),
+            cu_rows=np.concatenate([[0], counts.cumsum()]),
+            self_blocks=int(columns[:, _SELF_BLOCKS].max()),
+            cross_blocks=int(columns[:, _CROSS_BLOCKS].max()),
+            first_step=int(columns[:, _FIRST_STEP].min()),
+            max_length=int(columns[:, _MAX_LENGTH].max()),
+            streaming=columns[:, _STREAMS].nonzero()[0].tolist(),
+            keep_scores=columns[:, _KEEPS_SCORES].nonzero()[0].tolist(),
         )
 
-    def lengthen(self, limit: int) -> None:
-        """Raise the bound of all lengths by the token just decoded, up to `limit`."""
-        self.longest = min(self.longest + 1, limit)
+    @property
+    def first_slots(self) -> npt.NDArray[np.int64]:
+        """First sequence slot of each request, [requests]."""
+        return self.slots[self.cu_rows[:-1]]
 
-
-def _table(pages: list[tuple[int, ...]], device: torch.device) -> Tensor:
-    """Page table on the device, int32 [rows, longest], padded with 0."""
-    widest = max(map(len, pages))
-    padded = [[*row, *[0] * (widest - len(row))] for row in pages]
-    return uploaded(torch.tensor(padded, dtype=torch.int32), device)
+    def longest(self, decode_steps: int) -> int:
+        """Upper bound of all lengths after so many decode steps of the runner."""
+        # From step counts, since lengths are on the device; an ended request is at most at its limit.
+        return min(1 + decode_steps - self.first_step, self.max_length)

@@ -1,29 +1,31 @@
 """Decoding of running requests: one token of every hypothesis a step, in batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from .batch import Batch, RunningRequest
+from ..kernels.runtime.upload import upload
+from .batch import Batch, RequestGroup, RunningRequest, grouped
 from .config import RunnerConfig
-from .decode_step import KeptScores
 from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.cuda_graphs import DecodeGraphs
 from .faults import Failure, Isolated, attempt, isolate
+from .slot_tables import BatchTensors, SlotTables
 from .state import DecodeState
-from .step_output import HostCopy, StepOutput
+from .step_output import DecodedBatch, HostCopy, StepOutput
 
 
 @dataclass(frozen=True, slots=True)
 class _BatchOutput:
     """Results of a batch's decode step, which count once the state has been swapped."""
 
-    batch: Batch
-    scores: KeptScores
-    done: HostCopy  # bool [requests], true for those that have ended
-    newest: HostCopy | None  # int32 [streaming, 2], lengths and newest tokens
+    decoded: DecodedBatch
+    scores: list[tuple[RunningRequest, Tensor]]  # of requests that keep theirs
 
 
 class Decoder:
@@ -35,7 +37,8 @@ class Decoder:
 
     Args:
         decode_batch: function that decodes one step of a batch, without swapping the state's buffers.
-        state: tables of the hypotheses.
+        state: state of the hypotheses.
+        tables: what is fixed of each of its slots.
         pool: threads for the CPU's cores; None decodes all requests in one batch.
         config: settings of the runner.
         graphs: recordings of decode steps; None launches every step normally.
@@ -43,19 +46,22 @@ class Decoder:
 
     def __init__(
         self,
-        decode_batch: Callable[[Batch], KeptScores],
+        decode_batch: Callable[[BatchTensors], Tensor | None],
         state: DecodeState,
+        tables: SlotTables,
         pool: CpuWorkerPool | None,
         config: RunnerConfig,
         graphs: DecodeGraphs | None,
     ) -> None:
         self._decode_batch = decode_batch
         self._state = state
+        self._tables = tables
         self._pool = pool
         self._config = config
         self.graphs = graphs
-        self.requests: list[RunningRequest] = []
+        self.requests: dict[RunningRequest, RequestGroup] = {}  # in the order of their admission
         self.batches: list[Batch] = []  # of the requests; cleared when one joins or leaves
+        self._groups: dict[int, RequestGroup] = {}  # by the identity of the rules, whose hash takes longer
         self._max_requests = 0  # in a batch, after memory ran out; 0 for no limit
         self.reset_counts()
 
@@ -69,14 +75,22 @@ class Decoder:
         """Add encoded requests to those that decode, from the next decode step on."""
         admitted = isolate(self._admit, arrivals, self._state.device)
         output.failed += admitted.failed
-        self.requests += admitted.requests
+        for running in admitted.requests:
+            group = self._groups.get(id(running.rules))
+            if group is None:
+                group = self._groups[id(running.rules)] = RequestGroup(running.rules)
+            group.add(running)
+            self.requests[running] = group
         self.batches = []
 
-    def keep(self, still: Callable[[RunningRequest], bool]) -> None:
-        """Drop the requests for which `still` is false."""
-        left = [running for running in self.requests if still(running)]
-        if len(left) < len(self.requests):
-            self.requests, self.batches = left, []
+    def drop(self, requests: Iterable[RunningRequest]) -> None:
+        """Drop those of some requests that decode."""
+        for running in requests:
+            if (group := self.requests.pop(running, None)) is not None:
+                group.remove(running)
+                if not group.requests:
+                    del self._groups[id(group.rules)]
+                self.batches = []
 
     def decode(self, output: StepOutput) -> None:
         """Decode one token of every hypothesis.
@@ -110,71 +124,109 @@ class Decoder:
         state.swap()
         self.steps += 1
         output.buffer = state.buffer
-        output.decoded = [(one.batch.requests, one.done) for one in outputs]
         for one in outputs:
-            one.batch.lengthen(state.max_length)
-            self.decoded_tokens += len(one.batch.slots)
+            self.decoded_tokens += len(one.decoded.batch.slots)
             for running, scores in one.scores:
                 running.scores.append(scores)
-            if one.newest is not None:
-                output.streamed.append((one.batch.streaming, one.newest))
+            output.decoded.append(one.decoded)
 
     def _try(self, batch: Batch) -> _BatchOutput | Failure:
         return attempt(self._decode, batch, self._state.device)
 
     def _decode(self, batch: Batch) -> _BatchOutput:
-        scores = self.graphs.decode(batch) if self.graphs else self._decode_batch(batch)
-        return self._results(batch, scores)
+        if self.graphs is not None and (played := self.graphs.decode(batch)) is not None:
+            tensors, scores = played
+        else:
+            tensors = self._tensors_of(batch)
+            scores = self._decode_batch(tensors)
+        return self._results(batch, tensors, scores)
 
     def _decode_apart(self, requests: list[RunningRequest]) -> _BatchOutput:
         """Decode requests in a batch of their own, which is not recorded."""
         batch = self._batch_of(requests)
-        return self._results(batch, self._decode_batch(batch))
+        tensors = self._tensors_of(batch)
+        return self._results(batch, tensors, self._decode_batch(tensors))
 
-    def _results(self, batch: Batch, scores: KeptScores) -> _BatchOutput:
+    def _tensors_of(self, batch: Batch) -> BatchTensors:
+        if batch.tensors is None:
+            batch.tensors = self._tables.tensors_of(batch)
+        batch.tensors.longest = batch.longest(self.steps)
+        return batch.tensors
+
+    def _results(self, batch: Batch, tensors: BatchTensors, scores: Tensor | None) -> _BatchOutput:
         """Copy the results of a step that has been written to the other buffer."""
-        written = self._state.following
-        newest = None
+        written, first_slots, newest = self._state.following, tensors.first_slots, None
         if batch.streaming:
-            lengths = written.length[batch.streaming_slots]
-            tokens = written.tokens[batch.streaming_slots, lengths.long() - 1]
+            lengths = written.length[first_slots]
+            tokens = written.tokens[first_slots, lengths.long() - 1]
             newest = HostCopy(torch.stack([lengths, tokens], dim=1))
-        return _BatchOutput(batch, scores, HostCopy(written.request_done[batch.first_slots]), newest)
+        done = HostCopy(written.request_done[first_slots])
+        kept = [] if scores is None else self._kept(batch, scores)
+        return _BatchOutput(DecodedBatch(batch, self.steps + 1, done, newest), kept)
+
+    def _kept(self, batch: Batch, scores: Tensor) -> list[tuple[RunningRequest, Tensor]]:
+        """Copy the scores of the requests that keep theirs, all at once."""
+        spans = [batch.cu_rows[place : place + 2] for place in batch.keep_scores]
+        rows = np.concatenate([np.arange(*span) for span in spans])
+        copied = scores.index_select(0, upload(torch.from_numpy(rows), scores.device))
+        requests = [batch.requests[place] for place in batch.keep_scores]
+        return list(zip(requests, copied.split([int(span[1] - span[0]) for span in spans]), strict=True))
 
     def _make_batches(self, output: StepOutput) -> None:
+        batches: list[Batch] = []
         for share in self._shares():
-            made = isolate(self._batch_of, share, self._state.device)
-            self.batches += [batch for _, batch in made.parts]
-            if made.first is not None:
-                self._drop_failed(made, output)
+            made = attempt(self._batch_of_groups, share, self._state.device)
+            if isinstance(made, Failure):
+                requests = [running for group in share for running in group.requests]
+                parts = isolate(self._batch_of, requests, self._state.device, made)
+                batches += [batch for _, batch in parts.parts]
+                self._drop_failed(parts, output)
+            else:
+                batches.append(made)
+        self.batches = batches
 
     def _batch_of(self, requests: list[RunningRequest]) -> Batch:
-        return Batch.of(requests, self.steps, self._state.device)
+        return Batch.of(grouped(requests))
 
-    def _shares(self) -> list[list[RunningRequest]]:
-        """Divide the requests among the cores of the pool, with balanced cost, and within the limit."""
-        shares = [self.requests]
+    def _batch_of_groups(self, groups: Sequence[RequestGroup]) -> Batch:
+        """Batch of some groups; that of a single one is used until a request joins or leaves."""
+        if len(groups) > 1:
+            return Batch.of(groups)
+        (group,) = groups
+        if group.batch is None:
+            group.batch = Batch.of(groups)
+        return group.batch
+
+    def _shares(self) -> list[list[RequestGroup]]:
+        """Divide the requests into batches.
+
+        Recorded steps have one group each. The cores of a pool have shares of balanced cost.
+        """
+        groups = list(self._groups.values())
+        shares = [groups] if self.graphs is None else [[group] for group in groups]
         if self._pool is not None:
-            costs = [self._config.decode_cost + one.admission.encode_tokens for one in self.requests]
-            shares = balanced(self.requests, costs, self._pool.size)
-        if self._max_requests:
-            size = self._max_requests
-            shares = [share[start : start + size] for share in shares for start in range(0, len(share), size)]
-        return shares
+            requests = list(self.requests)
+            costs = [self._config.decode_cost + one.admission.encode_tokens for one in requests]
+            shares = [grouped(share) for share in balanced(requests, costs, self._pool.size)]
+        return [part for share in shares for part in self._limited(share)] if self._max_requests else shares
+
+    def _limited(self, groups: list[RequestGroup]) -> list[list[RequestGroup]]:
+        """Divide groups into parts within the limit of requests."""
+        requests, size = [running for group in groups for running in group.requests], self._max_requests
+        bounds = pairwise([*range(0, len(requests), size), len(requests)])
+        return [grouped(requests[start:end]) for start, end in bounds]
 
     def _admit(self, arrivals: list[RunningRequest]) -> None:
         for running in arrivals:
-            options = running.options
-            beams = options.num_beams > 1
-            self._state.admit(running.admission.slots, options.decoder_start_token_id, beams)
             running.first_step = self.steps
+        self._tables.admit(arrivals, self._state)
 
     def _drop_failed(self, found: Isolated[Any], output: StepOutput) -> None:
         """Drop the requests that failed; where memory ran out, decode fewer at once for some time."""
         assert found.first is not None
         failed = {running for running, _ in found.failed}
         output.failed += found.failed
-        self.requests = [running for running in self.requests if running not in failed]
+        self.drop(failed)
         count, error = len(found.requests) + len(failed), found.first.error
         output.degraded = (
             f"a decode step of {count} requests was repeated in parts, and {len(failed)} of them failed, "

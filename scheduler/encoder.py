@@ -7,12 +7,13 @@ from typing import cast
 
 import torch
 
+from ..kernels.runtime.upload import upload
 from .batch import RunningRequest
 from .cache.paged_cache import PagedCache, cache_positions
 from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.encode_stream import EncodeStream
 from .faults import isolate
-from .inputs import FrontEnd, pack_inputs, uploaded
+from .inputs import FrontEnd, pack_inputs
 from .model_protocol import EncoderOnlyModel, GenerativeModel
 from .step_output import EncoderOutputs, StepOutput
 
@@ -67,7 +68,7 @@ class Encoder:
             key_values = model.cross_key_values(encoded)
             if stream:
                 stream.write_pages()
-            self.cache.store_cross(key_values, uploaded(positions, model.device))
+            self.cache.store_cross(key_values, upload(positions, model.device))
 
     def _predict(self, chunk: list[RunningRequest]) -> EncoderOutputs:
         predictor = cast(EncoderOnlyModel, self.predictor)

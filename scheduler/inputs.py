@@ -6,20 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..kernels.runtime.packing import cumulative
+from ..kernels.runtime.packing import cumulative, keep_on_host, lengths_of
+from ..kernels.runtime.upload import upload, upload_all
 from .request import Request
-
-
-def uploaded(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor to the device without waiting.
-
-    A GPU copies it from pinned memory in the order of its launches; a blocking copy would wait for all
-    earlier ones.
-    """
-    if device.type != "cuda" or tensor.is_cuda:
-        return tensor.to(device)
-    # torch reuses pinned memory only when the copies out of it are done.
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 class FrontEnd(Protocol):
@@ -65,22 +54,19 @@ def pack_inputs(
     ]
     waveforms = [request.inputs for request in requests if request.inputs.dim() == 1]
     if waveforms and front_end is not None:
-        packed = _joined(waveforms, device)
-        features, cu_frames = front_end.extract_packed(packed, cumulative(list(map(len, waveforms)), device))
+        features, cu_frames = front_end.extract_packed(*_joined(waveforms, device))
         if len(waveforms) == len(requests):
             return features, cu_frames
-        extracted = iter(features.split((cu_frames[1:] - cu_frames[:-1]).tolist()))
+        extracted = iter(features.split(lengths_of(cu_frames)))
         parts = [next(extracted) if part is None else part for part in parts]
-    given = [part for part in parts if part is not None]
-    return _joined(given, device), cumulative([part.shape[0] for part in given], device)
+    return _joined([part for part in parts if part is not None], device)
 
 
-def _joined(parts: list[Tensor], device: torch.device) -> Tensor:
-    """Concatenate tensors on the device; host tensors are copied at once, through pinned memory."""
-    first = parts[0]
-    if device.type != "cuda" or any(part.is_cuda or part.dtype != first.dtype for part in parts):
-        return torch.cat([part.to(device) for part in parts])
-    size = sum(part.shape[0] for part in parts), *first.shape[1:]
-    pinned = torch.empty(size, dtype=first.dtype, pin_memory=True)
-    torch.cat(parts, out=pinned)
-    return pinned.to(device, non_blocking=True)
+def _joined(parts: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Concatenate tensors on the device, with their cu_seqlens; host tensors are copied there all at once."""
+    lengths, dtype = [part.shape[0] for part in parts], parts[0].dtype
+    if device.type != "cuda" or any(part.is_cuda or part.dtype != dtype for part in parts):
+        return torch.cat([upload(part, device) for part in parts]), cumulative(lengths, device)
+    offsets = cumulative(lengths)
+    packed, cu_seqlens = upload_all([parts, offsets], device)
+    return packed, keep_on_host(cu_seqlens, offsets.tolist())

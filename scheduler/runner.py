@@ -23,6 +23,7 @@ from .inputs import FrontEnd, frames_of
 from .model_protocol import EncoderOnlyModel, GenerativeModel, generates
 from .request import Event, FinishReason, Hypothesis, Request, RequestOutput, Tokens
 from .scheduler import Demand, Step
+from .slot_tables import SlotTables
 from .state import DecodeState
 from .step_output import StepOutput, read_hypotheses
 
@@ -86,11 +87,12 @@ class ModelRunner:
             self.config.max_chunk_tokens,
         )
         step = partial(decode_batch, cast(GenerativeModel, self._generator), self._cache, self._state)
+        tables = SlotTables(num_slots + idle, model.device, num_pages if graphs else None)
         decode_graphs = None
         if graphs:
             record, limit = record_on(model.device), self.config.max_recorded_steps
-            decode_graphs = DecodeGraphs(step, self._state, num_pages, record, limit)
-        self._decoder = Decoder(step, self._state, self._pool, self.config, decode_graphs)
+            decode_graphs = DecodeGraphs(step, self._state, tables, record, limit)
+        self._decoder = Decoder(step, self._state, tables, self._pool, self.config, decode_graphs)
         self.reset_counts()
         # Results are read on a separate stream, so as not to wait for the steps launched since.
         self._result_stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
@@ -138,7 +140,7 @@ class ModelRunner:
     def reset(self) -> None:
         """Drop all requests, after a step that failed as a whole; their slots and pages may be lent anew."""
         self._requests, self._encoded = {}, []
-        self._decoder.keep(lambda running: False)
+        self._decoder.drop(list(self._decoder.requests))
 
     def demand(self, request: Request) -> Demand:
         """Pages and slots that a request can ever need; its encoder length is computed only here.
@@ -194,8 +196,8 @@ class ModelRunner:
         """Implement `collect`; nothing is changed before all results have been read."""
         pieces: dict[RunningRequest, list[int]] = {}
         lengths: dict[RunningRequest, int] = {}
-        for streaming, newest in output.streamed:
-            for running, (length, token) in zip(streaming, newest.values(), strict=True):
+        for batch in output.decoded:
+            for running, length, token in batch.streamed():
                 # A length that did not grow is of a sequence that had ended before.
                 if length > lengths.get(running, running.streamed) and self._is_current(running):
                     lengths[running] = length
@@ -235,12 +237,11 @@ class ModelRunner:
 
     def _completions(self, output: StepOutput) -> list[tuple[RunningRequest, RequestOutput]]:
         """RequestOutputs of the requests that had ended by this step and are not reported yet."""
-        ended = [
-            running
-            for requests, ends in output.decoded
-            for running, done in zip(requests, ends.values(), strict=True)
-            if done and self._is_unreported(running)
-        ]
+        ended: dict[RunningRequest, int] = {}  # with the number of decode steps at the end
+        for batch in output.decoded:
+            for running in batch.ended():
+                if self._is_unreported(running):
+                    ended.setdefault(running, batch.steps)
         if not ended:
             return []
 
@@ -248,23 +249,22 @@ class ModelRunner:
             with torch.cuda.stream(self._result_stream) if self._result_stream else nullcontext():
                 return read_hypotheses(part, self._state, output.buffer)
 
-        found = isolate(read, ended, self.model.device)
+        found = isolate(read, list(ended), self.model.device)
         output.failed += found.failed
         completions = []
         for part, of_part in found.parts:
             for running, hypotheses in zip(part, of_part, strict=True):
-                scores = tuple(scores for had_ended, scores in running.scores if not had_ended)
+                scores = tuple(running.scores[: ended[running] - running.first_step])
                 reason = hypotheses[0].finish_reason
                 request_id = running.request.request_id
                 completions.append((running, RequestOutput(request_id, hypotheses, reason, scores=scores)))
         return completions
 
     def _release(self, step: Step) -> None:
-        for release in step.released:
-            self._requests.pop(release.request_id, None)
-        if step.released:
+        released = [self._requests.pop(one.request_id, None) for one in step.released]
+        self._decoder.drop(running for running in released if running is not None)
+        if released:
             self._encoded = [running for running in self._encoded if self._is_current(running)]
-            self._decoder.keep(self._is_current)
 
     def _admit(self, step: Step, admitted: Mapping[int, Request], output: StepOutput) -> None:
         """Encode the requests that a step admits."""

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .inputs import uploaded
-
 UNREACHABLE = -1.0e9  # transformers' score of a hypothesis that must not be chosen
 
 
@@ -82,23 +80,22 @@ class DecodeState:
         self.buffer = 0
         self.current, self.following = self.buffers
 
-    def admit(self, slots: tuple[int, ...], start_token: int, beams: bool) -> None:
-        """Initialize the slots of a request's hypotheses with the start token.
+    def admit(self, slots: Tensor, start_tokens: Tensor, scores: Tensor) -> None:
+        """Begin a sequence in each of some slots.
 
-        In beam search the scores of all hypotheses but the first start at -1e9, as in transformers, so that
-        the first step does not choose the same token k times.
+        Args:
+            slots: int64 [n].
+            start_tokens: int32 [n], the first token of each.
+            scores: float32 [n], the score that each starts with.
         """
-        index, tables = uploaded(torch.tensor(slots), self.device), self.current
-        tables.tokens[index, 0] = start_token
-        tables.length[index] = 1
-        tables.score[index] = 0.0
-        if beams:
-            tables.score[index[1:]] = UNREACHABLE
-        tables.done[index] = False
-        tables.final_length[index] = 0
-        tables.final_score[index] = UNREACHABLE
-        tables.final_done[index] = False
-        tables.request_done[index] = False
+        tables = self.current
+        tables.tokens[:, 0].index_copy_(0, slots, start_tokens)
+        tables.length.index_fill_(0, slots, 1)
+        tables.score.index_copy_(0, slots, scores)
+        tables.final_length.index_fill_(0, slots, 0)
+        tables.final_score.index_fill_(0, slots, UNREACHABLE)
+        for flags in (tables.done, tables.final_done, tables.request_done):
+            flags.index_fill_(0, slots, False)
 
     def make_idle(self, slot: int) -> None:
         """Reserve a slot as that of an ended request, which decode steps leave unchanged."""

@@ -1,14 +1,17 @@
 """Results of a step, copied from the device to the host without blocking."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .batch import RunningRequest
+from ..kernels.runtime.packing import spans
+from ..kernels.runtime.upload import upload_all
+from .batch import Batch, RunningRequest
 from .request import FinishReason, GenerationOptions, Hypothesis
 from .state import DecodeState
 
@@ -25,18 +28,19 @@ class HostCopy:
         if tensor.is_cuda:
             self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             self._host.copy_(tensor, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record()
+            # On the tensor's device: an event records the current device's stream otherwise.
+            self._event = torch.cuda.current_stream(tensor.device).record_event()
 
     def tensor(self) -> Tensor:
         """Wait for the copy and return the tensor on the host."""
         if self._event is not None:
             self._event.synchronize()
+            self._event = None
         return self._host
 
-    def values(self) -> list[Any]:
-        """Wait for the copy and return its elements as Python lists."""
-        return self.tensor().tolist()
+    def values(self) -> npt.NDArray[Any]:
+        """Wait for the copy and return its elements."""
+        return self.tensor().numpy()
 
 
 class EncoderOutputs:
@@ -49,17 +53,39 @@ class EncoderOutputs:
 
     def __init__(self, requests: list[RunningRequest], packed: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         self.requests = requests
-        self._packed = {name: (HostCopy(rows), HostCopy(cu_rows)) for name, (rows, cu_rows) in packed.items()}
+        self._packed = {name: (HostCopy(rows), spans(cu_rows)) for name, (rows, cu_rows) in packed.items()}
 
     def values(self, requests: list[RunningRequest]) -> dict[RunningRequest, dict[str, Tensor]]:
         """Wait for the copies and return the rows of each of `requests`, by the names of the predictions."""
         results: dict[RunningRequest, dict[str, Tensor]] = {running: {} for running in requests}
-        for name, (rows, cu_rows) in self._packed.items():
-            for running, (start, end) in zip(self.requests, pairwise(cu_rows.values()), strict=True):
+        for name, (rows, bounds) in self._packed.items():
+            for running, (start, end) in zip(self.requests, bounds, strict=True):
                 if running in results:
                     # A copy, so that one result does not keep the whole batch in memory.
                     results[running][name] = rows.tensor()[start:end].clone()
         return results
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedBatch:
+    """Results of one decode step of a batch, possibly followed by rows of no request."""
+
+    batch: Batch
+    steps: int  # number of decode steps that the runner had made with this one
+    done: HostCopy  # bool [requests], true for those that have ended
+    newest: HostCopy | None  # int32 [requests, 2], lengths and newest tokens, if a request streams
+
+    def ended(self) -> list[RunningRequest]:
+        """Wait for the results and return the requests that had ended by this step."""
+        requests = self.batch.requests
+        return [requests[place] for place in self.done.values()[: len(requests)].nonzero()[0].tolist()]
+
+    def streamed(self) -> Iterator[tuple[RunningRequest, int, int]]:
+        """Wait for the results and yield each streaming request with its length and newest token."""
+        if self.newest is not None:
+            places = self.batch.streaming
+            for place, (length, token) in zip(places, self.newest.values()[places].tolist(), strict=True):
+                yield self.batch.requests[place], length, token
 
 
 @dataclass(slots=True)
@@ -70,11 +96,8 @@ class StepOutput:
     failed: list[tuple[RunningRequest, Exception]] = field(default_factory=list)  # ended by an error
     encoder_only: list[RunningRequest] = field(default_factory=list)  # in the order of their admission
     encoder_outputs: list[EncoderOutputs] = field(default_factory=list)  # their results
-    # Requests of each batch of the step, with bool [requests], true for those that have ended.
-    decoded: list[tuple[list[RunningRequest], HostCopy]] = field(default_factory=list)
+    decoded: list[DecodedBatch] = field(default_factory=list)
     buffer: int = 0  # buffer of the decode state that the step has written
-    # For each decode step, the streaming requests with their lengths and newest tokens, int32 [requests, 2].
-    streamed: list[tuple[list[RunningRequest], HostCopy]] = field(default_factory=list)
     out_of_memory: bool = False  # memory ran out when the admitted requests were encoded at once
     degraded: str | None = None  # reason and extent where decoding was repeated in parts
 
@@ -93,22 +116,26 @@ def read_hypotheses(
     """
     if not ended:
         return []
-    tables, device = state.buffers[buffer], state.device
+    tables = state.buffers[buffer]
     slots = [slot for running in ended for slot in running.admission.slots]
     beams = [running.options.num_beams > 1 for running in ended for _ in running.admission.slots]
-    index, searched = torch.tensor(slots, device=device), torch.tensor(beams, device=device)
-    lengths = tables.final_length[index].tolist()
-    scores = torch.where(searched, tables.final_score[index], tables.score[index]).tolist()
-    longest = max(lengths)
+    index, searched = upload_all([torch.tensor(slots), torch.tensor(beams)], state.device)
+    # The lengths are on the device as well, so rows are copied up to the longest limit.
+    longest = max(running.options.max_length for running in ended)
+    scores = torch.where(searched, tables.final_score[index], tables.score[index])
     tokens = torch.where(
-        searched[:, None],
-        tables.final_tokens[index, :longest],
-        tables.tokens[index, :longest],
-    ).tolist()
-    rows = zip(lengths, scores, tokens, beams, strict=True)
+        searched[:, None], tables.final_tokens[index, :longest], tables.tokens[index, :longest]
+    )
+    columns = tables.final_length[index][:, None], scores.view(torch.int32)[:, None], tokens
+    found = HostCopy(torch.cat(columns, dim=1)).tensor()  # one copy to wait for
+    rows = zip(
+        found[:, 0].tolist(), found[:, 1].view(torch.float32).tolist(), found[:, 2:], beams, strict=True
+    )
     return [
         tuple(
-            _hypothesis(token_ids[:length], score if searched else score / (length - 1), running.options)
+            _hypothesis(
+                token_ids[:length].tolist(), score if searched else score / (length - 1), running.options
+            )
             for length, score, token_ids, searched in islice(rows, len(running.admission.slots))
         )
         for running in ended

@@ -18,15 +18,20 @@ the results of kernels cannot.
 import ctypes
 import importlib.util
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
 from .build import build
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SHOWN = 6  # lines of a wait
 
 _libcuda: Any = None
 _tensors: Any = None
@@ -126,6 +131,30 @@ def recording() -> Iterator[Log]:
             for index in range(_libcuda.fake_logged())
         ]
         _libcuda.fake_log(0)
+
+
+@contextmanager
+def watching_waits() -> Iterator[list[str]]:
+    """Context manager that yields a list of the operations in it, of any thread, that wait for the device.
+
+    Each is the operation's name and the lines of this repository that called it, innermost first. Waits for an event or
+    a stream, which a caller asks for, are not among them.
+    """
+    found: list[str] = []
+
+    def note(name: str) -> None:
+        lines = [
+            f"{Path(frame.filename).relative_to(_ROOT)}:{frame.lineno} {frame.line}"
+            for frame in reversed(traceback.extract_stack()[:-1])
+            if Path(frame.filename).is_relative_to(_ROOT)
+        ]
+        found.append("\n    ".join([f"{name} waits for the device:", *lines[:_SHOWN]]))
+
+    _tensors.on_wait(note)
+    try:
+        yield found
+    finally:
+        _tensors.on_wait(None)
 
 
 def _load(name: str, path: str) -> ModuleType:

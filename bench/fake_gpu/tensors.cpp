@@ -205,10 +205,18 @@ void count(const std::string& name) {
   log_.push_back(name);
 }
 
+PyObject* on_wait = nullptr; // called with the name of each operation that waits, in its own thread
+
 void count_wait(const std::string& name) {
   TORCH_CHECK(!fake_capturing(fake_stream(fake_device())),
               "CUDA error: operation not permitted when stream is capturing (", name, ")");
   blocking++;
+  if (on_wait != nullptr) {
+    PyGILState_STATE state = PyGILState_Ensure();
+    if (on_wait != nullptr) Py_XDECREF(PyObject_CallFunction(on_wait, "s", name.c_str()));
+    PyErr_Clear();
+    PyGILState_Release(state);
+  }
   if (!logging) return;
   std::lock_guard<std::mutex> guard(log_lock);
   log_.push_back("blocking " + name);
@@ -329,9 +337,24 @@ at::Tensor fake_as_strided(const at::Tensor& self, c10::IntArrayRef sizes, c10::
 
 const std::set<std::string> kViews = {
     "aten::view", "aten::_reshape_alias", "aten::unfold", "aten::alias", "aten::view_as_real", "aten::set_",
-    "aten::resize_", "aten::view.dtype"};
+    "aten::resize_", "aten::view.dtype", "aten::_unsafe_view"};
 const std::set<std::string> kWaits = {
-    "aten::nonzero", "aten::masked_select", "aten::equal", "aten::_unique2", "aten::unique_dim"};
+    "aten::nonzero", "aten::masked_select", "aten::equal", "aten::_unique2", "aten::unique_dim", "aten::bincount"};
+
+// A mask among the indices must be counted, and so must the rows of a repetition whose number is not given.
+bool waits(const std::string& name, const torch::jit::Stack& stack, size_t begin) {
+  const std::string base = name.substr(0, name.find('.'));
+  if (kWaits.count(base)) return true;
+  if (name == "aten::repeat_interleave.Tensor") return stack[begin + 1].isNone();
+  if (base != "aten::index" && base != "aten::index_put" && base != "aten::index_put_" &&
+      base != "aten::_index_put_impl_") {
+    return false;
+  }
+  for (const auto& index : stack[begin + 1].toOptionalTensorVector()) {
+    if (index && (index->scalar_type() == at::kBool || index->scalar_type() == at::kByte)) return true;
+  }
+  return false;
+}
 
 void fallback(const c10::OperatorHandle& op, DispatchKeySet, torch::jit::Stack* stack) {
   const auto& schema = op.schema();
@@ -367,7 +390,7 @@ void fallback(const c10::OperatorHandle& op, DispatchKeySet, torch::jit::Stack* 
   }
   auto name = toString(op.operator_name());
   if (!kViews.count(name)) count(name.substr(6));
-  if (kWaits.count(name.substr(0, name.find('.')))) count_wait(name.substr(6));
+  if (waits(name, *stack, begin)) count_wait(name.substr(6));
   op.redispatchBoxed(DispatchKeySet(DispatchKey::CPU), stack);
 
   auto own = [&](const at::Tensor& tensor) {
@@ -412,7 +435,8 @@ TORCH_LIBRARY_IMPL(aten, CUDA, library) {
   library.impl("_local_scalar_dense", &fake_item);
   library.impl("as_strided", &fake_as_strided);
   // torch's own kernels of these, for all devices, make a view on its storage's device, which is the host.
-  for (const char* name : {"alias", "view.dtype", "view_as_real", "view_as_complex", "_conj", "_neg_view"}) {
+  for (const char* name :
+       {"alias", "view.dtype", "view_as_real", "view_as_complex", "_conj", "_neg_view", "_unsafe_view"}) {
     library.impl(name, torch::CppFunction::makeFromBoxedFunction<&fallback>());
   }
 }
@@ -438,6 +462,12 @@ PyObject* counts(PyObject*, PyObject*) {
 PyObject* memory(PyObject*, PyObject* reset) {
   if (reset == Py_True) peak = allocated.load();
   return Py_BuildValue("(LL)", (long long)allocated, (long long)peak);
+}
+PyObject* set_on_wait(PyObject*, PyObject* callback) { // None for none
+  PyObject* before = on_wait;
+  on_wait = callback == Py_None ? nullptr : Py_NewRef(callback);
+  Py_XDECREF(before);
+  Py_RETURN_NONE;
 }
 PyObject* set_log(PyObject*, PyObject* on) {
   std::lock_guard<std::mutex> guard(log_lock);
@@ -471,6 +501,7 @@ PyMethodDef methods[] = {
     {"counts", counts, METH_NOARGS, nullptr},
     {"memory", memory, METH_O, nullptr},
     {"log", set_log, METH_O, nullptr},
+    {"on_wait", set_on_wait, METH_O, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 PyModuleDef definition = {PyModuleDef_HEAD_INIT, "fake_tensors", nullptr, -1, methods};

@@ -1,28 +1,33 @@
 """Decoding by libsndfile: WAV, FLAC, Ogg, AIFF, CAF and more."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, BinaryIO
 
 import numpy as np
-import soundfile
 
 from .blocks import BLOCK, Block, check_channels, check_rate
 from .errors import CONVERT, COPY_AGAIN, AudioError
+from .packages import package
 
 
 class UnsupportedError(Exception):
     """Error for a file that libsndfile does not open."""
 
 
-class _SoundFile(soundfile.SoundFile):
-    """A file read from its start to its end.
+@cache
+def _sequential_file() -> Any:
+    """Class of files that are read from start to end.
 
-    As a file that can seek, it would be moved to where it already is after each block, which FLAC pays for by
-    a search, and would be read up to its header's number of samples only.
+    As a file that can seek, one would be moved to where it already is after each block, which FLAC pays for
+    by a search, and would be read up to its header's number of samples only.
     """
 
-    def seekable(self) -> bool:
-        return False
+    class SequentialFile(_soundfile().SoundFile):  # type: ignore[misc]
+        def seekable(self) -> bool:
+            return False
+
+    return SequentialFile
 
 
 def decode(file: BinaryIO | int, name: str) -> Iterator[Block]:
@@ -49,10 +54,15 @@ def count_channels(file: BinaryIO | int) -> int:
         return int(sound.channels)
 
 
-def _open(file: BinaryIO | int) -> soundfile.SoundFile:
+def _soundfile() -> Any:
+    return package("soundfile", "reading this recording")
+
+
+def _open(file: BinaryIO | int) -> Any:
+    file_class = _sequential_file()
     try:
-        sound = _SoundFile(file, closefd=False) if isinstance(file, int) else _SoundFile(file)
-    except (TypeError, soundfile.SoundFileError) as error:
+        sound = file_class(file, closefd=False) if isinstance(file, int) else file_class(file)
+    except (TypeError, _soundfile().SoundFileError) as error:
         raise UnsupportedError(_reason(error)) from error
     if sound.subtype.startswith("MPEG"):  # libmpg123 prints to standard error
         sound.close()
@@ -60,13 +70,13 @@ def _open(file: BinaryIO | int) -> soundfile.SoundFile:
     return sound
 
 
-def _blocks(sound: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
+def _blocks(sound: Any, name: str) -> Iterator[np.ndarray]:
     # In blocks, not by the header's number of samples: headers lie, and the array is allocated first.
     size = max(BLOCK // sound.channels, 1)
     try:
         while len(block := sound.read(size, dtype="float32", always_2d=True)):
             yield block
-    except soundfile.SoundFileError as error:
+    except _soundfile().SoundFileError as error:
         raise AudioError(f"{name}: damaged ({_reason(error)}); {CONVERT}") from error
 
 

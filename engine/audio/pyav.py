@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any, BinaryIO
 
-import av
-import av.error
 import numpy as np
 
 from .arrays import to_float
 from .blocks import BLOCK, Block, check_channels, check_rate
 from .errors import CONVERT, COPY_AGAIN, AudioError
+from .packages import package
 
 _FORMATS = (
     *("mov", "matroska", "asf", "avi", "flv", "live_flv", "kux", "mpegts", "mpeg", "mpegvideo", "mxf", "gxf"),
@@ -136,6 +135,10 @@ def count_channels(file: BinaryIO, name: str) -> int:
         return int(_audio_stream(container, name).codec_context.channels)
 
 
+def _av() -> Any:
+    return package("av", "reading this recording")
+
+
 def _open(file: BinaryIO, name: str, input_format: str | None = None, rate: int | None = None) -> Any:
     options = {
         "format_whitelist": ",".join(_FORMATS),
@@ -144,6 +147,7 @@ def _open(file: BinaryIO, name: str, input_format: str | None = None, rate: int 
     }
     if rate is not None:
         options["sample_rate"] = str(rate)
+    av = _av()
     try:
         return av.open(
             file,
@@ -160,7 +164,7 @@ def _open(file: BinaryIO, name: str, input_format: str | None = None, rate: int 
 @cache
 def _audio_codecs() -> str:
     """Names of the audio decoders: FFmpeg would decode a picture to learn its properties."""
-    codecs = []
+    av, codecs = _av(), []
     for codec in av.codecs_available:
         try:
             if av.Codec(codec, "r").type == "audio":
@@ -186,7 +190,7 @@ def _audio_stream(container: Any, name: str) -> Any:
 
 def _frames(container: Any, stream: Any, name: str) -> Iterator[Any]:
     """Decode packet by packet, and compare what was there with the declared duration."""
-    end, decoded, bad = 0.0, 0.0, 0
+    errors, end, decoded, bad = _av().error, 0.0, 0.0, 0
     try:
         # Packets of all streams: a picture that goes on after the sound makes a file no shorter than declared.
         for packet in container.demux():
@@ -196,9 +200,9 @@ def _frames(container: Any, stream: Any, name: str) -> Iterator[Any]:
                 continue
             try:
                 frames = packet.decode()
-            except av.error.EOFError:
+            except errors.EOFError:
                 continue
-            except av.error.FFmpegError as error:
+            except errors.FFmpegError as error:
                 bad += 1
                 if decoded or bad > _MAX_BAD_AT_START:
                     raise AudioError(
@@ -210,7 +214,7 @@ def _frames(container: Any, stream: Any, name: str) -> Iterator[Any]:
                 yield frame
             if packet.is_corrupt and packet.size:
                 raise AudioError(f"{name}: damaged at {decoded:.1f} s (a corrupt packet); {COPY_AGAIN}")
-    except av.error.FFmpegError as error:
+    except errors.FFmpegError as error:
         raise AudioError(f"{name}: damaged at {decoded:.1f} s ({_reason(error)}); {COPY_AGAIN}") from error
     if bad and not decoded:
         raise AudioError(f"{name}: damaged: none of its packets can be decoded; {CONVERT}")
@@ -224,8 +228,9 @@ def _check_duration(container: Any, stream: Any, end: float, decoded: float, nam
         declared = float(stream.duration * stream.time_base)
         there = decoded
     elif container.duration:
-        start = (container.start_time or 0) / av.time_base
-        declared, there = container.duration / av.time_base, max(end - start, decoded)
+        time_base = _av().time_base
+        start = (container.start_time or 0) / time_base
+        declared, there = container.duration / time_base, max(end - start, decoded)
     else:
         return
     if declared - there > max(_MAX_MISSING[0], _MAX_MISSING[1] * declared):

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import numpy as np
-import soxr
+
+from .packages import package
 
 
 def resample(chunks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> Iterator[np.ndarray]:
@@ -18,6 +19,7 @@ def resample(chunks: Iterator[tuple[np.ndarray, int]], sampling_rate: int) -> It
                 yield stream.resample_chunk(np.empty(0, np.float32), last=True)
             stream = None
             if rate != sampling_rate:
+                soxr = package("soxr", f"resampling {rate} Hz to {sampling_rate} Hz")
                 stream = soxr.ResampleStream(rate, sampling_rate, 1, dtype="float32", quality="HQ")
             current = rate
         yield samples if stream is None else stream.resample_chunk(np.ascontiguousarray(samples))

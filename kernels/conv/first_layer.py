@@ -10,7 +10,8 @@ from torch import Tensor
 from ..linear.activation import activated, code_of
 from ..runtime.launch import DTYPES, alignment, kernel, ready
 from ..runtime.optional_triton import tl
-from ..runtime.packing import cumulative, positions_within
+from ..runtime.packing import cumulative, lengths_of, positions_within
+from ..runtime.upload import upload_all
 
 MAX_TAPS = 16  # largest kernel size of a convolution whose outputs are normalized
 
@@ -18,7 +19,7 @@ MAX_TAPS = 16  # largest kernel size of a convolution whose outputs are normaliz
 def first_layer(
     waveforms: Tensor,
     cu_samples: Tensor,
-    counts: list[int],
+    cu_out: Tensor,
     taps: Tensor,
     shift: Tensor | None,
     *,
@@ -32,7 +33,7 @@ def first_layer(
     Args:
         waveforms: [samples], packed, on a GPU.
         cu_samples: int32 [n + 1], offsets of the utterances.
-        counts: number of outputs of each utterance.
+        cu_out: int32 [n + 1], offsets of the outputs of each utterance.
         taps: float32 [kernel, C_out], weight of the convolution.
         shift: float32 [C_out], or with a scale [n, C_out]; None for 0.
         stride: samples from one output to the next.
@@ -43,10 +44,10 @@ def first_layer(
         [positions, C_out], packed.
     """
     kernel_size, outputs = taps.shape
+    counts = lengths_of(cu_out)
     out = waveforms.new_empty(sum(counts), outputs)
     case = first_layer_kernel.case(waveforms.device, waveforms.dtype, alignment(outputs))
-    utterances, starts = _chunks(counts, case.constant("BLOCK_M"), waveforms.device)
-    cu_out = cumulative(counts, waveforms.device)
+    utterances, starts, _ = _chunks(counts, case.constant("BLOCK_M"), waveforms.device)
     center = taps if center is None else center  # its first element is read, and must be finite
     tensors = waveforms, cu_samples, utterances, starts, cu_out, taps, scale, shift, center, out
     terms = scale is not None, shift is not None
@@ -55,12 +56,17 @@ def first_layer(
     return out
 
 
-def _chunks(counts: list[int], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Utterance and first output of each chunk of at most `size` outputs, both int32 [chunks]."""
+def _chunks(counts: list[int], size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Utterance and first output of each chunk of at most `size` outputs, and cu_chunks of each utterance's.
+
+    All int32, in one copy to the device: [chunks], [chunks] and [utterances + 1].
+    """
     chunks = [-(-count // size) for count in counts]
-    utterances = torch.repeat_interleave(torch.tensor(chunks, dtype=torch.int32))
-    starts = positions_within(cumulative(chunks), utterances.numel()) * size
-    return utterances.to(device, torch.int32), starts.to(device, torch.int32)
+    cu_chunks = cumulative(chunks)
+    utterances = torch.repeat_interleave(torch.tensor(chunks, dtype=torch.int32)).int()
+    starts = positions_within(cu_chunks, utterances.numel()).int() * size
+    utterances, starts, cu_chunks = upload_all([utterances, starts, cu_chunks], device)
+    return utterances, starts, cu_chunks
 
 
 @kernel(sizes=("N",))
@@ -110,7 +116,7 @@ def first_layer_kernel(
 def first_layer_statistics(
     waveforms: Tensor,
     cu_samples: Tensor,
-    counts: list[int],
+    cu_out: Tensor,
     taps: Tensor,
     norm_weight: Tensor,
     norm_bias: Tensor,
@@ -124,20 +130,18 @@ def first_layer_statistics(
     launches, in float64: moments of chunks of each utterance's windows, then statistics from the moments.
 
     Args:
-        waveforms, cu_samples, counts, stride: as in `first_layer`.
+        waveforms, cu_samples, cu_out, stride: as in `first_layer`.
         taps: float32 [kernel, C_out], of at most `MAX_TAPS` taps.
         norm_weight, norm_bias: float32 [C_out].
         eps: added to the variance.
     """
     device, (kernel_size, outputs) = waveforms.device, taps.shape
+    counts = lengths_of(cu_out)
     scale, shift = map(ready, waveforms.new_empty(2, len(counts), outputs, dtype=torch.float32))
     center = waveforms.new_empty(len(counts), dtype=torch.float32)
     case = window_moments_kernel.case(device, waveforms.dtype)
-    span = case.constant("SPAN")
-    utterances, starts = _chunks(counts, span, device)
-    cu_chunks = cumulative([case.block_count("SPAN", count) for count in counts], device)
+    utterances, starts, cu_chunks = _chunks(counts, case.constant("SPAN"), device)
     moments = waveforms.new_empty(utterances.numel(), MAX_TAPS + 1, MAX_TAPS, dtype=torch.float64)
-    cu_out = cumulative(counts, device)
     tensors = waveforms, cu_samples, utterances, starts, cu_out, moments
     case.launch((utterances.numel(), kernel_size + 1), *tensors, kernel_size, stride)
     case = first_layer_statistics_kernel.case(device, waveforms.dtype)

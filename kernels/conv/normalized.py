@@ -13,7 +13,7 @@ from torch import Tensor
 from ..linear.activation import check_activation
 from ..norm.group_norm import group_norm_reference, group_norm_triton
 from ..runtime.dispatch import Operation
-from ..runtime.packing import check_cu_seqlens, cumulative, spans
+from ..runtime.packing import check_cu_seqlens, cumulative, lengths_of, offsets_after
 from ..runtime.weight_cache import cached
 from .first_layer import MAX_TAPS, first_layer, first_layer_statistics
 from .waveform import (
@@ -21,6 +21,7 @@ from .waveform import (
     check_stride,
     flattened,
     multiply_windows,
+    valid_length,
     valid_lengths,
     waveform_conv_reference,
     waveform_conv_triton,
@@ -100,7 +101,7 @@ def normalized_conv_cpu(
     outputs, _, kernel = weight.shape
     wide = torch.promote_types(waveforms.dtype, torch.float32)
     flat = flattened(weight).double()  # [C_out, kernel]
-    lengths = [end - start for start, end in spans(cu_samples)]
+    lengths = lengths_of(cu_samples)
     counts = valid_lengths(cu_samples, kernel, stride)
     out = waveforms.new_empty(sum(counts), outputs)
     for utterance, result in zip(waveforms.double().split(lengths), out.split(counts), strict=True):
@@ -150,14 +151,14 @@ def normalized_conv_triton(
         mixed, cu_out = waveform_conv_triton(waveforms, cu_samples, weight, None, stride=stride)
         out = group_norm_triton(mixed, cu_out, outputs, norm_weight, norm_bias, eps, activation=activation)
         return out, cu_out
-    counts = valid_lengths(cu_samples, kernel, stride)
+    cu_out = offsets_after(cu_samples, valid_length, (kernel, stride))[0]
     taps, samples = cached(by_tap, weight), waveforms.reshape(-1)
     scale, shift, center = first_layer_statistics(
-        samples, cu_samples, counts, taps, norm_weight.float(), norm_bias.float(), eps, stride=stride
+        samples, cu_samples, cu_out, taps, norm_weight.float(), norm_bias.float(), eps, stride=stride
     )
     options: dict[str, Any] = {"stride": stride, "activation": activation, "scale": scale, "center": center}
-    out = first_layer(samples, cu_samples, counts, taps, shift, **options)
-    return out, cumulative(counts, waveforms.device)
+    out = first_layer(samples, cu_samples, cu_out, taps, shift, **options)
+    return out, cu_out
 
 
 _normalized_conv = Operation(

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..linear.activation import activate, activate_, check_activation
 from ..runtime.dispatch import Operation
-from ..runtime.packing import check_cu_seqlens, cumulative, spans
+from ..runtime.packing import check_cu_seqlens, lengths_of, offsets_after, spans
 from ..runtime.weight_cache import cached
 from .implicit_gemm import implicit_gemm, window_starts
 from .waveform import check_stride, flattened
@@ -74,7 +74,7 @@ def positional_length(length: int, kernel: int, stride: int = 1) -> int:
 
 
 def _lengths(cu_tokens: Tensor, kernel: int, stride: int) -> list[int]:
-    return [positional_length(end - start, kernel, stride) for start, end in spans(cu_tokens)]
+    return [positional_length(length, kernel, stride) for length in lengths_of(cu_tokens)]
 
 
 def positional_conv_reference(
@@ -123,7 +123,7 @@ def positional_conv_cpu(
     size = _block(kernel)
     step = size - kernel + 1  # outputs of a block
     spectrum = cached(_spectrum, weight)
-    lengths = [end - start for start, end in spans(cu_tokens)]
+    lengths = lengths_of(cu_tokens)
     counts = _lengths(cu_tokens, kernel, stride)
     out = hidden.new_empty(sum(counts), channels)
     for tokens, result in zip(hidden.split(lengths), out.split(counts), strict=True):
@@ -176,15 +176,16 @@ def positional_conv_triton(
 ) -> Tensor:
     """Grouped convolution by one `implicit_gemm` over a copy with zeros between utterances."""
     _, members, kernel = weight.shape
-    counts = _lengths(cu_tokens, kernel, stride)
-    tokens, utterances = hidden.shape[0], len(counts)
+    cu_out = cu_tokens
+    if stride > 1:  # else each token has an output
+        cu_out = offsets_after(cu_tokens, positional_length, (kernel, stride))[0]
+    tokens, utterances = hidden.shape[0], cu_tokens.numel() - 1
     between = kernel - 1  # zeros between two utterances; an even kernel needs one fewer
     begin = cu_tokens[:-1] + between * torch.arange(utterances, dtype=torch.int32, device=hidden.device)
     positions = window_starts(begin + kernel // 2, cu_tokens, tokens, 1)
     spread = hidden.new_zeros(groups, tokens + utterances * between, members)
     spread.index_copy_(1, positions.long(), hidden.reshape(tokens, groups, members).transpose(0, 1))
-    rows = sum(counts)
-    first = window_starts(begin, cumulative(counts, hidden.device), rows, stride)
+    first = window_starts(begin, cu_out, sum(lengths_of(cu_out)), stride)
     flat = cached(flattened, weight).view(groups, members, kernel * members)
     return implicit_gemm(spread, first, flat, bias, activation=activation, residual=residual)
 

@@ -14,7 +14,14 @@ from ..linear.gemm import linear_cpu, tile_of_program
 from ..runtime.dispatch import Operation
 from ..runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
 from ..runtime.optional_triton import tl
-from ..runtime.packing import check_cu_seqlens, cumulative, positions_within, spans
+from ..runtime.packing import (
+    check_cu_seqlens,
+    cumulative,
+    lengths_of,
+    offsets_after,
+    positions_within,
+    spans,
+)
 from ..runtime.weight_cache import cached
 from .implicit_gemm import window_starts
 from .waveform import flattened
@@ -75,7 +82,7 @@ def conv_subsample_cpu(
 ) -> tuple[Tensor, Tensor]:
     """Strided convolution as one GEMM over the copied windows of all utterances, zero-padded."""
     kernel = weight.shape[2]
-    lengths = [end - start for start, end in spans(cu_frames)]
+    lengths = lengths_of(cu_frames)
     cu_out = cumulative([output_length(length, kernel, stride) for length in lengths])
     total = int(cu_out[-1])
     utterance = torch.repeat_interleave(torch.arange(len(lengths)), (cu_out[1:] - cu_out[:-1]).long())
@@ -93,9 +100,8 @@ def conv_subsample_triton(
 ) -> tuple[Tensor, Tensor]:
     """Strided convolution by an implicit GEMM, whose rows are windows of kernel * C_in elements."""
     doubled, channels, taps = weight.shape
-    counts = [output_length(end - start, taps, stride) for start, end in spans(cu_frames)]
-    cu_out = cumulative(counts, frames.device)
-    outputs, rows = doubled // 2, sum(counts)
+    cu_out = offsets_after(cu_frames, output_length, (taps, stride))[0]
+    outputs, rows = doubled // 2, sum(lengths_of(cu_out))
     out = frames.new_empty(rows, outputs)
     case = conv_subsample_kernel.case(frames.device, frames.dtype, alignment(channels, outputs))
     tiles = case.block_count("BLOCK_M", rows) * case.block_count("BLOCK_N", outputs)

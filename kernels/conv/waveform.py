@@ -7,7 +7,7 @@ from torch import Tensor
 from ..linear.activation import activate, check_activation
 from ..linear.gemm import linear_cpu
 from ..runtime.dispatch import Operation
-from ..runtime.packing import check_cu_seqlens, cumulative, spans
+from ..runtime.packing import check_cu_seqlens, cumulative, lengths_of, offsets_after, spans
 from ..runtime.weight_cache import cached
 from .first_layer import first_layer
 from .implicit_gemm import implicit_gemm, window_starts
@@ -62,7 +62,7 @@ def valid_length(length: int, kernel: int, stride: int) -> int:
 
 def valid_lengths(cu_seqlens: Tensor, kernel: int, stride: int) -> list[int]:
     """Number of outputs of each packed utterance, by `valid_length`."""
-    return [valid_length(end - start, kernel, stride) for start, end in spans(cu_seqlens)]
+    return [valid_length(length, kernel, stride) for length in lengths_of(cu_seqlens)]
 
 
 def waveform_conv_reference(
@@ -95,7 +95,7 @@ def waveform_conv_cpu(
     """Convolution on the CPU as a GEMM over each utterance's windows."""
     outputs, _, kernel = weight.shape
     flat = cached(flattened, weight)
-    lengths = [end - start for start, end in spans(cu_tokens)]
+    lengths = lengths_of(cu_tokens)
     counts = valid_lengths(cu_tokens, kernel, stride)
     out = hidden.new_empty(sum(counts), outputs)
     for utterance, result in zip(hidden.contiguous().split(lengths), out.split(counts), strict=True):
@@ -132,16 +132,15 @@ def waveform_conv_triton(
     activation: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Convolution in one launch: `first_layer` for one input channel, `implicit_gemm` for more."""
-    counts = valid_lengths(cu_tokens, weight.shape[2], stride)
-    cu_out = cumulative(counts, hidden.device)
+    cu_out = offsets_after(cu_tokens, valid_length, (weight.shape[2], stride))[0]
     if weight.shape[1] == 1:
         taps = cached(by_tap, weight)
         shift = None if bias is None else bias.float()
         samples = hidden.reshape(-1)
         return first_layer(
-            samples, cu_tokens, counts, taps, shift, stride=stride, activation=activation
+            samples, cu_tokens, cu_out, taps, shift, stride=stride, activation=activation
         ), cu_out
-    first = window_starts(cu_tokens, cu_out, sum(counts), stride)
+    first = window_starts(cu_tokens, cu_out, sum(lengths_of(cu_out)), stride)
     flat = cached(flattened, weight)[None]
     return implicit_gemm(hidden[None], first, flat, bias, activation=activation), cu_out
 

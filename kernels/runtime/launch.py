@@ -40,7 +40,7 @@ _TYPE_NAMES = {
     torch.float64: "fp64",
     torch.int32: "i32",
     torch.int64: "i64",
-    torch.bool: "i1",
+    torch.bool: "u1",
 }
 DTYPE_OF = {name: dtype for dtype, name in _TYPE_NAMES.items()}
 _NUMBERS = {tl.int32: "i32", tl.float32: "fp32"}

@@ -1,34 +1,102 @@
 """Packed batches: sequences concatenated without padding, and their offsets `cu_seqlens`."""
 
-from itertools import pairwise
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
-# Python lists of offsets on another device, while the tensor lives: reading them back waits for the device.
-# Not in `weight_cache`, since they cannot be made from the tensor without that wait.
-_on_host: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+from .upload import upload, upload_all
+
+
+@dataclass(slots=True)
+class _HostSide:
+    """Facts that the host knows about offsets on another device."""
+
+    tensor: "ref[Tensor]"
+    offsets: list[int]
+    following: dict[Hashable, Tensor] = field(default_factory=dict)  # results of `offsets_after`
+
+
+# By the identity of the offsets' tensor, while that lives: reading it back would wait for the device. Not in
+# `weight_cache`, since the values cannot be made from the tensor without that wait.
+_host_sides: dict[int, _HostSide] = {}
 
 
 def cumulative(lengths: Tensor | list[int], device: torch.device | str | None = None) -> Tensor:
     """Offsets `cu_seqlens` of n packed sequences from their lengths: int32 [n + 1], the first 0.
 
-    They must not be changed in place, since values derived from them are cached.
+    They must not be changed in place, since values derived from them are cached. They come to the device
+    without waiting for it, and the host keeps them too, for `spans`.
     """
+    if isinstance(lengths, list) and device is not None:
+        return _cumulative_each([lengths], torch.device(device))[0]
     counts = torch.as_tensor(lengths, dtype=torch.int32)
     offsets = torch.zeros(counts.numel() + 1, dtype=torch.int32, device=counts.device)
     torch.cumsum(counts, 0, dtype=torch.int32, out=offsets[1:])
-    there = offsets if device is None else offsets.to(device)
-    if offsets.device.type == "cpu" and there.device != offsets.device:
-        _on_host[there] = offsets.tolist()
-    return there
+    if device is None or offsets.device == torch.device(device):
+        return offsets
+    return keep_on_host(upload(offsets, torch.device(device)), offsets.tolist())
+
+
+def keep_on_host(cu_seqlens: Tensor, offsets: list[int]) -> Tensor:
+    """Keep the values of offsets that were copied to a device, for `spans`, and return their tensor."""
+    if cu_seqlens.device.type != "cpu":
+        key = id(cu_seqlens)
+        _host_sides[key] = _HostSide(ref(cu_seqlens, lambda _: _host_sides.pop(key, None)), offsets)
+    return cu_seqlens
 
 
 def spans(cu_seqlens: Tensor) -> list[tuple[int, int]]:
-    """(start, end) rows of each packed sequence; waits for the device unless `cumulative` made them."""
-    offsets = _on_host.get(cu_seqlens)
-    return list(pairwise(cu_seqlens.tolist() if offsets is None else offsets))
+    """(start, end) rows of each packed sequence; waits for a device unless the host knows the offsets."""
+    known = _host_sides.get(id(cu_seqlens))
+    return list(pairwise(cu_seqlens.tolist() if known is None else known.offsets))
+
+
+def lengths_of(cu_seqlens: Tensor) -> list[int]:
+    """Number of rows of each packed sequence; waits as `spans` does."""
+    return [end - start for start, end in spans(cu_seqlens)]
+
+
+def offsets_after(
+    cu_seqlens: Tensor, length: Callable[[int, int, int], int], *layers: tuple[int, int]
+) -> list[Tensor]:
+    """Offsets `cu_seqlens` after each of several convolutions in a row, with one copy to the device for all.
+
+    Called for all layers before the first, so that later calls for each of them find what they need.
+
+    Args:
+        cu_seqlens: offsets of the first layer's inputs.
+        length: function of a sequence's length, kernel and stride, to the number of outputs.
+        layers: kernel and stride of each convolution.
+    """
+    found: list[Tensor] = []
+    for layer in layers:
+        known = _host_sides.get(id(cu_seqlens))
+        if known is None or (length, *layer) not in known.following:
+            break
+        cu_seqlens = known.following[(length, *layer)]
+        found.append(cu_seqlens)
+    if len(found) == len(layers):
+        return found
+    lengths, counts = lengths_of(cu_seqlens), []
+    for kernel, stride in layers[len(found) :]:
+        lengths = [length(one, kernel, stride) for one in lengths]
+        counts.append(lengths)
+    for layer, result in zip(layers[len(found) :], _cumulative_each(counts, cu_seqlens.device), strict=True):
+        if cu_seqlens.device.type != "cpu" and (known := _host_sides.get(id(cu_seqlens))) is not None:
+            known.following[(length, *layer)] = result
+        cu_seqlens = result
+        found.append(result)
+    return found
+
+
+def _cumulative_each(lengths: Sequence[list[int]], device: torch.device) -> list[Tensor]:
+    offsets = [[0, *accumulate(counts)] for counts in lengths]
+    tensors = upload_all([torch.tensor(one, dtype=torch.int32) for one in offsets], device)
+    return [keep_on_host(tensor, one) for tensor, one in zip(tensors, offsets, strict=True)]
 
 
 def positions_within(cu_seqlens: Tensor, total: int) -> Tensor:

@@ -1,7 +1,6 @@
 """Logits processors over token ids: penalties, bans and forced tokens, as in transformers 5.23."""
 
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -9,6 +8,7 @@ from torch import Tensor
 from ..runtime.dispatch import Operation
 from ..runtime.launch import alignment, kernel
 from ..runtime.optional_triton import tl, triton
+from ..runtime.upload import upload
 from .softmax import ROW_WARPS, declare_for_rows, log_softmax_reference, row_sums
 
 _NEVER = float("-inf")
@@ -28,6 +28,8 @@ class TokenRules:
     suppressed: tuple[int, ...] = ()  # tokens that are never allowed
     begin_suppressed: tuple[int, ...] = ()  # tokens that are not allowed in a row of `begin` tokens
     begin: int = 1
+    # Tables on devices: a recorded launch holds the address of one, so who records it keeps these rules.
+    _tables: dict[torch.device, Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def idle(self) -> bool:
@@ -36,6 +38,27 @@ class TokenRules:
         forces = self.forced_first is not None or self.forced_last
         early_end = self.min_length and self.ends
         return self.repetition_penalty == 1.0 and not (self.ngram_size or bans or forces or early_end)
+
+    def table(self, device: torch.device) -> Tensor:
+        """Table of every rule's tokens, concatenated, int32; made once, and kept as long as these rules.
+
+        In this order: forced first token, ends, forced last tokens, suppressed, suppressed at the beginning;
+        then each banned sequence: its length and its tokens, padded to the longest.
+        """
+        table = self._tables.get(device)
+        if table is None:
+            with torch.inference_mode(False):  # outlives the inference mode of the first step
+                table = upload(torch.tensor(self._numbers(), dtype=torch.int32), device)
+            self._tables[device] = table
+        return table
+
+    def _numbers(self) -> list[int]:
+        width = max(map(len, self.banned_sequences), default=1)
+        numbers = [self.forced_first or 0, *self.ends, *self.forced_last]
+        numbers += [*self.suppressed, *self.begin_suppressed]
+        for sequence in self.banned_sequences:
+            numbers += [len(sequence), *sequence, *[0] * (width - len(sequence))]
+        return numbers
 
 
 def apply_rules(
@@ -198,26 +221,10 @@ def apply_rules_triton(
     ends = len(rules.ends) if rules.min_length else 0, len(rules.ends)
     forced = rules.forced_first is not None, len(rules.forced_last)
     suppressed = len(rules.suppressed), len(rules.begin_suppressed), rules.begin
-    tensors = scores, *histories, _table(rules, scores.device), out
+    tensors = scores, *histories, rules.table(scores.device), out
     numbers = vocabulary, tokens.shape[1], normalize, *penalty, *bans, *ends, *forced, *suppressed
     case.launch((rows,), *tensors, *numbers)
     return out
-
-
-@lru_cache(maxsize=256)
-def _table(rules: TokenRules, device: torch.device) -> Tensor:
-    """Table of every rule's tokens, concatenated, int32; cached, because a step must not wait for a copy.
-
-    In this order: forced first token, ends, forced last tokens, suppressed, suppressed at the beginning; then
-    each banned sequence: its length and its tokens, padded to the longest.
-    """
-    width = max(map(len, rules.banned_sequences), default=1)
-    numbers = [rules.forced_first or 0, *rules.ends, *rules.forced_last]
-    numbers += [*rules.suppressed, *rules.begin_suppressed]
-    for sequence in rules.banned_sequences:
-        numbers += [len(sequence), *sequence, *[0] * (width - len(sequence))]
-    with torch.inference_mode(False):  # outlives the inference mode of the first step
-        return torch.tensor(numbers, dtype=torch.int32, device=device)
 
 
 @kernel(sizes=("N",))
@@ -227,7 +234,7 @@ def rules_kernel(
     lengths_ptr,  # [rows]
     max_lengths_ptr,  # [rows]
     min_lengths_ptr,  # [rows]
-    table_ptr,  # every rule's tokens, from `_table`
+    table_ptr,  # every rule's tokens, from `TokenRules.table`
     out_ptr,  # [rows, N]
     N: tl.int32,
     longest: tl.int32,

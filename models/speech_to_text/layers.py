@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.conv.subsample import conv_subsample, output_length
+from ...kernels.runtime.packing import offsets_after
 from ..core.stack import PositionIndexer
 from .config import Speech2TextConfig
 
@@ -33,6 +34,9 @@ class Conv1dSubsampler(nn.Module):
 
     def forward(self, features: Tensor, cu_frames: Tensor) -> tuple[Tensor, Tensor]:
         """Subsample frames [frames, features] to encoder tokens [tokens, d_model], with their cu_seqlens."""
+        if cu_frames.device.type != "cpu":  # copied there once for all layers
+            layers = [(conv.kernel_size[0], 2) for conv in self._convolutions()]
+            offsets_after(cu_frames, output_length, *layers)
         for conv in self._convolutions():
             features, cu_frames = conv_subsample(features, cu_frames, conv.weight, conv.bias, stride=2)
         return features, cu_frames

@@ -12,6 +12,7 @@ from ...kernels.conv.waveform import valid_length, waveform_conv
 from ...kernels.linear.activation import check_activation
 from ...kernels.norm.group_norm import group_norm
 from ...kernels.norm.layer_norm import layer_norm
+from ...kernels.runtime.packing import offsets_after
 from ..core.attention import DecoderAttention, StackAttention
 from ..core.chunks import in_chunks
 from ..core.layers import Attention, add_linear, apply_linear, normalize, run_layers
@@ -50,6 +51,10 @@ class FeatureEncoder(nn.Module):
         return frames
 
     def _run(self, hidden: Tensor, cu_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        if cu_tokens.device.type != "cpu":  # copied there once for all layers
+            convolutions = [cast(_ConvLayer, layer).conv for layer in self.conv_layers]
+            layers = [(conv.kernel_size[0], conv.stride[0]) for conv in convolutions]
+            offsets_after(cu_tokens, valid_length, *layers)
         for layer in self.conv_layers:
             hidden, cu_tokens = layer(hidden, cu_tokens)
         return hidden, cu_tokens

@@ -1,27 +1,29 @@
 """CUDA graphs of decode steps, recorded once and replayed.
 
 A step of a small model is some hundred short kernels, which take Python longer to launch than a GPU to run. A
-recorded step costs one launch, but its addresses, shapes and host-side values are fixed. So a batch is copied
-into the static tensors of the smallest bucket (set of sizes) that holds it. The bucket's other requests are
+recorded step costs one launch, but its addresses, shapes and host-side values are fixed. So a batch is laid out in
+the static tensors of the smallest bucket (set of sizes) that holds it. The bucket's other requests are
 idle: they use a sequence slot and a page that are never lent out, and count as ended, so that they leave both
 unchanged.
 """
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...kernels.attention.kv_cache import PAGE_SIZE
+from ...kernels.runtime.upload import upload
 from ..batch import Batch
-from ..cache.attention_metadata import PageLayout
 from ..config import RunnerConfig
-from ..decode_step import KeptScores
 from ..request import GenerationOptions
-from ..sampling.select import SamplingGroup
+from ..slot_tables import BatchTensors, SlotRows, SlotTables, padded
 from ..state import DecodeState
 
 _log = logging.getLogger(__name__)
@@ -40,161 +42,189 @@ class Bucket:
     requests: int  # maximum number of requests
     self_blocks: int  # width of the page table, as cross_blocks
     cross_blocks: int
+    keep_scores: bool  # True where a request keeps its scores
 
     @classmethod
     def holding(cls, batch: Batch) -> "Bucket | None":
-        """Smallest bucket that holds a batch.
-
-        None where a step cannot be recorded: requests with different rules, sampling, or scores to keep.
-        """
-        if len(batch.groups) != 1 or batch.keep_scores or batch.groups[0].options.do_sample:
+        """Smallest bucket that holds a batch; None for requests with different rules."""
+        if len(batch.groups) != 1:
             return None
+        ((rules, requests),) = batch.groups
         return cls(
-            batch.groups[0].options,
-            _rounded(batch.cross.lengths.shape[0]),
-            _rounded(batch.self_tables.shape[1]),
-            _rounded(batch.cross.tables.shape[1]),
+            rules,
+            rounded(requests),
+            rounded_blocks(batch.self_blocks),
+            rounded_blocks(batch.cross_blocks),
+            bool(batch.keep_scores),
         )
 
 
-def _rounded(count: int) -> int:
+def rounded(count: int) -> int:
     """Round up to a power of two, or to 1.5 times one: from 4 on, at most a third is idle."""
     power = 1 << (count - 1).bit_length()
     smaller = power * 3 // 4
     return smaller if power > 4 and count <= smaller else power
 
 
+def rounded_blocks(count: int) -> int:
+    """Round up to 16 times a power of 4. Few widths make few recordings, and unused blocks cost little."""
+    width = 16
+    while width < count:
+        width *= 4
+    return width
+
+
 class StaticBatch:
-    """Static tensors of a bucket, into which batches are copied for recorded decode steps.
+    """Static tensors of a bucket, in which batches are laid out for recorded decode steps.
 
     Args:
         bucket: sizes of the tensors.
-        state: decode state, whose last slot is idle.
-        idle_page: number of the cache page for idle requests.
+        tables: what is fixed of each sequence slot, of which the last is idle.
+        state: decode state.
     """
 
-    def __init__(self, bucket: Bucket, state: DecodeState, idle_page: int) -> None:
-        self._idle_slot, self._idle_page = state.num_slots - 1, idle_page
-        each, device = bucket.rules.hypotheses, state.device
-        requests, rows = bucket.requests, bucket.requests * each
-
-        def numbers(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
-            return torch.empty(shape, dtype=dtype, device=device)
-
-        slots = numbers(rows, dtype=torch.int64)
-        group = SamplingGroup(
-            bucket.rules,
-            slice(0, rows),
-            slots=slots,
-            max_lengths=numbers(rows),
-            min_lengths=numbers(rows),
-            seeds=numbers(rows, dtype=torch.int64),
-            sequence_index=torch.arange(each, device=device).repeat(requests),
-        )
-        self.batch = Batch(
-            requests=[],
-            slots=slots,
-            sequence_index=numbers(rows),
-            first_slots=slots[:0],
-            capacity=numbers(rows),
-            self_tables=numbers(rows, bucket.self_blocks),
-            cross=PageLayout(
-                numbers(requests, bucket.cross_blocks),
-                lengths=numbers(requests),
-                cu_rows=torch.arange(0, rows + 1, each, dtype=torch.int32, device=device),
-            ),
-            groups=[group],
-            streaming=[],
-            streaming_slots=slots[:0],
-            keep_scores=[],
+    def __init__(self, bucket: Bucket, tables: SlotTables, state: DecodeState) -> None:
+        self._tables = tables
+        self._idle_slot = state.num_slots - 1
+        each, requests, device = bucket.rules.hypotheses, bucket.requests, state.device
+        count = requests * each
+        tables.reserve(bucket.self_blocks, bucket.cross_blocks)
+        self._slots = torch.full((padded(count),), self._idle_slot, dtype=torch.int64, device=device)
+        self._rows = SlotRows.empty(count, requests, bucket.self_blocks, bucket.cross_blocks, device)
+        self.tensors = self._rows.batch(
+            self._slots,
+            self._slots[:count:each],
+            torch.arange(0, count + 1, each, dtype=torch.int32, device=device),
+            [(bucket.rules, requests)],
             # Lengths are bounded by the pages, and by the token tables of the state.
             longest=min(bucket.self_blocks * PAGE_SIZE + 1, state.max_length),
+            keep_scores=bucket.keep_scores,
         )
-        self._source: Tensor | None = None  # slots of the loaded batch; the batch would keep audio in memory
+        self.scores: Tensor | None = None  # float32 [rows, vocabulary], where they are kept
+        self.plays: dict[int, Play | None] = {}  # by the buffer of the state; None after a first step
+        # Slots of what is laid out; the batch itself would keep audio in memory.
+        self._source: object = None
+        self.clear()
 
     def load(self, batch: Batch) -> None:
-        """Copy `batch` into the static tensors and fill the remaining rows with idle requests."""
-        if batch.slots is self._source:
-            return
-        self._source = None  # until all tensors are copied, which may fail half-way
-        static, group, static_group = self.batch, batch.groups[0], self.batch.groups[0]
-        for held, own, idle in (
-            (static.slots, batch.slots, self._idle_slot),
-            (static.sequence_index, batch.sequence_index, 0),
-            (static.capacity, batch.capacity, 1),
-            (static_group.max_lengths, group.max_lengths, 2),
-            (static_group.min_lengths, group.min_lengths, 0),
-            (static_group.seeds, group.seeds, 0),
-            (static.cross.lengths, batch.cross.lengths, 1),
-        ):
-            held[: len(own)].copy_(own)
-            held[len(own) :].fill_(idle)
-        for held, own in (
-            (static.self_tables, batch.self_tables),
-            (static.cross.tables, batch.cross.tables),
-        ):
-            held.fill_(self._idle_page)
-            held[: own.shape[0], : own.shape[1]].copy_(own)
-        static.cross = replace(static.cross)  # drops the CPU's gather plan of the former contents
-        self._source = batch.slots
+        """Lay out `batch` in the static tensors, with idle requests in the remaining rows."""
+        if batch.slots is not self._source:
+            self._source = None  # until all tensors are filled, which may fail half-way
+            slots = np.full(len(self._slots), self._idle_slot)
+            slots[: len(batch.slots)] = batch.slots
+            self._fill(slots)
+            self._source = batch.slots
+
+    def clear(self) -> None:
+        """Lay out idle requests alone."""
+        self._source = None
+        self._fill(np.full(len(self._slots), self._idle_slot))
+
+    def keep(self, scores: Tensor | None) -> None:
+        """Copy a step's scores, whose memory other recordings use too."""
+        if scores is not None:
+            if self.scores is None:
+                self.scores = torch.empty_like(scores)
+            self.scores.copy_(scores)
+
+    def _fill(self, slots: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> None:
+        self._slots.copy_(upload(torch.from_numpy(slots), self._slots.device))
+        self._tables.gather(self._slots, self.tensors.first_slots, self._rows)
+        self.tensors.cross = replace(self.tensors.cross)  # drops the CPU's gather plan of the former contents
 
 
 class DecodeGraphs:
     """Executor of decode steps that records them as CUDA graphs and replays them.
 
     A bucket's first step on either buffer of the state is launched normally on its tensors, which compiles
-    the kernels; the second is recorded, and replayed from then on. Where recording fails, a warning is logged
-    and no step is recorded any more.
+    the kernels; the second is recorded, and replayed from then on. `record_steps` does both ahead of need. Where
+    recording fails, a warning is logged and no step is recorded any more.
 
     Args:
-        step: function that decodes one step of a batch.
+        step: function that decodes one step of a batch and returns the scores that it keeps.
         state: decode state, whose last slot is never lent out.
-        idle_page: number of a cache page that is never lent out.
+        tables: what is fixed of each of its slots, with a cache page for the last that is never lent out.
         record: recorder of the device; None launches every step normally on the bucket's tensors.
         max_recorded: maximum number of recorded steps; beyond, batches of new buckets are launched normally.
     """
 
     def __init__(
         self,
-        step: Callable[[Batch], KeptScores],
+        step: Callable[[BatchTensors], Tensor | None],
         state: DecodeState,
-        idle_page: int,
+        tables: SlotTables,
         record: Record | None,
         max_recorded: int = RunnerConfig.max_recorded_steps,
     ) -> None:
         self._step = step
         self._state = state
-        self._idle_page = idle_page
+        self._tables = tables
         self._record = record
         self._max_recorded = max_recorded
         self._static: dict[Bucket, StaticBatch] = {}
-        self._plays: dict[tuple[Bucket, int], Play | None] = {}  # by the buffer too; None after a first step
         self._failed = False
         self.recorded = 0
         state.make_idle(state.num_slots - 1)
 
-    def decode(self, batch: Batch) -> KeptScores:
-        """Run one decode step of `batch`, recorded or not, with bitwise equal results."""
-        bucket = None if self._failed else Bucket.holding(batch)
-        full = 2 * len(self._static) >= self._max_recorded  # a step for each buffer of the state
-        if bucket is None or (full and bucket not in self._static):
-            return self._step(batch)
-        if bucket not in self._static:
-            self._static[bucket] = StaticBatch(bucket, self._state, self._idle_page)
-        static, key = self._static[bucket], (bucket, self._state.buffer)
+    def decode(self, batch: Batch) -> tuple[BatchTensors, Tensor | None] | None:
+        """Run one decode step of `batch`, recorded or not, with bitwise equal results.
+
+        Returns:
+            Tensors of the step, whose rows may be followed by idle ones, and the scores of all rows if a
+            request keeps its. None where the step has not run: no bucket can hold the batch.
+        """
+        bucket = Bucket.holding(batch)
+        static = None if bucket is None or self._failed else self._static_of(bucket)
+        if static is None:
+            return None
         static.load(batch)
+        self._run(static)
+        return static.tensors, static.scores
+
+    def record_steps(self, buckets: list[Bucket], progress: Callable[[int, int], None]) -> None:
+        """Record the steps of some buckets, while no request runs.
+
+        Args:
+            buckets: buckets to record.
+            progress: called after each bucket, with the number of steps done and of all.
+        """
+        state = self._state
+        for number, bucket in enumerate(buckets):
+            static = None if self._failed else self._static_of(bucket)
+            if static is None:
+                return
+            for _ in range(2):
+                while static.plays.get(state.buffer) is None and not self._failed:
+                    begun = state.buffer in static.plays
+                    self._run(static)
+                    if begun and self._record is None:
+                        break
+                state.swap()
+            progress(2 * (number + 1), 2 * len(buckets))
+
+    def _static_of(self, bucket: Bucket) -> StaticBatch | None:
+        """Static tensors of a bucket; None where there are as many recordings as there may be."""
+        static = self._static.get(bucket)
+        if (
+            static is None and 2 * len(self._static) < self._max_recorded
+        ):  # a step for each buffer of the state
+            static = self._static[bucket] = StaticBatch(bucket, self._tables, self._state)
+        return static
+
+    def _run(self, static: StaticBatch) -> None:
+        """Play a step on static tensors, record it first, or launch it normally."""
+        plays, buffer = static.plays, self._state.buffer
 
         def step() -> None:
-            self._step(static.batch)
+            static.keep(self._step(static.tensors))
 
-        if (play := self._plays.get(key)) is not None:
+        if (play := plays.get(buffer)) is not None:
             play()
-        elif key in self._plays and self._record is not None:
-            self._plays[key] = self._record_and_play(step, self._record)
+        elif buffer in plays and self._record is not None:
+            plays[buffer] = self._record_and_play(step, self._record)
         else:
             step()
-            self._plays[key] = None
-        return []  # a batch with scores to keep has no bucket
+            plays[buffer] = None
 
     def _record_and_play(self, step: Play, record: Record) -> Play | None:
         """Record `step`, play it and return its replay.
@@ -224,20 +254,27 @@ def record_on(device: torch.device) -> Record | None:
     """Create the recorder of CUDA graphs for a device; None where it is not a CUDA device."""
     if device.type != "cuda":
         return None
-    # Only the state and the cache outlive a step, so all recordings may share one memory pool.
+    # Only the state, the cache and kept scores outlive a step, so all recordings may share one memory pool.
     pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     def record(step: Play) -> Play:
         graph = torch.cuda.CUDAGraph()
-        # One recording at a time in a process; other threads may go on using the device meanwhile. The outer
-        # stream context restores the stream, which `graph` does not where a recording fails to begin or end.
-        with (
-            recording,
-            torch.cuda.device(device),
-            torch.cuda.stream(stream),
-            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
-        ):
+        # One recording at a time in a process; other threads may go on using the device meanwhile.
+        with recording, torch.cuda.device(device), torch.cuda.stream(stream), _capturing(graph, pool):
             step()
         return graph.replay
 
     return record
+
+
+@contextmanager
+def _capturing(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:
+    """Capture what is launched on the current stream. `torch.cuda.graph` would wait for the device first."""
+    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+    try:
+        yield
+    except BaseException:
+        with suppress(RuntimeError):  # of a capture that has become invalid, after the error that made it so
+            graph.capture_end()
+        raise
+    graph.capture_end()

@@ -19,6 +19,7 @@ def process_scores(
     *,
     min_lengths: Tensor | None = None,
     normalize: bool = False,
+    rules: TokenRules | None = None,
 ) -> Tensor:
     """Process next-token scores by all rules of `options`, such as penalties, banned tokens and top-p.
 
@@ -33,11 +34,12 @@ def process_scores(
         options: options of all rows; max_length and seed are not used.
         min_lengths: int [rows], min_length of each row if `options` has one; by default that one for all.
         normalize: True applies log-softmax before the first rule.
+        rules: `token_rules` of the options, where the caller keeps them.
 
     Returns:
         float32 [rows, vocabulary]; `scores` itself where no rule applies.
     """
-    rules = token_rules(options)
+    rules = rules or token_rules(options)
     if not rules.idle:
         scores = apply_rules(
             scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalize=normalize

@@ -3,17 +3,19 @@
 Each works on a group of requests that share their rules, with the hypotheses in consecutive rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from ...kernels.sampling.append import append
 from ...kernels.sampling.candidates import draw_candidates, top_candidates
 from ...kernels.sampling.draw import draw, greedy
+from ...kernels.sampling.logits import TokenRules
 from ...kernels.sampling.softmax import log_softmax
 from ..request import GenerationOptions
 from ..state import UNREACHABLE, DecodeState, StateTables
-from .score_rules import leaves_scores, process_scores
+from .score_rules import leaves_scores, process_scores, token_rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +29,27 @@ class SamplingGroup:
     min_lengths: Tensor
     seeds: Tensor  # int64 [n * k]
     sequence_index: Tensor  # int64 [n * k], a row's index among its request's hypotheses
+    # Token rules of the options. A recorded step reads their table on the device, which they keep.
+    rules: TokenRules = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", token_rules(self.options))
 
 
 @dataclass(frozen=True, slots=True)
-class NextTokens:
-    """Next tokens of the rows of a sampling group, and the scores that they were chosen by."""
+class StepScores:
+    """Scores that the next tokens of a sampling group were chosen by."""
 
-    parents: Tensor  # int64 [rows], the sequence slot whose history each one continues
-    tokens: Tensor  # int64 [rows]
-    active: Tensor  # bool [rows], false for requests that had ended before this step
     processed: Tensor  # [rows, vocabulary], scores after the rules of the options
     normalize: bool = False  # True where log-softmax of `processed` has not been computed: no kernel needs it
 
-    @property
-    def scores(self) -> Tensor:
+    def final(self) -> Tensor:
         """Scores after the rules of the options, float32 [rows, vocabulary]."""
         return log_softmax(self.processed) if self.normalize else self.processed.float()
 
 
-def select(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
-    """Choose the next tokens of a sampling group; write scores and ended sequences to `state.following`.
+def select(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> StepScores:
+    """Choose the next tokens of a sampling group, and write its rows of `state.following`.
 
     Args:
         logits: [rows, vocabulary].
@@ -57,33 +60,32 @@ def select(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: in
     return _single(group, logits, state, longest)
 
 
-def _single(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
+def _single(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> StepScores:
     """Next tokens by greedy search or sampling, where rows are independent."""
-    options, slots = group.options, group.slots
-    current, following = state.current, state.following
-    lengths = current.length[slots]
-    scores = _processed(group, logits, state, longest, lengths)
-    if options.do_sample:
+    options = group.options
+    scores, lengths = logits, None
+    if options.do_sample or not leaves_scores(options):
+        lengths = state.current.length[group.slots]
+        scores = _processed(group, logits, state, longest, lengths)
+    if lengths is not None and options.do_sample:
         tokens, log_probability = draw(logits, scores, group.seeds, group.sequence_index, lengths)
     else:
         tokens, log_probability = greedy(logits, None if scores is logits else scores)
-    ended = current.done[slots]
-    tokens = torch.where(ended, options.pad_token_id, tokens)
-    following.score[slots] = current.score[slots] + torch.where(ended, 0.0, log_probability)
-    stops = _is_end(tokens, options) & ~ended
-    ends = (stops | (lengths + 1 >= group.max_lengths)) & ~ended
-    following.final_length[slots] = torch.where(ends, lengths + 1, current.final_length[slots])
-    following.final_done[slots] = current.final_done[slots] | stops
-    done = ended | ends
-    following.done[slots] = done
-    hypotheses = options.hypotheses
-    first_slots = slots.view(-1, hypotheses)[:, 0]
-    was_done = current.request_done[first_slots]
-    following.request_done[first_slots] = done.view(-1, hypotheses).all(-1)
-    return NextTokens(slots, tokens, _for_each_row(~was_done, hypotheses), scores)
+    append(
+        state.current,
+        state.following,
+        group.slots,
+        tokens,
+        log_probability,
+        group.max_lengths,
+        hypotheses=options.hypotheses,
+        end_tokens=options.eos_token_ids,
+        pad_token=options.pad_token_id,
+    )
+    return StepScores(scores)
 
 
-def _beam_search(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> NextTokens:
+def _beam_search(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: int) -> StepScores:
     """Next tokens by transformers' beam search, each request as if it were alone in its batch."""
     options, slots, beams = group.options, group.slots, group.options.num_beams
     current, following = state.current, state.following
@@ -120,9 +122,9 @@ def _beam_search(group: SamplingGroup, logits: Tensor, state: DecodeState, longe
     following.score[slots] = torch.where(active[:, None], new_scores, current.score[by_request]).flatten()
     over = _is_over(options, following, by_request, new_scores, length, max_length) | hits.all(-1)
     following.request_done[first_slots] = was_done | over
-    return NextTokens(
-        new_parents.flatten(), new_tokens.flatten(), _for_each_row(active, beams), scores, normalize
-    )
+    rows_active = active[:, None].expand(-1, beams).flatten()
+    state.advance(slots, new_parents.flatten(), new_tokens.flatten(), rows_active, longest)
+    return StepScores(scores, normalize)
 
 
 def _processed(
@@ -146,6 +148,7 @@ def _processed(
         group.options,
         min_lengths=group.min_lengths,
         normalize=normalize,
+        rules=group.rules,
     )
 
 
@@ -226,11 +229,6 @@ def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Best `count` scores of each row with their indices; equal scores keep their order."""
     values, order = scores.sort(dim=-1, descending=True, stable=True)
     return values[:, :count], order[:, :count]
-
-
-def _for_each_row(of_requests: Tensor, hypotheses: int) -> Tensor:
-    """Repeat each request's value [requests] for each of its hypotheses, [rows]."""
-    return of_requests[:, None].expand(-1, hypotheses).flatten()
 
 
 def _is_end(tokens: Tensor, options: GenerationOptions) -> Tensor:

@@ -50,7 +50,8 @@ assert x.sum().item() == 28 + 20 + sum(range(16, 24, 2))
 with torch.inference_mode():
     assert x[2].add_(1).sum().item() == 80  # a view of an ordinary tensor
 assert torch.zeros(1 << 36, dtype=torch.uint8, device="cuda")[-1].item() == 0
-for view in (x[:3, :4], x.view(torch.float64), x.detach(), x.t(), x[0], x.unfold(1, 2, 1), x.expand(2, 3, 4), x.split(1)[0]):
+views = x[:3, :4], x.view(torch.float64), x.detach(), x.t(), x[0], x.unfold(1, 2, 1), x.expand(2, 3, 4)
+for view in (*views, x.split(1)[0]):
     assert view.device == x.device and view.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
 assert x.to("cuda:1").new_empty(2).device == torch.device("cuda:1")
 

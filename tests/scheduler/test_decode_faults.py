@@ -20,6 +20,7 @@ from tritone.scheduler.device.cuda_graphs import DecodeGraphs, StaticBatch
 from tritone.scheduler.encoder import Encoder
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
+from tritone.scheduler.sampling import select
 from tritone.scheduler.state import DecodeState
 from tritone.scheduler.step_output import HostCopy
 
@@ -97,14 +98,16 @@ def among(admission: Any, requests: Any) -> bool:
 
 SITES = {
     "encode": Site(Encoder, "_store", lambda own, _, chunk: among(own, chunk)),
-    "admit": Site(DecodeState, "admit", lambda own, _, slots, *rest: own.slots == slots),
-    "batch": Site(Batch, "of", lambda own, requests, *_: among(own, requests)),
+    "admit": Site(DecodeState, "admit", lambda own, _, slots, *rest: own.slots[0] in slots.tolist()),
+    "batch": Site(Batch, "of", lambda own, groups: any(among(own, group.requests) for group in groups)),
     "self-attention": Site(AttentionMetadata, "self_attention", in_pages),
     "cross-attention": Site(AttentionMetadata, "cross_attention", in_pages),
     "decode": Site(None, "decode", lambda own, tokens, positions, attention: in_pages(own, attention)),
     "select": Site(decode_step, "select", lambda own, group, *_: own.slots[0] in group.slots.tolist()),
-    "advance": Site(DecodeState, "advance", lambda own, _, slots, **rest: own.slots[0] in slots.tolist()),
-    "results": Site(Decoder, "_results", lambda own, _, batch, scores: among(own, batch.requests)),
+    "append": Site(
+        select, "append", lambda own, _, __, slots, *rest, **named: own.slots[0] in slots.tolist()
+    ),
+    "results": Site(Decoder, "_results", lambda own, _, batch, *rest: among(own, batch.requests)),
     "read": Site(runner, "read_hypotheses", lambda own, ended, *_: among(own, ended)),
 }
 TRANSIENT = {

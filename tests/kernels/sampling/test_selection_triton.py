@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tritone.scheduler.request import GenerationOptions
-from tritone.scheduler.sampling.select import NextTokens, SamplingGroup, select
-from tritone.scheduler.state import DecodeState
+from tritone.scheduler.sampling.select import SamplingGroup, select
+from tritone.scheduler.state import UNREACHABLE, DecodeState
 
 VOCABULARY, STEPS, MAX_TOKENS = 14, 5, 9
 PLAIN = GenerationOptions(max_length=0, top_k=0, eos_token_ids=(2,))
@@ -50,9 +50,11 @@ def begun(options: GenerationOptions, device: str) -> tuple[DecodeState, Samplin
     each = options.hypotheses
     state = DecodeState(3 * each + 1, MAX_TOKENS, torch.device(device))
     slots = torch.randperm(3 * each + 1, generator=torch.Generator().manual_seed(0))[: 3 * each]
-    for request in range(3):
-        own = tuple(slots[request * each : (request + 1) * each].tolist())
-        state.admit(own, options.decoder_start_token_id, options.num_beams > 1)
+    scores = torch.zeros(3, each)
+    if options.num_beams > 1:
+        scores[:, 1:] = UNREACHABLE
+    starts = torch.full_like(slots, options.decoder_start_token_id, dtype=torch.int32)
+    state.admit(slots.to(device), starts.to(device), scores.flatten().to(device))
     max_lengths = torch.tensor([MAX_TOKENS, 4, MAX_TOKENS], dtype=torch.int32)
     group = SamplingGroup(
         options=options,
@@ -70,7 +72,7 @@ def logits_of(step: int, rows: int) -> Tensor:
     return torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(step)) * 2
 
 
-def run(options: GenerationOptions, device: str, *, waiting: bool) -> tuple[list[NextTokens], DecodeState]:
+def run(options: GenerationOptions, device: str, *, waiting: bool) -> tuple[list[Tensor], DecodeState]:
     """Some steps, without a model: every row's logits are random."""
     state, group = begun(options, device)
     choices = []
@@ -81,8 +83,7 @@ def run(options: GenerationOptions, device: str, *, waiting: bool) -> tuple[list
         else:
             with NoWaiting():
                 choice = select(group, logits, state, step + 1)
-        choices.append(replace(choice, processed=choice.scores, normalize=False))
-        state.advance(group.slots, choice.parents, choice.tokens, choice.active, step + 1)
+        choices.append(choice.final())
         state.swap()
     return choices, state
 
@@ -94,11 +95,8 @@ def test_steps_on_kernels_choose_what_the_cpu_chooses_and_wait_for_nothing(name,
     with monkeypatch.context() as patch:
         patch.delenv("TRITON_INTERPRET", raising=False)
         wanted, wanted_state = run(options, "cpu", waiting=True)
-    for choice, wanted_choice in zip(found, wanted, strict=True):
-        assert torch.equal(choice.parents.cpu(), wanted_choice.parents)
-        assert torch.equal(choice.tokens.cpu(), wanted_choice.tokens)
-        assert torch.equal(choice.active.cpu(), wanted_choice.active)
-        torch.testing.assert_close(choice.scores.cpu(), wanted_choice.scores, rtol=2e-5, atol=2e-5)
+    for scores, wanted_scores in zip(found, wanted, strict=True):
+        torch.testing.assert_close(scores.cpu(), wanted_scores, rtol=2e-5, atol=2e-5)
     tables, wanted_tables = state.current, wanted_state.current
     for table in ("tokens", "length", "done", "final_tokens", "final_length", "final_done", "request_done"):
         assert torch.equal(getattr(tables, table).cpu(), getattr(wanted_tables, table)), table
@@ -117,7 +115,6 @@ def test_logits_of_half_precision_are_read_as_they_are(name, dtype, kernels_on):
         state, group = begun(options, kernels_on)
         logits = logits_of(0, group.rows.stop).to(kernels_on, dtype)
         choice = select(group, logits.float() if widened else logits, state, 1)
-        assert choice.scores.dtype == torch.float32
-        chosen.append((choice.tokens, choice.parents))
-    assert torch.equal(chosen[0][0], chosen[1][0])
-    assert torch.equal(chosen[0][1], chosen[1][1])
+        assert choice.final().dtype == torch.float32
+        chosen.append(state.following.tokens)
+    assert torch.equal(*chosen)

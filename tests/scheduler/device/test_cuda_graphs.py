@@ -3,7 +3,9 @@
 Recording on a GPU is tested in tests/test_gpu.py; substitutes record here.
 """
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -21,10 +23,8 @@ from torch.utils._pytree import tree_leaves
 from tritone.kernels.runtime.launch import Case
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
 from tritone.scheduler import runner
-from tritone.scheduler.batch import Batch
 from tritone.scheduler.config import RunnerConfig
 from tritone.scheduler.device import cuda_graphs as graphs
-from tritone.scheduler.device.cuda_graphs import Bucket
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
 from tritone.scheduler.runner import ModelRunner
@@ -128,28 +128,45 @@ def test_every_table_has_the_bits_of_plain_steps_and_the_idle_slot_stays(model, 
     ("count", "rounded"), [(1, 1), (2, 2), (3, 4), (5, 6), (6, 6), (7, 8), (9, 12), (13, 16), (385, 512)]
 )
 def test_buckets_are_of_powers_of_two_and_three_quarters_of_them(count, rounded):
-    assert graphs._rounded(count) == rounded
+    assert graphs.rounded(count) == rounded
 
 
-@pytest.mark.parametrize(
-    "kinds",
-    [
-        [GREEDY, replace(GREEDY, repetition_penalty=1.3)],
-        [replace(GREEDY, do_sample=True)],
-        [replace(BEAMS, do_sample=True)],
-        "scores",
-    ],
-)
-def test_what_cannot_be_recorded_is_not_put_into_a_bucket(kinds, model):
-    loop = model.generation_loop(num_pages=60, num_rows=9, graphs=True)
-    if kinds == "scores":
-        loop.submit(replace(request(1, GREEDY), keep_scores=True))
-    else:
-        for index, rules in enumerate(kinds):
-            loop.submit(request(3 * index + 1, rules))
-    loop.step()
-    assert [Bucket.holding(batch) for batch in loop._runner._decoder.batches] == [None]
-    assert not loop._runner._decoder.graphs._static
+def test_widths_of_page_tables_are_few():
+    assert [graphs.rounded_blocks(count) for count in (1, 16, 17, 64, 65, 300)] == [16, 16, 64, 64, 256, 1024]
+
+
+SAMPLED = replace(GREEDY, do_sample=True, num_return_sequences=2, temperature=1.5)
+KINDS = [
+    GREEDY,
+    BEAMS,
+    replace(GREEDY, forced_bos_token_id=9),
+    replace(GREEDY, forced_bos_token_id=10),
+    SAMPLED,
+    replace(BEAMS, do_sample=True, num_beams=2),
+]
+
+
+def kinds_request(index: int) -> Request:
+    """A request of one of all kinds, some with scores to keep."""
+    given = request(index, KINDS[index % len(KINDS)])
+    return replace(given, options=replace(given.options, seed=index), keep_scores=index % 4 == 1)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_steps_of_all_kinds_go_through_buckets_side_by_side(recorded, model, monkeypatch):
+    recording((lambda step: step) if recorded else None, monkeypatch)
+    loop = model.generation_loop(num_pages=200, num_rows=24, ahead=2, graphs=True, overlap=True)
+    for index in range(COUNT):
+        loop.submit(kinds_request(index))
+    found = finish(loop)
+    static = loop._runner._decoder.graphs._static
+    assert len({bucket.rules for bucket in static}) >= len(KINDS)
+    assert {bucket.keep_scores for bucket in static} == {False, True}
+    for index, output in found.items():
+        alone = model.generation_loop(num_pages=40, num_rows=3)
+        alone.submit(kinds_request(index))
+        assert loops.same(output, finish(alone)[index]), index
+        assert bool(output.scores) == (index % 4 == 1)
 
 
 def test_a_step_is_recorded_the_second_time_and_played_back_from_then_on(model, alone, monkeypatch):
@@ -208,13 +225,16 @@ def test_no_more_buckets_are_made_than_there_may_be(model, alone):
     assert len(loop._runner._decoder.graphs._static) == 1
 
 
-def test_a_bucket_keeps_no_recording_alive(model):
+def test_a_bucket_keeps_no_inputs_alive(model):
     loop = model.generation_loop(num_pages=60, num_rows=3, graphs=True)
-    loop.submit(request(1, GREEDY))
+    given = request(1, GREEDY)
+    inputs = weakref.ref(given.inputs)
+    loop.submit(given)
+    del given
     finish(loop)
-    (static,) = loop._runner._decoder.graphs._static.values()
-    assert all(isinstance(part, Tensor | GenerationOptions | int | Batch) for part in vars(static).values())
-    assert static.batch.requests == []
+    gc.collect()
+    assert loop._runner._decoder.graphs._static
+    assert inputs() is None
 
 
 class Tape(TorchDispatchMode):
@@ -272,7 +292,10 @@ def tape_recorder(tables: Callable[[], list[Tensor]]) -> Callable[[Callable[[], 
     return record
 
 
-@pytest.mark.parametrize("rules", [GREEDY, replace(BEAMS, num_beams=2)])
+@pytest.mark.parametrize(
+    "rules",
+    [GREEDY, replace(BEAMS, num_beams=2), SAMPLED, replace(BEAMS, num_beams=2, do_sample=True)],
+)
 def test_a_step_on_kernels_is_played_back_from_a_tape(rules, model, kernels_on, monkeypatch):
     """Host-side numbers and addresses are fixed on the tape as in a CUDA graph."""
     if kernels_on != "cpu":
