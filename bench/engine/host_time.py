@@ -137,14 +137,14 @@ def measure_loop(load: Load, profile: str | None = None) -> dict[str, Any]:
     task = make_task(load.model, load.processor, load.config)
     if load.model.device.type == "cuda":
         warm_up(task.loop, task.inputs.front_end, task.inputs.max_seconds, task.warm_up_options)
-    requests = (
+    requests = iter([
         Request(
             number,
             torch.from_numpy(recording.waveform),
             task.resolve(task.check(None, load.options(number)), recording.seconds),
         )
         for number, recording in enumerate(load.recordings)
-    )
+    ])
     clock = time.pthread_getcpuclockid(threading.get_ident())
     start, stop = load.window
     samples: list[Sample] = []
