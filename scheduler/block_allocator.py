@@ -1,7 +1,7 @@
 """Allocator of cache pages and sequence slots, as numbers that the scheduler lends to requests."""
 
 from collections.abc import Iterable
-from heapq import heappop, heappush
+from operator import itemgetter
 
 PAGE_SIZE = 16  # cache positions in a page, for self- and cross-attention alike
 
@@ -18,13 +18,9 @@ class PageAllocator:
         if count < 0:
             raise ValueError(f"a pool of {count} numbers cannot exist; count must be 0 or more")
         self.count = count
-        self._free = list(range(count))  # a heap
-        self._taken = bytearray(count)
-
-    @property
-    def free(self) -> int:
-        """Count of free numbers."""
-        return len(self._free)
+        self.free = count  # count of free numbers
+        self._map = bytearray(b"\x01" * count)  # 1 for a free number
+        self._first = 0  # no lower number is free
 
     def take(self, n: int) -> tuple[int, ...]:
         """Take the n lowest free numbers, ascending.
@@ -36,10 +32,17 @@ class PageAllocator:
             raise ValueError(
                 f"cannot take {n} numbers: {self.free} of {self.count} are free; compare with `free` first"
             )
-        numbers = tuple(heappop(self._free) for _ in range(n))
-        for number in numbers:
-            self._taken[number] = True
-        return numbers
+        numbers: list[int] = []
+        end = self._first
+        while len(numbers) < n:  # by runs of free numbers, since a heap's steps took most of an admission
+            start = self._map.find(1, end)
+            taken = self._map.find(0, start)
+            end = min(start + n - len(numbers), self.count if taken < 0 else taken)
+            numbers += range(start, end)
+            self._map[start:end] = bytes(end - start)
+        self._first = end
+        self.free -= n
+        return tuple(numbers)
 
     def give(self, numbers: Iterable[int]) -> None:
         """Give back numbers that `take` handed out, in any order and grouping.
@@ -48,13 +51,17 @@ class PageAllocator:
             ValueError: a number is outside the pool, not taken, or given twice; nothing is given back.
         """
         given = list(numbers)
-        seen: set[int] = set()
+        if not given:
+            return
+        lowest = min(given)
+        if lowest < 0 or max(given) >= self.count:
+            number = next(number for number in given if not 0 <= number < self.count)
+            raise ValueError(f"number {number} is not of this pool, which owns 0 to {self.count - 1}")
+        if len(set(given)) < len(given) or any(itemgetter(*given, given[0])(self._map)):
+            seen: set[int] = set()
+            number = next(number for number in given if self._map[number] or number in seen or seen.add(number))
+            raise ValueError(f"number {number} was given back twice; it was free already")
         for number in given:
-            if not 0 <= number < self.count:
-                raise ValueError(f"number {number} is not of this pool, which owns 0 to {self.count - 1}")
-            if number in seen or not self._taken[number]:
-                raise ValueError(f"number {number} was given back twice; it was free already")
-            seen.add(number)
-        for number in given:
-            self._taken[number] = False
-            heappush(self._free, number)
+            self._map[number] = 1
+        self._first = min(self._first, lowest)
+        self.free += len(given)
