@@ -134,8 +134,8 @@ def install() -> None:
 
 
 def spent() -> float:
-    """Seconds of the loop's thread in `Endings` so far."""
-    return 0.0 if Endings.current is None else Endings.current.seconds
+    """Seconds so far that the loop's thread has spent in place of a GPU."""
+    return fake_gpu.computing() + (0.0 if Endings.current is None else Endings.current.seconds)
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -23,6 +23,7 @@ import tritone
 from tritone.engine.config import EngineConfig
 from tritone.engine.gpu.warm_up import warm_up
 from tritone.engine.handle import in_order
+from tritone.engine.tasks.inputs import ReadOptions
 from tritone.engine.tasks.loading import make_task
 from tritone.kernels.runtime.launch import compiled
 from tritone.scheduler.encoder import Encoder
@@ -140,7 +141,7 @@ def measure_loop(load: Load, profile: str | None = None) -> dict[str, Any]:
     requests = iter([
         Request(
             number,
-            torch.from_numpy(recording.waveform),
+            task.inputs.read(recording.waveform, ReadOptions(), {}).values,
             task.resolve(task.check(None, load.options(number)), recording.seconds),
         )
         for number, recording in enumerate(load.recordings)
