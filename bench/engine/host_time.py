@@ -80,6 +80,7 @@ class Sample:
     nodes: int
     encodes: int
     encode_launches: int
+    encode_seconds: float
 
     @classmethod
     def now(cls, ended: int, steps: int, loop_clock: int) -> "Sample":
@@ -97,10 +98,11 @@ class Sample:
             nodes=books.nodes if books else 0,
             encodes=_encoded[0],
             encode_launches=_encoded[1],
+            encode_seconds=_encoded[2],
         )
 
 
-_encoded = [0, 0]  # calls of the encoder, and launches in them
+_encoded = [0, 0, 0.0]  # calls of the encoder, and launches and seconds of its thread in them
 
 
 def load(
@@ -174,6 +176,7 @@ def measure_loop(load: Load, profile: str | None = None) -> dict[str, Any]:
         "requests": count,
         "running": sum(running[first.steps : last.steps]) / steps,
         "launches_per_encode": (last.encode_launches - first.encode_launches) / encodes,
+        "encode_ms": 1e3 * (last.encode_seconds - first.encode_seconds) / encodes,
         "requests_per_encode": count / encodes,
         "copies_per_step": used.copies / steps,
         "blocking_copies": used.blocking,
@@ -250,11 +253,12 @@ def _counting_encodes() -> Iterator[None]:
     encode = Encoder.encode
 
     def counted(encoder: Any, *arguments: Any) -> Any:
-        before = fake_gpu.counts()
+        before, begin = fake_gpu.counts(), time.thread_time() - endings.spent()
         result = encode(encoder, *arguments)
         used = fake_gpu.counts() - before
         _encoded[0] += 1
         _encoded[1] += used.launches + used.operations
+        _encoded[2] += time.thread_time() - endings.spent() - begin
         return result
 
     Encoder.encode = counted  # type: ignore[method-assign]
