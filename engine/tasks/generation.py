@@ -17,7 +17,7 @@ class GenerationTask(EngineTask):
     """Task of an engine with a model that generates text from recordings.
 
     Args:
-        model: a `GenerativeModel` with `resolve_options` and `generation_loop`.
+        model: a `GenerativeModel` with `generation_config` and `generation_loop`.
         inputs: reader of recordings.
         tokenizer: tokenizer of the same checkpoint.
         config: configuration with the cache size, budgets and default lengths.
@@ -30,6 +30,8 @@ class GenerationTask(EngineTask):
         self.name = type(model).__name__
         self.inputs = inputs
         self._model, self._tokenizer, self._config = model, tokenizer, config
+        self._max_length: int = model.max_length  # asked for each request, and found by a walk over modules
+        self._vocabulary: int = model.config.get_text_config().vocab_size
         on_gpu = model.device.type == "cuda"
         num_rows = config.num_rows or (config.rows_on_gpu if on_gpu else config.rows_on_cpu)
         self.loop = model.generation_loop(
@@ -68,8 +70,8 @@ class GenerationTask(EngineTask):
         """Generation options for a recording of `duration` seconds, completed by defaults."""
         config = self._config
         length = 1 + config.extra_tokens + math.ceil(config.tokens_per_second * duration)
-        resolved: GenerationOptions = self._model.resolve_options(
-            default_max_length=min(length, self._model.max_length), **options
+        resolved: GenerationOptions = self._model.generation_config.resolve(
+            options, self._max_length, min(length, self._max_length), self._vocabulary
         )
         return resolved
 
@@ -94,7 +96,7 @@ class GenerationTask(EngineTask):
         longest = pages(max_seconds, config.beams_of_longest)
         if self._model.device.type != "cuda":
             return max(longest, num_rows * pages(min(config.usual_seconds, max_seconds), 1))
-        full = max(longest, num_rows * pages(max_seconds, 1, self._model.max_length))
+        full = max(longest, num_rows * pages(max_seconds, 1, self._max_length))
         return max(min(full, fitting_pages(self._model, front_end, max_seconds, num_rows, config)), 1)
 
 

@@ -87,6 +87,7 @@ class Recordings:
         self.sampling_rate: int = feature_extractor.sampling_rate  # Hz
         self.max_seconds = max_recording_seconds(model, feature_extractor, config)
         self._model = model
+        self._pins = model.device.type == "cuda"
         self._max_file_object_bytes = config.max_file_object_bytes
 
     def snapshot(self, source: Any) -> Any:
@@ -149,7 +150,7 @@ class Recordings:
     def _waveform(self, samples: np.ndarray) -> Tensor:
         """Samples as a tensor; for a GPU in pinned memory, so that the loop's thread need not copy them there."""
         waveform = torch.from_numpy(samples)
-        if self._model.device.type == "cuda" and len(samples) <= _MAX_PINNED_SECONDS * self.sampling_rate:
+        if self._pins and len(samples) <= _MAX_PINNED_SECONDS * self.sampling_rate:
             return torch.empty(waveform.shape, dtype=waveform.dtype, pin_memory=True).copy_(waveform)
         return waveform
 
