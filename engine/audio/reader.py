@@ -157,7 +157,7 @@ def _is_ready(source: Any, sampling_rate: int, source_rate: int | None, channel:
         and source.ndim == 1
         and source.dtype == np.float32
         and not channel
-        and (source_rate is None or source_rate == sampling_rate)
+        and (source_rate is None or (type(source_rate) is int and source_rate == sampling_rate))
     )
 
 

@@ -47,6 +47,12 @@ def linear(
     Raises:
         ValueError: shapes that do not fit, or an unknown activation or phase.
     """
+    check_linear(hidden, weight, activation, phase)
+    return _linear(hidden, weight, bias, activation=activation, residual=residual, limit=limit, phase=phase)
+
+
+def check_linear(hidden: Tensor, weight: Tensor, activation: str | None, phase: str) -> None:
+    """Validate the arguments of a linear layer. Raises ValueError as `linear` does."""
     if hidden.dim() != 2 or hidden.shape[1] != weight.shape[1]:
         raise ValueError(f"linear takes [rows, {weight.shape[1]}], got {list(hidden.shape)}")
     if activation is not None and activation != "glu" and activation not in ACTIVATIONS:
@@ -56,7 +62,6 @@ def linear(
         raise ValueError(f"unknown phase {phase!r}; one of {', '.join(PHASES)}")
     if activation == "glu" and weight.shape[0] % 2:
         raise ValueError(f"glu halves the outputs; {weight.shape[0]} cannot be halved")
-    return _linear(hidden, weight, bias, activation=activation, residual=residual, limit=limit, phase=phase)
 
 
 def linear_reference(
@@ -114,7 +119,20 @@ def linear_triton(
     terms = bias is not None, residual is not None
     limit = math.inf if limit is None else limit
     tensors = hidden, weight, bias, residual, out
-    case.launch((tiles,), *tensors, rows, outputs, width, *terms, code, floor, limit)
+    case.launch((tiles,), *tensors, rows, outputs, width, 1, *terms, code, floor, limit)
+    return out
+
+
+def linear_parts_triton(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, parts: int, phase: str
+) -> Tensor:
+    """Linear layer whose outputs are divided into equal parts: [parts, rows, N / parts], in one launch."""
+    (rows, width), outputs = hidden.shape, weight.shape[0] // parts
+    out = hidden.new_empty(parts, rows, outputs)
+    case = linear_kernel.case(hidden.device, phase, "parts", hidden.dtype, alignment(width, outputs))
+    tiles = case.block_count("BLOCK_M", rows) * case.block_count("BLOCK_N", outputs) * parts
+    sizes, terms = (rows, outputs, width, parts), (bias is not None, False)
+    case.launch((tiles,), hidden, weight, bias, None, out, *sizes, *terms, 0, -math.inf, math.inf)
     return out
 
 
@@ -147,16 +165,29 @@ def tile_of_program(rows, N, GROUP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N
     return first_block + index % group_size, index // group_size
 
 
+@triton.jit
+def tile_of_part(rows, N, parts, GROUP: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):
+    """Row block of this program, its part of the outputs, and its columns within the part.
+
+    No tile reaches over the end of its part.
+    """
+    blocks = tl.cdiv(N, BLOCK_N)
+    row_block, block = tile_of_program(rows, blocks * parts * BLOCK_N, GROUP, BLOCK_M, BLOCK_N)
+    part = block // blocks
+    return row_block, part, (block - part * blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
+
+
 @kernel(sizes=("N", "K"))
 def linear_kernel(
     hidden_ptr,  # [rows, K]
-    weight_ptr,  # [N, K], with GLU [2 * N, K]: values, then gates
-    bias_ptr,  # [N] or [2 * N]
-    residual_ptr,  # [rows, N]
-    out_ptr,  # [rows, N]
+    weight_ptr,  # [parts * N, K], with GLU [2 * N, K]: values, then gates
+    bias_ptr,  # [parts * N] or [2 * N]
+    residual_ptr,  # [rows, N]; not in the parts form, which has no activation and no limit either
+    out_ptr,  # [parts, rows, N]
     rows: tl.int32,
     N: tl.int32,
     K: tl.int32,
+    parts: tl.int32,  # in the parts form: outputs that are stored apart, such as queries, keys and values
     has_bias: tl.int32,  # 0 or 1, as the next one
     has_residual: tl.int32,
     activation: tl.int32,  # its `code_of`, in the curved form
@@ -169,9 +200,15 @@ def linear_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    row_block, column_block = tile_of_program(rows, N, GROUP, BLOCK_M, BLOCK_N)
+    if FORM == "parts":
+        row_block, part, n = tile_of_part(rows, N, parts, GROUP, BLOCK_M, BLOCK_N)
+        weight_ptr += part * N.to(tl.int64) * K
+        bias_ptr += part * N
+        out_ptr += part * rows.to(tl.int64) * N
+    else:
+        row_block, column_block = tile_of_program(rows, N, GROUP, BLOCK_M, BLOCK_N)
+        n = column_block * BLOCK_N + tl.arange(0, BLOCK_N)
     m = row_block * BLOCK_M + tl.arange(0, BLOCK_M)
-    n = column_block * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.arange(0, BLOCK_K)
 
     hidden_rows = hidden_ptr + m.to(tl.int64)[:, None] * K
@@ -197,13 +234,14 @@ def linear_kernel(
         values = values * tl.sigmoid(gates)
     elif FORM == "curved":
         values = activated(values, activation)
-    else:
+    elif FORM == "plain":
         values = tl.where(values < floor, floor, values)
     offsets = m.to(tl.int64)[:, None] * N + n[None, :]
     mask = (m < rows)[:, None] & (n < N)[None, :]
-    with_residual = (m < rows * has_residual)[:, None] & (n < N)[None, :]
-    values += tl.load(residual_ptr + offsets, mask=with_residual, other=0.0).to(tl.float32)
-    values = tl.where(values > limit, limit, tl.where(values < -limit, -limit, values))  # NaN stays NaN
+    if FORM != "parts":
+        with_residual = (m < rows * has_residual)[:, None] & (n < N)[None, :]
+        values += tl.load(residual_ptr + offsets, mask=with_residual, other=0.0).to(tl.float32)
+        values = tl.where(values > limit, limit, tl.where(values < -limit, -limit, values))  # NaN stays NaN
     tl.store(out_ptr + offsets, values.to(out_ptr.dtype.element_ty), mask=mask)
 
 
@@ -230,4 +268,6 @@ def _blocks(architecture: str, phase: str, form: str, dtype: torch.dtype, sizes:
     }
 
 
-linear_kernel.declare_all(PHASES, ("plain", "curved", "glu"), DTYPES, ALIGNMENTS, blocks=_blocks, GROUP=8)
+linear_kernel.declare_all(
+    PHASES, ("plain", "curved", "glu", "parts"), DTYPES, ALIGNMENTS, blocks=_blocks, GROUP=8
+)

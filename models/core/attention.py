@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.attention.flash import attention_weights, flash_attention, weighted_values
+from ...kernels.attention.projection import NewRows
 from ...kernels.runtime.packing import spans
 
 # Factors of the heads' attention weights: [layers, heads], or one entry per layer, None for all 1.
@@ -25,12 +26,32 @@ class DecoderAttention(Protocol):
         """Self-attention to this call's and all earlier tokens; [tokens, heads, head_dim] in and out."""
         ...
 
+    def new_rows(self, layer: int) -> NewRows | None:
+        """Pages for the keys and values of this call's tokens; None where `self_attention` takes them."""
+        ...
+
+    def stored_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
+        """Self-attention, once this call's keys and values have been written to `new_rows`."""
+        ...
+
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
         """Cross-attention to the encoder's keys and values; [tokens, heads, head_dim] in and out."""
         ...
 
 
-class StackAttention:
+class Unpaged:
+    """Base of layouts without pages, whose self-attention takes keys and values."""
+
+    def new_rows(self, layer: int) -> NewRows | None:
+        """None: there are no pages."""
+        return None
+
+    def stored_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
+        """Refuse, since no keys and values are stored."""
+        raise ValueError(f"layer {layer} attends to pages, and there are none; use self_attention")
+
+
+class StackAttention(Unpaged):
     """Self-attention or cross-attention of all layers of a stack, over packed sequences.
 
     For a stack without key-value cache and encoder it is a complete `DecoderAttention`.
@@ -104,7 +125,7 @@ class StackAttention:
         return flash_attention(query, key, value, self.cu_query, self.cu_key, **options)
 
 
-class PackedAttention:
+class PackedAttention(Unpaged):
     """Attention of a decoder call with several tokens of every sequence, such as a prefill.
 
     Args:

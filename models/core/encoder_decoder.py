@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.runtime.packing import positions_within
-from .attention import StackAttention
+from .attention import StackAttention, Unpaged
 from .forward import OUTPUT_FLAGS, declare_forward
 from .layers import select
 from .model import PretrainedModel
@@ -16,7 +16,7 @@ from .parameters import ParametersMixin
 from .stack import TransformerStack
 
 
-class TeacherForcedAttention:
+class TeacherForcedAttention(Unpaged):
     """Decoder attention over whole packed sequences, with cross-attention to an encoder's packed output.
 
     Args:

@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...kernels.attention.projection import project_into_pages
 from ...kernels.linear.activation import check_activation
 from ...kernels.linear.gemm import linear
+from ...kernels.linear.joined import joined_linear
+from ...kernels.linear.normalized import normalized_linear
 from ...kernels.norm.layer_norm import layer_norm
 from ...kernels.runtime.weight_cache import cached
 from .attention import DecoderAttention
@@ -73,10 +76,14 @@ class Attention(nn.Module):
         """Create a randomly initialized linear layer from `inputs` to `outputs` features."""
         return nn.Linear(inputs, outputs, bias)
 
-    def project(self, role: str, hidden: Tensor) -> Tensor:
-        """Apply a role's projection to hidden states [tokens, inputs]: [tokens, outputs]."""
+    def project(self, role: str, hidden: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+        """Apply a role's projection, after the norm if given, to [tokens, inputs]: [tokens, outputs]."""
+        return linear_behind(norm, hidden, *self.weights(role, hidden), phase=self.phases[role])
+
+    def weights(self, role: str, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight [outputs, inputs] and bias of a role's projection, to be applied to `hidden`."""
         module = self.projection(role)
-        return linear(hidden, module.weight, module.bias, phase=self.phases[role])
+        return module.weight, module.bias
 
     def projection(self, role: str) -> Any:
         """Linear module of a role, such as "query"."""
@@ -87,42 +94,78 @@ class Attention(nn.Module):
         """Output projection, applied to the result of attention."""
         return self.projection("output")
 
-    def queries(self, hidden: Tensor) -> Tensor:
-        """Queries [tokens, heads, head_dim] of hidden states [tokens, width]."""
-        return self._split(self.project("query", hidden))
+    def queries(self, hidden: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+        """Queries [tokens, heads, head_dim] of hidden states [tokens, width], after the norm if given."""
+        return self._split(self.project("query", hidden, norm))
 
     def key_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of hidden states [tokens, width], each [tokens, heads, head_dim]."""
-        if "key_value" in self.names:
-            key, value = self._split_fused("key_value", hidden)
-            return key, value
-        return self._split(self.project("key", hidden)), self._split(self.project("value", hidden))
+        key, value = self._project_all(("key_value",) if "key_value" in self.names else _KEY_VALUE, hidden)
+        return key, value
 
-    def queries_key_values(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def queries_key_values(
+        self, hidden: Tensor, norm: nn.LayerNorm | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of hidden states [tokens, width], each [tokens, heads, head_dim]."""
+        normed = hidden if norm is None else normalize(norm, hidden)
+        query, key, value = self._project_all(self._all_roles, normed)
+        return query, key, value
+
+    def attend(
+        self, hidden: Tensor, attention: DecoderAttention, layer: int, norm: nn.LayerNorm | None = None
+    ) -> Tensor:
+        """Self-attention before the output projection: [tokens, width] to [tokens, heads * head_dim].
+
+        Args:
+            hidden: hidden states [tokens, width].
+            attention: layout to attend in.
+            layer: number of the layer.
+            norm: layer norm of the hidden states; None for none.
+        """
+        places = attention.new_rows(layer)
+        if places is None:
+            mixed = attention.self_attention(layer, *self.queries_key_values(hidden, norm), self.scale)
+            return mixed.flatten(1)
+        weights, biases = self._layers(self._all_roles, hidden)
+        norms: dict[str, Any] = {}
+        if norm is not None:
+            norms = {"norm_weight": norm.weight, "norm_bias": norm.bias, "eps": norm.eps}
+        phase = self.phases[self._all_roles[0]]
+        query = project_into_pages(hidden, weights, biases, places, phase=phase, **norms)
+        return attention.stored_attention(layer, query, self.scale).flatten(1)
+
+    def cross_attend(
+        self, hidden: Tensor, attention: DecoderAttention, layer: int, norm: nn.LayerNorm | None = None
+    ) -> Tensor:
+        """Cross-attention to the encoder's output; arguments and result as in `attend`."""
+        return attention.cross_attention(layer, self.queries(hidden, norm), self.scale).flatten(1)
+
+    @property
+    def _all_roles(self) -> tuple[str, ...]:
+        """Roles whose outputs are queries, keys and values, in this order."""
         if "query_key_value" in self.names:
-            query, key, value = self._split_fused("query_key_value", hidden)
-            return query, key, value
-        return self.queries(hidden), *self.key_values(hidden)
+            return ("query_key_value",)
+        return ("query", "key_value") if "key_value" in self.names else ("query", *_KEY_VALUE)
 
-    def attend(self, hidden: Tensor, attention: DecoderAttention, layer: int) -> Tensor:
-        """Self-attention before the output projection: [tokens, width] to [tokens, heads * head_dim]."""
-        return attention.self_attention(layer, *self.queries_key_values(hidden), self.scale).flatten(1)
+    def _layers(
+        self, roles: tuple[str, ...], hidden: Tensor
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
+        weights, biases = zip(*[self.weights(role, hidden) for role in roles], strict=True)
+        return weights, biases
 
-    def cross_attend(self, hidden: Tensor, attention: DecoderAttention, layer: int) -> Tensor:
-        """Cross-attention to the encoder's output, with shapes as in `attend`."""
-        return attention.cross_attention(layer, self.queries(hidden), self.scale).flatten(1)
+    def _project_all(self, roles: tuple[str, ...], hidden: Tensor) -> list[Tensor]:
+        """Outputs of roles with one input and phase, a part for each of queries, keys and values."""
+        weights, biases = self._layers(roles, hidden)
+        parts = sum(len(role.split("_")) for role in roles)
+        projected = joined_linear(hidden, weights, biases, parts=parts, phase=self.phases[roles[-1]])
+        return [self._split(part) for part in projected]
 
     def _split(self, projected: Tensor) -> Tensor:
         # All sizes are explicit: with no tokens torch cannot infer a -1.
         return projected.reshape(len(projected), self.heads, self.head_dim)
 
-    def _split_fused(self, role: str, hidden: Tensor) -> list[Tensor]:
-        # Contiguous, since the bits of attention on the CPU may depend on strides.
-        parts = self.project(role, hidden).split(self.heads * self.head_dim, dim=1)
-        return [self._split(part).contiguous() for part in parts]
 
-
+_KEY_VALUE = ("key", "value")
 _KEYS = ("key", "value", "key_value")
 
 
@@ -161,21 +204,19 @@ class Layer(nn.Module):
     def self_attention(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
         """Self-attention with its normalization and residual: [tokens, d_model] to the same shape."""
         own, norm = self.self_attn, self.self_attn_layer_norm
-        mixed = own.attend(self.before(norm, hidden), attention, self.index)
+        mixed = own.attend(hidden, attention, self.index, self.before(norm))
         return self.after(norm, self.add(hidden, own.output, mixed))
 
     def feed_forward(self, hidden: Tensor, limit: float | None = None) -> Tensor:
         """Feed-forward with normalization and residual on [tokens, d_model], clamped to `limit` if given."""
         norm, first = self.final_layer_norm, self.fc1
-        inner = linear(
-            self.before(norm, hidden), first.weight, first.bias, activation=self.activation, phase=self.phase
-        )
+        inner = apply_linear(first, hidden, self.activation, self.phase, self.before(norm))
         inner = F.dropout(inner, self.activation_dropout, self.training)
         return self.after(norm, self.add(hidden, self.fc2, inner, limit))
 
-    def before(self, norm: nn.LayerNorm, hidden: Tensor) -> Tensor:
-        """Input of attention or feed-forward, normalized in a pre-norm layer."""
-        return normalize(norm, hidden) if self.norm_first else hidden
+    def before(self, norm: nn.LayerNorm) -> nn.LayerNorm | None:
+        """Norm of the input of attention or feed-forward: `norm` in a pre-norm layer, else None."""
+        return norm if self.norm_first else None
 
     def after(self, norm: nn.LayerNorm, hidden: Tensor) -> Tensor:
         """Output of attention or feed-forward plus its residual, normalized in a post-norm layer."""
@@ -215,7 +256,7 @@ class DecoderLayer(Layer):
         hidden = self.self_attention(hidden, attention)
         if attention.crosses:
             cross, norm = self.encoder_attn, self.encoder_attn_layer_norm
-            mixed = cross.cross_attend(self.before(norm, hidden), attention, self.index)
+            mixed = cross.cross_attend(hidden, attention, self.index, self.before(norm))
             hidden = self.after(norm, self.add(hidden, cross.output, mixed))
         return self.feed_forward(hidden)
 
@@ -230,10 +271,23 @@ def normalize(module: nn.LayerNorm, hidden: Tensor) -> Tensor:
 
 
 def apply_linear(
-    module: nn.Linear, hidden: Tensor, activation: str | None = None, phase: str = "encode"
+    module: nn.Linear,
+    hidden: Tensor,
+    activation: str | None = None,
+    phase: str = "encode",
+    norm: nn.LayerNorm | None = None,
 ) -> Tensor:
-    """Linear layer on [rows, inputs], `activation(module(hidden))`; `phase` is that of `linear`."""
-    return linear(hidden, module.weight, module.bias, activation=activation, phase=phase)
+    """Linear layer on [rows, inputs], `activation(module(norm(hidden)))`; `phase` is that of `linear`."""
+    return linear_behind(norm, hidden, module.weight, module.bias, activation=activation, phase=phase)
+
+
+def linear_behind(
+    norm: nn.LayerNorm | None, hidden: Tensor, weight: Tensor, bias: Tensor | None, **options: Any
+) -> Tensor:
+    """Linear layer on the normalized hidden states, or on themselves without a norm; options of `linear`."""
+    if norm is None:
+        return linear(hidden, weight, bias, **options)
+    return normalized_linear(hidden, norm.weight, norm.bias, norm.eps, weight, bias, **options)
 
 
 def add_linear(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ...kernels.linear.gemm import linear
 from ..core.attention import DecoderAttention
-from ..core.layers import Attention, normalize, select, transposed
+from ..core.layers import Attention, linear_behind, select, transposed
 from .config import GPT2Config
 
 _NAMES = {"query_key_value": "c_attn", "output": "c_proj"}  # parameter names, as `Attention` takes them
@@ -28,10 +28,20 @@ class Conv1D(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(
-        self, hidden: Tensor, *, activation: str | None = None, residual: Tensor | None = None
+        self,
+        hidden: Tensor,
+        *,
+        activation: str | None = None,
+        residual: Tensor | None = None,
+        norm: nn.LayerNorm | None = None,
     ) -> Tensor:
-        """Project hidden states [tokens, inputs] to [tokens, outputs]; options are those of `linear`."""
+        """Project hidden states [tokens, inputs] to [tokens, outputs]; options are those of `linear`.
+
+        A norm of the hidden states excludes a residual.
+        """
         weight = transposed(self.weight, hidden)
+        if norm is not None:
+            return linear_behind(norm, hidden, weight, self.bias, activation=activation, phase=self.phase)
         return linear(hidden, weight, self.bias, activation=activation, residual=residual, phase=self.phase)
 
 
@@ -62,8 +72,9 @@ class GPT2Attention(Attention):
     def make_projection(self, inputs: int, outputs: int, bias: bool, phase: str) -> Conv1D:
         return Conv1D(outputs, inputs, phase)
 
-    def project(self, role: str, hidden: Tensor) -> Tensor:
-        return self.projection(role)(hidden)
+    def weights(self, role: str, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+        module = self.projection(role)
+        return transposed(module.weight, hidden), module.bias
 
     def add_output(self, mixed: Tensor, residual: Tensor) -> Tensor:
         """Residual plus output projection of `mixed`, with dropout; [tokens, width] each."""
@@ -81,10 +92,10 @@ class GPT2MLP(nn.Module):
         self.c_fc = Conv1D(inner, config.n_embd, phase)
         self.c_proj = Conv1D(config.n_embd, inner, phase)
 
-    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
-        """Residual plus feed-forward block of `hidden`; [tokens, width] each."""
-        inner = self.c_fc(hidden, activation=self.activation)
-        return add(residual, self.c_proj, inner, self.dropout if self.training else 0.0)
+    def forward(self, hidden: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """Hidden states [tokens, width] plus the feed-forward block of their norm."""
+        inner = self.c_fc(hidden, activation=self.activation, norm=norm)
+        return add(hidden, self.c_proj, inner, self.dropout if self.training else 0.0)
 
 
 class GPT2Block(nn.Module):
@@ -110,13 +121,13 @@ class GPT2Block(nn.Module):
 
     def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
         """Run the layer on hidden states [tokens, width]; returns those of `selected` tokens, or of all."""
-        mixed = self.attn.attend(normalize(self.ln_1, hidden), attention, self.index)
+        mixed = self.attn.attend(hidden, attention, self.index, self.ln_1)
         hidden = self.attn.add_output(select(mixed, selected), select(hidden, selected))
         if attention.crosses:
             cross = self.crossattention
-            mixed = cross.cross_attend(normalize(self.ln_cross_attn, hidden), attention, self.index)
+            mixed = cross.cross_attend(hidden, attention, self.index, self.ln_cross_attn)
             hidden = cross.add_output(mixed, hidden)
-        return self.mlp(normalize(self.ln_2, hidden), hidden)
+        return self.mlp(hidden, self.ln_2)
 
     def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-attention keys and values of encoder output [tokens, width]: [tokens, heads, head_dim]."""

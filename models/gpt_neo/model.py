@@ -71,7 +71,7 @@ class GPTNeoBlock(nn.Module):
     def forward(self, hidden: Tensor, attention: DecoderAttention, selected: Tensor | None = None) -> Tensor:
         """Run the layer on hidden states [tokens, width]; returns those of `selected` tokens, or of all."""
         own = self.attn.attention
-        mixed = select(own.attend(normalize(self.ln_1, hidden), attention, self.index), selected)
+        mixed = select(own.attend(hidden, attention, self.index, self.ln_1), selected)
         hidden = add_linear(own.output, mixed, select(hidden, selected), self.dropout, self.training)
         return self.mlp(normalize(self.ln_2, hidden), hidden)
 

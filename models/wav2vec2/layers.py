@@ -144,8 +144,8 @@ class EncoderLayer(nn.Module):
 
     def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
         """Transform tokens [tokens, hidden_size] to the same shape, in the given attention layout."""
-        normed = normalize(self.layer_norm, hidden) if self.stable else hidden
-        mixed = self.attention.attend(normed, attention, self.index)
+        norm = self.layer_norm if self.stable else None
+        mixed = self.attention.attend(hidden, attention, self.index, norm)
         hidden = add_linear(self.attention.output, mixed, hidden, self.dropout, self.training)
         if self.stable:
             return cast(Tensor, self.feed_forward(normalize(self.final_layer_norm, hidden), hidden))

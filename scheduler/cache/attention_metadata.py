@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ...kernels.attention.paged.cpu import GatherPlan
 from ...kernels.attention.paged.reference import paged_attention, plan_paged_attention
+from ...kernels.attention.projection import NewRows
 from .paged_cache import PagedCache
 
 
@@ -46,6 +47,14 @@ class AttentionMetadata:
         Query, key, value and the result are [rows, heads, head_dim].
         """
         self.cache.store(layer, key, value, self.positions)
+        return self.stored_attention(layer, query, scale)
+
+    def new_rows(self, layer: int) -> NewRows:
+        """Pages of one layer, with the cache positions of the new tokens."""
+        return NewRows(self.cache.keys[layer], self.cache.values[layer], self.positions)
+
+    def stored_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
+        """Attend to all tokens of each hypothesis, once the new ones' keys and values are stored."""
         return self._attend(layer, query, self.own, scale)
 
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:

@@ -100,7 +100,7 @@ SITES = {
     "encode": Site(Encoder, "_store", lambda own, _, chunk: among(own, chunk)),
     "admit": Site(DecodeState, "admit", lambda own, _, slots, *rest: own.slots[0] in slots.tolist()),
     "batch": Site(Batch, "of", lambda own, groups: any(among(own, group.requests) for group in groups)),
-    "self-attention": Site(AttentionMetadata, "self_attention", in_pages),
+    "self-attention": Site(AttentionMetadata, "stored_attention", in_pages),
     "cross-attention": Site(AttentionMetadata, "cross_attention", in_pages),
     "decode": Site(None, "decode", lambda own, tokens, positions, attention: in_pages(own, attention)),
     "select": Site(decode_step, "select", lambda own, group, *_: own.slots[0] in group.slots.tolist()),
