@@ -1,6 +1,6 @@
 # Everyday commands; each is what .ci/run or a document calls.
 PYTHON ?= python3
-.PHONY: help fast test lint types kernels docs bench stub
+.PHONY: help fast test lint types kernels docs bench soak stub
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,6 +27,9 @@ docs:  ## the documentation's site, into site/
 
 bench:  ## micro benchmarks; `make bench ARGS=--benchmark-compare` compares with the run saved before
 	$(PYTHON) -m pytest -n 0 bench/micro --benchmark-only --benchmark-autosave $(ARGS)
+
+soak:  ## random load, faults, kills and damaged files, for ten minutes: `make soak SECONDS_=600`
+	$(PYTHON) tests/soak/soak.py --seconds $(or $(SECONDS_),600)
 
 stub:  ## the facade's stub, from the families' registrations
 	$(PYTHON) -m tritone.stub

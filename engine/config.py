@@ -1,5 +1,6 @@
 """Configuration of an engine: every tunable, its unit and the reason for its default."""
 
+import os
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -12,6 +13,11 @@ Short = Literal["fail", "empty"]  # result of a recording that is too short for 
 
 DEFAULT_TOP_K = 5  # labels of a classification
 DEFAULT_MEMORY_FRACTION = 0.9  # of the free memory, where neither it nor num_pages is given
+
+
+def _cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,9 @@ class EngineConfig:
 
     # Reading.
     max_file_object_bytes: int = 1 << 30  # of one file object, which is read whole when it is submitted
-    num_readers: int = 2  # threads that decode and resample, each about a thousand seconds of audio a second
+    # Threads that decode and resample: one a core, as a thread reads 400 (Opus) to 20,000 (WAV) seconds of
+    # audio a second, and a GPU takes more.
+    num_readers: int = field(default_factory=lambda: min(max(_cores(), 2), 16))
     # An idle loop waits for inputs that are still being read, since a step with only the first of many would
     # leave all cores but one idle. Maximum seconds until the next input, and in total.
     arrival_wait: float = 0.002

@@ -102,7 +102,10 @@ class Engine:
             check=UnchangedModel(self.model).check,
         )
         del task.loop  # the worker's alone, which drops it when closed
-        weakref.finalize(self, self._worker.release).atexit = False  # at exit, the worker's own function
+        # A weak reference, since the error of a failed worker has frames that may hold this engine.
+        release = weakref.WeakMethod(self._worker.release)
+        finalizer = weakref.finalize(self, lambda: (call := release()) and call())
+        finalizer.atexit = False  # then, the worker's own function
         release_team()  # of loading the model
 
     def submit(
@@ -146,7 +149,7 @@ class Engine:
         options = self._task.check(language, options)
         reading = ReadOptions(sampling_rate, channel, encoding, short)
         self._check_request(reading, priority)
-        return self._submit(source, self._inputs.snapshot(source), reading, priority, stream, options)
+        return self._submit(source, self._snapshot(source), reading, priority, stream, options)
 
     def transcribe(
         self,
@@ -267,7 +270,7 @@ class Engine:
 
         def snapshots() -> Iterator[tuple[Any, Any, ReadOptions]]:
             for source in sources:
-                snapshot = self._inputs.snapshot(source)
+                snapshot = self._snapshot(source)
                 for one, how in self._inputs.split(snapshot, reading) if split else [(snapshot, reading)]:
                     yield source, one, how
 
@@ -284,6 +287,13 @@ class Engine:
         if not isinstance(priority, int | np.integer):
             raise ValueError(f"priority must be a whole number, a larger one goes first; got {priority!r}")
 
+    def _snapshot(self, source: Any) -> Any:
+        """Snapshot of a source for a reading thread; the error where its own code fails, for its result."""
+        try:
+            return attempt(self._inputs.snapshot, source)
+        except Exception as error:
+            return error
+
     def _submit(
         self,
         source: Any,
@@ -298,6 +308,8 @@ class Engine:
         handle = Handle[Any](source, task.output_processor(options), self._worker.cancel, reading.channel)
 
         def prepare() -> Prepared:
+            if isinstance(snapshot, Exception):
+                raise snapshot
             inputs = reader.read(snapshot, reading, options)
             return inputs, task.resolve(options, inputs.duration)
 

@@ -82,9 +82,19 @@ RECORDINGS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a text file called .wav": (
         "text.wav",
         lambda path: path.write_text("This is a letter, not a recording.\n" * 99),
-        "damaged, or not audio that libsndfile .* reads .*; convert it: ffmpeg",
+        r"damaged, or not audio \(.*\); convert it: ffmpeg",
     ),
-    "a truncated FLAC": ("cut.flac", write_cut, "damaged, .*; convert it: ffmpeg"),
+    "a pointer of Git LFS": (
+        "lfs.flac",
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "is a Git LFS pointer, not the file itself; fetch that with `git lfs pull`",
+    ),
+    "a web page": (
+        "page.mp3",
+        lambda path: path.write_text("<!DOCTYPE html>\n<html><title>404 Not Found</title></html>"),
+        "is a web page, perhaps an error in place of the file; fetch it again",
+    ),
+    "a truncated FLAC": ("cut.flac", write_cut, "damaged .*: ffmpeg -i IN out.wav"),
     "zero samples": (
         "none.wav",
         lambda path: write(path, np.zeros(0)),

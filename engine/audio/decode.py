@@ -4,13 +4,14 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from ...models.checkpoints.contents import stand_in
 from . import flac, g711, libsndfile, pyav
 from .blocks import Block
 from .errors import AudioError
 from .formats import HEADERLESS, Headerless
 from .layout.find import Decoder, find_layout, has_header
 from .layout.parts import Bytes, Part
-from .sources import Source, Window
+from .sources import Source, window
 
 ENCODINGS = ("mulaw", "alaw")
 
@@ -30,7 +31,7 @@ def decode(source: Source, encoding: str | None, rate: int | None, warnings: lis
     with source.open() as file:
         raw = _headerless(source, file, encoding)
         if raw is not None:
-            yield from _decode_headerless(raw, file, source.name, rate)
+            yield from _decode_headerless(raw, file, source.name, rate, warnings)
             return
         layout, decoder = find_layout(Bytes(file), source.name)
         for part in layout.parts:
@@ -51,29 +52,29 @@ def count_channels(source: Source, encoding: str | None = None) -> int:
         part = layout.parts[0]
         if decoder is Decoder.LIBSNDFILE:
             try:
-                return libsndfile.count_channels(_window(file, part))
+                return libsndfile.count_channels(window(file, part.start, part.stop, part.patches))
             except libsndfile.UnsupportedError:
                 pass
-        return pyav.count_channels(_window(file, part), source.name)
+        return pyav.count_channels(window(file, part.start, part.stop, part.patches), source.name)
 
 
 def _headerless(source: Source, file: BinaryIO, encoding: str | None) -> Headerless | None:
     if encoding is not None:
         if encoding not in ENCODINGS:
-            raise AudioError(
-                f"{source.name}: encoding {encoding!r}; it is 'mulaw' or 'alaw', or None for a file with a header"
-            )
+            raise AudioError(f"{source.name}: encoding {encoding!r}; 'mulaw' and 'alaw' are known")
         return Headerless(encoding)
     if source.suffix in HEADERLESS and not has_header(Bytes(file)):
         return HEADERLESS[source.suffix]
     return None
 
 
-def _decode_headerless(raw: Headerless, file: BinaryIO, name: str, rate: int | None) -> Iterator[Block]:
+def _decode_headerless(
+    raw: Headerless, file: BinaryIO, name: str, rate: int | None, warnings: list[str]
+) -> Iterator[Block]:
     if raw.encoding in ENCODINGS:
         return g711.decode(file, raw.encoding, rate or raw.rate)
     file.seek(0)
-    return pyav.decode(file, name, raw.encoding, rate or raw.rate)
+    return pyav.decode(file, name, warnings, raw.encoding, rate or raw.rate)
 
 
 def _decode_part(
@@ -83,25 +84,23 @@ def _decode_part(
     if decoder is Decoder.LIBSNDFILE:
         try:
             if Bytes(file).at(part.start, 4) == b"fLaC":
-                yield from flac.decode(_window(file, part), name, warnings)
+                yield from flac.decode(window(file, part.start, part.stop, part.patches), name, warnings)
             elif source.path is not None and part == Part(0, source.size):
                 # libsndfile reads a file descriptor faster than a Python file.
                 os.lseek(file.fileno(), 0, os.SEEK_SET)
                 yield from libsndfile.decode(file.fileno(), name)
             else:
-                yield from libsndfile.decode(_window(file, part), name)
+                yield from libsndfile.decode(window(file, part.start, part.stop, part.patches), name)
             return
         except libsndfile.UnsupportedError:
             pass
     try:
-        yield from pyav.decode(_window(file, part), name)
+        yield from pyav.decode(window(file, part.start, part.stop, part.patches), name, warnings)
     except AudioError as error:
+        if (other := stand_in(Bytes(file).at(0, 256))) is not None:
+            raise AudioError(f"{name}: is {other}") from error
         if source.suffix in (".raw", ".pcm") and "not audio" in str(error):
             raise AudioError(
                 f"{name}: headerless audio; convert it: ffmpeg -f s16le -ar RATE -i IN out.wav"
             ) from error
         raise
-
-
-def _window(file: BinaryIO, part: Part) -> BinaryIO:
-    return Window(file, part.start, part.stop, part.patches)  # type: ignore[return-value]

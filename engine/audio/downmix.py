@@ -4,17 +4,16 @@ One channel recorded with the wrong polarity silences the mean. So energies are 
 where two channels, or all of them together, have far less energy than each alone, the louder one is taken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .blocks import Block
+from .blocks import BLOCK, Block
 from .errors import AudioError
 
 _WINDOW = 0.25  # seconds
-_FADE = 0.005  # seconds, from one choice of channels to the next
-# Energy of a sum, as a share of the summed energies: 2 for two equal channels, 1 for uncorrelated ones, 1/5 where
-# one is the other's half with the opposite sign. Other speech than that in opposite phase stays above.
+# Energy of a sum, as a share of the summed energies: 2 for two equal channels, 1 for uncorrelated ones, 1/5
+# where one is the other's half with the opposite sign.
 _CANCELS = 0.25
 _SILENCE = 1e-10  # mean square (full scale is 1) below which a window says nothing about its channels
 
@@ -55,7 +54,7 @@ class _Mixer:
         self.channels, self.rate = channels, rate
         self._all: _Kept = tuple(range(channels))
         self._kept = self._all
-        self._window = max(int(_WINDOW * rate), 1)
+        self._window = min(max(int(_WINDOW * rate), 1), BLOCK)
         self._rest = np.empty((0, channels), np.float32)  # less than a window
         self._samples = 0
         self._left_out: dict[_Kept, int] = {}  # samples for which only these channels were kept
@@ -88,19 +87,10 @@ class _Mixer:
         columns = np.ascontiguousarray(samples.T)
         mixed = _mean(columns)
         for index, gram in enumerate(_grams(columns.reshape(self.channels, -1, window))):
-            before = self._kept
             self._choose(gram, window)
-            if self._kept == before == self._all:
-                continue
-            part = slice(index * window, (index + 1) * window)
-            new = _mean(columns[list(self._kept), part])
-            if before != self._kept:
-                fade = min(int(_FADE * self.rate), window)
-                weight = np.arange(fade, dtype=np.float32) / max(fade, 1)
-                old = _mean(columns[list(before), part.start : part.start + fade])
-                new[:fade] = old * (1 - weight) + new[:fade] * weight
-            mixed[part] = new
             if self._kept != self._all:
+                part = slice(index * window, (index + 1) * window)
+                mixed[part] = _mean(columns[list(self._kept), part])
                 self._left_out[self._kept] = self._left_out.get(self._kept, 0) + window
         return mixed
 
@@ -113,10 +103,17 @@ class _Mixer:
         while (pair := _cancelling_pair(gram, kept)) is not None:
             # The one that was left out before stays out, or the polarity would change in between.
             left_out = [channel for channel in pair if channel not in self._kept]
-            kept.remove(left_out[0] if len(left_out) == 1 else min(pair[::-1], key=lambda k: energies[k]))
+            louder = _loudest(energies, pair)
+            kept.remove(left_out[0] if len(left_out) == 1 else pair[pair[0] == louder])
         if gram[np.ix_(kept, kept)].sum() < _CANCELS * energies[kept].sum():
-            kept = [max(kept, key=lambda channel: energies[channel])]
+            kept = [_loudest(energies, kept)]
         self._kept = tuple(kept)
+
+
+def _loudest(energies: np.ndarray, channels: Sequence[int]) -> int:
+    """Channel with the most energy; the first one of those that differ by rounding only."""
+    most = max(energies[channel] for channel in channels)
+    return next(channel for channel in channels if energies[channel] >= 0.999 * most)
 
 
 def _mean(columns: np.ndarray) -> np.ndarray:

@@ -7,8 +7,10 @@ from typing import BinaryIO
 from . import libsndfile
 from .blocks import Block
 from .errors import COPY_AGAIN, AudioError
-from .sources import Window
+from .layout.parts import Bytes
+from .sources import window
 
+_MAGIC = b"fLaC\x00\x00\x00\x22"  # with the head of the block that comes first
 _TOTAL_FIELD, _TOTAL = (
     18,
     (1 << 36) - 1,
@@ -16,7 +18,7 @@ _TOTAL_FIELD, _TOTAL = (
 
 
 def decode(file: BinaryIO, name: str, warnings: list[str]) -> Iterator[Block]:
-    """Decode a FLAC file from its start to its end.
+    """Decode a FLAC file, or several joined end to end.
 
     Raises:
         libsndfile.UnsupportedError: not FLAC; raised before the first block.
@@ -25,25 +27,31 @@ def decode(file: BinaryIO, name: str, warnings: list[str]) -> Iterator[Block]:
     size = file.seek(0, os.SEEK_END)
     file.seek(_TOTAL_FIELD)
     fields = int.from_bytes(file.read(8), "big")
-    declared = fields & _TOTAL
+    declared, count = fields & _TOTAL, 0
     # Without a number of samples libFLAC reads all frames.
     endless = ((_TOTAL_FIELD, (fields & ~_TOTAL).to_bytes(8, "big")),)
-    count = 0
     try:
-        for block in libsndfile.decode(Window(file, 0, size, endless), name):
+        for block in libsndfile.decode(window(file, 0, size, endless), name):
             count += len(block.samples)
             yield block
     except AudioError:
-        # The last block is lost where bytes behind the last frame are no frame.
-        if not count <= declared or not declared:
+        # Bytes that are no frame follow, or another file; the block before them is lost.
+        following = Bytes(file).find(_MAGIC, 1)
+        if following == size and count > declared:
             raise
-        skipped = 0
-        for block in libsndfile.decode(Window(file, 0, size), name):
-            samples = block.samples[max(count - skipped, 0) :]
-            skipped += len(block.samples)
-            if len(samples):
-                yield block._replace(samples=samples)
-        warnings.append("bytes behind its last frame are not audio, and were left out")
+        yield from _skip(libsndfile.decode(window(file, 0, following), name, declared or None), count)
+        if following < size:
+            yield from decode(window(file, following, size), name, warnings)
+        else:
+            warnings.append("bytes behind its last frame are not audio, and were left out")
         return
     if count < declared:
         raise AudioError(f"{name}: cut short: {count} of {declared} samples are there; {COPY_AGAIN}")
+
+
+def _skip(blocks: Iterator[Block], count: int) -> Iterator[Block]:
+    """Leave out the first samples."""
+    for block in blocks:
+        if len(block.samples) > count:
+            yield block._replace(samples=block.samples[count:])
+        count = max(count - len(block.samples), 0)

@@ -42,6 +42,6 @@ _FILM = (
     *("ogv", "ogm", "ogx", "mxf", "gxf", "dv", "dif", "nut", "nsv", "swf", "dav", "trp", "tp"),
 )
 
-# Suffixes of recordings, in lower case. Suffixes of formats that cannot be decoded (.ofr, .dvf, .ram) are among
-# them: a failure with a remedy is better than a recording silently skipped.
+# Suffixes of recordings, in lower case. Formats that cannot be decoded (.ofr, .dvf, .ram) are among them: a
+# failure with a remedy is better than a recording silently skipped.
 AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in (*_MUSIC, *_FILM)) | HEADERLESS.keys()

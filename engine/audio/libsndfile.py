@@ -7,8 +7,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .blocks import BLOCK, Block, check_channels, check_rate
-from .errors import CONVERT, COPY_AGAIN, AudioError
+from .errors import COPY_AGAIN, AudioError
 from .packages import package
+
+# Encodings whose decoders print about damage: libmpg123 to standard error, ALAC's to standard output.
+_NOISY = ("MPEG", "ALAC")
 
 
 class UnsupportedError(Exception):
@@ -30,8 +33,8 @@ def _sequential_file() -> Any:
     return SequentialFile
 
 
-def decode(file: BinaryIO | int, name: str) -> Iterator[Block]:
-    """Decode a file, or a file descriptor, from its position to its end.
+def decode(file: BinaryIO | int, name: str, limit: int | None = None) -> Iterator[Block]:
+    """Decode a file, or a file descriptor, from its position to its end, or a limited number of samples.
 
     Raises:
         UnsupportedError: not a format that libsndfile reads; raised before the first block.
@@ -41,7 +44,7 @@ def decode(file: BinaryIO | int, name: str) -> Iterator[Block]:
         check_rate(sound.samplerate, name)
         check_channels(sound.channels, name)
         declared, rate, count = sound.frames, sound.samplerate, 0
-        for samples in _blocks(sound, name):
+        for samples in _blocks(sound, name, limit):
             count += len(samples)
             yield Block(samples, rate)
     if count < declared < 1 << 62:
@@ -64,20 +67,25 @@ def _open(file: BinaryIO | int) -> Any:
         sound = file_class(file, closefd=False) if isinstance(file, int) else file_class(file)
     except (TypeError, _soundfile().SoundFileError) as error:
         raise UnsupportedError(_reason(error)) from error
-    if sound.subtype.startswith("MPEG"):  # libmpg123 prints to standard error
+    if sound.subtype.startswith(_NOISY):
         sound.close()
-        raise UnsupportedError("MPEG audio")
+        raise UnsupportedError(sound.subtype)
     return sound
 
 
-def _blocks(sound: Any, name: str) -> Iterator[np.ndarray]:
+def _blocks(sound: Any, name: str, limit: int | None) -> Iterator[np.ndarray]:
     # In blocks, not by the header's number of samples: headers lie, and the array is allocated first.
-    size = max(BLOCK // sound.channels, 1)
+    size, count = max(BLOCK // sound.channels, 1), 0
     try:
-        while len(block := sound.read(size, dtype="float32", always_2d=True)):
+        while limit is None or count < limit:
+            block = sound.read(min(size, (limit or count + size) - count), dtype="float32", always_2d=True)
+            if not len(block):
+                return
+            count += len(block)
             yield block
     except _soundfile().SoundFileError as error:
-        raise AudioError(f"{name}: damaged ({_reason(error)}); {CONVERT}") from error
+        there = f"behind {count / sound.samplerate:.1f} s"
+        raise AudioError(f"{name}: damaged {there} ({_reason(error)}); {COPY_AGAIN}") from error
 
 
 def _reason(error: Any) -> str:

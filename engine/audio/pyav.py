@@ -13,6 +13,7 @@ import numpy as np
 from .arrays import to_float
 from .blocks import BLOCK, Block, check_channels, check_rate
 from .errors import CONVERT, COPY_AGAIN, AudioError
+from .layout.parts import Bytes, is_tag
 from .packages import package
 
 _FORMATS = (
@@ -103,21 +104,43 @@ _WITH_DURATION = {
     ),
     *("dsf", "oma", "shn", "wav", "caf", "aiff", "w64", "xwma", "nut"),
 }
+_WITH_CHECKSUM = {"wavpack", "tta", "ape", "tak"}  # codecs that pass over damage otherwise
 _MAX_MISSING = (
     0.5,
     0.01,
 )  # seconds, and share of the duration: how much less a whole file may hold than declared
+# Formats in which an index or other tables may follow the audio, or whose layout was checked.
+_WITH_INDEX = {
+    *(
+        "mov,mp4,m4a,3gp,3g2,mj2",
+        "matroska,webm",
+        "asf",
+        "avi",
+        "rm",
+        "nut",
+        "mxf",
+        "wtv",
+        "wav",
+        "caf",
+        "aiff",
+    ),
+    *("w64", "au", "mp3", "aac", "amr", "flv", "ogg", "flac", "iamf", "mpegts"),
+}
+_MAX_BEHIND = 4096  # bytes behind the last packet that may be padding or a tag
+_TYPES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
+_MAX_PLANES = 8  # beyond, PyAV looks for the end of a frame's planes behind their table
 _MAX_BAD_AT_START = 8  # packets. A stream cut out of another one begins with references to what is not there
 
 
 def decode(
-    file: BinaryIO, name: str, input_format: str | None = None, rate: int | None = None
+    file: BinaryIO, name: str, warnings: list[str], input_format: str | None = None, rate: int | None = None
 ) -> Iterator[Block]:
     """Decode the best audio stream of a file.
 
     Args:
         file: binary file.
         name: the recording's name in messages.
+        warnings: list that gains what was passed over.
         input_format: FFmpeg's name of the format of a file without a header.
         rate: sampling rate of a file without a header.
 
@@ -125,8 +148,9 @@ def decode(
         AudioError: not audio, damaged, or cut.
     """
     with _open(file, name, input_format, rate) as container:
-        stream = _audio_stream(container, name)
-        yield from _gather(_frames(container, stream, name), name)
+        frames = _Frames(container, _audio_stream(container, name), name)
+        yield from _gather(frames.decode(), name)
+        warnings += frames.warnings(Bytes(file))
 
 
 def count_channels(file: BinaryIO, name: str) -> int:
@@ -147,27 +171,38 @@ def _open(file: BinaryIO, name: str, input_format: str | None = None, rate: int 
     }
     if rate is not None:
         options["sample_rate"] = str(rate)
-    av = _av()
     try:
-        return av.open(
-            file,
+        return _av().open(
+            _BoundedReads(file),
             "r",
             format=input_format,
             container_options=options,
             metadata_errors="ignore",
             buffer_size=1 << 16,
         )
-    except av.error.FFmpegError as error:
+    except _av().error.FFmpegError as error:
         raise AudioError(f"{name}: damaged, or not audio ({_reason(error)}); {CONVERT}") from error
+
+
+class _BoundedReads:
+    """File whose reads are bounded, since FFmpeg asks for all that a chunk's header declares."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """Read at most a megabyte; FFmpeg asks again."""
+        return self._file.read(min(size, 1 << 20))
 
 
 @cache
 def _audio_codecs() -> str:
     """Names of the audio decoders: FFmpeg would decode a picture to learn its properties."""
-    av, codecs = _av(), []
-    for codec in av.codecs_available:
+    codecs = []
+    for codec in _av().codecs_available:
         try:
-            if av.Codec(codec, "r").type == "audio":
+            if _av().Codec(codec, "r").type == "audio":
                 codecs.append(codec)
         except ValueError:  # an encoder alone (av.codec.codec.UnknownCodecError)
             continue
@@ -185,56 +220,88 @@ def _audio_stream(container: Any, name: str) -> Any:
         raise AudioError(f"{name}: its audio is encoded in a way that FFmpeg does not decode; {CONVERT}")
     check_channels(stream.codec_context.channels, name)
     stream.codec_context.thread_count = 1  # a reading thread is one core's
+    if stream.codec_context.name in _WITH_CHECKSUM:
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
     return stream
 
 
-def _frames(container: Any, stream: Any, name: str) -> Iterator[Any]:
-    """Decode packet by packet, and compare what was there with the declared duration."""
-    errors, end, decoded, bad = _av().error, 0.0, 0.0, 0
-    try:
-        # Packets of all streams: a picture that goes on after the sound makes a file no shorter than declared.
-        for packet in container.demux():
-            if packet.pts is not None:
-                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-            if packet.stream.index != stream.index:
-                continue
-            try:
-                frames = packet.decode()
-            except errors.EOFError:
-                continue
-            except errors.FFmpegError as error:
-                bad += 1
-                if decoded or bad > _MAX_BAD_AT_START:
-                    raise AudioError(
-                        f"{name}: damaged at {max(decoded, 0):.1f} s ({_reason(error)}); {COPY_AGAIN}"
-                    ) from error
-                continue
-            for frame in frames:
-                decoded += frame.samples / (frame.sample_rate or 1)
-                yield frame
-            if packet.is_corrupt and packet.size:
-                raise AudioError(f"{name}: damaged at {decoded:.1f} s (a corrupt packet); {COPY_AGAIN}")
-    except errors.FFmpegError as error:
-        raise AudioError(f"{name}: damaged at {decoded:.1f} s ({_reason(error)}); {COPY_AGAIN}") from error
-    if bad and not decoded:
-        raise AudioError(f"{name}: damaged: none of its packets can be decoded; {CONVERT}")
-    _check_duration(container, stream, end, decoded, name)
+class _Frames:
+    """Frames of one stream, decoded packet by packet, and what is known of those that are missing."""
 
+    def __init__(self, container: Any, stream: Any, name: str) -> None:
+        self._container, self._stream, self._name = container, stream, name
+        self._format = container.format.name
+        self._seconds = 0.0  # decoded
+        self._bad = 0  # packets before the first good one
+        self._end = 0.0  # of the last packet of any stream, in seconds
+        self._last_byte = self._packet_bytes = 0
 
-def _check_duration(container: Any, stream: Any, end: float, decoded: float, name: str) -> None:
-    if container.format.name not in _WITH_DURATION:
-        return
-    if stream.duration:
-        declared = float(stream.duration * stream.time_base)
-        there = decoded
-    elif container.duration:
-        time_base = _av().time_base
-        start = (container.start_time or 0) / time_base
-        declared, there = container.duration / time_base, max(end - start, decoded)
-    else:
-        return
-    if declared - there > max(_MAX_MISSING[0], _MAX_MISSING[1] * declared):
-        raise AudioError(f"{name}: cut short: {there:.1f} of {declared:.1f} s are there; {COPY_AGAIN}")
+    def decode(self) -> Iterator[Any]:
+        """Yield frames. Raises AudioError where packets are damaged or missing."""
+        try:
+            # Of all streams: a picture that goes on after the sound makes a file no shorter than declared.
+            for packet in self._container.demux():
+                if packet.pts is not None and self._format in _WITH_DURATION:
+                    end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                    self._end = max(self._end, float(end))
+                if packet.pos is not None:
+                    self._last_byte = max(self._last_byte, packet.pos + packet.size)
+                self._packet_bytes += packet.size
+                if packet.stream.index == self._stream.index:
+                    yield from self._decode(packet)
+        except _av().error.FFmpegError as error:
+            raise self._damaged(error) from error
+        if not self._seconds and self._bad:
+            raise AudioError(f"{self._name}: damaged: none of its packets can be decoded; {CONVERT}")
+        if self._format in _WITH_DURATION:
+            self._check_duration()
+
+    def warnings(self, file: Bytes) -> list[str]:
+        """Messages about what was passed over, once all is decoded."""
+        messages = []
+        if self._bad:
+            messages.append(f"{self._bad} packets at its start could not be decoded, and were left out")
+        if self._format in _WITH_INDEX:
+            return messages
+        # Some formats' packets have no position; then headers and tables count as left out, up to an eighth.
+        last = self._last_byte or self._packet_bytes + file.size // 8
+        behind = file.size - last
+        if behind > _MAX_BEHIND and not is_tag(file.at(last, 12)) and not file.is_zero(last):
+            messages.append(f"{behind} bytes behind its last packet were left out")
+        return messages
+
+    def _decode(self, packet: Any) -> Iterator[Any]:
+        try:
+            frames = packet.decode()
+        except _av().error.EOFError:
+            return
+        except _av().error.FFmpegError as error:
+            self._bad += 1
+            if self._seconds or self._bad > _MAX_BAD_AT_START:
+                raise self._damaged(error) from error
+            return
+        for frame in frames:
+            self._seconds += frame.samples / (frame.sample_rate or 1)
+            yield frame
+        if packet.size and packet.is_corrupt:
+            raise self._damaged("a corrupt packet")
+
+    def _check_duration(self) -> None:
+        stream, container = self._stream, self._container
+        if stream.duration:
+            declared, there = float(stream.duration * stream.time_base), self._seconds
+        else:
+            declared = (container.duration or 0) / _av().time_base
+            there = max(self._end - (container.start_time or 0) / _av().time_base, self._seconds)
+        if declared - there > max(_MAX_MISSING[0], _MAX_MISSING[1] * declared):
+            raise AudioError(
+                f"{self._name}: cut short: {there:.1f} of {declared:.1f} s are there; {COPY_AGAIN}"
+            )
+
+    def _damaged(self, error: Any) -> AudioError:
+        return AudioError(
+            f"{self._name}: damaged behind {self._seconds:.1f} s ({_reason(error)}); {COPY_AGAIN}"
+        )
 
 
 def _gather(frames: Iterator[Any], name: str) -> Iterator[Block]:
@@ -250,21 +317,28 @@ def _gather(frames: Iterator[Any], name: str) -> Iterator[Block]:
                 check_rate(rate, name)
                 check_channels(channels, name)
             pending, values, shape = [], 0, (channels, rate)
-        samples = _samples(frame, channels)
+        samples = _samples(frame, channels, name)
         pending.append(samples)
         values += samples.size
     if pending:
         yield Block(np.concatenate(pending), shape[1])
 
 
-def _samples(frame: Any, channels: int) -> np.ndarray:
-    """Samples of a frame as float32 [samples, channels]."""
-    values = frame.to_ndarray()
-    columns = values.T if frame.format.is_planar else values.reshape(-1, channels)
-    if columns.dtype == np.int64:
-        return (columns / 2.0**63).astype(np.float32)
-    return to_float(columns)
+def _samples(frame: Any, channels: int, name: str) -> np.ndarray:
+    """Samples of a frame as float32 [samples, channels].
+
+    Not by `to_ndarray`: PyAV counts nine planes where there are eight, and reads the ninth.
+    """
+    dtype = _TYPES.get(frame.format.name.removesuffix("p"))
+    if dtype is None or (frame.format.is_planar and channels > _MAX_PLANES):
+        raise AudioError(f"{name}: {channels} channels of {frame.format.name} are not read; {CONVERT}")
+    if not frame.format.is_planar:
+        values = np.frombuffer(frame.planes[0], dtype, frame.samples * channels)
+        return to_float(values.reshape(-1, channels))
+    planes = [np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes[:channels]]
+    return to_float(planes[0][:, None] if channels == 1 else np.stack(planes, axis=1))
 
 
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error).rstrip(".")
+def _reason(error: Any) -> str:
+    reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+    return "it cannot be decoded" if reason.startswith("Error number") else reason

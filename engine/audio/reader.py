@@ -1,7 +1,7 @@
 """Audio reading: a file, bytes, file object or array to one float32 channel at the model's sampling rate.
 
-Sources are decoded in blocks (libsndfile, PyAV), mixed to one channel and resampled (soxr) block by block, so that
-memory is bounded whatever a header declares. torch is not imported here.
+Sources are decoded (libsndfile, PyAV), mixed to one channel and resampled (soxr) block by block: memory is
+bounded, whatever a header declares. torch is not imported here.
 """
 
 from collections.abc import Iterator
@@ -11,19 +11,16 @@ from typing import Any
 import numpy as np
 
 from . import decode
-from .arrays import as_array, as_samples, to_float
-from .blocks import BLOCK, MAX_RATE, MIN_RATE, Block, check_rate
+from .arrays import as_array, to_float
+from .arrays import as_samples as as_samples
+from .blocks import BLOCK, Block, check_rate
 from .downmix import to_one_channel
 from .errors import AudioError, TooShortError
-from .formats import AUDIO_SUFFIXES
+from .formats import AUDIO_SUFFIXES as AUDIO_SUFFIXES
 from .resample import resample
 from .sources import Source, is_encoded
 
-__all__ = [
-    *("AUDIO_SUFFIXES", "MAX_RATE", "MIN_RATE", "Audio", "AudioBlocks", "AudioError", "TooShortError"),
-    *("as_samples", "audio_blocks", "count_channels", "load_audio"),
-]
-
+_MAX_FIRST = 1 << 24  # samples that are allocated before they are there
 MAX_PEAK = 1e6  # full scale is 1; beyond, the filter bank's powers overflow float32
 
 
@@ -57,11 +54,11 @@ def load_audio(
         source_rate: rate in Hz of an array, `sampling_rate` by default, or of audio without a header.
         max_seconds: maximum duration in seconds; decoding stops there, with an error.
         channel: index of the channel to read; None averages all.
-        encoding: "mulaw" or "alaw" for audio without a header, which has 8,000 Hz unless `source_rate` is given.
+        encoding: "mulaw" or "alaw" for audio without a header; 8,000 Hz unless `source_rate` is given.
         copy: False returns an array that needs no conversion as it is.
 
     Raises:
-        AudioError: the source is missing, empty, not audio, damaged, cut or too long, or holds NaN or infinity.
+        AudioError: the source is missing, empty, not audio, damaged, cut or too long, or has NaN or infinity.
     """
     if _is_ready(source, sampling_rate, source_rate, channel):
         checked = _checked_whole(source, sampling_rate, max_seconds)
@@ -74,7 +71,8 @@ def load_audio(
         channel=channel,
         encoding=encoding,
     )
-    samples, count = np.empty(BLOCK, np.float32), 0
+    # Pages that are never written cost nothing; PCM needs no second array then.
+    samples, count = np.empty(min(max(blocks.size, BLOCK), _MAX_FIRST), np.float32), 0
     for block in blocks:
         end = count + len(block)
         if end > len(samples):
@@ -106,14 +104,15 @@ def audio_blocks(
         encoded = Source(source)
         if source_rate is not None:
             check_rate(source_rate, encoded.name)
-        name, blocks = encoded.name, decode.decode(encoded, encoding, source_rate, warnings)
+        name, size = encoded.name, encoded.size
+        blocks = decode.decode(encoded, encoding, source_rate, warnings)
     else:
         array = as_array(source)
         name, rate = f"array {array.shape}", sampling_rate if source_rate is None else source_rate
         check_rate(rate, name)
-        blocks = _array_blocks(array, rate)
+        size, blocks = len(array), _array_blocks(array, rate)
     mono = to_one_channel(_limited(blocks, max_seconds, name), channel, name, warnings)
-    return AudioBlocks(resample(_checked(mono, name), sampling_rate), name, sampling_rate, warnings)
+    return AudioBlocks(resample(_checked(mono, name), sampling_rate), name, size, sampling_rate, warnings)
 
 
 class AudioBlocks:
@@ -121,12 +120,13 @@ class AudioBlocks:
 
     Attributes:
         warnings: list of messages about the reading, complete at the end.
+        size: bytes of encoded audio, or samples of an array.
     """
 
     def __init__(
-        self, blocks: Iterator[np.ndarray], name: str, sampling_rate: int, warnings: list[str]
+        self, blocks: Iterator[np.ndarray], name: str, size: int, sampling_rate: int, warnings: list[str]
     ) -> None:
-        self.warnings = warnings
+        self.warnings, self.size = warnings, size
         self._blocks, self._name, self._rate, self._count = blocks, name, sampling_rate, 0
 
     def __iter__(self) -> "AudioBlocks":

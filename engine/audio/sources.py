@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 from .errors import AudioError
 from .paths import path_problem
 
+_BUFFER = 1 << 16  # bytes
+
 
 class Window(io.RawIOBase):
     """Bytes `start` to `stop` of a file as a file of their own, some of them replaced.
@@ -62,6 +64,11 @@ class Window(io.RawIOBase):
                     view[index] = byte
         self._position += count
         return count
+
+
+def window(file: BinaryIO, start: int, stop: int, patches: tuple[tuple[int, bytes], ...] = ()) -> BinaryIO:
+    """Buffered window on a file: decoders read a few bytes at a time."""
+    return io.BufferedReader(Window(file, start, stop, patches), _BUFFER)
 
 
 class Source:
@@ -125,7 +132,7 @@ class Source:
             if isinstance(error, AudioError):
                 raise
             raise AudioError(f"{self.name}: cannot be read ({error}); pass an open binary file") from error
-        self._file = Window(file, start, max(start, stop))  # type: ignore[assignment]
+        self._file = window(file, start, max(start, stop))
 
 
 def is_encoded(source: Any) -> bool:

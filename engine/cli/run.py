@@ -118,8 +118,8 @@ class Setup:
                 warnings.showwarning = _show_warning  # type: ignore[assignment]
                 model = self.builtin.folder if self.model is None else self.model
                 return resources.enter_context(Engine(model, device=self.device, dtype=self.dtype))
-        except (ValueError, OSError, RuntimeError) as error:
-            refuse(str(error))
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            refuse(message_of(error))
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,8 @@ def run(
                 engine.close(cancel=True)
             summary.show(f"interrupted with {len(left) - summary.count} to go")
             raise typer.Exit(INTERRUPTED) from None
-        except RuntimeError as error:  # the engine's; a request's own error is in its result
-            summary.show(f"{error}; stopped with {len(left) - summary.count} to go")
+        except (RuntimeError, MemoryError) as error:  # the engine's; a request's own error is in its result
+            summary.show(f"{message_of(error)}; stopped with {len(left) - summary.count} to go")
             raise typer.Exit(1) from None
         except OSError as error:
             where = "standard output" if results is None else f"--output {output.path}"

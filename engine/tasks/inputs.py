@@ -91,21 +91,18 @@ class Recordings:
         self._max_file_object_bytes = config.max_file_object_bytes
 
     def snapshot(self, source: Any) -> Any:
-        """Snapshot of the source for a reading thread: a path, bytes, a copy of an array, or an error.
+        """Snapshot of the source for a reading thread: a path, bytes, or a copy of an array.
 
         An array is copied because callers may reuse its buffer; a file object is read, since it has one
-        position. An error is returned, so that it is reported by the handle, like the error of a file.
+        position. Whatever the source's own code raises, such as that of `__array__`, is raised.
         """
         if isinstance(source, str | os.PathLike | bytes):
             return source
-        try:
-            if isinstance(source, bytearray | memoryview):
-                return bytes(source)
-            if hasattr(source, "read"):
-                return attempt(_read_to_end, source, self._max_file_object_bytes)
-            return attempt(as_samples, source)  # calls the source's own code, such as __array__
-        except Exception as error:
-            return error
+        if isinstance(source, bytearray | memoryview):
+            return bytes(source)
+        if hasattr(source, "read"):
+            return _read_to_end(source, self._max_file_object_bytes)
+        return as_samples(source)
 
     def split(self, snapshot: Any, reading: ReadOptions) -> list[tuple[Any, ReadOptions]]:
         """Pair a snapshot with each of its channels; an error in its place where they cannot be told."""
@@ -123,10 +120,7 @@ class Recordings:
 
         Raises:
             AudioError: the recording cannot be used.
-            Exception: the error of a snapshot that could not be taken.
         """
-        if isinstance(source, Exception):
-            raise source
         audio = None
         try:
             audio = load_audio(

@@ -6,10 +6,10 @@ import pkgutil
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from .launch import DTYPE_OF, KERNELS, Case
+from .machine_code import of_amdgcn, of_sass
 from .optional_triton import MISSING, triton
 
 # Triton's targets: backend, architecture, threads of a warp.
@@ -29,6 +30,11 @@ TARGETS: dict[str, Target] = {
 }
 # Shared memory that a program may have, in bytes. sm_80's is that of the consumer cards it stands for.
 SHARED_LIMITS = {"sm_80": 99 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
+# Of one multiprocessor, from the vendors' tables for 8.0, 9.0 and 10.0. For gfx942 registers are left out.
+_REGISTERS = {"sm_80": 65_536, "sm_90": 65_536, "sm_100": 65_536}
+_SHARED_MEMORY = {"sm_80": 164 << 10, "sm_90": 228 << 10, "sm_100": 228 << 10, "gfx942": 64 << 10}
+_RESERVED_SHARED = 1 << 10  # bytes that CUDA takes for itself in each program
+_MAX_THREADS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,21 @@ class Resources:
     local: int
     matrix_unit: str  # the instruction that multiplies matrices, "" for none
     asynchronous: bool  # copies to shared memory run beside the arithmetic
+    threads: int  # per program
+    copy_bytes: int  # as of `CodeFigures`
+    loop_instructions: int
+    loop_waits: int
+
+    @property
+    def programs(self) -> int:
+        """Programs that one multiprocessor holds at a time, by its registers, memory and threads."""
+        limits = [_MAX_THREADS // self.threads]
+        if self.architecture in _REGISTERS and self.registers:
+            per_warp = -(-self.registers * 32 // 256) * 256  # registers are given out 256 at a time
+            limits.append(_REGISTERS[self.architecture] // (per_warp * (self.threads // 32)))
+        if self.shared:
+            limits.append(_SHARED_MEMORY[self.architecture] // (self.shared + _RESERVED_SHARED))
+        return min(limits)
 
     @property
     def complaint(self) -> str | None:
@@ -99,7 +120,16 @@ def check_compiler() -> None:
 
 def compile_case(case: Case) -> Resources:
     """Compile a case as a launch on its architecture would, and return its resources."""
-    compiled = compiled_case(case, TARGETS[case.architecture])
+    return resources_of(case, compiled_kernel(case))
+
+
+def compiled_kernel(case: Case) -> Any:
+    """Triton's compiled kernel of a case, with its texts in `asm`: ttir, ttgir, llir, ptx, cubin, amdgcn."""
+    return compiled_case(case, TARGETS[case.architecture])
+
+
+def resources_of(case: Case, compiled: Any) -> Resources:
+    """Resources of a case, from Triton's compiled kernel."""
     if case.architecture.startswith("gfx"):
         return _of_amdgcn(case, compiled.asm["amdgcn"], compiled.metadata.shared)
     return _of_cubin(case, compiled.asm["cubin"], compiled.asm["ptx"], compiled.metadata.shared)
@@ -181,6 +211,27 @@ def example(case: Case, name: str, kind: str) -> torch.Tensor | float:
     return 0.5 if kind == "fp32" else 16 if name in case.multiples else 3
 
 
+def variant(case: Case, changes: Mapping[str, Any]) -> Case:
+    """Copy of a case with other constants, num_warps or num_stages.
+
+    Raises:
+        ValueError: a name that the case does not have.
+    """
+    constants = dict(case.constants)
+    options: dict[str, Any] = {"num_warps": case.num_warps, "num_stages": case.num_stages}
+    for name, value in changes.items():
+        if name not in constants and name not in options:
+            known = ", ".join([*constants, *options])
+            raise ValueError(f"{case.label} has no constant or option {name}; it has {known}")
+        (options if name in options else constants)[name] = value
+    return replace(case, constants=tuple(constants.items()), **options)
+
+
+def disassembly(cubin: bytes) -> str:
+    """SASS of a cubin, as text."""
+    return _cuobjdump(cubin, "--dump-sass")
+
+
 def specialization(case: Case) -> tuple[Any, dict[str, str], dict[tuple[int], list[list[Any]]]]:
     """Triton's specialization of a case: function, parameter types, and divisibility attributes."""
     function = case.kernel.aligned if case.aligned else case.kernel.plain
@@ -195,13 +246,7 @@ def specialization(case: Case) -> tuple[Any, dict[str, str], dict[tuple[int], li
 
 
 def _of_cubin(case: Case, cubin: bytes, ptx: str, shared: int) -> Resources:
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-        listing = subprocess.run(
-            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
-        ).stdout
+    listing = _cuobjdump(cubin, "--dump-resource-usage", "--dump-sass")
     usage = {name: int(count) for name, count in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", listing)}
     units = [unit for unit in ("tcgen05", "wgmma", "mma.sync") if re.search(rf"\b{unit}", ptx)]
     return Resources(
@@ -213,7 +258,17 @@ def _of_cubin(case: Case, cubin: bytes, ptx: str, shared: int) -> Resources:
         local=usage["LOCAL"],
         matrix_unit=units[0] if units else "",
         asynchronous="cp.async" in ptx,
+        threads=32 * case.num_warps,
+        **asdict(of_sass(listing)),
     )
+
+
+def _cuobjdump(cubin: bytes, *options: str) -> str:
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([tool, *options, file.name], capture_output=True, text=True, check=True).stdout
 
 
 def _of_amdgcn(case: Case, text: str, shared: int) -> Resources:
@@ -232,4 +287,6 @@ def _of_amdgcn(case: Case, text: str, shared: int) -> Resources:
         local=4 * figure("vgpr_spill_count"),
         matrix_unit="mfma" if "v_mfma" in text else "",
         asynchronous=False,
+        threads=64 * case.num_warps,
+        **asdict(of_amdgcn(text)),
     )

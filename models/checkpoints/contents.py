@@ -39,14 +39,21 @@ def check_file(path: Path, limit: int | None = None) -> None:
         ) from None
     except OSError as error:
         raise unreadable(path, error) from None
-    for prefix, (kind, command) in _POINTERS.items():
-        if start.startswith(prefix):
-            raise ValueError(f"{path} is a {kind} pointer, not the file itself; fetch that with `{command}`")
-    beginning = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if beginning.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise ValueError(f"{path} is a web page, perhaps an error in place of the file; fetch it again")
+    if (other := stand_in(start)) is not None:
+        raise ValueError(f"{path} is {other}")
     if limit is not None and size > limit:
         raise ValueError(f"{path} has {size} bytes, more than the {limit} that are read")
+
+
+def stand_in(start: bytes) -> str | None:
+    """Description of a pointer or web page in the place of a file, by its start; None for another."""
+    for prefix, (kind, command) in _POINTERS.items():
+        if start.startswith(prefix):
+            return f"a {kind} pointer, not the file itself; fetch that with `{command}`"
+    beginning = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if beginning.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page, perhaps an error in place of the file; fetch it again"
+    return None
 
 
 def unreadable(path: Path, error: OSError) -> OSError:

@@ -198,8 +198,10 @@ def _load_bin(path: Path) -> dict[str, Tensor]:
             f"{path} is damaged, or holds more than tensors and is not unpickled ({_refusal(error)}); "
             "fetch it again, or save the model as safetensors"
         ) from None
-    except MemoryError:
-        raise
+    except MemoryError:  # a damaged length asks for more than any memory has
+        raise ValueError(
+            f"{path} is damaged, or needs more memory than there is; fetch it again, or load it elsewhere"
+        ) from None
     except Exception as error:  # the opcodes of a damaged pickle can raise anything
         raise ValueError(f"{path} is damaged ({_refusal(error)}); fetch it again") from None
     if not isinstance(content, Mapping):

@@ -3,7 +3,7 @@
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -183,12 +183,11 @@ def bounded(
     most_parameters = 4 * len(tensors) + 1000
     most_elements = 4 * sum(tensor.numel() for tensor in tensors.values()) + MAX_TABLE_ELEMENTS
     parameters = elements = 0
-    here = threading.get_ident()
     place = f"{where}: " if where else ""
 
     def counted(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal parameters, elements
-        if threading.get_ident() == here and parameter is not None:
+        if parameter is not None:
             parameters += 1
             elements += parameter.numel()  # their memory is reserved, but not written yet
             if parameters > most_parameters or elements > most_elements:
@@ -198,7 +197,7 @@ def bounded(
                     f"{_suspects(config, layers=parameters > most_parameters)}"
                 )
 
-    handle = register_module_parameter_registration_hook(counted)
+    before, _counting.function = _counting.function, counted
     try:
         with _SmallTables(drawn, config):
             yield
@@ -209,7 +208,25 @@ def bounded(
     except ValueError as error:
         raise ValueError(f"{place}{error}") from error
     finally:
-        handle.remove()
+        _counting.function = before
+
+
+class _Counting(threading.local):
+    """Function that is told of each parameter of a model made in this thread; None outside `bounded`."""
+
+    function: Callable[[nn.Module, str, nn.Parameter | None], None] | None = None
+
+
+_counting = _Counting()
+
+
+def _count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+    if _counting.function is not None:
+        _counting.function(module, name, parameter)
+
+
+# Once, since torch goes through its table of these hooks while another thread makes a model.
+register_module_parameter_registration_hook(_count)
 
 
 class _SmallTables(TorchFunctionMode):

@@ -209,7 +209,9 @@ def map_parts(
     pool: CpuWorkerPool | None, function: Callable[[Part], Result], parts: Sequence[Part]
 ) -> list[Result]:
     """Call `function` on every part, in parallel where there is a pool, and return the results in order."""
-    return list(map(function, parts)) if pool is None else pool.map(function, parts)
+    if pool is None:
+        return [function(part) for part in parts]  # list(map(...)) would take a StopIteration for its end
+    return pool.map(function, parts)
 
 
 def balanced(parts: Sequence[Part], costs: Sequence[int], count: int) -> list[list[Part]]:

@@ -5,6 +5,7 @@ wherever one does not follow the other, so what lies between is lost in silence;
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ..errors import COPY_AGAIN, AudioError
 from .parts import Bytes, Layout, Part, is_tag
@@ -17,6 +18,7 @@ _BIT_RATES = {  # kbit/s, by (is MPEG-1, layer)
     (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
+_AC3_BIT_RATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
 _RATES = (44_100, 48_000, 32_000)  # Hz, of MPEG-1
 _AMR = {  # bytes of a frame, by its type
     b"#!AMR\n": (13, 14, 16, 18, 20, 21, 27, 32, 6, 0, 0, 0, 0, 0, 0, 1),
@@ -27,7 +29,12 @@ _MAX_PARTIAL = (
     2_881  # bytes of the longest MPEG frame: the rest of one may come first in a stream's recording
 )
 
-FrameLength = Callable[[bytes], int]  # bytes of the frame that these begin; 0 where they begin none
+
+class FrameFormat(NamedTuple):
+    """First byte of each frame, and the length in bytes of the frame that some bytes begin (0: of none)."""
+
+    sync: bytes
+    length: Callable[[bytes], int]
 
 
 def mpeg_frame(head: bytes) -> int:
@@ -53,6 +60,27 @@ def adts_frame(head: bytes) -> int:
     return length if length > 7 else 0
 
 
+def ac3_frame(head: bytes) -> int:
+    """Bytes of the AC-3 or E-AC-3 frame that these bytes begin; 0 where none."""
+    if len(head) < 6 or head[:2] != b"\x0b\x77":
+        return 0
+    if head[5] >> 3 > 10:  # E-AC-3
+        return 2 * ((head[2] & 7) << 8 | head[3]) + 2
+    rate_index, code = head[4] >> 6, head[4] & 63
+    if rate_index == 3 or code >= 2 * len(_AC3_BIT_RATES):
+        return 0
+    bits = 1000 * _AC3_BIT_RATES[code >> 1]
+    words = bits * 1536 // 16 // (48_000, 44_100, 32_000)[rate_index]
+    return 2 * (words + (code & 1 if rate_index == 1 else 0))
+
+
+MPEG, ADTS, AC3 = (
+    FrameFormat(b"\xff", mpeg_frame),
+    FrameFormat(b"\xff", adts_frame),
+    FrameFormat(b"\x0b", ac3_frame),
+)
+
+
 def amr_layout(file: Bytes, name: str, start: int = 0) -> Layout:
     """Check the frames of an AMR file (RFC 4867), narrow or wide band; joined files have a header each.
 
@@ -69,9 +97,10 @@ def amr_layout(file: Bytes, name: str, start: int = 0) -> Layout:
             layout.parts.append(Part(begin, at))
             begin, at = at, at + len(magic)
             continue
-        length = _AMR[magic][file.at(at, 1)[0] >> 3 & 15]
-        if not length:
-            raise AudioError(f"{name}: damaged: byte {at} begins no frame; {COPY_AGAIN}")
+        kind = file.at(at, 1)[0]
+        length = _AMR[magic][kind >> 3 & 15]
+        if not length or not kind & 4:  # the bit of a good frame
+            raise AudioError(f"{name}: damaged: byte {at} begins no good frame; {COPY_AGAIN}")
         at += length
     if at > file.size:
         raise AudioError(f"{name}: cut short: its last frame lacks {at - file.size} bytes; {COPY_AGAIN}")
@@ -92,30 +121,31 @@ def skip_tags(file: Bytes, at: int) -> int:
             return at
 
 
-def frame_layout(file: Bytes, name: str, frame_length: FrameLength, start: int = 0) -> Layout:
+def frame_layout(file: Bytes, name: str, frames: FrameFormat, start: int = 0) -> Layout:
     """Find the recordings of a stream of frames: a frame with a length begins each one that was joined.
 
     Raises:
         AudioError: fewer frames than declared, a cut last frame, or bytes between frames that are no frame.
     """
-    layout, begin, at = Layout([]), start, start
+    layout, begin, end, at = Layout([]), start, start, start
     declared: int | None = None
     count = 0  # frames since `begin`
     while at < file.size:
         head = file.at(at, _HEAD)
-        length = frame_length(head)
+        length = frames.length(head)
         if length:
-            total = _declared_frames(head) if frame_length is mpeg_frame else None
+            total = _declared_frames(head) if frames is MPEG else None
             if total is not None:
                 if count:
                     _check_count(count, declared, name)
-                    layout.parts.append(Part(begin, at))
+                    layout.parts.append(Part(begin, end))
                 begin, declared, count = at, total, -1  # the frame itself holds no audio
             at, count = at + length, count + 1
+            end = at
             continue
         behind = skip_tags(file, at)
         if behind == at:
-            behind = _find_frame(file, at, frame_length)
+            behind = _find_frame(file, at, frames)
             if behind == file.size and (is_tag(head) or _is_ape_end(file)):
                 break
             _check_gap(file, at, behind, count, layout, name)
@@ -123,7 +153,7 @@ def frame_layout(file: Bytes, name: str, frame_length: FrameLength, start: int =
     if at > file.size:
         raise AudioError(f"{name}: cut short: its last frame lacks {at - file.size} bytes; {COPY_AGAIN}")
     _check_count(count, declared, name)
-    layout.parts.append(Part(begin, file.size))
+    layout.parts.append(Part(begin, end))
     return layout
 
 
@@ -137,11 +167,11 @@ def _check_gap(file: Bytes, at: int, behind: int, count: int, layout: Layout, na
         layout.warnings.append(f"{size} bytes from byte {at} on are not audio, and were left out")
 
 
-def _find_frame(file: Bytes, at: int, frame_length: FrameLength) -> int:
+def _find_frame(file: Bytes, at: int, frames: FrameFormat) -> int:
     """Offset of the next frame that another one follows; the file's size where there is none."""
-    while (at := file.find(b"\xff", at + 1)) < file.size:
-        length = frame_length(file.at(at, _HEAD))
-        if length and (at + length == file.size or frame_length(file.at(at + length, _HEAD))):
+    while (at := file.find(frames.sync, at + 1)) < file.size:
+        length = frames.length(file.at(at, _HEAD))
+        if length and (at + length == file.size or frames.length(file.at(at + length, _HEAD))):
             return at
     return file.size
 
@@ -152,7 +182,7 @@ def _declared_frames(head: bytes) -> int | None:
         return int.from_bytes(head[50:54], "big")
     is_mpeg1, is_mono = head[1] >> 3 & 3 == 3, head[3] >> 6 == 3
     at = 4 + ((17 if is_mono else 32) if is_mpeg1 else (9 if is_mono else 17))
-    if head[at : at + 4] not in (b"Xing", b"Info"):
+    if head[at : at + 4] not in (b"Xing", b"Info") or len(head) < at + 12:
         return None
     return int.from_bytes(head[at + 8 : at + 12], "big") if head[at + 7] & 1 else 0
 

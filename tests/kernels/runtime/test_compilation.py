@@ -13,7 +13,18 @@ from tritone.kernels.runtime.compilation import SHARED_LIMITS, Resources, declar
 from tritone.kernels.runtime.launch import ARCHITECTURES
 
 FITTING = Resources(
-    "linear", "sm_90", registers=168, shared=98_304, stack=0, local=0, matrix_unit="wgmma", asynchronous=True
+    "linear",
+    "sm_90",
+    registers=168,
+    shared=98_304,
+    stack=0,
+    local=0,
+    matrix_unit="wgmma",
+    asynchronous=True,
+    threads=128,
+    copy_bytes=16,
+    loop_instructions=500,
+    loop_waits=4,
 )
 
 HOARDING = """
@@ -89,8 +100,69 @@ def test_a_complaint_names_the_limit(change, complaint):
     assert found is None if complaint is None else complaint in str(found)
 
 
+@pytest.mark.parametrize(
+    ("change", "programs"),
+    [
+        ({}, 2),  # 98,304 bytes and 1,024 of CUDA's own, of 233,472
+        ({"shared": 0}, 3),  # 168 registers of 128 threads, of 65,536
+        ({"shared": 0, "registers": 32}, 16),  # 2,048 threads
+        ({"shared": 0, "registers": 33}, 12),  # registers come 256 to a warp: 33 cost as much as 40
+        ({"architecture": "gfx942", "shared": 40_000}, 1),
+    ],
+)
+def test_programs_of_a_multiprocessor_follow_from_registers_memory_and_threads(change, programs):
+    assert replace(FITTING, **change).programs == programs
+
+
 def test_every_architecture_has_a_limit_and_a_target():
     assert set(SHARED_LIMITS) == set(ARCHITECTURES)
+
+
+@pytest.mark.slow
+def test_a_variant_is_printed_below_the_shipped_case_and_its_stages_are_written(tmp_path):
+    case = ["--kernel", "group_norm", "--target", "sm_90", "--case", "fp16 aligned"]
+    done = run(
+        "-m", "tritone.kernels", *case, "--set", "num_warps=8", "--dump", "ptx,sass", "--dump-to", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if " sm_90 " in line]
+    assert len(rows) >= 2
+    assert [row.endswith("with num_warps=8") for row in rows] == [False, True] * (len(rows) // 2)
+    shipped, other = (next(folder.glob("*.ptx")).read_text() for folder in (tmp_path, tmp_path / "variant"))
+    assert ".maxntid 256" not in shipped.replace(".reqntid", ".maxntid")
+    assert ".maxntid 256" in other.replace(".reqntid", ".maxntid")
+    assert "MUFU" in next(tmp_path.glob("*.sass")).read_text()
+
+
+@pytest.mark.slow
+def test_a_packed_case_is_found_in_its_cache_elsewhere(tmp_path):
+    case = ["--kernel", "group_norm", "--target", "sm_90", "--case", "fp16 aligned", "--jobs", 1]
+    archive, cache = tmp_path / "kernels.tar.xz", tmp_path / "elsewhere"
+    done = run("-m", "tritone.kernels", *case, "--pack", archive)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"kernels\.tar\.xz: \d\.\d MiB, for Triton \d", done.stdout)
+    added = run("-m", "tritone.kernels", "--unpack", archive, TRITON_CACHE_DIR=cache)
+    assert "1 kernels added" in added.stdout, added.stderr
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.cubin")}
+    assert before
+    again = run("-m", "tritone.kernels", *case, "--no-cache", TRITON_CACHE_DIR=cache)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.cubin")} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "BLOCK"], "takes NAME=VALUE"),
+        (["--set", "TILE=3"], "has no constant or option TILE; it has"),
+        (["--case", "fp17", "--dump", "ptx"], "no declared case"),
+        (["--dump", "java"], "has no stage 'java'"),
+    ],
+)
+def test_a_wrong_variant_or_stage_is_refused_with_what_there_is(options, message):
+    done = run("-m", "tritone.kernels", "--kernel", "layer_norm", "--target", "sm_90", *options)
+    assert done.returncode == 2
+    assert message in done.stderr
 
 
 def test_an_interpreted_process_says_why_it_cannot_compile():

@@ -52,8 +52,9 @@ def declared(tmp_path: Path, source: str = SOURCE, num_warps: int = 4, block: in
 
 
 def figures(case: Case, stack: int = 0) -> Resources:
-    sizes = {"registers": 20, "shared": 0, "stack": stack, "local": 0}
-    return Resources(case.label, case.architecture, **sizes, matrix_unit="", asynchronous=False)
+    sizes = {"registers": 20, "shared": 0, "stack": stack, "local": 0, "threads": 128}
+    code = {"copy_bytes": 0, "loop_instructions": 0, "loop_waits": 0}
+    return Resources(case.label, case.architecture, **sizes, **code, matrix_unit="", asynchronous=False)
 
 
 def test_figures_are_found_again_whatever_comments_say_and_wherever_the_function_stands(tmp_path):

@@ -69,16 +69,18 @@ def test_damaged_files_give_tensors_or_an_error_in_bounded_memory_and_time(kind,
 
 
 def damaged_files(kind: str) -> Iterator[bytes]:
-    fuzz, made = by_path(TESTS / "test_fuzz.py"), by_path(Path(__file__).with_name("test_tensorflow.py"))
+    from damage import damaged
+
+    made = by_path(Path(__file__).with_name("test_tensorflow.py"))
     contents = sources()[kind]
     for number in range(COUNTS[kind]):
         draw = random.Random(f"{kind} {number}")
         one, other = draw.choice(contents), draw.choice(contents)
         if kind == "model.ckpt.index" and number % 4:  # with a checksum of the damage
             inner, packed = first_block(one)
-            yield made.table([], made.block([], packed, fuzz.damaged(inner, 100, other, draw)))
+            yield made.table([], made.block([], packed, damaged(inner, 100, other, draw)))
         else:
-            yield fuzz.damaged(one, 400, other, draw)
+            yield damaged(one, 400, other, draw)
 
 
 def by_path(path: Path) -> Any:

@@ -144,3 +144,15 @@ def test_a_compressed_pickle_is_refused_for_it_has_no_bound(folder):
         ValueError, match=r"pytorch_model\.bin is damaged \(it is compressed\); fetch it again"
     ):
         Model.from_pretrained(folder)
+
+
+def test_a_length_beyond_the_memory_is_called_damage(folder, monkeypatch):
+    def ask_for_all(*_: object, **__: object) -> None:  # as torch does where a text's length is 4 GB
+        raise MemoryError
+
+    replace_by_bin(folder, weights_of(folder))
+    monkeypatch.setattr(torch, "load", ask_for_all)
+    with pytest.raises(
+        ValueError, match=r"pytorch_model\.bin is damaged, or needs more memory than there is"
+    ):
+        Model.from_pretrained(folder)
