@@ -38,7 +38,7 @@ class EngineConfig:
     graphs: bool = True  # on a GPU, record decode steps as CUDA graphs
     overlap: bool = True  # on a GPU, encode on a stream of its own beside decoding
     rows_on_cpu: int = 32
-    rows_on_gpu: int = 512
+    rows_on_gpu: int = 1024  # fewer where their tables and scores take more than `gpu_share` of the memory
     beams_of_longest: int = 5  # a default cache holds the longest recording with this many beams
     usual_seconds: float = 20.0  # a default cache holds a greedy request of this duration in each row
     reserved_gpu_bytes: int = 1 << 29  # for CUDA graphs, and for the CUDA runtime's own allocations
@@ -47,11 +47,18 @@ class EngineConfig:
     tokens_per_second: float = 8.0  # tokens per second of audio; speech has about 3.4
     extra_tokens: int = 16  # added for short recordings
 
-    # Maximum encoder positions in one step.
-    encode_budget: int = 4096  # for models that generate: new requests must not delay decoding
-    # For encoder-only models, 160 s of audio: a GPU needs many positions to be busy, and the cores of a CPU
-    # need recordings of all lengths for equal shares.
-    predict_budget: int = 8192
+    # Maximum encoder positions in one step. None: on a CPU the numbers below, on a GPU what fills it.
+    encode_budget: int | None = None  # for models that generate
+    predict_budget: int | None = None  # for encoder-only models
+    encode_budget_on_cpu: int = 4096  # new requests must not delay decoding
+    predict_budget_on_cpu: int = (
+        8192  # 160 s of audio: recordings of all lengths, for equal shares of the cores
+    )
+    # On a GPU, for each multiprocessor: two row blocks of a GEMM, so that the narrowest products, which have two
+    # column blocks, fill all of them four times, and the last, partly filled round costs little. 33,792 on an
+    # H200.
+    positions_per_multiprocessor: int = 256
+    gpu_share: float = 0.25  # of the free memory, for encoding so many positions, and for that many rows
 
     # Maximum requests that are read and not finished, which bounds the memory of their inputs.
     in_flight_per_row: int = 2  # as many again are read while the first are decoded
@@ -85,6 +92,8 @@ class EngineConfig:
         fraction = self.memory_fraction
         if fraction is not None and not 0 < fraction <= 1:
             raise ValueError(f"memory_fraction is {fraction}; it must be above 0 and at most 1")
+        if not 0 < self.gpu_share <= 1:
+            raise ValueError(f"gpu_share is {self.gpu_share}; it must be above 0 and at most 1")
         if fraction is not None and self.num_pages is not None:
             raise ValueError(
                 "memory_fraction and num_pages both say how large the cache is; give one of them"

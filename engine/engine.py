@@ -39,11 +39,14 @@ class Engine:
             English digits only. Supported are models that generate text, CTC models, and classifiers of
             recordings or texts; a checkpoint's type is read from its config.json.
         device: "cpu" or "cuda"; by default a GPU if there is one. A loaded model stays on its device.
-        dtype: "float32" (default), "float16" or "bfloat16". A loaded model keeps its own.
+        dtype: "float32", "float16" or "bfloat16". By default float32 on a CPU, whatever the checkpoint
+            stores; on a GPU the half precision that its config.json names, else float16. A loaded model keeps
+            its own.
         processor: processor of the model; required with a loaded model, by default the checkpoint's. A
             classifier of recordings needs only its feature extractor, a classifier of texts its tokenizer.
         num_rows: maximum number of hypotheses decoded at once, where a request has one for each beam; by
-            default 32, on a GPU 512. This and the next two are only for models that generate text.
+            default 32, on a GPU 1,024 or what memory allows. This and the next two are only for models that
+            generate text.
         num_pages: number of key-value cache pages, each of 16 positions. By default enough for a 20 s
             recording in every row and for the longest recording with 5 beams; on a GPU as many as fit, up to
             the number that all rows can fill.

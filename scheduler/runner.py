@@ -1,7 +1,7 @@
 """Model runner: executes the scheduler's steps on the device, encoding and decoding requests."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import cast
 
@@ -165,7 +165,8 @@ class ModelRunner:
             admitted: requests that the plan admits, by id.
         """
         if self._pool is None:
-            return self._launch(step, admitted)
+            with self._on_device():
+                return self._launch(step, admitted)
         return self._pool.run(self._launch, step, admitted)
 
     @torch.inference_mode()
@@ -188,8 +189,17 @@ class ModelRunner:
         A request that a later step has released has no events, since its slots may be another's. Reading is
         repeated once after an error; results of requests that cannot be read are errors of those requests.
         """
-        found = attempt(self._collect, output, self.model.device)
-        return self._collect(output) if isinstance(found, Failure) else found
+        with self._on_device():
+            found = attempt(self._collect, output, self.model.device)
+            return self._collect(output) if isinstance(found, Failure) else found
+
+    def _on_device(self) -> AbstractContextManager[object]:
+        """Context in which the model's GPU is the current one, in whichever thread.
+
+        Pinned memory belongs to the current GPU, and launches on another one switch to it and back.
+        """
+        device = self._state.device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     @torch.inference_mode()
     def _collect(self, output: StepOutput) -> list[Event]:

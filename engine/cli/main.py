@@ -33,7 +33,10 @@ Format = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start the output file from scratch.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda. Default: a GPU if there is one.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="float32, float16 or bfloat16.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", help="float32, float16 or bfloat16. [default: float32; on a GPU half precision]"),
+]
 ChannelsOption = Annotated[
     Channels, typer.Option("--channels", help="One result for a recording, or one for each of its channels.")
 ]
@@ -80,7 +83,7 @@ def transcribe(
     line_format: Format = None,
     overwrite: Overwrite = False,
     device: Device = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest result. Default: by the recording's length.")
     ] = None,
@@ -140,7 +143,7 @@ def classify(
     line_format: Format = None,
     overwrite: Overwrite = False,
     device: Device = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype = None,
     channels: ChannelsOption = "mix",
     encoding: EncodingOption = None,
     short: ShortOption = "fail",

@@ -85,7 +85,7 @@ class Setup:
 
     model: str | None  # None: the built-in model
     device: str | None
-    dtype: str
+    dtype: str | None  # None: the engine's default
     threads: int | None  # None leaves torch's number
     builtin: BuiltinModel = DIGITS
 
@@ -96,12 +96,23 @@ class Setup:
     def origin(self, options: dict[str, Any]) -> Origin:
         """Origin of the results: the model's folder or name, the dtype, and the options that are set."""
         given = {
-            name: value for name, value in (options | {"dtype": self.dtype}).items() if value is not None
+            name: value for name, value in (options | {"dtype": self._dtype()}).items() if value is not None
         }
         if self.model is None:
             return Origin(self.builtin.name, given)
         folder = os.path.expanduser(self.model)
         return Origin(os.path.realpath(folder) if os.path.isdir(folder) else self.model, given)
+
+    def _dtype(self) -> str:
+        """Dtype of the engine, given or its default; end the command where it cannot be known."""
+        if self.dtype is not None or self.device == "cpu":
+            return self.dtype or "float32"
+        from ..tasks.loading import default_dtype
+
+        try:
+            return default_dtype(self.builtin.folder if self.model is None else self.model, self.device)
+        except (ValueError, OSError, RuntimeError) as error:
+            refuse(str(error))
 
     def start(self, resources: ExitStack) -> "Engine":
         """Start the engine, closed with `resources`; end the command where the model cannot be used."""

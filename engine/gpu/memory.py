@@ -1,12 +1,17 @@
-"""Size of the KV cache on a GPU: free memory minus the measured peak of encoding and decoding."""
+"""Sizes of an engine on a GPU, from its multiprocessors and memory: encode budget, rows, and cache pages.
+
+The cache gets the free memory minus the measured peak of encoding and decoding.
+"""
 
 import gc
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ...kernels.attention.kv_cache import PAGE_SIZE
 from ...scheduler.inputs import pack_inputs
+from ...scheduler.model_protocol import generates
 from ...scheduler.request import Request
 from ..config import DEFAULT_MEMORY_FRACTION, EngineConfig
 from .warm_up import noise
@@ -15,19 +20,64 @@ from .warm_up import noise
 _MAX_MEASURED_BUDGETS = 4
 
 
-def fitting_pages(model: Any, front_end: Any, max_seconds: float, num_rows: int, config: EngineConfig) -> int:
+@dataclass(frozen=True, slots=True)
+class EncodeSize:
+    """Encoder positions of a step, and the peak memory of encoding them, in bytes."""
+
+    budget: int
+    peak: int
+
+
+def encode_size(
+    model: Any, front_end: Any, max_seconds: float, budget: int | None, config: EngineConfig
+) -> EncodeSize:
+    """Encode budget of a model on its GPU, and the memory that it takes.
+
+    By default the positions that fill all multiprocessors, or fewer where those take more than `gpu_share` of
+    the free memory.
+
+    Args:
+        model: model on its GPU.
+        front_end: feature extractor of the model.
+        max_seconds: duration of the longest accepted recording.
+        budget: budget to take in place of the default.
+        config: configuration with `positions_per_multiprocessor`, `gpu_share` and `usual_seconds`.
+    """
+    free, _ = torch.cuda.mem_get_info(model.device)
+    chosen = budget or filling_budget(model.device, config)
+    peak = encoding_bytes(model, front_end, max_seconds, chosen, config.usual_seconds)
+    share = config.gpu_share * free
+    if budget is not None or peak <= share:
+        return EncodeSize(chosen, peak)
+    smaller = max(int(chosen * share / peak), 1)
+    longest = model.encoder_length(front_end.frame_count(int(max_seconds * front_end.sampling_rate)))
+    return EncodeSize(smaller, peak * max(smaller, longest) // max(chosen, longest))
+
+
+def filling_budget(device: torch.device, config: EngineConfig) -> int:
+    """Encoder positions that fill all multiprocessors of a GPU."""
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
+    return int(processors * config.positions_per_multiprocessor)
+
+
+def fitting_rows(model: Any, config: EngineConfig) -> int:
+    """Number of hypotheses to decode at once on a GPU: `rows_on_gpu`, or as many as `gpu_share` holds."""
+    free, _ = torch.cuda.mem_get_info(model.device)
+    one = decoding_bytes(1, model.config.get_text_config().vocab_size, model.max_length)
+    return max(min(config.rows_on_gpu, int(config.gpu_share * free) // one), 1)
+
+
+def fitting_pages(model: Any, num_rows: int, encoding: int, config: EngineConfig) -> int:
     """Number of key-value cache pages that fit in GPU memory beside encoding and decoding.
 
     Args:
         model: generative model, loaded on its GPU.
-        front_end: feature extractor of the model.
-        max_seconds: duration of the longest accepted recording.
         num_rows: maximum number of hypotheses decoded at once.
-        config: configuration with the fraction of free memory, the reserve and the encode budget.
+        encoding: peak memory of encoding in bytes, of `encode_size`.
+        config: configuration with the fraction of free memory and the reserve.
     """
     layers, heads, head_dim = model.cache_shape
     page_bytes = 2 * layers * heads * head_dim * PAGE_SIZE * model.dtype.itemsize
-    encoding = encoding_bytes(model, front_end, max_seconds, config.encode_budget, config.usual_seconds)
     free, _ = torch.cuda.mem_get_info(model.device)
     decoding = decoding_bytes(num_rows, model.config.get_text_config().vocab_size, model.max_length)
     decoding += config.reserved_gpu_bytes
@@ -90,11 +140,16 @@ def _peak_of_encoding(model: Any, front_end: Any, lengths: list[int]) -> int | N
     torch.cuda.reset_peak_memory_stats(device)
     requests = [Request(index, noise(samples)) for index, samples in enumerate(lengths)]
     try:
-        encoded, _ = model.encode(*pack_inputs(requests, front_end, device))
-        key_values = model.cross_key_values(encoded)
-        torch.cuda.synchronize(device)
+        with torch.cuda.device(device):
+            inputs = pack_inputs(requests, front_end, device)
+            if generates(model):
+                encoded: Any = model.encode(*inputs)
+                results: Any = model.cross_key_values(encoded[0])
+            else:
+                encoded, results = None, model.predict(*inputs)
+            torch.cuda.synchronize(device)
         peak = torch.cuda.max_memory_reserved(device) - before
-        del encoded, key_values
+        del inputs, encoded, results
     except torch.OutOfMemoryError:
         peak = None
     torch.cuda.empty_cache()

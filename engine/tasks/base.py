@@ -8,6 +8,7 @@ from ...scheduler.loop import GenerationLoop
 from ...scheduler.request import GenerationOptions
 from ...scheduler.runner import ModelRunner
 from ..config import EngineConfig
+from ..gpu.memory import encode_size, filling_budget
 from ..outputs import OutputProcessor
 from .inputs import Recordings, Texts
 
@@ -53,8 +54,13 @@ class EncoderOnlyTask(EngineTask):
         self.name = type(model).__name__
         self.inputs = inputs
         runner = ModelRunner(model, inputs.front_end, config=config.runner)
-        self.loop = GenerationLoop(runner, config.predict_budget)
         on_gpu = model.device.type == "cuda"
+        budget = config.predict_budget
+        if on_gpu and isinstance(inputs, Recordings):
+            budget = encode_size(model, inputs.front_end, inputs.max_seconds, budget, config).budget
+        elif on_gpu:
+            budget = budget or filling_budget(model.device, config)  # halved where memory runs out
+        self.loop = GenerationLoop(runner, budget or config.predict_budget_on_cpu)
         self.max_in_flight = config.in_flight_on_gpu if on_gpu else config.in_flight_on_cpu
         if isinstance(inputs, Texts):
             self.max_in_flight = config.in_flight_texts

@@ -6,7 +6,7 @@ from typing import Any
 from ...scheduler.block_allocator import PAGE_SIZE
 from ...scheduler.request import GenerationOptions, RequestOutput
 from ..config import EngineConfig
-from ..gpu.memory import fitting_pages
+from ..gpu.memory import EncodeSize, encode_size, fitting_pages, fitting_rows
 from ..gpu.warm_up import warm_up_options
 from ..outputs import OutputProcessor, Transcription, not_finite
 from .base import EngineTask, Verb
@@ -33,12 +33,17 @@ class GenerationTask(EngineTask):
         self._max_length: int = model.max_length  # asked for each request, and found by a walk over modules
         self._vocabulary: int = model.config.get_text_config().vocab_size
         on_gpu = model.device.type == "cuda"
-        num_rows = config.num_rows or (config.rows_on_gpu if on_gpu else config.rows_on_cpu)
+        if on_gpu:
+            num_rows = config.num_rows or fitting_rows(model, config)
+            size = encode_size(model, inputs.front_end, inputs.max_seconds, config.encode_budget, config)
+        else:
+            num_rows = config.num_rows or config.rows_on_cpu
+            size = EncodeSize(config.encode_budget or config.encode_budget_on_cpu, 0)
         self.loop = model.generation_loop(
             inputs.front_end,
-            num_pages=config.num_pages or self._default_pages(num_rows),
+            num_pages=config.num_pages or self._default_pages(num_rows, size.peak),
             num_rows=num_rows,
-            encode_budget=config.encode_budget,
+            encode_budget=size.budget,
             graphs=config.graphs and on_gpu,
             overlap=config.overlap and on_gpu,
             config=config.runner,
@@ -79,7 +84,7 @@ class GenerationTask(EngineTask):
         """Output processor of decoded tokens, the same for all requests."""
         return self._processor
 
-    def _default_pages(self, num_rows: int) -> int:
+    def _default_pages(self, num_rows: int, encoding: int) -> int:
         """Default number of cache pages.
 
         Enough for a recording of usual length in each row, and for the longest with a few beams; on a GPU as
@@ -97,7 +102,7 @@ class GenerationTask(EngineTask):
         if self._model.device.type != "cuda":
             return max(longest, num_rows * pages(min(config.usual_seconds, max_seconds), 1))
         full = max(longest, num_rows * pages(max_seconds, 1, self._max_length))
-        return max(min(full, fitting_pages(self._model, front_end, max_seconds, num_rows, config)), 1)
+        return max(min(full, fitting_pages(self._model, num_rows, encoding, config)), 1)
 
 
 class TokenProcessor(OutputProcessor[Transcription]):

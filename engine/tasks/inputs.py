@@ -276,6 +276,10 @@ class Texts:
                 f"{excerpt}: token {max(token_ids)} is beyond the model's {self._model.config.vocab_size}; "
                 "give the tokenizer that belongs to it"
             )
+        try:
+            self._model.check_text(token_ids)
+        except ValueError as error:
+            raise TextError(f"{excerpt}: {error}") from None
         if self.max_tokens is not None and len(token_ids) > self.max_tokens:
             raise TextError(
                 f"{excerpt}: {len(token_ids)} tokens, and the model has positions for {self.max_tokens}; "

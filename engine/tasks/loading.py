@@ -14,6 +14,7 @@ from ...models.auto import (
     AutoProcessor,
     AutoTokenizer,
 )
+from ...models.checkpoints.contents import read_json
 from ...models.checkpoints.files import Checkpoint, open_checkpoint
 from ...models.registry import FAMILIES, family_of_checkpoint
 from ...scheduler.model_protocol import Task
@@ -38,11 +39,10 @@ def load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any]
     """Load a model in evaluation mode and its processor; arguments and errors are those of `Engine`."""
     if model is None or isinstance(model, str | os.PathLike):
         name = DIGITS.folder if model is None else model
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device, dtype = resolve_device(device), dtype or default_dtype(name, device)
         checkpoint, _ = open_checkpoint(name)
         auto, auto_processor = _AUTO[_task_of(checkpoint)]
-        loaded = auto.from_pretrained(checkpoint, device=device, dtype=dtype or torch.float32)
+        loaded = auto.from_pretrained(checkpoint, device=device, dtype=dtype)
         return loaded, processor or auto_processor.from_pretrained(checkpoint)
     if getattr(model, "task", None) not in _AUTO:
         raise ValueError(
@@ -55,6 +55,26 @@ def load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any]
     if device is not None or dtype is not None:
         raise ValueError("device and dtype are a loaded model's own; use model.to(...) before")
     return model.eval(), processor
+
+
+def resolve_device(device: Any) -> torch.device:
+    """Device of an engine: by default a GPU if there is one."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def default_dtype(name: str | os.PathLike[str], device: Any) -> str:
+    """Name of the dtype in which an engine computes a checkpoint where none is given.
+
+    On a CPU float32, in which half-precision weights are exact and most processors are faster. On a GPU the
+    half precision that the checkpoint's config.json names, else float16: its matrix units take no float32.
+    """
+    if resolve_device(device).type == "cpu":
+        return "float32"
+    config = read_json(open_checkpoint(name)[0].require("config.json"))
+    stored = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
+    return stored if stored in ("float16", "bfloat16") else "float16"
 
 
 def make_task(model: Any, processor: Any, config: EngineConfig) -> EngineTask:

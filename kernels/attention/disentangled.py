@@ -276,7 +276,7 @@ def disentangled_attention_kernel(
     softmax_store(out_ptr + row + offsets, mask, total, mixed, False)
 
 
-def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, int]:
+def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -> dict[str, Any]:
     """Tile sizes, warps and stages of a case.
 
     Products with twice as many position embeddings, and their diagonals, take the registers of larger tiles.
@@ -289,7 +289,9 @@ def _blocks(architecture: str, width: int, dtype: torch.dtype, alignment: str) -
         if width > 64 and alignment == "any":
             side, warps = 16, 4
     stages = 1 if architecture == "gfx942" else stages
-    return {"BLOCK_M": side, "BLOCK_N": side, "WINDOW": 2 * side, "num_warps": warps, "num_stages": stages}
+    blocks = {"BLOCK_M": side, "BLOCK_N": side, "WINDOW": 2 * side, "num_warps": warps, "num_stages": stages}
+    # Three products of tf32 would need 4,616 bytes of stack for a width of 128.
+    return blocks | ({"PRECISION": "ieee"} if dtype == torch.float32 else {})
 
 
 declare_heads(disentangled_attention_kernel, _blocks, rows_ptr=torch.int32)

@@ -104,7 +104,8 @@ class Kernel:
     ) -> None:
         """Declare a case for each architecture and each combination of choices, which is its key.
 
-        The key's first dtype sets the constant PRECISION; "aligned" in it makes `sizes` multiples of 16.
+        The key's first dtype sets the constant PRECISION, unless `blocks` does; "aligned" in it makes `sizes`
+        multiples of 16.
 
         Args:
             choices: alternatives for each part of the key.
@@ -116,7 +117,7 @@ class Kernel:
             dtype = next((part for part in key if isinstance(part, torch.dtype)), torch.float32)
             given = dict(constants, **blocks(architecture, *key) if blocks else {})
             if "PRECISION" in self.constants:
-                given["PRECISION"] = precision(dtype)
+                given.setdefault("PRECISION", precision(dtype, architecture))
             self.declare(
                 *key,
                 architecture=architecture,
@@ -356,9 +357,15 @@ def _architecture(index: int) -> str:
     return families[major]
 
 
-def precision(dtype: torch.dtype) -> str:
-    """Triton's `input_precision` of a matrix product: full float32 rather than Triton's default, tf32."""
-    return "ieee" if dtype == torch.float32 else "tf32"
+def precision(dtype: torch.dtype, architecture: str) -> str:
+    """Triton's `input_precision` of a matrix product: that of float32, rather than Triton's default, tf32.
+
+    tf32x3 splits float32 numbers in two for three products on NVIDIA's matrix units, with an error of about
+    2^-21 of a product; without matrix units (ieee) a product takes some ten times as long.
+    """
+    if dtype != torch.float32:
+        return "tf32"
+    return "ieee" if architecture == "gfx942" else "tf32x3"
 
 
 def interpreting() -> bool:

@@ -1,7 +1,7 @@
 """Copies of host tensors to a device that never wait for it.
 
-A copy from pageable memory waits until the device has done all work before it. Here values pass through pinned
-memory, which torch keeps and reuses once the copies out of it are done, and the device copies in the order of
+A copy from pageable memory waits until the device has done all work before it. Here values pass through
+pinned memory, which torch reuses once the copies out of it are done, and the device copies in the order of
 its launches.
 """
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.runtime.packing import positions_within
+from ...kernels.runtime.packing import cumulative, positions_within
 from .layers import apply_linear
 
 
@@ -121,18 +121,24 @@ def last_end_token(config: Any, token_ids: Tensor | None, cu_tokens: Tensor) -> 
     """Index of each text's last end token (BART, T5).
 
     Raises:
-        ValueError: a text without an end token, or a configuration without `eos_token_id`.
+        ValueError: (on the CPU) a text without an end token, or a configuration without `eos_token_id`.
     """
     assert token_ids is not None
     ends = end_tokens(config, token_ids)
-    counts = torch.cat([ends.new_zeros(1, dtype=torch.int64), ends.cumsum(0)])[cu_tokens.long()].diff()
-    if not bool((counts > 0).all()):
-        text = int((counts == 0).nonzero()[0])
-        raise ValueError(
-            f"text {text} of the batch has no end token ({config.eos_token_id}), which is the token that is "
-            "classified; put one behind it, as the tokenizer does"
-        )
+    if ends.device.type == "cpu":  # on a GPU the check would wait for it
+        counts = torch.cat([ends.new_zeros(1, dtype=torch.int64), ends.cumsum(0)])[cu_tokens.long()].diff()
+        if not bool((counts > 0).all()):
+            text = int((counts == 0).nonzero()[0])
+            raise no_end_token(config, f"text {text} of the batch")
     return last_indices(cu_tokens, ends)
+
+
+def no_end_token(config: Any, text: str) -> ValueError:
+    """Error for a text without an end token."""
+    return ValueError(
+        f"{text} has no end token ({config.eos_token_id}), which is the token that is classified; put one "
+        "behind it, as the tokenizer does"
+    )
 
 
 def end_tokens(config: Any, token_ids: Tensor) -> Tensor:
@@ -174,7 +180,7 @@ def last_indices(cu_seqlens: Tensor, counted: Tensor | None = None) -> Tensor:
 
 def one_each(cu_seqlens: Tensor) -> Tensor:
     """cu_seqlens of a packed batch with one row per sequence, such as logits."""
-    return torch.arange(cu_seqlens.numel(), dtype=torch.int32, device=cu_seqlens.device)
+    return cumulative([1] * (cu_seqlens.numel() - 1), cu_seqlens.device)
 
 
 def first_of_padded(hidden: Tensor, attention_mask: Tensor | None) -> Tensor:

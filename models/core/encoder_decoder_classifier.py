@@ -5,10 +5,11 @@ The decoder reads the encoder's input shifted right; its hidden state at the end
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from .chunks import in_chunks
-from .classification import ClassificationHead, end_tokens, labels_of, last_end_token, one_each
+from .classification import ClassificationHead, end_tokens, labels_of, last_end_token, no_end_token, one_each
 from .encoder_decoder import TextToTextModel
 from .forward import OUTPUT_FLAGS, declare_forward
 from .outputs import ModelOutput, Seq2SeqSequenceClassifierOutput
@@ -100,6 +101,11 @@ class TextToTextClassifier(SequenceClassifier):
 
     def classify(self, pooled: Tensor) -> Tensor:
         return self.classification_head(pooled)
+
+    def check_text(self, token_ids: list[int]) -> None:
+        """Validate that a text has an end token."""
+        if not bool(end_tokens(self.config, torch.tensor(token_ids)).any()):
+            raise no_end_token(self.config, "the text")
 
     def packed_logits(self, token_ids: Tensor, cu_tokens: Tensor, token_types: Tensor | None) -> Tensor:
         """Logits [texts, labels] of packed texts, on the CPU computed in chunks of texts."""

@@ -146,7 +146,7 @@ class PretrainedModel(PushToHub, nn.Module):
 
         Args:
             config: configuration of this family, which is copied.
-            dtype, torch_dtype, device: as in `from_pretrained`.
+            dtype, torch_dtype, device: as in `from_pretrained`, but float32 by default.
             **overrides: fields of the configuration to replace.
 
         Raises:
@@ -155,7 +155,8 @@ class PretrainedModel(PushToHub, nn.Module):
         """
         refuse_remote_code(overrides)
         config = cls._configured(config, overrides)
-        kind = as_dtype(torch_dtype if dtype is None else dtype, config)
+        wanted = torch_dtype if dtype is None else dtype
+        kind = as_dtype("float32" if wanted is None else wanted, config)
         model = cls(config).placed(as_device(device, None), kind)
         model.config.dtype = str(kind).removeprefix("torch.")
         return model
@@ -195,8 +196,8 @@ class PretrainedModel(PushToHub, nn.Module):
                 mismatched_keys and error_msgs. Missing tensors are then randomly initialized, no error.
             ignore_mismatched_sizes: randomly initialize tensors of another shape instead of an error.
             use_safetensors: True for safetensors alone, False for .bin alone; safetensors first by default.
-            dtype: dtype of the parameters by its torch name, with or without "torch."; "auto" for that of
-                the configuration, or else of the weights. float32 by default.
+            dtype: dtype of the parameters by its torch name, with or without "torch."; by default and with
+                "auto" that of the configuration, or else of the checkpoint's weights, as in transformers 5.
             torch_dtype: the older name of `dtype`.
             device: device of the parameters; the CPU by default.
             device_map: transformers' form of `device`: a device, {"": device}, or "auto", the GPU if any.
@@ -323,20 +324,21 @@ def as_dtype(
     """Torch dtype of a model, from its name.
 
     Args:
-        name: name of the dtype, with or without "torch."; None for float32; "auto" for the dtype of the
-            configuration, else of the weights, else float32.
-        config: configuration whose `dtype`, if it has one, "auto" uses.
-        tensors: weights, of which "auto" uses the dtype of the first floating-point one.
+        name: name of the dtype, with or without "torch."; None or "auto" for the dtype of the configuration,
+            else of the weights, else float32.
+        config: configuration whose `dtype` is used, if it has one.
+        tensors: weights, of which the first floating-point one's dtype is used.
 
     Raises:
-        ValueError: neither float32, float16 nor bfloat16.
+        ValueError: neither float32, float16 nor bfloat16; None gives float32 instead.
     """
-    if name == "auto":
+    asked, supported = name is not None, (torch.float32, torch.float16, torch.bfloat16)
+    if name is None or name == "auto":
         floating = (tensor.dtype for tensor in (tensors or {}).values() if tensor.is_floating_point())
-        name = getattr(config, "dtype", None) or next(floating, None)
-    if name is None:
-        return torch.float32
+        name = getattr(config, "dtype", None) or next(floating, torch.float32)
     given = name if isinstance(name, torch.dtype) else getattr(torch, str(name).removeprefix("torch."), None)
-    if given not in (torch.float32, torch.float16, torch.bfloat16):
+    if given not in supported and not asked:
+        return torch.float32
+    if given not in supported:
         raise ValueError(f"dtype {name!r} is not supported; use float32, float16 or bfloat16")
     return given

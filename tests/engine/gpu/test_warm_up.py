@@ -2,14 +2,16 @@
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import tritone
 from tritone.engine.builtin_models import DIGITS
+from tritone.engine.config import EngineConfig
 from tritone.engine.gpu import memory
-from tritone.engine.gpu.memory import decoding_bytes, encoding_bytes, pages_in
+from tritone.engine.gpu.memory import decoding_bytes, encode_size, encoding_bytes, fitting_rows, pages_in
 from tritone.engine.gpu.warm_up import noise, warm_up, warm_up_options
 from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
 
@@ -74,6 +76,41 @@ def test_where_a_budget_does_not_fit_half_of_it_is_measured(digits, monkeypatch)
     assert sizes == [8, 4, 2]
     monkeypatch.setattr(memory, "_peak_of_encoding", lambda *_: None)
     assert encoding_bytes(model, front_end, 20.0, budget=8 * one) == GIB, "all that there is"
+
+
+@pytest.fixture
+def h200(monkeypatch):
+    """Free memory and multiprocessors of a GPU, and a peak of 1 MB for each second that is encoded."""
+    properties = SimpleNamespace(multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100 * GIB, 140 * GIB))
+    monkeypatch.setattr(memory, "_peak_of_encoding", lambda model, front_end, lengths: sum(lengths) * 63)
+
+
+def test_a_step_encodes_what_fills_the_multiprocessors(digits, h200):
+    config = EngineConfig()
+    size = encode_size(*digits, 20.0, None, config)
+    assert size.budget == 132 * config.positions_per_multiprocessor == 33_792
+    assert size.peak == encoding_bytes(*digits, 20.0, size.budget)
+
+
+def test_a_step_encodes_what_memory_allows_and_what_was_asked_for(digits, h200, monkeypatch):
+    whole = encode_size(*digits, 20.0, None, EngineConfig())
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (whole.peak, whole.peak))
+    size = encode_size(*digits, 20.0, None, EngineConfig(gpu_share=0.5))
+    assert size.budget == whole.budget // 2
+    assert size.peak == pytest.approx(whole.peak / 2, rel=0.01)
+    assert encode_size(*digits, 20.0, 70_000, EngineConfig()).budget == 70_000
+
+
+def test_a_thousand_rows_are_decoded_or_what_memory_allows(digits, h200, monkeypatch):
+    model, _ = digits
+    assert fitting_rows(model, EngineConfig()) == 1024
+    one = decoding_bytes(1, model.config.vocab_size, model.max_length)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (40 * one, 40 * one))
+    assert fitting_rows(model, EngineConfig()) == 10
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (one, one))
+    assert fitting_rows(model, EngineConfig()) == 1
 
 
 def test_a_loop_that_has_been_warmed_up_counts_from_0_and_gives_what_a_fresh_one_gives(digits):

@@ -6,7 +6,7 @@ import pytest
 import tritone
 from tritone.engine.config import EngineConfig
 
-BUDGET, RATE = EngineConfig().predict_budget, 16_000
+BUDGET, RATE = EngineConfig().predict_budget_on_cpu, 16_000
 TEXTS = ["the quick brown fox", "one", "cats and dogs, and foxes.", ("the lazy dog", "the quick fox")] * 80
 
 

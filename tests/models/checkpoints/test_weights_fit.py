@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from checkpoints import assert_same_weights, weights_of
 from safetensors.torch import load_file, save_file
 
@@ -107,19 +108,33 @@ def test_weights_can_be_given_instead_of_a_file(model, folder):
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.float16, torch.bfloat16])
-def test_auto_is_the_configurations_dtype_or_else_the_weights(stored, model, folder):
+def test_the_default_is_the_configurations_dtype_or_else_the_weights_as_in_transformers(
+    stored, model, folder
+):
     state = {name: tensor.to(stored) for name, tensor in weights_of(folder).items()}
     save_file(state, folder / "model.safetensors")
     config = json.loads((folder / "config.json").read_text())
     for field, expected in (("dtype", torch.float16), ("torch_dtype", torch.float16), ("none", stored)):
         fields = {name: value for name, value in config.items() if name not in ("dtype", "torch_dtype")}
         (folder / "config.json").write_text(json.dumps({**fields, field: "float16"}))
-        for argument in ("dtype", "torch_dtype"):
-            loaded = Model.from_pretrained(folder, **{argument: "auto"})
+        theirs = transformers.Speech2TextForConditionalGeneration.from_pretrained(folder)
+        assert theirs.dtype == expected
+        for given in ({}, {"dtype": "auto"}, {"torch_dtype": "auto"}):
+            loaded = Model.from_pretrained(folder, **given)
             assert {parameter.dtype for parameter in loaded.parameters()} == {expected}
             assert loaded.config.dtype == loaded.config.torch_dtype == str(expected).removeprefix("torch.")
-    assert Model.from_pretrained(folder).dtype == torch.float32
+    assert Model.from_pretrained(folder, dtype="float32").dtype == torch.float32
     assert Model.from_pretrained(folder, torch_dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_a_dtype_that_no_model_has_is_float32_by_default(folder):
+    state = {name: tensor.double() for name, tensor in weights_of(folder).items()}
+    save_file(state, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float64"}))
+    assert Model.from_pretrained(folder).dtype == torch.float32
+    with pytest.raises(ValueError, match="use float32, float16 or bfloat16"):
+        Model.from_pretrained(folder, dtype="auto")
 
 
 @pytest.mark.parametrize(

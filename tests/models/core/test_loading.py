@@ -69,7 +69,7 @@ def test_tied_weights_are_saved_once_and_others_apart(tied, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_a_model_in_half_precision_is_saved_in_it_and_read_in_single_by_default(dtype, folder, tmp_path):
+def test_a_model_in_half_precision_is_saved_and_read_in_it(dtype, folder, tmp_path):
     model = read(folder, dtype=dtype)
     half = getattr(torch, dtype)
     assert {parameter.dtype for parameter in model.parameters()} == {half}
@@ -77,7 +77,8 @@ def test_a_model_in_half_precision_is_saved_in_it_and_read_in_single_by_default(
     stored = load_file(tmp_path / "half" / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {half}
     assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == dtype
-    wide = read(tmp_path / "half")
+    assert read(tmp_path / "half").dtype == half
+    wide = read(tmp_path / "half", dtype="float32")
     assert wide.dtype == torch.float32
     for name, parameter in wide.named_parameters():
         assert torch.equal(parameter, stored.get(name, stored[TABLE]).float())
