@@ -119,7 +119,7 @@ def linear_triton(
     terms = bias is not None, residual is not None
     limit = math.inf if limit is None else limit
     tensors = hidden, weight, bias, residual, out
-    case.launch((tiles,), *tensors, rows, outputs, width, 1, *terms, code, floor, limit)
+    case.launch((tiles,), *tensors, rows, outputs, width, *terms, code, floor, limit)
     return out
 
 
@@ -131,8 +131,8 @@ def linear_parts_triton(
     out = hidden.new_empty(parts, rows, outputs)
     case = linear_kernel.case(hidden.device, phase, "parts", hidden.dtype, alignment(width, outputs))
     tiles = case.block_count("BLOCK_M", rows) * case.block_count("BLOCK_N", outputs) * parts
-    sizes, terms = (rows, outputs, width, parts), (bias is not None, False)
-    case.launch((tiles,), hidden, weight, bias, None, out, *sizes, *terms, 0, -math.inf, math.inf)
+    numbers = rows, outputs, width, bias is not None, False, 0, -math.inf, math.inf
+    case.launch((tiles,), hidden, weight, bias, None, out, *numbers)
     return out
 
 
@@ -187,7 +187,6 @@ def linear_kernel(
     rows: tl.int32,
     N: tl.int32,
     K: tl.int32,
-    parts: tl.int32,  # in the parts form: outputs that are stored apart, such as queries, keys and values
     has_bias: tl.int32,  # 0 or 1, as the next one
     has_residual: tl.int32,
     activation: tl.int32,  # its `code_of`, in the curved form
@@ -201,6 +200,8 @@ def linear_kernel(
     BLOCK_K: tl.constexpr,
 ):
     if FORM == "parts":
+        # From the grid: as an argument it would cost the other forms registers, and every second program.
+        parts = tl.num_programs(0) // (tl.cdiv(rows, BLOCK_M) * tl.cdiv(N, BLOCK_N))
         row_block, part, n = tile_of_part(rows, N, parts, GROUP, BLOCK_M, BLOCK_N)
         weight_ptr += part * N.to(tl.int64) * K
         bias_ptr += part * N

@@ -125,9 +125,10 @@ class BertLayer(nn.Module):
             hidden = self.crossattention.output(mixed, hidden)
         return self.output(self.intermediate(hidden), hidden)
 
-    def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention keys and values of encoder output [tokens, width]: [tokens, heads, head_dim]."""
-        return self.crossattention.self.key_values(encoded)
+    @property
+    def cross(self) -> Attention:
+        """Cross-attention's projections."""
+        return self.crossattention.self
 
 
 class BertEncoder(nn.Module):

@@ -42,7 +42,7 @@ class TeacherForcedAttention(Unpaged):
         Keys and values are computed when their layer runs: those of all layers together would be the largest
         tensors of a call.
         """
-        key, value = self.layers[layer].cross_key_value(self.encoded)
+        key, value = self.layers[layer].cross.key_values(self.encoded)
         return self.cross.self_attention(layer, query, key, value, scale)
 
 

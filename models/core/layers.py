@@ -1,7 +1,7 @@
 """Multi-head attention and fairseq's transformer layers (BART, MBart, Speech2Text), on packed tokens."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -96,20 +96,22 @@ class Attention(nn.Module):
 
     def queries(self, hidden: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
         """Queries [tokens, heads, head_dim] of hidden states [tokens, width], after the norm if given."""
-        return self._split(self.project("query", hidden, norm))
+        return self.split(self.project("query", hidden, norm))
 
     def key_values(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of hidden states [tokens, width], each [tokens, heads, head_dim]."""
-        key, value = self._project_all(("key_value",) if "key_value" in self.names else _KEY_VALUE, hidden)
-        return key, value
+        [pair] = all_key_values([self], hidden)
+        return pair
 
     def queries_key_values(
         self, hidden: Tensor, norm: nn.LayerNorm | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of hidden states [tokens, width], each [tokens, heads, head_dim]."""
         normed = hidden if norm is None else normalize(norm, hidden)
-        query, key, value = self._project_all(self._all_roles, normed)
-        return query, key, value
+        weights, biases = self.layers_of(self._all_roles, normed)
+        phase = self.phases[self._all_roles[0]]
+        query, key, value = joined_linear(normed, weights, biases, parts=3, phase=phase)
+        return self.split(query), self.split(key), self.split(value)
 
     def attend(
         self, hidden: Tensor, attention: DecoderAttention, layer: int, norm: nn.LayerNorm | None = None
@@ -126,7 +128,7 @@ class Attention(nn.Module):
         if places is None:
             mixed = attention.self_attention(layer, *self.queries_key_values(hidden, norm), self.scale)
             return mixed.flatten(1)
-        weights, biases = self._layers(self._all_roles, hidden)
+        weights, biases = self.layers_of(self._all_roles, hidden)
         norms: dict[str, Any] = {}
         if norm is not None:
             norms = {"norm_weight": norm.weight, "norm_bias": norm.bias, "eps": norm.eps}
@@ -141,31 +143,49 @@ class Attention(nn.Module):
         return attention.cross_attention(layer, self.queries(hidden, norm), self.scale).flatten(1)
 
     @property
+    def key_roles(self) -> tuple[str, ...]:
+        """Roles whose outputs are keys and values, in this order."""
+        return ("key_value",) if "key_value" in self.names else ("key", "value")
+
+    @property
     def _all_roles(self) -> tuple[str, ...]:
         """Roles whose outputs are queries, keys and values, in this order."""
         if "query_key_value" in self.names:
             return ("query_key_value",)
-        return ("query", "key_value") if "key_value" in self.names else ("query", *_KEY_VALUE)
+        return "query", *self.key_roles
 
-    def _layers(
-        self, roles: tuple[str, ...], hidden: Tensor
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor | None, ...]]:
-        weights, biases = zip(*[self.weights(role, hidden) for role in roles], strict=True)
-        return weights, biases
+    def layers_of(self, roles: Sequence[str], hidden: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Weights and biases of several roles, to be applied to `hidden`."""
+        found = [self.weights(role, hidden) for role in roles]
+        return [weight for weight, _ in found], [bias for _, bias in found]
 
-    def _project_all(self, roles: tuple[str, ...], hidden: Tensor) -> list[Tensor]:
-        """Outputs of roles with one input and phase, a part for each of queries, keys and values."""
-        weights, biases = self._layers(roles, hidden)
-        parts = sum(len(role.split("_")) for role in roles)
-        projected = joined_linear(hidden, weights, biases, parts=parts, phase=self.phases[roles[-1]])
-        return [self._split(part) for part in projected]
-
-    def _split(self, projected: Tensor) -> Tensor:
+    def split(self, projected: Tensor) -> Tensor:
+        """Heads of projected tokens: [tokens, heads * head_dim] to [tokens, heads, head_dim]."""
         # All sizes are explicit: with no tokens torch cannot infer a -1.
         return projected.reshape(len(projected), self.heads, self.head_dim)
 
 
-_KEY_VALUE = ("key", "value")
+def all_key_values(attentions: Sequence[Attention], hidden: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of hidden states [tokens, width] for several layers, by one product on a GPU.
+
+    Returns:
+        For each layer a pair of [tokens, heads, head_dim].
+    """
+    if not attentions:
+        return []
+    weights: list[Tensor] = []
+    biases: list[Tensor | None] = []
+    for one in attentions:
+        own_weights, own_biases = one.layers_of(one.key_roles, hidden)
+        weights += own_weights
+        biases += own_biases
+    first = attentions[0]
+    phase = first.phases[first.key_roles[0]]
+    parts = joined_linear(hidden, weights, biases, parts=2 * len(attentions), phase=phase)
+    rows = iter([first.split(part) for part in parts])
+    return list(zip(rows, rows, strict=True))
+
+
 _KEYS = ("key", "value", "key_value")
 
 
@@ -260,9 +280,10 @@ class DecoderLayer(Layer):
             hidden = self.after(norm, self.add(hidden, cross.output, mixed))
         return self.feed_forward(hidden)
 
-    def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention keys and values of encoder tokens, each [tokens, heads, head_dim]."""
-        return self.encoder_attn.key_values(encoded)
+    @property
+    def cross(self) -> Attention:
+        """Cross-attention's projections."""
+        return self.encoder_attn
 
 
 def normalize(module: nn.LayerNorm, hidden: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from ...kernels.embedding import add_positions, embedding
 from ...kernels.runtime.packing import cumulative, pack, positions_within, unpack
 from .attention import DecoderAttention, HeadMask, PackedAttention, StackAttention, head_masks
 from .forward import OUTPUT_FLAGS, declare_forward
-from .layers import run_layers
+from .layers import Attention, all_key_values, run_layers
 from .outputs import BaseModelOutputWithPastAndCrossAttentions, ModelOutput
 from .padding import TokenMasks, as_mask, check_inputs, pack_heads, pad_weights, unpack_all
 from .parameters import TokenEmbedding
@@ -91,14 +91,15 @@ class PositionIndexer:
 
 
 class StackLayer(Protocol):
-    """Protocol of a stack's layer: forward pass, and keys and values for cross-attention."""
+    """Protocol of a stack's layer: forward pass and cross-attention."""
 
     def __call__(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
         """Run the layer on [tokens, width]; without cross-attention where `attention.crosses` is False."""
         ...
 
-    def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention keys and values of encoder tokens, each [tokens, heads, head_dim]."""
+    @property
+    def cross(self) -> Attention:
+        """Projections of the cross-attention to an encoder's output."""
         ...
 
 
@@ -267,7 +268,7 @@ class TransformerStack(TokenEmbedding):
     def cross_key_values(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Cross-attention keys and values of all layers, [source tokens, heads, head_dim] each."""
         layers: Iterable[Any] = self.layer_stack
-        return [layer.cross_key_value(encoded) for layer in layers]
+        return all_key_values([layer.cross for layer in layers], encoded)
 
     def packed_attention(self, cu_query: Tensor, cu_key: Tensor, **options: Any) -> StackAttention:
         """Self-attention over packed sequences for all layers; options are those of `StackAttention`."""

@@ -129,9 +129,10 @@ class GPT2Block(nn.Module):
             hidden = cross.add_output(mixed, hidden)
         return self.mlp(hidden, self.ln_2)
 
-    def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention keys and values of encoder output [tokens, width]: [tokens, heads, head_dim]."""
-        return self.crossattention.key_values(encoded)
+    @property
+    def cross(self) -> Attention:
+        """Cross-attention's projections."""
+        return self.crossattention
 
 
 def add(residual: Tensor, module: Conv1D, hidden: Tensor, dropout: float) -> Tensor:

@@ -189,6 +189,7 @@ class T5Block(nn.Module):
             hidden = self.layer[1](hidden, self.index, attention)
         return self.layer[-1](hidden)
 
-    def cross_key_value(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention keys and values of encoder output [tokens, d_model]: [tokens, heads, d_kv] each."""
-        return self.layer[1].EncDecAttention.key_values(encoded)
+    @property
+    def cross(self) -> Attention:
+        """Cross-attention's projections."""
+        return self.layer[1].EncDecAttention

@@ -10,7 +10,9 @@ from ...runtime.optional_triton import tl
 from ..kv_cache import PAGE_SIZE, check_pools
 from ..tiles import LOG2_E
 
-SPLIT = 512  # positions that one program reads: 20 s of audio, at 40 ms a position, are one split
+# Positions that one program reads: 40 s of audio, at 40 ms a position, are one split. A longer recording in a
+# batch costs a step another launch in every layer.
+SPLIT = 1024
 _HEAD_DIMS = (64, 128)  # head_dim of the kernels' tiles; what exceeds a smaller head is masked
 LARGEST_HEAD = _HEAD_DIMS[-1]
 
