@@ -44,7 +44,7 @@ using c10::DispatchKeySet;
 // Memory, 512-byte aligned as on a GPU. Small blocks are zeros, so that a table that a kernel would have filled holds valid
 // indices. Large ones are kept and given out again, as torch does on a GPU, since the system takes microseconds for one.
 
-constexpr size_t kAlignment = 512, kLarge = 64 << 10, kMoved = 1 << 20;
+constexpr size_t kAlignment = 512, kLarge = 64 << 10, kMoved = 128 << 10;
 std::atomic<int64_t> allocated{0}, peak{0};
 std::mutex blocks_lock;
 std::unordered_map<size_t, std::vector<void*>> blocks; // free ones, by size
@@ -90,7 +90,10 @@ struct DeviceAllocator final : c10::Allocator {
     Device device(DeviceType::CPU);
     if (size == 0) return {nullptr, nullptr, &release, device};
     size_t whole = size + kAlignment;
-    if (whole >= kLarge) whole = (whole + kLarge - 1) / kLarge * kLarge;
+    if (whole >= kLarge) { // in few sizes, so that most are found again
+      size_t step = std::bit_floor(whole) / 8;
+      whole = (whole + step - 1) / step * step;
+    }
     void* base = obtain(whole);
     int64_t now = allocated += whole;
     if (now > peak) peak = now;
