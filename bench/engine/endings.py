@@ -83,7 +83,8 @@ class Endings:
             new[name][:] = ended
         last = np.maximum(length - 1, 0)
         new["tokens"][self._all, last] = new["final_tokens"][self._all, last]  # a step that ran has written 0
-        new["final_score"][:] = -1.0
+        for name in ("score", "final_score"):
+            new[name][:] = -1.0
         self.steps += 1
         self.nodes += nodes
         self.seconds += time.thread_time() - begin
@@ -95,7 +96,7 @@ class Endings:
 
 _NAMES = (
     *("tokens", "length", "done", "final_tokens", "final_length"),
-    *("final_score", "final_done", "request_done"),
+    *("score", "final_score", "final_done", "request_done"),
 )
 
 
