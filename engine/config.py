@@ -51,12 +51,10 @@ class EngineConfig:
     encode_budget: int | None = None  # for models that generate
     predict_budget: int | None = None  # for encoder-only models
     encode_budget_on_cpu: int = 4096  # new requests must not delay decoding
-    predict_budget_on_cpu: int = (
-        8192  # 160 s of audio: recordings of all lengths, for equal shares of the cores
-    )
-    # On a GPU, for each multiprocessor: two row blocks of a GEMM, so that the narrowest products, which have two
-    # column blocks, fill all of them four times, and the last, partly filled round costs little. 33,792 on an
-    # H200.
+    predict_budget_on_cpu: int = 8192  # 160 s of audio, so that the cores have equal shares
+    # On a GPU, for each multiprocessor: two row blocks of a GEMM, so that the narrowest products, which have
+    # two column blocks, fill all of them four times, and the last, partly filled round costs little: 33,792
+    # on an H200.
     positions_per_multiprocessor: int = 256
     gpu_share: float = 0.25  # of the free memory, for encoding so many positions, and for that many rows
 

@@ -2,12 +2,12 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .faults import DeviceLostError, as_exception, without_traceback
-from .request import Event, FinishReason, Request, RequestOutput
-from .runner import ModelRunner
+from .request import Event, FinishReason, GenerationOptions, Request, RequestOutput
+from .runner import ModelRunner, Progress
 from .scheduler import Scheduler, Step
 from .step_output import StepOutput
 
@@ -171,6 +171,16 @@ class GenerationLoop:
             graphs=self._runner.graphs,
             degraded=self._degraded,
         )
+
+    def record_steps(self, demands: Sequence[tuple[GenerationOptions, int]], progress: Progress) -> None:
+        """Record decode steps ahead of need; arguments as of `ModelRunner.record_steps`.
+
+        Raises:
+            RuntimeError: the loop has work, whose steps would be lost.
+        """
+        if self.has_work:
+            raise RuntimeError("steps are recorded before there is work for a loop")
+        self._runner.record_steps(demands, progress)
 
     def warm_up(self, requests: Iterable[Request]) -> None:
         """Run requests one after the other, so that their kernels are compiled, and discard the results.

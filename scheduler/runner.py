@@ -1,6 +1,6 @@
 """Model runner: executes the scheduler's steps on the device, encoding and decoding requests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import cast
@@ -9,23 +9,25 @@ import torch
 from torch import Tensor
 
 from ..kernels.attention.kv_cache import PAGE_SIZE
-from .batch import RunningRequest
+from .batch import RunningRequest, rules_of
 from .cache.paged_cache import PagedCache
 from .config import RunnerConfig
 from .decode_step import decode_batch
 from .decoder import Decoder
 from .device.cpu_pool import CpuWorkerPool
-from .device.cuda_graphs import DecodeGraphs, record_on
+from .device.cuda_graphs import DecodeGraphs, ladder, record_on
 from .device.encode_stream import EncodeStream
 from .encoder import Encoder
 from .faults import Failure, attempt, isolate
 from .inputs import FrontEnd, frames_of
 from .model_protocol import EncoderOnlyModel, GenerativeModel, generates
-from .request import Event, FinishReason, Hypothesis, Request, RequestOutput, Tokens
+from .request import Event, FinishReason, GenerationOptions, Hypothesis, Request, RequestOutput, Tokens
 from .scheduler import Demand, Step
 from .slot_tables import SlotTables
 from .state import DecodeState
 from .step_output import StepOutput, read_hypotheses
+
+Progress = Callable[[int, int], None]  # called with what is done so far, and with all that there is
 
 
 class ModelRunner:
@@ -118,6 +120,7 @@ class ModelRunner:
             max_length=max(
                 (request.options.max_length for request in requests if request.options), default=2
             ),
+            graphs=model.device.type == "cuda",
             config=config,
         )
 
@@ -130,6 +133,23 @@ class ModelRunner:
     def decoded_tokens(self) -> int:
         """Number of tokens decoded, of all hypotheses."""
         return self._decoder.decoded_tokens
+
+    @torch.inference_mode()
+    def record_steps(self, demands: Sequence[tuple[GenerationOptions, int]], progress: Progress) -> None:
+        """Record decode steps of any number of requests ahead of need, while none runs.
+
+        Args:
+            demands: options of such requests, and their numbers of encoder positions.
+            progress: called with the number of steps recorded so far, and of all.
+        """
+        widths: dict[GenerationOptions, list[tuple[int, int]]] = {}
+        for options, tokens in demands:
+            demand = Demand(tokens, options.max_length - 1, options.hypotheses)
+            own_width = demand.pages_per_hypothesis, demand.cross_pages
+            widths.setdefault(rules_of(options), []).append(own_width)
+        buckets = [one for rules, pairs in widths.items() for one in ladder(rules, self.num_slots, pairs)]
+        if self._decoder.graphs is not None:
+            self._decoder.graphs.record_steps(buckets, progress)
 
     def reset_counts(self) -> None:
         """Reset the counts of steps and tokens to 0; only while no request runs."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..kernels.runtime.upload import upload_all
+from ..kernels.runtime.upload import upload, upload_all
 from .cache.attention_metadata import PageLayout
 from .sampling.select import SamplingGroup
 from .state import UNREACHABLE, DecodeState
@@ -163,39 +163,40 @@ class SlotTables:
 
         A call that failed may be repeated, with other requests too.
         """
-        per_slot, starts, scores = [], [], []
+        per_slot = []
         for running in arrivals:
             options, own = running.options, running.admission
+            length, least, start = options.max_length, options.min_length, options.decoder_start_token_id
             for index, slot in enumerate(own.slots):
-                per_slot.append(
-                    (slot, index, options.max_length, options.min_length, options.seed, own.encode_tokens)
-                )
-                starts.append(options.decoder_start_token_id)
                 # In beam search only the first hypothesis counts at first, as in transformers, so that the
                 # first step does not choose the same token k times.
-                scores.append(UNREACHABLE if index and options.num_beams > 1 else 0.0)
-        slots, index, max_lengths, min_lengths, seeds, tokens = np.array(per_slot, np.int64).T
-        numbers = np.stack([index, max_lengths, min_lengths, max_lengths - 1, tokens]).astype(np.int32)
+                behind = index and options.num_beams > 1
+                numbers = index, length, least, length - 1, own.encode_tokens, start, behind
+                per_slot.append((slot, options.seed, index, *numbers))
+        table = np.array(per_slot, np.int64).T
         self_pages = _page_table([pages for running in arrivals for pages in running.admission.self_pages])
         cross_pages = _page_table([running.admission.cross_pages for running in arrivals])
-        self.reserve(self_pages.shape[1], cross_pages.shape[1])
         columns = (
-            slots,
+            np.ascontiguousarray(table[:3]),
             np.array([running.admission.slots[0] for running in arrivals], np.int64),
-            np.array(starts, np.int32),
-            np.array(scores, np.float32),
-            numbers,
-            np.stack([seeds, index]),
+            table[3:-1].astype(np.int32),
+            np.where(table[-1], UNREACHABLE, 0.0).astype(np.float32),
             self_pages,
             cross_pages,
         )
-        given = upload_all([torch.from_numpy(column) for column in columns], self.device)
-        rows, firsts, first_tokens, first_scores, *tables = given
-        self._numbers.index_copy_(1, rows, tables[0])
-        self._draws.index_copy_(1, rows, tables[1])
-        self._self_pages[:, : self_pages.shape[1]].index_copy_(0, rows, tables[2])
-        self._cross_pages[:, : cross_pages.shape[1]].index_copy_(0, firsts, tables[3])
-        state.admit(rows, first_tokens, first_scores)
+        self.reserve(self_pages.shape[1], cross_pages.shape[1])
+        # One copy; a call for each column would take longer than all launches.
+        flat = np.concatenate([column.ravel().view(np.int32) for column in columns])
+        parts = upload(torch.from_numpy(flat), self.device).split([column.nbytes // 4 for column in columns])
+        wide = parts[0].view(torch.int64).view(3, -1)
+        slots = wide[0]
+        first_slots, narrow = parts[1].view(torch.int64), parts[2].view(_NUMBERS + 1, -1)
+        own_pages, pages = (part.view(table.shape) for part, table in zip(parts[4:], columns[4:], strict=True))
+        self._numbers.index_copy_(1, slots, narrow[:_NUMBERS])
+        self._draws.index_copy_(1, slots, wide[1:])
+        self._self_pages[:, : own_pages.shape[1]].index_copy_(0, slots, own_pages)
+        self._cross_pages[:, : pages.shape[1]].index_copy_(0, first_slots, pages)
+        state.admit(slots, narrow[_NUMBERS], parts[3].view(torch.float32))
 
     def gather(self, slots: Tensor, first_slots: Tensor, rows: SlotRows) -> None:
         """Copy the rows of some slots on the device.

@@ -142,8 +142,8 @@ def recording() -> Iterator[Log]:
 def watching_waits() -> Iterator[list[str]]:
     """Context manager that yields a list of the operations, of any thread, that wait for the device in it.
 
-    Each is the operation's name and the lines of this repository that called it, innermost first. Waits for an
-    event or a stream, which a caller asks for, are not among them.
+    Each is the operation's name and the lines of this repository that called it, innermost first. Waits for
+    an event or a stream, which a caller asks for, are not among them.
     """
     found: list[str] = []
 

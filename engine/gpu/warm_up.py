@@ -1,7 +1,8 @@
 """Warm-up on a GPU: run every kernel on noise, so that none is compiled once the engine is ready."""
 
 import logging
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -68,3 +69,26 @@ def warm_up(
             except Exception as error:
                 _log.warning("an engine's warming up failed, it goes on without: %s", error)
                 return
+
+
+def record_steps(loop: GenerationLoop, demands: Sequence[tuple[GenerationOptions, int]]) -> None:
+    """Record the decode steps of an engine's usual requests as CUDA graphs, with a line that shows progress.
+
+    A failure is logged as a warning: steps are recorded when they come up again.
+
+    Args:
+        loop: generation loop that has no work.
+        demands: options of such requests, and their numbers of encoder positions.
+    """
+    shown = sys.stderr.isatty()
+
+    def progress(done: int, total: int) -> None:
+        _log.debug("recording decode steps: %d of %d", done, total)
+        if shown:
+            end = "\r\033[K" if done == total else ""
+            print(f"\rrecording decode steps: {done} of {total}", end=end, file=sys.stderr, flush=True)
+
+    try:
+        loop.record_steps(demands, progress)
+    except Exception as error:
+        _log.warning("decode steps could not be recorded ahead of need: %s", error)

@@ -25,6 +25,7 @@ class EngineTask(Protocol):
     max_in_flight: int  # requests that may be read and not finished at a time
     max_in_flight_seconds: float  # seconds of audio, likewise
     warm_up_options: Sequence[GenerationOptions | None]  # options that together launch every kernel
+    usual_demands: Sequence[tuple[GenerationOptions, int]]  # default options, numbers of encoder positions
 
     @abstractmethod
     def check(self, language: str | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +50,7 @@ class EncoderOnlyTask(EngineTask):
     """
 
     warm_up_options = (None,)
+    usual_demands = ()
 
     def __init__(self, model: Any, inputs: Recordings | Texts, config: EngineConfig) -> None:
         self.name = type(model).__name__

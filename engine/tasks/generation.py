@@ -12,6 +12,8 @@ from ..outputs import OutputProcessor, Transcription, not_finite
 from .base import EngineTask, Verb
 from .inputs import Recordings
 
+_MAX_USUAL_SECONDS = 60.0  # of recordings whose decode steps are recorded ahead of need
+
 
 class GenerationTask(EngineTask):
     """Task of an engine with a model that generates text from recordings.
@@ -49,6 +51,9 @@ class GenerationTask(EngineTask):
             config=config.runner,
         )
         self.warm_up_options = warm_up_options(self.resolve({}, config.usual_seconds), num_rows)
+        # Longer ones are rare, and take much wider tables.
+        durations = [min(seconds, inputs.max_seconds) for seconds in (config.usual_seconds, _MAX_USUAL_SECONDS)]
+        self.usual_demands = [(self.resolve({}, one), self._encode_tokens(one)) for one in durations]
         self.max_in_flight = config.in_flight_per_row * num_rows
         self.max_in_flight_seconds = math.inf  # bounded by the number of requests
         self._processor = TokenProcessor(tokenizer)
@@ -84,6 +89,12 @@ class GenerationTask(EngineTask):
         """Output processor of decoded tokens, the same for all requests."""
         return self._processor
 
+    def _encode_tokens(self, seconds: float) -> int:
+        """Number of encoder positions of a recording."""
+        front_end = self.inputs.front_end
+        frames = front_end.frame_count(int(seconds * front_end.sampling_rate))
+        return int(self._model.encoder_length(frames))
+
     def _default_pages(self, num_rows: int, encoding: int) -> int:
         """Default number of cache pages.
 
@@ -93,8 +104,7 @@ class GenerationTask(EngineTask):
         config, front_end, max_seconds = self._config, self.inputs.front_end, self.inputs.max_seconds
 
         def pages(seconds: float, hypotheses: int, tokens: int | None = None) -> int:
-            frames = front_end.frame_count(int(seconds * front_end.sampling_rate))
-            cross = math.ceil(self._model.encoder_length(frames) / PAGE_SIZE)
+            cross = math.ceil(self._encode_tokens(seconds) / PAGE_SIZE)
             tokens = tokens or self.resolve({}, seconds).max_length
             return cross + hypotheses * math.ceil(tokens / PAGE_SIZE)
 

@@ -9,7 +9,7 @@ unchanged.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from ...kernels.attention.kv_cache import PAGE_SIZE
-from ...kernels.runtime.upload import upload
 from ..batch import Batch
 from ..config import RunnerConfig
 from ..request import GenerationOptions
@@ -57,6 +56,23 @@ class Bucket:
             rounded_blocks(batch.cross_blocks),
             bool(batch.keep_scores),
         )
+
+
+def ladder(rules: GenerationOptions, num_slots: int, widths: Iterable[tuple[int, int]]) -> list[Bucket]:
+    """Buckets for any number of requests with these rules, the largest first.
+
+    Args:
+        rules: `rules_of` all requests.
+        num_slots: number of sequence slots.
+        widths: numbers of self_blocks and cross_blocks that batches have.
+    """
+    counts = sorted({rounded(count) for count in range(1, num_slots // rules.hypotheses + 1)}, reverse=True)
+    rounded_widths = {(rounded_blocks(own), rounded_blocks(cross)) for own, cross in widths}
+    return [
+        Bucket(rules, requests, own, cross, keep_scores=False)
+        for own, cross in sorted(rounded_widths, reverse=True)
+        for requests in counts
+    ]
 
 
 def rounded(count: int) -> int:
@@ -128,7 +144,8 @@ class StaticBatch:
             self.scores.copy_(scores)
 
     def _fill(self, slots: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> None:
-        self._slots.copy_(upload(torch.from_numpy(slots), self._slots.device))
+        host = torch.from_numpy(slots)
+        self._slots.copy_(host.pin_memory() if self._slots.is_cuda else host, non_blocking=True)
         self._tables.gather(self._slots, self.tensors.first_slots, self._rows)
         self.tensors.cross = replace(self.tensors.cross)  # drops the CPU's gather plan of the former contents
 
@@ -181,25 +198,22 @@ class DecodeGraphs:
         self._run(static)
         return static.tensors, static.scores
 
-    def record_steps(self, buckets: list[Bucket], progress: Callable[[int, int], None]) -> None:
-        """Record the steps of some buckets, while no request runs.
+    def record_steps(self, buckets: Sequence[Bucket], progress: Callable[[int, int], None]) -> None:
+        """Record the steps of some buckets, while no request runs. Large ones first use less memory in all.
 
         Args:
             buckets: buckets to record.
-            progress: called after each bucket, with the number of steps done and of all.
+            progress: called after each of them, with the number of steps recorded and of all.
         """
-        state = self._state
         for number, bucket in enumerate(buckets):
-            static = None if self._failed else self._static_of(bucket)
-            if static is None:
+            static = self._static_of(bucket)
+            if static is None or self._failed:
                 return
-            for _ in range(2):
-                while static.plays.get(state.buffer) is None and not self._failed:
-                    begun = state.buffer in static.plays
+            static.clear()
+            for _ in self._state.buffers:
+                for _ in range(2):  # launched normally, then recorded
                     self._run(static)
-                    if begun and self._record is None:
-                        break
-                state.swap()
+                self._state.swap()
             progress(2 * (number + 1), 2 * len(buckets))
 
     def _static_of(self, bucket: Bucket) -> StaticBatch | None:

@@ -12,7 +12,8 @@ from tritone.engine.builtin_models import DIGITS
 from tritone.engine.config import EngineConfig
 from tritone.engine.gpu import memory
 from tritone.engine.gpu.memory import decoding_bytes, encode_size, encoding_bytes, fitting_rows, pages_in
-from tritone.engine.gpu.warm_up import noise, warm_up, warm_up_options
+from tritone.engine.gpu.warm_up import noise, record_steps, warm_up, warm_up_options
+from tritone.scheduler import runner
 from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
 
 GIB = 1 << 30
@@ -131,6 +132,38 @@ def test_a_loop_that_has_been_warmed_up_counts_from_0_and_gives_what_a_fresh_one
             events += loop.step()
         found.append([event for event in events if isinstance(event, RequestOutput)])
     assert found[0] == found[1]
+
+
+def test_steps_of_any_number_of_usual_requests_are_recorded_at_the_start(digits, monkeypatch, capsys):
+    model, front_end = digits
+    recorded = []
+    monkeypatch.setattr(runner, "record_on", lambda device: lambda step: recorded.append(step) or step)
+    options = model.resolve_options(max_length=12)
+    wanted, found = None, None
+    for ahead_of_need in (False, True):
+        loop = model.generation_loop(front_end, num_pages=300, num_rows=6, graphs=True)
+        if ahead_of_need:
+            monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+            record_steps(loop, [(options, 20), (replace(options, max_length=40), 600)])
+            assert len(recorded) == loop.stats().graphs == 2 * 2 * 4, "1, 2, 4 and 6 requests, two widths"
+            assert "recording decode steps: 2 of 16" in capsys.readouterr().err
+        recorded.clear()
+        for index in range(6):
+            loop.submit(Request(index, noise(8_000 * (1 + index % 3)), options))
+        events = []
+        while loop.has_work:
+            events += loop.step()
+        wanted, found = found, events
+    assert not recorded
+    assert wanted == found
+
+
+def test_where_steps_cannot_be_recorded_ahead_an_engine_goes_on(digits, monkeypatch, caplog):
+    model, front_end = digits
+    loop = model.generation_loop(front_end, num_pages=300, num_rows=2, graphs=True)
+    monkeypatch.setattr(type(model), "decode", lambda *_: 1 / 0)
+    record_steps(loop, [(model.resolve_options(max_length=12), 20)])
+    assert "division by zero" in caplog.text
 
 
 def test_warm_up_options_stay_within_the_rows():
