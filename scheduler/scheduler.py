@@ -89,8 +89,8 @@ class Scheduler:
     num_pages and num_slots are the sizes of the cache (pages of 16 positions) and of the decode batch
     (hypotheses). encode_budget is the number of encoder positions that one step may admit; a longer request
     is admitted alone. Once pages or slots have run out, requests are admitted in every `admit_every`-th step
-    only, so that more are encoded at once, unless none runs. Raises ValueError for a negative size, or a budget
-    or `admit_every` below 1.
+    only, so that more are encoded at once, unless none runs. Raises ValueError for a negative size, or for a
+    budget or `admit_every` below 1.
     """
 
     def __init__(self, num_pages: int, num_slots: int, encode_budget: int, admit_every: int = 1) -> None:

@@ -1,8 +1,8 @@
 """Ends of requests on GPUs that take no time, whose decode steps compute nothing.
 
-A step's kernels would append a token to every hypothesis and end some. In their place `Endings` writes the tables that the
-host reads, so that a request ends after as many tokens as people say in its recording. It writes them by NumPy, and its own
-time is known, since no GPU's host spends it.
+A step's kernels would append a token to every hypothesis and end some. In their place `Endings` writes the
+tables that the host reads, so that a request ends after as many tokens as people say in its recording. It
+writes them by NumPy, and its own time is known, since no GPU's host spends it.
 """
 
 import ctypes
@@ -59,7 +59,9 @@ class Endings:
             if request.options is None:
                 continue
             slots = list(admission.slots)
-            length = min(2 + max(round(TOKENS_PER_SECOND * self._duration(request)), 1), request.options.max_length)
+            length = min(
+                2 + max(round(TOKENS_PER_SECOND * self._duration(request)), 1), request.options.max_length
+            )
             end = request.options.eos_token_ids[0]
             self._target[slots] = length
             for tables in self._tables:

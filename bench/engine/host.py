@@ -4,17 +4,19 @@
                                 [--no-graphs] [--profile loop|user|read] [--json FILE]
     python bench/engine/host.py --launches
 
-Needs no GPU, but a CPU build of torch and g++ (`bench/fake_gpu`). Speech2Text with random weights in float16, recordings of
-LibriSpeech's lengths, 3.4 tokens a second. Each request ends after its tokens (`endings.py`), and kernels do nothing.
-The file's keys:
+Needs no GPU, but a CPU build of torch and g++ (`bench/fake_gpu`). Speech2Text with random weights in float16,
+recordings of LibriSpeech's lengths, 3.4 tokens a second. Each request ends after its tokens (`endings.py`),
+and kernels do nothing. The file's keys:
 
 - rtfx_host: seconds of audio for each CPU second of the loop's thread, from waveforms to token ids
-- rtfx_engine: seconds of audio for each CPU second of the whole process, from `Engine.submit` of arrays to texts; threads run
-  beside each other, so a machine with several cores can feed more
-- rtfx_engine_wall, rtfx_engine_loop: for each second by the clock, which other programs prolong; of the loop's thread alone
-- host_ms_per_step: CPU time of the loop's thread in a step
-- launch_us: host time of a launch with its checks and outputs, the median over operations; by operation in `launches_us`
-- nodes_per_step: kernels, torch's too, in a decode step, recorded or not; `replayed` is the share of recorded ones
+- rtfx_engine: seconds of audio for each CPU second of the whole process, from `Engine.submit` of arrays to
+  texts; threads run beside each other, so a machine with several cores can feed more
+- rtfx_engine_wall, rtfx_engine_loop: for each second by the clock, which other programs prolong; for each CPU
+  second of the engine's loop alone
+- us_per_request: CPU time of each of the engine's threads, and of the user's
+- host_ms_per_step: CPU time of the loop's thread in a step; encode_ms is that of an encoder's call
+- launch_us: host time of a launch with its checks and outputs, the median over the operations in launches_us
+- nodes_per_step: kernels, torch's too, in a decode step; replayed is the share of steps that were recorded
 - launches_per_encode: kernels, torch's too, of an encoder's call
 - blocking_copies: copies that wait for the device, in all steps of the window
 """
@@ -50,7 +52,9 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--no-graphs", action="store_true", help="launch every decode step")
     parser.add_argument("--budget", type=int, help="encoder positions in a step; the engine's by default")
     parser.add_argument("--only", choices=("loop", "engine"), help="measure only one of the two")
-    parser.add_argument("--profile", choices=("loop", "user", "read"), help="print a thread's slowest functions")
+    parser.add_argument(
+        "--profile", choices=("loop", "user", "read"), help="print a thread's slowest functions"
+    )
     parser.add_argument("--launches", action="store_true", help="only host time of each operation's launches")
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--quick", action="store_true", help="tiny model and few rounds: shows that it runs")
@@ -99,7 +103,9 @@ def _measure(arguments: Any) -> dict[str, Any]:
         both = found.keys() & results.keys()
         results |= {f"engine_{name}" if name in both else name: value for name, value in found.items()}
     results = {name: _rounded(value) for name, value in results.items()}
-    print(markdown(["measured", "value"], [[name, str(value)] for name, value in results.items()], padded=True))
+    print(
+        markdown(["measured", "value"], [[name, str(value)] for name, value in results.items()], padded=True)
+    )
     return results
 
 

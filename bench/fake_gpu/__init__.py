@@ -113,7 +113,7 @@ def counts() -> Counts:
 
 
 def computing() -> float:
-    """CPU seconds in which threads have computed torch's operations on large tensors, as a GPU would by itself."""
+    """CPU seconds that torch's operations on large tensors took, which a GPU would compute by itself."""
     return float(_tensors.computing())
 
 

@@ -52,7 +52,8 @@ class GenerationTask(EngineTask):
         )
         self.warm_up_options = warm_up_options(self.resolve({}, config.usual_seconds), num_rows)
         # Longer ones are rare, and take much wider tables.
-        durations = [min(seconds, inputs.max_seconds) for seconds in (config.usual_seconds, _MAX_USUAL_SECONDS)]
+        usual = config.usual_seconds, _MAX_USUAL_SECONDS
+        durations = [min(seconds, inputs.max_seconds) for seconds in usual]
         self.usual_demands = [(self.resolve({}, one), self._encode_tokens(one)) for one in durations]
         self.max_in_flight = config.in_flight_per_row * num_rows
         self.max_in_flight_seconds = math.inf  # bounded by the number of requests
@@ -101,7 +102,7 @@ class GenerationTask(EngineTask):
         Enough for a recording of usual length in each row, and for the longest with a few beams; on a GPU as
         many as fit, but no more than the rows can fill.
         """
-        config, front_end, max_seconds = self._config, self.inputs.front_end, self.inputs.max_seconds
+        config, max_seconds = self._config, self.inputs.max_seconds
 
         def pages(seconds: float, hypotheses: int, tokens: int | None = None) -> int:
             cross = math.ceil(self._encode_tokens(seconds) / PAGE_SIZE)

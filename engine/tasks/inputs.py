@@ -142,7 +142,7 @@ class Recordings:
         return Inputs(self._waveform(audio.samples), duration, audio.warnings)
 
     def _waveform(self, samples: np.ndarray) -> Tensor:
-        """Samples as a tensor; for a GPU in pinned memory, so that the loop's thread need not copy them there."""
+        """Samples as a tensor; for a GPU in pinned memory, so that the loop's thread need not copy them."""
         waveform = torch.from_numpy(samples)
         if self._pins and len(samples) <= _MAX_PINNED_SECONDS * self.sampling_rate:
             return torch.empty(waveform.shape, dtype=waveform.dtype, pin_memory=True).copy_(waveform)

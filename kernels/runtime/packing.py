@@ -110,7 +110,7 @@ def index_table(function: Callable[..., Tensor], *cu_seqlens: Tensor, **options:
     """
     known = [_host_sides.get(id(one)) for one in cu_seqlens]
     offsets = [torch.tensor(one.offsets, dtype=torch.int32) for one in known if one is not None]
-    if len(offsets) < len(cu_seqlens):
+    if len(offsets) < len(cu_seqlens) or cu_seqlens[0].device.type != "cuda":
         return function(*cu_seqlens, **options)
     return upload(function(*offsets, **options), cu_seqlens[0].device)
 
