@@ -97,11 +97,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _report(cases: list[Case], found: Iterator[tuple[Resources, bool]], complete: bool) -> int:
-    print(_HEADER)
+    print(HEADER)
     complaints: list[str] = []
     cached, progress = 0, _Progress(len(cases))
     for resources, old in found:
-        progress.step(_line(resources))
+        progress.step(table_line(resources))
         cached += old
         if resources.complaint:
             complaints.append(f"{resources.label} for {resources.architecture}: {resources.complaint}")
@@ -153,14 +153,14 @@ def _pack(cases: list[Case], jobs: int, path: Path) -> int:
 
 def _study(cases: list[Case], changes: dict[str, Any], stages: list[str], folder: Path) -> int:
     """Print each case, and below it its variant, and write the stages of the last of them to files."""
-    print(_HEADER)
+    print(HEADER)
     if not cases:
         raise ValueError("no declared case has that kernel, target and label; leave some of them out")
     for case in cases:
         shown = [("", case)] + ([("  with " + _joined(changes), variant(case, changes))] if changes else [])
         for note, one in shown:
             compiled = compiled_kernel(one)
-            print(_line(resources_of(one, compiled)) + note, flush=True)
+            print(table_line(resources_of(one, compiled)) + note, flush=True)
             _dump(one, compiled, stages, folder / ("variant" if note else ""))
     return 0
 
@@ -198,13 +198,14 @@ def _joined(changes: dict[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in changes.items())
 
 
-_HEADER = (
+HEADER = (
     f"{'case':58} {'target':7} {'regs':>5} {'shared':>7} {'programs':>8} {'spills':>6} {'loop':>5} "
     f"{'waits':>5}  matrix unit, copies"
 )
 
 
-def _line(of: Resources) -> str:
+def table_line(of: Resources) -> str:
+    """Row of the table under `HEADER`."""
     copies = f"copies of {of.copy_bytes} B" if of.asynchronous and of.copy_bytes else ""
     notes = ", ".join(note for note in (of.matrix_unit, copies) if note)
     return (

@@ -14,6 +14,7 @@ from .batch import Batch, RequestGroup, RunningRequest, grouped
 from .config import RunnerConfig
 from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.cuda_graphs import DecodeGraphs
+from .device.nvtx import marked
 from .faults import Failure, Isolated, attempt, isolate
 from .slot_tables import BatchTensors, SlotTables
 from .state import DecodeState
@@ -92,6 +93,7 @@ class Decoder:
                     del self._groups[id(group.rules)]
                 self.batches = []
 
+    @marked("decode step")
     def decode(self, output: StepOutput) -> None:
         """Decode one token of every hypothesis.
 

@@ -12,6 +12,7 @@ from .batch import RunningRequest
 from .cache.paged_cache import PagedCache, cache_positions
 from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.encode_stream import EncodeStream
+from .device.nvtx import marked
 from .faults import isolate
 from .inputs import FrontEnd, pack_inputs
 from .model_protocol import EncoderOnlyModel, GenerativeModel
@@ -30,6 +31,7 @@ class Encoder:
     stream: EncodeStream | None  # for encoding while decoding; None encodes between decode steps
     max_chunk_tokens: int  # encoder positions that one core encodes at a time
 
+    @marked("encode")
     def encode(self, arrivals: list[RunningRequest], output: StepOutput) -> list[RunningRequest]:
         """Encode requests together, and after an error in halves, so that one cannot fail the others.
 

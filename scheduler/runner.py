@@ -17,6 +17,7 @@ from .decoder import Decoder
 from .device.cpu_pool import CpuWorkerPool
 from .device.cuda_graphs import DecodeGraphs, ladder, record_on
 from .device.encode_stream import EncodeStream
+from .device.nvtx import marked
 from .encoder import Encoder
 from .faults import Failure, attempt, isolate
 from .inputs import FrontEnd, frames_of
@@ -203,6 +204,7 @@ class ModelRunner:
         self.steps += 1
         return output
 
+    @marked("results")
     def collect(self, output: StepOutput) -> list[Event]:
         """Wait for the results of a step and return its events: tokens first, then RequestOutputs.
 
@@ -296,6 +298,7 @@ class ModelRunner:
         if released:
             self._encoded = [running for running in self._encoded if self._is_current(running)]
 
+    @marked("admission")
     def _admit(self, step: Step, admitted: Mapping[int, Request], output: StepOutput) -> None:
         """Encode the requests that a step admits."""
         arrivals = [RunningRequest(admitted[one.request_id], one) for one in step.admitted]

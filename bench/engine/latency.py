@@ -29,14 +29,13 @@ from typing import Any
 import numpy as np
 import torch
 
-import tritone
 from tritone.engine.handle import Handle
 
 from ..common.command import engine_parser, parse_engine
 from ..common.machine import about_machine
 from ..common.output import write_json
 from ..common.recognizers import Tritone
-from ..common.workload import Recording, Recordings, build_model, write_processor
+from ..common.workload import Recording, Recordings, build_model, make_processor
 
 PERCENTILES = (50, 90, 99)
 LOADS = (0.5, 0.8)  # of the engine's throughput
@@ -83,8 +82,8 @@ class Observer:
             if began:
                 self.first.setdefault(handle, time.perf_counter())
 
-        def note_end(handle: Handle, output: Any, duration: float = 0.0) -> None:
-            finish(handle, output, duration)
+        def note_end(handle: Handle, *arguments: Any) -> None:
+            finish(handle, *arguments)
             now = time.perf_counter()
             self.first.setdefault(handle, now)
             self.last[handle] = now
@@ -110,8 +109,7 @@ def main(given: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder, Observer().watching() as observer:
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         model = build_model(size, device, dtype)
-        write_processor(Path(folder), model.config.vocab_size)
-        processor = tritone.AutoProcessor.from_pretrained(folder)
+        processor = make_processor(Path(folder), model.config.vocab_size)
         (longest,) = recordings.lasting([35 * stretch])
         # On the CPU the others wait: more rows are no faster there, and their cache takes gigabytes.
         rows = max(flights) if device.type == "cuda" else min(max(flights), 32)

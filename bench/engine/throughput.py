@@ -35,14 +35,13 @@ from typing import Any
 
 import torch
 
-import tritone
 from tritone.kernels.runtime.launch import compiled
 
 from ..common.command import engine_parser, parse_engine
 from ..common.machine import about_machine
 from ..common.recognizers import SOURCES, Transformers, Tritone
 from ..common.roofline import Peaks
-from ..common.workload import Recordings, audio_seconds, build_model, config_of, write_processor
+from ..common.workload import Recordings, audio_seconds, build_model, config_of, make_processor
 from .limits import demand, peaks_of
 from .throughput_report import Findings, Peer, Row, decoding, headline, progress, table, write
 from .timeline import Utilization, spent_on
@@ -116,21 +115,27 @@ class Clock:
 class Setup:
     """Models and recordings on one device; a size is built on first use."""
 
-    def __init__(self, device: torch.device, scale: Scale, folder: Path, without: Sequence[str] = ()) -> None:
-        self.device, self.scale, self.without = device, scale, without
+    def __init__(
+        self,
+        device: torch.device,
+        scale: Scale,
+        folder: Path,
+        without: Sequence[str] = (),
+        peers: bool = True,
+    ) -> None:
+        self.device, self.scale, self.without, self.peers = device, scale, without, peers
         self.dtype = torch.float16 if device.type == "cuda" else torch.float32
         self.recordings = Recordings()
         self._folder = folder
         self._models: dict[str, Any] = {}
         self._peers: dict[str, Transformers] = {}
-        with suppress(ImportError):
-            self.peer(scale.sizes[0])  # built before the first part's clock
+        if peers:
+            with suppress(ImportError):
+                self.peer(scale.sizes[0])  # built before the first part's clock
 
     @cached_property
     def processor(self) -> Any:
-        """The processor; ImportError if sentencepiece is missing."""
-        write_processor(self._folder, config_of(self.scale.sizes[0]).vocab_size)
-        return tritone.AutoProcessor.from_pretrained(self._folder)
+        return make_processor(self._folder, config_of(self.scale.sizes[0]).vocab_size)
 
     def model(self, size: str) -> Any:
         if size not in self._models:
@@ -168,7 +173,7 @@ def main(given: list[str] | None = None) -> int:
     print(headline(findings.about), flush=True)
     failed = False
     with tempfile.TemporaryDirectory() as folder:
-        setup = Setup(device, scale, Path(folder), arguments.without)
+        setup = Setup(device, scale, Path(folder), arguments.without, not arguments.no_peers)
         for _, part in chosen:
             failed |= not carried_out(part, setup, peaks, findings, clock.next_share())
             write(findings, arguments.output)
@@ -186,6 +191,7 @@ def parse_arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--without", nargs="*", choices=("graphs", "overlap"), default=(), help="of an engine on a GPU"
     )
+    parser.add_argument("--no-peers", action="store_true", help="without transformers")
     arguments = parse_engine(parser, given)
     if arguments.seconds is None:
         arguments.seconds = 300 if arguments.device == "cuda" else 900
@@ -271,6 +277,8 @@ def time_peers(
 ) -> list[Peer]:
     """Time transformers with as many batch sizes as fit into the time."""
     name = f"transformers, {size}, from {source}, {decoding(beams)}"
+    if not setup.peers:
+        return []
     try:
         peer = setup.peer(size)
     except ImportError as error:

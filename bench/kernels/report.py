@@ -23,11 +23,12 @@ class Result:
 
     Args:
         kernel, label, tags, work: of the case.
-        seconds: of a call; None if it failed.
+        seconds: of a call, the median; None if it failed.
         error: of the output against the reference, in norm.
         peers: by name.
         best, best_tile: the best tile for this number of rows, and seconds with it.
         failure: the error message.
+        spread: bounds of the middle 60 % of the samples, in seconds.
     """
 
     kernel: str
@@ -41,6 +42,7 @@ class Result:
     best: float | None = None
     best_tile: tuple[int, ...] | None = None
     failure: str = ""
+    spread: tuple[float, float] | None = None
 
     def fraction(self, peaks: Peaks) -> float | None:
         """Floor over time: 1 is as fast as the device can be."""

@@ -1,6 +1,6 @@
 """Suites of cases: all, quick, and tiny for the interpreter."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..common.shapes import LARGE, SMALL, TINY, TINY_WAV2VEC2, WAV2VEC2, Batch, equal, real, tiny
 from . import decoder_cases as decoder
@@ -22,6 +22,15 @@ def quick_cases() -> list[Case]:
 def tiny_cases() -> list[Case]:
     """One case of each kernel, for the interpreter."""
     return list(each_once(tiny(TINY), tiny(TINY_WAV2VEC2)))
+
+
+def matching(cases: Iterable[Case], kernel: str | None, words: str) -> list[Case]:
+    """The cases of a kernel, or of all, that have these words in their label."""
+    return [
+        case
+        for case in cases
+        if kernel in (None, case.kernel) and set(words.split()) <= set(case.label.replace(",", "").split())
+    ]
 
 
 def each_once(batch: Batch, wav2vec2: Batch) -> Iterator[Case]:

@@ -66,6 +66,9 @@ def choose(
 
 _OF_KERNELS = frozenset(DTYPES)
 
+# Operations of the modules imported so far by their references' names; `tritone.kernels.use` finds them here.
+OPERATIONS: dict[str, "Operation"] = {}
+
 
 class Operation:
     """Operation with up to three implementations; a call runs the one that `choose` picks for its tensors.
@@ -81,6 +84,7 @@ class Operation:
         triton: Callable[..., Any] | None = None,
     ) -> None:
         self.reference, self.cpu, self.triton = reference, cpu, triton
+        OPERATIONS[reference.__name__.removesuffix("_reference")] = self
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         if dropout := options.pop("dropout", 0.0):

@@ -17,7 +17,7 @@ _ALIGNMENT = 16  # bytes, of the tensors in a common copy, as kernels need (`lau
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor to the device without waiting; one that is there already is returned as it is."""
-    if tensor.device.type != "cpu" or device.type == "cpu":
+    if tensor.device.type != "cpu" or device.type != "cuda":
         return tensor.to(device)
     pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
     return pinned.to(device, non_blocking=True)
@@ -31,8 +31,8 @@ def upload_all(tensors: Sequence[Tensor | list[Tensor]], device: torch.device) -
         device: device of the results.
     """
     parts = [one if isinstance(one, list) else [one] for one in tensors]
-    if device.type == "cpu":
-        return [torch.cat(one) if len(one) > 1 else one[0] for one in parts]
+    if device.type != "cuda":
+        return [(torch.cat(one) if len(one) > 1 else one[0]).to(device) for one in parts]
     shapes = [(sum(part.shape[0] for part in one), *one[0].shape[1:]) for one in parts]
     sizes = [math.prod(shape) * one[0].itemsize for shape, one in zip(shapes, parts, strict=True)]
     starts = list(accumulate((-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes), initial=0))

@@ -4,7 +4,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from ..checkpoints.contents import read_json
 from ..checkpoints.files import Checkpoint, write_json
@@ -101,13 +101,22 @@ class PythonTokenizer(Tokenizer):
             around = len(self.build_inputs_with_special_tokens([], second and [])) if special else 0
             first, second = self._truncate(first, second, max(0, limit - around), strategy)
         if not special:
-            ids = [*first, *(second or [])]
+            ids = self._known([*first, *(second or [])])
             return Encoded(ids, [0] * len(ids), [0] * len(ids))
         return Encoded(
-            self.build_inputs_with_special_tokens(first, second),
+            self._known(self.build_inputs_with_special_tokens(first, second)),
             self.create_token_type_ids_from_sequences(first, second),
             self._special_mask(first, second),
         )
+
+    def _known(self, ids: Sequence[int | None]) -> Ids:
+        """Check that every token has an id. Raises ValueError where a special token is missing."""
+        if None in ids:
+            raise ValueError(
+                f"{type(self).__name__} has no id for a token of a text: its unk_token or eos_token is "
+                f"not set ({self.unk_token!r}, {self.eos_token!r}); set it, as in tokenizer_config.json"
+            )
+        return cast(Ids, ids)
 
     def _truncate(self, first: Ids, second: Ids | None, limit: int, strategy: str) -> tuple[Ids, Ids | None]:
         """Truncate a sequence or pair to `limit` tokens in all, as far as the strategy allows."""

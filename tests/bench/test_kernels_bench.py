@@ -3,9 +3,10 @@ compared once on tiny shapes."""
 
 import json
 import math
-import os
 import subprocess
+import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -176,9 +177,9 @@ def test_results_are_written_as_json_table_and_plot(bench, peaks, tmp_path):
 def test_every_call_is_right_on_tiny_shapes(bench, dtype, kernels_on):
     stage = bench["cases"].Setup(torch.device(kernels_on), dtype, 2)
     lines = [
-        line for case in bench["suite"].tiny_cases() for line in bench["kernels"].compare_all(case, stage)
+        line for case in bench["suite"].tiny_cases() for line in bench["measure"].compare_all(case, stage)
     ]
-    assert [line for line in lines if line.startswith("FAILED")] == []
+    assert [line for line in lines if line.startswith("FAIL ")] == []
     kernels = {case.kernel for case in bench["suite"].all_cases()}
     ours = [line for line in lines if "ours, error" in line]
     assert len(ours) == len(bench["suite"].tiny_cases())
@@ -186,43 +187,44 @@ def test_every_call_is_right_on_tiny_shapes(bench, dtype, kernels_on):
 
 
 def test_a_wrong_or_unwritten_output_is_refused(bench, kernels_on):
-    cases, kernels = bench["cases"], bench["kernels"]
+    cases, measure = bench["cases"], bench["measure"]
     wanted = torch.ones(4, 3, device=kernels_on)
 
     def check(run):
         prepared = cases.Prepared.of(run, wanted, 1e-3, lambda out: out)
-        return kernels.checked(prepared.ours, prepared)
+        return measure.checked(prepared.ours, prepared)
 
     assert check(lambda copy: wanted * (1 + 1e-4)) == pytest.approx(1e-4, rel=1e-2)
-    with pytest.raises(kernels.WrongOutputError, match=r"error 1\.00e-02, allowed 1e-03"):
+    with pytest.raises(measure.WrongOutputError, match=r"error 1\.00e-02, allowed 1e-03"):
         check(lambda copy: wanted * 1.01)
-    with pytest.raises(kernels.WrongOutputError, match="error nan"):
+    with pytest.raises(measure.WrongOutputError, match="error nan"):
         check(lambda copy: torch.empty(4, 3, device=kernels_on))
-    with pytest.raises(kernels.WrongOutputError, match=r"shape \[4\], wanted \[4, 3\]"):
+    with pytest.raises(measure.WrongOutputError, match=r"shape \[4\], wanted \[4, 3\]"):
         check(lambda copy: wanted[:, 0])
 
 
 def test_a_case_that_fails_or_comes_too_late_is_told_and_stops_nothing(bench):
-    cases, kernels, work = bench["cases"], bench["kernels"], bench["roofline"].Work
+    cases, measure, work = bench["cases"], bench["measure"], bench["roofline"].Work
 
     def prepare(stage):
         raise RuntimeError("no memory\nand more")
 
     case = cases.Case("linear", "S2T", 32, "some", work(1, 1), prepare)
     cpu = torch.device("cpu")
-    assert kernels.run(case, cpu, time.monotonic() + 60).failure == "RuntimeError: no memory"
-    assert kernels.run(case, cpu, time.monotonic() - 1).failure == "not reached in time"
+    half = torch.float16
+    assert measure.run(case, cpu, half, time.monotonic() + 60).failure == "RuntimeError: no memory"
+    assert measure.run(case, cpu, half, time.monotonic() - 1).failure == "not reached in time"
 
 
 def test_a_whole_run_with_invented_times(bench, peaks, kernels_on, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
-    kernels = bench["kernels"]
-    monkeypatch.setattr(kernels, "DTYPE", torch.float16)
-    monkeypatch.setattr(kernels, "CACHE", 1)  # one copy of the inputs
-    monkeypatch.setattr(kernels, "timed", lambda implementation, copies, graph, milliseconds=40: 1e-5)
+    kernels, measure = bench["kernels"], bench["measure"]
+    monkeypatch.setattr(measure, "CACHE", 1)  # one copy of the inputs
+    monkeypatch.setattr(measure, "samples", lambda *_, **options: (1e-5, 0.9e-5, 1.1e-5))
     cases = bench["suite"].tiny_cases()
-    late = time.monotonic() + 300
-    assert kernels.run_all(cases, peaks, torch.device(kernels_on), late, tmp_path) == 0
+    timing = partial(measure.run, device=torch.device(kernels_on), dtype=torch.float16)
+    late = partial(timing, deadline=time.monotonic() + 300)
+    assert kernels.run_all(cases, late, peaks, tmp_path) == 0
     printed = capsys.readouterr().out
     assert f"{len(cases)} of {len(cases)} cases timed" in printed
     assert "not measured paged attention at 512 sequences" in printed
@@ -233,8 +235,8 @@ def test_a_whole_run_with_invented_times(bench, peaks, kernels_on, tmp_path, mon
         assert entry["best_tile"] is None or entry["kernel"] == "linear"
         wrong = [name for name, peer in entry["peers"].items() if peer["seconds"] is None]
         assert set(wrong) <= {"torchaudio"}
-    assert kernels.run_all(cases[:2], peaks, torch.device(kernels_on), 0.0, tmp_path) == 1
-    assert "FAILED paged_attention, tiny, 3 x, cross: not reached in time" in capsys.readouterr().out
+    assert kernels.run_all(cases[:2], partial(timing, deadline=0.0), peaks, tmp_path) == 1
+    assert "FAIL paged_attention, tiny, 3 x, cross: not reached in time" in capsys.readouterr().out
 
 
 def test_another_tile_computes_the_same_and_only_for_as_long_as_asked(bench, kernels_on):
@@ -272,38 +274,31 @@ def test_another_tile_computes_the_same_and_only_for_as_long_as_asked(bench, ker
 def test_without_a_gpu_the_command_says_what_to_do(bench, capsys, monkeypatch):
     with pytest.raises(SystemExit, match="2"):
         bench["kernels"].main([])
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert "no CUDA device; --dry compares everything" in capsys.readouterr().err
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    assert bench["kernels"].main(["--dry"]) == 2
-    assert "TRITON_INTERPRET=1" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        bench["kernels"].main(["--dry", "--kernel", "flash"])
+    assert "no case of 'flash'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("failing", ["", "pytest", "tritone.kernels"])
-def test_the_script_for_a_gpu_goes_on_after_a_failure_and_ends_with_it(failing, tmp_path):
-    """With a python3 that only records its arguments."""
-    fake = tmp_path / "python3"
-    fake.write_text(
-        f'#!/bin/bash\necho "$*" >>{tmp_path}/calls\n'
-        'case "$*" in *get_device_name*) echo some-gpu ;; *xdist*) exit 1 ;; esac\n'
-        f'[ -n "{failing}" ] && case "$*" in *"-m {failing}"*) exit 1 ;; esac\nexit 0\n'
-    )
-    fake.chmod(0o755)
-    out = tmp_path / "out"
-    done = subprocess.run(
-        ["bash", str(BENCH / "gpu.sh"), str(out)],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+def test_a_kernel_a_case_and_a_type_can_be_chosen(bench):
+    suite = bench["suite"]
+    chosen = suite.matching(suite.all_cases(), "flash_attention", "large causal")
+    assert [(case.kernel, case.model, "causal" in case.label) for case in chosen] == [
+        ("flash_attention", "S2T large", True)
+    ]
+    assert len(suite.matching(suite.all_cases(), None, "")) == len(suite.all_cases())
+    ran = subprocess.run(
+        [sys.executable, "-m", "bench.kernels", "--dry", "--kernel", "rms_norm", "--dtype", "float16"],
+        cwd=BENCH.parent,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
-    assert done.returncode == (1 if failing else 0), done.stdout + done.stderr
-    calls = (tmp_path / "calls").read_text()
-    for wanted in ("-m tritone.kernels", "-m pytest", "-m bench.kernels --output"):
-        assert wanted in calls
-    assert {"machine.txt", "compilation.txt", "tests.txt", "kernels.txt"} <= {
-        path.name for path in out.iterdir()
-    }
-    assert ("failed, or stopped" in done.stdout) == bool(failing)
+    assert ran.returncode == 0, ran.stderr
+    first, *others = ran.stdout.splitlines()
+    assert first.startswith("PASS float16 rms_norm, tiny, 3 x, 3 x 48: ours, error")
+    assert len(others) == 2
 
 
 def test_ceilings_that_are_known_are_finite(bench):

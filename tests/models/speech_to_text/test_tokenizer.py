@@ -325,3 +325,11 @@ def test_an_unknown_setting_of_a_file_is_warned_about(tmp_path, plain):
     path.write_text(json.dumps({"dropout_of_merges": 0.1}), encoding="utf-8")
     with pytest.warns(UserWarning, match="dropout_of_merges"):
         Speech2TextTokenizer.from_pretrained(tmp_path)
+
+
+def test_without_an_end_token_texts_decode_and_cannot_be_encoded(plain):
+    files = plain / "vocab.json", plain / "sentencepiece.bpe.model"
+    bare = Speech2TextTokenizer(*files, eos_token=None)
+    assert bare.decode([8, 6]) != ""
+    with pytest.raises(ValueError, match="unk_token or eos_token is not set"):
+        bare("a")
