@@ -63,10 +63,19 @@ def pack_inputs(
 
 
 def _joined(parts: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Concatenate tensors on the device, with their cu_seqlens; host tensors are copied there all at once."""
+    """Concatenate tensors on the device, with their cu_seqlens.
+
+    Host tensors in pinned memory are copied there one by one, others all at once, through pinned memory.
+    """
     lengths, dtype = [part.shape[0] for part in parts], parts[0].dtype
     if device.type != "cuda" or any(part.is_cuda or part.dtype != dtype for part in parts):
         return torch.cat([upload(part, device) for part in parts]), cumulative(lengths, device)
     offsets = cumulative(lengths)
-    packed, cu_seqlens = upload_all([parts, offsets], device)
+    if all(part.is_pinned() for part in parts):
+        packed = torch.empty((sum(lengths), *parts[0].shape[1:]), dtype=dtype, device=device)
+        for own, part in zip(packed.split(lengths), parts, strict=True):
+            own.copy_(part, non_blocking=True)
+        cu_seqlens = upload(offsets, device)
+    else:
+        packed, cu_seqlens = upload_all([parts, offsets], device)
     return packed, keep_on_host(cu_seqlens, offsets.tolist())

@@ -44,14 +44,16 @@ class GenerationLoop:
     """
 
     def __init__(self, runner: ModelRunner, encode_budget: int = 4096, ahead: int | None = None) -> None:
+        on_gpu = runner.model.device.type == "cuda"
         if ahead is None:
-            ahead = runner.config.ahead_on_gpu if runner.model.device.type == "cuda" else 0
+            ahead = runner.config.ahead_on_gpu if on_gpu else 0
         if ahead < 0:
             raise ValueError(f"ahead is {ahead}; it must be 0 or more steps")
         self._ahead = ahead
         self._launched: deque[StepOutput] = deque()  # oldest first
         self._runner = runner
-        self._scheduler = Scheduler(runner.num_pages, runner.num_slots, encode_budget)
+        admit_every = runner.config.admit_every_on_gpu if on_gpu else 1
+        self._scheduler = Scheduler(runner.num_pages, runner.num_slots, encode_budget, admit_every)
         self._requests: dict[int, Request] = {}  # requests without a RequestOutput so far
         self._failed_steps = 0  # in a row, each as a whole
         self._degraded: str | None = None

@@ -88,10 +88,14 @@ class Scheduler:
 
     num_pages and num_slots are the sizes of the cache (pages of 16 positions) and of the decode batch
     (hypotheses). encode_budget is the number of encoder positions that one step may admit; a longer request
-    is admitted alone. Raises ValueError for a negative size or a budget below 1.
+    is admitted alone. Once pages or slots have run out, requests are admitted in every `admit_every`-th step
+    only, so that more are encoded at once, unless none runs. Raises ValueError for a negative size, or for a
+    budget or `admit_every` below 1.
     """
 
-    def __init__(self, num_pages: int, num_slots: int, encode_budget: int) -> None:
+    def __init__(self, num_pages: int, num_slots: int, encode_budget: int, admit_every: int = 1) -> None:
+        if admit_every < 1:
+            raise ValueError(f"admit_every is {admit_every}; it must be 1 step or more")
         if num_pages < 0 or num_slots < 0 or encode_budget < 1:
             raise ValueError(
                 f"num_pages={num_pages}, num_slots={num_slots}, encode_budget={encode_budget}: "
@@ -104,6 +108,8 @@ class Scheduler:
         self._running: dict[int, _Running] = {}
         self._ended: dict[int, _Ended] = {}  # since the last step, in the order of their ends
         self._next_step = 0
+        self._admit_every = admit_every
+        self._closed_until = 0  # number of the step from which on requests are admitted again
 
     def schedule(self, decode_steps: int = 1) -> Step:
         """Plan a step: release ended requests, then admit from the head of the queue while they fit.
@@ -115,9 +121,11 @@ class Scheduler:
         released = self._release_ended()
         admitted: list[Admission] = []
         encode_tokens = 0
-        while self._line:
+        admits = self._next_step >= self._closed_until or not self._running
+        while admits and self._line:
             request_id, demand = self._line.head()
             if demand.pages > self._pages.free or demand.hypotheses > self._slots.free:
+                self._closed_until = self._next_step + self._admit_every
                 break  # even where a later one would fit: small requests must not starve a large one
             if admitted and encode_tokens + demand.encode_tokens > self._encode_budget:
                 break

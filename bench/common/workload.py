@@ -27,11 +27,12 @@ def _both(attention_heads: int, ffn_dim: int, **more: int) -> dict[str, int]:
     return {f"{half}_{name}": value for half in ("encoder", "decoder") for name, value in shared.items()}
 
 
-# Speech2Text with 12 encoder and 6 decoder layers; "tiny" is for smoke runs.
+# Speech2Text with 12 encoder and 6 decoder layers; "tiny" is for smoke runs, "narrow" for counts of launches.
 SIZES: dict[str, dict[str, int]] = {
     "small": {},
     "medium": {"d_model": 512, **_both(8, 2048)},
     "large": {"d_model": 1024, **_both(16, 4096)},
+    "narrow": {"d_model": 32, **_both(2, 64), "conv_channels": 32, "vocab_size": 300},
     "tiny": {"d_model": 32, **_both(2, 64, layers=2), "conv_channels": 32, "vocab_size": 300},
 }
 

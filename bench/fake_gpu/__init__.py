@@ -112,6 +112,11 @@ def counts() -> Counts:
     return Counts(_libcuda.fake_launched(), *_tensors.counts(), totals["waits"], totals["replays"])
 
 
+def computing() -> float:
+    """CPU seconds that torch's operations on large tensors took, which a GPU would compute by itself."""
+    return float(_tensors.computing())
+
+
 @contextmanager
 def recording() -> Iterator[Log]:
     """Context manager that yields a log of all work inside it, by any thread; complete on exit."""

@@ -16,8 +16,10 @@
 #include <torch/library.h>
 
 #include <sys/mman.h>
+#include <time.h>
 
 #include <atomic>
+#include <bit>
 #include <mutex>
 #include <set>
 #include <unordered_map>
@@ -42,7 +44,7 @@ using c10::DispatchKeySet;
 // Memory, 512-byte aligned as on a GPU. Small blocks are zeros, so that a table that a kernel would have filled holds valid
 // indices. Large ones are kept and given out again, as torch does on a GPU, since the system takes microseconds for one.
 
-constexpr size_t kAlignment = 512, kLarge = 64 << 10;
+constexpr size_t kAlignment = 512, kLarge = 64 << 10, kMoved = 128 << 10;
 std::atomic<int64_t> allocated{0}, peak{0};
 std::mutex blocks_lock;
 std::unordered_map<size_t, std::vector<void*>> blocks; // free ones, by size
@@ -88,7 +90,10 @@ struct DeviceAllocator final : c10::Allocator {
     Device device(DeviceType::CPU);
     if (size == 0) return {nullptr, nullptr, &release, device};
     size_t whole = size + kAlignment;
-    if (whole >= kLarge) whole = (whole + kLarge - 1) / kLarge * kLarge;
+    if (whole >= kLarge) { // in few sizes, so that most are found again
+      size_t step = std::bit_floor(whole) / 8;
+      whole = (whole + step - 1) / step * step;
+    }
     void* base = obtain(whole);
     int64_t now = allocated += whole;
     if (now > peak) peak = now;
@@ -105,21 +110,26 @@ DeviceAllocator device_allocator;
 std::mutex pinned_lock;
 std::set<std::pair<uintptr_t, uintptr_t>> pinned; // first and past-the-last address
 
+std::unordered_map<size_t, std::vector<void*>> unpinned; // free ones by size, kept as torch keeps them
+
 void unpin(void* base) {
-  {
-    std::lock_guard<std::mutex> guard(pinned_lock);
-    auto found = pinned.lower_bound({reinterpret_cast<uintptr_t>(base), 0});
-    if (found != pinned.end()) pinned.erase(found);
-  }
-  free(base);
+  auto first = reinterpret_cast<uintptr_t>(base);
+  std::lock_guard<std::mutex> guard(pinned_lock);
+  auto found = pinned.lower_bound({first, 0});
+  if (found == pinned.end()) return;
+  unpinned[found->second - first].push_back(base);
+  pinned.erase(found);
 }
 
 struct PinnedAllocator final : c10::Allocator {
   c10::DataPtr allocate(size_t size) override {
-    void* base = aligned_alloc(64, (size + 64) / 64 * 64);
-    auto first = reinterpret_cast<uintptr_t>(base);
+    size = std::max<size_t>(std::bit_ceil(size), 64);
     std::lock_guard<std::mutex> guard(pinned_lock);
-    pinned.insert({first, first + std::max<size_t>(size, 1)});
+    auto& kept = unpinned[size];
+    void* base = kept.empty() ? aligned_alloc(64, size) : kept.back();
+    if (!kept.empty()) kept.pop_back();
+    auto first = reinterpret_cast<uintptr_t>(base);
+    pinned.insert({first, first + size});
     return {base, base, &unpin, Device(DeviceType::CPU)};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &unpin; }
@@ -197,6 +207,14 @@ std::atomic<uint64_t> operations{0}, copies{0}, blocking{0};
 std::mutex log_lock;
 bool logging = false;
 std::vector<std::string> log_;
+
+std::atomic<uint64_t> computed{0}; // nanoseconds of threads in operations on large tensors
+constexpr int64_t kComputed = 1 << 14;
+uint64_t thread_time() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return now.tv_sec * 1000000000ull + now.tv_nsec;
+}
 
 void count(const std::string& name) {
   operations++;
@@ -298,8 +316,13 @@ at::Tensor& fake_copy(at::Tensor& self, const at::Tensor& source, bool non_block
   } else {
     count("copy_");
   }
+  // A GPU's copy engine moves pinned memory by itself, so that the host spends no time on recordings.
+  if (crossing && self.is_cuda() && non_blocking && source.nbytes() >= kMoved && is_pinned(source.data_ptr())) return self;
+  bool large = source.numel() >= kComputed;
+  uint64_t before = large ? thread_time() : 0;
   auto to = on_host(self), from = on_host(source);
   to.copy_(from);
+  if (large) computed += thread_time() - before;
   return self;
 }
 
@@ -389,7 +412,11 @@ void fallback(const c10::OperatorHandle& op, DispatchKeySet, torch::jit::Stack* 
   auto name = toString(op.operator_name());
   if (!kViews.count(name)) count(name.substr(6));
   if (waits(name, *stack, begin)) count_wait(name.substr(6));
+  bool large = false; // what a GPU would compute by itself takes time here; small ones take less than the clock
+  for (const auto& [original, alias] : aliases) large |= original.numel() >= kComputed;
+  uint64_t before = large ? thread_time() : 0;
   op.redispatchBoxed(DispatchKeySet(DispatchKey::CPU), stack);
+  if (large) computed += thread_time() - before;
 
   auto own = [&](const at::Tensor& tensor) {
     if (!tensor.defined()) return tensor;
@@ -457,6 +484,7 @@ PyObject* raw_stream(PyObject*, PyObject* device) {
 PyObject* counts(PyObject*, PyObject*) {
   return Py_BuildValue("(KKK)", (unsigned long long)operations, (unsigned long long)copies, (unsigned long long)blocking);
 }
+PyObject* computing(PyObject*, PyObject*) { return PyFloat_FromDouble(computed * 1e-9); }
 PyObject* memory(PyObject*, PyObject* reset) {
   if (reset == Py_True) peak = allocated.load();
   return Py_BuildValue("(LL)", (long long)allocated, (long long)peak);
@@ -497,6 +525,7 @@ PyMethodDef methods[] = {
     {"exchange_device", exchange_device, METH_O, nullptr},
     {"raw_stream", raw_stream, METH_O, nullptr},
     {"counts", counts, METH_NOARGS, nullptr},
+    {"computing", computing, METH_NOARGS, nullptr},
     {"memory", memory, METH_O, nullptr},
     {"log", set_log, METH_O, nullptr},
     {"on_wait", set_on_wait, METH_O, nullptr},

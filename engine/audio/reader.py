@@ -40,6 +40,7 @@ def load_audio(
     max_seconds: float | None = None,
     channel: int | None = None,
     encoding: str | None = None,
+    copy: bool = True,
 ) -> Audio:
     """Read a recording as one channel at `sampling_rate` Hz.
 
@@ -54,10 +55,14 @@ def load_audio(
         max_seconds: maximum duration in seconds; decoding stops there, with an error.
         channel: index of the channel to read; None averages all.
         encoding: "mulaw" or "alaw" for audio without a header; 8,000 Hz unless `source_rate` is given.
+        copy: False returns an array that needs no conversion as it is.
 
     Raises:
         AudioError: the source is missing, empty, not audio, damaged, cut or too long, or has NaN or infinity.
     """
+    if _is_ready(source, sampling_rate, source_rate, channel):
+        checked = _checked_whole(source, sampling_rate, max_seconds)
+        return Audio(checked.copy() if copy else checked)
     blocks = audio_blocks(
         source,
         sampling_rate,
@@ -143,6 +148,27 @@ def count_channels(source: Any, *, encoding: str | None = None) -> int:
         return decode.count_channels(Source(source), encoding)
     array = as_array(source)
     return 1 if array.ndim == 1 else array.shape[1]
+
+
+def _is_ready(source: Any, sampling_rate: int, source_rate: int | None, channel: int | None) -> bool:
+    """Check whether a source is an array of one float32 channel at the rate of the result."""
+    return (
+        type(source) is np.ndarray
+        and source.ndim == 1
+        and source.dtype == np.float32
+        and not channel
+        and (source_rate is None or (type(source_rate) is int and source_rate == sampling_rate))
+    )
+
+
+def _checked_whole(samples: np.ndarray, rate: int, max_seconds: float | None) -> np.ndarray:
+    """Samples that need no conversion, with the checks of all others."""
+    check_rate(rate, "the target rate")
+    name = f"array {samples.shape}"
+    for _ in _limited(iter([Block(samples, rate)] if len(samples) else []), max_seconds, name):
+        for _ in _checked(iter([(samples, rate)]), name):
+            pass
+    return samples
 
 
 def _array_blocks(array: np.ndarray, rate: int) -> Iterator[Block]:

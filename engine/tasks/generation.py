@@ -19,7 +19,7 @@ class GenerationTask(EngineTask):
     """Task of an engine with a model that generates text from recordings.
 
     Args:
-        model: a `GenerativeModel` with `resolve_options` and `generation_loop`.
+        model: a `GenerativeModel` with `generation_config` and `generation_loop`.
         inputs: reader of recordings.
         tokenizer: tokenizer of the same checkpoint.
         config: configuration with the cache size, budgets and default lengths.
@@ -32,6 +32,8 @@ class GenerationTask(EngineTask):
         self.name = type(model).__name__
         self.inputs = inputs
         self._model, self._tokenizer, self._config = model, tokenizer, config
+        self._max_length: int = model.max_length  # asked for each request, and found by a walk over modules
+        self._vocabulary: int = model.config.get_text_config().vocab_size
         on_gpu = model.device.type == "cuda"
         if on_gpu:
             num_rows = config.num_rows or fitting_rows(model, config)
@@ -50,9 +52,8 @@ class GenerationTask(EngineTask):
         )
         self.warm_up_options = warm_up_options(self.resolve({}, config.usual_seconds), num_rows)
         # Longer ones are rare, and take much wider tables.
-        durations = [
-            min(seconds, inputs.max_seconds) for seconds in (config.usual_seconds, _MAX_USUAL_SECONDS)
-        ]
+        usual = config.usual_seconds, _MAX_USUAL_SECONDS
+        durations = [min(seconds, inputs.max_seconds) for seconds in usual]
         self.usual_demands = [(self.resolve({}, one), self._encode_tokens(one)) for one in durations]
         self.max_in_flight = config.in_flight_per_row * num_rows
         self.max_in_flight_seconds = math.inf  # bounded by the number of requests
@@ -80,8 +81,8 @@ class GenerationTask(EngineTask):
         """Generation options for a recording of `duration` seconds, completed by defaults."""
         config = self._config
         length = 1 + config.extra_tokens + math.ceil(config.tokens_per_second * duration)
-        resolved: GenerationOptions = self._model.resolve_options(
-            default_max_length=min(length, self._model.max_length), **options
+        resolved: GenerationOptions = self._model.generation_config.resolve(
+            options, self._max_length, min(length, self._max_length), self._vocabulary
         )
         return resolved
 
@@ -111,7 +112,7 @@ class GenerationTask(EngineTask):
         longest = pages(max_seconds, config.beams_of_longest)
         if self._model.device.type != "cuda":
             return max(longest, num_rows * pages(min(config.usual_seconds, max_seconds), 1))
-        full = max(longest, num_rows * pages(max_seconds, 1, self._model.max_length))
+        full = max(longest, num_rows * pages(max_seconds, 1, self._max_length))
         return max(min(full, fitting_pages(self._model, num_rows, encoding, config)), 1)
 
 

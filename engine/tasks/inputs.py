@@ -16,6 +16,7 @@ from ..config import Encoding, EngineConfig, Short
 from ..faults import attempt
 
 _BLOCK = 1 << 20  # bytes of a file object read at a time
+_MAX_PINNED_SECONDS = 600.0  # of a waveform in pinned memory, which torch keeps for later ones
 _MAX_EXCERPT = 40  # characters of a text in a message
 
 
@@ -86,6 +87,7 @@ class Recordings:
         self.sampling_rate: int = feature_extractor.sampling_rate  # Hz
         self.max_seconds = max_recording_seconds(model, feature_extractor, config)
         self._model = model
+        self._pins = model.device.type == "cuda"
         self._max_file_object_bytes = config.max_file_object_bytes
 
     def snapshot(self, source: Any) -> Any:
@@ -128,6 +130,7 @@ class Recordings:
                 max_seconds=self.max_seconds,
                 channel=reading.channel,
                 encoding=reading.encoding,
+                copy=False,  # a snapshot already is one
             )
             self._check_length(_name(source), len(audio.samples))
         except TooShortError as error:
@@ -135,9 +138,15 @@ class Recordings:
                 raise
             samples, warnings = (0, ()) if audio is None else (len(audio.samples), audio.warnings)
             return Inputs(None, samples / self.sampling_rate, (*warnings, f"{error.problem}: no result"))
-        return Inputs(
-            torch.from_numpy(audio.samples), len(audio.samples) / self.sampling_rate, audio.warnings
-        )
+        duration = len(audio.samples) / self.sampling_rate
+        return Inputs(self._waveform(audio.samples), duration, audio.warnings)
+
+    def _waveform(self, samples: np.ndarray) -> Tensor:
+        """Samples as a tensor; for a GPU in pinned memory, so that the loop's thread need not copy them."""
+        waveform = torch.from_numpy(samples)
+        if self._pins and len(samples) <= _MAX_PINNED_SECONDS * self.sampling_rate:
+            return torch.empty(waveform.shape, dtype=waveform.dtype, pin_memory=True).copy_(waveform)
+        return waveform
 
     def _check_length(self, name: str, samples: int) -> None:
         """Raise AudioError for a waveform that is too short or too long for the model."""

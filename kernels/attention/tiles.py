@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..runtime.launch import ALIGNMENTS, DTYPES, Kernel, alignment
 from ..runtime.optional_triton import tl, triton
+from ..runtime.packing import index_table
 from ..runtime.weight_cache import cached
 
 MAX_HEAD_DIM = 128  # the accumulators of wider heads leave no room for blocks this large
@@ -53,10 +54,14 @@ def launch_heads(
     case = kernel.case(query.device, width, query.dtype, alignment(head_dim))
     # All layers of a model share a few tables of blocks, one for self-attention and one for cross-attention,
     # and making one takes about 15 small launches.
-    blocks = cached(query_blocks, cu_query, cu_key, tokens=tokens, block=case.constant("BLOCK_M"))
+    blocks = cached(_query_blocks, cu_query, cu_key, tokens=tokens, block=case.constant("BLOCK_M"))
     grid = (blocks.shape[0] * heads,)
     case.launch(grid, query, *operands, blocks, out, heads, head_dim, *numbers)
     return out
+
+
+def _query_blocks(*offsets: Tensor, **options: int) -> Tensor:
+    return index_table(query_blocks, *offsets, **options)
 
 
 def query_blocks(cu_query: Tensor, cu_key: Tensor, *, tokens: int, block: int) -> Tensor:

@@ -17,6 +17,7 @@ from ..runtime.optional_triton import tl
 from ..runtime.packing import (
     check_cu_seqlens,
     cumulative,
+    index_table,
     lengths_of,
     offsets_after,
     positions_within,
@@ -105,7 +106,7 @@ def conv_subsample_triton(
     out = frames.new_empty(rows, outputs)
     case = conv_subsample_kernel.case(frames.device, frames.dtype, alignment(channels, outputs))
     tiles = case.block_count("BLOCK_M", rows) * case.block_count("BLOCK_N", outputs)
-    windows = _windows(cu_frames, cu_out, rows, taps, stride)
+    windows = index_table(_windows, cu_frames, cu_out, rows=rows, taps=taps, stride=stride)
     tensors = frames, windows, cached(_rearranged, weight), bias, out
     case.launch((tiles,), *tensors, rows, outputs, channels, taps, bias is not None)
     return out, cu_out

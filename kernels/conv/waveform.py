@@ -7,7 +7,7 @@ from torch import Tensor
 from ..linear.activation import activate, check_activation
 from ..linear.gemm import linear_cpu
 from ..runtime.dispatch import Operation
-from ..runtime.packing import check_cu_seqlens, cumulative, lengths_of, offsets_after, spans
+from ..runtime.packing import check_cu_seqlens, cumulative, index_table, lengths_of, offsets_after, spans
 from ..runtime.weight_cache import cached
 from .first_layer import first_layer
 from .implicit_gemm import implicit_gemm, window_starts
@@ -140,7 +140,8 @@ def waveform_conv_triton(
         return first_layer(
             samples, cu_tokens, cu_out, taps, shift, stride=stride, activation=activation
         ), cu_out
-    first = window_starts(cu_tokens, cu_out, sum(lengths_of(cu_out)), stride)
+    rows = sum(lengths_of(cu_out))
+    first = index_table(window_starts, cu_tokens, cu_out, rows=rows, stride=stride)
     flat = cached(flattened, weight)[None]
     return implicit_gemm(hidden[None], first, flat, bias, activation=activation), cu_out
 

@@ -99,8 +99,28 @@ def _cumulative_each(lengths: Sequence[list[int]], device: torch.device) -> list
     return [keep_on_host(tensor, one) for tensor, one in zip(tensors, offsets, strict=True)]
 
 
+def index_table(function: Callable[..., Tensor], *cu_seqlens: Tensor, **options: int) -> Tensor:
+    """Compute a table of indices from offsets: on the host, and copied, where the host knows them.
+
+    The table's many small operations would each be a launch on a GPU.
+
+    Args:
+        function: function of the offsets and options.
+        cu_seqlens: offsets, all on one device.
+    """
+    known = [_host_sides.get(id(one)) for one in cu_seqlens]
+    offsets = [torch.tensor(one.offsets, dtype=torch.int32) for one in known if one is not None]
+    if len(offsets) < len(cu_seqlens) or cu_seqlens[0].device.type != "cuda":
+        return function(*cu_seqlens, **options)
+    return upload(function(*offsets, **options), cu_seqlens[0].device)
+
+
 def positions_within(cu_seqlens: Tensor, total: int) -> Tensor:
     """Position of each packed token in its own sequence, int64 [total]."""
+    return index_table(_positions_within, cu_seqlens, total=total)
+
+
+def _positions_within(cu_seqlens: Tensor, total: int) -> Tensor:
     starts = cu_seqlens[:-1].long()
     lengths = (cu_seqlens[1:] - cu_seqlens[:-1]).long()
     first = torch.repeat_interleave(starts, lengths, output_size=total)

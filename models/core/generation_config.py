@@ -1,10 +1,11 @@
 """Generation options of `generation_config.json` and of calls, with transformers' defaults and checks."""
 
 import json
+import marshal
 import os
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from .config import PretrainedConfig
 from .field_types import Range, TokenId, conform, shown
 
 _FILE = "generation_config.json"
+_MAX_RESOLUTIONS = 4096  # kept of a checkpoint; each takes about a kilobyte
 _DEFAULT_NEW_TOKENS = 20  # transformers', where neither the call nor the checkpoint gives a length
 
 
@@ -187,6 +189,7 @@ class GenerationConfig(PushToHub):
 
     def __init__(self, **options: Any) -> None:
         self.source: str | None = None  # file of the options, for errors
+        self._resolutions: dict[bytes, GenerationOptions] = {}  # by all that `resolve` depends on
         self.options: dict[str, Any] = {}
         for name, value in options.items():
             if value is not None and _accepted(name, value) in _OPTIONS:
@@ -198,7 +201,7 @@ class GenerationConfig(PushToHub):
         raise AttributeError(f"no generation option {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("options", "source"):
+        if name in ("options", "source", "_resolutions"):
             super().__setattr__(name, value)
         elif _accepted(name, value) in _OPTIONS:
             if value is None:
@@ -272,6 +275,26 @@ class GenerationConfig(PushToHub):
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
+        key = _key(call, self.options, limit, default_max_length, vocabulary)
+        resolved = None if key is None else self._resolutions.get(key)
+        if resolved is None:
+            resolved = self._resolve(call, limit, default_max_length, vocabulary)
+            if key is not None:
+                if len(self._resolutions) >= _MAX_RESOLUTIONS:
+                    self._resolutions.clear()
+                self._resolutions[key] = resolved
+        if resolved.do_sample and call.get("seed") is None and "seed" not in self.options:
+            resolved = replace(resolved, seed=secrets.randbits(63))
+        return resolved
+
+    def _resolve(
+        self,
+        call: Mapping[str, Any],
+        limit: int,
+        default_max_length: int | None,
+        vocabulary: int | None,
+    ) -> GenerationOptions:
+        """Implement `resolve`; without a seed of the call or checkpoint it is 0."""
         given = {
             name: value
             for name, value in call.items()
@@ -301,7 +324,7 @@ class GenerationConfig(PushToHub):
         if merged["pad_token_id"] is None:
             merged["pad_token_id"] = next(iter(_ids("eos_token_id", merged["eos_token_id"])), 0)
         if merged["seed"] is None:
-            merged["seed"] = secrets.randbits(63)
+            merged["seed"] = 0
         merged["min_length"] = _bound("min", merged, given)
         merged["max_length"] = _bound("max", merged, given)
         if merged["max_length"] is None:
@@ -316,6 +339,14 @@ class GenerationConfig(PushToHub):
         if vocabulary is not None:
             _check_tokens(options, vocabulary)
         return options
+
+
+def _key(*parts: Any) -> bytes | None:
+    """Key of plain values, in which True, 1 and 1.0 differ; None where a value is of another type."""
+    try:
+        return marshal.dumps(parts, 2)
+    except ValueError:
+        return None
 
 
 def _accepted(name: str, value: Any) -> str:

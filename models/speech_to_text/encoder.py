@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.embedding import add_positions
-from ...kernels.runtime.packing import positions_within, unpack
+from ...kernels.runtime.packing import index_table, positions_within, unpack
 from ..core.attention import HeadMask, StackAttention, head_masks
 from ..core.forward import OUTPUT_FLAGS, declare_forward
 from ..core.layers import EncoderLayer, embedding_scale, run_layers
@@ -118,4 +118,9 @@ class Speech2TextEncoder(SpeechEncoder):
             # transformers derives positions from a padding mask in which real frames are 0; if the padding
             # token is 0 too, it treats every frame as padding, which gets the zero vector.
             return torch.zeros(total, dtype=torch.int64, device=cu_tokens.device)
-        return positions_within(cu_tokens, total) + padding + 1
+        return index_table(_table_rows, cu_tokens, total=total, first=padding + 1)
+
+
+def _table_rows(cu_tokens: Tensor, *, total: int, first: int) -> Tensor:
+    """Row of the position-embedding table for each packed token; `first` is that of a sequence's first."""
+    return positions_within(cu_tokens, total) + first

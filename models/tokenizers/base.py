@@ -260,7 +260,7 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
         if isinstance(ids, int):
             return self._token(ids)
         skip = set(self.all_special_ids) if skip_special_tokens else set()
-        return [self._token(int(index)) for index in ids if int(index) not in skip]
+        return [self._token(index) for index in map(int, ids) if index not in skip]
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any) -> Self:

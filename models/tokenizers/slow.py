@@ -171,7 +171,8 @@ class PythonTokenizer(Tokenizer):
 
     def _token(self, index: int) -> Any:
         added = self.added_tokens_decoder.get(index)
-        return added.content if added else self.decoder.get(index, self.unk_token)
+        token = added.content if added else self.decoder.get(index)
+        return self.unk_token if token is None else token
 
     @classmethod
     def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:

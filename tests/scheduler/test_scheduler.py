@@ -235,3 +235,16 @@ def test_the_scheduler_is_imported_without_torch():
     modules = ", ".join(f"tritone.scheduler.{name}" for name in ("scheduler", "model_protocol", "config"))
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_full_batch_admits_in_every_fourth_step_and_an_empty_one_at_once():
+    scheduler = Scheduler(num_pages=100, num_slots=2, encode_budget=1000, admit_every=4)
+    for request_id in range(6):
+        scheduler.add(request_id, Demand(encode_tokens=16, decode_positions=16, hypotheses=1))
+    assert len(scheduler.schedule().admitted) == 2  # step 0, where slots run out
+    scheduler.update(0, {0: FinishReason.STOP})
+    assert [len(scheduler.schedule().admitted) for _ in range(4)] == [0, 0, 0, 1]
+    scheduler.update(4, {1: FinishReason.STOP, 2: FinishReason.STOP})
+    assert len(scheduler.schedule().admitted) == 2
+    with pytest.raises(ValueError, match="admit_every is 0"):
+        Scheduler(num_pages=1, num_slots=1, encode_budget=1, admit_every=0)

@@ -109,13 +109,28 @@ def test_a_missing_start_token_is_the_begin_token_and_a_missing_pad_the_first_en
         GenerationConfig(eos_token_id=2).resolve({}, 300)
 
 
-def test_without_a_seed_every_call_draws_another():
+def test_without_a_seed_every_call_that_samples_draws_another():
     config = GenerationConfig(**START)
-    seeds = {config.resolve({}, 300).seed for _ in range(8)}
+    seeds = {config.resolve({"do_sample": True}, 300).seed for _ in range(8)}
     assert len(seeds) == 8
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert config.resolve({"seed": 5}, 300).seed == 5
     assert resolve({"seed": None}, {"seed": 6}).seed == 6
+    assert config.resolve({}, 300) is config.resolve({}, 300)
+
+
+def test_resolved_options_follow_values_and_types():
+    config = GenerationConfig(**START)
+    assert config.resolve({"top_k": 3}, 300).top_k == 3
+    with pytest.raises(ValueError, match="num_beams"):
+        config.resolve({"num_beams": 1.5}, 300)
+    assert config.resolve({"num_beams": 1}, 300).num_beams == 1
+    with pytest.raises(ValueError, match="num_beams"):
+        config.resolve({"num_beams": True}, 300)
+    config.top_k = 7
+    assert config.resolve({}, 300).top_k == 7
+    config.top_k = 8
+    assert config.resolve({}, 300).top_k == 8
 
 
 # Checkpoints
