@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ..linear.gemm import check_linear, linear_cpu, linear_reference, linear_triton
 from ..linear.joined import apart, halves, joined
-from ..linear.normalized import WIDEST_NORM, check_norm, normalize_reference, normalized_linear_kernel
 from ..norm.layer_norm import layer_norm_triton
+from ..norm.normalized_linear import WIDEST_NORM, check_norm, normalize_reference, normalized_linear_kernel
 from ..runtime.dispatch import Operation
 from ..runtime.launch import alignment
 from .kv_cache import PAGE_SIZE, check_pools, store_reference, store_triton

@@ -12,8 +12,8 @@ from ...kernels.attention.projection import project_into_pages
 from ...kernels.linear.activation import check_activation
 from ...kernels.linear.gemm import linear
 from ...kernels.linear.joined import joined_linear
-from ...kernels.linear.normalized import normalized_linear
 from ...kernels.norm.layer_norm import layer_norm
+from ...kernels.norm.normalized_linear import normalized_linear
 from ...kernels.runtime.weight_cache import cached
 from .attention import DecoderAttention
 from .config import PretrainedConfig

@@ -11,15 +11,15 @@ from tritone.kernels.attention.kv_cache import PAGE_SIZE
 from tritone.kernels.sampling.append import append, append_reference
 from tritone.kernels.sampling.step_inputs import step_inputs, step_inputs_reference
 
-PAD, LONGEST, STALE = 1, 40, -7
+PAD, MAX_TOKENS, STALE = 1, 40, -7
 
 
 def tables(slots: int, length: list[int], done: Tensor) -> tuple[SimpleNamespace, SimpleNamespace]:
     """Tables of a state in both buffers, of which the other lacks each sequence's newest token."""
     generator = torch.Generator().manual_seed(len(length))
     current = SimpleNamespace(
-        tokens=torch.randint(3, 9, (slots, LONGEST), generator=generator, dtype=torch.int32),
-        origin=torch.randint(0, 3, (slots, LONGEST), generator=generator, dtype=torch.int32),
+        tokens=torch.randint(3, 9, (slots, MAX_TOKENS), generator=generator, dtype=torch.int32),
+        origin=torch.randint(0, 3, (slots, MAX_TOKENS), generator=generator, dtype=torch.int32),
         length=torch.tensor(length, dtype=torch.int32),
         score=torch.randn(slots, generator=generator),
         done=done.clone(),
@@ -43,8 +43,8 @@ def test_every_sequence_gets_its_token_and_ends_where_the_reference_ends_it(
 ):
     rows = requests * hypotheses
     generator = torch.Generator().manual_seed(rows)
-    lengths = torch.randint(1, LONGEST, (requests,), generator=generator).repeat_interleave(hypotheses)
-    lengths[-hypotheses:] = LONGEST  # a request at its very end
+    lengths = torch.randint(1, MAX_TOKENS, (requests,), generator=generator).repeat_interleave(hypotheses)
+    lengths[-hypotheses:] = MAX_TOKENS  # a request at its very end
     slots = torch.randperm(rows + 2, generator=generator)[:rows]
     length = torch.ones(rows + 2, dtype=torch.int64)
     length[slots] = lengths
@@ -72,20 +72,20 @@ def test_every_sequence_gets_its_token_and_ends_where_the_reference_ends_it(
     ended = current.request_done[first].repeat_interleave(hypotheses)
     grown = following.length[slots] - current.length[slots]
     assert torch.equal(grown, (~ended).int())
-    read = torch.arange(LONGEST) < current.length[slots][:, None]
+    read = torch.arange(MAX_TOKENS) < current.length[slots][:, None]
     assert torch.equal(following.tokens[slots][read], current.tokens[slots][read]), "histories are whole"
 
 
 @pytest.mark.parametrize("rows", [1, 33])
 def test_a_step_reads_each_newest_token_and_where_its_keys_go(rows, kernels_on):
     generator = torch.Generator().manual_seed(rows)
-    lengths = torch.randint(1, LONGEST + 1, (rows + 3,), generator=generator).tolist()
+    lengths = torch.randint(1, MAX_TOKENS + 1, (rows + 3,), generator=generator).tolist()
     done = torch.zeros(rows + 3, dtype=torch.bool)
     state = tables(rows + 3, lengths, done)[0]
     slots = torch.randperm(rows + 3, generator=generator)[:rows]
-    capacity = torch.full((rows,), LONGEST - 2, dtype=torch.int32)
+    capacity = torch.full((rows,), MAX_TOKENS - 2, dtype=torch.int32)
     index = (torch.arange(rows) % 3).int()
-    blocks = -(-LONGEST // PAGE_SIZE)
+    blocks = -(-MAX_TOKENS // PAGE_SIZE)
     pages = torch.randperm(rows * blocks, generator=generator).int().view(rows, blocks)
     given = [state.tokens, state.length, state.origin, slots, capacity, index, pages]
     copies = [tensor.clone().to(kernels_on) for tensor in given]
@@ -93,7 +93,7 @@ def test_a_step_reads_each_newest_token_and_where_its_keys_go(rows, kernels_on):
     for name, value in step_inputs(*copies)._asdict().items():
         assert torch.equal(value.cpu(), dict(zip(STEP, wanted, strict=True))[name]), name
     assert torch.equal(copies[2].cpu(), state.origin)
-    assert int(wanted[3].max()) <= LONGEST - 2, "an ended row writes to no page that it does not have"
+    assert int(wanted[3].max()) <= MAX_TOKENS - 2, "an ended row writes to no page that it does not have"
 
 
 STEP = ("tokens", "positions", "cache_positions", "lengths")

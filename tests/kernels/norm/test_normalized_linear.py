@@ -1,23 +1,20 @@
-"""Linear layers behind a norm, and those of one input as one product, against one layer after the other."""
+"""Linear layers behind a norm, in one launch and in two, against the norm and then the layer."""
 
 import pytest
 import torch
 from kernel_checks import by_device, check_bits_of_rows, drawn, near, refused, wide
 from torch import Tensor
 
-from tritone.kernels.linear.joined import joined_linear, joined_linear_reference
-from tritone.kernels.linear.normalized import WIDEST_NORM, normalized_linear, normalized_linear_reference
+from tritone.kernels.norm.normalized_linear import WIDEST_NORM, normalized_linear, normalized_linear_reference
 
 # rows, K, N: ones, primes, both sides of a tile and of a norm's block, and rows too wide for one launch.
 SHAPES = [(1, 1, 1), (2, 7, 5), (33, 144, 36), (31, 64, 64), (17, 80, 96), (5, 1040, 16)]
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
 
-def operands(
-    rows: int, width: int, outputs: int, dtype: torch.dtype, device: str, parts: int = 1
-) -> list[Tensor]:
+def operands(rows: int, width: int, outputs: int, dtype: torch.dtype, device: str) -> list[Tensor]:
     """hidden with means far from 0, norm weight and bias, weight and bias."""
-    shapes = (rows, width), (width,), (width,), (outputs * parts, width), (outputs * parts,)
+    shapes = (rows, width), (width,), (width,), (outputs, width), (outputs,)
     given = drawn(*shapes, seed=rows * 10_007 + width * 101 + outputs)
     given[0] = given[0] * 2 + 5
     given[3] /= width**0.5
@@ -61,25 +58,7 @@ def test_wide_rows_are_normalized_in_a_launch_of_their_own(kernels_on):
     assert max(width for _, width, _ in SHAPES) > WIDEST_NORM > 144
 
 
-@pytest.mark.parametrize("phase", ["encode", "decode"])
-@by_device("shape", SHAPES, SHAPES)
-def test_layers_of_one_input_are_one_product(shape, phase, dtype, device):
-    hidden, _, _, weight, bias = operands(*shape, dtype, device, parts=3)
-    weights, biases = weight.chunk(3), bias.chunk(3)
-    for given, given_biases in (
-        ((weight,), (bias,)),
-        ([part.clone() for part in weights], (biases[0].clone(), None, biases[2].clone())),
-        ([weights[0].clone(), weight[shape[2] :].clone()], (None, None)),
-    ):
-        found = joined_linear(hidden, given, given_biases, parts=3, phase=phase)
-        exact = wide(hidden, *given, *given_biases)
-        for part, wanted in zip(found, joined_linear_reference(*exact, parts=3), strict=True):
-            assert part.is_contiguous()
-            near(part, wanted, dtype, TOLERANCE)
-
-
 def test_what_does_not_fit_is_refused():
     hidden, gain, shift, weight, _ = operands(3, 8, 6, torch.float32, "cpu")
     refused("a norm of width 7 got", normalized_linear, hidden, gain[:7], shift[:7], 1e-5, weight)
     refused("linear takes", normalized_linear, hidden, gain, shift, 1e-5, weight[:, :7])
-    refused("cannot be divided", joined_linear, hidden, [weight[:5], weight[:1]], [None, None], parts=2)

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..norm.layer_norm import layer_norm_reference, layer_norm_triton, rms_norm_reference
+from ..linear.activation import activated
+from ..linear.gemm import check_linear, epilogue, linear_cpu, linear_reference, linear_triton, tile_of_part
 from ..runtime.dispatch import Operation
 from ..runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
 from ..runtime.optional_triton import tl, triton
-from .activation import activated
-from .gemm import check_linear, epilogue, linear_cpu, linear_reference, linear_triton, tile_of_part
+from .layer_norm import layer_norm_reference, layer_norm_triton, rms_norm_reference
 
 # Each program normalizes its rows itself, once for every block of columns: wider rows take a launch before.
 WIDEST_NORM = 1024
