@@ -58,7 +58,9 @@ class PageAllocator:
             number = next(number for number in given if not 0 <= number < self.count)
             raise ValueError(f"number {number} is not of this pool, which owns 0 to {self.count - 1}")
         if len(set(given)) < len(given) or any(itemgetter(*given, given[0])(self._map)):
-            free = (number for place, number in enumerate(given) if self._map[number] or number in given[:place])
+            free = (
+                number for place, number in enumerate(given) if self._map[number] or number in given[:place]
+            )
             number = next(free)
             raise ValueError(f"number {number} was given back twice; it was free already")
         for number in given:

@@ -19,11 +19,11 @@ def decode_batch(
 
     Only the slots and pages of the batch's requests are touched, and the device is never waited for. A call
     that failed may be repeated, also in other batches, before the swap: a row's new keys, values and origin
-    are the same each time. Kernel launches depend only on the batch's shapes, its `longest` and `keep_scores`,
-    its groups' rules and the buffer of `state`, so that `DecodeGraphs` can record them.
+    are the same each time. Kernel launches depend only on the batch's shapes, its `longest` and
+    `keep_scores`, its groups' rules and the buffer of `state`, so that `DecodeGraphs` can record them.
 
     Returns:
-        Scores of all rows after the rules of the options, float32 [rows, vocabulary], if the batch keeps them.
+        Scores of all rows after the rules, float32 [rows, vocabulary], if the batch keeps them.
     """
     current = state.current
     rows = batch.slots, batch.capacity, batch.sequence_index, batch.self_tables

@@ -1,7 +1,7 @@
 """Tables on the device of what a request's admission fixes, by sequence slot, and the tensors of a batch.
 
-Rows are written when requests are admitted, all of a step at once. A batch then is a list of slots, whose rows
-are gathered on the device.
+Rows are written when requests are admitted, all of a step at once. A batch then is a list of slots, whose
+rows are gathered on the device.
 """
 
 from collections.abc import Iterable, Sequence
@@ -53,7 +53,7 @@ class BatchTensors:
 class SlotRows:
     """Rows of the slot tables, copied for the rows of a batch."""
 
-    # A row of `SlotTables`' tables each, with room for a multiple of 4 rows, so that kernels find all aligned.
+    # With room for a multiple of 4 rows, so that kernels find each number's values aligned.
     numbers: Tensor  # int32 [5, n or more]
     draws: Tensor  # int64 [2, n or more]
     self_tables: Tensor  # int32 [n, blocks]
@@ -191,7 +191,9 @@ class SlotTables:
         wide = parts[0].view(torch.int64).view(3, -1)
         slots = wide[0]
         first_slots, narrow = parts[1].view(torch.int64), parts[2].view(_NUMBERS + 1, -1)
-        own_pages, pages = (part.view(table.shape) for part, table in zip(parts[4:], columns[4:], strict=True))
+        own_pages, pages = (
+            part.view(table.shape) for part, table in zip(parts[4:], columns[4:], strict=True)
+        )
         self._numbers.index_copy_(1, slots, narrow[:_NUMBERS])
         self._draws.index_copy_(1, slots, wide[1:])
         self._self_pages[:, : own_pages.shape[1]].index_copy_(0, slots, own_pages)

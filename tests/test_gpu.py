@@ -141,6 +141,29 @@ def test_graphs_of_several_score_rules_replay_in_any_order(model):
             assert through(loop, kinds[index]) == wanted[index]
 
 
+def test_recorded_steps_of_mixed_rules_draws_and_kept_scores_give_what_plain_steps_give(model):
+    kinds = [SHORT, replace(SHORT, do_sample=True, temperature=1.3), replace(SHORT, forced_bos_token_id=7)]
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(40 + 30 * index, 80, generator=generator).half() for index in range(12)]
+    found = []
+    for graphs in (False, True):
+        loop = model.generation_loop(num_pages=4000, num_rows=160, ahead=2, graphs=graphs)
+        for index, features in enumerate(inputs):
+            options = replace(kinds[index % 3], max_length=24, seed=index)
+            loop.submit(Request(index, features, options, keep_scores=index % 4 == 0))
+        outputs = {}
+        while loop.has_work:
+            outputs |= {event.request_id: event for event in loop.step()}
+        assert (loop.stats().graphs > 0) == graphs
+        found.append(outputs)
+    plain, recorded = found
+    for index in range(12):
+        assert recorded[index].hypotheses == plain[index].hypotheses
+        pairs = zip(recorded[index].scores, plain[index].scores, strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+        assert bool(plain[index].scores) == (index % 4 == 0)
+
+
 def test_waveforms_are_uploaded_from_pinned_memory_that_is_used_again(model):
     front_end = tritone.Speech2TextFeatureExtractor()
     sizes = {"num_pages": 4000, "num_rows": 160, "encode_budget": 100}

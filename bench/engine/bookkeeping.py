@@ -1,8 +1,8 @@
 """Host time of a step's bookkeeping while requests join and leave: `python -m bench.engine.bookkeeping`.
 
-A generation loop runs on fake GPUs (`bench/fake_gpu`) without its encoder, and each step ends as many requests as
-join. So what is left is the scheduler, the tables of requests that join and leave, a replay, and reading results. Works
-on the classes' public names and on `decode_batch`, so that older versions can be compared.
+A generation loop runs on fake GPUs (`bench/fake_gpu`) without its encoder; each step ends as many requests
+as join. So what is left is the scheduler, the tables of requests that join and leave, a replay, and reading
+results.
 """
 
 import argparse
@@ -49,7 +49,10 @@ class Steps:
         begin = time.thread_time()
         if self._buffer != self._state.buffer:  # the first group of a step
             self._buffer = self._state.buffer
-            (done, length), (new_done, new_length) = self._tables[self._buffer], self._tables[1 - self._buffer]
+            (done, length), (new_done, new_length) = (
+                self._tables[self._buffer],
+                self._tables[1 - self._buffer],
+            )
             new_done[:] = done
             new_length[:] = length
             for _ in range(self._changes if len(self.running) >= self._full else 0):
@@ -92,9 +95,8 @@ def measure(
         profile: True prints where the time goes.
     """
     fake_gpu.install()
-    from bench.fake_gpu.torch_cuda import CUDAGraph
-
     import tritone
+    from bench.fake_gpu.torch_cuda import CUDAGraph
     from tritone.scheduler import runner as runners
     from tritone.scheduler.encoder import Encoder
     from tritone.scheduler.request import GenerationOptions, Request, RequestOutput

@@ -52,8 +52,9 @@ class GenerationTask(EngineTask):
         )
         self.warm_up_options = warm_up_options(self.resolve({}, config.usual_seconds), num_rows)
         # Longer ones are rare, and take much wider tables.
-        usual = config.usual_seconds, _MAX_USUAL_SECONDS
-        durations = [min(seconds, inputs.max_seconds) for seconds in usual]
+        durations = [
+            min(seconds, inputs.max_seconds) for seconds in (config.usual_seconds, _MAX_USUAL_SECONDS)
+        ]
         self.usual_demands = [(self.resolve({}, one), self._encode_tokens(one)) for one in durations]
         self.max_in_flight = config.in_flight_per_row * num_rows
         self.max_in_flight_seconds = math.inf  # bounded by the number of requests

@@ -1,8 +1,8 @@
 """CUDA graphs of decode steps, recorded once and replayed.
 
 A step of a small model is some hundred short kernels, which take Python longer to launch than a GPU to run. A
-recorded step costs one launch, but its addresses, shapes and host-side values are fixed. So a batch is laid out in
-the static tensors of the smallest bucket (set of sizes) that holds it. The bucket's other requests are
+recorded step costs one launch, but its addresses, shapes and host-side values are fixed. So a batch is laid
+out in the static tensors of the smallest bucket (set of sizes) that holds it. The bucket's other requests are
 idle: they use a sequence slot and a page that are never lent out, and count as ended, so that they leave both
 unchanged.
 """
@@ -154,8 +154,8 @@ class DecodeGraphs:
     """Executor of decode steps that records them as CUDA graphs and replays them.
 
     A bucket's first step on either buffer of the state is launched normally on its tensors, which compiles
-    the kernels; the second is recorded, and replayed from then on. `record_steps` does both ahead of need. Where
-    recording fails, a warning is logged and no step is recorded any more.
+    the kernels; the second is recorded, and replayed from then on. `record_steps` does both ahead of need.
+    Where recording fails, a warning is logged and no step is recorded any more.
 
     Args:
         step: function that decodes one step of a batch and returns the scores that it keeps.

@@ -138,7 +138,12 @@ class Recorder:
         assert self.runner is not None
         # One of several where the processor's cores share a step.
         batches = self.runner._decoder.batches
-        (requests,) = (batch.requests for batch in batches if batch.tensors.cross is attention.cross)
+        (requests,) = (
+            batch.requests
+            for batch in batches
+            # Another core may not have made its batch's tensors yet.
+            if batch.tensors is not None and batch.tensors.cross is attention.cross
+        )
         bounds = attention.cross.cu_rows.tolist()
         assert bounds[-1] == logits.shape[0]
         for index, running in enumerate(requests):

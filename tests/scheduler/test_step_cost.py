@@ -1,4 +1,4 @@
-"""Cost of a step's bookkeeping: what joins and leaves counts, not what runs; launches do not grow with either."""
+"""Cost of a step's bookkeeping: it depends on what joins and leaves, not on what runs."""
 
 import gc
 import sys
@@ -14,7 +14,6 @@ from tritone.scheduler import runner, slot_tables, step_output
 from tritone.scheduler.encoder import Encoder
 from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
 from tritone.scheduler.state import DecodeState
-
 
 
 class Operations(TorchDispatchMode):
@@ -91,7 +90,7 @@ def bytecodes_run(call: Callable[[], Any]) -> int:
 def changing_step(running: int, changes: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     """Bytecodes and operations of the two steps in which requests end, are released, and others join."""
     loop, operations = Loop(running, monkeypatch), Operations()
-    for warm in (True, False):
+    for _ in range(2):
         loop.end(changes)
         loop.submit(changes)
 
