@@ -150,6 +150,7 @@ class Engine:
                 texts. Errors of the recording or text itself are raised by `Handle.result`.
             RuntimeError: the engine is closed, or has stopped on an error.
         """
+        self._worker.check_open()
         options = self._task.check(language, options)
         reading = ReadOptions(sampling_rate, channel, encoding, short)
         self._check_request(reading, priority)
