@@ -12,7 +12,7 @@ import torch
 from ..kernels.runtime.launch import compiled
 from .config import DEFAULT_TOP_K, Channels, Encoding, EngineConfig, Short
 from .faults import attempt
-from .gpu.warm_up import record_steps, warm_up
+from .gpu.warm_up import compile_kernels, record_steps, warm_up
 from .handle import Handle, in_order
 from .openmp import release_team
 from .outputs import Classification, Transcription
@@ -90,11 +90,14 @@ class Engine:
             overlap=overlap,
         )
         self.model, self.processor = attempt(load, model, device, dtype, processor)
+        on_gpu = self.model.device.type == "cuda"
+        if on_gpu:
+            compile_kernels(self.model)
         self._task = task = make_task(self.model, self.processor, self.config)
         self._inputs = task.inputs
         self.sampling_rate = task.inputs.sampling_rate
         self.max_seconds = task.inputs.max_seconds
-        if self.model.device.type == "cuda" and isinstance(task.inputs, Recordings):
+        if on_gpu and isinstance(task.inputs, Recordings):
             warm_up(task.loop, task.inputs.front_end, task.inputs.max_seconds, task.warm_up_options)
             record_steps(task.loop, task.usual_demands)
         self._compiled_before = compiled()

@@ -2,13 +2,15 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...kernels.runtime.compile_ahead import cases_for, compile_ahead
+from ...kernels.runtime.launch import architecture_of
 from ...scheduler.loop import GenerationLoop
 from ...scheduler.request import GenerationOptions, Request
 from ...scheduler.scheduler import CapacityError
@@ -71,6 +73,19 @@ def warm_up(
                 return
 
 
+def compile_kernels(model: Any) -> None:
+    """Compile the kernels that a model on a GPU may launch, in parallel, with a line that shows progress.
+
+    Only a first start does: later ones find them in Triton's cache on the disk. A failure is logged as a
+    warning: each kernel is compiled when it is launched.
+    """
+    try:
+        cases = cases_for(architecture_of(model.device), model.dtype)
+        compile_ahead(cases, model.device, report=_progress("compiling kernels"))
+    except Exception as error:
+        _log.warning("kernels could not be compiled ahead of need: %s", error)
+
+
 def record_steps(loop: GenerationLoop, demands: Sequence[tuple[GenerationOptions, int]]) -> None:
     """Record the decode steps of an engine's usual requests as CUDA graphs, with a line that shows progress.
 
@@ -80,15 +95,20 @@ def record_steps(loop: GenerationLoop, demands: Sequence[tuple[GenerationOptions
         loop: generation loop that has no work.
         demands: options of such requests, and their numbers of encoder positions.
     """
-    shown = sys.stderr.isatty()
-
-    def progress(done: int, total: int) -> None:
-        _log.debug("recording decode steps: %d of %d", done, total)
-        if shown:
-            end = "\r\033[K" if done == total else ""
-            print(f"\rrecording decode steps: {done} of {total}", end=end, file=sys.stderr, flush=True)
-
     try:
-        loop.record_steps(demands, progress)
+        loop.record_steps(demands, _progress("recording decode steps"))
     except Exception as error:
         _log.warning("decode steps could not be recorded ahead of need: %s", error)
+
+
+def _progress(doing: str) -> Callable[[int, int], None]:
+    """Function that shows the numbers done and in all: in place on a terminal, else in the debug log."""
+    shown = sys.stderr.isatty()
+
+    def report(done: int, total: int) -> None:
+        _log.debug("%s: %d of %d", doing, done, total)
+        if shown:
+            end = "\r\033[K" if done == total else ""
+            print(f"\r{doing}: {done} of {total}", end=end, file=sys.stderr, flush=True)
+
+    return report

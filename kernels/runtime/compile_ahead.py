@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .compilation import Target, check_compiler, compiled_case, declared_cases, is_compiled
-from .launch import Case, recorded
+from .launch import KERNELS, Case, recorded
 from .optional_triton import triton
 
 _MODULE = "tritone.kernels.runtime.compile_ahead"
@@ -27,6 +27,19 @@ def cases_of(call: Callable[[], Any]) -> list[Case]:
     with recorded(dry=True) as cases:
         call()
     return list(dict.fromkeys(cases))
+
+
+def cases_for(architecture: str, dtype: torch.dtype) -> list[Case]:
+    """Cases of the kernels imported so far that a model of this dtype may launch: those of no other dtype.
+
+    Kernels that have no case of the dtype, such as the filter bank's, compute in float32 for every model.
+    """
+    found: list[Case] = []
+    for kernel in KERNELS:
+        cases = [case for case in kernel.cases.values() if case.architecture == architecture]
+        of_dtype = [case for case in cases if dtype in case.key]
+        found += of_dtype or cases
+    return found
 
 
 def compile_ahead(

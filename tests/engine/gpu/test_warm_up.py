@@ -12,7 +12,7 @@ from tritone.engine.builtin_models import DIGITS
 from tritone.engine.config import EngineConfig
 from tritone.engine.gpu import memory
 from tritone.engine.gpu.memory import decoding_bytes, encode_size, encoding_bytes, fitting_rows, pages_in
-from tritone.engine.gpu.warm_up import noise, record_steps, warm_up, warm_up_options
+from tritone.engine.gpu.warm_up import compile_kernels, noise, record_steps, warm_up, warm_up_options
 from tritone.scheduler import runner
 from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
 
@@ -188,3 +188,24 @@ def test_a_warm_up_that_fails_is_a_warning_and_one_that_cannot_fit_nothing(digit
     (record,) = caplog.records
     assert "warming up failed" in record.message
     assert "division by zero" in record.message
+
+
+def test_kernels_are_compiled_before_the_first_launch_and_a_failure_is_a_warning(monkeypatch, caplog):
+    given = []
+
+    def compile_ahead(cases, device, report):
+        given.append((cases, device))
+        report(1, 1)
+        raise OSError("no disk")
+
+    class Model:
+        device, dtype = torch.device("cpu"), torch.float16
+
+    monkeypatch.setattr("tritone.engine.gpu.warm_up.compile_ahead", compile_ahead)
+    with caplog.at_level(logging.DEBUG):
+        compile_kernels(Model())
+    ((cases, device),) = given
+    assert device == Model.device
+    assert cases
+    assert "compiling kernels: 1 of 1" in caplog.text
+    assert "could not be compiled ahead of need: no disk" in caplog.text
