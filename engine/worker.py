@@ -427,6 +427,7 @@ class Worker:
             self._readable.notify()
 
 
+_THREAD_NAMES = ("tritone-loop", "tritone-read-")
 _workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
 
 
@@ -438,6 +439,12 @@ def _close_all() -> None:
     end = time.monotonic() + max([worker._config.close_timeout for worker in workers], default=0.0)
     for worker in workers:
         worker.close(cancel=True, grace=max(end - time.monotonic(), 0.0))
+    # A thread may still be taking an engine apart that nothing refers to any more. Stopped in the midst of
+    # freeing tensors, it would abort the process.
+    end = max(end, time.monotonic() + 1.0)
+    for thread in threading.enumerate():
+        if thread.name.startswith(_THREAD_NAMES) and thread is not threading.current_thread():
+            thread.join(max(end - time.monotonic(), 0.0))
 
 
 atexit.register(_close_all)

@@ -52,7 +52,7 @@ def test_a_kernel_of_ones_own_is_checked_compiled_and_used_by_the_engine():
     assert [line.split()[1:3] for line in lines if line.startswith("rows ")] == [["fp16", "64"]]
     text, calls = lines[-1].rstrip(")").split(" (")
     assert text == TRANSCRIPTS[Path(TWO).name]
-    assert int(calls.split()[0]) > 10
+    assert int(calls.split()[0]) > 4
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ class GenerationTask(EngineTask):
     """Task of an engine with a model that generates text from recordings.
 
     Args:
-        model: a `GenerativeModel` with `generation_config` and `generation_loop`.
+        model: a `GenerativeModel` with `resolve_options` and `generation_loop`.
         inputs: reader of recordings.
         tokenizer: tokenizer of the same checkpoint.
         config: configuration with the cache size, budgets and default lengths.
@@ -33,7 +33,6 @@ class GenerationTask(EngineTask):
         self.inputs = inputs
         self._model, self._tokenizer, self._config = model, tokenizer, config
         self._max_length: int = model.max_length  # asked for each request, and found by a walk over modules
-        self._vocabulary: int = model.config.get_text_config().vocab_size
         on_gpu = model.device.type == "cuda"
         if on_gpu:
             num_rows = config.num_rows or fitting_rows(model, config)
@@ -81,8 +80,8 @@ class GenerationTask(EngineTask):
         """Generation options for a recording of `duration` seconds, completed by defaults."""
         config = self._config
         length = 1 + config.extra_tokens + math.ceil(config.tokens_per_second * duration)
-        resolved: GenerationOptions = self._model.generation_config.resolve(
-            options, self._max_length, min(length, self._max_length), self._vocabulary
+        resolved: GenerationOptions = self._model.resolve_options(
+            default_max_length=min(length, self._max_length), **options
         )
         return resolved
 

@@ -1,8 +1,10 @@
 """Thread pool that runs the parts of a step in parallel, each on one core of a CPU."""
 
+import atexit
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -17,6 +19,7 @@ from ..config import RunnerConfig
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+_EXIT_SECONDS = 1.0  # of waiting for threads at the interpreter's exit
 _Task = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
 
 
@@ -42,6 +45,7 @@ class CpuWorkerPool:
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         weakref.finalize(self, _end_threads, self._tasks, self._threads).atexit = False
+        _pools.add(self)
 
     @classmethod
     def for_device(
@@ -99,6 +103,7 @@ class CpuWorkerPool:
             thread.start()
             ready.result()  # one after the other, since they set torch's number of threads for a moment
             self._threads.append(thread)
+            _all_threads.add(thread)
 
 
 def _serve(tasks: "SimpleQueue[_Task | None]", ready: "Future[None]") -> None:
@@ -120,6 +125,22 @@ def _carry_out(task: _Task) -> None:
 def _end_threads(tasks: "SimpleQueue[_Task | None]", threads: list[threading.Thread]) -> None:
     for _ in threads:
         tasks.put(None)
+
+
+_pools: "weakref.WeakSet[CpuWorkerPool]" = weakref.WeakSet()
+_all_threads: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()  # also of pools that are gone
+
+
+def _end_all_threads() -> None:
+    """End idle threads at the interpreter's exit: one that is stopped while it frees tensors aborts it."""
+    for pool in tuple(_pools):
+        _end_threads(pool._tasks, pool._threads)
+    end = time.monotonic() + _EXIT_SECONDS
+    for thread in tuple(_all_threads):
+        thread.join(max(end - time.monotonic(), 0.0))
+
+
+atexit.register(_end_all_threads)
 
 
 class _Work:

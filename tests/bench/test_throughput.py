@@ -253,6 +253,8 @@ def test_results_of_another_length_are_no_results(bench):
 
 def test_without_transformers_its_runs_are_left_out_by_name(bench):
     class Setup:
+        peers = True
+
         def peer(self, size):
             raise ImportError("No module named 'transformers'")
 

@@ -69,7 +69,8 @@ class Culprit:
     def followed(self) -> Iterator[None]:
         """Follow which requests each thread reads, encodes and decodes, in engines made meanwhile."""
         from tritone.engine.tasks import inputs
-        from tritone.scheduler import encoder, runner
+        from tritone.scheduler import encoder
+        from tritone.scheduler.decoder import Decoder
 
         def load(source: Any, *arguments: Any, _call: Any = inputs.load_audio, **options: Any) -> Any:
             self._local.index = 0 if self.is_source(source) else None
@@ -79,15 +80,20 @@ class Culprit:
             self.note(requests)
             return _call(requests, *arguments)
 
-        def decode(model: Any, cache: Any, state: Any, batch: Any, _call: Any = runner.decode_batch) -> Any:
+        def decode(own: Any, batch: Any, _call: Any = Decoder._decode) -> Any:
             self.note(running.request for running in batch.requests)
-            return _call(model, cache, state, batch)
+            return _call(own, batch)
+
+        def decode_apart(own: Any, requests: Any, _call: Any = Decoder._decode_apart) -> Any:
+            self.note(running.request for running in requests)
+            return _call(own, requests)
 
         with ExitStack() as stack:
             for module, name, wrapper in (
                 (inputs, "load_audio", load),
                 (encoder, "pack_inputs", pack),
-                (runner, "decode_batch", decode),
+                (Decoder, "_decode", decode),
+                (Decoder, "_decode_apart", decode_apart),
             ):
                 stack.enter_context(patch.object(module, name, wrapper))
             yield

@@ -113,7 +113,8 @@ DECODING = [
         exit_code=0,
         kinds=IN_STEP,
     ),
-    Row("state advance", "tritone.scheduler.state:DecodeState.advance", on=GENERATION, kinds=IN_STEP),
+    Row("token append", "tritone.scheduler.sampling.select:append", on=("greedy", "cores"), kinds=IN_STEP),
+    Row("state advance", "tritone.scheduler.state:DecodeState.advance", on=("beams",), kinds=IN_STEP),
     Row("decode of every request", f"{DIGITS}.decode", when="always", beside="error", kinds=IN_STEP),
     Row("decode, exit", f"{DIGITS}.decode", kinds=("SystemExit",), beside="any", health="failed"),
 ]

@@ -77,7 +77,7 @@ def test_a_torch_function_serves_the_engine():
     ):
         (found,) = engine.transcribe([sound])
     assert found.token_ids == wanted.token_ids
-    assert replacement.calls > 10
+    assert replacement.calls > 4
 
 
 def test_the_package_imports_nothing_until_it_is_asked():

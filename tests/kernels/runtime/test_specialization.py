@@ -48,6 +48,15 @@ def check(case, grid, *arguments):
 
 launch.Case.launch = check
 
+from tritone.kernels.sampling import append, step_inputs
+
+for operation in (append._append, step_inputs._step_inputs):  # whose results end requests
+    def both(*given, _triton=operation.triton, _reference=operation.reference, **named):
+        _triton(*given, **named)
+        return _reference(*given, **named)
+
+    operation.triton = both
+
 with torch.inference_mode():
     for width, heads in ((256, 4), (36, 1)):
         config = tritone.Speech2TextConfig(
