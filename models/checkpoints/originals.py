@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .contents import read_json
+from .contents import read_json, unreadable
 from .ctranslate2 import FILENAME, CTranslate2Model, read_ctranslate2
 from .files import Checkpoint, write_json
 
@@ -80,6 +80,10 @@ def open_original(name: str | os.PathLike[str], path: Path) -> OriginalCheckpoin
     Args:
         name: name of the checkpoint as it was given.
         path: its path, which exists.
+
+    Raises:
+        OSError: no rights to look into the folder, or to read its config.json.
+        ValueError: a config.json that is not JSON.
     """
     if path.is_dir():
         if not _is_ctranslate2(path):
@@ -94,8 +98,11 @@ def open_original(name: str | os.PathLike[str], path: Path) -> OriginalCheckpoin
 
 def _is_ctranslate2(folder: Path) -> bool:
     """True for a folder with a model.bin whose config.json, if there is one, is not transformers'."""
-    if not (folder / FILENAME).is_file():
-        return False
+    try:
+        if not (folder / FILENAME).is_file():
+            return False
+    except OSError as error:
+        raise unreadable(folder, error) from None
     config = folder / "config.json"
     return not config.is_file() or not {"model_type", "architectures"} & read_json(config).keys()
 
