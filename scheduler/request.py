@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the scheduler itself never imports torch
     from torch import Tensor
 
+    from ..kernels.sampling.timestamps import TimestampRule
+
 
 class FinishReason(StrEnum):
     """Reason for the end of a request or a decoded sequence."""
@@ -42,6 +44,7 @@ class GenerationOptions:
         bad_words_ids: token sequences that never occur.
         suppress_tokens: tokens that never occur.
         begin_suppress_tokens: tokens that do not occur as the first generated one.
+        timestamps: Whisper's timestamp rule, after the rules above; None for a family without times.
         seed: seed of random draws.
     """
 
@@ -66,6 +69,7 @@ class GenerationOptions:
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
+    timestamps: "TimestampRule | None" = None
     seed: int = 0
 
     @property

@@ -333,7 +333,8 @@ class GenerationConfig(PushToHub):
         values = {}
         for field in fields(GenerationOptions):
             name = field.name.replace("_token_ids", "_token_id")
-            values[field.name] = _OPTIONS[name].read(name, merged[name])
+            if name in _OPTIONS:
+                values[field.name] = _OPTIONS[name].read(name, merged[name])
         options = GenerationOptions(**values)
         _check(options, limit)
         if vocabulary is not None:
