@@ -47,13 +47,15 @@ class Prefill:
     pool: CpuWorkerPool | None  # threads for the CPU's cores; None prefills all requests in one chunk
     max_chunk_tokens: int  # prompt positions that one core decodes at a time
 
-    @marked("prefill")
     def __call__(self, arrivals: Sequence[RunningRequest]) -> None:
         """Begin the sequences of requests with their prompts; those of a start token alone have begun."""
-        prompted = [running for running in arrivals if running.options.prefilled]
-        if prompted:
-            self._write_prompts(prompted)
-            map_parts(self.pool, self._prefill, self._chunks(prompted))
+        if prompted := [running for running in arrivals if running.options.prefilled]:
+            self._run(prompted)
+
+    @marked("prefill")
+    def _run(self, prompted: list[RunningRequest]) -> None:
+        self._write_prompts(prompted)
+        map_parts(self.pool, self._prefill, self._chunks(prompted))
 
     def _chunks(self, prompted: list[RunningRequest]) -> list[list[RunningRequest]]:
         if self.pool is None:

@@ -30,7 +30,9 @@ def generate_both(pair: Any, features: Tensor, prompt: Tensor, options: dict[str
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("prompt", [[2], [2, *PROMPT], PROMPT, [2, *LONG]], ids=lambda one: f"{len(one)} tokens")
+@pytest.mark.parametrize(
+    "prompt", [[2], [2, *PROMPT], PROMPT, [2, *LONG]], ids=lambda one: f"{len(one)} tokens"
+)
 def test_prompts_agree_with_transformers(name: str, prompt: list[int], pair_of: Callable[[str], Any]) -> None:
     pair, options = pair_of("two-convs"), OPTIONS[name]
     if len(prompt) > 20 and "max_length" in options:
