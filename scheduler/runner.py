@@ -22,6 +22,7 @@ from .encoder import Encoder
 from .faults import Failure, attempt, isolate
 from .inputs import FrontEnd, frames_of
 from .model_protocol import EncoderOnlyModel, GenerativeModel, generates
+from .prefill import Prefill
 from .request import Event, FinishReason, GenerationOptions, Hypothesis, Request, RequestOutput, Tokens
 from .scheduler import Demand, Step
 from .slot_tables import SlotTables
@@ -89,13 +90,15 @@ class ModelRunner:
             self._stream,
             self.config.max_chunk_tokens,
         )
-        step = partial(decode_batch, cast(GenerativeModel, self._generator), self._cache, self._state)
+        decoding = cast(GenerativeModel, self._generator), self._cache, self._state
+        step = partial(decode_batch, *decoding)
+        prefill = Prefill(*decoding, self._pool, self.config.max_chunk_tokens)
         tables = SlotTables(num_slots + idle, model.device, num_pages if graphs else None)
         decode_graphs = None
         if graphs:
             record, limit = record_on(model.device), self.config.max_recorded_steps
             decode_graphs = DecodeGraphs(step, self._state, tables, record, limit)
-        self._decoder = Decoder(step, self._state, tables, self._pool, self.config, decode_graphs)
+        self._decoder = Decoder(step, self._state, tables, self._pool, self.config, prefill, decode_graphs)
         self.reset_counts()
         # Results are read on a separate stream, so as not to wait for the steps launched since.
         self._result_stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
@@ -289,7 +292,18 @@ class ModelRunner:
                 scores = tuple(running.scores[: ended[running] - running.first_step])
                 reason = hypotheses[0].finish_reason
                 request_id = running.request.request_id
-                completions.append((running, RequestOutput(request_id, hypotheses, reason, scores=scores)))
+                completions.append(
+                    (
+                        running,
+                        RequestOutput(
+                            request_id,
+                            hypotheses,
+                            reason,
+                            scores=scores,
+                            no_speech_probability=running.no_speech_probability,
+                        ),
+                    )
+                )
         return completions
 
     def _release(self, step: Step) -> None:
@@ -351,4 +365,21 @@ def _demand(
     tokens = model.encoder_length(frames_of(request, front_end))
     if options is None:
         return Demand(tokens, decode_positions=0, hypotheses=0)
+    _check_prompt(options)
     return Demand(tokens, options.max_length - 1, options.hypotheses)
+
+
+def _check_prompt(options: GenerationOptions) -> None:
+    """Check the options of a prompt; raises ValueError for a length or an index that does not fit."""
+    length, index = len(options.prompt), options.start_index
+    if length >= options.max_length:
+        raise ValueError(
+            f"max_length is {options.max_length}, and the prompt has {length} tokens; ask for more, since it "
+            "counts the prompt"
+        )
+    if not 0 <= index < length:
+        raise ValueError(f"start_index is {index}; it must be 0 to {length - 1}, within the prompt")
+    if options.choices and index + 1 == length:
+        raise ValueError(
+            f"choices replace token {index + 1} of the prompt, which has {length}; add a token there"
+        )

@@ -262,6 +262,7 @@ class GenerationConfig(PushToHub):
         limit: int,
         default_max_length: int | None = None,
         vocabulary: int | None = None,
+        prompt_length: int = 1,
     ) -> GenerationOptions:
         """Resolve the options of one call: its own, else the checkpoint's, else transformers' defaults.
 
@@ -271,14 +272,17 @@ class GenerationConfig(PushToHub):
             default_max_length: `max_length` where neither call nor checkpoint gives a length; transformers'
                 20 new tokens by default.
             vocabulary: vocabulary size, to check token ids; None to skip the check.
+            prompt_length: number of tokens before the first generated one, which `max_new_tokens` and
+                `min_new_tokens` do not count.
 
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
-        key = _key(call, self.options, limit, default_max_length, vocabulary)
+        sizes = limit, default_max_length, vocabulary, prompt_length
+        key = _key(call, self.options, *sizes)
         resolved = None if key is None else self._resolutions.get(key)
         if resolved is None:
-            resolved = self._resolve(call, limit, default_max_length, vocabulary)
+            resolved = self._resolve(call, *sizes)
             if key is not None:
                 if len(self._resolutions) >= _MAX_RESOLUTIONS:
                     self._resolutions.clear()
@@ -293,6 +297,7 @@ class GenerationConfig(PushToHub):
         limit: int,
         default_max_length: int | None,
         vocabulary: int | None,
+        prompt_length: int,
     ) -> GenerationOptions:
         """Implement `resolve`; without a seed of the call or checkpoint it is 0."""
         given = {
@@ -301,7 +306,7 @@ class GenerationConfig(PushToHub):
             if value is not None and _accepted(name, value) in _OPTIONS
         }
         try:
-            return self._resolved(given, limit, default_max_length, vocabulary)
+            return self._resolved(given, limit, default_max_length, vocabulary, prompt_length)
         except ValueError as error:
             option = str(error).partition(" ")[0]
             if self.source is None or option in given or option not in self.options:
@@ -314,6 +319,7 @@ class GenerationConfig(PushToHub):
         limit: int,
         default_max_length: int | None,
         vocabulary: int | None,
+        prompt_length: int,
     ) -> GenerationOptions:
         """Merge the checked options of a call with those set here and the defaults; see `resolve`."""
         merged = {name: option.default for name, option in _OPTIONS.items()} | self.options | dict(given)
@@ -325,17 +331,18 @@ class GenerationConfig(PushToHub):
             merged["pad_token_id"] = next(iter(_ids("eos_token_id", merged["eos_token_id"])), 0)
         if merged["seed"] is None:
             merged["seed"] = 0
-        merged["min_length"] = _bound("min", merged, given)
-        merged["max_length"] = _bound("max", merged, given)
+        merged["min_length"] = _bound("min", merged, given, prompt_length)
+        merged["max_length"] = _bound("max", merged, given, prompt_length)
         if merged["max_length"] is None:
-            default = _DEFAULT_NEW_TOKENS + 1 if default_max_length is None else default_max_length
-            merged["max_length"] = default
+            default = _DEFAULT_NEW_TOKENS + prompt_length
+            merged["max_length"] = default if default_max_length is None else default_max_length
         values = {}
         for field in fields(GenerationOptions):
             name = field.name.replace("_token_ids", "_token_id")
-            values[field.name] = _OPTIONS[name].read(name, merged[name])
+            if name in _OPTIONS:
+                values[field.name] = _OPTIONS[name].read(name, merged[name])
         options = GenerationOptions(**values)
-        _check(options, limit)
+        _check(options, limit, prompt_length)
         if vocabulary is not None:
             _check_tokens(options, vocabulary)
         return options
@@ -366,26 +373,27 @@ def _accepted(name: str, value: Any) -> str:
     return name
 
 
-def _bound(bound: str, merged: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Minimum or maximum length, including the start token, in tokens; None where no option sets it.
+def _bound(bound: str, merged: Mapping[str, Any], given: Mapping[str, Any], prompt_length: int) -> Any:
+    """Minimum or maximum length, including the prompt, in tokens; None where no option sets it.
 
     `{bound}_new_tokens` has precedence over `{bound}_length`, unless the call gives the latter alone.
     """
     length, new_tokens = f"{bound}_length", f"{bound}_new_tokens"
     if merged[new_tokens] is not None and not (length in given and new_tokens not in given):
-        return _OPTIONS[new_tokens].read(new_tokens, merged[new_tokens]) + 1
+        return _OPTIONS[new_tokens].read(new_tokens, merged[new_tokens]) + prompt_length
     return _OPTIONS[length].read(length, merged[length])
 
 
-def _check(options: GenerationOptions, limit: int) -> None:
+def _check(options: GenerationOptions, limit: int, prompt_length: int) -> None:
     """Check the maximum length, and the number of returned sequences against that of beams.
 
     Raises:
         ValueError: an option out of range; the message names it, its value and what is accepted.
     """
-    if not 2 <= options.max_length <= limit:
+    if not prompt_length < options.max_length <= limit:
         raise ValueError(
-            f"max_length is {options.max_length}; it must be 2 to {limit}, the model's decoder positions"
+            f"max_length is {options.max_length}; it must be {prompt_length + 1} to {limit}, the model's "
+            "decoder positions"
         )
     if options.num_return_sequences > 1:
         if options.num_beams > 1 and options.num_return_sequences > options.num_beams:
