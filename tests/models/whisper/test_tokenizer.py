@@ -323,22 +323,21 @@ def english() -> Path:
 
 
 def test_the_published_english_vocabulary_is_that_of_transformers(english):
-    ours, theirs = load_both(english, additional_special_tokens=[*SPECIAL[:-7], *SPECIAL[-6:]][:2])
+    written = json.loads((english / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    special = [token["content"] for token in written]  # transformers counts times from the last of these
+    ours, theirs = load_both(english, additional_special_tokens=special)
     assert not ours.is_multilingual
-    assert ours.timestamp_begin == 50363
+    assert ours.timestamp_begin == WhisperTokenizer.from_pretrained(english).timestamp_begin == 50363
     assert_same(ours, theirs, TEXTS)
     generator = random.Random(0)
-    first = ours.timestamp_begin
     for _ in range(100):
-        ids = [
-            generator.choice((generator.randrange(50256), generator.randrange(50363, 51864)))
-            for _ in range(9)
-        ]
-        assert ours.decode(ids) == theirs.decode(ids)
-        text = [index for index in ids if index < first]
+        text = [generator.randrange(50256) for _ in range(9)]
         words, tokens, _ = whisper._combine_tokens_into_words(theirs, text, "english")
         merged = merge_punctuation(ours.split_tokens(text))
         assert ([one.text for one in merged], [one.tokens for one in merged]) == (words, tokens)
+        timed = [token for index in text for token in (index, 50363 + index % 1501)]
+        for options in DECODINGS[:6]:  # normalize fails in transformers, for want of spellings
+            assert ours.decode(timed, **options) == theirs.decode(timed, **options)
 
 
 def test_the_published_list_of_tokens_makes_the_published_tokenizer(english, tmp_path):
