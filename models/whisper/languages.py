@@ -42,13 +42,18 @@ LANGUAGE_CODES: dict[str, str] = {name: code for code, name in LANGUAGES.items()
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
 
+def plain_language(language: str) -> str:
+    """Language in lower case, without the marks of a token."""
+    return language.lower().removeprefix("<|").removesuffix("|>")
+
+
 def language_code(language: str) -> str:
     """Code of a language given as its code, its token such as "<|de|>", or a name, in any case.
 
     Raises:
         ValueError: no language of Whisper.
     """
-    name = language.lower().removeprefix("<|").removesuffix("|>")
+    name = plain_language(language)
     code = LANGUAGE_CODES.get(name, name)
     if code not in LANGUAGES:
         accepted = ", ".join(LANGUAGES if len(name) <= 3 else LANGUAGE_CODES)

@@ -18,7 +18,7 @@ from ..tokenizers.fast import LIBRARY_FILE, BytePairTokenizer, Merges
 from ..tokenizers.options import AddedToken
 from ..tokenizers.slow import VOCAB_FILE
 from ..tokenizers.special_tokens import Ids
-from .languages import LANGUAGES, UNSPACED, language_code, language_token
+from .languages import LANGUAGES, UNSPACED, language_code, language_token, plain_language
 from .normalizers import BasicTextNormalizer, EnglishTextNormalizer
 from .timestamps import WINDOW_POSITIONS, timed_segments, with_times
 from .vocabulary_list import (
@@ -82,6 +82,8 @@ class WhisperTokenizer(BytePairTokenizer):
         return super()._build(vocab, merges)
 
     def _around(self) -> PostProcessor:
+        if self.language is not None:
+            self.language = plain_language(self.language)  # as transformers loads it from a file
         names = self.convert_ids_to_tokens(self.prefix_tokens)
         before = " ".join(f"{name}:0" for name in names)
         return self._template(f"{before} $A:0 {self.eos_token}:0", f"{before} $A:0 $B:1 {self.eos_token}:1")
@@ -168,7 +170,8 @@ class WhisperTokenizer(BytePairTokenizer):
         """
         one_of("return_tensors", return_tensors, ("pt", "np", None))
         ids = self.encode(_START_OF_PREVIOUS, " " + text.strip(), add_special_tokens=False)
-        if special := [index for index in ids[1:] if index >= self.all_special_ids[0]]:
+        first = self.all_special_ids[0]
+        if special := [index for index in ids[1:] if index >= first]:
             raise ValueError(
                 f"a prompt must be plain text, and has the special token {self._token(special[0])!r}; "
                 "take it out"
@@ -224,11 +227,11 @@ class WhisperTokenizer(BytePairTokenizer):
             more = (decode_with_timestamps, normalize, basic_normalize, remove_diacritics)
             return [self.decode(one, *options, *more) for one in token_ids]
         ids = [token_ids] if isinstance(token_ids, int) else list(map(int, token_ids))
-        shown_ids = self._without_prompt(ids) if skip_special_tokens else ids
+        kept = self._without_prompt(ids) if skip_special_tokens else ids
         if decode_with_timestamps:
-            text = self._with_times(shown_ids, skip_special_tokens, time_precision)
+            text = self._with_times(kept, skip_special_tokens, time_precision)
         else:
-            text = super().decode(shown_ids, skip_special_tokens, clean_up_tokenization_spaces)
+            text = super().decode(kept, skip_special_tokens, clean_up_tokenization_spaces)
             if normalize:
                 text = self.normalize(text)
             elif basic_normalize:

@@ -23,7 +23,7 @@ SPECIAL = [
     *("<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>", "<|nospeech|>"),
     "<|notimestamps|>",
 ]
-SPELLINGS = {"colour": "color", "grey": "gray", "organise": "organize", "two": "two", "licence": "license"}
+SPELLINGS = {"favour": "favor", "grey": "gray", "organise": "organize", "two": "two", "licence": "license"}
 TEXTS = [
     *(" And so, my fellow Americans", "", "  two   spaces ", "今天天气。Ça va ?", "\x00\t\nabc\u3000wide"),
     *("<|en|> hi<|0.50|>there<|endoftext|>", "it 's here , is n't it ?", "e\u0301 ﬁne 😀"),

@@ -13,7 +13,7 @@ from tritone.models.whisper.spoken_numbers import _KINDS
 theirs = pytest.importorskip("transformers.models.whisper.english_normalizer")
 
 SENTENCES = [
-    "Mr. Smith's colour isn't grey; he won't organise it, y'all!",
+    "Mr. Smith's favour isn't grey; he won't organise it, y'all!",
     "I gotta go, she'd been there [noise] (laughs) <unk> hmm um uh",
     "twenty two million three hundred and five dollars and seven cents",
     "one oh one, double oh seven, triple five and a half",
@@ -47,7 +47,7 @@ WORDS = [
         "10s",
         "a1b",
     ),
-    *("0.07", "3.", ".", "'s", "n't", "mr", "st", "colour", ",", "and a half", "1,000", "¢5"),
+    *("0.07", "3.", ".", "'s", "n't", "mr", "st", "favour", ",", "and a half", "1,000", "¢5"),
 ]
 sentences = st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)
 numbers = st.lists(st.sampled_from(list(_KINDS)), max_size=9).map(" ".join)
