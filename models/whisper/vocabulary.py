@@ -2,16 +2,9 @@
 
 from dataclasses import dataclass
 
+from .languages import LANGUAGES, language_token
+
 # fmt: off
-# In the order of their ids; the 100th came with large-v3.
-LANGUAGES = [
-    "en", "zh", "de", "es", "ru", "ko", "fr", "ja", "pt", "tr", "pl", "ca", "nl", "ar", "sv", "it", "id",
-    "hi", "fi", "vi", "he", "uk", "el", "ms", "cs", "ro", "da", "hu", "ta", "no", "th", "ur", "hr", "bg",
-    "lt", "la", "mi", "ml", "cy", "sk", "te", "fa", "lv", "bn", "sr", "az", "sl", "kn", "et", "mk", "br",
-    "eu", "is", "hy", "ne", "mn", "bs", "kk", "sq", "sw", "gl", "mr", "pa", "si", "km", "sn", "yo", "so",
-    "af", "oc", "ka", "be", "tg", "sd", "gu", "am", "yi", "lo", "uz", "fo", "ht", "ps", "tk", "nn", "mt",
-    "sa", "lb", "my", "bo", "tl", "mg", "as", "tt", "haw", "ln", "ha", "ba", "jw", "su", "yue",
-]
 _FIRST_MULTILINGUAL = 51865  # tokens of the smallest multilingual vocabulary
 _OTHERS = 51765  # tokens of an English vocabulary that name no language
 
@@ -111,5 +104,6 @@ class SpecialTokens:
         end = 50257 if is_multilingual else 50256
         first = end + 2
         after = first + count
-        names = {f"<|{code}|>": first + index for index, code in enumerate(LANGUAGES[:count])}
+        codes = list(LANGUAGES)[:count]
+        names = {language_token(code): first + index for index, code in enumerate(codes)}
         return cls(end, end + 1, names if is_multilingual else {}, *range(after, after + 6))
