@@ -26,17 +26,18 @@ class GenerationMixin(PretrainedModel):
 
     task: ClassVar[Task] = Task.GENERATION
     generation_config: GenerationConfig
+    generation_config_class: ClassVar[type[GenerationConfig]] = GenerationConfig
     side_files: ClassVar[tuple[str, ...]] = ("generation_config.json",)
     # Prompts are given without the start token, which then goes before them, as transformers has it.
     prepends_start_token: ClassVar[bool] = True
 
     def adopt_generation_defaults(self) -> None:
         """Set `generation_config` from the generation options in the model's configuration."""
-        self.generation_config = GenerationConfig.from_model_config(self.config)
+        self.generation_config = self.generation_config_class.from_model_config(self.config)
 
     def read_generation_config(self, checkpoint: Checkpoint) -> None:
         """Set `generation_config` from the checkpoint's generation_config.json, or else its config.json."""
-        self.generation_config = GenerationConfig.from_pretrained(checkpoint, self.config)
+        self.generation_config = self.generation_config_class.from_pretrained(checkpoint, self.config)
 
     def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
         """Write config.json, generation_config.json and the weights, as transformers reads them.

@@ -6,8 +6,6 @@ pair of times that the window before has, and a window whose text looks wrong is
 temperature.
 """
 
-import math
-import zlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
@@ -221,15 +219,3 @@ def window_segments(
         end_token = tokens[stop - 1] if index + 1 < len(stops) else tokens[stop + last]
         segments.append(segment(seconds(tokens[begin]), seconds(end_token), begin, stop))
     return segments, advance
-
-
-def compression_ratio_of_tokens(tokens: Sequence[int], vocabulary: int) -> float:
-    """Compression ratio of token ids, as transformers defines it: their bytes over those of zlib.
-
-    Args:
-        tokens: token ids, with the end token where there is one.
-        vocabulary: number of tokens, which gives the width of an id.
-    """
-    width = int(math.log2(vocabulary) / 8) + 1
-    data = b"".join(token.to_bytes(width, "little") for token in tokens)
-    return len(data) / len(zlib.compress(data))

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
+
+from tritone.kernels.sampling.timestamps import TimestampRule
 
 FRAMES = (31, 97, 150)
 PROMPT = [7, 11, 5, 30, 9]  # behind the start token, which is 2
@@ -72,6 +76,37 @@ def test_prompts_that_do_not_fit_are_refused(prompts: Tensor, message: str, pair
     pair = pair_of("two-convs")
     with pytest.raises(ValueError, match=message):
         pair.ours.generate(pair.features(31), decoder_input_ids=prompts, max_length=12)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+@pytest.mark.parametrize("limit", [None, 2])
+def test_timestamps_agree_with_whispers_processor(
+    limit: int | None, num_beams: int, pair_of: Any, run_loop: Any, make_request: Any
+) -> None:
+    pair, prompt = pair_of("two-convs"), [2, *PROMPT]
+    rule = TimestampRule(first=14, no_timestamps=13, end=2, max_initial=limit)
+    config = SimpleNamespace(
+        no_timestamps_token_id=13, eos_token_id=2, bos_token_id=None, max_initial_timestamp_index=limit
+    )
+    processor = WhisperTimeStampLogitsProcessor(config, begin_index=len(prompt))
+    options = {"max_length": 22, "num_beams": num_beams, "suppress_tokens": [16, 18, 30]}
+    for frames in FRAMES:
+        features = pair.features(frames)
+        wanted = pair.theirs.generate(
+            features,
+            decoder_input_ids=torch.tensor([prompt]),
+            logits_processor=[processor],
+            return_dict_in_generate=True,
+            output_scores=True,
+            **options,
+        )
+        one = make_request(pair, 0, features, **options)
+        timed = replace(one.options, prompt_tokens=tuple(prompt), timestamps=rule)
+        found = run_loop(pair.ours, [replace(one, options=timed)]).completions[0].hypotheses[0]
+        assert list(found.token_ids) == wanted.sequences[0].tolist()
+        assert any(token >= rule.first for token in found.token_ids[len(prompt) :])
+        if num_beams > 1:
+            assert found.score == pytest.approx(float(wanted.sequences_scores[0]), abs=1e-4)
 
 
 MODES: list[dict[str, Any]] = [
