@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -105,13 +106,25 @@ class ModelRunner:
 
     @classmethod
     def sized_for(
-        cls, model: GenerativeModel, requests: Sequence[Request], config: RunnerConfig | None = None
+        cls,
+        model: GenerativeModel,
+        requests: Sequence[Request],
+        config: RunnerConfig | None = None,
+        *,
+        longest: int = 0,
     ) -> "ModelRunner":
         """Create a runner with a cache for all these requests at once, or for as many as its limits allow.
 
-        The limits are `default_cache_bytes` and `default_num_slots` of `config`.
+        The limits are `default_cache_bytes` and `default_num_slots` of `config`. With `longest` there is room
+        for as many others of that length, in tokens.
         """
         config = config or RunnerConfig()
+        if longest:
+            requests = [
+                replace(request, options=replace(request.options, max_length=longest))
+                for request in requests
+                if request.options is not None
+            ]
         demands = [_demand(model, None, None, request) for request in requests]
         layers, heads, head_dim = model.cache_shape
         page_bytes = 2 * layers * PAGE_SIZE * heads * head_dim * torch.finfo(model.dtype).bits // 8

@@ -161,7 +161,7 @@ class GenerationMixin(PretrainedModel):
         if not output_scores:
             return GenerateOutput(sequences)
         final = torch.tensor([one.score for one in returned], device=sequences.device)
-        scores = _steps([output.scores for output in outputs])
+        scores = self.scores_by_step([output.scores for output in outputs])
         return GenerateOutput(sequences, final if resolved.num_beams > 1 else None, scores)
 
     def _prompts(
@@ -209,14 +209,16 @@ class GenerationMixin(PretrainedModel):
                 raise output.error
         return [outputs[request.request_id] for request in requests]
 
-
-def _steps(scores: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Concatenate recordings' scores, [hypotheses, vocabulary] per step; -inf for one that has ended."""
-    ended = [torch.full_like(own[0], float("-inf")) for own in scores]
-    return tuple(
-        torch.cat([own[step] if step < len(own) else none for own, none in zip(scores, ended, strict=True)])
-        for step in range(max(map(len, scores)))
-    )
+    @staticmethod
+    def scores_by_step(scores: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Concatenate recordings' scores, [hypotheses, vocabulary] per step; -inf for one that has ended."""
+        ended = [torch.full_like(own[0], float("-inf")) for own in scores]
+        return tuple(
+            torch.cat(
+                [own[step] if step < len(own) else none for own, none in zip(scores, ended, strict=True)]
+            )
+            for step in range(max(map(len, scores)))
+        )
 
 
 def _pad(sequences: list[list[int]], options: GenerationOptions, device: torch.device) -> Tensor:

@@ -81,7 +81,10 @@ SAMPLES = (
         "garden_44k.mp3",
         "slt",
         44_100,
-        ("My grandmother planted roses along the wall.", "Every spring they were the first flowers to bloom."),
+        (
+            "My grandmother planted roses along the wall.",
+            "Every spring they were the first flowers to bloom.",
+        ),
         options=("-b:a", "48k"),
     ),
     Sample(
@@ -92,9 +95,7 @@ SAMPLES = (
         pause=40.0,
         options=("-b:a", "20k"),
     ),
-    Sample(
-        "three_minutes.m4a", "slt", 22_050, _LIGHTHOUSE, pause=1.2, stretch=1.32, options=("-b:a", "32k")
-    ),
+    Sample("three_minutes.m4a", "slt", 22_050, _LIGHTHOUSE, pause=1.2, stretch=1.32, options=("-b:a", "32k")),
 )
 
 
@@ -144,7 +145,18 @@ def encode(path: Path, audio: np.ndarray, sample: Sample) -> None:
     """Write a file in a format of ffmpeg's, without its version and the date."""
     wave = io.BytesIO()
     soundfile.write(wave, audio, sample.sampling_rate, format="WAV", subtype="PCM_16")
-    command = ["ffmpeg", "-loglevel", "error", "-y", "-i", "-", "-fflags", "+bitexact", "-flags:a", "+bitexact"]
+    command = [
+        "ffmpeg",
+        "-loglevel",
+        "error",
+        "-y",
+        "-i",
+        "-",
+        "-fflags",
+        "+bitexact",
+        "-flags:a",
+        "+bitexact",
+    ]
     subprocess.run([*command, *sample.options, str(path)], input=wave.getvalue(), check=True)
 
 
