@@ -1,7 +1,7 @@
 """Whisper's `generate`: recordings of any length, with languages, times and fallbacks, in one batch."""
 
 import secrets
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -202,14 +202,14 @@ class WhisperGenerationMixin(GenerationMixin):
         from ...scheduler.loop import GenerationLoop
         from ...scheduler.runner import ModelRunner
 
-        first = [self._request(index, one, None, keep_scores) for index, one in enumerate(recordings)]
-        started = [request for request in first if request is not None]
+        started, under_way = list[Request](), dict[int, _Recording]()
+        for index, one in enumerate(recordings):
+            if (first := self._request(index, one, None, keep_scores)) is not None:
+                started.append(first)
+                under_way[index] = one
         if not started:
             return
         loop = GenerationLoop(ModelRunner.sized_for(self, started, longest=self.max_length))  # type: ignore[arg-type]
-        under_way = dict(
-            zip((request.request_id for request in started), self._unfinished(recordings), strict=True)
-        )
         for request in started:
             loop.submit(request)
         number = len(recordings)
@@ -220,15 +220,11 @@ class WhisperGenerationMixin(GenerationMixin):
                 if event.finish_reason is FinishReason.ERROR and event.error is not None:
                     raise event.error
                 recording = under_way.pop(event.request_id)
-                request = self._request(number, recording, event, keep_scores)
-                if request is not None:
-                    loop.submit(request)
+                following = self._request(number, recording, event, keep_scores)
+                if following is not None:
+                    loop.submit(following)
                     under_way[number] = recording
                     number += 1
-
-    @staticmethod
-    def _unfinished(recordings: list[_Recording]) -> Iterator[_Recording]:
-        return (one for one in recordings if one.segments is None)
 
     def _request(
         self, number: int, recording: _Recording, output: RequestOutput | None, keep_scores: bool

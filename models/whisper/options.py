@@ -1,4 +1,4 @@
-"""Whisper's generation options: those of `generation_config.json` and of calls, resolved for one recording."""
+"""Whisper's generation options, of `generation_config.json` and of calls, resolved for one recording."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -56,8 +56,8 @@ def _one_of(*accepted: str | None) -> Option:
 class WhisperGenerationConfig(GenerationConfig):
     """Generation options set by a Whisper checkpoint; all others have transformers' defaults.
 
-    Beside the common options it has those of `WhisperForConditionalGeneration.generate`, and ids of languages,
-    tasks and times.
+    Beside the common options it has those of `WhisperForConditionalGeneration.generate`, and ids of
+    languages, tasks and times.
 
     Args:
         **options: options as in `generation_config.json`.
@@ -89,7 +89,7 @@ class WhisperGenerationConfig(GenerationConfig):
     }
 
     def check_option(self, name: str, value: Any) -> None:
-        """Check an option of a call. Raises ValueError for an unknown one, or a value that is not accepted."""
+        """Check an option of a call. Raises ValueError for an unknown one, or a value that is refused."""
         self._accepted(name, value)
 
     def without_lengths(self) -> GenerationConfig:
@@ -152,7 +152,7 @@ class WhisperOptions:
             attempt: number of the window's earlier requests, for other draws.
 
         Raises:
-            ValueError: an option out of range, such as a prompt and new tokens beyond the decoder's positions.
+            ValueError: an option out of range, such as more tokens than the decoder has positions.
         """
         prompt, starts_at = window.prompt_tokens, len(window.prompt_tokens) - len(self.windows.start_tokens)
         choices = self.choices if language is None else ()
@@ -201,8 +201,8 @@ class WhisperOptions:
             return int(min(length + min(prompt, self.windows.max_previous_tokens), self._limit))
         if prompt + new > self._limit:
             raise ValueError(
-                f"max_new_tokens {new} and a prompt of {prompt} tokens are {prompt + new}, and the decoder has "
-                f"{self._limit} positions; give fewer new tokens or a shorter prompt"
+                f"max_new_tokens {new} and a prompt of {prompt} tokens are {prompt + new}, and the decoder "
+                f"has {self._limit} positions; give fewer new tokens or a shorter prompt"
             )
         return int(prompt + new)
 
@@ -238,9 +238,7 @@ def resolve_whisper(
             "leave it out, or cut the recording"
         )
     if wants_times and no_timestamps is None:
-        raise ValueError(
-            "times need no_timestamps_token_id, and this checkpoint's generation_config.json has none; give it"
-        )
+        raise ValueError("times need no_timestamps_token_id, and generation_config.json has none; give it")
     start = config.read("decoder_start_token_id", call)
     if start is None:
         raise ValueError("decoder_start_token_id is not set by the call nor by the checkpoint; give it")
@@ -248,7 +246,7 @@ def resolve_whisper(
     first_time = vocabulary + 1 if no_timestamps is None else no_timestamps + 1
     ends = token_ids("eos_token_id", config.read("eos_token_id", call))
     end = ends[0] if ends else -1
-    suppressed = config.read("suppress_tokens", call) or ()
+    suppressed: tuple[int, ...] = config.read("suppress_tokens", call) or ()
     previous = config.read("prev_sot_token_id", call)
     if previous is None:
         previous = suppressed[-2] if len(suppressed) >= 2 else start
@@ -275,7 +273,7 @@ def resolve_whisper(
     if windows.prompt_all_windows and not windows.condition_on_prev_tokens:
         raise ValueError("prompt_condition_type 'all-segments' needs condition_on_prev_tokens=True")
     rule = None
-    if wants_times:
+    if wants_times and no_timestamps is not None:
         largest = config.read("max_initial_timestamp_index", call)
         rule = TimestampRule(first_time, no_timestamps, end, largest)
     return WhisperOptions(
@@ -326,7 +324,7 @@ def _start_tokens(
     language, task = config.read("language", call), config.read("task", call)
     if task is not None and config.read("is_multilingual", call) is False:
         raise ValueError(
-            f"task {task!r} is given, and this checkpoint only transcribes English; leave it out"
+            f"task {task!r} is given, and this checkpoint transcribes English alone; leave it out"
         )
     languages = config.read("lang_to_id", call)
     tasks = config.read("task_to_id", call)

@@ -151,9 +151,9 @@ def sequential_windows(
 
 def window_prompt(segments: Sequence[Segment], options: WindowOptions, conditioned: bool) -> tuple[int, ...]:
     """Prompt of a window after `segments`: context if there is any, and the start tokens."""
-    given = (
-        options.prompt_ids[1:] if options.prompt_ids[:1] == (options.previous_token,) else options.prompt_ids
-    )
+    given = options.prompt_ids
+    if given[:1] == (options.previous_token,):
+        given = given[1:]
     earlier = [] if options.prompt_all_windows or not given else [given]
     earlier += [_without_second_time(segment.tokens, options) for segment in segments]
     if conditioned and earlier:
