@@ -94,6 +94,11 @@ def open_checkpoint(
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:
         raise unreadable(path, error) from None
+    if exists:
+        from .originals import open_original
+
+        if (original := open_original(name_or_dir, path)) is not None:
+            return original, kwargs
     if is_folder:
         return Checkpoint(os.fspath(name_or_dir), path), kwargs
     if isinstance(name_or_dir, str) and _HUB_ID.fullmatch(name_or_dir) and not exists:
@@ -120,12 +125,12 @@ def refuse_remote_code(kwargs: dict[str, Any]) -> None:
 
 
 def single_file(name_or_dir: str | os.PathLike[str] | Checkpoint) -> Path | None:
-    """Path of a file that is given in place of a checkpoint; None for a checkpoint."""
+    """Path of a file that is given in place of a checkpoint; None for a checkpoint, such as openai's .pt."""
     if isinstance(name_or_dir, Checkpoint):
         return None
     path = Path(name_or_dir).expanduser()
     try:
-        return path if path.is_file() else None
+        return path if path.is_file() and path.suffix != ".pt" else None
     except OSError as error:
         raise unreadable(path, error) from None
 

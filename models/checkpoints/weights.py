@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +18,7 @@ from torch import Tensor
 from .contents import check_file
 from .convert import FLAX, TENSORFLOW, converted
 from .files import Checkpoint, add_shard, find_shards
+from .originals import OriginalCheckpoint
 
 SAFETENSORS = "model.safetensors"
 BIN = "pytorch_model.bin"
@@ -50,6 +52,8 @@ def read_weights(checkpoint: Checkpoint, use_safetensors: bool | None = None) ->
         OSError: no weights, or a shard is missing.
         ValueError: a damaged file, or a .bin of anything but tensors.
     """
+    if isinstance(checkpoint, OriginalCheckpoint):
+        return checkpoint.read_weights()
     loaders: dict[str, Callable[[Path], dict[str, Tensor]]] = {}
     if use_safetensors is not False:
         loaders[SAFETENSORS] = _load_safetensors
@@ -187,12 +191,22 @@ def _writer(path: Path) -> str | None:
 
 def _load_bin(path: Path) -> dict[str, Tensor]:
     """Load the tensors of a pickled .bin file; ValueError where it holds anything else."""
+    return checked_tensors(unpickled(path), path)
+
+
+def unpickled(path: Path) -> Any:
+    """Content of a file that `torch.save` wrote: tensors and plain containers, and no other object.
+
+    Raises:
+        OSError: no such file, or no rights to read it.
+        ValueError: a damaged file, or one that names any class or function.
+    """
     check_file(path)
     try:
         mapped = _is_stored_zip(path)  # the format before torch 1.6 cannot be mapped
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch asks to file issues for other versions of pickle
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is damaged, or holds more than tensors and is not unpickled ({_refusal(error)}); "
@@ -204,6 +218,10 @@ def _load_bin(path: Path) -> dict[str, Tensor]:
         ) from None
     except Exception as error:  # the opcodes of a damaged pickle can raise anything
         raise ValueError(f"{path} is damaged ({_refusal(error)}); fetch it again") from None
+
+
+def checked_tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    """Tensors by name out of a file; ValueError for anything else, or for more bytes than it can hold."""
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} must hold an object of tensors, it holds a {type(content).__name__}")
     size, limit = 0, MAX_EXPANSION * path.stat().st_size

@@ -112,6 +112,20 @@ def flax(folder: Path) -> Made:
     return seeds, through_file(folder, "flax_model.msgpack", read_msgpack)
 
 
+def ctranslate2(folder: Path) -> Made:
+    import numpy as np
+    from ctranslate2_files import model, variable
+
+    from tritone.models.checkpoints.ctranslate2 import read_ctranslate2
+
+    one, many = np.ones((2, 3), np.float16), np.ones((2, 3), np.int8)
+    seeds = [
+        model(variable("a/b", one), aliases=(("c", "a/b"),)),
+        model(variable("a", many), variable("a_scale", np.ones(2, np.float32)), version=5),
+    ]
+    return seeds, through_file(folder, "model.bin", read_ctranslate2)
+
+
 def safetensors(folder: Path) -> Made:
     import torch
     from safetensors.torch import save
@@ -314,6 +328,7 @@ TARGETS = {
     "tensorflow": Target(tensorflow_index, (f"{_CHECKPOINTS}.tensorflow", f"{_CHECKPOINTS}.protobuf")),
     "tensorflow-block": Target(tensorflow_block, (f"{_CHECKPOINTS}.tensorflow", f"{_CHECKPOINTS}.protobuf")),
     "flax": Target(flax, (f"{_CHECKPOINTS}.flax", f"{_CHECKPOINTS}.mapped_file")),
+    "ctranslate2": Target(ctranslate2, (f"{_CHECKPOINTS}.ctranslate2", f"{_CHECKPOINTS}.mapped_file")),
     "safetensors": Target(safetensors, (f"{_CHECKPOINTS}.weights", f"{_CHECKPOINTS}.files")),
     "pickled": Target(pickled, (f"{_CHECKPOINTS}.weights",)),
     "config": Target(config, ("tritone.models.core.config", "tritone.models.core.fields"), is_json=True),
