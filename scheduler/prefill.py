@@ -44,8 +44,8 @@ class Prefill:
     model: GenerativeModel
     cache: PagedCache  # receives the keys and values
     state: DecodeState  # receives the prompts
-    pool: CpuWorkerPool | None  # threads for the CPU's cores; None prefills all requests in one chunk
-    max_chunk_tokens: int  # prompt positions that one core decodes at a time
+    pool: CpuWorkerPool | None  # threads for the CPU's cores; None prefills one chunk after the other
+    max_chunk_tokens: int  # about how many prompt positions are decoded at a time, on one core of a pool
 
     def __call__(self, arrivals: Sequence[RunningRequest]) -> None:
         """Begin the sequences of requests with their prompts; those of a start token alone have begun."""
@@ -58,11 +58,10 @@ class Prefill:
         map_parts(self.pool, self._prefill, self._chunks(prompted))
 
     def _chunks(self, prompted: list[RunningRequest]) -> list[list[RunningRequest]]:
-        if self.pool is None:
-            return [prompted]
+        cores = 1 if self.pool is None else self.pool.size
         rows = [running.options.prefilled for running in prompted]
-        rounds = -(-sum(rows) // (self.max_chunk_tokens * self.pool.size))
-        return balanced(prompted, rows, rounds * self.pool.size)
+        rounds = -(-sum(rows) // (self.max_chunk_tokens * cores))
+        return balanced(prompted, rows, rounds * cores)
 
     def _write_prompts(self, prompted: list[RunningRequest]) -> None:
         """Write the prompts of all hypotheses to the state, each the owner of its pages."""
@@ -156,16 +155,16 @@ class Prefill:
             ],
             device,
         )
-        scores = log_softmax(self.model.logits(hidden.index_select(0, rows)))
-        probabilities = HostCopy(scores.gather(1, tokens)[:, 0].exp())
+        logits = self.model.logits(hidden.index_select(0, rows))
+        probabilities = HostCopy(log_softmax(logits).gather(1, tokens)[:, 0].exp())
         for index, (running, _) in enumerate(asking):
             if running.options.no_speech_token is not None:
                 running.no_speech = probabilities, index
         choosing = [index for index, one in enumerate(options) if one.choices]
         if choosing:
-            self._choose([asking[index][0] for index in choosing], scores, choosing)
+            self._choose([asking[index][0] for index in choosing], logits, choosing)
 
-    def _choose(self, choosing: list[RunningRequest], scores: Tensor, rows: list[int]) -> None:
+    def _choose(self, choosing: list[RunningRequest], logits: Tensor, rows: list[int]) -> None:
         """Write the likeliest of each request's choices, the smallest of equal ones, into its prompts."""
         slots = [
             (index, slot, running.options.start_index + 1)
@@ -183,7 +182,7 @@ class Prefill:
             ],
             self.state.device,
         )
-        best = scores.index_select(0, own_rows).gather(1, table).argmax(1, keepdim=True)
+        best = logits.index_select(0, own_rows).gather(1, table).argmax(1, keepdim=True)
         chosen = table.gather(1, best)[:, 0].int()
         self.state.replace(places[1], places[2], chosen[places[0]])
 

@@ -93,7 +93,9 @@ class ModelRunner:
         )
         decoding = cast(GenerativeModel, self._generator), self._cache, self._state
         step = partial(decode_batch, *decoding)
-        prefill = Prefill(*decoding, self._pool, self.config.max_chunk_tokens)
+        on_gpu = model.device.type == "cuda"
+        chunk = self.config.max_prefill_on_gpu if on_gpu else self.config.max_chunk_tokens
+        prefill = Prefill(*decoding, self._pool, chunk)
         tables = SlotTables(num_slots + idle, model.device, num_pages if graphs else None)
         decode_graphs = None
         if graphs:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from loops import finish, recording, small_model, take_step
+from loops import finish, recording, small_model, take_step, tiny_model
 
 from tritone.kernels.sampling.timestamps import TimestampRule
+from tritone.scheduler.config import RunnerConfig
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 
@@ -49,8 +50,13 @@ def alone(model: Any) -> dict[int, RequestOutput]:
 
 @pytest.mark.parametrize(
     ("threads", "settings"),
-    [(1, {}), (2, {}), (1, {"graphs": True, "overlap": True, "ahead": 2})],
-    ids=["plain", "cores", "graphs"],
+    [
+        (1, {}),
+        (2, {}),
+        (1, {"config": RunnerConfig(max_chunk_tokens=20)}),
+        (1, {"graphs": True, "overlap": True, "ahead": 2}),
+    ],
+    ids=["plain", "cores", "chunks", "graphs"],
 )
 def test_prompts_mixed_in_a_batch_give_what_each_gives_alone(
     threads: int, settings: dict[str, Any], model: Any, alone: dict[int, RequestOutput]
@@ -62,7 +68,8 @@ def test_prompts_mixed_in_a_batch_give_what_each_gives_alone(
         outputs: dict[int, RequestOutput] = {}
         for index in range(len(OPTIONS)):
             loop.submit(request(index))
-            take_step(loop, outputs)
+            if index % 3 == 2:
+                take_step(loop, outputs)
         assert finish(loop, outputs) == alone
     finally:
         torch.set_num_threads(before)
@@ -198,12 +205,17 @@ def test_a_token_that_the_model_does_not_have_fails_its_request_alone(
     assert {index: outputs[index] for index in (0, 1)} == {index: alone[index] for index in (0, 1)}
 
 
-def test_prompts_go_through_the_kernels(model: Any, kernels_on: str) -> None:
+def test_prompts_go_through_the_kernels(kernels_on: str) -> None:
     """Prefilled and mixed, with the bits of each alone."""
-    model = small_model().to(kernels_on)
+    model = tiny_model(max_target_positions=24).to(kernels_on)
+    kinds = [
+        replace(GREEDY, prompt_tokens=(2, 9, 4), timestamps=TIMES, max_length=5),
+        replace(GREEDY, prompt_tokens=tuple(range(3, 21)), max_length=20, choices=(8, 3), no_speech_token=7),
+        replace(GREEDY, prompt_tokens=(2, 7), num_beams=2, max_length=4),
+    ]
     requests = [
-        replace(one, inputs=one.inputs.to(kernels_on), options=replace(one.options, max_length=limit))
-        for one, limit in ((request(0), 6), (request(1), 21), (request(6), 4))
+        Request(index, recording(index, 9 + 20 * index, 5).to(kernels_on), options)
+        for index, options in enumerate(kinds)
     ]
     together = run(model, requests)
     for one in requests:
