@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the scheduler itself never imports torch
     from torch import Tensor
 
-    from ..kernels.sampling.timestamps import TimestampRule
     from ..kernels.features.log_mel import Excerpt
+    from ..kernels.sampling.timestamps import TimestampRule
 
 
 class FinishReason(StrEnum):
