@@ -100,6 +100,11 @@ from .models.wav2vec2.feature_extractor import Wav2Vec2FeatureExtractor as Wav2V
 from .models.wav2vec2.model import Wav2Vec2Model as Wav2Vec2Model
 from .models.wav2vec2.processor import Wav2Vec2Processor as Wav2Vec2Processor
 from .models.wav2vec2.tokenizer import Wav2Vec2CTCTokenizer as Wav2Vec2CTCTokenizer
+from .models.whisper.audio_classification import WhisperForAudioClassification as WhisperForAudioClassification
+from .models.whisper.config import WhisperConfig as WhisperConfig
+from .models.whisper.model import WhisperForCausalLM as WhisperForCausalLM
+from .models.whisper.model import WhisperForConditionalGeneration as WhisperForConditionalGeneration
+from .models.whisper.model import WhisperModel as WhisperModel
 from .models.xlnet.config import XLNetConfig as XLNetConfig
 from .models.xlnet.model import XLNetForSequenceClassification as XLNetForSequenceClassification
 from .models.xlnet.model import XLNetModel as XLNetModel

@@ -20,11 +20,12 @@ NEXT_TOKEN_LOGITS = "Logits after every given token, and with labels the loss."
 class CausalLM(ParametersMixin, PretrainedModel):
     """Text decoder with a language-modeling head.
 
-    A family names its decoder (`decoder_name`) and computes logits by `lm_head`, or by its own `logits`.
+    A family names its decoder (`decoder_name`) and its head, or computes logits by its own `logits`.
     `SpeechEncoderDecoderModel` combines it with an encoder and generates.
     """
 
     decoder_name: ClassVar[str]  # attribute of the decoder, or a path
+    head_name: ClassVar[str] = "lm_head"  # attribute of the language-modeling head
     # Labels are the input tokens, compared with the logits one position before; False where the caller has
     # shifted them (BART and models derived from it).
     shifts_labels: ClassVar[bool] = True
@@ -96,8 +97,8 @@ class CausalLM(ParametersMixin, PretrainedModel):
         self.get_decoder().set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Linear:
-        return self.lm_head
+        return cast(nn.Linear, getattr(self, self.head_name))
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         """Replace the language-modeling head."""
-        self.lm_head = new_embeddings
+        setattr(self, self.head_name, new_embeddings)

@@ -111,7 +111,7 @@ class FairseqCausalLM(CausalLM):
         config.is_decoder, config.is_encoder_decoder = True, False
         super().__init__(config)
         self.model = _DecoderHalf(self.decoder_class(config))
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        setattr(self, self.head_name, nn.Linear(config.d_model, config.vocab_size, bias=False))
         self.initialize()
         self.tie_weights()
 

@@ -37,6 +37,7 @@ class Attention(nn.Module):
         head_dim: size of one head; width / heads by default.
         scale: factor of the attention scores; head_dim ** -0.5 by default.
         bias, output_bias: True for biases in the query, key and value projections, and in the output's.
+        key_bias: False for a key projection without bias beside the others' (Whisper).
 
     Raises:
         ValueError: heads that do not divide the width, without head_dim.
@@ -54,6 +55,7 @@ class Attention(nn.Module):
         scale: float | None = None,
         bias: bool = True,
         output_bias: bool = True,
+        key_bias: bool = True,
     ) -> None:
         super().__init__()
         if head_dim is None:
@@ -70,6 +72,7 @@ class Attention(nn.Module):
         for role, name in names.items():
             outputs = width if role == "output" else inner * len(role.split("_"))
             inputs, biased = (inner, output_bias) if role == "output" else (width, bias)
+            biased = biased and (key_bias or role != "key")
             self.add_module(name, self.make_projection(inputs, outputs, biased, self.phases[role]))
 
     def make_projection(self, inputs: int, outputs: int, bias: bool, phase: str) -> nn.Module:
@@ -204,6 +207,7 @@ class Layer(nn.Module):
 
     part: ClassVar[str]  # "encoder" or "decoder", as in the configuration's names
     phase: ClassVar[str]  # of `linear`
+    key_bias: ClassVar[bool] = True  # biases in the key projections
 
     def __init__(self, config: PretrainedConfig, index: int, *, norm_first: bool = True) -> None:
         super().__init__()
@@ -218,7 +222,7 @@ class Layer(nn.Module):
         self.fc2 = nn.Linear(inner, width)
         self.final_layer_norm = nn.LayerNorm(width)
         heads = getattr(config, f"{self.part}_attention_heads")
-        self.self_attn = Attention(width, heads, phase=self.phase)
+        self.self_attn = Attention(width, heads, phase=self.phase, key_bias=self.key_bias)
         self.self_attn_layer_norm = nn.LayerNorm(width)
 
     def self_attention(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:
@@ -268,7 +272,8 @@ class DecoderLayer(Layer):
     def __init__(self, config: PretrainedConfig, index: int, *, norm_first: bool = True) -> None:
         super().__init__(config, index, norm_first=norm_first)
         width, heads = config.d_model, config.decoder_attention_heads
-        self.encoder_attn = Attention(width, heads, phase=self.phase, key_phase="encode")
+        options: dict[str, Any] = {"phase": self.phase, "key_phase": "encode", "key_bias": self.key_bias}
+        self.encoder_attn = Attention(width, heads, **options)
         self.encoder_attn_layer_norm = nn.LayerNorm(width)
 
     def forward(self, hidden: Tensor, attention: DecoderAttention) -> Tensor:

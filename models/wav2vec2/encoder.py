@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from ...kernels.runtime.packing import pack, spans, unpack
 from ..core.forward import OUTPUT_FLAGS, declare_forward
+from ..core.layer_mixture import LayerMixture
 from ..core.outputs import BaseModelOutput, ModelOutput
 from ..core.padding import mask_of, pack_waveforms, pad_weights, unpack_all
+from ..core.span_masks import draw_spans
 from ..core.speech_encoder import SpeechEncoder
 from .config import SpeechEncoderConfig
-from .layers import Adapter, FeatureEncoder, LayerMixture
-from .masking import draw_spans
+from .layers import Adapter, FeatureEncoder
 from .positions import WeightNormConvolution
 
 SAMPLES_MASK = {
@@ -227,7 +228,7 @@ class WaveformEncoder(SpeechEncoder):
         cu_tokens, adapted = cu_frames, 0
         if self.adapter is not None:
             hidden, cu_tokens, adapted = self.adapter(hidden, cu_frames)
-        mixed = None if mixture is None else mixture.total
+        mixed = None if mixture is None else mixture.total()
         return Encoded(hidden, cu_tokens, extracted, cu_frames, weights, cu_states, adapted, mixed)
 
     def _augmented(self, hidden: Tensor, lengths: list[int], masked: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ from ...kernels.norm.layer_norm import layer_norm
 from ...kernels.runtime.packing import offsets_after
 from ..core.attention import DecoderAttention, StackAttention
 from ..core.chunks import in_chunks
+from ..core.layer_mixture import LayerMixture
 from ..core.layers import Attention, add_linear, apply_linear, normalize, run_layers
 from .config import SpeechEncoderConfig, Wav2Vec2Config
 from .positions import PositionalConvolution
@@ -230,38 +231,6 @@ def run_transformer(
     layerdrop = config.layerdrop if training else 0.0
     hidden = run_layers(encoder.layers, None, hidden, attention, layerdrop, states, skipped=skipped)
     return normalize(norm, hidden) if encoder.stable else hidden, attention.weights
-
-
-class LayerMixture(list[Tensor]):
-    """Running weighted sum of hidden states, used in place of a list of them to save memory.
-
-    Args:
-        weights: [layers + 1], weights of the hidden states.
-        states: list that receives the hidden states too, if given.
-    """
-
-    def __init__(self, weights: Tensor, states: list[Tensor] | None = None) -> None:
-        super().__init__()
-        self.total: Tensor | None = None
-        self._weights = iter(weights)
-        self._states = states
-        self._last: Tensor | None = None
-
-    def append(self, state: Tensor) -> None:
-        """Add the next hidden state to the sum."""
-        if self._states is not None:
-            self._states.append(state)
-        self._add(state)
-
-    def skip(self) -> None:
-        """Add the last hidden state again for a skipped layer, whose output is its input."""
-        if self._last is not None:
-            self._add(self._last)
-
-    def _add(self, state: Tensor) -> None:
-        weighted = state * next(self._weights).to(state.dtype)
-        self.total = weighted if self.total is None else self.total + weighted
-        self._last = state
 
 
 class Adapter(nn.Module):

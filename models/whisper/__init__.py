@@ -1,1 +1,11 @@
-"""Whisper (arXiv 2212.04356): encoder-decoder model from log-mel features to text in many languages."""
+"""Whisper (arXiv 2212.04356): encoder-decoder model from 30 s of log-mel features to text, and classifier."""
+
+from ..family import Family
+
+FAMILY = Family(
+    "whisper",
+    "config.WhisperConfig",
+    speech_seq2seq="model.WhisperForConditionalGeneration",
+    audio_classification="audio_classification.WhisperForAudioClassification",
+    exports=("model.WhisperModel", "model.WhisperForCausalLM"),
+)

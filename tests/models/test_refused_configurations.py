@@ -73,6 +73,18 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"d_model": 36, "decoder_attention_heads": 5}, "decoder_attention_heads 5 must divide d_model 36"),
         ({"hidden_size": 30}, "encoder_attention_heads 4 must divide d_model 30"),
     ],
+    "Whisper": [
+        ({"encoder_attention_heads": 5}, "encoder_attention_heads 5 must divide d_model 384"),
+        ({"decoder_attention_heads": 5}, "decoder_attention_heads 5 must divide d_model 384"),
+        ({"activation_function": "mish"}, "activation_function 'mish' is not supported"),
+        (
+            {"d_model": 9, "encoder_attention_heads": 3, "decoder_attention_heads": 3},
+            "d_model 9 must be even",
+        ),
+        ({"max_source_positions": 0}, "max_source_positions must be a whole number from 1 to .*, got 0"),
+        ({"pad_token_id": 51865}, "pad_token_id is 51865, and vocab_size 51865"),
+        ({"median_filter_width": 0}, "median_filter_width must be"),
+    ],
     "T5": [
         ({"feed_forward_proj": "double-gelu"}, "'double-gelu'"),
         ({"feed_forward_proj": "gated-nothing"}, "dense_act_fn 'nothing' is not supported"),

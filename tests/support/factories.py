@@ -44,6 +44,25 @@ SPEECH_TO_TEXT: dict[str, Any] = {
     "max_source_positions": 200,
     "max_target_positions": 64,
 }
+WHISPER: dict[str, Any] = {
+    "vocab_size": 40,
+    "num_mel_bins": 8,
+    "d_model": 24,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "max_source_positions": 20,
+    "max_target_positions": 32,
+    "classifier_proj_size": 10,
+    "pad_token_id": 2,
+    "bos_token_id": 2,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 3,
+    "begin_suppress_tokens": None,
+}
 BERT: dict[str, Any] = {
     "vocab_size": 40,
     "hidden_size": 24,
@@ -95,6 +114,11 @@ def tiny_wav2vec2_config(config_class: Any = None, **changes: Any) -> Any:
         "num_conv_pos_embedding_groups": 3,
     }
     return (config_class or tritone.Wav2Vec2Config)(**{**sizes, **changes})
+
+
+def tiny_whisper_config(config_class: Any = None, **changes: Any) -> Any:
+    """Two layers of width 24 on each half, 40 frames and 32 decoder positions; any library's class."""
+    return (config_class or tritone.WhisperConfig)(**{**WHISPER, **changes})
 
 
 def tiny_bert_config(**changes: Any) -> tritone.BertConfig:

@@ -25,6 +25,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sampled beams": {"do_sample": True, "num_beams": 2},
     "rules": {"min_length": 3, "repetition_penalty": 1.2, "bad_words_ids": [[3, 4]], "suppress_tokens": [7]},
 }
+FEATURES = ("Whisper",)  # families whose requests bring features here
 WAVEFORMS = ("Wav2Vec2", "Hubert", "UniSpeech", "UniSpeechSat", "SEW", "SEWD")
 
 
@@ -38,8 +39,9 @@ def main() -> None:
     _replay_by_running()
     Case._launch = lambda self, grid, arguments: None  # type: ignore[method-assign]
     device, recorded, found = torch.device("cuda", 1), _record_events(), {}
-    for name in (*OPTIONS, *WAVEFORMS, *TEXTS):
-        run, events = _generation(name, device) if name in OPTIONS else _encoder_only(name, device)
+    for name in (*OPTIONS, *FEATURES, *WAVEFORMS, *TEXTS):
+        make = _generation if name in OPTIONS else _features if name in FEATURES else _encoder_only
+        run, events = make(name, device)
         run()  # makes what is kept for good
         recorded.clear()
         with fake_gpu.watching_waits() as waits:
@@ -100,6 +102,37 @@ def _generation(name: str, device: torch.device) -> tuple[Callable[[], None], li
             for index in range(6):
                 inputs = torch.from_numpy(factories.waveform(index))
                 loop.submit(Request(index, inputs, options, stream=index % 2 == 0, keep_scores=index == 3))
+            _finish(loop, events)
+
+    return run, events
+
+
+def _features(name: str, device: torch.device) -> tuple[Callable[[], None], list[Any]]:
+    import factories
+
+    import tritone
+    from tritone.scheduler.loop import GenerationLoop
+    from tritone.scheduler.request import Request
+    from tritone.scheduler.runner import ModelRunner
+
+    config = factories.tiny_whisper_config()
+    models = [
+        getattr(tritone, f"{name}For{head}")(config).to(device, torch.float16).eval()
+        for head in ("ConditionalGeneration", "AudioClassification")
+    ]
+    options = models[0].resolve_options(max_length=8)
+    sizes = {"num_pages": 400, "num_rows": 40, "encode_budget": 40}
+    loops: list[tuple[Any, tuple[Any, ...]]] = [
+        (models[0].generation_loop(**sizes), (options,)),
+        (GenerationLoop(ModelRunner(models[1]), 100), ()),
+    ]
+    features = torch.randn(2 * config.max_source_positions, config.num_mel_bins)
+    events: list[Any] = []
+
+    def run() -> None:
+        for loop, given in loops:
+            for index in range(6):
+                loop.submit(Request(index, features, *given))
             _finish(loop, events)
 
     return run, events

@@ -27,12 +27,16 @@ def runs() -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("name", [*gpu_runs.OPTIONS, *gpu_runs.WAVEFORMS, *gpu_runs.TEXTS])
+@pytest.mark.parametrize(
+    "name", [*gpu_runs.OPTIONS, *gpu_runs.FEATURES, *gpu_runs.WAVEFORMS, *gpu_runs.TEXTS]
+)
 def test_no_operation_of_a_run_waits_for_the_gpu(runs: dict[str, Any], name: str) -> None:
     assert not runs[name]["errors"]
     assert not runs[name]["waits"], "\n".join(runs[name]["waits"])
 
 
-@pytest.mark.parametrize("name", [*gpu_runs.OPTIONS, *gpu_runs.WAVEFORMS, *gpu_runs.TEXTS])
+@pytest.mark.parametrize(
+    "name", [*gpu_runs.OPTIONS, *gpu_runs.FEATURES, *gpu_runs.WAVEFORMS, *gpu_runs.TEXTS]
+)
 def test_events_are_of_the_models_gpu_and_not_of_the_current_one(runs: dict[str, Any], name: str) -> None:
     assert runs[name]["devices"] == [1]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tritone.models.wav2vec2.masking import draw_spans
+from tritone.models.core.span_masks import draw_spans
 
 
 def runs(mask: torch.Tensor) -> list[int]:
