@@ -14,7 +14,7 @@ from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.encode_stream import EncodeStream
 from .device.nvtx import marked
 from .faults import isolate
-from .inputs import FrontEnd, pack_inputs
+from .inputs import FrontEnd, pack_inputs, tensor_of
 from .model_protocol import EncoderOnlyModel, GenerativeModel
 from .step_output import EncoderOutputs, StepOutput
 
@@ -65,7 +65,7 @@ class Encoder:
                 for running in chunk
             ]
         )
-        with stream.encoding([request.inputs for request in requests]) if stream else nullcontext():
+        with stream.encoding([tensor_of(request) for request in requests]) if stream else nullcontext():
             encoded, _ = model.encode(*pack_inputs(requests, self.front_end, model.device))
             key_values = model.cross_key_values(encoded)
             if stream:

@@ -1,14 +1,15 @@
 """Packing of requests' inputs to one feature tensor, with features extracted from waveforms."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from ..kernels.features.log_mel import Excerpt
 from ..kernels.runtime.packing import cumulative, keep_on_host, lengths_of
 from ..kernels.runtime.upload import upload, upload_all
-from .request import Request
+from .request import AudioExcerpt, Request
 
 
 class FrontEnd(Protocol):
@@ -18,12 +19,31 @@ class FrontEnd(Protocol):
     def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
+@runtime_checkable
+class ExcerptFrontEnd(FrontEnd, Protocol):
+    """Protocol of front ends that take parts of recordings, `AudioExcerpt`, beside whole ones."""
+
+    def extract_excerpts(
+        self, waveforms: Tensor, cu_samples: Tensor, excerpts: Sequence[Excerpt | None]
+    ) -> tuple[Tensor, Tensor]: ...  # None: a whole recording, as `extract_packed` takes it
+
+
+def tensor_of(request: Request) -> Tensor:
+    """Waveform, features or token ids of a request."""
+    return request.inputs.samples if isinstance(request.inputs, AudioExcerpt) else request.inputs
+
+
 def frames_of(request: Request, front_end: FrontEnd | None) -> int:
     """Number of frames of a request's features, given or extracted from its waveform.
 
     Raises:
-        ValueError: a waveform without a front end, or an input of less than one frame.
+        ValueError: a waveform, or a part of one, without a front end for it, or an input of under one frame.
     """
+    if isinstance(request.inputs, AudioExcerpt):
+        if not isinstance(front_end, ExcerptFrontEnd):
+            name = "no front end" if front_end is None else f"a {type(front_end).__name__}"
+            raise ValueError(f"this loop has {name}, which takes no AudioExcerpt; give the whole recording")
+        return request.inputs.excerpt.rows
     if request.inputs.dim() == 0:
         raise ValueError("inputs must be samples or features [frames, features], got a tensor of shape []")
     size = request.inputs.shape[0]
@@ -49,17 +69,28 @@ def pack_inputs(
     Returns:
         Features [frames, features] and cu_frames, int32 [requests + 1], on `device`.
     """
-    parts: list[Tensor | None] = [
-        None if request.inputs.dim() == 1 else request.inputs for request in requests
-    ]
-    waveforms = [request.inputs for request in requests if request.inputs.dim() == 1]
-    if waveforms and front_end is not None:
-        features, cu_frames = front_end.extract_packed(*_joined(waveforms, device))
-        if len(waveforms) == len(requests):
+    tensors = [tensor_of(request) for request in requests]
+    parts: list[Tensor | None] = [None if tensor.dim() == 1 else tensor for tensor in tensors]
+    audio = [request for request, part in zip(requests, parts, strict=True) if part is None]
+    if audio and front_end is not None:
+        features, cu_frames = _extracted(audio, front_end, device)
+        if len(audio) == len(requests):
             return features, cu_frames
         extracted = iter(features.split(lengths_of(cu_frames)))
         parts = [next(extracted) if part is None else part for part in parts]
     return _joined([part for part in parts if part is not None], device)
+
+
+def _extracted(
+    requests: Sequence[Request], front_end: FrontEnd, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Features of requests with waveforms, packed, and their offsets."""
+    packed, cu_samples = _joined([tensor_of(request) for request in requests], device)
+    inputs = [request.inputs for request in requests]
+    excerpts = [one.excerpt if isinstance(one, AudioExcerpt) else None for one in inputs]
+    if isinstance(front_end, ExcerptFrontEnd) and any(excerpts):
+        return front_end.extract_excerpts(packed, cu_samples, excerpts)
+    return front_end.extract_packed(packed, cu_samples)
 
 
 def _joined(parts: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the scheduler itself never imports torch
     from torch import Tensor
 
+    from ..kernels.features.log_mel import Excerpt
+
 
 class FinishReason(StrEnum):
     """Reason for the end of a request or a decoded sequence."""
@@ -75,13 +77,26 @@ class GenerationOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class AudioExcerpt:
+    """Input of a request for a part of a recording, whose features depend on samples and levels around it.
+
+    Args:
+        samples: float32 waveform [samples] at the model's rate, with context on both sides.
+        excerpt: frames to make from them, for the loop's front end.
+    """
+
+    samples: "Tensor"
+    excerpt: "Excerpt"
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """Request to a generation loop: one recording or text, with options.
 
     Args:
         request_id: unique number, larger than that of every earlier request.
-        inputs: float32 waveform [samples] at the model's rate, for the loop's front end; features [frames,
-            features]; or token ids [tokens, 1 or 2].
+        inputs: float32 waveform [samples] at the model's rate, or a part of one, for the loop's front end;
+            features [frames, features]; or token ids [tokens, 1 or 2].
         options: generation options; None for an encoder-only request.
         priority: requests with a larger one go first, equal ones in order of submission.
         stream: True reports tokens as they are decoded (greedy search and sampling of one sequence).
@@ -89,7 +104,7 @@ class Request:
     """
 
     request_id: int
-    inputs: "Tensor"
+    inputs: "Tensor | AudioExcerpt"
     options: GenerationOptions | None = None
     priority: int = 0
     stream: bool = False

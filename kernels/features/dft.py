@@ -1,33 +1,39 @@
-"""Kernel of the filter bank: a discrete Fourier transform, folded twice, on the matrix units."""
+"""Kernel of the filter banks: a discrete Fourier transform, folded twice, on the matrix units.
+
+One kernel has two modes: Kaldi's (`fbank`) and Whisper's (`log_mel`).
+"""
 
 import math
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime.launch import kernel
 from ..runtime.optional_triton import tl, triton
 
 
-@kernel()
+@kernel(outputs=("out_ptr", "peaks_ptr"))
 def fbank_kernel(
     waveforms_ptr,  # [samples]
     cu_samples_ptr,  # [utterances + 1]
     cu_frames_ptr,  # [utterances + 1]
-    window_ptr,  # [4 * K], with zeros after the frame
+    window_ptr,  # [4 * quarter], with zeros after the frame
     transform_ptr,  # [2 * K / LINES, K, 4, LINES], from `transform_pairs`
-    mel_ptr,  # [blocks of bins, 2 * K / LINES, LINES, 2, BLOCK_BINS], from `_mel_pairs`
+    mel_ptr,  # [blocks of bins, 2 * K / LINES, LINES, 2, BLOCK_BINS], from `mel_pairs`
     out_ptr,  # [frames, bins]
+    peaks_ptr,  # [frames, blocks of bins], the largest values; not written in Kaldi's mode
     utterances: tl.int32,
     search_steps: tl.int32,  # halvings that bring the number of utterances to 1
     frames: tl.int32,
     length: tl.int32,  # samples of a frame
     shift: tl.int32,  # samples from one frame to the next
-    K: tl.int32,  # a quarter of the padded frame: 64 at 8 kHz, 128 at 16 kHz, 512 at 48 kHz
+    K: tl.int32,  # a quarter of the padded frame: 64 at 8 kHz, 128 at 16 kHz, 512 at 48 kHz; 128 for Whisper
     bins: tl.int32,
     preemphasis: tl.float32,
     mel_floor: tl.float32,
+    QUARTER: tl.constexpr,  # Whisper's mode: a quarter of its frame, up to K, where tables hold 0; Kaldi's: 0
     BLOCK_FRAMES: tl.constexpr,
     BLOCK_K: tl.constexpr,
     LINES: tl.constexpr,  # frequencies at a time, all even or all odd
@@ -59,10 +65,13 @@ def fbank_kernel(
     for begin in range(0, length, 32):
         index = begin + tl.arange(0, 32)
         values = tl.load(waveforms_ptr + start[:, None] + tl.minimum(index, length - 1)[None, :])
-        total += tl.sum(tl.where((index < length)[None, :], values - sample[:, None], 0.0), axis=1)
+        if not QUARTER:
+            total += tl.sum(tl.where((index < length)[None, :], values - sample[:, None], 0.0), axis=1)
         highest = tl.maximum(highest, tl.max(values, axis=1))
         lowest = tl.minimum(lowest, tl.min(values, axis=1))
     mean = sample + total / length
+    if QUARTER:
+        mean = tl.zeros((BLOCK_FRAMES,), tl.float32)
     # Pre-emphasis at most doubles a sample and four are added, so that float16 holds them, below 2^16.
     scale, unscale = _powers_of_two(tl.maximum(highest - mean, mean - lowest), 11)
 
@@ -83,11 +92,18 @@ def fbank_kernel(
             # Always true. Outside of a branch the compiler pipelines these loads through shared memory: three
             # times as much of it on sm_90, and more registers than there are.
             if begin < K:
-                back = tl.minimum(k, 1)[None, :]  # the first sample stands for the one before it
-                a = _emphasized(waveforms_ptr, start, k, back, mean, window_ptr, length, preemphasis)
-                b = _emphasized(waveforms_ptr, start, 2 * K - 1 - k, 1, mean, window_ptr, length, preemphasis)
-                c = _emphasized(waveforms_ptr, start, 2 * K + k, 1, mean, window_ptr, length, preemphasis)
-                d = _emphasized(waveforms_ptr, start, 4 * K - 1 - k, 1, mean, window_ptr, length, preemphasis)
+                if QUARTER:
+                    a = _windowed(waveforms_ptr, start, k, window_ptr)
+                    b = _windowed(waveforms_ptr, start, 2 * QUARTER - 1 - k, window_ptr)
+                    c = _windowed(waveforms_ptr, start, 2 * QUARTER + k, window_ptr)
+                    d = _windowed(waveforms_ptr, start, 4 * QUARTER - 1 - k, window_ptr)
+                else:
+                    back = tl.minimum(k, 1)[None, :]  # the first sample stands for the one before it
+                    a = _emphasized(waveforms_ptr, start, k, back, mean, window_ptr, length, preemphasis)
+                    b, c, d = 2 * K - 1 - k, 2 * K + k, 4 * K - 1 - k
+                    b = _emphasized(waveforms_ptr, start, b, 1, mean, window_ptr, length, preemphasis)
+                    c = _emphasized(waveforms_ptr, start, c, 1, mean, window_ptr, length, preemphasis)
+                    d = _emphasized(waveforms_ptr, start, d, 1, mean, window_ptr, length, preemphasis)
             added = ((c + b) + sign * (a + d)) * scale[:, None]
             subtracted = ((c - b) + sign * (a - d)) * scale[:, None]
             table = tables + k[:, None] * (4 * LINES) + line[None, :]
@@ -103,9 +119,22 @@ def fbank_kernel(
     unscale *= 2.0**-21
     mel_power = mel_power * unscale[:, None] * unscale[:, None]
     bin_ += tl.program_id(1) * BLOCK_BINS
+    present = (bin_ < bins)[None, :]
     values = tl.log(tl.where(mel_power < mel_floor, mel_floor, mel_power))  # NaN stays NaN
+    if QUARTER:
+        # The lowest value is exactly that of rows which `log_mel` does not compute.
+        values = tl.where(mel_power <= mel_floor, -10.0, values * 0.4342944819032518)
+        highest = tl.max(tl.where(present, values, -10.0), axis=1)
+        tl.store(peaks_ptr + frame * tl.num_programs(1) + tl.program_id(1), highest, mask=inside)
     outputs = out_ptr + frame.to(tl.int64)[:, None] * bins + bin_[None, :]
-    tl.store(outputs, values, mask=inside[:, None] & (bin_ < bins)[None, :])
+    tl.store(outputs, values, mask=inside[:, None] & present)
+
+
+@triton.jit
+def _windowed(waveforms_ptr, start, index, window_ptr):
+    """Samples of each frame at `index`, times the window function."""
+    values = tl.load(waveforms_ptr + (start[:, None] + index[None, :]))
+    return values * tl.load(window_ptr + index)[None, :]
 
 
 @triton.jit
@@ -145,16 +174,29 @@ def _powers_of_two(peak, EXPONENT: tl.constexpr):
 
 
 @lru_cache(maxsize=8)
-def transform_pairs(quarter: int, lines: int, device: torch.device) -> Tensor:
-    """Cosine and sine table of `fbank_kernel`: float16 [2 * quarter / lines, quarter, 4, lines].
+def transform_pairs(quarter: int, lines: int, block: int, device: torch.device) -> Tensor:
+    """Cosine and sine table of `fbank_kernel`: float16 [blocks, K, 4, lines], K a multiple of `block`.
 
-    Blocks of spectral lines, even and odd ones in turn; upper and lower halves of cosines, then of sines. The
-    line at half the sampling rate is left out, since no mel triangle covers it.
+    Blocks of spectral lines, even and odd ones in turn; upper and lower halves of cosines, then of sines;
+    zeros after the last line and after `quarter` rows. The line at half the sampling rate is left out, since
+    no mel triangle covers it.
     """
-    numbers = torch.arange(2 * quarter).reshape(-1, lines, 2).transpose(1, 2).reshape(-1, 1, lines)
-    positions = torch.arange(quarter, dtype=torch.float64)[:, None] + 0.5
+    numbers = torch.arange(2 * quarter + -2 * quarter % (2 * lines)).reshape(-1, lines, 2).transpose(1, 2)
+    numbers = numbers.reshape(-1, 1, lines)
+    positions = torch.arange(quarter + -quarter % block, dtype=torch.float64)[:, None] + 0.5
     angles = positions * numbers * (math.pi / (2 * quarter))
-    return torch.cat([half_pairs(angles.cos()), half_pairs(angles.sin())], dim=2).to(device)
+    inside = (numbers < 2 * quarter) & (positions < quarter)
+    return torch.cat([half_pairs(angles.cos() * inside), half_pairs(angles.sin() * inside)], dim=2).to(device)
+
+
+def mel_pairs(mel: Tensor, lines: int, block_bins: int) -> Tensor:
+    """Mel triangles, float64 [spectral lines, bins], as the float16 table `mel_ptr` of `fbank_kernel`.
+
+    Blocks of spectral lines as in `transform_pairs`; upper and lower halves; zeros after the last of either.
+    """
+    mel = F.pad(mel, (0, -mel.shape[1] % block_bins, 0, -mel.shape[0] % (2 * lines)))
+    blocks = mel.unflatten(1, (-1, block_bins)).unflatten(0, (-1, lines, 2))
+    return half_pairs(blocks.permute(3, 0, 2, 1, 4).flatten(1, 2)).contiguous()
 
 
 def half_pairs(numbers: Tensor) -> Tensor:
@@ -164,13 +206,14 @@ def half_pairs(numbers: Tensor) -> Tensor:
     return torch.stack([high, (numbers - high.double()).half()], dim=-2)
 
 
-def _blocks(architecture: str) -> dict[str, int]:
-    """Tile sizes and warps, the same for every sampling rate, window and number of bins.
+def _blocks(architecture: str, mode: str) -> dict[str, int]:
+    """Tile sizes and warps of a mode, the same for every sampling rate, window and number of bins.
 
     Every block of frames reads the tables from the L2 cache, so blocks are large. On sm_90 blocks twice as
     large, with 8 warps, need a few bytes of stack under some versions of Triton.
     """
     return {
+        "QUARTER": 100 if mode == "whisper" else 0,
         "BLOCK_FRAMES": 64,
         "BLOCK_K": 32,
         "LINES": 64,
@@ -181,5 +224,7 @@ def _blocks(architecture: str) -> dict[str, int]:
 
 _types = dict.fromkeys(("cu_samples_ptr", "cu_frames_ptr"), torch.int32)
 fbank_kernel.declare_all(
-    pointers=_types | dict.fromkeys(("transform_ptr", "mel_ptr"), torch.float16), blocks=_blocks
+    ("kaldi", "whisper"),
+    pointers=_types | dict.fromkeys(("transform_ptr", "mel_ptr"), torch.float16),
+    blocks=_blocks,
 )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..runtime.dispatch import Operation
 from ..runtime.packing import check_cu_seqlens, cumulative, spans
-from .dft import fbank_kernel, half_pairs, transform_pairs
+from .dft import fbank_kernel, mel_pairs, transform_pairs
 
 WINDOWS = ("povey", "hann", "hamming")
 RATES = (8_000, 48_000)  # Hz, both included
@@ -175,16 +175,16 @@ def fbank_triton(
     counts = [frame_count(end - start, options.sampling_rate) for start, end in spans(cu_samples)]
     device = waveforms.device
     features, cu_frames = waveforms.new_empty(sum(counts), num_mel_bins), cumulative(counts, device)
-    case = fbank_kernel.case(device)
+    case = fbank_kernel.case(device, "kaldi")
     lines, bins = case.constant("LINES"), case.constant("BLOCK_BINS")
     tables = (
         _padded_window(options.window, length, 4 * quarter, device),
-        transform_pairs(quarter, lines, device),
+        transform_pairs(quarter, lines, case.constant("BLOCK_K"), device),
         _mel_pairs(options, lines, bins, device),
     )
     sizes = len(counts), len(counts).bit_length(), len(features), length, shift, quarter, num_mel_bins
     grid = case.block_count("BLOCK_FRAMES", len(features)), case.block_count("BLOCK_BINS", num_mel_bins)
-    tensors = waveforms, cu_samples, cu_frames, *tables, features
+    tensors = waveforms, cu_samples, cu_frames, *tables, features, features
     case.launch(grid, *tensors, *sizes, options.preemphasis, options.mel_floor)
     return features, cu_frames
 
@@ -200,14 +200,9 @@ def _padded_window(name: str, length: int, padded_length: int, device: torch.dev
 
 @lru_cache(maxsize=8)
 def _mel_pairs(options: FbankOptions, lines: int, block_bins: int, device: torch.device) -> Tensor:
-    """Mel triangles for `fbank_kernel`, float16 in the shape of its `mel_ptr`.
-
-    Blocks of spectral lines as in `transform_pairs`; upper and lower halves; zeros after the last bin.
-    """
+    """Mel triangles for `fbank_kernel`, from `mel_pairs`."""
     mel = _mel_matrix(options, torch.float64, torch.device("cpu"))[:-1]
-    blocks = F.pad(mel, (0, -options.num_mel_bins % block_bins)).unflatten(1, (-1, block_bins))
-    blocks = blocks.unflatten(0, (-1, lines, 2)).permute(3, 0, 2, 1, 4).flatten(1, 2)
-    return half_pairs(blocks).contiguous().to(device)
+    return mel_pairs(mel, lines, block_bins).to(device)
 
 
 @lru_cache(maxsize=32)
