@@ -105,6 +105,8 @@ from .models.whisper.config import WhisperConfig as WhisperConfig
 from .models.whisper.model import WhisperForCausalLM as WhisperForCausalLM
 from .models.whisper.model import WhisperForConditionalGeneration as WhisperForConditionalGeneration
 from .models.whisper.model import WhisperModel as WhisperModel
+from .models.whisper.processor import WhisperProcessor as WhisperProcessor
+from .models.whisper.tokenizer import WhisperTokenizer as WhisperTokenizer
 from .models.xlnet.config import XLNetConfig as XLNetConfig
 from .models.xlnet.model import XLNetForSequenceClassification as XLNetForSequenceClassification
 from .models.xlnet.model import XLNetModel as XLNetModel

@@ -7,5 +7,7 @@ FAMILY = Family(
     "config.WhisperConfig",
     speech_seq2seq="model.WhisperForConditionalGeneration",
     audio_classification="audio_classification.WhisperForAudioClassification",
+    tokenizer="tokenizer.WhisperTokenizer",
+    processor="processor.WhisperProcessor",
     exports=("model.WhisperModel", "model.WhisperForCausalLM"),
 )
