@@ -133,7 +133,9 @@ def job(tmp_path_factory):
     for name, make, _ in [*RECORDINGS.values(), *((name, make, "") for name, make in GOOD.items())]:
         make(folder / name)
     output = folder / "out.jsonl"
-    run = command(*(folder / name for name in names), "--model", "digits", "--output", output, "--device", "cpu")
+    run = command(
+        *(folder / name for name in names), "--model", "digits", "--output", output, "--device", "cpu"
+    )
     found = records(output)
     assert [Path(record["path"]).name for record in found] == names, run.output
     return run, {Path(record["path"]).name: record for record in found}

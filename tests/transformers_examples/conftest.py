@@ -1,8 +1,8 @@
 """Documented checkpoints for the examples of transformers' documentation of speech models.
 
 Two things stand in for the network: small checkpoints with random weights, in a folder under the documented
-names, and a module `datasets` whose `load_dataset` gives a recording from samples/digits/. docs/examples.md has the
-table of examples.
+names, and a module `datasets` whose `load_dataset` gives a recording from samples/digits/. docs/examples.md
+has the table of examples.
 """
 
 import json
