@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tritone.kernels.attention.flash import flash_attention, flash_attention_reference
 from tritone.kernels.conv.normalized import normalized_conv, normalized_conv_reference
+from tritone.kernels.conv.padded import padded_conv, padded_conv_reference
 from tritone.kernels.conv.positional import positional_conv, positional_conv_reference
 from tritone.kernels.conv.subsample import conv_subsample, conv_subsample_reference
 from tritone.kernels.conv.waveform import waveform_conv, waveform_conv_reference
@@ -97,6 +98,36 @@ def conv(batch: Batch, layer: int) -> Case:
     work = Work(2 * steps * size, HALF * (sum(lengths) * channels + size + steps * outputs // 2))
     shape = f"layer {layer}, {channels} to {outputs // 2} channels"
     return Case("conv_subsample", model.name, batch.size, shape, work, prepare, frozenset({"conv"}))
+
+
+def padded_layer(batch: Batch, stride: int) -> Case:
+    """Whisper's first convolution, from mels, or its second, which halves the frame rate."""
+    width, lengths = batch.model.width, batch.frames
+    channels = MEL_BINS if stride == 1 else width
+    out_lengths = lengths if stride == 1 else batch.halves
+
+    def prepare(setup: Setup) -> Prepared:
+        frames = setup.random(sum(lengths), channels)
+        weight, bias = (
+            setup.random(width, channels, 3, scale=(3 * channels) ** -0.5)[0],
+            setup.random(width)[0],
+        )
+        cu_frames = setup.offsets(lengths)
+        options = {"stride": stride, "activation": "gelu"}
+        wanted = last_alone(padded_conv_reference, frames[0], lengths, weight, bias, **options)
+        many = [peers.channels_first(tensor, lengths) for tensor in frames]
+        return Prepared.of(
+            lambda i: padded_conv(frames[i], cu_frames, weight, bias, **options)[0], wanted, setup.error
+        ).beside(
+            "conv1d + GELU",
+            lambda i: F.gelu(F.conv1d(many[i], weight, bias, stride=stride, padding=1)),
+            last_channels(len(wanted)),
+        )
+
+    steps, size = sum(out_lengths), 3 * channels * width
+    work = Work(2 * steps * size, HALF * (sum(lengths) * channels + size + steps * width))
+    shape = f"{channels} to {width} channels, stride {stride}"
+    return Case("padded_conv", batch.model.name, batch.size, shape, work, prepare)
 
 
 def flash(batch: Batch, kind: str, *, causal: bool = False) -> Case:

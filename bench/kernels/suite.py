@@ -44,6 +44,7 @@ def each_once(batch: Batch, wav2vec2: Batch) -> Iterator[Case]:
     yield encoder.filter_bank(batch)
     yield encoder.cmvn(batch)
     yield from (encoder.conv(batch, number) for number in (1, 2))
+    yield from (encoder.padded_layer(batch, stride) for stride in (1, 2))
     yield from layer.linears(model, batch.size, sum(batch.tokens), "encode")
     yield from layer.linears(model, batch.size, batch.size, "decode")
     yield from decoder.store_rows(batch)
@@ -92,6 +93,7 @@ def _others() -> Iterator[Case]:
         yield encoder.positions(real(model, 256))
     for count in (32, 1024):
         yield encoder.cmvn(real(SMALL, count))
+        yield from (encoder.padded_layer(equal(SMALL, count), stride) for stride in (1, 2))
     for count in (32, 256):
         yield encoder.groups(real(WAV2VEC2, count))
         yield encoder.first_layer(real(WAV2VEC2, count))

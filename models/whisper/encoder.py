@@ -76,7 +76,7 @@ class WhisperEncoder(SpeechEncoder):
         batch, tokens = input_features.shape[0], self.config.max_source_positions
         mask = mask_of([tokens] * batch, tokens, hidden.device)
         return BaseModelOutput(
-            last_hidden_state=hidden.view(batch, tokens, -1),
+            last_hidden_state=hidden.view(batch, tokens, self.config.d_model),
             hidden_states=unpack_all(states, mask),
             attentions=pad_weights(attention.weights, mask, mask),
         )

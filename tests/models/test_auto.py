@@ -152,7 +152,7 @@ def test_a_configuration_can_be_an_object_a_file_or_a_folder(auto, folder, tmp_p
     model = auto.from_pretrained(folder, config=given, output_attentions=True)
     assert (model.config.dropout, model.config.output_attentions) == (0.2, True)
     assert not given.output_attentions  # the model has a copy
-    edit_json(folder / "config.json", model_type="whisper")
+    edit_json(folder / "config.json", model_type="moonshine")
     assert auto.from_pretrained(folder, config=given).config.dropout == 0.2
     theirs = transformers.Speech2TextConfig(**SIZES, dropout=0.1)
     model = auto.from_pretrained(folder, config=theirs)
@@ -185,7 +185,7 @@ def test_a_fresh_model_is_made_from_a_configuration():
             transformers.BertConfig(),
             r"nothing for a BertConfig \(model_type 'bert'\); supported here: Speech2Text",
         ),
-        (transformers.WhisperConfig(), "nothing for a WhisperConfig"),
+        (transformers.MoonshineConfig(), "nothing for a MoonshineConfig"),
         (tritone.models.core.config.PretrainedConfig(), "nothing for a PretrainedConfig"),
         ({"model_type": "speech_to_text"}, "nothing for a dict"),
         (None, "nothing for a NoneType"),
@@ -214,9 +214,9 @@ def test_a_configuration_is_loaded_or_made_and_unused_arguments_are_returned(fol
     assert AutoConfig.from_pretrained(folder / "config.json") == AutoConfig.from_pretrained(folder)
     assert AutoConfig.for_model("speech_to_text", d_model=8).d_model == 8
     with pytest.raises(
-        ValueError, match="AutoConfig has model_type 'whisper'; supported here: albert, bart, bert, "
+        ValueError, match="AutoConfig has model_type 'moonshine'; supported here: albert, bart, bert, "
     ):
-        AutoConfig.for_model("whisper")
+        AutoConfig.for_model("moonshine")
 
 
 def test_a_configuration_with_code_of_its_own_loads_as_what_it_says_it_is(folder):
@@ -291,10 +291,10 @@ def test_what_transformers_saved_is_found(processor, vocabulary, tmp_path):
 @pytest.mark.parametrize("auto", [AutoTokenizer, AutoFeatureExtractor, AutoProcessor])
 def test_a_configuration_decides_the_family_if_it_is_given(auto, processor, folder):
     processor.save_pretrained(folder)
-    edit_json(folder / "config.json", model_type="whisper")
+    edit_json(folder / "config.json", model_type="moonshine")
     for file in ("preprocessor_config.json", "tokenizer_config.json"):
         edit_json(folder / file, processor_class=None, tokenizer_class=None, feature_extractor_type=None)
-    with pytest.raises(ValueError, match=r"model_type 'whisper'; supported here: .*speech_to_text"):
+    with pytest.raises(ValueError, match=r"model_type 'moonshine'; supported here: .*speech_to_text"):
         auto.from_pretrained(folder)
     assert auto.from_pretrained(folder, config=Speech2TextConfig()) is not None
 
@@ -329,7 +329,7 @@ def test_the_class_that_a_checkpoint_was_saved_as_tells_family_and_kind():
     assert (family.model_type, kind) == ("hubert", "ctc")
     family, kind = family_of_class("BartForSequenceClassification") or (None, None)
     assert (family.model_type, kind) == ("bart", "sequence_classification")
-    assert family_of_class("WhisperForConditionalGeneration") is None
+    assert family_of_class("MoonshineForConditionalGeneration") is None
 
 
 def test_a_model_of_another_kind_is_refused_with_the_way_to_load_it(folder):
@@ -356,7 +356,7 @@ def test_families_are_told_apart_by_the_longest_name_that_a_checkpoints_name_hol
 
 
 @pytest.mark.parametrize("auto", ALL)
-@pytest.mark.parametrize("model_type", ["whisper", None, 3, {"a": 1}], ids=str)
+@pytest.mark.parametrize("model_type", ["moonshine", None, 3, {"a": 1}], ids=str)
 def test_a_family_that_is_not_here_is_refused_with_those_that_are(auto, model_type, folder):
     edit_json(folder / "config.json", model_type=None)
     fields = json.loads((folder / "config.json").read_text())

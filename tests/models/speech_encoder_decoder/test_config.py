@@ -64,7 +64,10 @@ def test_a_configuration_of_nothing_is_that_of_wav2vec2_with_bert_as_in_transfor
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"encoder": {"model_type": "whisper"}}, "the encoder has model_type 'whisper'; .* one of hubert, "),
+        (
+            {"encoder": {"model_type": "dove"}},
+            "the encoder has model_type 'dove'; .* one of hubert, ",
+        ),
         ({"encoder": {"model_type": "bert"}}, "the encoder has model_type 'bert'"),
         (
             {"decoder": {"model_type": "xlnet"}},
