@@ -6,6 +6,7 @@ from ..common.shapes import LARGE, SMALL, TINY, TINY_WAV2VEC2, WAV2VEC2, Batch, 
 from . import decoder_cases as decoder
 from . import encoder_cases as encoder
 from . import layer_cases as layer
+from . import whisper_cases as whisper
 from .cases import Case
 
 
@@ -42,6 +43,7 @@ def each_once(batch: Batch, wav2vec2: Batch) -> Iterator[Case]:
     yield encoder.flash(batch, "real lengths", causal=True)
     yield encoder.flash(Batch(model, batch.seconds[:1] * batch.size), "equal lengths")
     yield encoder.filter_bank(batch)
+    yield whisper.log_mel_features(batch)
     yield encoder.cmvn(batch)
     yield from (encoder.conv(batch, number) for number in (1, 2))
     yield from (encoder.padded_layer(batch, stride) for stride in (1, 2))
@@ -91,6 +93,8 @@ def _others() -> Iterator[Case]:
         yield from layer.norms(model, 256, sum(real(model, 256).tokens))
         yield decoder.embed(model, 512)
         yield encoder.positions(real(model, 256))
+    for count in (32, 256):
+        yield whisper.log_mel_features(real(SMALL, count))
     for count in (32, 1024):
         yield encoder.cmvn(real(SMALL, count))
         yield from (encoder.padded_layer(equal(SMALL, count), stride) for stride in (1, 2))

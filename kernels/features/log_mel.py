@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.packing import check_cu_seqlens, cumulative, spans
-from ..runtime.upload import upload
+from ..runtime.packing import check_cu_seqlens, cumulative, keep_on_host, spans
+from ..runtime.upload import upload_all
 from .dft import fbank_kernel, mel_pairs, transform_pairs
 from .framing import TABLE_COLUMNS, frame_samples_kernel, log_mel_floor_kernel
 
@@ -181,32 +181,26 @@ def log_mel_triton(
     waveforms: Tensor, cu_samples: Tensor, excerpts: Sequence[Excerpt], options: LogMelOptions = DEFAULT
 ) -> tuple[Tensor, Tensor]:
     """Whisper's features in three launches: framed samples, logarithms with their peaks, floor and scale."""
-    packed = _launch_logs(waveforms, cu_samples, excerpts, options)
     device, bins, rows = waveforms.device, options.num_mel_bins, [excerpt.rows for excerpt in excerpts]
-    levels = torch.tensor(
-        [
-            [math.nan if level is None else level for level in (excerpt.maximum, excerpt.fill)]
-            for excerpt in excerpts
-        ],
-        dtype=torch.float32,
-    )
-    features, cu_rows = waveforms.new_empty(sum(rows), bins), cumulative(rows, device)
+    tables = _tables(cu_samples, excerpts, options, device)
+    logs, peaks = _launch_logs(waveforms, excerpts, tables, options)
+    features = waveforms.new_empty(sum(rows), bins)
     case = log_mel_floor_kernel.case(device)
     grid = case.block_count("BLOCK", max(rows, default=0) * bins), len(rows)
-    tensors = packed.logs, packed.peaks, packed.cu_frames, cu_rows, upload(levels, device), features
-    case.launch(grid, *tensors, packed.peaks.shape[1], bins)
-    return features, cu_rows
+    tensors = logs, peaks, tables.cu_frames, tables.cu_rows, tables.levels, features
+    case.launch(grid, *tensors, peaks.shape[1], bins)
+    return features, tables.cu_rows
 
 
 def log_mel_maxima_triton(
     waveforms: Tensor, cu_samples: Tensor, excerpts: Sequence[Excerpt], options: LogMelOptions = DEFAULT
 ) -> Tensor:
     """Maxima by the kernels that `log_mel` begins with."""
-    frames = [excerpt.frames for excerpt in excerpts]
-    peaks = _launch_logs(waveforms, cu_samples, excerpts, options).peaks
+    tables = _tables(cu_samples, excerpts, options, waveforms.device)
+    _, peaks = _launch_logs(waveforms, excerpts, tables, options)
     maxima = waveforms.new_full((len(excerpts),), SILENCE)
-    for i, own in enumerate(peaks.split(frames)):
-        if frames[i]:
+    for i, own in enumerate(peaks.split([excerpt.frames for excerpt in excerpts])):
+        if len(own):
             maxima[i] = own.max()
     return maxima
 
@@ -216,55 +210,73 @@ _log_mel_maxima = Operation(log_mel_maxima_reference, cpu=log_mel_maxima_cpu, tr
 
 
 @dataclass(frozen=True, slots=True)
-class _Logs:
-    """Decimal logarithms of the computed frames."""
+class _Tables:
+    """Excerpts as the kernels take them, on the device."""
 
-    logs: Tensor  # [frames, bins]
-    peaks: Tensor  # [frames, blocks of bins], the largest logarithms
-    cu_frames: Tensor  # int32 [n + 1]
+    places: Tensor  # int32 [n, TABLE_COLUMNS]
+    levels: Tensor  # float32 [n, 2], maximum and fill, NaN for None
+    cu_framed: Tensor  # offsets int32 [n + 1] of the samples of all frames
+    cu_frames: Tensor  # of the frames that are computed
+    cu_rows: Tensor
+
+
+def _tables(
+    cu_samples: Tensor, excerpts: Sequence[Excerpt], options: LogMelOptions, device: torch.device
+) -> _Tables:
+    places, levels = [], []
+    for (start, end), excerpt in zip(spans(cu_samples), excerpts, strict=True):
+        length = end - start if excerpt.length is None else excerpt.length
+        places.append((start, end - start, excerpt.context - FRAME // 2, length))
+        levels.append([math.nan if level is None else level for level in (excerpt.maximum, excerpt.fill)])
+    counts = (
+        [_span(excerpt, options) for excerpt in excerpts],
+        [excerpt.frames for excerpt in excerpts],
+        [excerpt.rows for excerpt in excerpts],
+    )
+    host = [
+        torch.tensor(places, dtype=torch.int32).reshape(-1, TABLE_COLUMNS),
+        torch.tensor(levels, dtype=torch.float32).reshape(-1, 2),
+        *map(cumulative, counts),
+    ]
+    placed, levelled, *offsets = upload_all([*host], device)
+    kept = [keep_on_host(own, known.tolist()) for own, known in zip(offsets, host[2:], strict=True)]
+    return _Tables(placed, levelled, *kept)
 
 
 def _launch_logs(
-    waveforms: Tensor, cu_samples: Tensor, excerpts: Sequence[Excerpt], options: LogMelOptions
-) -> _Logs:
-    device, bins = waveforms.device, options.num_mel_bins
-    frames = [excerpt.frames for excerpt in excerpts]
-    cu_frames, total = cumulative(frames, device), sum(frames)
-    framed, cu_framed = _launch_framing(waveforms, cu_samples, excerpts, options)
+    waveforms: Tensor, excerpts: Sequence[Excerpt], tables: _Tables, options: LogMelOptions
+) -> tuple[Tensor, Tensor]:
+    """Decimal logarithms [frames, bins] and their peaks [frames, blocks of bins]."""
+    device, bins, lengths = waveforms.device, options.num_mel_bins, [_span(one, options) for one in excerpts]
+    framed = waveforms.new_empty(sum(lengths))
+    framing = frame_samples_kernel.case(device)
+    grid = framing.block_count("BLOCK", max(lengths, default=0)), len(lengths)
+    framing.launch(grid, waveforms, tables.places, tables.cu_framed, framed)
+
     case = fbank_kernel.case(device, "whisper")
     lines, block_bins = case.constant("LINES"), case.constant("BLOCK_BINS")
-    tables = (
-        _window(torch.float32, device),
-        transform_pairs(FRAME // 4, lines, case.constant("BLOCK_K"), device),
-        _mel_pairs(options, lines, block_bins, device),
+    transform = transform_pairs(FRAME // 4, lines, case.constant("BLOCK_K"), device)
+    window, mel = _window(torch.float32, device), _mel_pairs(options, lines, block_bins, device)
+    frames = sum(excerpt.frames for excerpt in excerpts)
+    grid = case.block_count("BLOCK_FRAMES", frames), case.block_count("BLOCK_BINS", bins)
+    logs, peaks = waveforms.new_empty(frames, bins), waveforms.new_empty(frames, grid[1])
+    tensors = framed, tables.cu_framed, tables.cu_frames, window, transform, mel, logs, peaks
+    sizes = (
+        len(lengths),
+        len(lengths).bit_length(),
+        frames,
+        FRAME,
+        options.hop_length,
+        transform.shape[1],
+        bins,
     )
-    grid = case.block_count("BLOCK_FRAMES", total), case.block_count("BLOCK_BINS", bins)
-    logs, peaks = waveforms.new_empty(total, bins), waveforms.new_empty(total, grid[1])
-    sizes = len(frames), len(frames).bit_length(), total, FRAME, options.hop_length, tables[1].shape[1], bins
-    case.launch(grid, framed, cu_framed, cu_frames, *tables, logs, peaks, *sizes, 0.0, 10.0**SILENCE)
-    return _Logs(logs, peaks, cu_frames)
-
-
-def _launch_framing(
-    waveforms: Tensor, cu_samples: Tensor, excerpts: Sequence[Excerpt], options: LogMelOptions
-) -> tuple[Tensor, Tensor]:
-    """Samples of each excerpt's frames, as `_framed` has them, packed, and their offsets."""
-    device, lengths, rows = waveforms.device, [], []
-    for (start, end), excerpt in zip(spans(cu_samples), excerpts, strict=True):
-        length = end - start if excerpt.length is None else excerpt.length
-        rows.append((start, end - start, excerpt.context - FRAME // 2, length))
-        lengths.append(_span(excerpt, options) if excerpt.frames else 0)
-    table = torch.tensor(rows, dtype=torch.int32).reshape(-1, TABLE_COLUMNS)
-    framed, cu_framed = waveforms.new_empty(sum(lengths)), cumulative(lengths, device)
-    case = frame_samples_kernel.case(device)
-    grid = case.block_count("BLOCK", max(lengths, default=0)), len(lengths)
-    case.launch(grid, waveforms, upload(table, device), cu_framed, framed)
-    return framed, cu_framed
+    case.launch(grid, *tensors, *sizes, 0.0, 10.0**SILENCE)
+    return logs, peaks
 
 
 def _span(excerpt: Excerpt, options: LogMelOptions) -> int:
-    """Samples from the begin of the first frame to the end of the last."""
-    return (excerpt.frames - 1) * options.hop_length + FRAME
+    """Samples from the begin of the first frame to the end of the last; 0 without frames."""
+    return (excerpt.frames - 1) * options.hop_length + FRAME if excerpt.frames else 0
 
 
 def _logs_reference(samples: Tensor, excerpt: Excerpt, options: LogMelOptions) -> Tensor:

@@ -26,12 +26,14 @@ class FeatureExtractor(Fields, PushToHub, ABC):
     """Base class of feature extractors, which convert mono recordings to a model's inputs.
 
     A subclass declares its settings as fields, which are constructor arguments and keys of the saved files,
-    and defines `extract_packed` and `frame_count`. `fixed` holds settings with a single supported value.
+    and defines `extract_packed` and `frame_count`. `fixed` holds settings with a single supported value,
+    `derived` names in files that follow from others.
     """
 
     model_input_names: tuple[str, str]
     settings: ClassVar[tuple[str, ...]]  # names of the fields
     fixed: ClassVar[dict[str, Any]]
+    derived: ClassVar[frozenset[str]] = frozenset()
     unit: ClassVar[str]  # of `max_length`: "frames" or "samples"
 
     sampling_rate: int  # Hz
@@ -49,7 +51,7 @@ class FeatureExtractor(Fields, PushToHub, ABC):
                 raise ValueError(f"{name} {shown(given)} is not supported, only {only!r} is")
         self.processor_class = conform("processor_class", kwargs.get("processor_class"), str | None)
         settings = {name: value for name, value in kwargs.items() if name in self.settings}
-        if unknown := sorted(kwargs.keys() - settings.keys() - _NEUTRAL):
+        if unknown := sorted(kwargs.keys() - settings.keys() - _NEUTRAL - self.derived):
             raise TypeError(f"there is no setting {unknown[0]!r}; there are {', '.join(self.settings)}")
         super().__init__(*args, **settings)
 
@@ -104,20 +106,14 @@ class FeatureExtractor(Fields, PushToHub, ABC):
             ValueError: another sampling rate; audio that is not mono, empty, too short, of integers, NaN or
                 infinite; a bad option; or tensors of different lengths.
         """
-        if sampling_rate is None:
-            message = f"no sampling_rate given; the audio is taken to be at {self.sampling_rate} Hz"
-            warnings.warn(message, stacklevel=2)
-        elif sampling_rate != self.sampling_rate:
-            raise ValueError(
-                f"audio at {sampling_rate} Hz for a feature extractor of {self.sampling_rate} Hz; resample it"
-            )
+        self._check_rate(sampling_rate)
         one_of("return_tensors", return_tensors, ("pt", "np", None))
         if max_length is None and (truncation or padding == "max_length"):
             raise ValueError(f"truncation=True and padding='max_length' need max_length, in {self.unit}")
         if max_length is not None and max_length < 1:
             raise ValueError(f"max_length must be at least 1 {self.unit.removesuffix('s')}, got {max_length}")
 
-        waveforms = [self._mono(waveform, i) for i, waveform in enumerate(_separate(raw_speech))]
+        waveforms = [self._mono(waveform, i) for i, waveform in enumerate(separate(raw_speech))]
         if truncation and max_length is not None:
             samples = self._samples(round_up(max_length, pad_to_multiple_of))
             waveforms = [waveform[:samples] for waveform in waveforms]
@@ -184,6 +180,16 @@ class FeatureExtractor(Fields, PushToHub, ABC):
         """Reshape an utterance's features from `extract_packed` to the input shape of a model's `forward`."""
         return features
 
+    def _check_rate(self, sampling_rate: int | None) -> None:
+        """Warn about a call without sampling rate, and raise ValueError for another than the extractor's."""
+        if sampling_rate is None:
+            message = f"no sampling_rate given; the audio is taken to be at {self.sampling_rate} Hz"
+            warnings.warn(message, stacklevel=3)
+        elif sampling_rate != self.sampling_rate:
+            raise ValueError(
+                f"audio at {sampling_rate} Hz for a feature extractor of {self.sampling_rate} Hz; resample it"
+            )
+
     def _mono(self, waveform: Any, index: int) -> np.ndarray:
         """Convert a recording to float32 [samples]; a ValueError names an invalid recording and its fault."""
         name = f"recording {index}"
@@ -229,7 +235,7 @@ class FeatureExtractor(Fields, PushToHub, ABC):
             raise ValueError(
                 f"{path} must hold the settings of feature_extractor as an object, it holds {shown(settings)}"
             )
-        known = {*cls.settings, *cls.fixed, *_NEUTRAL}
+        known = {*cls.settings, *cls.fixed, *_NEUTRAL, *cls.derived}
         unknown = [name for name in settings if name not in known]
         if unknown:
             warnings.warn(f"{path} sets {', '.join(unknown)}, which Tritone does not use", stacklevel=2)
@@ -253,7 +259,7 @@ class FeatureExtractor(Fields, PushToHub, ABC):
         return tuple(write_json(path, content) for path, content in written.items())
 
 
-def _separate(raw_speech: Any) -> list[Any]:
+def separate(raw_speech: Any) -> list[Any]:
     """Split a batch into a list of recordings; a single recording becomes a list of one."""
     if isinstance(raw_speech, (np.ndarray, Tensor)):
         if raw_speech.ndim not in (1, 2):

@@ -7,6 +7,7 @@ FAMILY = Family(
     "config.WhisperConfig",
     speech_seq2seq="model.WhisperForConditionalGeneration",
     audio_classification="audio_classification.WhisperForAudioClassification",
+    feature_extractor="feature_extractor.WhisperFeatureExtractor",
     tokenizer="tokenizer.WhisperTokenizer",
     processor="processor.WhisperProcessor",
     exports=("model.WhisperModel", "model.WhisperForCausalLM"),
