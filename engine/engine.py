@@ -35,9 +35,10 @@ class Engine:
                 print(result.text)
 
     Args:
-        model: checkpoint name or folder, a loaded model, or None for the built-in digits model, which knows
-            English digits only. Supported are models that generate text, CTC models, and classifiers of
-            recordings or texts; a checkpoint's type is read from its config.json.
+        model: checkpoint name or folder; a loaded model; "english", which the extra of that name installs; or
+            "digits", the default, which knows English digits only. These two names go before folders, which
+            "./english" and "./digits" are. Supported are models that generate text, CTC models, and
+            classifiers of recordings or texts; a checkpoint's type is read from its config.json.
         device: "cpu" or "cuda"; by default a GPU if there is one. A loaded model stays on its device.
         dtype: "float32", "float16" or "bfloat16". By default float32 on a CPU, whatever the checkpoint
             stores; on a GPU the half precision that its config.json names, else float16. A loaded model keeps
@@ -64,7 +65,7 @@ class Engine:
         max_seconds: duration in seconds of the longest accepted recording; None where the model takes texts.
 
     Raises:
-        FileNotFoundError: the checkpoint does not exist.
+        FileNotFoundError: the checkpoint does not exist, or the model "english" is not installed.
         ValueError: the checkpoint or an argument cannot be used.
     """
 

@@ -1,6 +1,6 @@
 """Label recordings with a classifier, best label first.
 
-    python examples/classify.py samples/one_digit_8k.wav
+    python examples/classify.py samples/digits/one_digit_8k.wav
 
 `CLASSIFIER` names another checkpoint of audio classification, a folder or a hub id.
 """

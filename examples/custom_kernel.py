@@ -54,8 +54,8 @@ def main() -> None:
     compiling = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "bench.kernels", "--solution", f"{__file__}:layer_norm", "--quick"]
     subprocess.run(command, cwd=ROOT, env=compiling, check=True)
-    with tritone.kernels.use("layer_norm", layer_norm) as mine, tritone.Engine() as engine:
-        (result,) = engine.transcribe([ROOT / "samples" / "two_digits_16k.wav"])
+    with tritone.kernels.use("layer_norm", layer_norm) as mine, tritone.Engine("digits") as engine:
+        (result,) = engine.transcribe([ROOT / "samples" / "digits" / "two_digits_16k.wav"])
     print(f"{result.text} ({mine.calls} calls of layer_norm)")
 
 

@@ -1,7 +1,7 @@
 """Serve transcripts over HTTP: POST a recording, get JSON. Requests are decoded together.
 
     python examples/serve.py [PORT] &
-    curl --data-binary @samples/six_digits_16k.flac localhost:8000
+    curl --data-binary @samples/digits/six_digits_16k.flac localhost:8000
 
 A sketch of an integration, with neither authentication nor limits: keep it off public networks.
 """
@@ -17,7 +17,7 @@ import tritone
 
 
 def main(port: str = "8000") -> None:
-    engine = tritone.Engine()
+    engine = tritone.Engine("digits")
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

@@ -1,6 +1,6 @@
 """Stream the text of several recordings that are decoded together.
 
-python examples/stream.py samples/six_digits_16k.flac samples/two_digits_16k.wav
+python examples/stream.py samples/digits/six_digits_16k.flac samples/digits/two_digits_16k.wav
 """
 
 import sys
@@ -20,7 +20,7 @@ def show(name: str, handle: Iterable[str]) -> None:
 
 
 def main(*paths: str) -> None:
-    with tritone.Engine() as engine:
+    with tritone.Engine("digits") as engine:
         handles = [engine.submit(path) for path in paths]  # returns at once
         threads = [
             threading.Thread(target=show, args=(Path(path).name, handle))

@@ -1,8 +1,8 @@
 """Transcribe a folder of recordings into JSON lines, whatever becomes of single files.
 
-    python examples/transcribe_folder.py samples/ [CHECKPOINT]
+    python examples/transcribe_folder.py samples/digits/ [CHECKPOINT]
 
-A checkpoint is a folder or a hub id; without one the bundled model reads English digits.
+A checkpoint is a folder, a hub id, or a built-in model: `english`, or by default `digits`.
 """
 
 import json
@@ -14,7 +14,7 @@ import tritone
 AUDIO = {".flac", ".mp3", ".ogg", ".opus", ".wav"}
 
 
-def main(folder: str, checkpoint: str | None = None) -> None:
+def main(folder: str, checkpoint: str = "digits") -> None:
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in AUDIO)
     seconds = 0.0
     with tritone.Engine(checkpoint) as engine:

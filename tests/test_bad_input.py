@@ -32,7 +32,7 @@ from tritone.engine.audio.reader import AudioError
 
 ROOT = Path(__file__).parents[1]
 DIGITS = ROOT / "models" / "digits"
-SAMPLE = ROOT / "samples" / "two_digits_16k.wav"
+SAMPLE = ROOT / "samples" / "digits" / "two_digits_16k.wav"
 RATE = 16_000
 MAX_SECONDS = 240  # seconds: 6,000 encoder positions of 4 frames of 10 ms
 
@@ -133,7 +133,9 @@ def job(tmp_path_factory):
     for name, make, _ in [*RECORDINGS.values(), *((name, make, "") for name, make in GOOD.items())]:
         make(folder / name)
     output = folder / "out.jsonl"
-    run = command(*(folder / name for name in names), "--output", output, "--device", "cpu")
+    run = command(
+        *(folder / name for name in names), "--model", "digits", "--output", output, "--device", "cpu"
+    )
     found = records(output)
     assert [Path(record["path"]).name for record in found] == names, run.output
     return run, {Path(record["path"]).name: record for record in found}
@@ -176,7 +178,7 @@ def test_digital_silence_gets_a_result_from_finite_features(job):
 
 @pytest.fixture(scope="module")
 def engine():
-    with tritone.Engine(device="cpu", num_rows=4, num_pages=80) as engine:
+    with tritone.Engine("digits", device="cpu", num_rows=4, num_pages=80) as engine:
         yield engine
 
 
@@ -425,13 +427,13 @@ def test_an_unreachable_hub_ends_the_command_with_2_and_names_the_remedy(tmp_pat
 
 
 def test_a_call_that_asks_for_more_tokens_than_there_are_positions_ends_with_2():
-    run = command(SAMPLE, "--max-new-tokens", 5_000)
+    run = command(SAMPLE, "--model", "digits", "--max-new-tokens", 5_000)
     assert run.exit_code == 2
     assert "is 5001; it must be 2 to 1024, the model's decoder positions" in run.stderr
 
 
 def test_a_call_for_more_beams_than_fit_names_the_recording_and_the_remedy():
-    run = command(SAMPLE, "--num-beams", 40, "--device", "cpu")
+    run = command(SAMPLE, "--model", "digits", "--num-beams", 40, "--device", "cpu")
     assert run.exit_code == 1
     assert f"{SAMPLE}: request 0 needs 40 rows (hypotheses)" in run.stderr
     assert "ask for fewer beams" in run.stderr

@@ -64,7 +64,7 @@ def test_an_unknown_speaker_is_refused_with_the_known_ones_named(tmp_path):
 
 def test_transformers_reads_it_and_gives_a_recording_the_same_scores():
     transformers = pytest.importorskip("transformers")
-    waveform, rate = soundfile.read(ROOT / "samples" / "two_digits_16k.wav", dtype="float32")
+    waveform, rate = soundfile.read(ROOT / "samples" / "digits" / "two_digits_16k.wav", dtype="float32")
     extractor = transformers.AutoFeatureExtractor.from_pretrained(MODEL)
     inputs = extractor(waveform, sampling_rate=rate, return_tensors="pt")
     theirs = transformers.Wav2Vec2ForSequenceClassification.from_pretrained(MODEL, dtype=torch.float32)

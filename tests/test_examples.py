@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TRANSCRIPTS = json.loads((ROOT / "samples" / "transcripts.json").read_text())
-TWO, SIX = "samples/two_digits_16k.wav", "samples/six_digits_16k.flac"
+TRANSCRIPTS = json.loads((ROOT / "samples" / "digits" / "transcripts.json").read_text())
+TWO, SIX = "samples/digits/two_digits_16k.wav", "samples/digits/six_digits_16k.flac"
 
 
 def command(name: str, *arguments: object) -> list[str]:
@@ -42,8 +42,8 @@ def test_text_streams_in_pieces_and_ends_as_the_whole():
 
 
 def test_a_recording_gets_its_labels():
-    path, best, *others = run("classify", "samples/one_digit_8k.wav").strip().split("\t")
-    assert (path, best.split()[0], len(others)) == ("samples/one_digit_8k.wav", "seven", 2)
+    path, best, *others = run("classify", "samples/digits/one_digit_8k.wav").strip().split("\t")
+    assert (path, best.split()[0], len(others)) == ("samples/digits/one_digit_8k.wav", "seven", 2)
 
 
 def test_a_kernel_of_ones_own_is_checked_compiled_and_used_by_the_engine():

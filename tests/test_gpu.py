@@ -17,7 +17,7 @@ from tritone.scheduler.device.cuda_graphs import record_on
 from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+SAMPLES = Path(__file__).parents[1] / "samples" / "digits"
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,7 +37,7 @@ def _files() -> None:
 @pytest.mark.parametrize("num_beams", [1, 4])
 def test_the_digits_model_reads_the_samples_on_the_gpu(dtype: str, num_beams: int) -> None:
     wanted = json.loads((SAMPLES / "transcripts.json").read_text())
-    with tritone.Engine(device="cuda", dtype=dtype, memory_fraction=0.1) as engine:
+    with tritone.Engine("digits", device="cuda", dtype=dtype, memory_fraction=0.1) as engine:
         results = engine.transcribe([SAMPLES / name for name in wanted], num_beams=num_beams)
         texts = [result.text for result in results]
     assert texts == list(wanted.values())
@@ -48,7 +48,7 @@ def test_the_gpu_and_the_cpu_decode_the_same_tokens() -> None:
     files = sorted(SAMPLES.glob("*.wav"))
     tokens = []
     for device in ("cpu", "cuda"):
-        with tritone.Engine(device=device) as engine:
+        with tritone.Engine("digits", device=device) as engine:
             tokens.append([result.token_ids for result in engine.transcribe(files, num_beams=3)])
     assert tokens[0] == tokens[1]
 
@@ -231,7 +231,7 @@ def test_a_step_that_cannot_be_recorded_runs_without_a_graph(model, monkeypatch,
 def test_an_engine_compiles_nothing_once_it_is_ready_and_leaves_memory_free() -> None:
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info()
-    with tritone.Engine(device="cuda", dtype="float16", memory_fraction=0.1) as engine:
+    with tritone.Engine("digits", device="cuda", dtype="float16", memory_fraction=0.1) as engine:
         left, _ = torch.cuda.mem_get_info()
         assert left > 0.85 * free
         assert engine.stats().tokens_generated == 0, "the warm-up does not count"
@@ -249,7 +249,7 @@ def test_an_engine_runs_without_graphs_on_request() -> None:
     sounds = [warm_up.noise(16_000 * seconds).numpy() for seconds in (1, 2, 3, 9)]
     tokens = []
     for switches in ({}, {"graphs": False, "overlap": False}):
-        with tritone.Engine(device="cuda", memory_fraction=0.1, **switches) as engine:
+        with tritone.Engine("digits", device="cuda", memory_fraction=0.1, **switches) as engine:
             tokens.append([result.token_ids for result in engine.transcribe(sounds)])
             recorded = engine.stats().graphs
     assert tokens[0] == tokens[1]

@@ -14,7 +14,7 @@ import soundfile
 
 from tritone.engine.audio.reader import load_audio
 
-SAMPLE = Path(__file__).parents[2] / "samples" / "seven_digits_fast_44k.flac"
+SAMPLE = Path(__file__).parents[2] / "samples" / "digits" / "seven_digits_fast_44k.flac"
 SECONDS = 60
 SOUNDFILE = {"wav": ("WAV", "PCM_16"), "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS")}
 PYAV = {"mp3": ("mp3", "libmp3lame"), "m4a": ("ipod", "aac")}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...scheduler.request import FinishReason
-from ..builtin_models import DIGIT_CLASSIFIER
+from ..builtin_models import DIGIT_CLASSIFIER, default_recognizer
 from ..config import DEFAULT_TOP_K, Channels, Encoding, Short
 from ..outputs import Classification, Transcription
 from .inputs import find_recordings, find_texts, is_several
@@ -73,7 +73,8 @@ def transcribe(
         typer.Argument(metavar="PATH...", help="Recordings, folders, globs, or - for paths on stdin."),
     ],
     model: Annotated[
-        str | None, typer.Option(help="Checkpoint: a name or folder. Default: English digits.")
+        str | None,
+        typer.Option(help="english, digits, or a checkpoint: a name or folder. Default: english if there."),
     ] = None,
     num_beams: Annotated[int | None, typer.Option(min=1, help="Beams. Default: the checkpoint's.")] = None,
     language: Annotated[
@@ -113,7 +114,7 @@ def transcribe(
     run(
         find_recordings(paths),
         command,
-        Setup(model, device, dtype, threads),
+        Setup(model, device, dtype, threads, *default_recognizer()),
         options | reading,
         Output(output, line_format, overwrite),
         show_name=is_several(paths),

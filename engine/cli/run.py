@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..builtin_models import DIGITS, BuiltinModel
+from ..builtin_models import BuiltinModel, named
 from .inputs import Item
 from .output_files import LineFormat, Name, Origin, Result, ResultsFile, StandardOutput, message_of
 from .terminal import INTERRUPTED, note, refuse, silence, standard_error, visible
@@ -83,11 +83,12 @@ class Output:
 class Setup:
     """Engine settings of a command: arguments of `Engine`, and the number of CPU threads."""
 
-    model: str | None  # None: the built-in model
+    model: str | None  # None: the default model
     device: str | None
     dtype: str | None  # None: the engine's default
     threads: int | None  # None leaves torch's number
-    builtin: BuiltinModel = DIGITS
+    default: BuiltinModel
+    reason: str = ""  # why this one is the default, where it depends
 
     def __post_init__(self) -> None:
         if self.model == "":
@@ -98,10 +99,21 @@ class Setup:
         given = {
             name: value for name, value in (options | {"dtype": self._dtype()}).items() if value is not None
         }
-        if self.model is None:
-            return Origin(self.builtin.name, given)
-        folder = os.path.expanduser(self.model)
-        return Origin(os.path.realpath(folder) if os.path.isdir(folder) else self.model, given)
+        model = self._model
+        if isinstance(model, BuiltinModel):
+            return Origin(model.name, given)
+        folder = os.path.expanduser(model)
+        return Origin(os.path.realpath(folder) if os.path.isdir(folder) else model, given)
+
+    @property
+    def _model(self) -> str | BuiltinModel:
+        """Built-in model that is named or the default; otherwise the name or folder that is given."""
+        return self.default if self.model is None else named(self.model) or self.model
+
+    def _checkpoint(self) -> str | Path:
+        """Name or folder of the checkpoint; errors are those of `BuiltinModel.folder`."""
+        model = self._model
+        return model.folder if isinstance(model, BuiltinModel) else model
 
     def _dtype(self) -> str:
         """Dtype of the engine, given or its default; end the command where it cannot be known."""
@@ -110,7 +122,7 @@ class Setup:
         from ..tasks.loading import default_dtype
 
         try:
-            return default_dtype(self.builtin.folder if self.model is None else self.model, self.device)
+            return default_dtype(self._checkpoint(), self.device)
         except (ValueError, OSError, RuntimeError) as error:
             refuse(str(error))
 
@@ -123,12 +135,13 @@ class Setup:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         if self.model is None:
-            note(f"no --model given: using {self.builtin.description}")
+            because = f", since {self.reason}" if self.reason else ""
+            note(f"no --model given: using {self.default.description}{because}")
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show_warning  # type: ignore[assignment]
-                model = self.builtin.folder if self.model is None else self.model
-                return resources.enter_context(Engine(model, device=self.device, dtype=self.dtype))
+                engine = Engine(self._checkpoint(), device=self.device, dtype=self.dtype)
+                return resources.enter_context(engine)
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             refuse(message_of(error))
 

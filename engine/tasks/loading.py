@@ -18,7 +18,7 @@ from ...models.checkpoints.contents import read_json
 from ...models.checkpoints.files import Checkpoint, open_checkpoint
 from ...models.registry import FAMILIES, family_of_checkpoint
 from ...scheduler.model_protocol import Task
-from ..builtin_models import DIGITS
+from ..builtin_models import DIGITS, named
 from ..config import EngineConfig
 from .base import EngineTask
 from .classification import ClassificationTask
@@ -37,8 +37,10 @@ _AUTO: dict[Task, tuple[Any, Any]] = {
 
 def load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any]:
     """Load a model in evaluation mode and its processor; arguments and errors are those of `Engine`."""
-    if model is None or isinstance(model, str | os.PathLike):
-        name = DIGITS.folder if model is None else model
+    model = DIGITS.name if model is None else model
+    if isinstance(model, str | os.PathLike):
+        builtin = named(model)
+        name = model if builtin is None else builtin.folder
         device, dtype = resolve_device(device), dtype or default_dtype(name, device)
         checkpoint, _ = open_checkpoint(name)
         auto, auto_processor = _AUTO[_task_of(checkpoint)]

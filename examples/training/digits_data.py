@@ -26,7 +26,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 ACCENTS = ("en-us", "en-us", "en-us-nyc", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-029")
 USUAL_VARIANTS = tuple(f"m{i}" for i in range(1, 9)) + tuple(f"f{i}" for i in range(1, 6)) + ("croak",)
-# Multiples of ten and of five: samples/make_samples.py stays off this grid, so that no sample was trained on.
+# Multiples of ten and of five: samples/digits/make_samples.py stays off this grid, so none was trained on.
 RATES = tuple(range(100, 240, 10))  # words a minute
 PITCHES = tuple(range(20, 85, 5))  # espeak-ng's own scale, 0 to 99
 

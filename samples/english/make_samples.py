@@ -37,26 +37,26 @@ class Sample:
 _LIGHTHOUSE = (
     "The lighthouse stood at the end of a long road, where the land ran out and the water began. For forty "
     "years the same man had climbed its stairs every evening and lit the lamp.",
-    "He kept a small garden behind the house, with potatoes and onions and a single apple tree. In the winter "
-    "the wind was so strong that he tied the gate with rope.",
+    "He kept a small garden behind the house, with potatoes and onions and a single apple tree. In the "
+    "winter the wind was so strong that he tied the gate with rope.",
     "Once a month a boat came from the town with flour, coffee, oil for the lamp, and letters. He read the "
     "letters slowly, one each day, so that they would last until the boat came back.",
-    "People in the town called him the quiet man, but he was not lonely. He talked to the birds, to the apple "
-    "tree, and to the sea, and he said that all of them listened.",
+    "People in the town called him the quiet man, but he was not lonely. He talked to the birds, to the "
+    "apple tree, and to the sea, and he said that all of them listened.",
     "One autumn a storm came early. The rain fell for three days, and the waves broke over the rocks below "
     "the house. On the second night the old man heard a sound that was not the wind.",
     "He took his lantern and went down to the shore. A small fishing boat was lying on its side, and two "
     "people were holding on to the mast. He threw them a rope and pulled until his hands hurt.",
     "In the kitchen he gave them soup and dry clothes. They were a mother and her son, and they had been on "
     "the water since the morning. The boy looked at the lamp above them and asked how it worked.",
-    "So the old man took him up the stairs and showed him everything. He showed him the glass, the clock that "
-    "turned it, and the book in which he wrote the weather every day.",
+    "So the old man took him up the stairs and showed him everything. He showed him the glass, the clock "
+    "that turned it, and the book in which he wrote the weather every day.",
     "When the storm was over, the boat from the town came to take them home. The boy promised that he would "
     "come again, and the old man smiled, because people often say such things.",
     "But the next summer the boy was there, and every summer after that. He learned to trim the lamp and to "
     "read the sky. He learned which birds come before the rain.",
-    "The boy grew tall. He bought a boat of his own and painted it blue and white. In the spring they painted "
-    "the tower together, and it took them nine days.",
+    "The boy grew tall. He bought a boat of his own and painted it blue and white. In the spring they "
+    "painted the tower together, and it took them nine days.",
     "Ten years later the old man could not climb the stairs any more. He sat in the garden under the apple "
     "tree, and in the evening he looked up and saw the light go on.",
     "He wrote one last line in his book. The light is in good hands, he wrote, and the weather is fair.",

@@ -33,17 +33,17 @@ def as_before():
 @pytest.mark.usefixtures("as_before")
 def test_an_engine_counts_compilations_since_it_was_ready():
     told_by_triton("before")
-    with tritone.Engine(device="cpu", num_rows=2) as engine:
+    with tritone.Engine("digits", device="cpu", num_rows=2) as engine:
         assert engine.stats().compiled == 0
         told_by_triton("one")
         told_by_triton("two")
         assert engine.stats().compiled == 2
-        with tritone.Engine(device="cpu", num_rows=2) as later:
+        with tritone.Engine("digits", device="cpu", num_rows=2) as later:
             assert later.stats().compiled == 0
 
 
 def test_nothing_is_compiled_on_the_cpu():
-    with tritone.Engine(device="cpu", num_rows=4) as engine:
+    with tritone.Engine("digits", device="cpu", num_rows=4) as engine:
         list(engine.transcribe(noise(3), max_new_tokens=3))
         assert engine.stats().compiled == 0
 
@@ -64,7 +64,7 @@ def test_a_hook_that_was_there_before_goes_on_hearing():
 @pytest.mark.parametrize("num_beams", [1, 4])
 def test_what_has_run_once_is_not_compiled_again(num_beams):
     """Of other lengths and in other numbers than before, too: no case depends on them."""
-    with tritone.Engine(device="cuda", dtype="float16", num_rows=64) as engine:
+    with tritone.Engine("digits", device="cuda", dtype="float16", num_rows=64) as engine:
         list(engine.transcribe(noise(8), num_beams=num_beams, max_new_tokens=4))
         warm = engine.stats().compiled
         assert launch.compiled() > 0  # or nothing is counted

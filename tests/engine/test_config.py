@@ -56,14 +56,14 @@ def test_a_time_that_is_none_is_refused_by_name(seconds):
 @pytest.mark.parametrize("fraction", [0, -0.5, 1.1])
 def test_a_fraction_that_is_none_is_refused(fraction):
     with pytest.raises(ValueError, match="it must be above 0 and at most 1"):
-        tritone.Engine(device="cpu", memory_fraction=fraction)
+        tritone.Engine("digits", device="cpu", memory_fraction=fraction)
 
 
 def test_a_fraction_has_no_meaning_on_the_cpu_nor_beside_a_number_of_pages():
     with pytest.raises(ValueError, match="on the CPU give num_pages instead"):
-        tritone.Engine(device="cpu", memory_fraction=0.5)
+        tritone.Engine("digits", device="cpu", memory_fraction=0.5)
     with pytest.raises(ValueError, match="give one of them"):
-        tritone.Engine(device="cpu", memory_fraction=0.5, num_pages=9)
+        tritone.Engine("digits", device="cpu", memory_fraction=0.5, num_pages=9)
 
 
 @pytest.mark.parametrize("name", ["num_rows", "num_pages"])

@@ -12,7 +12,7 @@ import tritone
 from tritone.kernels.runtime.compilation import declared_cases
 from tritone.kernels.runtime.launch import ARCHITECTURES, recorded
 
-SAMPLES = Path(__file__).parents[2] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples" / "digits"
 WANTED = json.loads((SAMPLES / "transcripts.json").read_text())
 
 
@@ -43,7 +43,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 )
 def test_a_sample_is_transcribed_on_kernels_alone_with_the_same_text(options, kernels_on, chosen):
     name = "two_digits_16k.wav"
-    with recorded() as cases, tritone.Engine(device=kernels_on) as engine:
+    with recorded() as cases, tritone.Engine("digits", device=kernels_on) as engine:
         [result] = engine.transcribe([SAMPLES / name], **options)
     assert result.text == WANTED[name]
     assert chosen
@@ -71,7 +71,7 @@ def test_a_recording_is_classified_on_kernels_alone_with_the_same_labels(
 @pytest.mark.slow
 def test_recordings_together_and_alone_give_the_same_tokens_and_scores(kernels_on):
     files = [SAMPLES / name for name in ("two_digits_16k.wav", "three_digits_22k.flac")]
-    with tritone.Engine(device=kernels_on) as engine:
+    with tritone.Engine("digits", device=kernels_on) as engine:
         together = list(engine.transcribe(files, num_beams=2))
         alone = [next(iter(engine.transcribe([file], num_beams=2))) for file in files]
     assert [result.token_ids for result in together] == [result.token_ids for result in alone]

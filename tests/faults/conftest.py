@@ -17,7 +17,7 @@ import tritone
 from tritone.scheduler.loop import GenerationLoop
 
 ROOT = Path(__file__).parents[2]
-SAMPLES = ROOT / "samples"
+SAMPLES = ROOT / "samples" / "digits"
 CULPRIT = "culprit"  # in the name of its file, and as a text
 TEXTS = ["the quick brown fox", "seven lazy dogs and cats jumps over the five", "one two three"]
 
@@ -77,7 +77,7 @@ def subjects(tmp_path_factory) -> dict[str, Subject]:
     write_ctc_checkpoint(ctc)
     write_text_classifier(texts)
 
-    def opened(model: Path | None, threads: int = 1) -> Callable[[], tritone.Engine]:
+    def opened(model: Path | str, threads: int = 1) -> Callable[[], tritone.Engine]:
         def open() -> tritone.Engine:
             torch.set_num_threads(threads)
             try:
@@ -88,12 +88,13 @@ def subjects(tmp_path_factory) -> dict[str, Subject]:
         return open
 
     transcribe = ["transcribe", "--device", "cpu"]
+    digits = [*transcribe, "--model", "digits"]
     return {
-        "greedy": Subject(opened(None), recordings, transcribe),
+        "greedy": Subject(opened("digits"), recordings, digits),
         # Steps in parts, in a pool of two threads.
-        "cores": Subject(opened(None, 2), recordings, [*transcribe, "--threads", "2"]),
-        "beams": Subject(opened(None), recordings, [*transcribe, "--num-beams", "3"], {"num_beams": 3}),
-        "arrays": Subject(opened(None), arrays, []),
+        "cores": Subject(opened("digits", 2), recordings, [*digits, "--threads", "2"]),
+        "beams": Subject(opened("digits"), recordings, [*digits, "--num-beams", "3"], {"num_beams": 3}),
+        "arrays": Subject(opened("digits"), arrays, []),
         "ctc": Subject(opened(ctc), recordings, [*transcribe, "--model", str(ctc)]),
         "texts": Subject(
             opened(texts),

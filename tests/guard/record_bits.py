@@ -401,10 +401,10 @@ def record_engines(record: Record, root: Path) -> None:
                 handles = [engine.submit(source, **options) for source, options in asked]
                 results = [handle.outcome(SOON) for handle in handles]
             record |= {f"engine/{name}/{dtype}/{i}": said(result) for i, result in enumerate(results)}
-    samples = sorted(path for path in Path("samples").iterdir() if path.suffix in (".wav", ".flac"))
+    samples = sorted(path for path in Path("samples/digits").iterdir() if path.suffix in (".wav", ".flac"))
     classifier = min(Path.cwd().glob("**/digit_classifier/config.json")).parent
     for dtype in DTYPES:
-        with tritone.Engine(device="cpu", dtype=dtype) as engine:
+        with tritone.Engine("digits", device="cpu", dtype=dtype) as engine:
             for beams in (1, 5):
                 results = engine.transcribe(samples, num_beams=beams)
                 record[f"digits/{dtype}/{beams}"] = [said(result) for result in results]

@@ -13,7 +13,7 @@ import soundfile
 
 import tritone
 
-SAMPLES = Path(__file__).parents[2] / "samples"
+SAMPLES = Path(__file__).parents[2] / "samples" / "digits"
 TEXTS = [
     "the quick brown fox",
     "seven lazy dogs and cats jumps over the five",
@@ -107,7 +107,7 @@ def subjects(folder: Path) -> list[Subject]:
     factories.write_ctc_checkpoint(ctc)
     factories.write_text_classifier(texts)
     made = [
-        Subject("digits", lambda: tritone.Engine(device="cpu")),
+        Subject("digits", lambda: tritone.Engine("digits", device="cpu")),
         Subject("ctc", lambda: tritone.Engine(ctc, device="cpu")),
         Subject("texts", lambda: tritone.Engine(texts, device="cpu")),
     ]

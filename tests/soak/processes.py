@@ -66,7 +66,7 @@ class Commands(Stage):
         inputs.mkdir()
         self.bad = bad_files(inputs)
         self.good: list[tuple[Path, str]] = []
-        with tritone.Engine(device="cpu") as engine:
+        with tritone.Engine("digits", device="cpu") as engine:
             for sample in sorted(path for path in SAMPLES.iterdir() if path.suffix in (".wav", ".flac")):
                 text = engine.submit(sample).result(60).text
                 for number in range(COPIES):
@@ -89,7 +89,8 @@ class Commands(Stage):
 
     def one_file(self, output: Path, paths: list[str], wanted: dict[str, str | None]) -> None:
         """Write one results file in several runs, and check its lines."""
-        command = [sys.executable, "-m", "tritone", "transcribe", *paths, "--output", str(output)]
+        command = [sys.executable, "-m", "tritone", "transcribe", *paths, "--model", "digits"]
+        command += ["--output", str(output)]
         for last in (*[False] * self.draw.randrange(1, 4), True):
             with (self.folder / "stderr").open("wb") as errors:
                 process = start([*command, "--device", "cpu"], stdout=subprocess.DEVNULL, stderr=errors)

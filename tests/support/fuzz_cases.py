@@ -67,7 +67,7 @@ def in_engine(folder: Path, numbers: Sequence[int], kind: str) -> Iterator[Case]
     good = folder / "good.wav"
     soundfile.write(good, [0.1 * ((i // 40) % 2) for i in range(8_000)], RATE)
     paths = [path for number in numbers for path in folder.glob(f"{kind}-{number:05}.*")]
-    with tritone.Engine(device="cpu", num_rows=4, num_pages=200) as engine:
+    with tritone.Engine("digits", device="cpu", num_rows=4, num_pages=200) as engine:
         results = engine.transcribe([one for path in paths for one in (path, good)], max_new_tokens=3)
         wanted = engine.submit(good, max_new_tokens=3).result()
         for path in paths:

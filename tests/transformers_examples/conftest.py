@@ -1,8 +1,8 @@
 """Documented checkpoints for the examples of transformers' documentation of speech models.
 
 Two things stand in for the network: small checkpoints with random weights, in a folder under the documented
-names, and a module `datasets` whose `load_dataset` gives a recording from samples/. docs/examples.md has the
-table of examples.
+names, and a module `datasets` whose `load_dataset` gives a recording from samples/digits/. docs/examples.md
+has the table of examples.
 """
 
 import json
@@ -114,7 +114,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run an example in the folder of the checkpoints; returns its variables."""
-    waveform, rate = soundfile.read(ROOT / "samples" / "two_digits_16k.wav", dtype="float32")
+    waveform, rate = soundfile.read(ROOT / "samples" / "digits" / "two_digits_16k.wav", dtype="float32")
 
     def load_dataset(*_: str, **__: str) -> list[dict[str, Any]]:
         return [{"audio": {"array": waveform, "sampling_rate": rate}, "text": WORDS.upper()}]

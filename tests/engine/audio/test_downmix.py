@@ -12,7 +12,11 @@ from tritone.engine.audio import libsndfile
 from tritone.engine.audio.reader import audio_blocks, load_audio
 
 RATE = 16_000
-SAMPLES = ["samples/six_digits_16k.flac", "samples/two_digits_16k.wav", "samples/three_digits_22k.flac"]
+SAMPLES = [
+    "samples/digits/six_digits_16k.flac",
+    "samples/digits/two_digits_16k.wav",
+    "samples/digits/three_digits_22k.flac",
+]
 
 
 def speech(number: int = 0) -> np.ndarray:

@@ -17,7 +17,7 @@ from tritone.engine.audio.formats import AUDIO_SUFFIXES
 from tritone.engine.audio.reader import AudioError, audio_blocks, count_channels, load_audio
 
 RATE = 16_000
-SAMPLE = "samples/five_digits_48k.flac"  # clean: lossy formats change no word
+SAMPLE = "samples/digits/five_digits_48k.flac"  # clean: lossy formats change no word
 BEYOND_THE_BLOCK = 16 << 10  # KiB that reading an hour may take: FFmpeg's and soxr's buffers, and blocks
 
 
@@ -30,7 +30,7 @@ def digits() -> np.ndarray:
 @pytest.fixture(scope="module")
 def engine():
     """The built-in digits model."""
-    with tritone.Engine(device="cpu") as engine:
+    with tritone.Engine("digits", device="cpu") as engine:
         yield engine
 
 

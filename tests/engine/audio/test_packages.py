@@ -12,7 +12,7 @@ import numpy as np
 import tritone
 
 rng = np.random.default_rng(0)
-with tritone.Engine(device="cpu") as engine:
+with tritone.Engine("digits", device="cpu") as engine:
     wav = b"RIFF" + (36).to_bytes(4, "little") + b"WAVEfmt " + bytes(28)
     sources = [rng.standard_normal(16_000).astype(np.float32) / 9, wav, b"ID3" + bytes(600)]
     for result in engine.transcribe(sources):

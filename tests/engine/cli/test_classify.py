@@ -42,7 +42,7 @@ def labels(text_classifier):
 
 
 def test_a_digit_is_recognized_with_no_option_at_all():
-    run = tritone_process("classify", Path(__file__).parents[3] / "samples" / "one_digit_8k.wav")
+    run = tritone_process("classify", Path(__file__).parents[3] / "samples" / "digits" / "one_digit_8k.wav")
     assert run.returncode == 0
     label, score, *others = run.stdout.rstrip("\n").split("\t")
     assert (label, len(others)) == ("seven", 8)

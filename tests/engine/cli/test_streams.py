@@ -168,7 +168,7 @@ def test_names_are_escaped_on_a_terminal_and_messages_everywhere(checkpoint, hos
     assert not set(CONTROLS) - {"\n"} & set(run.stderr)
     assert run.stderr.count("\n") == 3  # two failures, and the summary
     assert len(run.stdout.splitlines()) == 1
-    run = tritone_invoke("transcribe", hostile / "x\x1b", "--overwrite")
+    run = tritone_invoke("transcribe", hostile / "x\x1b", *options, "--overwrite")
     assert not set(CONTROLS) - {"\n"} & set(run.stderr)
 
 

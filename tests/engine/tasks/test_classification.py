@@ -20,7 +20,7 @@ from tritone.engine.audio.reader import AudioError, TooShortError
 from tritone.engine.config import EngineConfig
 from tritone.engine.tasks.inputs import TextError
 
-SAMPLES = Path(__file__).parents[3] / "samples"
+SAMPLES = Path(__file__).parents[3] / "samples" / "digits"
 SOON = 60  # seconds
 MAX_IN_FLIGHT = EngineConfig().in_flight_texts
 RATE = 16_000
@@ -196,7 +196,7 @@ def test_one_stream_mixes_transcription_and_classification_on_three_models(
     recordings = sorted(SAMPLES.glob("*.*a*"))[:4]
     wanted = json.loads((SAMPLES / "transcripts.json").read_text())
     with (
-        tritone.Engine(device="cpu", num_rows=8) as digits,
+        tritone.Engine("digits", device="cpu", num_rows=8) as digits,
         tritone.Engine(audio_classifier, device="cpu") as audio,
         tritone.Engine(text_classifier, device="cpu") as texts,
     ):

@@ -92,7 +92,10 @@ def assert_close_in_power(ours: Tensor, oracle: Tensor, power: float = POWER, lo
 def recordings() -> list[Path]:
     """Digits of FSDD at 8 kHz, and the samples that are mono WAV, at 8 and 16 kHz."""
     spoken = [FSDD / name for name in ("0_george_0.wav", "7_jackson_3.wav", "9_theo_1.wav")]
-    return [*spoken, *(ROOT / "samples" / f"{name}.wav" for name in ("one_digit_8k", "two_digits_16k"))]
+    return [
+        *spoken,
+        *(ROOT / "samples" / "digits" / f"{name}.wav" for name in ("one_digit_8k", "two_digits_16k")),
+    ]
 
 
 def recording(file: Path, seconds: float) -> tuple[Tensor, int]:

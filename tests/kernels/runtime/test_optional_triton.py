@@ -21,7 +21,7 @@ from tritone.kernels.linear.gemm import linear, linear_triton
 from tritone.kernels.runtime.compilation import compile_all, declared_cases
 from tritone.kernels.runtime.launch import compiled, interpreting
 
-with tritone.Engine() as engine:
+with tritone.Engine("digits") as engine:
     print(*[result.text for result in engine.transcribe([sys.argv[1]])])
 with tritone.Engine(sys.argv[2]) as engine:
     print(*[result.labels[0] for result in engine.classify([sys.argv[1]])])
@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_an_engine_transcribes_and_classifies_where_triton_cannot_be_imported():
-    given = ROOT / "samples" / "two_digits_16k.wav", ROOT / "models" / "digit_classifier"
+    given = ROOT / "samples" / "digits" / "two_digits_16k.wav", ROOT / "models" / "digit_classifier"
     command = [sys.executable, "-c", SCRIPT, *map(str, given)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]

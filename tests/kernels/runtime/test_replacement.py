@@ -69,11 +69,11 @@ def test_an_unknown_operation_is_refused_with_all_names():
 
 def test_a_torch_function_serves_the_engine():
     sound = torch.randn(8000, generator=torch.Generator().manual_seed(0)).numpy()
-    with tritone.Engine(device="cpu", num_rows=2) as engine:
+    with tritone.Engine("digits", device="cpu", num_rows=2) as engine:
         (wanted,) = engine.transcribe([sound])
     with (
         tritone.kernels.use("layer_norm", layer_norm_reference) as replacement,
-        tritone.Engine(device="cpu", num_rows=2) as engine,
+        tritone.Engine("digits", device="cpu", num_rows=2) as engine,
     ):
         (found,) = engine.transcribe([sound])
     assert found.token_ids == wanted.token_ids

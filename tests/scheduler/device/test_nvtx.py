@@ -13,7 +13,7 @@ import contextlib, torch
 names = []
 torch.cuda.nvtx.range_push, torch.cuda.nvtx.range_pop = names.append, lambda: names.append("")
 import numpy, tritone
-with tritone.Engine(device="cpu", num_rows=2) as engine:
+with tritone.Engine("digits", device="cpu", num_rows=2) as engine:
     engine.submit(numpy.zeros(8000, numpy.float32)).result()
 print("/".join(sorted(set(names))))
 """

@@ -1,6 +1,6 @@
 """Synthesize the recordings of this folder with espeak-ng: digits in several voices, file formats and rates.
 
-python samples/make_samples.py
+python samples/digits/make_samples.py
 
 Writes the audio files and transcripts.json beside this script. The bytes depend on espeak-ng's version;
 the committed files are from espeak-ng 1.51 (Debian).
