@@ -342,7 +342,7 @@ class GenerationConfig(PushToHub):
         prompt_length: int,
     ) -> GenerationOptions:
         """Merge the checked options of a call with those set here and the defaults; see `resolve`."""
-        merged = {name: option.default for name, option in self.known.items()} | self.options | dict(given)
+        merged = {name: option.default for name, option in _OPTIONS.items()} | self.options | dict(given)
         if merged["decoder_start_token_id"] is None:
             merged["decoder_start_token_id"] = merged["bos_token_id"]
         if merged["decoder_start_token_id"] is None:

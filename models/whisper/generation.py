@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...scheduler.request import FinishReason, Request, RequestOutput
+from ...scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 from ..core.generation import GenerationMixin
 from ..core.generation_config import GenerationConfig
 from ..core.outputs import GenerateOutput
 from ..core.padding import one_input
 from .compression import token_compression_ratio
 from .options import WhisperGenerationConfig, WhisperOptions, resolve_whisper
-from .windows import Decoded, Segment, Window, sequential_windows
+from .windows import Decoded, Segment, Window, sequential_windows, window_prompt
 
 
 @dataclass
@@ -54,6 +54,19 @@ class WhisperGenerationMixin(GenerationMixin):
         return resolve_whisper(
             self.generation_config, call, limit=self.max_length, vocabulary=vocabulary, is_long=is_long
         )
+
+    def resolve_options(
+        self, *, default_max_length: int | None = None, prompt_length: int = 1, **options: Any
+    ) -> GenerationOptions:
+        """Options of the request that decodes a recording of up to 30 s; lengths are Whisper's own.
+
+        Raises:
+            ValueError: an unknown or unsupported option, or a value out of range.
+        """
+        resolved = self.whisper_options(options)
+        windows = resolved.windows
+        prompt = window_prompt((), windows, conditioned=False)
+        return resolved.request(Window(0, self.window_frames, prompt, windows.temperatures[0]))
 
     def generate(  # type: ignore[override]
         self,
