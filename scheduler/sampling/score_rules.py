@@ -4,6 +4,7 @@ from functools import lru_cache
 
 from torch import Tensor
 
+from ...kernels.sampling.beams import BeamRules
 from ...kernels.sampling.logits import TokenRules, apply_rules
 from ...kernels.sampling.softmax import log_softmax
 from ...kernels.sampling.warping import warp
@@ -81,4 +82,12 @@ def token_rules(options: GenerationOptions) -> TokenRules:
         suppressed=options.suppress_tokens,
         begin_suppressed=options.begin_suppress_tokens,
         begin=1 if options.forced_bos_token_id is None else 2,
+    )
+
+
+@lru_cache(maxsize=256)
+def beam_rules(options: GenerationOptions) -> BeamRules:
+    """Rules of beam search from generation options; cached for use in every step."""
+    return BeamRules(
+        options.num_beams, options.eos_token_ids, options.length_penalty, options.early_stopping
     )
