@@ -43,8 +43,10 @@ def tables(slots: int, generator: torch.Generator) -> tuple[SimpleNamespace, Sim
         request_done=torch.zeros(slots, dtype=torch.bool),
     )
     following = SimpleNamespace(
-        **{name: torch.full_like(table, bool(STALE) if table.dtype == torch.bool else STALE)
-           for name, table in vars(current).items()}
+        **{
+            name: torch.full_like(table, bool(STALE) if table.dtype == torch.bool else STALE)
+            for name, table in vars(current).items()
+        }
     )
     return current, following
 
