@@ -13,7 +13,7 @@ from ..request import GenerationOptions
 
 def process_scores(
     scores: Tensor,
-    tokens: Tensor,
+    tokens: Tensor | None,
     lengths: Tensor,
     max_lengths: Tensor,
     options: GenerationOptions,
@@ -29,7 +29,7 @@ def process_scores(
 
     Args:
         scores: [rows, vocabulary].
-        tokens: int [rows, longest], the token ids of each row so far.
+        tokens: int [rows, longest], the token ids of each row so far; None where no rule reads them.
         lengths: int [rows], the number of those tokens.
         max_lengths: int [rows], the maximum length of each row's request.
         options: options of all rows; max_length and seed are not used.
@@ -42,6 +42,8 @@ def process_scores(
     """
     rules = rules or token_rules(options)
     if not rules.idle:
+        if tokens is None:
+            raise ValueError("rules on tokens were given without the tokens of each row; give them")
         scores = apply_rules(
             scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalize=normalize
         )

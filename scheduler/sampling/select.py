@@ -135,8 +135,8 @@ def _processed(
 ) -> Tensor:
     """Scores after the rules of a group; `logits` themselves where no rule applies."""
     if leaves_scores(group.options) and not normalize:
-        return logits  # saves a copy of the token histories
-    tokens = state.current.tokens[group.slots, :longest]
+        return logits
+    tokens = None if group.rules.idle else state.current.tokens[group.slots, :longest]
     return process_scores(
         logits,
         tokens,
