@@ -100,8 +100,8 @@ def store_triton(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Ten
 
 def store_layers_reference(keys: Tensor, values: Tensor, slots: Tensor, *parts: Tensor) -> None:
     """Reference implementation of `store_layers`, with new keys and values of all layers in turn."""
-    for layer in range(len(parts) // 2):
-        store_reference(keys[layer], values[layer], *parts[2 * layer : 2 * layer + 2], slots)
+    for layer, (new_keys, new_values) in enumerate(zip(parts[::2], parts[1::2], strict=True)):
+        store_reference(keys[layer], values[layer], new_keys, new_values, slots)
 
 
 def store_layers_triton(keys: Tensor, values: Tensor, slots: Tensor, *parts: Tensor) -> None:
@@ -111,8 +111,8 @@ def store_layers_triton(keys: Tensor, values: Tensor, slots: Tensor, *parts: Ten
         # A layer's keys are followed by its values, these by the next layer's keys.
         _launch(keys[: len(parts) // 2], values, joined, joined[1:], slots, 2)
         return
-    for layer in range(len(parts) // 2):
-        store_triton(keys[layer], values[layer], *parts[2 * layer : 2 * layer + 2], slots)
+    for layer, (new_keys, new_values) in enumerate(zip(parts[::2], parts[1::2], strict=True)):
+        store_triton(keys[layer], values[layer], new_keys, new_values, slots)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Triton kernel of `advance_beams`: a step's candidates to open and ended hypotheses, with their histories."""
+"""Triton kernel of `advance_beams`: open and ended hypotheses from a step's candidates."""
 
 from typing import Any
 

@@ -80,7 +80,8 @@ with torch.inference_mode():
             for rows in (1, 16, 17):
                 loop = model.generation_loop(num_pages=200, num_rows=20)
                 for index in range(rows):
-                    options = GenerationOptions(max_length=2, eos_token_ids=(), num_beams=3 if rows == 1 else 1)
+                    beams = 3 if rows == 1 else 1
+                    options = GenerationOptions(max_length=2, eos_token_ids=(), num_beams=beams)
                     loop.submit(Request(index, torch.randn(16 + index, 80).to(dtype), options))
                 loop.step()
 
