@@ -66,7 +66,7 @@ class Encoder:
             ]
         )
         with stream.encoding([request.inputs for request in requests]) if stream else nullcontext():
-            encoded, _ = model.encode(*pack_inputs(requests, self.front_end, model.device))
+            encoded, _ = model.encode(*pack_inputs(requests, self.front_end, model.device, model.dtype))
             key_values = model.cross_key_values(encoded)
             if stream:
                 stream.write_pages()
@@ -75,9 +75,8 @@ class Encoder:
     def _predict(self, chunk: list[RunningRequest]) -> EncoderOutputs:
         predictor = cast(EncoderOnlyModel, self.predictor)
         requests = [running.request for running in chunk]
-        return EncoderOutputs(
-            chunk, predictor.predict(*pack_inputs(requests, self.front_end, predictor.device))
-        )
+        inputs = pack_inputs(requests, self.front_end, predictor.device, predictor.dtype)
+        return EncoderOutputs(chunk, predictor.predict(*inputs))
 
     def _chunks(self, arrivals: list[RunningRequest]) -> list[list[RunningRequest]]:
         if self.pool is None:

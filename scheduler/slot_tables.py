@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ..kernels.runtime.upload import upload, upload_all
+from ..kernels.sampling.beams_triton import UNREACHABLE
 from .cache.attention_metadata import PageLayout
 from .sampling.select import SamplingGroup
-from .state import UNREACHABLE, DecodeState
+from .state import DecodeState
 
 if TYPE_CHECKING:
     from .batch import Batch, RunningRequest
