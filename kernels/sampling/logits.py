@@ -42,8 +42,8 @@ class TokenRules:
     def table(self, device: torch.device) -> Tensor:
         """Table of every rule's tokens, concatenated, int32; made once, and kept as long as these rules.
 
-        In this order: forced first token, ends, forced last tokens, suppressed, suppressed at the beginning;
-        then each banned sequence: its length and its tokens, padded to the longest.
+        In this order: ends, forced last tokens, suppressed, suppressed at the beginning; then each banned
+        sequence: its length and its tokens, padded to the longest. A single 0 where there are none.
         """
         table = self._tables.get(device)
         if table is None:
@@ -54,11 +54,10 @@ class TokenRules:
 
     def _numbers(self) -> list[int]:
         width = max(map(len, self.banned_sequences), default=1)
-        numbers = [self.forced_first or 0, *self.ends, *self.forced_last]
-        numbers += [*self.suppressed, *self.begin_suppressed]
+        numbers = [*self.ends, *self.forced_last, *self.suppressed, *self.begin_suppressed]
         for sequence in self.banned_sequences:
             numbers += [len(sequence), *sequence, *[0] * (width - len(sequence))]
-        return numbers
+        return numbers or [0]
 
 
 def apply_rules(
@@ -69,6 +68,7 @@ def apply_rules(
     rules: TokenRules,
     *,
     min_lengths: Tensor | None = None,
+    forced_first: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
     """Apply token rules to the scores of rows that share the rules but not their lengths.
@@ -81,14 +81,14 @@ def apply_rules(
         rules: rules, applied in the order of their fields.
         min_lengths: int [rows], each row's own `min_length` in place of the rules'. Without effect where the
             rules have none.
+        forced_first: int [rows], likewise each row's own `forced_first`.
         normalize: apply log-softmax before the first rule.
 
     Returns:
         float32 [rows, vocabulary].
     """
-    return _apply_rules(
-        scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalize=normalize
-    )
+    own = {"min_lengths": min_lengths, "forced_first": forced_first}
+    return _apply_rules(scores, tokens, lengths, max_lengths, rules, **own, normalize=normalize)  # type: ignore[no-any-return]
 
 
 def apply_rules_reference(
@@ -99,6 +99,7 @@ def apply_rules_reference(
     rules: TokenRules,
     *,
     min_lengths: Tensor | None = None,
+    forced_first: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
     """Reference implementation of `apply_rules` in plain torch, one rule after the other over all scores."""
@@ -115,9 +116,12 @@ def apply_rules_reference(
         min_length = rules.min_length if min_lengths is None else min_lengths
         scores = _ban(scores, rules.ends, lengths < min_length)
     if rules.forced_first is not None:
-        scores = _force(scores, (rules.forced_first,), lengths == 1)
+        if forced_first is None:
+            forced_first = lengths.new_full(lengths.shape, rules.forced_first)
+        scores = _force(scores, forced_first[:, None], lengths == 1)
     if rules.forced_last:
-        scores = _force(scores, rules.forced_last, lengths == max_lengths - 1)
+        forced_last = torch.tensor(rules.forced_last, device=scores.device).expand(len(scores), -1)
+        scores = _force(scores, forced_last, lengths == max_lengths - 1)
     if rules.suppressed:
         scores = _ban(scores, rules.suppressed, torch.ones_like(lengths, dtype=torch.bool))
     if rules.begin_suppressed:
@@ -188,10 +192,9 @@ def _ban(scores: Tensor, token_ids: tuple[int, ...], mask: Tensor) -> Tensor:
     return scores.index_fill(1, columns, _NEVER).where(mask[:, None], scores)
 
 
-def _force(scores: Tensor, token_ids: tuple[int, ...], mask: Tensor) -> Tensor:
-    """Set the scores of `token_ids` to 0 and all others to -inf in rows where the mask [rows] is true."""
-    columns = torch.tensor(token_ids, device=scores.device)
-    forced = torch.full_like(scores, _NEVER).index_fill(1, columns, 0.0)
+def _force(scores: Tensor, token_ids: Tensor, mask: Tensor) -> Tensor:
+    """Set scores of `token_ids` [rows, n] to 0 and all others to -inf in the rows of the mask [rows]."""
+    forced = torch.full_like(scores, _NEVER).scatter(1, token_ids.long(), 0.0)
     return forced.where(mask[:, None], scores)
 
 
@@ -203,6 +206,7 @@ def apply_rules_triton(
     rules: TokenRules,
     *,
     min_lengths: Tensor | None = None,
+    forced_first: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
     """Scores after all token rules, in one launch.
@@ -214,8 +218,10 @@ def apply_rules_triton(
     width = max(map(len, rules.banned_sequences), default=1)
     if min_lengths is None:
         min_lengths = lengths.new_full(lengths.shape, rules.min_length)
+    if forced_first is None:
+        forced_first = lengths.new_full(lengths.shape, rules.forced_first or 0)
     case = rules_kernel.case(scores.device, scores.dtype, alignment(vocabulary))
-    histories = [tensor.int() for tensor in (tokens, lengths, max_lengths, min_lengths)]
+    histories = [tensor.int() for tensor in (tokens, lengths, max_lengths, min_lengths, forced_first)]
     penalty = rules.repetition_penalty, rules.repetition_penalty != 1.0
     bans = rules.ngram_size, len(rules.banned_sequences), width
     ends = len(rules.ends) if rules.min_length else 0, len(rules.ends)
@@ -234,6 +240,7 @@ def rules_kernel(
     lengths_ptr,  # [rows]
     max_lengths_ptr,  # [rows]
     min_lengths_ptr,  # [rows]
+    forced_first_ptr,  # [rows]
     table_ptr,  # every rule's tokens, from `TokenRules.table`
     out_ptr,  # [rows, N]
     N: tl.int32,
@@ -245,8 +252,8 @@ def rules_kernel(
     sequences: tl.int32,  # number of banned ones
     sequence_width: tl.int32,  # tokens of the longest
     banned_ends: tl.int32,  # number of ends that a short row may not have: all or 0
-    ends: tl.int32,  # number in the table, as the next four
-    forced_first: tl.int32,
+    ends: tl.int32,  # number in the table, as forced_last, suppressed and begin_suppressed
+    forced_first: tl.int32,  # 0 or 1
     forced_last: tl.int32,
     suppressed: tl.int32,
     begin_suppressed: tl.int32,
@@ -260,8 +267,7 @@ def rules_kernel(
     history_ptr = tokens_ptr + row.to(tl.int64) * longest
     length = tl.load(lengths_ptr + row)
     at_end = length == tl.load(max_lengths_ptr + row) - 1
-    ends_ptr = table_ptr + 1
-    last_ptr = ends_ptr + ends
+    last_ptr = table_ptr + ends
     suppressed_ptr = last_ptr + forced_last
     begin_ptr = suppressed_ptr + suppressed
     sequences_ptr = begin_ptr + begin_suppressed
@@ -276,7 +282,7 @@ def rules_kernel(
         if last_forced > 0:
             _assign(to_ptr, last_ptr, last_forced, 0.0, N, LIST_BLOCK)
         else:
-            _assign(to_ptr, table_ptr, first_forced, 0.0, N, LIST_BLOCK)
+            _assign(to_ptr, forced_first_ptr + row, first_forced, 0.0, N, LIST_BLOCK)
     else:
         peak, spread = 0.0, 0.0
         if normalize > 0:
@@ -292,7 +298,7 @@ def rules_kernel(
         _ban_ngrams(to_ptr, history_ptr, length, ngram_size, N, LIST_BLOCK)
         _ban_sequences(to_ptr, history_ptr, length, sequences_ptr, sequences, sequence_width, N, LIST_BLOCK)
         early = tl.where(length < tl.load(min_lengths_ptr + row), banned_ends, 0)
-        _assign(to_ptr, ends_ptr, early, float("-inf"), N, LIST_BLOCK)
+        _assign(to_ptr, table_ptr, early, float("-inf"), N, LIST_BLOCK)
     tl.debug_barrier()
     _assign(to_ptr, suppressed_ptr, suppressed, float("-inf"), N, LIST_BLOCK)
     at_begin = tl.where(length == begin, begin_suppressed, 0)
@@ -360,7 +366,7 @@ def _ban_sequences(to_ptr, history_ptr, length, sequences_ptr, count, width, N, 
 
 _apply_rules = Operation(apply_rules_reference, triton=apply_rules_triton)
 
-_int32 = ("tokens_ptr", "lengths_ptr", "max_lengths_ptr", "min_lengths_ptr", "table_ptr")
+_int32 = ("tokens_ptr", "lengths_ptr", "max_lengths_ptr", "min_lengths_ptr", "forced_first_ptr", "table_ptr")
 declare_for_rows(
     rules_kernel,
     dict.fromkeys(_int32, torch.int32) | {"out_ptr": torch.float32},

@@ -18,6 +18,7 @@ def process_scores(
     options: GenerationOptions,
     *,
     min_lengths: Tensor | None = None,
+    forced_first: Tensor | None = None,
     normalize: bool = False,
     rules: TokenRules | None = None,
 ) -> Tensor:
@@ -33,6 +34,7 @@ def process_scores(
         max_lengths: int [rows], the maximum length of each row's request.
         options: options of all rows; max_length and seed are not used.
         min_lengths: int [rows], min_length of each row if `options` has one; by default that one for all.
+        forced_first: int [rows], forced_bos_token_id of each row if `options` has one; as min_lengths.
         normalize: True applies log-softmax before the first rule.
         rules: `token_rules` of the options, where the caller keeps them.
 
@@ -42,7 +44,14 @@ def process_scores(
     rules = rules or token_rules(options)
     if not rules.idle:
         scores = apply_rules(
-            scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalize=normalize
+            scores,
+            tokens,
+            lengths,
+            max_lengths,
+            rules,
+            min_lengths=min_lengths,
+            forced_first=forced_first,
+            normalize=normalize,
         )
     elif normalize:
         scores = log_softmax(scores)

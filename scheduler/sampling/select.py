@@ -22,11 +22,12 @@ from .score_rules import leaves_scores, process_scores, token_rules
 class SamplingGroup:
     """Sampling group: n requests of a batch that share their rules, with k hypotheses each."""
 
-    options: GenerationOptions  # shared rules; max_length, min_length and seed are each request's own
+    options: GenerationOptions  # shared rules; those of `batch._OWN` are each request's own
     rows: slice  # rows of the group in the batch
     slots: Tensor  # int64 [n * k], sequence slots
-    max_lengths: Tensor  # int32 [n * k], as min_lengths
+    max_lengths: Tensor  # int32 [n * k], as min_lengths and forced_first
     min_lengths: Tensor
+    forced_first: Tensor  # each request's forced_bos_token_id, where the rules have one
     seeds: Tensor  # int64 [n * k]
     sequence_index: Tensor  # int64 [n * k], a row's index among its request's hypotheses
     # Token rules of the options. A recorded step reads their table on the device, which they keep.
@@ -147,6 +148,7 @@ def _processed(
         group.max_lengths,
         group.options,
         min_lengths=group.min_lengths,
+        forced_first=group.forced_first,
         normalize=normalize,
         rules=group.rules,
     )
