@@ -286,7 +286,8 @@ class ModelRunner:
         completions = []
         for part, of_part in found.parts:
             for running, hypotheses in zip(part, of_part, strict=True):
-                scores = tuple(running.scores[: ended[running] - running.first_step])
+                kept = running.scores
+                scores = tuple(kept[: ended[running] - running.first_step]) if kept else ()
                 reason = hypotheses[0].finish_reason
                 request_id = running.request.request_id
                 completions.append((running, RequestOutput(request_id, hypotheses, reason, scores=scores)))

@@ -125,11 +125,10 @@ def read_hypotheses(
     lengths, scores = found[:, 0].tolist(), found[:, 1].view(np.float32).tolist()
     hypotheses, row = [], 0
     for running in ended:
-        own = []
+        own, options = [], running.options
         for _ in running.admission.slots:
-            length, score = lengths[row], scores[row]
-            tokens = tuple(found[row, BEFORE : BEFORE + length].tolist())
-            own.append(_hypothesis(tokens, score, running.options))
+            tokens = tuple(found[row, BEFORE : BEFORE + lengths[row]].tolist())
+            own.append(_hypothesis(tokens, scores[row], options))
             row += 1
         hypotheses.append(tuple(own))
     return hypotheses
