@@ -33,8 +33,10 @@ def main() -> None:
     fake_gpu.install()
     from tritone.kernels.runtime.launch import Case
     from tritone.kernels.sampling import append, step_inputs
+    from tritone.kernels.slots import admit, finished, gather
 
     append._append.triton = step_inputs._step_inputs.triton = None
+    admit._admit.triton = gather._gather.triton = finished._finished.triton = None
     _replay_by_running()
     Case._launch = lambda self, grid, arguments: None  # type: ignore[method-assign]
     device, recorded, found = torch.device("cuda", 1), _record_events(), {}

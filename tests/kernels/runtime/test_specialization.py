@@ -49,8 +49,10 @@ def check(case, grid, *arguments):
 launch.Case.launch = check
 
 from tritone.kernels.sampling import append, step_inputs
+from tritone.kernels.slots import admit, finished, gather
 
-for operation in (append._append, step_inputs._step_inputs):  # whose results end requests
+ending = append._append, step_inputs._step_inputs, admit._admit, gather._gather, finished._finished
+for operation in ending:  # whose results end requests
     def both(*given, _triton=operation.triton, _reference=operation.reference, **named):
         _triton(*given, **named)
         return _reference(*given, **named)
