@@ -11,7 +11,7 @@ from tritone.kernels.slots.finished import BEFORE, finished, finished_reference
 from tritone.kernels.slots.gather import SlotRows, gather, gather_reference
 from tritone.kernels.slots.tables import DRAW_INDEX, DRAWS, NUMBERS, SEED, SEQUENCE_INDEX
 
-SLOTS, LONGEST, WORST = 70, 37, -1.0e9
+SLOTS, MAX_TOKENS, WORST = 70, 37, -1.0e9
 
 
 def fields(self_blocks: int = 35, cross_blocks: int = 67) -> SlotFields:
@@ -28,11 +28,11 @@ def sequences() -> SimpleNamespace:
     generator = torch.Generator().manual_seed(2)
 
     def numbers(*shape: int) -> Tensor:
-        return torch.randint(0, LONGEST, shape, generator=generator, dtype=torch.int32)
+        return torch.randint(0, MAX_TOKENS, shape, generator=generator, dtype=torch.int32)
 
     return SimpleNamespace(
-        tokens=numbers(SLOTS, LONGEST),
-        final_tokens=numbers(SLOTS, LONGEST),
+        tokens=numbers(SLOTS, MAX_TOKENS),
+        final_tokens=numbers(SLOTS, MAX_TOKENS),
         length=numbers(SLOTS),
         final_length=numbers(SLOTS),
         score=torch.randn(SLOTS, generator=generator),
@@ -118,7 +118,7 @@ def test_a_batch_gets_the_rows_of_its_slots(requests, hypotheses, kernels_on):
         same(found, wanted)
 
 
-@pytest.mark.parametrize("longest", [1, LONGEST])
+@pytest.mark.parametrize("longest", [1, MAX_TOKENS])
 @pytest.mark.parametrize("rows", [1, 9])
 def test_ended_sequences_are_read_from_the_tables_of_their_search(rows, longest, kernels_on):
     slots = torch.randperm(SLOTS, generator=torch.Generator().manual_seed(rows))[:rows]
