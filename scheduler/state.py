@@ -80,23 +80,6 @@ class DecodeState:
         self.buffer = 0
         self.current, self.following = self.buffers
 
-    def admit(self, slots: Tensor, start_tokens: Tensor, scores: Tensor) -> None:
-        """Begin a sequence in each of some slots.
-
-        Args:
-            slots: int64 [n].
-            start_tokens: int32 [n], the first token of each.
-            scores: float32 [n], the score that each starts with.
-        """
-        tables = self.current
-        tables.tokens[:, 0].index_copy_(0, slots, start_tokens)
-        tables.length.index_fill_(0, slots, 1)
-        tables.score.index_copy_(0, slots, scores)
-        tables.final_length.index_fill_(0, slots, 0)
-        tables.final_score.index_fill_(0, slots, UNREACHABLE)
-        for flags in (tables.done, tables.final_done, tables.request_done):
-            flags.index_fill_(0, slots, False)
-
     def begin(
         self,
         slots: Tensor,

@@ -77,7 +77,7 @@ def check_pools(*pools: Tensor) -> None:
         ValueError: a pool that is not contiguous, or not at a multiple of 16 bytes.
     """
     for pool in pools:
-        if not pool.is_contiguous() or pool.data_ptr() % 16:
+        if not pool.is_contiguous() or pool.data_ptr() & 15:
             raise ValueError(
                 f"a pool must be contiguous and begin at a multiple of 16 bytes; this one, "
                 f"{list(pool.shape)}, has strides {pool.stride()} and begins {pool.data_ptr() % 16} bytes "

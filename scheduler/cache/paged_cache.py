@@ -1,5 +1,9 @@
 """Paged key-value cache."""
 
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -44,7 +48,10 @@ class PagedCache:
             flat.index_copy_(1, targets, flat.index_select(1, sources))
 
 
-def cache_positions(pages: tuple[int, ...], length: int) -> Tensor:
-    """Cache positions of the first `length` tokens stored in these pages, int64 [length]."""
-    starts = torch.tensor(pages, dtype=torch.int64) * PAGE_SIZE
-    return (starts[:, None] + torch.arange(PAGE_SIZE)[None]).flatten()[:length]
+def cache_positions(owned: Sequence[tuple[npt.NDArray[np.int32], int]]) -> Tensor:
+    """Cache positions of packed sequences, int64 [tokens], each with its pages and its number of tokens."""
+    pages = np.concatenate([pages for pages, _ in owned]).astype(np.int64)
+    positions = (pages[:, None] * PAGE_SIZE + np.arange(PAGE_SIZE)).ravel()
+    # A last page need not be full.
+    kept = np.concatenate([np.arange(len(pages) * PAGE_SIZE) < length for pages, length in owned])
+    return torch.from_numpy(positions[kept])

@@ -19,6 +19,7 @@ def process_scores(
     options: GenerationOptions,
     *,
     min_lengths: Tensor | None = None,
+    forced_first: Tensor | None = None,
     prompt_lengths: Tensor | None = None,
     normalize: bool = False,
     rules: TokenRules | None = None,
@@ -35,6 +36,7 @@ def process_scores(
         max_lengths: int [rows], the maximum length of each row's request.
         options: options of all rows; max_length and seed are not used.
         min_lengths: int [rows], min_length of each row if `options` has one; by default that one for all.
+        forced_first: int [rows], forced_bos_token_id of each row if `options` has one; as min_lengths.
         prompt_lengths: int [rows], number of tokens before the first generated one; 1 by default.
         normalize: True applies log-softmax before the first rule.
         rules: `token_rules` of the options, where the caller keeps them.
@@ -46,7 +48,7 @@ def process_scores(
     if not rules.idle:
         if tokens is None:
             raise ValueError("rules on tokens were given without the tokens of each row; give them")
-        own = {"min_lengths": min_lengths, "prompt_lengths": prompt_lengths}
+        own = {"min_lengths": min_lengths, "forced_first": forced_first, "prompt_lengths": prompt_lengths}
         scores = apply_rules(scores, tokens, lengths, max_lengths, rules, **own, normalize=normalize)
     elif normalize:
         scores = log_softmax(scores)

@@ -23,11 +23,12 @@ from .score_rules import beam_rules, leaves_scores, process_scores, token_rules
 class SamplingGroup:
     """Sampling group: n requests of a batch that share their rules, with k hypotheses each."""
 
-    options: GenerationOptions  # shared rules; lengths, seed and prompt are each request's own
+    options: GenerationOptions  # shared rules; those of `batch._OWN` are each request's own
     rows: slice  # rows of the group in the batch
     slots: Tensor  # int64 [n * k], sequence slots
-    max_lengths: Tensor  # int32 [n * k], as the next two
+    max_lengths: Tensor  # int32 [n * k], as the next three
     min_lengths: Tensor
+    forced_first: Tensor  # each request's forced_bos_token_id, where the rules have one
     prompt_lengths: Tensor
     seeds: Tensor  # int64 [n * k]
     sequence_index: Tensor  # int64 [n * k], a row's index among its request's hypotheses
@@ -148,6 +149,7 @@ def _processed(
         group.max_lengths,
         group.options,
         min_lengths=group.min_lengths,
+        forced_first=group.forced_first,
         prompt_lengths=group.prompt_lengths,
         normalize=normalize,
         rules=group.rules,

@@ -9,9 +9,11 @@ import loops
 import pytest
 import torch
 from loops import finish, same, take_step, tiny_model
+from torch import Tensor
 
+from tritone.kernels.slots.admit import COLUMNS
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
-from tritone.scheduler import decode_step, runner
+from tritone.scheduler import decode_step, runner, slot_tables
 from tritone.scheduler.batch import Batch
 from tritone.scheduler.cache.attention_metadata import AttentionMetadata
 from tritone.scheduler.decoder import Decoder
@@ -22,7 +24,6 @@ from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.prefill import Prefill
 from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 from tritone.scheduler.sampling import select
-from tritone.scheduler.state import DecodeState
 from tritone.scheduler.step_output import HostCopy
 
 FEATURES = 5
@@ -95,13 +96,19 @@ def in_pages(admission: Any, attention: AttentionMetadata, *_: Any) -> bool:
     return admission.cross_pages[0] in attention.cross.tables[:, 0].tolist()
 
 
+def slots_of(admitted: Tensor, rows: int) -> list[int]:
+    return admitted[: rows * COLUMNS].view(rows, COLUMNS)[:, 0].tolist()
+
+
 def among(admission: Any, requests: Any) -> bool:
     return any(one.admission is admission for one in requests)
 
 
 SITES = {
     "encode": Site(Encoder, "_store", lambda own, _, chunk: among(own, chunk)),
-    "admit": Site(DecodeState, "admit", lambda own, _, slots, *rest: own.slots[0] in slots.tolist()),
+    "admit": Site(
+        slot_tables, "admit", lambda own, admitted, rows, *_: own.slots[0] in slots_of(admitted, rows)
+    ),
     "prefill": Site(Prefill, "_prefill", lambda own, _, chunk: among(own, chunk)),
     "batch": Site(Batch, "of", lambda own, groups: any(among(own, group.requests) for group in groups)),
     "self-attention": Site(AttentionMetadata, "stored_attention", in_pages),

@@ -49,9 +49,11 @@ def check(case, grid, *arguments):
 launch.Case.launch = check
 
 from tritone.kernels.sampling import append, beams, candidates, step_inputs
+from tritone.kernels.slots import admit, finished, gather
 
 ends = append._append, step_inputs._step_inputs, candidates._top_candidates, beams._advance_beams
-for operation in ends:  # whose results end requests
+tables = admit._admit, gather._gather, finished._finished
+for operation in (*ends, *tables):  # whose results end requests
     def both(*given, _triton=operation.triton, _reference=operation.reference, **named):
         _triton(*given, **named)
         return _reference(*given, **named)
