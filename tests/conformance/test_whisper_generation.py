@@ -99,7 +99,9 @@ SHORT: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SHORT)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_tokens_of_a_short_recording_are_transformers(whispers: tuple[Any, Any], name: str, seed: int) -> None:
+def test_tokens_of_a_short_recording_are_transformers(
+    whispers: tuple[Any, Any], name: str, seed: int
+) -> None:
     wanted, got = generated(whispers, features(FRAMES, seed), **SHORT[name])
     assert torch.equal(got, wanted)
 
@@ -147,7 +149,9 @@ LONG: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", LONG)
 @pytest.mark.parametrize("frames", [211, 640])
-def test_segments_of_a_long_recording_are_transformers(whispers: tuple[Any, Any], name: str, frames: int) -> None:
+def test_segments_of_a_long_recording_are_transformers(
+    whispers: tuple[Any, Any], name: str, frames: int
+) -> None:
     options = {"return_segments": True, "return_timestamps": True, "language": "en", **LONG[name]}
     wanted, got = generated(whispers, features(frames, frames), **options)
     assert torch.equal(got["sequences"], wanted["sequences"])

@@ -52,28 +52,29 @@ def paged_attention(
     Raises:
         ValueError: tables, keys or values that do not match the query.
     """
-    wanted = (PAGE_SIZE, *query.shape[1:])
-    if keys.shape != values.shape or keys.shape[1:] != wanted or query.dim() != 3:
+    shape, pool = query.shape, keys.shape  # made anew at each access
+    wanted = PAGE_SIZE, *shape[1:]
+    if pool != values.shape or len(shape) != 3 or tuple(pool)[1:] != wanted:
         raise ValueError(
             f"keys {list(keys.shape)} and values {list(values.shape)} do not fit a query of "
             f"{list(query.shape)}; both must be [pages, {', '.join(map(str, wanted))}]"
         )
-    if not keys.dtype == values.dtype == query.dtype:
+    if keys.dtype is not query.dtype or values.dtype is not query.dtype:
         raise ValueError(
             f"query, keys and values must have one dtype, got {query.dtype}, {keys.dtype} and {values.dtype}"
         )
-    tables = query.shape[0] if origin is not None else lengths.shape[0]
-    if block_tables.shape[0] != tables:
+    tables = shape[0] if origin is not None else lengths.size(0)
+    if block_tables.size(0) != tables:
         raise ValueError(f"block_tables has {block_tables.shape[0]} rows, but there are {tables} to serve")
     given = query, keys, values, block_tables, lengths, cu_rows
-    if query.shape[2] <= LARGEST_HEAD and runs_on_gpu(given):
+    if shape[2] <= LARGEST_HEAD and runs_on_gpu(given):
         return paged_attention_triton(*given, scale=scale, origin=origin)
     run = choose(
         *given,
         origin,
         reference=paged_attention_reference,
         cpu=partial(paged_attention_cpu, plan=plan),
-        triton=paged_attention_triton if query.shape[2] <= LARGEST_HEAD else None,
+        triton=paged_attention_triton if shape[2] <= LARGEST_HEAD else None,
     )
     return run(*given, scale=scale, origin=origin)
 
