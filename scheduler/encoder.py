@@ -60,7 +60,7 @@ class Encoder:
         owned = [running.admission for running in chunk]
         positions = cache_positions([(own.cross_pages, own.encode_tokens) for own in owned])
         with stream.encoding([request.inputs for request in requests]) if stream else nullcontext():
-            encoded, _ = model.encode(*pack_inputs(requests, self.front_end, model.device))
+            encoded, _ = model.encode(*pack_inputs(requests, self.front_end, model.device, model.dtype))
             key_values = model.cross_key_values(encoded)
             if stream:
                 stream.write_pages()
@@ -69,9 +69,8 @@ class Encoder:
     def _predict(self, chunk: list[RunningRequest]) -> EncoderOutputs:
         predictor = cast(EncoderOnlyModel, self.predictor)
         requests = [running.request for running in chunk]
-        return EncoderOutputs(
-            chunk, predictor.predict(*pack_inputs(requests, self.front_end, predictor.device))
-        )
+        inputs = pack_inputs(requests, self.front_end, predictor.device, predictor.dtype)
+        return EncoderOutputs(chunk, predictor.predict(*inputs))
 
     def _chunks(self, arrivals: list[RunningRequest]) -> list[list[RunningRequest]]:
         if self.pool is None:

@@ -15,7 +15,9 @@ class FrontEnd(Protocol):
     """Protocol of extractors of a model's features from waveforms."""
 
     def frame_count(self, samples: int) -> int: ...
-    def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]: ...
+    def extract_packed(
+        self, waveforms: Tensor, cu_samples: Tensor, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]: ...
 
 
 def frames_of(request: Request, front_end: FrontEnd | None) -> int:
@@ -42,9 +44,9 @@ def frames_of(request: Request, front_end: FrontEnd | None) -> int:
 
 
 def pack_inputs(
-    requests: Sequence[Request], front_end: FrontEnd | None, device: torch.device
+    requests: Sequence[Request], front_end: FrontEnd | None, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Pack the features of all requests, as submitted or extracted from waveforms.
+    """Pack the features of all requests, as submitted, or extracted from waveforms in a model's dtype.
 
     Returns:
         Features [frames, features] and cu_frames, int32 [requests + 1], on `device`.
@@ -54,7 +56,7 @@ def pack_inputs(
     ]
     waveforms = [request.inputs for request in requests if request.inputs.dim() == 1]
     if waveforms and front_end is not None:
-        features, cu_frames = front_end.extract_packed(*_joined(waveforms, device))
+        features, cu_frames = front_end.extract_packed(*_joined(waveforms, device), dtype)
         if len(waveforms) == len(requests):
             return features, cu_frames
         extracted = iter(features.split(lengths_of(cu_frames)))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.runtime.upload import upload, upload_all
+from ..kernels.sampling.beams_triton import UNREACHABLE
 from ..kernels.slots.admit import COLUMNS, OWN_BEGIN, SEED_COLUMN, SlotFields, admit
 from ..kernels.slots.gather import SlotRows, gather
 from ..kernels.slots.tables import (
@@ -29,7 +30,7 @@ from ..kernels.slots.tables import (
 )
 from .cache.attention_metadata import PageLayout
 from .sampling.select import SamplingGroup
-from .state import UNREACHABLE, DecodeState
+from .state import DecodeState
 
 if TYPE_CHECKING:
     from .batch import Batch, RunningRequest

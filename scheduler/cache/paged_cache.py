@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...kernels.attention.kv_cache import PAGE_SIZE, store
+from ...kernels.attention.kv_cache import PAGE_SIZE, store, store_layers
 from ...kernels.runtime.launch import interpreting
 
 
@@ -31,9 +31,10 @@ class PagedCache:
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
     def store_cross(self, key_values: list[tuple[Tensor, Tensor]], positions: Tensor) -> None:
-        """Write the cross-attention keys and values [tokens, heads, head_dim] of all layers by `store`."""
-        for layer, (key, value) in enumerate(key_values):
-            self.store(layer, key, value, positions)
+        """Write the cross-attention keys and values [tokens, heads, head_dim] of all layers."""
+        dtype = self.keys.dtype
+        rows = [(key.to(dtype), value.to(dtype)) for key, value in key_values]
+        store_layers(self.keys, self.values, rows, positions)
 
     def store(self, layer: int, key: Tensor, value: Tensor, positions: Tensor) -> None:
         """Write one layer's keys and values [tokens, heads, head_dim] to cache positions, int64 [tokens]."""

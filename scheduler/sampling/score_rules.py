@@ -4,6 +4,7 @@ from functools import lru_cache
 
 from torch import Tensor
 
+from ...kernels.sampling.beams import BeamRules
 from ...kernels.sampling.logits import TokenRules, apply_rules
 from ...kernels.sampling.softmax import log_softmax
 from ...kernels.sampling.warping import warp
@@ -12,7 +13,7 @@ from ..request import GenerationOptions
 
 def process_scores(
     scores: Tensor,
-    tokens: Tensor,
+    tokens: Tensor | None,
     lengths: Tensor,
     max_lengths: Tensor,
     options: GenerationOptions,
@@ -29,7 +30,7 @@ def process_scores(
 
     Args:
         scores: [rows, vocabulary].
-        tokens: int [rows, longest], the token ids of each row so far.
+        tokens: int [rows, longest], the token ids of each row so far; None where no rule reads them.
         lengths: int [rows], the number of those tokens.
         max_lengths: int [rows], the maximum length of each row's request.
         options: options of all rows; max_length and seed are not used.
@@ -43,6 +44,8 @@ def process_scores(
     """
     rules = rules or token_rules(options)
     if not rules.idle:
+        if tokens is None:
+            raise ValueError("rules on tokens were given without the tokens of each row; give them")
         scores = apply_rules(
             scores,
             tokens,
@@ -91,3 +94,9 @@ def token_rules(options: GenerationOptions) -> TokenRules:
         begin_suppressed=options.begin_suppress_tokens,
         begin=1 if options.forced_bos_token_id is None else 2,
     )
+
+
+@lru_cache(maxsize=256)
+def beam_rules(options: GenerationOptions) -> BeamRules:
+    """Rules of beam search from generation options; cached for use in every step."""
+    return BeamRules(options.num_beams, options.eos_token_ids, options.length_penalty, options.early_stopping)

@@ -48,11 +48,11 @@ def check(case, grid, *arguments):
 
 launch.Case.launch = check
 
-from tritone.kernels.sampling import append, step_inputs
+from tritone.kernels.sampling import append, beams, candidates, step_inputs
 from tritone.kernels.slots import admit, finished, gather
 
-ending = append._append, step_inputs._step_inputs, admit._admit, gather._gather, finished._finished
-for operation in ending:  # whose results end requests
+ends = append._append, step_inputs._step_inputs, candidates._top_candidates, beams._advance_beams
+for operation in (*ends, admit._admit, gather._gather, finished._finished):  # whose results end requests
     def both(*given, _triton=operation.triton, _reference=operation.reference, **named):
         _triton(*given, **named)
         return _reference(*given, **named)
@@ -81,7 +81,8 @@ with torch.inference_mode():
             for rows in (1, 16, 17):
                 loop = model.generation_loop(num_pages=200, num_rows=20)
                 for index in range(rows):
-                    options = GenerationOptions(max_length=2, eos_token_ids=())
+                    beams = 3 if rows == 1 else 1
+                    options = GenerationOptions(max_length=2, eos_token_ids=(), num_beams=beams)
                     loop.submit(Request(index, torch.randn(16 + index, 80).to(dtype), options))
                 loop.step()
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tritone.kernels.sampling.beams_triton import UNREACHABLE
 from tritone.scheduler.request import GenerationOptions
 from tritone.scheduler.sampling.select import SamplingGroup, select
-from tritone.scheduler.state import UNREACHABLE, DecodeState
+from tritone.scheduler.state import DecodeState
 
 VOCABULARY, STEPS, MAX_TOKENS = 14, 5, 9
 PLAIN = GenerationOptions(max_length=0, top_k=0, eos_token_ids=(2,))
