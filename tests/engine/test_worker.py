@@ -8,10 +8,11 @@ from stand_in_loop import OPTIONS, SOON, SPELLER, submit
 
 from tritone.engine.config import EngineConfig
 from tritone.engine.handle import Handle
+from tritone.engine.jobs import Job
 from tritone.engine.outputs import Transcription
 from tritone.engine.tasks.generation import TokenProcessor
 from tritone.engine.tasks.inputs import Inputs
-from tritone.engine.worker import Job, Worker
+from tritone.engine.worker import Worker
 from tritone.scheduler.request import FinishReason, RequestOutput
 
 ONE_READER = EngineConfig(num_readers=1)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 from tritone.engine.handle import Handle
+from tritone.engine.jobs import Job
 from tritone.engine.tasks.generation import TokenProcessor
 from tritone.engine.tasks.inputs import Inputs
-from tritone.engine.worker import Job, Worker
+from tritone.engine.worker import Worker
 from tritone.scheduler.loop import LoopStats
 from tritone.scheduler.request import FinishReason, GenerationOptions, Hypothesis, RequestOutput, Tokens
 
