@@ -64,6 +64,7 @@ class Worker:
         self._loop = loop
         self._check = check
         self._loop_stats = loop.stats()
+        self._is_checked = False  # by `check`, since the last step; used by the loop's thread alone
         self._in_loop: dict[int, Job] = {}  # used by the loop's thread alone
         self._next_request_id = 0
 
@@ -294,6 +295,8 @@ class Worker:
         self._runnable.wait_for(
             lambda: self._ready or self._to_cancel or self._loop.has_work or self._can_take or self._is_over
         )
+        if not self._loop.has_work:
+            self._is_checked = False  # the wait may have been long
         with self._lock:  # so that no job is submitted meanwhile
             if self._is_over:
                 return False
@@ -302,12 +305,13 @@ class Worker:
             self._wait_for_arrivals()
         while self._to_cancel:
             self._cancel(self._to_cancel.popleft())
-        if self._ready:
+        if self._ready and not self._is_checked:
             self._check()
         while self._ready:
             self._start(self._ready.popleft())
         events = self._loop.step() if self._loop.has_work else []
-        if any(isinstance(event, RequestOutput) for event in events):
+        self._is_checked = any(isinstance(event, RequestOutput) for event in events)
+        if self._is_checked:
             self._check()
         stats = self._loop.stats()
         with self._lock:

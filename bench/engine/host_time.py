@@ -249,7 +249,7 @@ def measure_engine(load: Load, profile: str | None = None) -> dict[str, Any]:
 
 
 def _fill_pinned_memory(load: Load) -> None:
-    """Allocate the pinned memory of all requests under way once: torch keeps it, so a long run allocates none."""
+    """Allocate the pinned memory of all requests under way: torch keeps it, so a long run allocates none."""
     if load.model.device.type == "cuda":
         for one in [torch.empty(len(one.waveform), pin_memory=True) for one in load.recordings[: load.ahead]]:
             one.zero_()
