@@ -43,14 +43,19 @@ class GenerationMixin(PretrainedModel):
         super().save_pretrained(folder, **options)
         self.generation_config.save_pretrained(folder)
 
-    def resolve_options(self, *, default_max_length: int | None = None, **options: Any) -> GenerationOptions:
+    def resolve_options(
+        self, limit: int | None = None, /, *, default_max_length: int | None = None, **options: Any
+    ) -> GenerationOptions:
         """Complete a call's generation options with the checkpoint's and then transformers' defaults.
+
+        `limit` is the model's `max_length`, where the caller has it: finding it is a walk over modules.
 
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
         vocabulary = self.config.get_text_config().vocab_size
-        return self.generation_config.resolve(options, self.max_length, default_max_length, vocabulary)
+        limit = self.max_length if limit is None else limit
+        return self.generation_config.resolve(options, limit, default_max_length, vocabulary)
 
     @property
     def max_length(self) -> int:
