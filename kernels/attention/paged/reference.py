@@ -5,12 +5,10 @@ rows read them. Self-attention pages belong to one hypothesis each, and `origin`
 page holds a position: beam search changes a hypothesis's history by changing that table, never a page.
 """
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from ...runtime.dispatch import choose, runs_on_gpu
+from ...runtime.dispatch import Operation
 from ...runtime.launch import interpreting
 from ...runtime.packing import spans
 from ..kv_cache import PAGE_SIZE
@@ -65,17 +63,9 @@ def paged_attention(
     tables = query.shape[0] if origin is not None else lengths.shape[0]
     if block_tables.shape[0] != tables:
         raise ValueError(f"block_tables has {block_tables.shape[0]} rows, but there are {tables} to serve")
-    given = query, keys, values, block_tables, lengths, cu_rows
-    if query.shape[2] <= LARGEST_HEAD and runs_on_gpu(given):
-        return paged_attention_triton(*given, scale=scale, origin=origin)
-    run = choose(
-        *given,
-        origin,
-        reference=paged_attention_reference,
-        cpu=partial(paged_attention_cpu, plan=plan),
-        triton=paged_attention_triton if query.shape[2] <= LARGEST_HEAD else None,
+    return _paged_attention(  # type: ignore[no-any-return]
+        query, keys, values, block_tables, lengths, cu_rows, scale=scale, origin=origin, plan=plan
     )
-    return run(*given, scale=scale, origin=origin)
 
 
 def plan_paged_attention(
@@ -101,6 +91,7 @@ def paged_attention_reference(
     *,
     scale: float,
     origin: Tensor | None = None,
+    plan: GatherPlan | None = None,
 ) -> Tensor:
     """Reference implementation of `paged_attention` in plain torch: gather keys and values of each row."""
     out = torch.empty_like(query)
@@ -116,3 +107,16 @@ def paged_attention_reference(
             weights = (torch.einsum("hd,thd->ht", query[row].float(), key) * scale).softmax(-1)
             out[row] = torch.einsum("ht,thd->hd", weights, value).to(out.dtype)
     return out
+
+
+def _paged_attention_triton(
+    query: Tensor, *others: Tensor, scale: float, origin: Tensor | None, plan: GatherPlan | None
+) -> Tensor:
+    """`paged_attention` by kernels, or by the reference where heads are wider than their tiles."""
+    run = paged_attention_triton if query.shape[2] <= LARGEST_HEAD else paged_attention_reference
+    return run(query, *others, scale=scale, origin=origin)
+
+
+_paged_attention = Operation(
+    paged_attention_reference, cpu=paged_attention_cpu, triton=_paged_attention_triton
+)
