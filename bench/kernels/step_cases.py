@@ -14,7 +14,7 @@ from ..common.roofline import Work
 from ..common.shapes import Model
 from .cases import Case, Prepared, Setup
 
-_LONGEST = 208  # tokens of a sequence
+_MAX_TOKENS = 208  # tokens of a sequence
 
 
 def steps(model: Model, rows: int) -> Iterator[Case]:
@@ -24,12 +24,12 @@ def steps(model: Model, rows: int) -> Iterator[Case]:
 
 def _inputs(model: Model, rows: int) -> Case:
     def prepare(setup: Setup) -> Prepared:
-        blocks = _LONGEST // PAGE_SIZE
+        blocks = _MAX_TOKENS // PAGE_SIZE
         int32 = torch.int32
-        tokens = setup.integers(model.vocabulary, rows, _LONGEST, dtype=int32)
-        length = 1 + setup.integers(_LONGEST, rows, dtype=int32)
+        tokens = setup.integers(model.vocabulary, rows, _MAX_TOKENS, dtype=int32)
+        length = 1 + setup.integers(_MAX_TOKENS, rows, dtype=int32)
         slots = torch.randperm(rows, device=setup.device)
-        capacity = torch.full_like(length, _LONGEST)
+        capacity = torch.full_like(length, _MAX_TOKENS)
         sequence = torch.zeros_like(length)
         pages = setup.integers(1000, rows, blocks, dtype=int32)
 
@@ -57,7 +57,7 @@ def _append(model: Model, rows: int) -> Case:
         current = _tables(setup, rows)
         current.length += 7
         limits = torch.full_like(current.length, 8)
-        limits[::2] = _LONGEST  # every second sequence ends
+        limits[::2] = _MAX_TOKENS  # every second sequence ends
         others = {"hypotheses": 1, "end_tokens": (2,), "pad_token": 1}
         given = slots, tokens, scores, limits
         mine, theirs, exact = (_tables(setup, rows) for _ in range(3))
@@ -81,7 +81,7 @@ def _tables(setup: Setup, rows: int) -> SimpleNamespace:
     def zeros(dtype: torch.dtype, *shape: int) -> Tensor:
         return torch.zeros(rows, *shape, dtype=dtype, device=setup.device)
 
-    wide = {name: zeros(torch.int32, _LONGEST) for name in ("tokens", "origin")}
+    wide = {name: zeros(torch.int32, _MAX_TOKENS) for name in ("tokens", "origin")}
     counts = {name: zeros(torch.int32) for name in ("length", "final_length")}
     flags = {name: zeros(torch.bool) for name in ("done", "final_done", "request_done")}
     return SimpleNamespace(**wide, **counts, **flags, score=zeros(torch.float32))

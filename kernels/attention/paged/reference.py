@@ -5,10 +5,12 @@ rows read them. Self-attention pages belong to one hypothesis each, and `origin`
 page holds a position: beam search changes a hypothesis's history by changing that table, never a page.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from ...runtime.dispatch import Operation
+from ...runtime.dispatch import Operation, runs_on_gpu
 from ...runtime.launch import interpreting
 from ...runtime.packing import spans
 from ..kv_cache import PAGE_SIZE
@@ -63,9 +65,10 @@ def paged_attention(
     tables = query.shape[0] if origin is not None else lengths.shape[0]
     if block_tables.shape[0] != tables:
         raise ValueError(f"block_tables has {block_tables.shape[0]} rows, but there are {tables} to serve")
-    return _paged_attention(  # type: ignore[no-any-return]
-        query, keys, values, block_tables, lengths, cu_rows, scale=scale, origin=origin, plan=plan
-    )
+    given = query, keys, values, block_tables, lengths, cu_rows
+    if runs_on_gpu(given) and _paged_attention.triton is not None:  # 2 us less than the search of a call
+        return _paged_attention.triton(*given, scale=scale, origin=origin)  # type: ignore[no-any-return]
+    return _paged_attention(*given, scale=scale, origin=origin, plan=plan)  # type: ignore[no-any-return]
 
 
 def plan_paged_attention(
@@ -109,14 +112,10 @@ def paged_attention_reference(
     return out
 
 
-def _paged_attention_triton(
-    query: Tensor, *others: Tensor, scale: float, origin: Tensor | None, plan: GatherPlan | None
-) -> Tensor:
+def _by_kernels(query: Tensor, *others: Tensor, plan: GatherPlan | None = None, **options: Any) -> Tensor:
     """`paged_attention` by kernels, or by the reference where heads are wider than their tiles."""
     run = paged_attention_triton if query.shape[2] <= LARGEST_HEAD else paged_attention_reference
-    return run(query, *others, scale=scale, origin=origin)
+    return run(query, *others, **options)
 
 
-_paged_attention = Operation(
-    paged_attention_reference, cpu=paged_attention_cpu, triton=_paged_attention_triton
-)
+_paged_attention = Operation(paged_attention_reference, cpu=paged_attention_cpu, triton=_by_kernels)
