@@ -134,7 +134,7 @@ def test_triton_would_specialize_each_launch_as_it_is_compiled_ahead_of_time(tmp
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     assert "fbank" in done.stdout
     assert "linear decode plain fp16 aligned" in done.stdout
-    assert "implicit_gemm curved fp16 aligned wide" in done.stdout
+    assert "implicit_gemm gelu fp16 aligned wide" in done.stdout
     assert "first_layer fp32 any" in done.stdout
     assert "mean_pool_pieces fp16 aligned" in done.stdout
     assert "mean_pool fp32 any" in done.stdout
