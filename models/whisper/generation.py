@@ -56,7 +56,13 @@ class WhisperGenerationMixin(GenerationMixin):
         )
 
     def resolve_options(
-        self, *, default_max_length: int | None = None, prompt_length: int = 1, **options: Any
+        self,
+        limit: int | None = None,
+        /,
+        *,
+        default_max_length: int | None = None,
+        prompt_length: int = 1,
+        **options: Any,
     ) -> GenerationOptions:
         """Options of the request that decodes a recording of up to 30 s; lengths are Whisper's own.
 

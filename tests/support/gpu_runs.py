@@ -42,9 +42,9 @@ def main() -> None:
     from tritone.kernels.sampling import append, beams, step_inputs
     from tritone.kernels.slots import admit, finished, gather
 
-    for operation in (append._append, beams._advance_beams, step_inputs._step_inputs):
+    of_sampling = append._append, beams._advance_beams, step_inputs._step_inputs
+    for operation in (*of_sampling, admit._admit, gather._gather, finished._finished):
         operation.triton = None
-    admit._admit.triton = gather._gather.triton = finished._finished.triton = None
     _replay_by_running()
     Case._launch = lambda self, grid, arguments: None  # type: ignore[method-assign]
     device, recorded, found = torch.device("cuda", 1), _record_events(), {}
