@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,19 @@ from .request import GenerationOptions, Request
 from .scheduler import Admission
 from .slot_tables import BatchTensors
 
-_OWN = ("max_length", "min_length", "seed")  # options that the requests of a group need not share
+if TYPE_CHECKING:
+    from .step_output import HostCopy
+
+# Options that the requests of a group need not share.
+_OWN = (
+    "max_length",
+    "min_length",
+    "seed",
+    "prompt_tokens",
+    "start_index",
+    "no_speech_token",
+    "choices",
+)
 _SHARED = [one.name for one in fields(GenerationOptions) if one.name not in _OWN]
 _shared = attrgetter(*_SHARED)
 
@@ -29,19 +41,30 @@ class RunningRequest:
     request: Request  # as submitted
     admission: Admission  # its slots, pages and number of encoder positions
     first_step: int = 0  # number of decode steps that the runner made before this request's first
-    streamed: int = 1  # number of tokens reported so far, including the start token
+    streamed: int = field(init=False)  # number of tokens reported so far, including the prompt
     scores: list[Tensor] = field(default_factory=list)  # of every decode step, if the request keeps scores
     reported: bool = False  # its RequestOutput has been made
+    # No-speech probabilities of requests that were admitted together, and the index of its own.
+    no_speech: "tuple[HostCopy, int] | None" = None
     rules: GenerationOptions = field(init=False)  # `rules_of` the options of a request that is decoded
 
     def __post_init__(self) -> None:
         if self.request.options is not None:
             self.rules = rules_of(self.request.options)
+            self.streamed = len(self.request.options.prompt)
 
     @property
     def options(self) -> GenerationOptions:
         """Generation options of the request, which must not be encoder-only."""
         return self.request.options  # type: ignore[return-value]  # a cast takes longer than all else here
+
+    @property
+    def no_speech_probability(self) -> float | None:
+        """Probability of the option `no_speech_token`, once the request has joined; None without it."""
+        if self.no_speech is None:
+            return None
+        probabilities, index = self.no_speech
+        return float(probabilities.values()[index])
 
     @property
     def streams(self) -> bool:
@@ -50,7 +73,7 @@ class RunningRequest:
 
 
 def rules_of(options: GenerationOptions) -> GenerationOptions:
-    """Reduce options to those that a group of requests shares: without max_length, seed and min_length.
+    """Reduce options to those that a group of requests shares: without lengths, seed and prompt.
 
     min_length is reduced to 0 or 1, since any min_length takes a kernel that other requests do without. Equal
     rules are one object, as long as few enough others come in between.
@@ -88,7 +111,7 @@ class RequestGroup:
         self._table[place] = (
             running.streams,
             running.request.keep_scores,
-            running.first_step,
+            running.first_step - len(running.options.prompt),
             running.options.max_length,
             len(own.self_pages[0]),
             len(own.cross_pages),
@@ -114,7 +137,7 @@ class RequestGroup:
 
 
 # Columns of a group's table.
-_STREAMS, _KEEPS_SCORES, _FIRST_STEP, _MAX_LENGTH, _SELF_BLOCKS, _CROSS_BLOCKS, _COLUMNS = range(7)
+_STREAMS, _KEEPS_SCORES, _ZERO_STEP, _MAX_LENGTH, _SELF_BLOCKS, _CROSS_BLOCKS, _COLUMNS = range(7)
 
 
 def grouped(requests: Iterable[RunningRequest]) -> list[RequestGroup]:
@@ -137,7 +160,9 @@ class Batch:
     cu_rows: npt.NDArray[np.int64]  # [requests + 1], the rows of each request
     self_blocks: int  # width of the page table, as cross_blocks
     cross_blocks: int
-    first_step: int  # number of decode steps that the runner made before the earliest request's first
+    # Number of decode steps of the runner at which the longest request would have had no token, not even a
+    # prompt; may be negative.
+    zero_step: int
     max_length: int  # of all requests
     streaming: list[int]  # places of the requests that report tokens as they are decoded
     keep_scores: list[int]  # places of the requests that keep every step's scores
@@ -158,7 +183,7 @@ class Batch:
             cu_rows=np.concatenate([[0], counts.cumsum()]),
             self_blocks=int(columns[:, _SELF_BLOCKS].max()),
             cross_blocks=int(columns[:, _CROSS_BLOCKS].max()),
-            first_step=int(columns[:, _FIRST_STEP].min()),
+            zero_step=int(columns[:, _ZERO_STEP].min()),
             max_length=int(columns[:, _MAX_LENGTH].max()),
             streaming=columns[:, _STREAMS].nonzero()[0].tolist(),
             keep_scores=columns[:, _KEEPS_SCORES].nonzero()[0].tolist(),
@@ -172,4 +197,4 @@ class Batch:
     def longest(self, decode_steps: int) -> int:
         """Upper bound of all lengths after so many decode steps of the runner."""
         # From step counts, since lengths are on the device; an ended request is at most at its limit.
-        return min(1 + decode_steps - self.first_step, self.max_length)
+        return min(decode_steps - self.zero_step, self.max_length)

@@ -21,6 +21,8 @@ class RunnerConfig:
     # Encoder positions that one core encodes at a time. For 512, the feed-forward activations of a small
     # model take 4 MB, which stay in a core's cache.
     max_chunk_tokens: int = 512
+    # Prompt positions that a GPU decodes at a time when requests join.
+    max_prefill_on_gpu: int = 4096
     # Cost of a request's decode step without cross-attention, in encoder positions; balances the cores.
     decode_cost: int = 600
     max_recorded_steps: int = 256  # CUDA graphs: each takes memory, and users' options make new ones

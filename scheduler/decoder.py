@@ -16,6 +16,7 @@ from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.cuda_graphs import DecodeGraphs
 from .device.nvtx import marked
 from .faults import Failure, Isolated, attempt, isolate
+from .prefill import Prefill
 from .slot_tables import BatchTensors, SlotTables
 from .state import DecodeState
 from .step_output import DecodedBatch, HostCopy, StepOutput
@@ -42,6 +43,7 @@ class Decoder:
         tables: what is fixed of each of its slots.
         pool: threads for the CPU's cores; None decodes all requests in one batch.
         config: settings of the runner.
+        prefill: prefill of the prompts of requests that join.
         graphs: recordings of decode steps; None launches every step normally.
     """
 
@@ -52,6 +54,7 @@ class Decoder:
         tables: SlotTables,
         pool: CpuWorkerPool | None,
         config: RunnerConfig,
+        prefill: Prefill,
         graphs: DecodeGraphs | None,
     ) -> None:
         self._decode_batch = decode_batch
@@ -59,6 +62,7 @@ class Decoder:
         self._tables = tables
         self._pool = pool
         self._config = config
+        self._prefill = prefill
         self.graphs = graphs
         self.requests: dict[RunningRequest, RequestGroup] = {}  # in the order of their admission
         self.batches: list[Batch] = []  # of the requests; cleared when one joins or leaves
@@ -222,6 +226,7 @@ class Decoder:
         for running in arrivals:
             running.first_step = self.steps
         self._tables.admit(arrivals, self._state)
+        self._prefill(arrivals)
 
     def _drop_failed(self, found: Isolated[Any], output: StepOutput) -> None:
         """Drop the requests that failed; where memory ran out, decode fewer at once for some time."""

@@ -58,6 +58,16 @@ class GenerativeModel(Model, Protocol):
         """Cross-attention keys and values [tokens, heads, head_dim] of hidden states, a pair per layer."""
         ...
 
+    def decode_hidden(
+        self, token_ids: "Tensor", positions: "Tensor", attention: "AttentionMetadata"
+    ) -> "Tensor":
+        """Hidden states [rows, width] after one token per row; arguments as in `decode`."""
+        ...
+
+    def logits(self, hidden: "Tensor") -> "Tensor":
+        """Logits [rows, vocabulary] of the next tokens after hidden states [rows, width]."""
+        ...
+
     def decode(self, token_ids: "Tensor", positions: "Tensor", attention: "AttentionMetadata") -> "Tensor":
         """Logits [rows, vocabulary] after one token per row, int64 [rows], at its position, int64 [rows]."""
         ...

@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # the scheduler itself never imports torch
     from torch import Tensor
 
     from ..kernels.features.log_mel import Excerpt
+    from ..kernels.sampling.timestamps import TimestampRule
 
 
 class FinishReason(StrEnum):
@@ -25,8 +26,8 @@ class GenerationOptions:
     """Generation options of one request, with the names and meanings that transformers gives them.
 
     Args:
-        max_length: maximum sequence length in tokens, including the start token.
-        min_length: sequence length before which no end token is chosen.
+        max_length: maximum sequence length in tokens, including the prompt.
+        min_length: sequence length, including the prompt, before which no end token is chosen.
         num_beams: number of hypotheses in beam search; 1 for greedy search or sampling.
         do_sample: True draws tokens at random instead of taking the best.
         num_return_sequences: number of sequences to return, best first.
@@ -36,15 +37,25 @@ class GenerationOptions:
         repetition_penalty: divides positive and multiplies negative scores of tokens already generated.
         no_repeat_ngram_size: size of n-grams that may occur only once; 0 allows any repetition.
         renormalize_logits: True applies log-softmax after all other rules.
-        decoder_start_token_id: first token of each sequence.
+        decoder_start_token_id: first token of each sequence without prompt_tokens.
         eos_token_ids: tokens of which any ends a sequence.
         pad_token_id: token that pads ended sequences.
-        forced_bos_token_id: token forced in second place, such as a target language.
+        forced_bos_token_id: token forced in second place, such as a target language; behind a longer prompt
+            it has no effect.
         forced_eos_token_ids: tokens of which one is forced in the last place at max_length.
         bad_words_ids: token sequences that never occur.
         suppress_tokens: tokens that never occur.
         begin_suppress_tokens: tokens that do not occur as the first generated one.
+        timestamps: Whisper's timestamp rule, after the rules above; None for a family without times.
+        score_after_rules: True takes the log-probabilities of greedy search and sampling from the scores
+            after all rules, with the temperature undone, as Whisper does; False from the model's own.
         seed: seed of random draws.
+        prompt_tokens: tokens before the first generated one, the start token first; the start token alone by
+            default.
+        start_index: index in the prompt of the token whose logits the next two options read.
+        no_speech_token: token whose probability behind `start_index` is reported; None for none.
+        choices: tokens of which the likeliest behind `start_index` replaces the next one of the prompt, such
+            as those of languages; none by default.
     """
 
     max_length: int
@@ -68,7 +79,24 @@ class GenerationOptions:
     bad_words_ids: tuple[tuple[int, ...], ...] = ()
     suppress_tokens: tuple[int, ...] = ()
     begin_suppress_tokens: tuple[int, ...] = ()
+    timestamps: "TimestampRule | None" = None
+    score_after_rules: bool = False
     seed: int = 0
+    prompt_tokens: tuple[int, ...] = ()
+    start_index: int = 0
+    no_speech_token: int | None = None
+    choices: tuple[int, ...] = ()
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """Tokens before the first generated one: prompt_tokens, or the start token alone."""
+        return self.prompt_tokens or (self.decoder_start_token_id,)
+
+    @property
+    def prefilled(self) -> int:
+        """Number of the prompt's tokens that are decoded before the first step."""
+        asked = self.start_index + 1 if self.no_speech_token is not None or self.choices else 0
+        return max(len(self.prompt) - 1, asked)
 
     @property
     def hypotheses(self) -> int:
@@ -116,15 +144,18 @@ class Hypothesis:
     """One decoded sequence of a request that has ended, with its score.
 
     Args:
-        token_ids: token ids including the start and end token, as transformers returns them.
+        token_ids: token ids including the prompt and the end token, as transformers returns them.
         score: sequence score of beam search; for greedy search and sampling the mean log-probability of the
-            generated tokens under the model.
+            generated tokens under the model, or after the rules with `score_after_rules`.
         finish_reason: STOP at an end token, LENGTH at max_length.
+        sum_log_probability: sum of the generated tokens' log-probabilities, of the end token too: in beam
+            search of those that the beams are compared by.
     """
 
     token_ids: tuple[int, ...]
     score: float
     finish_reason: FinishReason
+    sum_log_probability: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +176,7 @@ class RequestOutput:
         finish_reason: reason of the best hypothesis, or of the request.
         error: exception where finish_reason is ERROR; None otherwise.
         scores: processed scores of each step, float32 [hypotheses, vocabulary], if the request keeps scores.
+        no_speech_probability: probability of the option `no_speech_token`; None without that option.
         predictions: tensors of `predict` by name for an encoder-only request, with its own rows, on the host.
     """
 
@@ -153,6 +185,7 @@ class RequestOutput:
     finish_reason: FinishReason
     error: Exception | None = None
     scores: "tuple[Tensor, ...]" = ()
+    no_speech_probability: float | None = None
     predictions: "Mapping[str, Tensor] | None" = None
 
 

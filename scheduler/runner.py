@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -22,6 +23,7 @@ from .encoder import Encoder
 from .faults import Failure, attempt, isolate
 from .inputs import FrontEnd, frames_of
 from .model_protocol import EncoderOnlyModel, GenerativeModel, generates
+from .prefill import Prefill
 from .request import Event, FinishReason, GenerationOptions, Hypothesis, Request, RequestOutput, Tokens
 from .scheduler import Demand, Step
 from .slot_tables import SlotTables
@@ -89,26 +91,42 @@ class ModelRunner:
             self._stream,
             self.config.max_chunk_tokens,
         )
-        step = partial(decode_batch, cast(GenerativeModel, self._generator), self._cache, self._state)
+        decoding = cast(GenerativeModel, self._generator), self._cache, self._state
+        step = partial(decode_batch, *decoding)
+        on_gpu = model.device.type == "cuda"
+        chunk = self.config.max_prefill_on_gpu if on_gpu else self.config.max_chunk_tokens
+        prefill = Prefill(*decoding, self._pool, chunk)
         tables = SlotTables(num_slots + idle, model.device, num_pages if graphs else None)
         decode_graphs = None
         if graphs:
             record, limit = record_on(model.device), self.config.max_recorded_steps
             decode_graphs = DecodeGraphs(step, self._state, tables, record, limit)
-        self._decoder = Decoder(step, self._state, tables, self._pool, self.config, decode_graphs)
+        self._decoder = Decoder(step, self._state, tables, self._pool, self.config, prefill, decode_graphs)
         self.reset_counts()
         # Results are read on a separate stream, so as not to wait for the steps launched since.
         self._result_stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
 
     @classmethod
     def sized_for(
-        cls, model: GenerativeModel, requests: Sequence[Request], config: RunnerConfig | None = None
+        cls,
+        model: GenerativeModel,
+        requests: Sequence[Request],
+        config: RunnerConfig | None = None,
+        *,
+        longest: int = 0,
     ) -> "ModelRunner":
         """Create a runner with a cache for all these requests at once, or for as many as its limits allow.
 
-        The limits are `default_cache_bytes` and `default_num_slots` of `config`.
+        The limits are `default_cache_bytes` and `default_num_slots` of `config`. With `longest` there is room
+        for as many others of that length, in tokens.
         """
         config = config or RunnerConfig()
+        if longest:
+            requests = [
+                replace(request, options=replace(request.options, max_length=longest))
+                for request in requests
+                if request.options is not None
+            ]
         demands = [_demand(model, None, None, request) for request in requests]
         layers, heads, head_dim = model.cache_shape
         page_bytes = 2 * layers * PAGE_SIZE * heads * head_dim * torch.finfo(model.dtype).bits // 8
@@ -289,7 +307,18 @@ class ModelRunner:
                 scores = tuple(running.scores[: ended[running] - running.first_step])
                 reason = hypotheses[0].finish_reason
                 request_id = running.request.request_id
-                completions.append((running, RequestOutput(request_id, hypotheses, reason, scores=scores)))
+                completions.append(
+                    (
+                        running,
+                        RequestOutput(
+                            request_id,
+                            hypotheses,
+                            reason,
+                            scores=scores,
+                            no_speech_probability=running.no_speech_probability,
+                        ),
+                    )
+                )
         return completions
 
     def _release(self, step: Step) -> None:
@@ -351,4 +380,21 @@ def _demand(
     tokens = model.encoder_length(frames_of(request, front_end))
     if options is None:
         return Demand(tokens, decode_positions=0, hypotheses=0)
+    _check_prompt(options)
     return Demand(tokens, options.max_length - 1, options.hypotheses)
+
+
+def _check_prompt(options: GenerationOptions) -> None:
+    """Check the options of a prompt; raises ValueError for a length or an index that does not fit."""
+    length, index = len(options.prompt), options.start_index
+    if length >= options.max_length:
+        raise ValueError(
+            f"max_length is {options.max_length}, and the prompt has {length} tokens; ask for more, since it "
+            "counts the prompt"
+        )
+    if not 0 <= index < length:
+        raise ValueError(f"start_index is {index}; it must be 0 to {length - 1}, within the prompt")
+    if options.choices and index + 1 == length:
+        raise ValueError(
+            f"choices replace token {index + 1} of the prompt, which has {length}; add a token there"
+        )

@@ -54,7 +54,7 @@ class SlotRows:
     """Rows of the slot tables, copied for the rows of a batch."""
 
     # With room for a multiple of 4 rows, so that kernels find each number's values aligned.
-    numbers: Tensor  # int32 [5, n or more]
+    numbers: Tensor  # int32 [6, n or more]
     draws: Tensor  # int64 [2, n or more]
     self_tables: Tensor  # int32 [n, blocks]
     cross_tables: Tensor  # int32 [requests, blocks]
@@ -106,6 +106,7 @@ class SlotRows:
                     slots=slots[rows],
                     max_lengths=self.numbers[_MAX_LENGTH, rows],
                     min_lengths=self.numbers[_MIN_LENGTH, rows],
+                    prompt_lengths=self.numbers[_PROMPT_LENGTH, rows],
                     seeds=self.draws[_SEED, rows],
                     sequence_index=self.draws[_DRAW_INDEX, rows],
                 )
@@ -127,7 +128,7 @@ class SlotRows:
 
 
 # Rows of the tables of numbers and of draws.
-_SEQUENCE_INDEX, _MAX_LENGTH, _MIN_LENGTH, _CAPACITY, _ENCODE_TOKENS, _NUMBERS = range(6)
+_SEQUENCE_INDEX, _MAX_LENGTH, _MIN_LENGTH, _PROMPT_LENGTH, _CAPACITY, _ENCODE_TOKENS, _NUMBERS = range(7)
 _SEED, _DRAW_INDEX = range(2)
 
 
@@ -150,7 +151,7 @@ class SlotTables:
         self._self_pages = torch.zeros(num_slots, 0, dtype=torch.int32, device=device)
         self._cross_pages = torch.zeros(num_slots, 0, dtype=torch.int32, device=device)
         if idle_page is not None:
-            for name, value in ((_MAX_LENGTH, 2), (_CAPACITY, 1), (_ENCODE_TOKENS, 1)):
+            for name, value in ((_MAX_LENGTH, 2), (_PROMPT_LENGTH, 1), (_CAPACITY, 1), (_ENCODE_TOKENS, 1)):
                 self._numbers[name, -1] = value
 
     def reserve(self, self_blocks: int, cross_blocks: int) -> None:
@@ -166,12 +167,13 @@ class SlotTables:
         per_slot = []
         for running in arrivals:
             options, own = running.options, running.admission
-            length, least, start = options.max_length, options.min_length, options.decoder_start_token_id
+            length, least, prompt = options.max_length, options.min_length, options.prompt
             for index, slot in enumerate(own.slots):
                 # In beam search only the first hypothesis counts at first, as in transformers, so that the
                 # first step does not choose the same token k times.
                 behind = index and options.num_beams > 1
-                numbers = index, length, least, length - 1, own.encode_tokens, start, behind
+                sizes = length, least, len(prompt), length - 1, own.encode_tokens
+                numbers = index, *sizes, prompt[0], behind
                 per_slot.append((slot, options.seed, index, *numbers))
         table = np.array(per_slot, np.int64).T
         self_pages = _page_table([pages for running in arrivals for pages in running.admission.self_pages])

@@ -97,6 +97,36 @@ class DecodeState:
         for flags in (tables.done, tables.final_done, tables.request_done):
             flags.index_fill_(0, slots, False)
 
+    def begin(
+        self,
+        slots: Tensor,
+        lengths: Tensor,
+        token_slots: Tensor,
+        positions: Tensor,
+        tokens: Tensor,
+        owners: Tensor,
+    ) -> None:
+        """Begin sequences that have been admitted with their prompts.
+
+        Both buffers get the prompts: a step copies no more than the newest token where no beams are searched.
+
+        Args:
+            slots: int64 [n].
+            lengths: int32 [n], tokens of each prompt.
+            token_slots, positions: int64 [tokens], slot and position of each token.
+            tokens: int32 [tokens], the prompts.
+            owners: int32 [tokens], the hypothesis of each slot, whose pages hold its prompt.
+        """
+        for tables in self.buffers:
+            tables.tokens.index_put_((token_slots, positions), tokens)
+            tables.origin.index_put_((token_slots, positions), owners)
+        self.current.length.index_copy_(0, slots, lengths)
+
+    def replace(self, slots: Tensor, positions: Tensor, tokens: Tensor) -> None:
+        """Replace tokens of prompts, int32 [n], by their slots and positions, int64 [n]."""
+        for tables in self.buffers:
+            tables.tokens.index_put_((slots, positions), tokens)
+
     def make_idle(self, slot: int) -> None:
         """Reserve a slot as that of an ended request, which decode steps leave unchanged."""
         for tables in self.buffers:

@@ -133,15 +133,21 @@ def read_hypotheses(
     )
     return [
         tuple(
-            _hypothesis(
-                token_ids[:length].tolist(), score if searched else score / (length - 1), running.options
-            )
-            for length, score, token_ids, searched in islice(rows, len(running.admission.slots))
+            _hypothesis(token_ids[:length].tolist(), score, running.options)
+            for length, score, token_ids, _ in islice(rows, len(running.admission.slots))
         )
         for running in ended
     ]
 
 
 def _hypothesis(tokens: list[int], score: float, options: GenerationOptions) -> Hypothesis:
-    stopped = bool(tokens) and tokens[-1] in options.eos_token_ids
-    return Hypothesis(tuple(tokens), score, FinishReason.STOP if stopped else FinishReason.LENGTH)
+    """Hypothesis of a sequence; the score is a beam's, or else the sum of the log-probabilities."""
+    generated = len(tokens) - len(options.prompt)
+    stopped = generated > 0 and tokens[-1] in options.eos_token_ids
+    total = score
+    if options.num_beams > 1:
+        total *= max(generated, 1) ** options.length_penalty
+    else:
+        score /= generated
+    reason = FinishReason.STOP if stopped else FinishReason.LENGTH
+    return Hypothesis(tuple(tokens), score, reason, total)

@@ -164,6 +164,37 @@ def test_recorded_steps_of_mixed_rules_draws_and_kept_scores_give_what_plain_ste
         assert bool(plain[index].scores) == (index % 4 == 0)
 
 
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_prefilled_prompts_have_the_bits_of_one_step_for_each_token(model, num_beams):
+    generator = torch.Generator().manual_seed(0)
+    options = replace(SHORT, num_beams=num_beams, max_length=60)
+    inputs = [torch.randn(40 + 30 * index, 80, generator=generator).half() for index in range(12)]
+
+    def run(prompts: list[tuple[int, ...]]) -> list[RequestOutput]:
+        loop = model.generation_loop(num_pages=4000, num_rows=160)
+        for index, (features, prompt) in enumerate(zip(inputs, prompts, strict=True)):
+            own = replace(options, prompt_tokens=prompt, no_speech_token=9)
+            loop.submit(Request(index, features, own, keep_scores=True))
+        found: dict[int, RequestOutput] = {}
+        while loop.has_work:
+            found |= {event.request_id: event for event in loop.step()}
+        return [found[index] for index in range(len(inputs))]
+
+    plain = run([(2,)] * 12)
+    wholes = [one.hypotheses[0].token_ids for one in plain]
+    prompts = [whole[: min(1 + 3 * index, len(whole) - 1)] for index, whole in enumerate(wholes)]
+    prompted = run(prompts)
+    for index, output in enumerate(prompted):
+        if num_beams == 1:
+            assert output.hypotheses[0].token_ids == wholes[index]
+            behind = plain[index].scores[len(prompts[index]) - 1 :]
+            assert all(torch.equal(*pair) for pair in zip(output.scores, behind, strict=True))
+        assert output.no_speech_probability == plain[index].no_speech_probability
+    for index in range(0, 12, 5):
+        others = [prompts[other] if other == index else (2,) for other in range(12)]
+        assert run(others)[index].hypotheses == prompted[index].hypotheses
+
+
 def test_waveforms_are_uploaded_from_pinned_memory_that_is_used_again(model):
     front_end = tritone.Speech2TextFeatureExtractor()
     sizes = {"num_pages": 4000, "num_rows": 160, "encode_budget": 100}

@@ -102,6 +102,7 @@ from .models.wav2vec2.processor import Wav2Vec2Processor as Wav2Vec2Processor
 from .models.wav2vec2.tokenizer import Wav2Vec2CTCTokenizer as Wav2Vec2CTCTokenizer
 from .models.whisper.audio_classification import WhisperForAudioClassification as WhisperForAudioClassification
 from .models.whisper.config import WhisperConfig as WhisperConfig
+from .models.whisper.feature_extractor import WhisperFeatureExtractor as WhisperFeatureExtractor
 from .models.whisper.model import WhisperForCausalLM as WhisperForCausalLM
 from .models.whisper.model import WhisperForConditionalGeneration as WhisperForConditionalGeneration
 from .models.whisper.model import WhisperModel as WhisperModel

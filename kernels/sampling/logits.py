@@ -10,6 +10,7 @@ from ..runtime.launch import alignment, kernel
 from ..runtime.optional_triton import tl, triton
 from ..runtime.upload import upload
 from .softmax import ROW_WARPS, declare_for_rows, log_softmax_reference, row_sums
+from .timestamps import TimestampRule, restrict_row, restrict_timestamps
 
 _NEVER = float("-inf")
 
@@ -26,8 +27,9 @@ class TokenRules:
     forced_first: int | None = None  # the only token allowed after the start token
     forced_last: tuple[int, ...] = ()  # the only tokens allowed at a row's maximum length
     suppressed: tuple[int, ...] = ()  # tokens that are never allowed
-    begin_suppressed: tuple[int, ...] = ()  # tokens that are not allowed in a row of `begin` tokens
-    begin: int = 1
+    # Tokens that are not allowed first behind the prompt, or behind a forced first token.
+    begin_suppressed: tuple[int, ...] = ()
+    timestamps: TimestampRule | None = None
     # Tables on devices: a recorded launch holds the address of one, so who records it keeps these rules.
     _tables: dict[torch.device, Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
 
@@ -37,7 +39,8 @@ class TokenRules:
         bans = self.banned_sequences or self.suppressed or self.begin_suppressed
         forces = self.forced_first is not None or self.forced_last
         early_end = self.min_length and self.ends
-        return self.repetition_penalty == 1.0 and not (self.ngram_size or bans or forces or early_end)
+        some = self.ngram_size or bans or forces or early_end or self.timestamps is not None
+        return self.repetition_penalty == 1.0 and not some
 
     def table(self, device: torch.device) -> Tensor:
         """Table of every rule's tokens, concatenated, int32; made once, and kept as long as these rules.
@@ -69,6 +72,7 @@ def apply_rules(
     rules: TokenRules,
     *,
     min_lengths: Tensor | None = None,
+    prompt_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
     """Apply token rules to the scores of rows that share the rules but not their lengths.
@@ -81,14 +85,14 @@ def apply_rules(
         rules: rules, applied in the order of their fields.
         min_lengths: int [rows], each row's own `min_length` in place of the rules'. Without effect where the
             rules have none.
+        prompt_lengths: int [rows], number of tokens before the first generated one; 1 by default.
         normalize: apply log-softmax before the first rule.
 
     Returns:
         float32 [rows, vocabulary].
     """
-    return _apply_rules(
-        scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalize=normalize
-    )
+    own = {"min_lengths": min_lengths, "prompt_lengths": prompt_lengths}
+    return _apply_rules(scores, tokens, lengths, max_lengths, rules, **own, normalize=normalize)
 
 
 def apply_rules_reference(
@@ -99,10 +103,13 @@ def apply_rules_reference(
     rules: TokenRules,
     *,
     min_lengths: Tensor | None = None,
+    prompt_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
     """Reference implementation of `apply_rules` in plain torch, one rule after the other over all scores."""
     scores = scores if scores.dtype == torch.float64 else scores.float()
+    if prompt_lengths is None:
+        prompt_lengths = torch.ones_like(lengths)
     if normalize:
         scores = log_softmax_reference(scores)
     if rules.repetition_penalty != 1.0:
@@ -121,7 +128,10 @@ def apply_rules_reference(
     if rules.suppressed:
         scores = _ban(scores, rules.suppressed, torch.ones_like(lengths, dtype=torch.bool))
     if rules.begin_suppressed:
-        scores = _ban(scores, rules.begin_suppressed, lengths == rules.begin)
+        forced = (prompt_lengths == 1) & (rules.forced_first is not None)
+        scores = _ban(scores, rules.begin_suppressed, lengths == prompt_lengths + forced)
+    if rules.timestamps is not None:
+        scores = restrict_timestamps(scores, tokens, lengths, prompt_lengths, rules.timestamps)
     return scores
 
 
@@ -203,26 +213,34 @@ def apply_rules_triton(
     rules: TokenRules,
     *,
     min_lengths: Tensor | None = None,
+    prompt_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
     """Scores after all token rules, in one launch.
 
-    It makes one pass over the vocabulary, or two with log-softmax, then visits the tokens of each rule.
+    It makes one pass over the vocabulary, or two with log-softmax, then visits the tokens of each rule. The
+    timestamp rule takes one more pass or two.
     """
     rows, vocabulary = scores.shape
     out = torch.empty(rows, vocabulary, dtype=torch.float32, device=scores.device)
     width = max(map(len, rules.banned_sequences), default=1)
     if min_lengths is None:
         min_lengths = lengths.new_full(lengths.shape, rules.min_length)
+    if prompt_lengths is None:
+        prompt_lengths = torch.ones_like(lengths)
     case = rules_kernel.case(scores.device, scores.dtype, alignment(vocabulary))
-    histories = [tensor.int() for tensor in (tokens, lengths, max_lengths, min_lengths)]
+    histories = [tensor.int() for tensor in (tokens, lengths, max_lengths, min_lengths, prompt_lengths)]
     penalty = rules.repetition_penalty, rules.repetition_penalty != 1.0
     bans = rules.ngram_size, len(rules.banned_sequences), width
     ends = len(rules.ends) if rules.min_length else 0, len(rules.ends)
     forced = rules.forced_first is not None, len(rules.forced_last)
-    suppressed = len(rules.suppressed), len(rules.begin_suppressed), rules.begin
+    suppressed = len(rules.suppressed), len(rules.begin_suppressed)
+    times = -1, 0, 0, -1  # no timestamp rule
+    if (rule := rules.timestamps) is not None:
+        limit = -1 if rule.max_initial is None else rule.max_initial
+        times = rule.first, rule.no_timestamps, rule.end, limit
     tensors = scores, *histories, rules.table(scores.device), out
-    numbers = vocabulary, tokens.shape[1], normalize, *penalty, *bans, *ends, *forced, *suppressed
+    numbers = vocabulary, tokens.shape[1], normalize, *penalty, *bans, *ends, *forced, *suppressed, *times
     case.launch((rows,), *tensors, *numbers)
     return out
 
@@ -234,6 +252,7 @@ def rules_kernel(
     lengths_ptr,  # [rows]
     max_lengths_ptr,  # [rows]
     min_lengths_ptr,  # [rows]
+    prompt_lengths_ptr,  # [rows]
     table_ptr,  # every rule's tokens, from `TokenRules.table`
     out_ptr,  # [rows, N]
     N: tl.int32,
@@ -250,7 +269,10 @@ def rules_kernel(
     forced_last: tl.int32,
     suppressed: tl.int32,
     begin_suppressed: tl.int32,
-    begin: tl.int32,
+    first_timestamp: tl.int32,  # -1 for no timestamp rule
+    no_timestamps: tl.int32,
+    timestamp_end: tl.int32,
+    max_initial: tl.int32,  # -1 for no limit
     BLOCK: tl.constexpr,
     LIST_BLOCK: tl.constexpr,
 ):
@@ -259,6 +281,7 @@ def rules_kernel(
     in_ptr, to_ptr = scores_ptr + base, out_ptr + base
     history_ptr = tokens_ptr + row.to(tl.int64) * longest
     length = tl.load(lengths_ptr + row)
+    prompt_length = tl.load(prompt_lengths_ptr + row)
     at_end = length == tl.load(max_lengths_ptr + row) - 1
     ends_ptr = table_ptr + 1
     last_ptr = ends_ptr + ends
@@ -295,8 +318,24 @@ def rules_kernel(
         _assign(to_ptr, ends_ptr, early, float("-inf"), N, LIST_BLOCK)
     tl.debug_barrier()
     _assign(to_ptr, suppressed_ptr, suppressed, float("-inf"), N, LIST_BLOCK)
+    begin = prompt_length + tl.where(prompt_length == 1, forced_first, 0)
     at_begin = tl.where(length == begin, begin_suppressed, 0)
     _assign(to_ptr, begin_ptr, at_begin, float("-inf"), N, LIST_BLOCK)
+    if first_timestamp >= 0:
+        tl.debug_barrier()
+        restrict_row(
+            to_ptr,
+            history_ptr,
+            length,
+            prompt_length,
+            first_timestamp,
+            no_timestamps,
+            timestamp_end,
+            max_initial,
+            N,
+            BLOCK,
+            LIST_BLOCK,
+        )
 
 
 @triton.jit
@@ -360,7 +399,14 @@ def _ban_sequences(to_ptr, history_ptr, length, sequences_ptr, count, width, N, 
 
 _apply_rules = Operation(apply_rules_reference, triton=apply_rules_triton)
 
-_int32 = ("tokens_ptr", "lengths_ptr", "max_lengths_ptr", "min_lengths_ptr", "table_ptr")
+_int32 = (
+    "tokens_ptr",
+    "lengths_ptr",
+    "max_lengths_ptr",
+    "min_lengths_ptr",
+    "prompt_lengths_ptr",
+    "table_ptr",
+)
 declare_for_rows(
     rules_kernel,
     dict.fromkeys(_int32, torch.int32) | {"out_ptr": torch.float32},

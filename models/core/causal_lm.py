@@ -76,6 +76,10 @@ class CausalLM(ParametersMixin, PretrainedModel):
         """
         return self.get_decoder().cross_key_values(encoded)
 
+    def decode_hidden(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
+        """Hidden states [tokens, width], which `logits` takes; arguments as in `decode`."""
+        return self.get_decoder().forward_packed(token_ids, positions, attention)
+
     def decode(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
         """Logits [tokens, vocabulary] of the next token after each of `token_ids` [tokens].
 
@@ -84,7 +88,7 @@ class CausalLM(ParametersMixin, PretrainedModel):
             positions: int [tokens], each token's position in its sequence, from 0.
             attention: attention to the cached tokens and the encoder's.
         """
-        return self.logits(self.get_decoder().forward_packed(token_ids, positions, attention))
+        return self.logits(self.decode_hidden(token_ids, positions, attention))
 
     def get_decoder(self) -> TransformerStack:
         """Decoder stack, which takes padded tokens as in transformers."""

@@ -1,6 +1,7 @@
 """`generate` with transformers' arguments, run by the continuous-batching loop."""
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -25,15 +26,18 @@ class GenerationMixin(PretrainedModel):
 
     task: ClassVar[Task] = Task.GENERATION
     generation_config: GenerationConfig
+    generation_config_class: ClassVar[type[GenerationConfig]] = GenerationConfig
     side_files: ClassVar[tuple[str, ...]] = ("generation_config.json",)
+    # Prompts are given without the start token, which then goes before them, as transformers has it.
+    prepends_start_token: ClassVar[bool] = True
 
     def adopt_generation_defaults(self) -> None:
         """Set `generation_config` from the generation options in the model's configuration."""
-        self.generation_config = GenerationConfig.from_model_config(self.config)
+        self.generation_config = self.generation_config_class.from_model_config(self.config)
 
     def read_generation_config(self, checkpoint: Checkpoint) -> None:
         """Set `generation_config` from the checkpoint's generation_config.json, or else its config.json."""
-        self.generation_config = GenerationConfig.from_pretrained(checkpoint, self.config)
+        self.generation_config = self.generation_config_class.from_pretrained(checkpoint, self.config)
 
     def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
         """Write config.json, generation_config.json and the weights, as transformers reads them.
@@ -43,14 +47,17 @@ class GenerationMixin(PretrainedModel):
         super().save_pretrained(folder, **options)
         self.generation_config.save_pretrained(folder)
 
-    def resolve_options(self, *, default_max_length: int | None = None, **options: Any) -> GenerationOptions:
+    def resolve_options(
+        self, *, default_max_length: int | None = None, prompt_length: int = 1, **options: Any
+    ) -> GenerationOptions:
         """Complete a call's generation options with the checkpoint's and then transformers' defaults.
 
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
         vocabulary = self.config.get_text_config().vocab_size
-        return self.generation_config.resolve(options, self.max_length, default_max_length, vocabulary)
+        sizes = self.max_length, default_max_length, vocabulary, prompt_length
+        return self.generation_config.resolve(options, *sizes)
 
     @property
     def max_length(self) -> int:
@@ -108,6 +115,7 @@ class GenerationMixin(PretrainedModel):
         input_features: Tensor | None = None,
         input_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
         return_dict_in_generate: bool = False,
         output_scores: bool = False,
         **options: Any,
@@ -118,6 +126,8 @@ class GenerationMixin(PretrainedModel):
             inputs: features [batch, frames, features] or waveforms [batch, samples], whichever the model
                 takes; also by the names `input_features` and `input_values`.
             attention_mask: [batch, frames or samples], 1 for real frames or samples; all by default.
+            decoder_input_ids: int [batch, tokens], each row's prompt: tokens before the first generated one.
+                The start token goes before them where no row begins with it.
             return_dict_in_generate: return a `GenerateOutput`.
             output_scores: include beam search's sequence scores and each step's processed scores over the
                 vocabulary [batch * hypotheses, vocabulary], -inf for a recording that has ended.
@@ -134,14 +144,14 @@ class GenerationMixin(PretrainedModel):
             raise ValueError(
                 "give the features to decode, or the waveforms: generate(inputs, attention_mask=...)"
             )
-        resolved = self.resolve_options(**options)
         packed, cu_frames = self.pack_inputs(given.to(self.device), attention_mask)
         recordings = packed.split(cu_frames.diff().tolist())
+        prompts, resolved = self._prompts(decoder_input_ids, len(recordings), options)
         keep_scores = return_dict_in_generate and output_scores
         outputs = self._run(
             [
-                Request(index, recording, resolved, keep_scores=keep_scores)
-                for index, recording in enumerate(recordings)
+                Request(index, recording, replace(resolved, prompt_tokens=prompt), keep_scores=keep_scores)
+                for index, (recording, prompt) in enumerate(zip(recordings, prompts, strict=True))
             ]
         )
         returned = [one for output in outputs for one in output.hypotheses[: resolved.num_return_sequences]]
@@ -151,8 +161,38 @@ class GenerationMixin(PretrainedModel):
         if not output_scores:
             return GenerateOutput(sequences)
         final = torch.tensor([one.score for one in returned], device=sequences.device)
-        scores = _steps([output.scores for output in outputs])
+        scores = self.scores_by_step([output.scores for output in outputs])
         return GenerateOutput(sequences, final if resolved.num_beams > 1 else None, scores)
+
+    def _prompts(
+        self, decoder_input_ids: Tensor | None, batch: int, options: dict[str, Any]
+    ) -> tuple[list[tuple[int, ...]], GenerationOptions]:
+        """Prompt of each row, and the options of all of them.
+
+        Raises:
+            ValueError: prompts of another shape or of unknown tokens, or an error of `resolve_options`.
+        """
+        if decoder_input_ids is None:
+            resolved = self.resolve_options(**options)
+            return [resolved.prompt] * batch, resolved
+        given = decoder_input_ids
+        if given.dim() != 2 or given.shape[0] != batch or not given.shape[1]:
+            raise ValueError(
+                f"decoder_input_ids must be [{batch}, tokens], with a token at least, got {list(given.shape)}"
+            )
+        prompts = [tuple(row) for row in given.tolist()]
+        vocabulary = self.config.get_text_config().vocab_size
+        for token in {token for row in prompts for token in row}:
+            if not 0 <= token < vocabulary:
+                raise ValueError(
+                    f"decoder_input_ids names token {token}; the model's are 0 to {vocabulary - 1}"
+                )
+        resolved = self.resolve_options(prompt_length=len(prompts[0]), **options)
+        start = resolved.decoder_start_token_id
+        if self.prepends_start_token and all(row[0] != start for row in prompts):
+            prompts = [(start, *row) for row in prompts]
+            resolved = self.resolve_options(prompt_length=len(prompts[0]), **options)
+        return prompts, resolved
 
     def _run(self, requests: list[Request]) -> list[RequestOutput]:
         from ...scheduler.loop import GenerationLoop
@@ -169,14 +209,16 @@ class GenerationMixin(PretrainedModel):
                 raise output.error
         return [outputs[request.request_id] for request in requests]
 
-
-def _steps(scores: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """Concatenate recordings' scores, [hypotheses, vocabulary] per step; -inf for one that has ended."""
-    ended = [torch.full_like(own[0], float("-inf")) for own in scores]
-    return tuple(
-        torch.cat([own[step] if step < len(own) else none for own, none in zip(scores, ended, strict=True)])
-        for step in range(max(map(len, scores)))
-    )
+    @staticmethod
+    def scores_by_step(scores: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Concatenate recordings' scores, [hypotheses, vocabulary] per step; -inf for one that has ended."""
+        ended = [torch.full_like(own[0], float("-inf")) for own in scores]
+        return tuple(
+            torch.cat(
+                [own[step] if step < len(own) else none for own, none in zip(scores, ended, strict=True)]
+            )
+            for step in range(max(map(len, scores)))
+        )
 
 
 def _pad(sequences: list[list[int]], options: GenerationOptions, device: torch.device) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from ...scheduler.request import GenerationOptions
 from ..checkpoints.contents import read_json
@@ -23,7 +23,7 @@ _DEFAULT_NEW_TOKENS = 20  # transformers', where neither the call nor the checkp
 
 
 @dataclass(frozen=True)
-class _Option:
+class Option:
     """Supported generation option: transformers' default, converter, accepted values and their check."""
 
     default: Any = None
@@ -43,7 +43,7 @@ class _Option:
         return value
 
 
-def _flag(name: str, value: Any) -> bool:
+def flag(name: str, value: Any) -> bool:
     return bool(conform(name, value, bool))
 
 
@@ -55,15 +55,15 @@ def _length(name: str, value: Any) -> int | None:
     return None if value is None else int(conform(name, value, Annotated[int, Range(0, 2**31 - 1)]))
 
 
-def _number(name: str, value: Any) -> float:
+def number(name: str, value: Any) -> float:
     return float(conform(name, value, float))
 
 
-def _id(name: str, value: Any) -> int | None:
+def token_id(name: str, value: Any) -> int | None:
     return None if value is None else int(conform(name, value, TokenId))
 
 
-def _ids(name: str, value: Any) -> tuple[int, ...]:
+def token_ids(name: str, value: Any) -> tuple[int, ...]:
     if value is None:
         return ()
     if isinstance(value, set | frozenset | range):
@@ -75,47 +75,47 @@ def _ids(name: str, value: Any) -> tuple[int, ...]:
 def _words(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
     if not isinstance(value, list | tuple | NoneType):
         raise ValueError(f"{name} must be a list of words, each a list of token ids, got {shown(value)}")
-    return tuple(_ids(name, word) for word in value or ())
+    return tuple(token_ids(name, word) for word in value or ())
 
 
 def _positive(value: float) -> bool:
     return 1e-30 <= value <= 1e30  # so that a score divided by it stays finite
 
 
-_HYPOTHESES = _Option(1, _whole, "1 or more, at most 65536", lambda count: 1 <= count <= 2**16)
+_HYPOTHESES = Option(1, _whole, "1 or more, at most 65536", lambda count: 1 <= count <= 2**16)
 _OPTIONS = {
     "num_beams": _HYPOTHESES,
-    "do_sample": _Option(False, _flag),
+    "do_sample": Option(False, flag),
     "num_return_sequences": _HYPOTHESES,
-    "temperature": _Option(1.0, _number, "above 0", _positive),
-    "top_k": _Option(50, _length, "0 (off) or more"),
-    "top_p": _Option(1.0, _number, "above 0, at most 1", lambda share: 0 < share <= 1),
+    "temperature": Option(1.0, number, "above 0", _positive),
+    "top_k": Option(50, _length, "0 (off) or more"),
+    "top_p": Option(1.0, number, "above 0, at most 1", lambda share: 0 < share <= 1),
     # Beyond, a length to this power overflows.
-    "length_penalty": _Option(1.0, _number, "from -50 to 50", lambda power: abs(power) <= 50),
-    "early_stopping": _Option(
+    "length_penalty": Option(1.0, number, "from -50 to 50", lambda power: abs(power) <= 50),
+    "early_stopping": Option(
         False,
         lambda name, value: shown(value) if isinstance(value, list | dict) else value,
         'True, False or "never"',
         lambda value: value in (True, False, "never"),
     ),
-    "repetition_penalty": _Option(1.0, _number, "above 0", _positive),
-    "no_repeat_ngram_size": _Option(0, _length, "0 (off) or more"),
-    "encoder_no_repeat_ngram_size": _Option(0),  # no value but 0, see _NEUTRAL
-    "renormalize_logits": _Option(False, _flag),
-    "max_length": _Option(None, _length),
-    "max_new_tokens": _Option(None, _length),
-    "min_length": _Option(0, _length, "0 or more"),
-    "min_new_tokens": _Option(None, _length),
-    "decoder_start_token_id": _Option(None, _id),
-    "bos_token_id": _Option(None, _id),
-    "eos_token_id": _Option(None, _ids),
-    "pad_token_id": _Option(None, _id),
-    "forced_bos_token_id": _Option(None, _id),
-    "forced_eos_token_id": _Option(None, _ids),
-    "bad_words_ids": _Option(None, _words),
-    "suppress_tokens": _Option(None, _ids),
-    "begin_suppress_tokens": _Option(None, _ids),
-    "seed": _Option(None, _whole, "0 to 2**63 - 1", lambda seed: 0 <= seed < 2**63),
+    "repetition_penalty": Option(1.0, number, "above 0", _positive),
+    "no_repeat_ngram_size": Option(0, _length, "0 (off) or more"),
+    "encoder_no_repeat_ngram_size": Option(0),  # no value but 0, see _NEUTRAL
+    "renormalize_logits": Option(False, flag),
+    "max_length": Option(None, _length),
+    "max_new_tokens": Option(None, _length),
+    "min_length": Option(0, _length, "0 or more"),
+    "min_new_tokens": Option(None, _length),
+    "decoder_start_token_id": Option(None, token_id),
+    "bos_token_id": Option(None, token_id),
+    "eos_token_id": Option(None, token_ids),
+    "pad_token_id": Option(None, token_id),
+    "forced_bos_token_id": Option(None, token_id),
+    "forced_eos_token_id": Option(None, token_ids),
+    "bad_words_ids": Option(None, _words),
+    "suppress_tokens": Option(None, token_ids),
+    "begin_suppress_tokens": Option(None, token_ids),
+    "seed": Option(None, _whole, "0 to 2**63 - 1", lambda seed: 0 <= seed < 2**63),
 }
 
 # Options of transformers that are not supported, with the values that change nothing.
@@ -187,23 +187,26 @@ class GenerationConfig(PushToHub):
         ValueError: an option that is unknown or not supported, unless its value changes nothing.
     """
 
+    # Options that a family knows; those of `GenerationOptions` have the same names in all.
+    known: ClassVar[Mapping[str, Option]] = _OPTIONS
+
     def __init__(self, **options: Any) -> None:
         self.source: str | None = None  # file of the options, for errors
         self._resolutions: dict[bytes, GenerationOptions] = {}  # by all that `resolve` depends on
         self.options: dict[str, Any] = {}
         for name, value in options.items():
-            if value is not None and _accepted(name, value) in _OPTIONS:
+            if value is not None and self._accepted(name, value) in self.known:
                 self.options[name] = value
 
     def __getattr__(self, name: str) -> Any:
-        if name in _OPTIONS:
+        if name in self.known:
             return self.__dict__["options"].get(name)
         raise AttributeError(f"no generation option {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("options", "source", "_resolutions"):
             super().__setattr__(name, value)
-        elif _accepted(name, value) in _OPTIONS:
+        elif self._accepted(name, value) in self.known:
             if value is None:
                 self.options.pop(name, None)
             else:
@@ -247,8 +250,25 @@ class GenerationConfig(PushToHub):
         given = {name: value for name, value in config.to_dict().items() if value is not None}
         merged = {**config.get_text_config(decoder=True).to_dict(), **given}
         of_forward = {"output_attentions", "output_hidden_states", "use_cache"}
-        wanted = (_OPTIONS.keys() | _NEUTRAL.keys()) - of_forward
+        wanted = (cls.known.keys() | _NEUTRAL.keys()) - of_forward
         return cls(**{name: merged[name] for name in sorted(wanted & merged.keys())})
+
+    @classmethod
+    def _accepted(cls, name: str, value: Any) -> str:
+        """Check that a generation option is known and may have this value; returns its name.
+
+        Raises:
+            ValueError: an unknown name, or a value other than the neutral ones of an unsupported option.
+        """
+        if name not in cls.known.keys() | _NEUTRAL.keys() | _BOOKKEEPING:
+            raise ValueError(f"unknown generation option {name!r}; known: {', '.join(sorted(cls.known))}")
+        if value is None:
+            return name
+        if name in cls.known:
+            cls.known[name].read(name, value)
+        if value not in _NEUTRAL.get(name, (value,)):
+            raise ValueError(f"generation option {name}={shown(value)} is not supported; leave it out")
+        return name
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Write `generation_config.json` into `folder`, creating it if needed."""
@@ -262,6 +282,7 @@ class GenerationConfig(PushToHub):
         limit: int,
         default_max_length: int | None = None,
         vocabulary: int | None = None,
+        prompt_length: int = 1,
     ) -> GenerationOptions:
         """Resolve the options of one call: its own, else the checkpoint's, else transformers' defaults.
 
@@ -271,14 +292,17 @@ class GenerationConfig(PushToHub):
             default_max_length: `max_length` where neither call nor checkpoint gives a length; transformers'
                 20 new tokens by default.
             vocabulary: vocabulary size, to check token ids; None to skip the check.
+            prompt_length: number of tokens before the first generated one, which `max_new_tokens` and
+                `min_new_tokens` do not count.
 
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
-        key = _key(call, self.options, limit, default_max_length, vocabulary)
+        sizes = limit, default_max_length, vocabulary, prompt_length
+        key = _key(call, self.options, *sizes)
         resolved = None if key is None else self._resolutions.get(key)
         if resolved is None:
-            resolved = self._resolve(call, limit, default_max_length, vocabulary)
+            resolved = self._resolve(call, *sizes)
             if key is not None:
                 if len(self._resolutions) >= _MAX_RESOLUTIONS:
                     self._resolutions.clear()
@@ -293,15 +317,16 @@ class GenerationConfig(PushToHub):
         limit: int,
         default_max_length: int | None,
         vocabulary: int | None,
+        prompt_length: int,
     ) -> GenerationOptions:
         """Implement `resolve`; without a seed of the call or checkpoint it is 0."""
         given = {
             name: value
             for name, value in call.items()
-            if value is not None and _accepted(name, value) in _OPTIONS
+            if value is not None and self._accepted(name, value) in self.known
         }
         try:
-            return self._resolved(given, limit, default_max_length, vocabulary)
+            return self._resolved(given, limit, default_max_length, vocabulary, prompt_length)
         except ValueError as error:
             option = str(error).partition(" ")[0]
             if self.source is None or option in given or option not in self.options:
@@ -314,6 +339,7 @@ class GenerationConfig(PushToHub):
         limit: int,
         default_max_length: int | None,
         vocabulary: int | None,
+        prompt_length: int,
     ) -> GenerationOptions:
         """Merge the checked options of a call with those set here and the defaults; see `resolve`."""
         merged = {name: option.default for name, option in _OPTIONS.items()} | self.options | dict(given)
@@ -322,20 +348,21 @@ class GenerationConfig(PushToHub):
         if merged["decoder_start_token_id"] is None:
             raise ValueError("decoder_start_token_id is not set by the call nor by the checkpoint; give it")
         if merged["pad_token_id"] is None:
-            merged["pad_token_id"] = next(iter(_ids("eos_token_id", merged["eos_token_id"])), 0)
+            merged["pad_token_id"] = next(iter(token_ids("eos_token_id", merged["eos_token_id"])), 0)
         if merged["seed"] is None:
             merged["seed"] = 0
-        merged["min_length"] = _bound("min", merged, given)
-        merged["max_length"] = _bound("max", merged, given)
+        merged["min_length"] = _bound("min", merged, given, prompt_length)
+        merged["max_length"] = _bound("max", merged, given, prompt_length)
         if merged["max_length"] is None:
-            default = _DEFAULT_NEW_TOKENS + 1 if default_max_length is None else default_max_length
-            merged["max_length"] = default
+            default = _DEFAULT_NEW_TOKENS + prompt_length
+            merged["max_length"] = default if default_max_length is None else default_max_length
         values = {}
         for field in fields(GenerationOptions):
             name = field.name.replace("_token_ids", "_token_id")
-            values[field.name] = _OPTIONS[name].read(name, merged[name])
+            if name in _OPTIONS:
+                values[field.name] = _OPTIONS[name].read(name, merged[name])
         options = GenerationOptions(**values)
-        _check(options, limit)
+        _check(options, limit, prompt_length)
         if vocabulary is not None:
             _check_tokens(options, vocabulary)
         return options
@@ -349,43 +376,27 @@ def _key(*parts: Any) -> bytes | None:
         return None
 
 
-def _accepted(name: str, value: Any) -> str:
-    """Check that a generation option is known and may have this value; returns its name.
-
-    Raises:
-        ValueError: an unknown name, or a value other than the neutral ones of an unsupported option.
-    """
-    if name not in _OPTIONS.keys() | _NEUTRAL.keys() | _BOOKKEEPING:
-        raise ValueError(f"unknown generation option {name!r}; known: {', '.join(sorted(_OPTIONS))}")
-    if value is None:
-        return name
-    if value not in _NEUTRAL.get(name, (value,)):
-        raise ValueError(f"generation option {name}={shown(value)} is not supported; leave it out")
-    if name in _OPTIONS:
-        _OPTIONS[name].read(name, value)
-    return name
-
-
-def _bound(bound: str, merged: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Minimum or maximum length, including the start token, in tokens; None where no option sets it.
+def _bound(bound: str, merged: Mapping[str, Any], given: Mapping[str, Any], prompt_length: int) -> Any:
+    """Minimum or maximum length, including the prompt, in tokens; None where no option sets it.
 
     `{bound}_new_tokens` has precedence over `{bound}_length`, unless the call gives the latter alone.
     """
     length, new_tokens = f"{bound}_length", f"{bound}_new_tokens"
     if merged[new_tokens] is not None and not (length in given and new_tokens not in given):
-        return _OPTIONS[new_tokens].read(new_tokens, merged[new_tokens]) + 1
+        return _OPTIONS[new_tokens].read(new_tokens, merged[new_tokens]) + prompt_length
     return _OPTIONS[length].read(length, merged[length])
 
 
-def _check(options: GenerationOptions, limit: int) -> None:
+def _check(options: GenerationOptions, limit: int, prompt_length: int) -> None:
     """Check the maximum length, and the number of returned sequences against that of beams.
 
     Raises:
         ValueError: an option out of range; the message names it, its value and what is accepted.
     """
-    if not 2 <= options.max_length <= limit:
+    if not prompt_length < options.max_length <= limit:
         raise ValueError(
-            f"max_length is {options.max_length}; it must be 2 to {limit}, the model's decoder positions"
+            f"max_length is {options.max_length}; it must be {prompt_length + 1} to {limit}, the model's "
+            "decoder positions"
         )
     if options.num_return_sequences > 1:
         if options.num_beams > 1 and options.num_return_sequences > options.num_beams:

@@ -247,6 +247,14 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
         """Cross-attention keys and values of each decoder layer, [tokens, heads, head_dim] each."""
         return self.decoder.cross_key_values(encoded)
 
+    def decode_hidden(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
+        """Hidden states [tokens, width] of the decoder; arguments as in `CausalLM.decode`."""
+        return self.decoder.decode_hidden(token_ids, positions, attention)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [tokens, vocabulary] of the decoder's hidden states [tokens, width]."""
+        return self.decoder.logits(hidden)
+
     def decode(self, token_ids: Tensor, positions: Tensor, attention: DecoderAttention) -> Tensor:
         """Logits [tokens, vocabulary] of the next tokens; arguments as in `CausalLM.decode`."""
         return self.decoder.decode(token_ids, positions, attention)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from ..core.causal_lm import NEXT_TOKEN_LOGITS, CausalLM
 from ..core.fairseq_decoder import FairseqCausalLM
 from ..core.forward import OUTPUT_FLAGS, declare_forward, split_by_part
-from ..core.generation import GenerationMixin
 from ..core.losses import cross_entropy, shift_right
 from ..core.model import PretrainedModel
 from ..core.outputs import (
@@ -23,6 +22,7 @@ from ..core.span_masks import draw_spans
 from .config import WhisperConfig
 from .decoder import WhisperDecoder
 from .encoder import FEATURES, WhisperEncoder
+from .generation import WhisperGenerationMixin
 
 _INPUTS = (
     "input_features attention_mask decoder_input_ids decoder_attention_mask encoder_outputs past_key_values "
@@ -126,7 +126,7 @@ class WhisperModel(ParametersMixin, PretrainedModel):
         return features
 
 
-class WhisperForConditionalGeneration(CausalLM, GenerationMixin):
+class WhisperForConditionalGeneration(CausalLM, WhisperGenerationMixin):
     """Whisper with its language-modeling head, which offers logits, losses and `generate`."""
 
     config_class = WhisperConfig

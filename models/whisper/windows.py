@@ -1,150 +1,221 @@
-"""Windows of long recordings, read block by block: their maximum, and the samples of each window.
+"""Transcription of a recording window by window, as transformers 5.23 and openai-whisper define it.
 
-The floor of Whisper's features depends on the maximum of the whole recording, so that a file is read twice:
-once for the maximum, once for the windows. A stream that cannot seek has the maximum of the part read so far
-in its place; its features differ from those of a file where a louder part follows.
-
-    level = measure(audio_blocks("a.flac", 16_000), extractor)
-    reader = WindowReader(audio_blocks("a.flac", 16_000), extractor, level.maximum)
-    part = reader.window(0)
+`sequential_windows` is a generator that knows no model: it yields what to decode next and receives the
+result, so that windows of many recordings share the batches of one loop. The next window begins at the last
+pair of times that the window before has, and a window whose text looks wrong is decoded again at a higher
+temperature.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from ...kernels.features.log_mel import FRAME, SILENCE, Excerpt, log_mel_maxima
-from ...kernels.runtime.packing import cumulative
-from ...scheduler.request import AudioExcerpt
-from .feature_extractor import WhisperFeatureExtractor
-
-_HALF = FRAME // 2
+FRAME_SECONDS = 0.01  # of a frame of features
+_FRAMES_PER_TIME = 2  # timestamp tokens count encoder positions, of two frames each
+TIME_SECONDS = _FRAMES_PER_TIME * FRAME_SECONDS
+_MAX_CONDITION_TEMPERATURE = 0.5  # from which on a text is no context for the next window
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """Maximum of a recording's features before scaling, decimal logarithms, and its number of samples."""
-
-    maximum: float
-    samples: int
-
-
-def measure(
-    blocks: Iterable[np.ndarray | Tensor],
-    extractor: WhisperFeatureExtractor,
-    device: torch.device | str = "cpu",
-) -> Level:
-    """Maximum of a whole recording, equal to the bit to that of one computation, in flat memory.
+class WindowOptions:
+    """Options of all windows of one recording.
 
     Args:
-        blocks: samples float32 [samples] in a row, as of `audio_blocks`.
-        extractor: feature extractor of the model.
-        device: device that computes it, that of the model.
+        start_tokens: tokens that begin each window's transcript: start, language, task, and
+            <|notimestamps|> where no times are wanted.
+        first_time: first timestamp token, of time 0.
+        end_token: end token.
+        previous_token: token before the text of earlier windows.
+        temperatures: temperatures to try in turn, while a text looks wrong; 0 is greedy or beam search.
+        compression_ratio_threshold: compression ratio from which on a text looks wrong; None for no limit.
+        logprob_threshold: mean log-probability below which a text looks wrong; None for no limit.
+        no_speech_threshold: probability of no speech above which a window is skipped if its text looks wrong
+            by its log-probability; None for none.
+        condition_on_prev_tokens: True gives earlier windows' text as context.
+        prompt_ids: tokens of a text given as context, `previous_token` first; empty for none.
+        prompt_all_windows: True gives prompt_ids to every window in place of earlier text.
+        max_previous_tokens: most tokens of context.
+        window_frames: frames of a window.
     """
-    reader = WindowReader(blocks, extractor, device=device)
-    frame = 0
-    while (part := reader.window(frame)) is not None:
-        frame += part.excerpt.frames
-    return Level(reader.maximum, reader.end)
+
+    start_tokens: tuple[int, ...]
+    first_time: int
+    end_token: int
+    previous_token: int
+    temperatures: tuple[float, ...] = (0.0,)
+    compression_ratio_threshold: float | None = None
+    logprob_threshold: float | None = None
+    no_speech_threshold: float | None = None
+    condition_on_prev_tokens: bool = False
+    prompt_ids: tuple[int, ...] = ()
+    prompt_all_windows: bool = False
+    max_previous_tokens: int = 223
+    window_frames: int = 3000
 
 
-class WindowReader:
-    """Reader of a recording's windows, in rising order, which keeps no block that lies behind.
-
-    Args:
-        blocks: samples float32 [samples] in a row, as of `audio_blocks`; a waveform in memory is one block.
-        extractor: feature extractor of the model.
-        maximum: maximum of the recording, as of `measure`; None for that of the frames read so far.
-        device: device that computes the running maximum, that of the model.
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Part of a recording to decode.
 
     Attributes:
-        end: samples read so far, at the end those of the recording.
-        maximum: maximum given, or of the frames read so far.
+        start: first frame.
+        frames: number of frames that the recording has from there, at most those of a window.
+        prompt_tokens: tokens before the first generated one.
+        temperature: temperature to sample at; 0 for greedy or beam search.
     """
 
-    def __init__(
-        self,
-        blocks: Iterable[np.ndarray | Tensor],
-        extractor: WhisperFeatureExtractor,
-        maximum: float | None = None,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.end = 0
-        self.maximum = SILENCE if maximum is None else maximum
-        self._running = maximum is None
-        self._blocks, self._extractor, self._device = iter(blocks), extractor, torch.device(device)
-        self._kept: list[Tensor] = []  # samples from `_start` to `end`
-        self._start = 0
-        self._first = 0  # frame of the window before
-        self._measured = 0  # frames that the running maximum has seen
+    start: int
+    frames: int
+    prompt_tokens: tuple[int, ...]
+    temperature: float
 
-    def window(self, first: int, frames: int | None = None) -> AudioExcerpt | None:
-        """Window from frame `first` on, as the input of a request; None at the recording's end.
 
-        Rows after the recording's last frame are 0, as where transformers cuts long features.
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Result of decoding a window.
 
-        Args:
-            first: first frame, not below that of the window before.
-            frames: frames of the window; None for `nb_max_frames`.
+    Attributes:
+        tokens: generated tokens, with the end token where there is one.
+        score: mean log-probability of these, or beam search's score.
+        no_speech_probability: probability that the window has no speech; None where it was not asked for.
+        language_token: language of the prompt, where it was chosen by the model.
+    """
 
-        Raises:
-            ValueError: frames that were left behind.
-        """
-        rows = self._extractor.nb_max_frames if frames is None else frames
-        hop = self._extractor.hop_length
-        if first < self._first:
-            raise ValueError(f"frame {first} lies before the last window's {self._first}; windows must rise")
-        self._first = first
-        needed = (first + rows) * hop + _HALF
-        self._read_to(needed)
-        present = rows if self.end >= needed else min(self.end // hop - first, rows)
-        if present <= 0:
-            return None
-        if self._running:
-            self._measure(first + present)
-        self._drop(first * hop - _HALF)
-        excerpt = Excerpt(present, rows, self._context(first), maximum=self.maximum, fill=0.0)
-        return AudioExcerpt(self._samples(first, present), excerpt)
+    tokens: tuple[int, ...]
+    score: float
+    no_speech_probability: float | None = None
+    language_token: int | None = None
 
-    def _read_to(self, sample: int) -> None:
-        while self.end < sample:
-            block = next(self._blocks, None)
-            if block is None:
-                return
-            self._kept.append(torch.as_tensor(block))
-            self.end += len(block)
 
-    def _measure(self, stop: int) -> None:
-        """Raise the running maximum to that of the frames before `stop`."""
-        first = self._measured
-        if stop <= first:
-            return
-        samples = self._samples(first, stop - first).to(self._device)
-        excerpt = Excerpt(stop - first, stop - first, self._context(first))
-        cu_samples = cumulative([len(samples)], self._device)
-        found = float(log_mel_maxima(samples, cu_samples, [excerpt], self._extractor.options))
-        self.maximum, self._measured = max(self.maximum, found), stop
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Part of a transcript between two times.
 
-    def _context(self, first: int) -> int:
-        """Samples before a frame's center that come along: half a frame, or all from the start."""
-        return min(first * self._extractor.hop_length, _HALF)
+    Attributes:
+        start, end: seconds from the recording's beginning.
+        tokens: its tokens, times included.
+        window: window that it was decoded in.
+        decoded: result of that window.
+        tokens_from: index of its first token in that window's result.
+        compression_ratio: of that window's tokens or text.
+    """
 
-    def _samples(self, first: int, frames: int) -> Tensor:
-        """Samples of frames, with context on both sides."""
-        hop = self._extractor.hop_length
-        begin = first * hop - self._context(first)
-        end = min((first + frames) * hop + _HALF, self.end)
-        parts, start = [], self._start
-        for block in self._kept:
-            if begin < start + len(block) and start < end:
-                parts.append(block[max(begin - start, 0) : end - start])
-            start += len(block)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    start: float
+    end: float
+    tokens: tuple[int, ...]
+    window: Window
+    decoded: Decoded
+    tokens_from: int
+    compression_ratio: float
 
-    def _drop(self, sample: int) -> None:
-        """Release the blocks that end before `sample`."""
-        while self._kept and self._start + len(self._kept[0]) <= sample:
-            self._start += len(self._kept.pop(0))
+
+Ratio = Callable[[Sequence[int]], float]  # compression ratio of a window's tokens
+
+
+def sequential_windows(
+    frames: int, options: WindowOptions, ratio: Ratio
+) -> Generator[Window, Decoded, list[Segment]]:
+    """Windows of a recording, each where the one before it ends.
+
+    Args:
+        frames: number of frames of the recording.
+        options: options of all windows.
+        ratio: compression ratio of a window's tokens.
+
+    Yields:
+        Windows to decode, some repeatedly at rising temperatures.
+
+    Returns:
+        Segments of the transcript, in order.
+    """
+    start, segments = 0, list[Segment]()
+    conditioned = options.condition_on_prev_tokens
+    while start < frames:
+        length = min(frames - start, options.window_frames)
+        prompt = window_prompt(segments, options, conditioned)
+        for temperature in options.temperatures:
+            window = Window(start, length, prompt, temperature)
+            decoded = yield window
+            compression = ratio(decoded.tokens)
+            looks_wrong, is_silent = _judge(decoded, compression, options)
+            if not looks_wrong:
+                break
+        conditioned = options.condition_on_prev_tokens and window.temperature < _MAX_CONDITION_TEMPERATURE
+        if is_silent:
+            start += length
+            continue
+        found, advance = window_segments(window, decoded, options, compression)
+        segments += found
+        start += advance
+    return segments
+
+
+def window_prompt(segments: Sequence[Segment], options: WindowOptions, conditioned: bool) -> tuple[int, ...]:
+    """Prompt of a window after `segments`: context if there is any, and the start tokens."""
+    given = options.prompt_ids
+    if given[:1] == (options.previous_token,):
+        given = given[1:]
+    earlier = [] if options.prompt_all_windows or not given else [given]
+    earlier += [_without_second_time(segment.tokens, options) for segment in segments]
+    if conditioned and earlier:
+        before = options.prompt_ids if options.prompt_all_windows and given else (options.previous_token,)
+        context = tuple(token for tokens in earlier for token in tokens)[-options.max_previous_tokens :]
+        return (*before, *context, *options.start_tokens)
+    return (*options.prompt_ids, *options.start_tokens)
+
+
+def _without_second_time(tokens: tuple[int, ...], options: WindowOptions) -> tuple[int, ...]:
+    """Tokens of a segment without the second of two times at its end."""
+    doubled = len(tokens) > 2 and tokens[-2] >= options.first_time
+    return tokens[:-1] if doubled else tokens
+
+
+def _judge(decoded: Decoded, compression: float, options: WindowOptions) -> tuple[bool, bool]:
+    """Pair of flags: the text looks wrong, and the window has no speech."""
+    limit, floor = options.compression_ratio_threshold, options.logprob_threshold
+    repetitive = limit is not None and compression > limit
+    unlikely = floor is not None and decoded.score < floor
+    silence, probability = options.no_speech_threshold, decoded.no_speech_probability
+    if unlikely and silence is not None and probability is not None and probability > silence:
+        return False, True
+    return repetitive or unlikely, False
+
+
+def window_segments(
+    window: Window, decoded: Decoded, options: WindowOptions, compression: float
+) -> tuple[list[Segment], int]:
+    """Split a window's tokens at pairs of times.
+
+    Returns:
+        The segments, and the number of frames to the next window: to the last pair of times, since what is
+        behind it may have been cut; or the whole window.
+    """
+    tokens = decoded.tokens[:-1] if decoded.tokens[-1:] == (options.end_token,) else decoded.tokens
+    offset = window.start * FRAME_SECONDS
+    is_time = [token >= options.first_time for token in tokens]
+    pairs = [place for place in range(1, len(tokens)) if is_time[place - 1] and is_time[place]]
+    ends_in_one_time = is_time[-2:] == [False, True]
+
+    def segment(start: float, end: float, begin: int, stop: int) -> Segment:
+        return Segment(offset + start, offset + end, tokens[begin:stop], window, decoded, begin, compression)
+
+    def seconds(token: int) -> float:
+        return (token - options.first_time) * TIME_SECONDS
+
+    if not pairs:
+        end = window.frames // _FRAMES_PER_TIME * TIME_SECONDS
+        times = [token for token in tokens if token >= options.first_time]
+        if times and times[-1] != options.first_time:
+            end = seconds(times[-1])
+        return [segment(0.0, end, 0, len(tokens))], window.frames
+    if ends_in_one_time:  # no speech behind it
+        stops, last = [*pairs, len(tokens)], -1
+        advance = window.frames
+    else:
+        # The last segment keeps the second time too, which tells that no text follows.
+        stops, last = [*pairs[:-1], pairs[-1] + 1], -2
+        advance = (tokens[pairs[-1] - 1] - options.first_time) * _FRAMES_PER_TIME
+    segments = []
+    for index, (begin, stop) in enumerate(zip([0, *stops], stops, strict=False)):
+        end_token = tokens[stop - 1] if index + 1 < len(stops) else tokens[stop + last]
+        segments.append(segment(seconds(tokens[begin]), seconds(end_token), begin, stop))
+    return segments, advance

@@ -36,6 +36,12 @@ class PagedCache:
         keys, values = self.keys[layer], self.values[layer]
         store(keys, values, key.to(keys.dtype), value.to(values.dtype), positions)
 
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy keys and values of all layers between cache positions, int64 [tokens] each."""
+        for pool in (self.keys, self.values):
+            flat = pool.flatten(1, 2)
+            flat.index_copy_(1, targets, flat.index_select(1, sources))
+
 
 def cache_positions(pages: tuple[int, ...], length: int) -> Tensor:
     """Cache positions of the first `length` tokens stored in these pages, int64 [length]."""

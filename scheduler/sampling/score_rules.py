@@ -18,6 +18,7 @@ def process_scores(
     options: GenerationOptions,
     *,
     min_lengths: Tensor | None = None,
+    prompt_lengths: Tensor | None = None,
     normalize: bool = False,
     rules: TokenRules | None = None,
 ) -> Tensor:
@@ -33,6 +34,7 @@ def process_scores(
         max_lengths: int [rows], the maximum length of each row's request.
         options: options of all rows; max_length and seed are not used.
         min_lengths: int [rows], min_length of each row if `options` has one; by default that one for all.
+        prompt_lengths: int [rows], number of tokens before the first generated one; 1 by default.
         normalize: True applies log-softmax before the first rule.
         rules: `token_rules` of the options, where the caller keeps them.
 
@@ -41,9 +43,8 @@ def process_scores(
     """
     rules = rules or token_rules(options)
     if not rules.idle:
-        scores = apply_rules(
-            scores, tokens, lengths, max_lengths, rules, min_lengths=min_lengths, normalize=normalize
-        )
+        own = {"min_lengths": min_lengths, "prompt_lengths": prompt_lengths}
+        scores = apply_rules(scores, tokens, lengths, max_lengths, rules, **own, normalize=normalize)
     elif normalize:
         scores = log_softmax(scores)
     if options.do_sample:
@@ -80,5 +81,5 @@ def token_rules(options: GenerationOptions) -> TokenRules:
         forced_last=options.forced_eos_token_ids,
         suppressed=options.suppress_tokens,
         begin_suppressed=options.begin_suppress_tokens,
-        begin=1 if options.forced_bos_token_id is None else 2,
+        timestamps=options.timestamps,
     )

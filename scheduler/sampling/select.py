@@ -22,11 +22,12 @@ from .score_rules import leaves_scores, process_scores, token_rules
 class SamplingGroup:
     """Sampling group: n requests of a batch that share their rules, with k hypotheses each."""
 
-    options: GenerationOptions  # shared rules; max_length, min_length and seed are each request's own
+    options: GenerationOptions  # shared rules; lengths, seed and prompt are each request's own
     rows: slice  # rows of the group in the batch
     slots: Tensor  # int64 [n * k], sequence slots
-    max_lengths: Tensor  # int32 [n * k], as min_lengths
+    max_lengths: Tensor  # int32 [n * k], as the next two
     min_lengths: Tensor
+    prompt_lengths: Tensor
     seeds: Tensor  # int64 [n * k]
     sequence_index: Tensor  # int64 [n * k], a row's index among its request's hypotheses
     # Token rules of the options. A recorded step reads their table on the device, which they keep.
@@ -67,6 +68,8 @@ def _single(group: SamplingGroup, logits: Tensor, state: DecodeState, longest: i
     if options.do_sample or not leaves_scores(options):
         lengths = state.current.length[group.slots]
         scores = _processed(group, logits, state, longest, lengths)
+    if options.score_after_rules:
+        logits = scores * options.temperature if options.do_sample else scores
     if lengths is not None and options.do_sample:
         tokens, log_probability = draw(logits, scores, group.seeds, group.sequence_index, lengths)
     else:
@@ -120,7 +123,9 @@ def _beam_search(group: SamplingGroup, logits: Tensor, state: DecodeState, longe
 
     _keep_finished(group, state, active, values, parents, tokens, hits, longest)
     following.score[slots] = torch.where(active[:, None], new_scores, current.score[by_request]).flatten()
-    over = _is_over(options, following, by_request, new_scores, length, max_length) | hits.all(-1)
+    prompt_length = group.prompt_lengths.view(-1, beams)[:, :1]
+    lengths_over = length - prompt_length, max_length - prompt_length
+    over = _is_over(options, following, by_request, new_scores, *lengths_over) | hits.all(-1)
     following.request_done[first_slots] = was_done | over
     rows_active = active[:, None].expand(-1, beams).flatten()
     state.advance(slots, new_parents.flatten(), new_tokens.flatten(), rows_active, longest)
@@ -147,6 +152,7 @@ def _processed(
         group.max_lengths,
         group.options,
         min_lengths=group.min_lengths,
+        prompt_lengths=group.prompt_lengths,
         normalize=normalize,
         rules=group.rules,
     )
@@ -170,8 +176,9 @@ def _keep_finished(
     # Only the first k candidates may end a hypothesis; with the others k can continue.
     among_first = torch.arange(values.shape[1], device=values.device) < beams
     finished = hits & among_first
-    # The length counts the new token and not the start token.
-    penalty = (length.double() ** options.length_penalty).float()
+    # The length counts the new token and not the prompt.
+    generated = length + 1 - group.prompt_lengths.view(-1, beams)[:, :1]
+    penalty = (generated.double() ** options.length_penalty).float()
     candidate_scores = values / penalty + (~finished).float() * UNREACHABLE
     merged_scores = torch.cat([current.final_score[slots], candidate_scores], 1)
     merged_done = torch.cat([current.final_done[slots], finished], 1)
@@ -213,12 +220,12 @@ def _is_over(
     tables: StateTables,  # with the hypotheses that ended in this step
     slots: Tensor,  # [requests, beams]
     scores: Tensor,  # [requests, beams], of the open beams, best first
-    length: Tensor,  # [requests, 1], before the new token
-    max_length: Tensor,  # [requests, 1]
+    length: Tensor,  # [requests, 1], generated before the new token
+    max_length: Tensor,  # [requests, 1], of generated tokens
 ) -> Tensor:
     """Flag requests whose open beams cannot improve on the ended ones, by transformers' estimate."""
     finished, final = tables.final_done[slots], tables.final_score[slots]
-    hopeful = max_length - 1 if options.early_stopping == "never" and options.length_penalty > 0 else length
+    hopeful = max_length if options.early_stopping == "never" and options.length_penalty > 0 else length + 1
     best_possible = scores[:, :1] / (hopeful.double() ** options.length_penalty).float()
     worst_finished = torch.where(finished, final.amin(-1, keepdim=True), UNREACHABLE)
     over = ~(best_possible > worst_finished).any(-1)

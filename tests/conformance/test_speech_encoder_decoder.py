@@ -227,6 +227,17 @@ def test_the_same_tokens_are_decoded(pair: Pair, beams: int) -> None:
     assert len(set(sequences)) == len(SAMPLES)
 
 
+@every_pair
+def test_the_same_tokens_are_decoded_behind_a_prompt(pair: Pair) -> None:
+    inputs = pair.recording(SAMPLES[0])
+    prompt = torch.randint(6, 70, (1, 18), generator=torch.Generator().manual_seed(5))
+    for options in ({}, {"num_beams": 3, "length_penalty": 2.0}):
+        options = {"max_new_tokens": 9, "decoder_input_ids": prompt, **options}
+        theirs, ours = (model.generate(inputs, **options) for model in (pair.theirs, pair.ours))
+        assert ours.tolist() == theirs.tolist()
+        assert ours[0, 1:19].tolist() == prompt[0].tolist()
+
+
 @pytest.mark.parametrize("pair", ["hubert-bart", "unispeech-sat-mbart"], indirect=True)
 def test_the_token_that_bart_forces_at_the_end_comes(pair: Pair) -> None:
     end = pair.theirs.config.decoder.forced_eos_token_id

@@ -19,6 +19,7 @@ from tritone.scheduler.device.cpu_pool import CpuWorkerPool
 from tritone.scheduler.device.cuda_graphs import DecodeGraphs, StaticBatch
 from tritone.scheduler.encoder import Encoder
 from tritone.scheduler.loop import GenerationLoop
+from tritone.scheduler.prefill import Prefill
 from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 from tritone.scheduler.sampling import select
 from tritone.scheduler.state import DecodeState
@@ -29,7 +30,9 @@ FEATURES = 5
 GREEDY = GenerationOptions(max_length=12, eos_token_ids=(2, 5, 7), no_repeat_ngram_size=1)
 BEAMS = replace(GREEDY, num_beams=5)
 SAMPLED = replace(GREEDY, do_sample=True, num_return_sequences=2, seed=8)
-KINDS = [GREEDY, BEAMS, GREEDY, SAMPLED, GREEDY, replace(BEAMS, num_beams=2, early_stopping=True), BEAMS]
+PROMPTED = replace(GREEDY, prompt_tokens=(2, 9, 4), no_speech_token=3)
+TWO_BEAMS = replace(BEAMS, num_beams=2, early_stopping=True, prompt_tokens=(2, 0, 3), choices=(8, 9, 10))
+KINDS = [GREEDY, BEAMS, PROMPTED, SAMPLED, GREEDY, TWO_BEAMS, BEAMS]
 VICTIM = 2
 
 
@@ -99,6 +102,7 @@ def among(admission: Any, requests: Any) -> bool:
 SITES = {
     "encode": Site(Encoder, "_store", lambda own, _, chunk: among(own, chunk)),
     "admit": Site(DecodeState, "admit", lambda own, _, slots, *rest: own.slots[0] in slots.tolist()),
+    "prefill": Site(Prefill, "_prefill", lambda own, _, chunk: among(own, chunk)),
     "batch": Site(Batch, "of", lambda own, groups: any(among(own, group.requests) for group in groups)),
     "self-attention": Site(AttentionMetadata, "stored_attention", in_pages),
     "cross-attention": Site(AttentionMetadata, "cross_attention", in_pages),

@@ -7,6 +7,7 @@ compiled; the bookkeeping of decode steps is the references', and right, so that
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sampling": {"do_sample": True, "top_k": 5},
     "sampled beams": {"do_sample": True, "num_beams": 2},
     "rules": {"min_length": 3, "repetition_penalty": 1.2, "bad_words_ids": [[3, 4]], "suppress_tokens": [7]},
+    "prompts": {"num_beams": 2},
+}
+# Fields of the options that `generate` does not take.
+FIELDS: dict[str, dict[str, Any]] = {
+    "prompts": {"prompt_tokens": (2, 4, 3), "choices": (5, 6), "no_speech_token": 7}
 }
 FEATURES = ("Whisper",)  # families whose requests bring features here
 WAVEFORMS = ("Wav2Vec2", "Hubert", "UniSpeech", "UniSpeechSat", "SEW", "SEWD")
@@ -91,7 +97,7 @@ def _generation(name: str, device: torch.device) -> tuple[Callable[[], None], li
     extractor = tritone.Speech2TextFeatureExtractor()
     events: list[Any] = []
 
-    options = model.resolve_options(max_length=8, **OPTIONS[name])
+    options = replace(model.resolve_options(max_length=8, **OPTIONS[name]), **FIELDS.get(name, {}))
     sizes = {"num_pages": 400, "num_rows": 40, "encode_budget": 40}
     loops = [
         model.generation_loop(extractor, **sizes, graphs=graphs, overlap=graphs) for graphs in (False, True)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tritone.kernels.sampling.logits import TokenRules, apply_rules
 from tritone.kernels.sampling.softmax import log_softmax
+from tritone.kernels.sampling.timestamps import TimestampRule
 from tritone.scheduler.request import GenerationOptions
 from tritone.scheduler.sampling.score_rules import leaves_scores, process_scores
 
@@ -30,6 +31,14 @@ RULES = {
     "suppress_tokens": {"suppress_tokens": (0, 4)},
     "begin_suppress_tokens": {"begin_suppress_tokens": (1, 3)},
     "begin_suppress_tokens after a forced one": {"begin_suppress_tokens": (1,), "forced_bos_token_id": 3},
+    "timestamps": {"timestamps": TimestampRule(first=3, no_timestamps=1, end=2, max_initial=1)},
+    "timestamps after others": {
+        "timestamps": TimestampRule(first=4, no_timestamps=1, end=2),
+        "repetition_penalty": 1.3,
+        "suppress_tokens": (0,),
+        "do_sample": True,
+        "temperature": 0.6,
+    },
     "renormalize_logits": {"renormalize_logits": True, "suppress_tokens": (1,)},
     "sampling": {"do_sample": True, "temperature": 0.7, "top_k": 9, "top_p": 0.8},
     "beam sampling": {"do_sample": True, "num_beams": 3, "top_k": 1, "top_p": 0.01, "eos_token_ids": (2, 4)},
@@ -120,7 +129,7 @@ def test_tokens_outside_the_vocabulary_write_nowhere(kernels_on):
     assert torch.equal(found, scores.masked_fill(banned, -INF))
 
 
-@pytest.mark.parametrize("name", ["everything", "bad_words_ids"])
+@pytest.mark.parametrize("name", ["everything", "bad_words_ids", "timestamps"])
 @pytest.mark.parametrize("vocabulary", [14, 1000])
 def test_a_row_has_the_same_bits_alone_and_in_any_batch(name, vocabulary, dtype, kernels_on):
     options = replace(PLAIN, **RULES[name])

@@ -62,6 +62,7 @@ def begun(options: GenerationOptions, device: str) -> tuple[DecodeState, Samplin
         slots=slots.to(device),
         max_lengths=max_lengths.repeat_interleave(each).to(device),
         min_lengths=torch.full((3 * each,), options.min_length, dtype=torch.int32, device=device),
+        prompt_lengths=torch.ones(3 * each, dtype=torch.int32, device=device),
         seeds=torch.tensor([5, 2**40, 5]).repeat_interleave(each).to(device),
         sequence_index=torch.arange(each).repeat(3).to(device),
     )

@@ -7,7 +7,7 @@ import torch
 from tritone.kernels.features.log_mel import Excerpt, log_mel, log_mel_maxima
 from tritone.kernels.runtime.packing import cumulative
 from tritone.models.whisper.feature_extractor import WhisperFeatureExtractor
-from tritone.models.whisper.windows import Level, WindowReader, measure
+from tritone.models.whisper.window_reader import Level, WindowReader, measure
 
 HOP = 160
 
