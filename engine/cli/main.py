@@ -204,8 +204,8 @@ def convert(
 ) -> None:
     """Convert a checkpoint to safetensors, with configuration and processor, as transformers reads it.
 
-    SOURCE is anything that --model takes, or weights of another program: a CTranslate2 folder, one of OpenAI's .pt
-    files, TensorFlow's or Flax's. Exit code: 0; 1 if writing failed; 2 for incorrect usage or a bad source.
+    SOURCE is anything that --model takes, CTranslate2 folders and OpenAI's .pt files among it, or weights of
+    TensorFlow or Flax. Exit code: 0; 1 if writing failed; 2 for incorrect usage or a bad source.
     """
     convert_checkpoint(source, target, dtype, overwrite)
 

@@ -78,7 +78,7 @@ def read_weights(checkpoint: Checkpoint, use_safetensors: bool | None = None) ->
 
 
 def framework_of(checkpoint: Checkpoint) -> str | None:
-    """Framework of a checkpoint's weights where none are PyTorch's; None where some are, or there are none."""
+    """Framework of a checkpoint's weights where none are PyTorch's; otherwise None."""
     if isinstance(checkpoint, OriginalCheckpoint) or any(
         checkpoint.has(name + suffix) for name in (SAFETENSORS, BIN) for suffix in ("", INDEX)
     ):
