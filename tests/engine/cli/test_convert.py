@@ -8,7 +8,8 @@ import pytest
 import torch
 from checkpoints import GOLDEN, assert_same_weights, replace_by_bin, weights_of
 from commands import tritone_invoke
-from factories import edit_json
+from ctranslate2_files import SIZES, ctranslate2_folder, openai_file
+from factories import edit_json, seeded
 from safetensors.torch import load_file
 
 import tritone
@@ -98,6 +99,22 @@ def test_transformers_reads_what_was_converted(tmp_path):
     converted(folder, tmp_path / "out")
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert_same_weights(theirs, tritone.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("write", [ctranslate2_folder, openai_file])
+def test_other_programs_whisper_is_converted_without_the_tokenizer_that_it_lacks(write, tmp_path):
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 1)
+    config = tritone.WhisperConfig(vocab_size=51864, **SIZES, **ids)
+    model = seeded(tritone.WhisperForConditionalGeneration, config)
+    state = {name: tensor for name, tensor in model.state_dict().items() if name != "proj_out.weight"}
+    source = write(tmp_path / "tiny.pt", state)
+    said = converted(source, tmp_path / "out")
+    assert "warning: without a processor: " in said
+    assert "has no " in said
+    assert said.endswith(": WhisperForConditionalGeneration, WhisperFeatureExtractor, float32\n")
+    again = tritone.AutoModelForSpeechSeq2Seq.from_pretrained(tmp_path / "out")
+    assert_same_weights(again, model)
+    assert tritone.AutoFeatureExtractor.from_pretrained(tmp_path / "out").feature_size == config.num_mel_bins
 
 
 def test_a_target_with_files_is_left_alone_until_the_call_says_otherwise(ctc_checkpoint, tmp_path):
