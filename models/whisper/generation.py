@@ -39,6 +39,7 @@ class WhisperGenerationMixin(GenerationMixin):
 
     generation_config: Any
     generation_config_class: ClassVar[type[GenerationConfig]] = WhisperGenerationConfig
+    prepends_start_token: ClassVar[bool] = False
 
     def whisper_options(self, call: dict[str, Any], *, is_long: bool = False) -> WhisperOptions:
         """Resolve the options of one recording.
@@ -50,9 +51,13 @@ class WhisperGenerationMixin(GenerationMixin):
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
-        vocabulary = self.config.vocab_size
         return resolve_whisper(
-            self.generation_config, call, limit=self.max_length, vocabulary=vocabulary, is_long=is_long
+            self.generation_config,
+            call,
+            limit=self.max_length,
+            vocabulary=self.config.vocab_size,
+            window_frames=self.window_frames,
+            is_long=is_long,
         )
 
     def resolve_options(

@@ -8,7 +8,7 @@ from ...kernels.sampling.timestamps import TimestampRule
 from ...scheduler.request import GenerationOptions
 from ..core.field_types import TokenId, conform, shown
 from ..core.generation_config import GenerationConfig, Option, flag, number, token_id, token_ids
-from .languages import LANGUAGE_CODES, language_token
+from .languages import LANGUAGE_CODES
 from .windows import Window, WindowOptions
 
 TASKS = ("transcribe", "translate")
@@ -213,6 +213,7 @@ def resolve_whisper(
     *,
     limit: int,
     vocabulary: int,
+    window_frames: int,
     is_long: bool,
 ) -> WhisperOptions:
     """Resolve the options of one recording: the call's, else the checkpoint's, else transformers' defaults.
@@ -222,6 +223,7 @@ def resolve_whisper(
         call: arguments of `generate` by name, None for those not given.
         limit: decoder positions.
         vocabulary: vocabulary size.
+        window_frames: frames that the encoder reads.
         is_long: True for a recording of several windows, which needs times.
 
     Raises:
@@ -269,6 +271,7 @@ def resolve_whisper(
         prompt_ids=tuple(config.read("prompt_ids", call) or ()),
         prompt_all_windows=config.read("prompt_condition_type", call) == "all-segments",
         max_previous_tokens=limit // 2 - 1,
+        window_frames=window_frames,
     )
     if windows.prompt_all_windows and not windows.condition_on_prev_tokens:
         raise ValueError("prompt_condition_type 'all-segments' needs condition_on_prev_tokens=True")
@@ -305,7 +308,7 @@ def language_ids(
     ids = []
     for language in languages:
         name = language.lower()
-        token = name if name in known else language_token(LANGUAGE_CODES.get(name, name))
+        token = name if name in known else f"<|{LANGUAGE_CODES.get(name, name)}|>"
         if token not in known:
             codes = ", ".join(sorted(one.strip("<|>") for one in known))
             raise ValueError(f"language {language!r} is not one of this checkpoint's ({codes})")
