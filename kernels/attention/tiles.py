@@ -18,7 +18,7 @@ from ..runtime.weight_cache import cached
 MAX_HEAD_DIM = 128  # the accumulators of wider heads leave no room for blocks this large
 NO_WINDOW = 2**30  # a window of more keys than there are
 # Width of the tiles by head_dim, a power of two.
-_WIDTHS = tuple(max(16, 1 << max(width - 1, 0).bit_length()) for width in range(MAX_HEAD_DIM + 1))
+TILE_WIDTHS = tuple(max(16, 1 << max(width - 1, 0).bit_length()) for width in range(MAX_HEAD_DIM + 1))
 LOG2_E = math.log2(math.e)  # scales scores for exp2, which the hardware has
 
 
@@ -47,19 +47,31 @@ def launch_heads(
         ValueError: heads wider than `MAX_HEAD_DIM`.
     """
     tokens, heads, head_dim = query.shape
-    if head_dim > MAX_HEAD_DIM:
-        raise ValueError(f"attention on a GPU takes heads of at most {MAX_HEAD_DIM}, got {head_dim}")
+    check_head_dim(head_dim)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     if not out.numel():
         return out
-    case = kernel.case(query.device, _WIDTHS[head_dim], query.dtype, alignment(head_dim))
-    # All layers of a model share a few tables of blocks, one for self-attention and one for cross-attention,
-    # and making one takes about 15 small launches.
-    offsets = (cu_query,) if cu_key is cu_query else (cu_query, cu_key)
-    blocks = cached(_query_blocks, *offsets, tokens=tokens, block=case.constant("BLOCK_M"))
+    case = kernel.case(query.device, TILE_WIDTHS[head_dim], query.dtype, alignment(head_dim))
+    blocks = block_table(cu_query, cu_key, tokens=tokens, block=case.constant("BLOCK_M"))
     grid = (blocks.shape[0] * heads,)
     case.launch(grid, query, *operands, blocks, out, heads, head_dim, *numbers)
     return out
+
+
+def check_head_dim(head_dim: int) -> None:
+    """Refuse heads wider than `MAX_HEAD_DIM` with a ValueError."""
+    if head_dim > MAX_HEAD_DIM:
+        raise ValueError(f"attention on a GPU takes heads of at most {MAX_HEAD_DIM}, got {head_dim}")
+
+
+def block_table(cu_query: Tensor, cu_key: Tensor, *, tokens: int, block: int) -> Tensor:
+    """Table of `query_blocks` for a launch, cached by its offsets.
+
+    All layers of a model share a few tables, one for self-attention and one for cross-attention, and making
+    one takes about 15 small launches.
+    """
+    offsets = (cu_query,) if cu_key is cu_query else (cu_query, cu_key)
+    return cached(_query_blocks, *offsets, tokens=tokens, block=block)
 
 
 def _query_blocks(cu_query: Tensor, cu_key: Tensor | None = None, **options: int) -> Tensor:
