@@ -1,4 +1,4 @@
-"""Attention weights of a few named heads, such as the alignment heads that tell when Whisper's words occur."""
+"""Attention weights of a few named heads, such as those that tell when Whisper's words occur."""
 
 from collections.abc import Sequence
 

@@ -16,7 +16,8 @@ from ..core.outputs import GenerateOutput
 from ..core.padding import one_input
 from .compression import token_compression_ratio
 from .options import WhisperGenerationConfig, WhisperOptions, resolve_whisper
-from .windows import Decoded, Segment, Window, sequential_windows, window_prompt
+from .windows import FRAME_SECONDS, Decoded, Segment, Window, sequential_windows, window_prompt
+from .word_times import Heads, check_heads, token_times
 
 
 @dataclass
@@ -27,6 +28,7 @@ class _Recording:
     frames: int  # number of them that are of the recording
     options: WhisperOptions
     steps: Generator[Window, Decoded, list[Segment]]
+    sounding: int | None = None  # frames that the attention mask counts; None without a mask
     language: int | None = None  # its token, once chosen
     attempts: int = 0  # requests for the window in hand
     window: Window | None = None
@@ -88,6 +90,7 @@ class WhisperGenerationMixin(GenerationMixin):
         language: str | Sequence[str] | None = None,
         prompt_ids: Tensor | Sequence[int] | None = None,
         return_segments: bool = False,
+        return_token_timestamps: bool = False,
         return_dict_in_generate: bool = False,
         output_scores: bool = False,
         **options: Any,
@@ -100,12 +103,16 @@ class WhisperGenerationMixin(GenerationMixin):
         Args:
             inputs: log-mel features [batch, mels, frames]; also by the name `input_features`.
             attention_mask: [batch, frames], 1 for frames of a recording; needed where recordings of over 30 s
-                differ in length.
+                differ in length. Times of tokens are then within the frames it counts.
             language: language of all rows or one for each: a code, an English name or a token. By default
                 the model chooses one for each row, if it knows several.
             prompt_ids: tokens of a text that goes before, from `processor.get_prompt_ids`.
             return_segments: return a dict with `sequences` and `segments`, for each row a list of dicts with
                 `start` and `end` in seconds, `tokens` and `idxs`, their place in their window's sequence.
+            return_token_timestamps: return a dict with `sequences` and `token_timestamps`, float32 [batch,
+                longest]: when each token ends, in seconds from the beginning of its window. Segments have
+                `token_timestamps` too, from the recording's beginning. Needs `alignment_heads` in
+                `generation_config.json`, and encodes every window once more.
             return_dict_in_generate: return a `GenerateOutput` with whole sequences, prompts and end tokens
                 included; with times the dict of `return_segments`.
             output_scores: include scores in the `GenerateOutput`.
@@ -125,17 +132,27 @@ class WhisperGenerationMixin(GenerationMixin):
             raise ValueError("give the features to decode: generate(input_features, attention_mask=...)")
         repeats = int(options.pop("num_return_sequences", None) or 1)
         call = {**options, "prompt_ids": _as_list(prompt_ids)}
+        heads = self.alignment_heads if return_token_timestamps else None
         recordings = self._recordings(features.to(self.device), attention_mask, language, call, repeats)
         keep_scores = return_dict_in_generate and output_scores
         self._transcribe(recordings, keep_scores)
         with_times = any(one.options.timestamps is not None for one in recordings)
-        if return_dict_in_generate and not with_times:
+        if return_dict_in_generate and not with_times and heads is None:
             return self._whole_output(recordings, output_scores)
         sequences = _padded([_tokens(one.segments) for one in recordings], self._padding, self.device)
+        if heads is None and not return_segments and not return_dict_in_generate:
+            return sequences
+        output: dict[str, Any] = {"sequences": sequences}
+        segments = [[_as_dict(segment) for segment in one.segments or ()] for one in recordings]
+        if heads is not None:
+            times = [self._token_times(one, heads) for one in recordings]
+            output["token_timestamps"] = _padded_times(times, sequences)
+            for one, dicts, own in zip(recordings, segments, times, strict=True):
+                for segment, found, seconds in zip(one.segments or (), dicts, own, strict=True):
+                    found["token_timestamps"] = seconds + segment.window.start * FRAME_SECONDS
         if return_segments or return_dict_in_generate:
-            segments = [[_as_dict(segment) for segment in one.segments or ()] for one in recordings]
-            return {"sequences": sequences, "segments": segments}
-        return sequences
+            output["segments"] = segments
+        return output
 
     def detect_language(
         self, inputs: Tensor | None = None, *, input_features: Tensor | None = None
@@ -185,8 +202,9 @@ class WhisperGenerationMixin(GenerationMixin):
         if is_long and batch > 1 and attention_mask is None:
             raise ValueError("attention_mask is needed for several recordings of over 30 s; give it")
         lengths = [frames] * batch
-        if is_long and attention_mask is not None:
-            lengths = attention_mask.sum(-1).tolist()
+        sounding = None if attention_mask is None else attention_mask.sum(-1).tolist()
+        if is_long and sounding is not None:
+            lengths = sounding
         languages: Sequence[str | None] = [language] * batch if isinstance(language, str) else language or ()
         languages = languages or [None] * batch
         if len(languages) != batch:
@@ -200,9 +218,9 @@ class WhisperGenerationMixin(GenerationMixin):
                     drawn = secrets.randbits(62) if seed is None else int(seed)
                     own["seed"] = (drawn + 15_485_863 * repeat) % 2**63
                     options = self.whisper_options(own, is_long=is_long)
-                recordings.append(
-                    _Recording(features[row].T, lengths[row], options, self._windows(lengths[row], options))
-                )
+                steps = self._windows(lengths[row], options)
+                own_sounding = None if sounding is None else sounding[row]
+                recordings.append(_Recording(features[row].T, lengths[row], options, steps, own_sounding))
         return recordings
 
     def _windows(self, frames: int, options: WhisperOptions) -> Generator[Window, Decoded, list[Segment]]:
@@ -269,11 +287,44 @@ class WhisperGenerationMixin(GenerationMixin):
         again = before is not None and before.start == window.start
         recording.attempts = recording.attempts + 1 if again else 0
         recording.window = window
-        features = recording.features[window.start : window.start + window.frames]
-        if features.shape[0] < self.window_frames:
-            features = F.pad(features, (0, 0, 0, self.window_frames - features.shape[0]))
+        features = self._window_features(recording, window)
         options = recording.options.request(window, recording.language, recording.attempts)
         return Request(number, features, options, keep_scores=keep_scores)
+
+    def _window_features(self, recording: _Recording, window: Window) -> Tensor:
+        """Features [frames, mels] of a whole window, zeros behind the recording's end."""
+        features = recording.features[window.start : window.start + window.frames]
+        return F.pad(features, (0, 0, 0, self.window_frames - features.shape[0]))
+
+    @property
+    def alignment_heads(self) -> Heads:
+        """Heads whose cross-attention follows the recording, each a decoder layer and a head, from 0.
+
+        Raises:
+            ValueError: a checkpoint without `alignment_heads`, or with heads that the model does not have.
+        """
+        heads: Heads | None = self.generation_config.read("alignment_heads", {})
+        if heads is None:
+            raise ValueError(
+                "times of tokens need alignment_heads, and generation_config.json has none; give the pairs "
+                "of a layer and a head that OpenAI names for the checkpoint"
+            )
+        check_heads(heads, self.config.decoder_layers, self.config.decoder_attention_heads)
+        return heads
+
+    def _token_times(self, recording: _Recording, heads: Heads) -> list[Tensor]:
+        """Times of each segment's tokens, float32 in seconds from the beginning of the segment's window."""
+        found, window, times = list[Tensor](), None, torch.empty(0)
+        for segment in recording.segments or ():
+            if segment.window is not window:
+                window = segment.window
+                prompt = recording.options.prompt(window, recording.language)
+                frames = None if recording.sounding is None else recording.sounding - window.start
+                features = self._window_features(recording, window)
+                seconds, _ = token_times(self, features, prompt, segment.decoded.tokens, heads, frames=frames)
+                times = torch.tensor(seconds, dtype=torch.float32)
+            found.append(times[segment.tokens_from : segment.tokens_from + len(segment.tokens)])
+        return found
 
     @staticmethod
     def decoded(output: RequestOutput, options: WhisperOptions, window: Window | None) -> Decoded:
@@ -303,6 +354,16 @@ def _first_window(options: WhisperOptions) -> Generator[Window, Decoded, list[Se
 
 def _tokens(segments: Sequence[Segment] | None) -> list[int]:
     return [token for segment in segments or () for token in segment.tokens]
+
+
+def _padded_times(times: list[list[Tensor]], sequences: Tensor) -> Tensor:
+    """Times of sequences' tokens, each row padded with its last."""
+    padded = torch.zeros(sequences.shape, dtype=torch.float32)
+    for row, own in zip(padded, times, strict=True):
+        joined = torch.cat([torch.empty(0), *own])
+        row[: len(joined)] = joined
+        row[len(joined) :] = joined[-1] if len(joined) else 0.0
+    return padded.to(sequences.device)
 
 
 def _as_dict(segment: Segment) -> dict[str, Any]:

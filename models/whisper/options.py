@@ -154,10 +154,9 @@ class WhisperOptions:
         Raises:
             ValueError: an option out of range, such as more tokens than the decoder has positions.
         """
-        prompt, starts_at = window.prompt_tokens, len(window.prompt_tokens) - len(self.windows.start_tokens)
+        prompt = self.prompt(window, language)
+        starts_at = len(prompt) - len(self.windows.start_tokens)
         choices = self.choices if language is None else ()
-        if self.choices and language is not None:
-            prompt = (*prompt[: starts_at + 1], language, *prompt[starts_at + 2 :])
         sampling = window.temperature > 0
         call = {
             **self._call,
@@ -182,6 +181,13 @@ class WhisperOptions:
             timestamps=self.timestamps,
             score_after_rules=True,
         )
+
+    def prompt(self, window: Window, language: int | None = None) -> tuple[int, ...]:
+        """Prompt of a window, with the token of the language where that was chosen by the model."""
+        prompt, starts_at = window.prompt_tokens, len(window.prompt_tokens) - len(self.windows.start_tokens)
+        if not self.choices or language is None:
+            return prompt
+        return (*prompt[: starts_at + 1], language, *prompt[starts_at + 2 :])
 
     @property
     def searches(self) -> bool:

@@ -1,13 +1,16 @@
 """Words of a sequence of tokens, as openai's Whisper splits them for word times."""
 
+import math
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 PREPENDED = "\"'“¡¿([{-"  # joined to the word behind
 APPENDED = "\"'.。,，!！?？:：”)]}、"  # joined to the word before
 _REPLACEMENT = "\ufffd"  # decoded from bytes that are no whole character
 
+Seconds = Sequence[float]
 Decode = Callable[[Sequence[int]], str]
 
 
@@ -27,6 +30,73 @@ class Word:
 
     def __add__(self, other: "Word") -> "Word":
         return Word(self.text + other.text, self.tokens + other.tokens, self.indices + other.indices)
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWord:
+    """Word of a transcript with its times.
+
+    Attributes:
+        text: text without spaces around it.
+        start, end: seconds.
+        confidence: mean probability of its tokens; None where these were not given.
+    """
+
+    text: str
+    start: float
+    end: float
+    confidence: float | None = None
+
+
+class WordTokenizer(Protocol):
+    """Interface by which `words_of` splits tokens, that of `WhisperTokenizer`."""
+
+    @property
+    def eos_token_id(self) -> Any:
+        """Id from which on tokens are no text."""
+        ...
+
+    def split_tokens(self, tokens: Sequence[int], language: str | None = None) -> list[Word]:
+        """Split token ids into words, with punctuation apart."""
+        ...
+
+
+def words_of(
+    tokens: Sequence[int],
+    times: Seconds,
+    tokenizer: WordTokenizer,
+    *,
+    probabilities: Seconds | None = None,
+    bounds: tuple[float, float] | None = None,
+    language: str | None = None,
+) -> list[TimedWord]:
+    """Words of a segment or window, with punctuation, from the times at which its tokens end.
+
+    Args:
+        tokens: token ids, times and the end token included.
+        times: of each token, as `word_times.token_times` gives them, in seconds.
+        tokenizer: tokenizer of the checkpoint.
+        probabilities: of each token, for confidences.
+        bounds: start and end of the segment. The first word begins no earlier than it, though the path of
+            times begins with the window; and no word is beyond its end. None for no bounds.
+        language: language of the text; None for the tokenizer's.
+    """
+    places = [place for place, token in enumerate(tokens) if token < tokenizer.eos_token_id]
+    split = merge_punctuation(tokenizer.split_tokens([tokens[place] for place in places], language))
+    words = list[TimedWord]()
+    latest, limit = (0.0, math.inf) if bounds is None else bounds
+    for word in split:
+        if not word.text.strip():
+            continue
+        own = [places[index] for index in word.indices]
+        end = min(max(times[own[-1]], latest), limit)
+        start = min(max(times[own[0] - 1] if own[0] else 0.0, latest), end)
+        confidence = None
+        if probabilities is not None:
+            confidence = sum(probabilities[place] for place in own) / len(own)
+        words.append(TimedWord(word.text.strip(), start, end, confidence))
+        latest = end
+    return words
 
 
 def split_at_characters(tokens: Sequence[int], decode: Decode) -> list[Word]:
