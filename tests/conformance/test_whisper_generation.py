@@ -61,6 +61,7 @@ def whispers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     theirs.save_pretrained(folder)
     (folder / "generation_config.json").write_text(json.dumps(GENERATION))
     theirs = transformers.WhisperForConditionalGeneration.from_pretrained(folder).eval()
+    theirs.set_attn_implementation("eager")  # which returns weights
     return theirs, tritone.WhisperForConditionalGeneration.from_pretrained(folder)
 
 
@@ -164,6 +165,63 @@ def test_segments_of_a_long_recording_are_transformers(
         )
         assert torch.equal(mine["tokens"], other["tokens"])
         assert mine["idxs"] == other["idxs"]
+
+
+TOKEN_TIMES: dict[str, dict[str, Any]] = {
+    "greedy": {"language": "en"},
+    "greedy, times": {"return_timestamps": True},
+    "beams": {"language": "en", "num_beams": 2},
+    "beams, times": {"language": "en", "return_timestamps": True, "num_beams": 2},
+    "prompt": {"language": "en", "prompt_ids": torch.tensor([PREVIOUS, 5, 9, 13])},
+    "one token": {"language": "en", "max_new_tokens": 1},
+    "two tokens": {"language": "en", "max_new_tokens": 2},
+}
+
+
+@pytest.mark.parametrize("name", TOKEN_TIMES)
+@pytest.mark.parametrize("sounding", [None, 80, 63])
+def test_times_of_a_short_recordings_tokens_are_transformers(
+    whispers: tuple[Any, Any], name: str, sounding: int | None
+) -> None:
+    options = {"return_token_timestamps": True, "return_segments": True, **TOKEN_TIMES[name]}
+    if sounding is not None:
+        options["attention_mask"] = (torch.arange(FRAMES) < sounding)[None].long()
+    wanted, got = generated(whispers, features(FRAMES, 4), **options)
+    assert torch.equal(got["sequences"], wanted["sequences"])
+    assert torch.equal(got["token_timestamps"], wanted["token_timestamps"])
+    for mine, theirs in zip(got["segments"][0], wanted["segments"][0], strict=True):
+        assert torch.equal(mine["token_timestamps"], theirs["token_timestamps"])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_times_of_a_long_recordings_tokens_are_transformers(whispers: tuple[Any, Any], masked: bool) -> None:
+    options: dict[str, Any] = {"return_token_timestamps": True, "return_segments": True, "language": "en"}
+    options |= {"return_timestamps": True}
+    if masked:  # transformers counts beyond a recording's end in its last window without a mask
+        options["attention_mask"] = torch.ones(1, 300, dtype=torch.int64)
+    wanted, got = generated(whispers, features(300, 5), **options)
+    assert torch.equal(got["sequences"], wanted["sequences"])
+    assert torch.equal(got["token_timestamps"], wanted["token_timestamps"])
+    for mine, theirs in zip(got["segments"][0], wanted["segments"][0], strict=True):
+        assert torch.equal(mine["token_timestamps"], theirs["token_timestamps"])
+
+
+def test_times_of_tokens_are_the_same_alone_and_among_others(whispers: tuple[Any, Any]) -> None:
+    ours, rows = whispers[1], torch.cat([features(FRAMES, seed) for seed in range(3)])
+    options: dict[str, Any] = {"return_token_timestamps": True, "language": "en"}
+    together = ours.generate(rows, **options)["token_timestamps"]
+    for row, times in zip(rows, together, strict=True):
+        alone = ours.generate(row[None], **options)["token_timestamps"][0]
+        assert torch.equal(times[: len(alone)], alone)
+
+
+def test_times_of_tokens_need_alignment_heads(
+    whispers: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = whispers[1]
+    monkeypatch.setitem(ours.generation_config.options, "alignment_heads", None)
+    with pytest.raises(ValueError, match="need alignment_heads"):
+        ours.generate(features(FRAMES), return_token_timestamps=True)
 
 
 def test_the_same_windows_fall_back_to_higher_temperatures(
