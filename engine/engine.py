@@ -3,6 +3,7 @@
 import os
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn, Self, get_args
 
@@ -14,14 +15,15 @@ from .config import DEFAULT_TOP_K, Channels, Encoding, EngineConfig, Short
 from .faults import attempt
 from .gpu.warm_up import compile_kernels, record_steps, warm_up
 from .handle import Handle, in_order
+from .jobs import Job, Prepared
 from .openmp import release_team
 from .outputs import Classification, Transcription
 from .stats import EngineHealth, EngineStats
 from .tasks.base import Verb
-from .tasks.inputs import ReadOptions, Recordings, check_choice
+from .tasks.inputs import Inputs, ReadOptions, Recordings, check_choice
 from .tasks.loading import load, make_task
 from .unchanged import UnchangedModel
-from .worker import Job, Prepared, Worker
+from .worker import Worker
 
 
 class Engine:
@@ -96,6 +98,7 @@ class Engine:
             compile_kernels(self.model)
         self._task = task = make_task(self.model, self.processor, self.config)
         self._inputs = task.inputs
+        self._ahead = self.config.submit_ahead * task.max_in_flight  # requests
         self.sampling_rate = task.inputs.sampling_rate
         self.max_seconds = task.inputs.max_seconds
         if on_gpu and isinstance(task.inputs, Recordings):
@@ -158,7 +161,7 @@ class Engine:
         options = self._task.check(language, options)
         reading = ReadOptions(sampling_rate, channel, encoding, short)
         self._check_request(reading, priority)
-        return self._submit(source, self._snapshot(source), reading, priority, stream, options)
+        return self._submit(source, self._snapshot(source, reading), reading, priority, stream, options)
 
     def transcribe(
         self,
@@ -279,15 +282,17 @@ class Engine:
 
         def snapshots() -> Iterator[tuple[Any, Any, ReadOptions]]:
             for source in sources:
-                snapshot = self._snapshot(source)
-                for one, how in self._inputs.split(snapshot, reading) if split else [(snapshot, reading)]:
-                    yield source, one, how
+                if split:
+                    for one, how in self._inputs.split(self._snapshot(source), reading):
+                        yield source, one, how
+                else:
+                    yield source, self._snapshot(source, reading), reading
 
         def submit(one: tuple[Any, Any, ReadOptions]) -> Handle[Any]:
             source, snapshot, how = one
             return self._submit(source, snapshot, how, priority, False, options)
 
-        return in_order(snapshots(), submit, self.config.submit_ahead * self._task.max_in_flight)
+        return in_order(snapshots(), submit, self._ahead)
 
     def _check_request(self, reading: ReadOptions, priority: int) -> None:
         """Validate the priority, and that a model of texts has no options of recordings."""
@@ -296,9 +301,17 @@ class Engine:
         if not isinstance(priority, int | np.integer):
             raise ValueError(f"priority must be a whole number, a larger one goes first; got {priority!r}")
 
-    def _snapshot(self, source: Any) -> Any:
-        """Snapshot of a source for a reading thread; the error where its own code fails, for its result."""
+    def _snapshot(self, source: Any, reading: ReadOptions | None = None) -> Any:
+        """Snapshot of a source for a reading thread; the error where its own code fails, for its result.
+
+        With `reading`, the inputs themselves of a source that needs no reading: for so many requests only as
+        `transcribe` submits ahead, since theirs is pinned memory, which is never given back.
+        """
         try:
+            if reading is not None and self._worker.unfinished < self._ahead:
+                inputs = attempt(self._inputs.prepare, source, reading)
+                if inputs is not None:
+                    return inputs
             return attempt(self._inputs.snapshot, source)
         except Exception as error:
             return error
@@ -312,16 +325,20 @@ class Engine:
         stream: bool,
         options: dict[str, Any],
     ) -> Handle[Any]:
-        self._worker.check_open()
         reader, task = self._inputs, self._task  # and not the engine, which may be dropped before it is read
         handle = Handle[Any](source, task.output_processor(options), self._worker.cancel, reading.channel)
 
         def prepare() -> Prepared:
             if isinstance(snapshot, Exception):
                 raise snapshot
-            inputs = reader.read(snapshot, reading, options)
+            ready = isinstance(snapshot, Inputs)
+            inputs = snapshot if ready else reader.read(snapshot, reading, options)
             return inputs, task.resolve(options, inputs.duration)
 
-        self._worker.submit(Job(handle, prepare, priority, stream))
+        job = Job(handle, prepare, priority, stream)
+        if isinstance(snapshot, Inputs):
+            with suppress(Exception):  # which its result has from a reading thread
+                job.prepared = attempt(prepare)
+        self._worker.submit(job)
         release_team()  # of the copy, and of the caller's own torch operations before
         return handle

@@ -125,7 +125,9 @@ class Handle(Generic[R]):
         except Exception as error:
             failed = RequestOutput(output.request_id, (), FinishReason.ERROR, output.error or error)
             result = self._processor.process(failed, token_ids, self._duration, self.source)
-        return replace(result, warnings=self._warnings, channel=self._channel)
+        if self._warnings or self._channel is not None:
+            result = replace(result, warnings=self._warnings, channel=self._channel)
+        return result
 
     def _decode(self, token_ids: tuple[int, ...]) -> str:
         """Streamed text that is final; empty where it cannot be decoded, which the end shows."""

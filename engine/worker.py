@@ -1,7 +1,6 @@
 """Threads of an engine: a few that read inputs, and one that runs the generation loop."""
 
 import atexit
-import heapq
 import math
 import os
 import threading
@@ -10,42 +9,22 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..scheduler.request import Event, FinishReason, GenerationOptions, Request, RequestOutput, Tokens
+from ..scheduler.request import Event, FinishReason, Request, RequestOutput, Tokens
 from .config import EngineConfig
 from .faults import as_error
 from .handle import FORKED, Handle
+from .jobs import Job, JobQueue
 from .openmp import release_team
 from .signals import Signal
 from .stats import EngineHealth, EngineStats, Tally
 
 if TYPE_CHECKING:
     from ..scheduler.loop import GenerationLoop
-    from .tasks.inputs import Inputs
 
 _TRIES = 2
-
-# Inputs of the model, and options (None for an encoder-only model).
-Prepared = tuple["Inputs", GenerationOptions | None]
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """State of one request: queued (`prepare` set), being read, read (`prepared` set), or in the loop."""
-
-    handle: Handle[Any]
-    prepare: Callable[[], Prepared] | None  # for a reading thread; may hold audio, so dropped once called
-    priority: int = 0
-    stream: bool = True
-    prepared: Prepared | None = None
-    request_id: int = -1  # id in the loop; -1 before
-    duration: float = 0.0  # seconds of audio, once read
-    warnings: tuple[str, ...] = ()  # about the reading, likewise
-    being_read: bool = False
-    in_flight: bool = False  # has a place among those that are read and not finished
 
 
 class Worker:
@@ -85,6 +64,7 @@ class Worker:
         self._loop = loop
         self._check = check
         self._loop_stats = loop.stats()
+        self._is_checked = False  # by `check`, since the last step; used by the loop's thread alone
         self._in_loop: dict[int, Job] = {}  # used by the loop's thread alone
         self._next_request_id = 0
 
@@ -92,10 +72,7 @@ class Worker:
         # For all below. Reentrant, as finalizers run in any thread, also in one that holds it.
         self._lock = threading.RLock()
         self._jobs: dict[Handle[Any], Job] = {}  # all that have not ended
-        self._queue: list[tuple[int, int, Job]] = []  # heap: highest priority, then first come
-        self._numbers = count()
-        self._free_requests = max_in_flight
-        self._free_seconds = max_in_flight_seconds
+        self._queue = JobQueue(self._jobs, max_in_flight, max_in_flight_seconds)
         self._being_read = 0
         self._ready: deque[Job] = deque()
         self._to_cancel: deque[Job] = deque()
@@ -121,13 +98,17 @@ class Worker:
 
     def submit(self, job: Job) -> None:
         """Add a job to the queue. Raises RuntimeError where the engine is closed or has failed."""
-        self.check_open()
         with self._lock:
             self.check_open()
-            heapq.heappush(self._queue, (-job.priority, next(self._numbers), job))
+            self._queue.put(job)
             self._jobs[job.handle] = job  # last: without this the entry in the queue is skipped
             self._tally.begin()
-        self._readable.notify()
+        (self._readable if job.prepared is None else self._runnable).notify()
+
+    @property
+    def unfinished(self) -> int:
+        """Number of jobs that have not ended."""
+        return len(self._jobs)
 
     def cancel(self, handle: Handle[Any]) -> bool:
         """Cancel the job of a handle; False where it has already ended."""
@@ -249,22 +230,30 @@ class Worker:
         while True:
             self._readable.wait_for(lambda: self._can_read or self._nothing_to_read)
             with self._lock:
-                while self._queue and self._queue[0][2].handle not in self._jobs:
-                    heapq.heappop(self._queue)  # cancelled in the queue
-                if self._can_read:
-                    job = heapq.heappop(self._queue)[2]
-                    job.in_flight = job.being_read = True
-                    self._free_requests -= 1
+                job = self._queue.take(prepared=False)
+                if job is not None:
+                    job.being_read = True
                     self._being_read += 1
-                    if self._can_read:
-                        self._readable.notify()
+                self._notify_next()
+                if job is not None:
                     return job
                 if self._nothing_to_read:
                     return None
 
     @property
     def _can_read(self) -> bool:
-        return bool(self._queue) and self._free_requests > 0 and self._free_seconds > 0
+        return self._queue.waits_for(prepared=False)
+
+    @property
+    def _can_take(self) -> bool:
+        return self._queue.waits_for(prepared=True)
+
+    def _notify_next(self) -> None:
+        """Wake a thread that can take the first job of the queue: a reading one, or the loop's."""
+        if self._can_read:
+            self._readable.notify()
+        elif self._can_take:
+            self._runnable.notify()
 
     @property
     def _nothing_to_read(self) -> bool:
@@ -277,10 +266,7 @@ class Worker:
         with self._lock:
             if job.handle in self._jobs:
                 assert prepared is not None
-                inputs = prepared[0]
-                left = self._free_seconds - inputs.duration
-                job.prepared, job.duration, self._free_seconds = prepared, inputs.duration, left
-                job.warnings = inputs.warnings
+                self._queue.set_ready(job, prepared)
                 self._ready.append(job)
             self._leave_reader(job)
         self._runnable.notify()
@@ -307,21 +293,25 @@ class Worker:
     def _step(self) -> bool:
         """Pass new jobs and cancellations to the loop and run one step; False once closed and out of work."""
         self._runnable.wait_for(
-            lambda: self._ready or self._to_cancel or self._loop.has_work or self._is_over
+            lambda: self._ready or self._to_cancel or self._loop.has_work or self._can_take or self._is_over
         )
+        if not self._loop.has_work:
+            self._is_checked = False  # the wait may have been long
         with self._lock:  # so that no job is submitted meanwhile
             if self._is_over:
                 return False
+            self._take_prepared()
         if not self._loop.has_work:
             self._wait_for_arrivals()
         while self._to_cancel:
             self._cancel(self._to_cancel.popleft())
-        if self._ready:
+        if self._ready and not self._is_checked:
             self._check()
         while self._ready:
             self._start(self._ready.popleft())
         events = self._loop.step() if self._loop.has_work else []
-        if any(isinstance(event, RequestOutput) for event in events):
+        self._is_checked = any(isinstance(event, RequestOutput) for event in events)
+        if self._is_checked:
             self._check()
         stats = self._loop.stats()
         with self._lock:
@@ -345,6 +335,15 @@ class Worker:
         while more() and (self._being_read or self._can_read):
             seen = len(self._ready)
             self._runnable.wait_for(more, min(self._config.arrival_wait, end - time.monotonic()))
+
+    def _take_prepared(self) -> None:
+        """Take the jobs at the front of the queue that need no reading; the lock is held."""
+        while (job := self._queue.take(prepared=True)) is not None:
+            assert job.prepared is not None
+            self._queue.set_ready(job, job.prepared)
+            self._ready.append(job)
+        if self._can_read:
+            self._readable.notify()
 
     def _cancel(self, job: Job) -> None:
         if job.request_id >= 0:
@@ -420,11 +419,8 @@ class Worker:
 
     def _free_place(self, job: Job) -> None:
         """Free the place of an ended job for reading another; the lock is held."""
-        if job.in_flight:
-            job.in_flight = False
-            self._free_requests += 1
-            self._free_seconds += job.duration  # 0 unless it has been read
-            self._readable.notify()
+        self._queue.free_place(job)
+        self._notify_next()
 
 
 _THREAD_NAMES = ("tritone-loop", "tritone-read-")

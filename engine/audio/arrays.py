@@ -45,7 +45,7 @@ def as_array(source: Any) -> np.ndarray:
             f"array {source.shape}: reads as {source.shape[1]} channels of {source.shape[0]} samples; "
             "pass [samples, channels], for instance array.T"
         )
-    if not np.issubdtype(source.dtype, np.floating) and source.dtype not in (np.uint8, *_PCM):
+    if source.dtype.kind != "f" and source.dtype not in (np.uint8, *_PCM):
         raise AudioError(
             f"array {source.shape}: samples of type {source.dtype}; "
             "pass floats in -1..1, or int16, int32 or uint8 PCM"

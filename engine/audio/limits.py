@@ -22,6 +22,16 @@ def max_recording_seconds(model: Any, feature_extractor: Any, config: EngineConf
     return _largest(bound, fits) / rate
 
 
+def min_recording_samples(model: Any, feature_extractor: Any, bound: int) -> int:
+    """Number of samples, up to `bound`, from which on the model has encoder positions for a recording."""
+
+    def too_short(samples: int) -> bool:
+        frames = feature_extractor.frame_count(samples)
+        return frames < 1 or not _has_positions(model, frames)
+
+    return _largest(bound, too_short) + 1
+
+
 def max_text_tokens(model: Any) -> int | None:
     """Number of tokens in the longest text that the model has positions for; None without a limit."""
     if _has_positions(model, _MAX_TOKENS):

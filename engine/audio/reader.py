@@ -4,15 +4,16 @@ Sources are decoded (libsndfile, PyAV), mixed to one channel and resampled (soxr
 bounded, whatever a header declares. torch is not imported here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from . import decode
-from .arrays import as_array, to_float
+from .arrays import as_array as as_array
 from .arrays import as_samples as as_samples
+from .arrays import to_float
 from .blocks import BLOCK, Block, check_rate
 from .downmix import to_one_channel
 from .errors import AudioError, TooShortError
@@ -40,7 +41,7 @@ def load_audio(
     max_seconds: float | None = None,
     channel: int | None = None,
     encoding: str | None = None,
-    copy: bool = True,
+    empty: Callable[[int], np.ndarray] | None = lambda size: np.empty(size, np.float32),
 ) -> Audio:
     """Read a recording as one channel at `sampling_rate` Hz.
 
@@ -55,14 +56,14 @@ def load_audio(
         max_seconds: maximum duration in seconds; decoding stops there, with an error.
         channel: index of the channel to read; None averages all.
         encoding: "mulaw" or "alaw" for audio without a header; 8,000 Hz unless `source_rate` is given.
-        copy: False returns an array that needs no conversion as it is.
+        empty: function that allocates the copy of an array that needs no conversion, float32 [samples]; None
+            returns the array as it is.
 
     Raises:
         AudioError: the source is missing, empty, not audio, damaged, cut or too long, or has NaN or infinity.
     """
-    if _is_ready(source, sampling_rate, source_rate, channel):
-        checked = _checked_whole(source, sampling_rate, max_seconds)
-        return Audio(checked.copy() if copy else checked)
+    if type(source) is np.ndarray and is_ready(source, sampling_rate, source_rate, channel):
+        return Audio(_checked_whole(source, sampling_rate, max_seconds, empty))
     blocks = audio_blocks(
         source,
         sampling_rate,
@@ -150,25 +151,36 @@ def count_channels(source: Any, *, encoding: str | None = None) -> int:
     return 1 if array.ndim == 1 else array.shape[1]
 
 
-def _is_ready(source: Any, sampling_rate: int, source_rate: int | None, channel: int | None) -> bool:
-    """Check whether a source is an array of one float32 channel at the rate of the result."""
+def is_ready(array: np.ndarray, sampling_rate: int, source_rate: int | None, channel: int | None) -> bool:
+    """Check whether an array needs no conversion: one float32 channel at the rate of the result."""
     return (
-        type(source) is np.ndarray
-        and source.ndim == 1
-        and source.dtype == np.float32
+        array.ndim == 1
+        and array.dtype == np.float32
         and not channel
         and (source_rate is None or (type(source_rate) is int and source_rate == sampling_rate))
     )
 
 
-def _checked_whole(samples: np.ndarray, rate: int, max_seconds: float | None) -> np.ndarray:
-    """Samples that need no conversion, with the checks of all others."""
+def _checked_whole(
+    samples: np.ndarray, rate: int, max_seconds: float | None, empty: Callable[[int], np.ndarray] | None
+) -> np.ndarray:
+    """Samples that need no conversion, or a copy of them, with the checks of all others."""
     check_rate(rate, "the target rate")
     name = f"array {samples.shape}"
     for _ in _limited(iter([Block(samples, rate)] if len(samples) else []), max_seconds, name):
-        for _ in _checked(iter([(samples, rate)]), name):
+        result = samples if empty is None else empty(len(samples))
+        for _ in _checked(_copied(samples, result, rate), name):
             pass
-    return samples
+    return result
+
+
+def _copied(samples: np.ndarray, result: np.ndarray, rate: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Copy samples, and yield each block of the copy while it is in the processor's cache."""
+    for start in range(0, len(samples), BLOCK):
+        block = result[start : start + BLOCK]
+        if result is not samples:
+            block[:] = samples[start : start + BLOCK]
+        yield block, rate
 
 
 def _array_blocks(array: np.ndarray, rate: int) -> Iterator[Block]:

@@ -81,7 +81,7 @@ class GenerationTask(EngineTask):
         config = self._config
         length = 1 + config.extra_tokens + math.ceil(config.tokens_per_second * duration)
         resolved: GenerationOptions = self._model.resolve_options(
-            default_max_length=min(length, self._max_length), **options
+            self._max_length, default_max_length=min(length, self._max_length), **options
         )
         return resolved
 

@@ -10,13 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..audio.limits import max_recording_seconds, max_text_tokens
-from ..audio.reader import AudioError, TooShortError, as_samples, count_channels, load_audio
+from ..audio.limits import max_recording_seconds, max_text_tokens, min_recording_samples
+from ..audio.reader import (
+    AudioError,
+    TooShortError,
+    as_array,
+    as_samples,
+    count_channels,
+    is_ready,
+    load_audio,
+)
 from ..config import Encoding, EngineConfig, Short
 from ..faults import attempt
 
 _BLOCK = 1 << 20  # bytes of a file object read at a time
 _MAX_PINNED_SECONDS = 600.0  # of a waveform in pinned memory, which torch keeps for later ones
+_ENCODINGS, _SHORT = get_args(Encoding), get_args(Short)
 _MAX_EXCERPT = 40  # characters of a text in a message
 
 
@@ -46,8 +55,8 @@ class ReadOptions:
         if isinstance(channel, np.integer):  # which JSON does not know
             object.__setattr__(self, "channel", int(channel))
         if self.encoding is not None:
-            check_choice("encoding", self.encoding, get_args(Encoding))
-        check_choice("short", self.short, get_args(Short))
+            check_choice("encoding", self.encoding, _ENCODINGS)
+        check_choice("short", self.short, _SHORT)
 
     def check_unused(self, model_name: str) -> None:
         """Raise ValueError for any option that is set, since the model takes texts."""
@@ -86,6 +95,8 @@ class Recordings:
         self.front_end = feature_extractor
         self.sampling_rate: int = feature_extractor.sampling_rate  # Hz
         self.max_seconds = max_recording_seconds(model, feature_extractor, config)
+        most = round(self.max_seconds * self.sampling_rate)
+        self._lengths = range(min_recording_samples(model, feature_extractor, most), most + 1)  # samples
         self._model = model
         self._pins = model.device.type == "cuda"
         self._max_file_object_bytes = config.max_file_object_bytes
@@ -103,6 +114,22 @@ class Recordings:
         if hasattr(source, "read"):
             return _read_to_end(source, self._max_file_object_bytes)
         return as_samples(source)
+
+    def prepare(self, source: Any, reading: ReadOptions) -> Inputs | None:
+        """Inputs of a source that needs neither decoding nor conversion, without a thread that reads it.
+
+        An array is checked while it is copied to pinned memory. None for all others; and on a CPU, whose
+        steps are long: the loop waits for arrays that are being read, to encode them together.
+
+        Raises:
+            AudioError: as `read`.
+        """
+        if not self._pins or not isinstance(source, np.ndarray | Tensor):
+            return None
+        array = as_array(source)
+        if not is_ready(array, self.sampling_rate, reading.sampling_rate, reading.channel):
+            return None
+        return self.read(array.view(np.ndarray), reading, {})
 
     def split(self, snapshot: Any, reading: ReadOptions) -> list[tuple[Any, ReadOptions]]:
         """Pair a snapshot with each of its channels; an error in its place where they cannot be told."""
@@ -130,9 +157,9 @@ class Recordings:
                 max_seconds=self.max_seconds,
                 channel=reading.channel,
                 encoding=reading.encoding,
-                copy=False,  # a snapshot already is one
+                empty=self._empty if self._pins else None,  # a snapshot already is a copy
             )
-            self._check_length(_name(source), len(audio.samples))
+            self._check_length(source, len(audio.samples))
         except TooShortError as error:
             if reading.short == "fail":
                 raise
@@ -143,14 +170,25 @@ class Recordings:
 
     def _waveform(self, samples: np.ndarray) -> Tensor:
         """Samples as a tensor; for a GPU in pinned memory, so that the loop's thread need not copy them."""
-        waveform = torch.from_numpy(samples)
-        if self._pins and len(samples) <= _MAX_PINNED_SECONDS * self.sampling_rate:
-            return torch.empty(waveform.shape, dtype=waveform.dtype, pin_memory=True).copy_(waveform)
-        return waveform
+        if isinstance(samples.base, Tensor):
+            return samples.base  # of `_empty`
+        if self._pins:
+            copy = self._empty(len(samples))
+            copy[:] = samples
+            samples = copy
+        return samples.base if isinstance(samples.base, Tensor) else torch.from_numpy(samples)
 
-    def _check_length(self, name: str, samples: int) -> None:
+    def _empty(self, size: int) -> np.ndarray:
+        """Array for a waveform: a view of a tensor in pinned memory, unless it is very long."""
+        if size > _MAX_PINNED_SECONDS * self.sampling_rate:
+            return np.empty(size, np.float32)
+        return torch.empty(size, pin_memory=True, dtype=torch.float32).numpy()
+
+    def _check_length(self, source: Any, samples: int) -> None:
         """Raise AudioError for a waveform that is too short or too long for the model."""
-        duration = samples / self.sampling_rate
+        if samples in self._lengths:
+            return
+        name, duration = _name(source), samples / self.sampling_rate
         frames = self.front_end.frame_count(samples)
         if frames < 1:
             raise TooShortError(f"{name}: {1000 * duration:.1f} ms, shorter than one frame of 25 ms")
@@ -219,6 +257,10 @@ class Texts:
     def snapshot(self, source: Any) -> Any:
         """Snapshot of the source for a reading thread: a string or pair, or a tuple copied from a list."""
         return tuple(source) if isinstance(source, list) else source
+
+    def prepare(self, source: Any, reading: ReadOptions) -> Inputs | None:
+        """None: tokenizing a text is work for a reading thread."""
+        return None
 
     def split(self, snapshot: Any, reading: ReadOptions) -> list[tuple[Any, ReadOptions]]:
         """Pair a snapshot with the options: a text has no channels."""

@@ -87,7 +87,9 @@ def as_list(token_ids: Any) -> Any:
 
 def is_batch(token_ids: Any) -> bool:
     """True for a non-empty batch of token id sequences; False for one sequence or a single id."""
-    return not isinstance(token_ids, int) and len(token_ids) > 0 and np.ndim(token_ids[0]) > 0
+    if isinstance(token_ids, int) or not len(token_ids) or isinstance(token_ids[0], int):
+        return False
+    return np.ndim(token_ids[0]) > 0
 
 
 def pairs(text: Any, text_pair: Any) -> Iterator[tuple[str, str | None]]:

@@ -1,5 +1,6 @@
 """Text decoders with a language-modeling head: logits, loss, and the methods that generation calls."""
 
+from operator import attrgetter
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
@@ -92,7 +93,7 @@ class CausalLM(ParametersMixin, PretrainedModel):
 
     def get_decoder(self) -> TransformerStack:
         """Decoder stack, which takes padded tokens as in transformers."""
-        return cast(TransformerStack, self.get_submodule(self.decoder_name))
+        return cast(TransformerStack, attrgetter(self.decoder_name)(self))
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.get_decoder().get_input_embeddings()

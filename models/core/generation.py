@@ -48,16 +48,24 @@ class GenerationMixin(PretrainedModel):
         self.generation_config.save_pretrained(folder)
 
     def resolve_options(
-        self, *, default_max_length: int | None = None, prompt_length: int = 1, **options: Any
+        self,
+        limit: int | None = None,
+        /,
+        *,
+        default_max_length: int | None = None,
+        prompt_length: int = 1,
+        **options: Any,
     ) -> GenerationOptions:
         """Complete a call's generation options with the checkpoint's and then transformers' defaults.
+
+        `limit` is the model's `max_length`, where the caller has it: finding it is a walk over modules.
 
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
         vocabulary = self.config.get_text_config().vocab_size
-        sizes = self.max_length, default_max_length, vocabulary, prompt_length
-        return self.generation_config.resolve(options, *sizes)
+        limit = self.max_length if limit is None else limit
+        return self.generation_config.resolve(options, limit, default_max_length, vocabulary, prompt_length)
 
     @property
     def max_length(self) -> int:

@@ -263,7 +263,9 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
         pack = pack_waveforms if self.encoder.main_input_name == "input_values" else pack_features
         return pack(inputs, attention_mask)
 
-    def resolve_options(self, *, default_max_length: int | None = None, **options: Any) -> GenerationOptions:
+    def resolve_options(
+        self, limit: int | None = None, /, *, default_max_length: int | None = None, **options: Any
+    ) -> GenerationOptions:
         """Complete a call's generation options, as `GenerationMixin` does.
 
         Special tokens set in the model's configuration after the model was made are used too.
@@ -272,7 +274,7 @@ class SpeechEncoderDecoderModel(ParametersMixin, GenerationMixin):
             token = getattr(self.config, name, None)
             if token is not None and getattr(self.generation_config, name) is None:
                 options.setdefault(name, token)
-        return super().resolve_options(default_max_length=default_max_length, **options)
+        return super().resolve_options(limit, default_max_length=default_max_length, **options)
 
     def _project(self, hidden: Tensor) -> Tensor:
         """Project encoder output [..., width] to the decoder's width, where the two differ."""

@@ -103,6 +103,8 @@ class Speech2TextTokenizer(PythonTokenizer):
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Join tokens to text: special tokens followed by a space, the others decoded by SentencePiece."""
         special, text = set(self.all_special_tokens), ""
+        if special.isdisjoint(tokens):
+            return self._join(list(tokens)).strip()
         pieces: list[str] = []
         for token in tokens:
             if token in special:

@@ -58,8 +58,8 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
         """Decode token ids, or one id, to text, before `clean_up_tokenization_spaces`."""
 
     @abstractmethod
-    def _token(self, index: int) -> Any:
-        """Token of an id."""
+    def _tokens(self, ids: Ids) -> list[Any]:
+        """Tokens of ids."""
 
     @property
     @abstractmethod
@@ -258,9 +258,9 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """Token of an id, or list of tokens of several ids."""
         if isinstance(ids, int):
-            return self._token(ids)
+            return self._tokens([ids])[0]
         skip = set(self.all_special_ids) if skip_special_tokens else set()
-        return [self._token(index) for index in map(int, ids) if index not in skip]
+        return self._tokens([index for index in map(int, ids) if index not in skip])
 
     @classmethod
     def from_pretrained(cls, name_or_dir: str | os.PathLike[str] | Checkpoint, **kwargs: Any) -> Self:

@@ -22,6 +22,7 @@ from .charsmap import check_normalizer
 from .options import NAMED_TOKENS, AddedToken, TokenIndex, as_added, check_count, numbered_tokens
 from .panics import no_panic
 from .slow import check_vocabulary
+from .special_tokens import Ids
 
 LIBRARY_FILE = "tokenizer.json"
 
@@ -185,8 +186,8 @@ class LibraryTokenizer(Tokenizer):
             return self.backend.token_to_id(self.unk_token)
         return index
 
-    def _token(self, index: int) -> Any:
-        return self.backend.id_to_token(index)
+    def _tokens(self, ids: Ids) -> list[Any]:
+        return [self.backend.id_to_token(index) for index in ids]
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Join tokens to text."""

@@ -169,10 +169,9 @@ class PythonTokenizer(Tokenizer):
         index = self.added_tokens_encoder.get(token, self.encoder.get(token))
         return self.added_tokens_encoder.get(self.unk_token) if index is None else index
 
-    def _token(self, index: int) -> Any:
-        added = self.added_tokens_decoder.get(index)
-        token = added.content if added else self.decoder.get(index)
-        return self.unk_token if token is None else token
+    def _tokens(self, ids: Ids) -> list[Any]:
+        added, own, unknown = self.added_tokens_decoder, self.decoder, self.unk_token
+        return [added[index].content if index in added else own.get(index, unknown) for index in ids]
 
     @classmethod
     def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:

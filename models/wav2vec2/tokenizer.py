@@ -11,7 +11,7 @@ from ..core.batches import as_list, is_batch
 from ..core.outputs import ModelOutput
 from ..tokenizers.options import AddedToken
 from ..tokenizers.slow import VOCAB_FILE, PythonTokenizer, check_vocabulary
-from ..tokenizers.special_tokens import role
+from ..tokenizers.special_tokens import Ids, role
 
 Offsets = list[dict[str, Any]]
 
@@ -117,11 +117,13 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
         text = text.upper() if self.do_lower_case else text
         return list(text.replace(" ", self.word_delimiter_token))
 
-    def _token(self, index: int) -> Any:
-        if index in self.decoder:  # checked before added tokens, as languages share ids
-            return self.decoder[index]
-        added = self.added_tokens_decoder.get(index)
-        return self.unk_token if added is None else added.content
+    def _tokens(self, ids: Ids) -> list[Any]:
+        added, own, unknown = self.added_tokens_decoder, self.decoder, self.unk_token
+        # Added tokens come last, as languages share ids.
+        return [
+            own[index] if index in own else added[index].content if index in added else unknown
+            for index in ids
+        ]
 
     def decode(
         self,

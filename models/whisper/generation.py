@@ -40,30 +40,40 @@ class WhisperGenerationMixin(GenerationMixin):
     generation_config: Any
     generation_config_class: ClassVar[type[GenerationConfig]] = WhisperGenerationConfig
 
-    def whisper_options(self, call: dict[str, Any], *, is_long: bool = False) -> WhisperOptions:
+    def whisper_options(
+        self, call: dict[str, Any], *, is_long: bool = False, limit: int | None = None
+    ) -> WhisperOptions:
         """Resolve the options of one recording.
 
         Args:
             call: arguments of `generate` by name, None for those not given.
             is_long: True for a recording of several windows.
+            limit: the model's `max_length`, where the caller has it: finding it is a walk over modules.
 
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
         vocabulary = self.config.vocab_size
+        limit = self.max_length if limit is None else limit
         return resolve_whisper(
-            self.generation_config, call, limit=self.max_length, vocabulary=vocabulary, is_long=is_long
+            self.generation_config, call, limit=limit, vocabulary=vocabulary, is_long=is_long
         )
 
     def resolve_options(
-        self, *, default_max_length: int | None = None, prompt_length: int = 1, **options: Any
+        self,
+        limit: int | None = None,
+        /,
+        *,
+        default_max_length: int | None = None,
+        prompt_length: int = 1,
+        **options: Any,
     ) -> GenerationOptions:
         """Options of the request that decodes a recording of up to 30 s; lengths are Whisper's own.
 
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
-        resolved = self.whisper_options(options)
+        resolved = self.whisper_options(options, limit=limit)
         windows = resolved.windows
         prompt = window_prompt((), windows, conditioned=False)
         return resolved.request(Window(0, self.window_frames, prompt, windows.temperatures[0]))

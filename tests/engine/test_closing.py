@@ -42,7 +42,7 @@ def test_a_request_whose_reading_hangs_can_be_cancelled_and_its_place_is_free_on
     assert not waiting.done()
     end.set()
     assert waiting.result(SOON).text == "1 2"
-    assert (worker._free_requests, worker._being_read) == (1, 0)
+    assert (worker._queue.free_requests, worker._being_read) == (1, 0)
     worker.close(cancel=False)
 
 

@@ -9,9 +9,10 @@ from stand_in_loop import OPTIONS, SOON, SPELLER, submit
 
 from tritone.engine.config import EngineConfig
 from tritone.engine.handle import Handle, in_order
+from tritone.engine.jobs import Job
 from tritone.engine.tasks.generation import TokenProcessor
 from tritone.engine.tasks.inputs import Inputs
-from tritone.engine.worker import Job, Worker
+from tritone.engine.worker import Worker
 
 
 class Panic(BaseException):

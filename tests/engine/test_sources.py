@@ -2,10 +2,12 @@
 
 import io
 import itertools
+import threading
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import tritone
 from tritone.engine.audio.reader import AudioError
@@ -203,3 +205,53 @@ def test_wrong_channels_are_refused_by_the_call(engine, stereo, channels):
 def test_a_single_source_must_be_in_a_list(engine, single):
     with pytest.raises(ValueError, match=r"put the .* into a list"):
         engine.transcribe(single)
+
+
+@pytest.fixture
+def direct(engine, monkeypatch):
+    """The engine with arrays prepared as for a GPU, without a GPU's pinned memory."""
+    monkeypatch.setattr(engine._inputs, "_pins", True)
+    monkeypatch.setattr(engine._inputs, "_empty", lambda size: torch.empty(size).numpy())
+    return engine
+
+
+def test_arrays_for_a_gpu_have_the_results_of_others_and_wait_for_no_reader(
+    engine, direct, stereo, monkeypatch
+):
+    left = stereo[:, 0].copy()
+    with tritone.Engine(engine.model, processor=engine.processor) as plain:
+        wanted = content(plain.transcribe([left, left]))
+    read = []
+    original = direct._inputs.read
+    monkeypatch.setattr(
+        direct._inputs, "read", lambda *a: (read.append(threading.current_thread().name), original(*a))[1]
+    )
+    reused = left.copy()
+    handle = direct.submit(reused)
+    reused[:] = 0
+    assert content([handle.result(SOON), direct.submit(torch.from_numpy(left)).result(SOON)]) == wanted
+    assert set(read) == {threading.current_thread().name}
+    # What must be converted is still read by a reading thread.
+    others = [stereo[:, :1], left.astype(np.float64), (left * 32767).astype(np.int16)]
+    assert all(direct.submit(one).result(SOON).error is None for one in others)
+    assert [name.startswith("tritone-read") for name in read[2:]] == [True] * 3
+
+
+def test_a_bad_array_for_a_gpu_fails_alone(direct, stereo):
+    good = stereo[:, 0].copy()
+    bad = good.copy()
+    bad[-1] = np.inf
+    loud, short = good * 1e9, good[:10]
+    results = list(direct.transcribe([good, bad, good, loud, short, np.zeros(0, np.float32)]))
+    errors = [type(result.error).__name__ for result in results]
+    assert errors == ["NoneType", "AudioError", "NoneType", "AudioError", "TooShortError", "TooShortError"]
+    assert f"sample {len(bad) - 1} is inf" in str(results[1].error)
+    assert content(results[:1]) == content(results[2:3])
+    empty = direct.submit(short, short="empty").result(SOON)
+    assert (empty.text, empty.finish_reason, len(empty.warnings)) == ("", "stop", 1)
+
+
+def test_arrays_beyond_those_submitted_ahead_are_no_pinned_memory(direct, stereo, monkeypatch):
+    monkeypatch.setattr(direct, "_ahead", 0)
+    monkeypatch.setattr(direct._inputs, "prepare", None)
+    assert direct.submit(stereo[:, 0].copy()).result(SOON).error is None

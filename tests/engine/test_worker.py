@@ -8,10 +8,11 @@ from stand_in_loop import OPTIONS, SOON, SPELLER, submit
 
 from tritone.engine.config import EngineConfig
 from tritone.engine.handle import Handle
+from tritone.engine.jobs import Job
 from tritone.engine.outputs import Transcription
 from tritone.engine.tasks.generation import TokenProcessor
 from tritone.engine.tasks.inputs import Inputs
-from tritone.engine.worker import Job, Worker
+from tritone.engine.worker import Worker
 from tritone.scheduler.request import FinishReason, RequestOutput
 
 ONE_READER = EngineConfig(num_readers=1)
@@ -232,6 +233,49 @@ def test_an_encoder_only_request_has_no_options_and_its_predictions_come_with_it
     result = handle.result(SOON)
     assert (result.text, result.finish_reason) == ("seven", "stop")
     assert (result.duration, result.source) == (2.0, "a.wav")
+
+
+def test_a_job_with_its_inputs_waits_for_no_reader(loop):
+    worker, free = Worker(loop, max_in_flight=9, config=ONE_READER), threading.Event()
+
+    def slowly():
+        assert free.wait(SOON)
+        return Inputs(1, 2.0), OPTIONS
+
+    slow = submit(worker, prepare=slowly)
+    result = submit(worker, 2, prepared=True).result(SOON)
+    assert (result.text, result.duration) == ("1 2", 2.0)
+    assert not slow.done()
+    free.set()
+    slow.result(SOON)
+    worker.close(cancel=False)
+
+
+def test_jobs_with_and_without_inputs_keep_their_order_and_their_places(loop):
+    worker = Worker(loop, max_in_flight=1, config=ONE_READER)
+    loop.go.clear()
+    first = submit(worker, 9, prepared=True)
+    assert loop.entered.wait(SOON)
+    handles = [submit(worker, n, priority=n // 3, prepared=n % 2 == 0) for n in range(1, 9)]
+    handles[7].cancel()  # the next to be taken
+    handles[6].cancel()
+    assert loop.order == [9]
+    loop.go.set()
+    for handle in (first, *handles):
+        handle.outcome(SOON)
+    assert loop.order == [9, 6, 3, 4, 5, 1, 2]
+    worker.close(cancel=False)
+    assert worker._queue.free_requests == 1
+
+
+@pytest.mark.parametrize("end", [{"cancel": True}, {"cancel": False}])
+def test_closing_ends_jobs_with_inputs_that_wait_for_a_place(loop, end):
+    worker = Worker(loop, max_in_flight=1, config=ONE_READER)
+    handles = [submit(worker, 3, prepared=n % 3 > 0) for n in range(12)]
+    worker.close(**end)
+    assert all(handle.done() for handle in handles)
+    if not end["cancel"]:
+        assert {handle.result(SOON).text for handle in handles} == {"1 2 3"}
 
 
 def test_a_higher_priority_is_read_first(loop):

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 from tritone.engine.handle import Handle
+from tritone.engine.jobs import Job
 from tritone.engine.tasks.generation import TokenProcessor
 from tritone.engine.tasks.inputs import Inputs
-from tritone.engine.worker import Job, Worker
+from tritone.engine.worker import Worker
 from tritone.scheduler.loop import LoopStats
 from tritone.scheduler.request import FinishReason, GenerationOptions, Hypothesis, RequestOutput, Tokens
 
@@ -96,8 +97,12 @@ def submit(
     prepare: Callable | None = None,
     priority: int = 0,
     stream: bool = True,
+    prepared: bool = False,
 ) -> Handle:
     """Submit a request for so many tokens, of 2 s of audio; its text is their numbers."""
     handle = Handle(tokens, TokenProcessor(SPELLER), worker.cancel)
-    worker.submit(Job(handle, prepare or (lambda: (Inputs(tokens, 2.0), OPTIONS)), priority, stream))
+    job = Job(handle, prepare or (lambda: (Inputs(tokens, 2.0), OPTIONS)), priority, stream)
+    if prepared:
+        job.prepared = Inputs(tokens, 2.0), OPTIONS
+    worker.submit(job)
     return handle

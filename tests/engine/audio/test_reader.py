@@ -228,6 +228,28 @@ def test_a_bad_array_is_refused(array, wrong):
         load_audio(array, RATE)
 
 
+def test_an_array_that_needs_no_conversion_is_copied_once_into_memory_of_the_caller():
+    memory = []
+
+    def empty(size):
+        memory.append(np.empty(size, np.float32))
+        return memory[-1]
+
+    given = np.sin(np.arange(200_000, dtype=np.float32))
+    loaded = load_audio(given[::2], RATE, empty=empty).samples
+    assert loaded is memory[0]
+    assert np.array_equal(loaded, given[::2])
+    assert load_audio(given, RATE, empty=None).samples is given
+
+
+def test_a_bad_sample_is_named_by_its_place_in_the_whole_array():
+    array = np.zeros(200_000, np.float32)
+    array[150_000] = np.nan
+    for empty in (None, lambda size: np.empty(size, np.float32)):
+        with pytest.raises(AudioError, match="sample 150000 is nan"):
+            load_audio(array, RATE, empty=empty)
+
+
 @pytest.mark.parametrize("rate", [0, -16_000, 1, 10**9, 16_000.0, "16000", True])
 def test_an_absurd_rate_is_refused(rate):
     with pytest.raises(AudioError, match="sampling rate"):
