@@ -56,7 +56,12 @@ class WhisperGenerationMixin(GenerationMixin):
         vocabulary = self.config.vocab_size
         limit = self.max_length if limit is None else limit
         return resolve_whisper(
-            self.generation_config, call, limit=limit, vocabulary=vocabulary, is_long=is_long
+            self.generation_config,
+            call,
+            limit=limit,
+            vocabulary=vocabulary,
+            is_long=is_long,
+            window_frames=self.window_frames,
         )
 
     def resolve_options(

@@ -214,6 +214,7 @@ def resolve_whisper(
     limit: int,
     vocabulary: int,
     is_long: bool,
+    window_frames: int = 3000,
 ) -> WhisperOptions:
     """Resolve the options of one recording: the call's, else the checkpoint's, else transformers' defaults.
 
@@ -223,6 +224,7 @@ def resolve_whisper(
         limit: decoder positions.
         vocabulary: vocabulary size.
         is_long: True for a recording of several windows, which needs times.
+        window_frames: frames of a window, those that the encoder reads.
 
     Raises:
         ValueError: an option that is unknown, out of range, or that the checkpoint cannot serve.
@@ -269,6 +271,7 @@ def resolve_whisper(
         prompt_ids=tuple(config.read("prompt_ids", call) or ()),
         prompt_all_windows=config.read("prompt_condition_type", call) == "all-segments",
         max_previous_tokens=limit // 2 - 1,
+        window_frames=window_frames,
     )
     if windows.prompt_all_windows and not windows.condition_on_prev_tokens:
         raise ValueError("prompt_condition_type 'all-segments' needs condition_on_prev_tokens=True")
