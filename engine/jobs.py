@@ -21,7 +21,8 @@ Prepared = tuple["Inputs", GenerationOptions | None]
 class Job:
     """State of one submission: queued, being read, read (`prepared` set), or in the loop.
 
-    It has one request, or a `session` of several. One that is `prepared` when it is submitted needs no reading: the loop's thread takes it from the queue.
+    It has one request, or a `session` of several. One that is `prepared` when it is submitted needs no
+    reading: the loop's thread takes it from the queue.
     """
 
     handle: Handle[Any]

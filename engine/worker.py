@@ -16,9 +16,9 @@ from ..scheduler.request import Event, FinishReason, GenerationOptions, Request,
 from .config import EngineConfig
 from .faults import as_error
 from .handle import FORKED, Handle
-from .jobs import Job, JobQueue
-from .openmp import release_team
-from .session import Session, SessionRequest
+from .jobs import Job
+from .reading import Reading
+from .session import SessionRequest
 from .signals import Signal
 from .stats import EngineHealth, EngineStats, Tally
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _TRIES = 2
 
 
-class Worker:
+class Worker(Reading):
     """Queue and threads of an engine, from the submission of a request to the end of its handle.
 
     A fault of any kind in one of the threads ends the request that it worked on, or else fails the engine,
@@ -59,6 +59,7 @@ class Worker:
         config: EngineConfig | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
+        super().__init__(max_in_flight, max_in_flight_seconds)
         config = config or EngineConfig()
         self._config = config
         self._process = os.getpid()
@@ -69,18 +70,9 @@ class Worker:
         self._in_loop: dict[int, Job] = {}  # used by the loop's thread alone
         self._next_request_id = 0
 
-        self._readable, self._runnable, self._ended = Signal(), Signal(), Signal()
-        # For all below. Reentrant, as finalizers run in any thread, also in one that holds it.
-        self._lock = threading.RLock()
-        self._jobs: dict[Handle[Any], Job] = {}  # all that have not ended
-        self._queue = JobQueue(self._jobs, max_in_flight, max_in_flight_seconds)
-        self._being_read = 0
-        self._continued: deque[Job] = deque()  # sessions with outputs, for a reading thread
-        self._sessions = 0  # that have not ended
-        self._ready: deque[tuple[Job, SessionRequest | None]] = deque()
+        self._ended = Signal()
         self._to_cancel: deque[Job] = deque()
         self._tally = Tally()
-        self._closed = False
         self._failure: Exception | None = None
 
         bodies = {"tritone-loop": self._run}
@@ -215,130 +207,6 @@ class Worker:
                 self._running -= 1
             self.release()  # wakes the others, and threads in `close`
 
-    # The reading threads.
-
-    def _read(self) -> None:
-        while (job := self._next_to_read()) is not None:
-            try:
-                self._prepare(job)
-            except BaseException as raised:
-                with self._lock:
-                    self._leave_reader(job)
-                    self._finish(job, FinishReason.ERROR, as_error(raised))
-            del job  # it may be the last that keeps the audio
-            release_team()
-
-    def _next_to_read(self) -> Job | None:
-        """Wait until another job may be read, and return it; None once closed and empty."""
-        while True:
-            self._readable.wait_for(lambda: self._continued or self._can_read or self._nothing_to_read)
-            with self._lock:
-                if self._continued:  # before others, as they have their places and keep the loop busy
-                    job = self._continued.popleft()
-                elif (job := self._queue.take(prepared=False)) is not None:
-                    self._enter_reader(job)
-                self._notify_next()
-                if job is not None:
-                    return job
-                if self._nothing_to_read:
-                    return None
-
-    @property
-    def _can_read(self) -> bool:
-        return self._queue.waits_for(prepared=False)
-
-    @property
-    def _can_take(self) -> bool:
-        return self._queue.waits_for(prepared=True)
-
-    def _notify_next(self) -> None:
-        """Wake a thread that can take the first job of the queue: a reading one, or the loop's."""
-        if self._continued or self._can_read:
-            self._readable.notify()
-        elif self._can_take:
-            self._runnable.notify()
-
-    @property
-    def _nothing_to_read(self) -> bool:
-        return self._closed and not (self._jobs and (self._queue or self._sessions))
-
-    def _prepare(self, job: Job) -> None:
-        """Read a job's input and pass it to the loop's thread, or begin or go on with its session."""
-        if job.session is None:
-            prepare, job.prepare = job.prepare, None
-            prepared = prepare() if prepare is not None else None  # None: cancelled since it left the queue
-            with self._lock:
-                is_open = job.handle in self._jobs
-                if is_open and isinstance(prepared, Session):
-                    job.session = prepared
-                    self._sessions += 1
-                else:
-                    if is_open:
-                        assert prepared is not None and not isinstance(prepared, Session)
-                        self._queue.set_ready(job, prepared)
-                        self._ready.append((job, None))
-                    self._leave_reader(job)
-        if job.session is not None:
-            self._advance(job, job.session)
-        self._runnable.notify()
-
-    def _advance(self, job: Job, session: Session) -> None:
-        """Give a session the outputs that are there, and the loop the requests that it has places for."""
-        while True:
-            with self._lock:
-                if job.handle not in self._jobs:
-                    self._leave_reader(job)
-                    return
-                outputs, job.outputs = job.outputs, []
-            for key, output in outputs:
-                for part in session.receive(key, output):
-                    job.handle.add_part(part)
-            while self._enter_session(job, session):
-                pass
-            with self._lock:
-                job.duration, job.warnings = session.duration, session.warnings
-                if session.is_complete:
-                    self._finish(job, session.finish_reason)
-                if session.is_complete or not job.outputs:
-                    if not session.is_complete and not job.under_way:
-                        raise RuntimeError("a session has ended without a result; this is a bug in tritone")
-                    self._leave_reader(job)  # with the lock, so that an output from now on continues it
-                    return
-
-    def _enter_session(self, job: Job, session: Session) -> bool:
-        """Pass a session's next request to the loop's thread; False where there is none, or no place."""
-        with self._lock:
-            if job.handle not in self._jobs or (job.under_way and not self._queue.take_more(job)):
-                return False
-            job.under_way += 1
-        request = session.next_request()
-        with self._lock:
-            if request is None or job.handle not in self._jobs:
-                self._leave_session(job)
-                return False
-            self._ready.append((job, request))
-        self._runnable.notify()
-        return True
-
-    def _leave_session(self, job: Job) -> None:
-        """Note that a request of a session has ended; the lock is held."""
-        job.under_way -= 1
-        self._queue.give_back(job)
-        self._notify_next()
-
-    def _enter_reader(self, job: Job) -> None:
-        """Note that a job is being read, or will be; the lock is held."""
-        job.being_read = True
-        self._being_read += 1
-
-    def _leave_reader(self, job: Job) -> None:
-        """Note that a job is no longer being read; the lock is held."""
-        if job.being_read:
-            job.being_read = False
-            self._being_read -= 1
-            if job.handle not in self._jobs:
-                self._free_place(job)
-
     # The loop's thread.
 
     def _run(self) -> None:
@@ -456,12 +324,7 @@ class Worker:
         if job.session is None or output.finish_reason in (FinishReason.ERROR, FinishReason.CANCELLED):
             self._end(job, output)
         elif job.handle in self._jobs:
-            job.outputs.append((key, output))
-            self._leave_session(job)
-            if not job.being_read:
-                self._enter_reader(job)
-                self._continued.append(job)
-                self._readable.notify()
+            self._continue(job, key, output)
 
     # The end of a job.
 
@@ -498,11 +361,6 @@ class Worker:
             self._free_place(job)
         if self._closed:
             self.release()
-
-    def _free_place(self, job: Job) -> None:
-        """Free the place of an ended job for reading another; the lock is held."""
-        self._queue.free_place(job)
-        self._notify_next()
 
 
 _THREAD_NAMES = ("tritone-loop", "tritone-read-")

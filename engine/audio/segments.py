@@ -74,7 +74,7 @@ def cut_at_pauses(
 
 
 def _quietest(samples: np.ndarray, earliest: int, latest: int, hop: int) -> int:
-    """Place from `earliest` to `latest` with the lowest energy over two hops around it, the last of equals."""
+    """Place from `earliest` to `latest` with the lowest energy over two hops, the last of equal ones."""
     hops = (latest - earliest) // hop
     begin = earliest - hop
     span = samples[begin : begin + (hops + 2) * hop].astype(np.float64)

@@ -16,8 +16,8 @@ from ...models.auto import (
 )
 from ...models.checkpoints.contents import read_json
 from ...models.checkpoints.files import Checkpoint, open_checkpoint
-from ...models.whisper.generation import WhisperGenerationMixin
 from ...models.registry import FAMILIES, family_of_checkpoint
+from ...models.whisper.generation import WhisperGenerationMixin
 from ...scheduler.model_protocol import Task
 from ..builtin_models import DIGITS, named
 from ..config import EngineConfig

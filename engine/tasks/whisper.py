@@ -1,4 +1,4 @@
-"""Task of an engine with Whisper: recordings of any length, in windows, with languages, times and fallbacks."""
+"""Task of an engine with Whisper: recordings of any length, with languages, times and fallbacks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,6 +29,7 @@ from .windows import (
 )
 
 _WINDOWS = ("sequential", "pauses")
+_NO_TOKEN = 1 << 31  # above every token id
 _MAX_RESOLUTIONS = 256  # kept of an engine
 
 
@@ -147,6 +148,8 @@ class WhisperTask(GenerationTask):
             if is_long:  # which has times in any case
                 call.pop("return_timestamps", None)
             found = self._model.whisper_options(call, is_long=is_long, limit=self._max_length)
+            if found.timestamps is None:  # a time that is decoded all the same is no end of a segment
+                found = replace(found, windows=replace(found.windows, first_time=_NO_TOKEN))
             if len(self._resolutions) >= _MAX_RESOLUTIONS:
                 self._resolutions.clear()
             self._resolutions[key] = found

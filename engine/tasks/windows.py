@@ -22,7 +22,6 @@ from ..audio.segments import cut_at_pauses
 from ..outputs import Segment
 from ..session import Session, SessionRequest
 
-
 _MIN_SHARE = 0.75  # of a window that is cut at a pause
 
 
