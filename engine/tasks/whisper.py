@@ -129,9 +129,7 @@ class WhisperTask(GenerationTask):
 
     def output_processor(self, options: dict[str, Any]) -> "WhisperProcessor":
         """Output processor of results with these options."""
-        return WhisperProcessor(
-            self._tokenizer, self._resolved(options), self._texts(self._resolved(options))
-        )
+        return WhisperProcessor(self._tokenizer, self._texts(self._resolved(options)))
 
     def _texts(self, resolved: WhisperOptions) -> Texts:
         return Texts(self._tokenizer, resolved, self._languages, self._language)
@@ -161,13 +159,13 @@ class WhisperProcessor(TokenProcessor):
 
     Args:
         tokenizer: tokenizer of the checkpoint.
-        options: options of the recording.
-        texts: texts of its windows.
+        texts: texts of the recording's windows.
     """
 
-    def __init__(self, tokenizer: Any, options: WhisperOptions, texts: Texts) -> None:
+    def __init__(self, tokenizer: Any, texts: Texts) -> None:
         super().__init__(tokenizer)
-        self._options, self._texts = options, texts
+        self._texts = texts
+        self.whole_words = False  # spaces are tokens' own
 
     def process(
         self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any

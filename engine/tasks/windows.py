@@ -276,9 +276,10 @@ class WindowSession(Session):
             one.attempt += 1
             return []
         one.attempt = 0
-        if output.finish_reason is FinishReason.LENGTH:
+        result = self._result(one, decoded)
+        if result.segments and output.finish_reason is FinishReason.LENGTH:
             self.finish_reason = FinishReason.LENGTH
-        one.results.append(self._result(one, decoded))
+        one.results.append(result)
         return self._in_order()
 
     def _begin(self) -> bool:

@@ -56,7 +56,9 @@ def write_whisper_checkpoint(folder: Path, *, multilingual: bool = True, **gener
         languages = SPECIAL[2 : SPECIAL.index("<|translate|>")]
         fields["lang_to_id"] = {name: ids[name] for name in languages}
         fields["task_to_id"] = {task: ids[f"<|{task}|>"] for task in tasks}
-    tritone.WhisperForConditionalGeneration.generation_config_class(**fields | generation).save_pretrained(folder)
+    tritone.WhisperForConditionalGeneration.generation_config_class(**fields | generation).save_pretrained(
+        folder
+    )
     return folder
 
 
