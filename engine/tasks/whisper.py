@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from torch import Tensor
@@ -11,7 +11,7 @@ from ...models.whisper.options import WhisperOptions
 from ...models.whisper.windows import Window, window_prompt
 from ...scheduler.request import GenerationOptions, RequestOutput
 from ..audio.errors import TooLongError
-from ..config import EngineConfig
+from ..config import EngineConfig, Windows
 from ..jobs import Prepared
 from ..outputs import Segment, Transcription
 from ..session import Session
@@ -28,7 +28,6 @@ from .windows import (
     while_wanted,
 )
 
-_WINDOWS = ("sequential", "pauses")
 _NO_TOKEN = 1 << 31  # above every token id
 _MAX_RESOLUTIONS = 256  # kept of an engine
 
@@ -77,7 +76,7 @@ class WhisperTask(GenerationTask):
             ValueError: an unknown option or language, or a value out of range.
         """
         call = {name: value for name, value in options.items() if value is not None}
-        check_choice("windows", call.setdefault("windows", _WINDOWS[0]), _WINDOWS)
+        check_choice("windows", call.setdefault("windows", "sequential"), get_args(Windows))
         if language is not None:
             call["language"] = language
         prompt = call.pop("prompt", None)
