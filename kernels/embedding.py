@@ -88,6 +88,36 @@ def add_positions_triton(hidden: Tensor, positions: Tensor, position_table: Tens
     return _launch(hidden, None, positions, position_table, scale)
 
 
+def step_position_ids(token_ids: Tensor, positions: Tensor, first: int, padding: int) -> Tensor:
+    """Position ids of a decode step's tokens: `positions + first`, and `first - 1` for padding tokens.
+
+    Args:
+        token_ids: int64 [tokens].
+        positions: int64 [tokens], positions in the sequences, from 0.
+        first: position id of a sequence's first token.
+        padding: id of the padding token.
+
+    Returns:
+        int64 [tokens].
+    """
+    return _step_position_ids(token_ids, positions, first, padding)
+
+
+def step_position_ids_reference(token_ids: Tensor, positions: Tensor, first: int, padding: int) -> Tensor:
+    """Reference implementation of `step_position_ids` in plain torch."""
+    return torch.where(token_ids == padding, first - 1, positions + first)
+
+
+def step_position_ids_triton(token_ids: Tensor, positions: Tensor, first: int, padding: int) -> Tensor:
+    """`step_position_ids` in one launch."""
+    tokens, out = token_ids.shape[0], torch.empty_like(positions)
+    case = position_ids_kernel.case(token_ids.device)
+    case.launch(
+        (case.block_count("BLOCK", tokens),), token_ids.long(), positions.long(), out, tokens, first, padding
+    )
+    return out
+
+
 def _check_tables(table: Tensor, position_table: Tensor, name: str) -> None:
     if table.dim() != 2 or position_table.dim() != 2 or table.shape[1] != position_table.shape[1]:
         raise ValueError(
@@ -102,6 +132,7 @@ def _check_tables(table: Tensor, position_table: Tensor, name: str) -> None:
 
 _embedding = Operation(embedding_reference, triton=embedding_triton)
 _add_positions = Operation(add_positions_reference, triton=add_positions_triton)
+_step_position_ids = Operation(step_position_ids_reference, triton=step_position_ids_triton)
 
 
 def _launch(
@@ -153,6 +184,29 @@ def embed_kernel(
     offsets = m.to(tl.int64)[:, None] * width + n[None, :]
     tl.store(out_ptr + offsets, out.to(out_ptr.dtype.element_ty), mask=mask)
 
+
+@kernel()
+def position_ids_kernel(
+    token_ids_ptr,  # [tokens]
+    positions_ptr,  # [tokens]
+    out_ptr,  # [tokens]
+    tokens: tl.int32,
+    first: tl.int32,
+    padding: tl.int32,
+    BLOCK: tl.constexpr,
+):
+    m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    token = tl.load(token_ids_ptr + m, mask=m < tokens, other=0)
+    position = tl.load(positions_ptr + m, mask=m < tokens, other=0) + first
+    tl.store(out_ptr + m, tl.where(token == padding, first - 1, position), mask=m < tokens)
+
+
+position_ids_kernel.declare_all(
+    pointers=dict.fromkeys(("token_ids_ptr", "positions_ptr", "out_ptr"), torch.int64),
+    num_stages=1,
+    num_warps=1,
+    BLOCK=128,
+)
 
 _INTEGERS = (torch.int32, torch.int64)
 for _integer in _INTEGERS:

@@ -65,6 +65,10 @@ class Family:
         homes = [self._home(path) for path in (getattr(self, kind), *others) if path is not None]
         return next((_load(module, own) for module, own in homes if own == name), None)
 
+    def public(self, name: str) -> Any:
+        """Import the public class of the family's folder with this name; None where it has none."""
+        return next((_load(module, own) for own, module in self.public_names() if own == name), None)
+
     def public_names(self) -> Iterator[tuple[str, str]]:
         """Pairs (class name, module below models/) of the public classes, those in the family's folder."""
         kinds = (*MODELS, "config", "feature_extractor", "tokenizer", "processor")

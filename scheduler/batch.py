@@ -25,6 +25,7 @@ _OWN = (
     "max_length",
     "min_length",
     "seed",
+    "forced_bos_token_id",
     "prompt_tokens",
     "start_index",
     "no_speech_token",
@@ -73,17 +74,23 @@ class RunningRequest:
 
 
 def rules_of(options: GenerationOptions) -> GenerationOptions:
-    """Reduce options to those that a group of requests shares: without lengths, seed and prompt.
+    """Reduce options to those that a group of requests shares: without max_length, seed and prompt.
 
-    min_length is reduced to 0 or 1, since any min_length takes a kernel that other requests do without. Equal
-    rules are one object, as long as few enough others come in between.
+    min_length is reduced to 0 or 1, since any min_length takes a kernel that other requests do without, and
+    forced_bos_token_id likewise to None or 0. Equal rules are one object, as long as few enough others come
+    in between.
     """
-    return _rules(options.min_length > 0, *_shared(options))
+    return _rules(options.min_length > 0, options.forced_bos_token_id is not None, *_shared(options))
 
 
 @lru_cache(maxsize=1024, typed=True)  # making and hashing options takes longer than all else of an admission
-def _rules(minimum: bool, *shared: Any) -> GenerationOptions:
-    return GenerationOptions(max_length=0, min_length=int(minimum), **dict(zip(_SHARED, shared, strict=True)))
+def _rules(minimum: bool, forced: bool, *shared: Any) -> GenerationOptions:
+    return GenerationOptions(
+        max_length=0,
+        min_length=int(minimum),
+        forced_bos_token_id=0 if forced else None,
+        **dict(zip(_SHARED, shared, strict=True)),
+    )
 
 
 class RequestGroup:
@@ -100,53 +107,73 @@ class RequestGroup:
         self.requests: list[RunningRequest] = []  # in the order of their rows
         self.batch: Batch | None = None  # of this group alone; dropped when a request joins or leaves
         self._places: dict[RunningRequest, int] = {}
-        # For each request the columns below, and then its slots.
-        self._table = np.zeros((16, _COLUMNS + rules.hypotheses), np.int64)
+        self._columns = np.zeros((_COLUMNS, 16), np.int64)  # numbers of each request, by name
+        self._slots = np.zeros((16, rules.hypotheses), np.int64)
 
-    def add(self, running: RunningRequest) -> None:
-        """Append a request."""
-        place, own = len(self.requests), running.admission
-        if place == len(self._table):
-            self._table = np.concatenate([self._table, np.zeros_like(self._table)])
-        self._table[place] = (
-            running.streams,
-            running.request.keep_scores,
-            running.first_step - len(running.options.prompt),
-            running.options.max_length,
-            len(own.self_pages[0]),
-            len(own.cross_pages),
-            *own.slots,
-        )
-        self.requests.append(running)
-        self._places[running] = place
+    def extend(self, arrivals: Sequence[RunningRequest]) -> None:
+        """Append requests."""
+        start = len(self.requests)
+        end = start + len(arrivals)
+        while end > len(self._slots):
+            self._columns = np.concatenate([self._columns, np.zeros_like(self._columns)], axis=1)
+            self._slots = np.concatenate([self._slots, np.zeros_like(self._slots)])
+        self._columns[:, start:end] = np.array(
+            [
+                (
+                    running.options.max_length,
+                    running.admission.self_blocks,
+                    running.admission.cross_blocks,
+                    len(running.options.prompt) - running.first_step,
+                    running.streams,
+                    running.request.keep_scores,
+                )
+                for running in arrivals
+            ]
+        ).T
+        self._slots[start:end] = [running.admission.slots for running in arrivals]
+        self.requests += arrivals
+        self._places.update(zip(arrivals, range(start, end), strict=True))
         self.batch = None
 
-    def remove(self, running: RunningRequest) -> None:
-        """Remove a request of the group."""
-        place, last = self._places.pop(running), self.requests.pop()
-        if last is not running:
-            self.requests[place] = last
-            self._places[last] = place
-            self._table[place] = self._table[len(self.requests)]
+    def remove(self, leaving: Iterable[RunningRequest]) -> None:
+        """Remove requests of the group."""
+        moved: dict[int, int] = {}  # places, with those before of the requests that take them
+        for running in leaving:
+            place, last = self._places.pop(running), self.requests.pop()
+            before = moved.pop(len(self.requests), len(self.requests))
+            if last is not running:
+                self.requests[place] = last
+                self._places[last] = place
+                moved[place] = before
+        if moved:
+            to, before_move = list(moved), list(moved.values())
+            self._columns[:, to] = self._columns[:, before_move]
+            self._slots[to] = self._slots[before_move]
         self.batch = None
 
     @property
-    def table(self) -> npt.NDArray[np.int64]:
-        """Numbers of each request, int64 [requests, columns + hypotheses]; valid until the next change."""
-        return self._table[: len(self.requests)]
+    def columns(self) -> npt.NDArray[np.int64]:
+        """Numbers of each request, int64 [columns, requests]; valid until the next change."""
+        return self._columns[:, : len(self.requests)]
+
+    @property
+    def slots(self) -> npt.NDArray[np.int64]:
+        """Sequence slots of each request, int64 [requests * hypotheses]; valid until the next change."""
+        return self._slots[: len(self.requests)].ravel()
 
 
-# Columns of a group's table.
-_STREAMS, _KEEPS_SCORES, _ZERO_STEP, _MAX_LENGTH, _SELF_BLOCKS, _CROSS_BLOCKS, _COLUMNS = range(7)
+# Rows of a group's columns; the largest of the first four are numbers of a batch.
+_MAX_LENGTH, _SELF_BLOCKS, _CROSS_BLOCKS, _ZERO_STEP, _STREAMS, _KEEPS_SCORES, _COLUMNS = range(7)
 
 
 def grouped(requests: Iterable[RunningRequest]) -> list[RequestGroup]:
     """Sampling groups of requests, in the order of the groups' first requests."""
-    groups: dict[GenerationOptions, RequestGroup] = {}
+    members: dict[GenerationOptions, list[RunningRequest]] = {}
     for running in requests:
-        if (group := groups.get(running.rules)) is None:
-            group = groups[running.rules] = RequestGroup(running.rules)
-        group.add(running)
+        members.setdefault(running.rules, []).append(running)
+    groups = {rules: RequestGroup(rules) for rules in members}
+    for rules, group in groups.items():
+        group.extend(members[rules])
     return list(groups.values())
 
 
@@ -157,7 +184,6 @@ class Batch:
     requests: list[RunningRequest]  # in the order of the rows, each group consecutive
     groups: list[tuple[GenerationOptions, int]]  # rules of each group, and its number of requests
     slots: npt.NDArray[np.int64]  # [n], each row's sequence slot
-    cu_rows: npt.NDArray[np.int64]  # [requests + 1], the rows of each request
     self_blocks: int  # width of the page table, as cross_blocks
     cross_blocks: int
     # Number of decode steps of the runner at which the longest request would have had no token, not even a
@@ -171,23 +197,32 @@ class Batch:
     @classmethod
     def of(cls, groups: Sequence[RequestGroup]) -> "Batch":
         """Lay out the rows of some groups: at least one, and none of them empty."""
-        tables = [group.table for group in groups]
-        columns = np.concatenate([table[:, :_COLUMNS] for table in tables])
-        counts = np.concatenate([np.full(len(table), table.shape[1] - _COLUMNS) for table in tables])
+        (first, *others) = groups
+        columns, slots, requests = first.columns, first.slots.copy(), first.requests.copy()
+        if others:
+            columns = np.concatenate([group.columns for group in groups], axis=1)
+            slots = np.concatenate([group.slots for group in groups])
+            requests += [running for group in others for running in group.requests]
+        largest = columns.max(axis=1).tolist()
         return cls(
-            requests=[running for group in groups for running in group.requests]
-            if len(groups) > 1
-            else groups[0].requests.copy(),
+            requests=requests,
             groups=[(group.rules, len(group.requests)) for group in groups],
-            slots=np.concatenate([table[:, _COLUMNS:].ravel() for table in tables]),
-            cu_rows=np.concatenate([[0], counts.cumsum()]),
-            self_blocks=int(columns[:, _SELF_BLOCKS].max()),
-            cross_blocks=int(columns[:, _CROSS_BLOCKS].max()),
-            zero_step=int(columns[:, _ZERO_STEP].min()),
-            max_length=int(columns[:, _MAX_LENGTH].max()),
-            streaming=columns[:, _STREAMS].nonzero()[0].tolist(),
-            keep_scores=columns[:, _KEEPS_SCORES].nonzero()[0].tolist(),
+            slots=slots,
+            self_blocks=largest[_SELF_BLOCKS],
+            cross_blocks=largest[_CROSS_BLOCKS],
+            zero_step=-largest[_ZERO_STEP],
+            max_length=largest[_MAX_LENGTH],
+            streaming=columns[_STREAMS].nonzero()[0].tolist() if largest[_STREAMS] else [],
+            keep_scores=columns[_KEEPS_SCORES].nonzero()[0].tolist() if largest[_KEEPS_SCORES] else [],
         )
+
+    @property
+    def cu_rows(self) -> npt.NDArray[np.int64]:
+        """Rows of each request, [requests + 1]."""
+        counts = np.repeat(
+            [rules.hypotheses for rules, _ in self.groups], [count for _, count in self.groups]
+        )
+        return np.concatenate([[0], counts.cumsum()])
 
     @property
     def first_slots(self) -> npt.NDArray[np.int64]:

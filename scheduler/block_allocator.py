@@ -1,9 +1,12 @@
 """Allocator of cache pages and sequence slots, as numbers that the scheduler lends to requests."""
 
 from collections.abc import Iterable
-from operator import itemgetter
+
+import numpy as np
+import numpy.typing as npt
 
 PAGE_SIZE = 16  # cache positions in a page, for self- and cross-attention alike
+Numbers = npt.NDArray[np.int32]
 
 
 class PageAllocator:
@@ -19,10 +22,10 @@ class PageAllocator:
             raise ValueError(f"a pool of {count} numbers cannot exist; count must be 0 or more")
         self.count = count
         self.free = count  # count of free numbers
-        self._map = bytearray(b"\x01" * count)  # 1 for a free number
+        self._map = np.ones(count, np.bool_)  # true for a free number
         self._first = 0  # no lower number is free
 
-    def take(self, n: int) -> tuple[int, ...]:
+    def take(self, n: int) -> Numbers:
         """Take the n lowest free numbers, ascending.
 
         Raises:
@@ -32,38 +35,38 @@ class PageAllocator:
             raise ValueError(
                 f"cannot take {n} numbers: {self.free} of {self.count} are free; compare with `free` first"
             )
-        numbers: list[int] = []
-        end = self._first
-        while len(numbers) < n:  # by runs of free numbers, since a heap's steps took most of an admission
-            start = self._map.find(1, end)
-            taken = self._map.find(0, start)
-            end = min(start + n - len(numbers), self.count if taken < 0 else taken)
-            numbers += range(start, end)
-            self._map[start:end] = bytes(end - start)
-        self._first = end
-        self.free -= n
-        return tuple(numbers)
+        width, found = max(2 * n, _WINDOW), _NONE
+        while len(found) < n:  # the free numbers of a window, since the whole map takes too long
+            found = self._map[self._first : self._first + width].nonzero()[0][:n]
+            width *= 4
+        numbers = (found + self._first).astype(np.int32)
+        self._map[numbers] = False
+        if n:
+            self._first = int(numbers[-1]) + 1
+            self.free -= n
+        return numbers
 
-    def give(self, numbers: Iterable[int]) -> None:
+    def give(self, numbers: Iterable[int] | Numbers) -> None:
         """Give back numbers that `take` handed out, in any order and grouping.
 
         Raises:
             ValueError: a number is outside the pool, not taken, or given twice; nothing is given back.
         """
-        given = list(numbers)
-        if not given:
+        given = np.sort(numbers if isinstance(numbers, np.ndarray) else np.array([*numbers], np.int64))
+        if not len(given):
             return
-        lowest = min(given)
-        if lowest < 0 or max(given) >= self.count:
-            number = next(number for number in given if not 0 <= number < self.count)
+        lowest = int(given[0])
+        if lowest < 0 or given[-1] >= self.count:
+            number = lowest if lowest < 0 else given[-1]
             raise ValueError(f"number {number} is not of this pool, which owns 0 to {self.count - 1}")
-        if len(set(given)) < len(given) or any(itemgetter(*given, given[0])(self._map)):
-            free = (
-                number for place, number in enumerate(given) if self._map[number] or number in given[:place]
-            )
-            number = next(free)
-            raise ValueError(f"number {number} was given back twice; it was free already")
-        for number in given:
-            self._map[number] = 1
+        again = self._map[given]
+        again[1:] |= given[1:] == given[:-1]
+        if again.any():
+            raise ValueError(f"number {given[again][0]} was given back twice; it was free already")
+        self._map[given] = True
         self._first = min(self._first, lowest)
         self.free += len(given)
+
+
+_WINDOW = 4096  # numbers searched at first
+_NONE: npt.NDArray[np.int64] = np.zeros(0, np.int64)

@@ -27,15 +27,10 @@ def decode_batch(
     """
     current = state.current
     rows = batch.slots, batch.capacity, batch.sequence_index, batch.self_tables
-    inputs = step_inputs(current.tokens, current.length, current.origin, *rows)
-    own = PageLayout(batch.self_tables, inputs.lengths, batch.cu_own)
-    if batch.searches:
-        own = PageLayout(
-            batch.self_tables,
-            lengths=inputs.lengths[batch.cu_own[:-1].long()],
-            cu_rows=batch.cu_own,
-            origin=current.origin[batch.slots, : batch.longest],
-        )
+    requests = batch.cu_own if batch.searches else None
+    inputs = step_inputs(current.tokens, current.length, current.origin, *rows, requests, batch.longest)
+    lengths = inputs.lengths if inputs.request_lengths is None else inputs.request_lengths
+    own = PageLayout(batch.self_tables, lengths, batch.cu_own, inputs.origins)
     attention = AttentionMetadata(cache, inputs.cache_positions, own, batch.cross)
     logits = model.decode(inputs.tokens, inputs.positions, attention)
     chosen = [select(group, logits[group.rows], state, batch.longest) for group in batch.groups]

@@ -80,22 +80,29 @@ class Decoder:
         """Add encoded requests to those that decode, from the next decode step on."""
         admitted = isolate(self._admit, arrivals, self._state.device)
         output.failed += admitted.failed
+        joining: dict[int, list[RunningRequest]] = {}
         for running in admitted.requests:
-            group = self._groups.get(id(running.rules))
+            joining.setdefault(id(running.rules), []).append(running)
+        for key, members in joining.items():
+            group = self._groups.get(key)
             if group is None:
-                group = self._groups[id(running.rules)] = RequestGroup(running.rules)
-            group.add(running)
-            self.requests[running] = group
+                group = self._groups[key] = RequestGroup(members[0].rules)
+            group.extend(members)
+        for running in admitted.requests:  # in the order of their admission
+            self.requests[running] = self._groups[id(running.rules)]
         self.batches = []
 
     def drop(self, requests: Iterable[RunningRequest]) -> None:
         """Drop those of some requests that decode."""
+        leaving: dict[RequestGroup, list[RunningRequest]] = {}
         for running in requests:
             if (group := self.requests.pop(running, None)) is not None:
-                group.remove(running)
-                if not group.requests:
-                    del self._groups[id(group.rules)]
-                self.batches = []
+                leaving.setdefault(group, []).append(running)
+        for group, members in leaving.items():
+            group.remove(members)
+            if not group.requests:
+                del self._groups[id(group.rules)]
+            self.batches = []
 
     @marked("decode step")
     def decode(self, output: StepOutput) -> None:
@@ -166,13 +173,14 @@ class Decoder:
             lengths = written.length[first_slots]
             tokens = written.tokens[first_slots, lengths.long() - 1]
             newest = HostCopy(torch.stack([lengths, tokens], dim=1))
-        done = HostCopy(written.request_done[first_slots])
+        done = HostCopy(written.request_done.index_select(0, first_slots))
         kept = [] if scores is None else self._kept(batch, scores)
         return _BatchOutput(DecodedBatch(batch, self.steps + 1, done, newest), kept)
 
     def _kept(self, batch: Batch, scores: Tensor) -> list[tuple[RunningRequest, Tensor]]:
         """Copy the scores of the requests that keep theirs, all at once."""
-        spans = [batch.cu_rows[place : place + 2] for place in batch.keep_scores]
+        cu_rows = batch.cu_rows
+        spans = [cu_rows[place : place + 2] for place in batch.keep_scores]
         rows = np.concatenate([np.arange(*span) for span in spans])
         copied = scores.index_select(0, upload(torch.from_numpy(rows), scores.device))
         requests = [batch.requests[place] for place in batch.keep_scores]

@@ -5,8 +5,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
-import torch
-
 from ..kernels.runtime.upload import upload
 from .batch import RunningRequest
 from .cache.paged_cache import PagedCache, cache_positions
@@ -59,14 +57,10 @@ class Encoder:
         model, stream = cast(GenerativeModel, self.model), self.stream
         requests = [running.request for running in chunk]
         # From the plan's lengths: the encoder's cu_tokens are on the device, which would have to be awaited.
-        positions = torch.cat(
-            [
-                cache_positions(running.admission.cross_pages, running.admission.encode_tokens)
-                for running in chunk
-            ]
-        )
+        owned = [running.admission for running in chunk]
+        positions = cache_positions([(own.cross_pages, own.encode_tokens) for own in owned])
         with stream.encoding([tensor_of(request) for request in requests]) if stream else nullcontext():
-            encoded, _ = model.encode(*pack_inputs(requests, self.front_end, model.device))
+            encoded, _ = model.encode(*pack_inputs(requests, self.front_end, model.device, model.dtype))
             key_values = model.cross_key_values(encoded)
             if stream:
                 stream.write_pages()
@@ -75,9 +69,8 @@ class Encoder:
     def _predict(self, chunk: list[RunningRequest]) -> EncoderOutputs:
         predictor = cast(EncoderOnlyModel, self.predictor)
         requests = [running.request for running in chunk]
-        return EncoderOutputs(
-            chunk, predictor.predict(*pack_inputs(requests, self.front_end, predictor.device))
-        )
+        inputs = pack_inputs(requests, self.front_end, predictor.device, predictor.dtype)
+        return EncoderOutputs(chunk, predictor.predict(*inputs))
 
     def _chunks(self, arrivals: list[RunningRequest]) -> list[list[RunningRequest]]:
         if self.pool is None:

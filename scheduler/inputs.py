@@ -16,7 +16,9 @@ class FrontEnd(Protocol):
     """Protocol of extractors of a model's features from waveforms."""
 
     def frame_count(self, samples: int) -> int: ...
-    def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]: ...
+    def extract_packed(
+        self, waveforms: Tensor, cu_samples: Tensor, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]: ...
 
 
 @runtime_checkable
@@ -24,7 +26,11 @@ class ExcerptFrontEnd(FrontEnd, Protocol):
     """Protocol of front ends that take parts of recordings, `AudioExcerpt`, beside whole ones."""
 
     def extract_excerpts(
-        self, waveforms: Tensor, cu_samples: Tensor, excerpts: Sequence[Excerpt | None]
+        self,
+        waveforms: Tensor,
+        cu_samples: Tensor,
+        excerpts: Sequence[Excerpt | None],
+        dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, Tensor]: ...  # None: a whole recording, as `extract_packed` takes it
 
 
@@ -62,9 +68,9 @@ def frames_of(request: Request, front_end: FrontEnd | None) -> int:
 
 
 def pack_inputs(
-    requests: Sequence[Request], front_end: FrontEnd | None, device: torch.device
+    requests: Sequence[Request], front_end: FrontEnd | None, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Pack the features of all requests, as submitted or extracted from waveforms.
+    """Pack the features of all requests, as submitted, or extracted from waveforms in a model's dtype.
 
     Returns:
         Features [frames, features] and cu_frames, int32 [requests + 1], on `device`.
@@ -73,7 +79,7 @@ def pack_inputs(
     parts: list[Tensor | None] = [None if tensor.dim() == 1 else tensor for tensor in tensors]
     audio = [request for request, part in zip(requests, parts, strict=True) if part is None]
     if audio and front_end is not None:
-        features, cu_frames = _extracted(audio, front_end, device)
+        features, cu_frames = _extracted(audio, front_end, device, dtype)
         if len(audio) == len(requests):
             return features, cu_frames
         extracted = iter(features.split(lengths_of(cu_frames)))
@@ -82,15 +88,15 @@ def pack_inputs(
 
 
 def _extracted(
-    requests: Sequence[Request], front_end: FrontEnd, device: torch.device
+    requests: Sequence[Request], front_end: FrontEnd, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Features of requests with waveforms, packed, and their offsets."""
     packed, cu_samples = _joined([tensor_of(request) for request in requests], device)
     inputs = [request.inputs for request in requests]
     excerpts = [one.excerpt if isinstance(one, AudioExcerpt) else None for one in inputs]
     if isinstance(front_end, ExcerptFrontEnd) and any(excerpts):
-        return front_end.extract_excerpts(packed, cu_samples, excerpts)
-    return front_end.extract_packed(packed, cu_samples)
+        return front_end.extract_excerpts(packed, cu_samples, excerpts, dtype)
+    return front_end.extract_packed(packed, cu_samples, dtype)
 
 
 def _joined(parts: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:

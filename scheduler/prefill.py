@@ -4,7 +4,7 @@ In each layer the pass stores the keys and values of all its rows before it atte
 reads n + 1 positions. So it computes the same bits as one decode step for each token.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -189,16 +189,13 @@ class Prefill:
     def _share(self, chunk: list[RunningRequest]) -> None:
         """Copy the prompts' keys and values to the pages of all hypotheses but the first."""
         pairs = [
-            (
-                cache_positions(own[0], running.options.prefilled),
-                cache_positions(pages, running.options.prefilled),
-            )
+            ((own[0], running.options.prefilled), (pages, running.options.prefilled))
             for running in chunk
             for own in [running.admission.self_pages]
             for pages in own[1:]
         ]
         if pairs:
-            sources, targets = ([pair[side] for pair in pairs] for side in range(2))
+            sources, targets = map(cache_positions, zip(*pairs, strict=True))
             self.cache.copy(*upload_all([sources, targets], self.state.device))
 
 
@@ -208,9 +205,8 @@ def _ranges(starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt
     return np.arange(counts.sum()) + np.repeat(starts - before, counts)
 
 
-def _padded_rows(rows: Iterable[Sequence[int]]) -> npt.NDArray[np.int32]:
+def _padded_rows(rows: Sequence[npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
     """Table of all rows, int32 [rows, longest], padded with 0."""
-    rows = list(rows)
     table = np.zeros((len(rows), max(map(len, rows))), np.int32)
     for own, row in zip(table, rows, strict=True):
         own[: len(row)] = row

@@ -230,7 +230,7 @@ class ModelRunner:
         repeated once after an error; results of requests that cannot be read are errors of those requests.
         """
         with self._on_device():
-            found = attempt(self._collect, output, self.model.device)
+            found = attempt(self._collect, output, self._state.device)
             return self._collect(output) if isinstance(found, Failure) else found
 
     def _on_device(self) -> AbstractContextManager[object]:
@@ -263,7 +263,7 @@ class ModelRunner:
         for running, length in lengths.items():
             running.streamed = length
         for running, event in outputs:
-            if self._is_unreported(running):
+            if not running.reported and self._is_current(running):
                 running.reported = True
                 events.append(event)
         return events
@@ -272,7 +272,7 @@ class ModelRunner:
         """RequestOutputs of the encoder-only requests of a step."""
         found: dict[RunningRequest, dict[str, Tensor]] = {}
         for packed in output.encoder_outputs:
-            read = isolate(packed.values, packed.requests, self.model.device)
+            read = isolate(packed.values, packed.requests, self._state.device)
             output.failed += read.failed
             for _, values in read.parts:
                 found |= values
@@ -290,7 +290,7 @@ class ModelRunner:
         ended: dict[RunningRequest, int] = {}  # with the number of decode steps at the end
         for batch in output.decoded:
             for running in batch.ended():
-                if self._is_unreported(running):
+                if not running.reported and self._is_current(running):
                     ended.setdefault(running, batch.steps)
         if not ended:
             return []
@@ -299,12 +299,13 @@ class ModelRunner:
             with torch.cuda.stream(self._result_stream) if self._result_stream else nullcontext():
                 return read_hypotheses(part, self._state, output.buffer)
 
-        found = isolate(read, list(ended), self.model.device)
+        found = isolate(read, list(ended), self._state.device)
         output.failed += found.failed
         completions = []
         for part, of_part in found.parts:
             for running, hypotheses in zip(part, of_part, strict=True):
-                scores = tuple(running.scores[: ended[running] - running.first_step])
+                kept = running.scores
+                scores = tuple(kept[: ended[running] - running.first_step]) if kept else ()
                 reason = hypotheses[0].finish_reason
                 request_id = running.request.request_id
                 completions.append(
@@ -353,10 +354,6 @@ class ModelRunner:
     def _is_current(self, running: RunningRequest) -> bool:
         """Check whether a request still owns its slots and pages."""
         return self._requests.get(running.request.request_id) is running
-
-    def _is_unreported(self, running: RunningRequest) -> bool:
-        """Check whether a request still owns its slots and pages, and has no RequestOutput so far."""
-        return not running.reported and self._is_current(running)
 
 
 def _demand(

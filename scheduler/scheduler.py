@@ -4,18 +4,19 @@ A request waits until all pages and slots that it can ever need are free, is adm
 and ends once: nothing admitted is ever evicted, so there is no deadlock to reason about. A plan lists only
 changes from the previous one: a request that continues appears in no plan and costs no work here.
 
-Pure Python without tensors, clock or I/O, so that tests check thousands of random histories in a minute.
-One thread owns a scheduler.
+Python and NumPy without tensors, clock or I/O, so that tests check thousands of random histories in a
+minute. One thread owns a scheduler.
 """
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .block_allocator import PAGE_SIZE, PageAllocator
+import numpy as np
+
+from .block_allocator import PAGE_SIZE, Numbers, PageAllocator
 from .request import FinishReason
 
 
@@ -30,43 +31,58 @@ class Demand:
     encode_tokens: int  # encoder positions, which are also its cache positions for cross-attention
     decode_positions: int  # cache positions for self-attention that one hypothesis can write
     hypotheses: int  # beams, or returned samples; 0 for an encoder-only request
+    # Computed once, since each admission asks for them several times.
+    cross_pages: int = field(init=False)  # shared by all hypotheses; 0 for an encoder-only request
+    pages_per_hypothesis: int = field(init=False)
+    self_pages: int = field(init=False)  # of all hypotheses
+    pages: int = field(init=False)  # in all
 
     def __post_init__(self) -> None:
         for name in ("encode_tokens", "decode_positions", "hypotheses"):
             if (value := getattr(self, name)) < 0:
                 raise ValueError(f"{name} is {value}; it must be 0 or more")
-
-    @property
-    def cross_pages(self) -> int:
-        """Number of pages for cross-attention, shared by all hypotheses; 0 for an encoder-only request."""
-        return _pages(self.encode_tokens) if self.hypotheses else 0
-
-    @property
-    def pages_per_hypothesis(self) -> int:
-        return _pages(self.decode_positions)
-
-    @property
-    def self_pages(self) -> int:
-        return self.hypotheses * self.pages_per_hypothesis
-
-    @property
-    def pages(self) -> int:
-        return self.cross_pages + self.self_pages
+        own, keep = _pages(self.decode_positions), object.__setattr__
+        keep(self, "cross_pages", _pages(self.encode_tokens) if self.hypotheses else 0)
+        keep(self, "pages_per_hypothesis", own)
+        keep(self, "self_pages", self.hypotheses * own)
+        keep(self, "pages", self.cross_pages + self.self_pages)
 
 
-@dataclass(frozen=True, slots=True)
 class Admission:
-    """Admission of a request to the batch, with the slots and pages that it owns until its release."""
+    """Admission of a request to the batch, with the slots and pages that it owns until its release.
 
-    request_id: int
-    encode_tokens: int
-    slots: tuple[int, ...]  # sequence slots, one per hypothesis
-    cross_pages: tuple[int, ...]  # in the order of the encoder's positions
-    self_pages: tuple[tuple[int, ...], ...]  # for each hypothesis, in the order of its positions
+    Attributes:
+        request_id: id of the request.
+        encode_tokens: encoder positions.
+        slots: sequence slots, one per hypothesis.
+        pages: int32, all pages: first those of cross-attention, in the order of the encoder's positions, then
+            those of each hypothesis, in the order of its positions.
+        cross_blocks: number of pages of cross-attention.
+        self_blocks: number of pages of each hypothesis.
+    """
+
+    __slots__ = ("cross_blocks", "encode_tokens", "pages", "request_id", "self_blocks", "slots")
+
+    def __init__(self, request_id: int, demand: Demand, slots: tuple[int, ...], pages: Numbers) -> None:
+        self.request_id = request_id
+        self.encode_tokens = demand.encode_tokens
+        self.slots = slots
+        self.pages = pages
+        self.cross_blocks = demand.cross_pages
+        self.self_blocks = demand.pages_per_hypothesis
+
+    @property
+    def cross_pages(self) -> Numbers:
+        """Pages of cross-attention, int32 [cross_blocks]."""
+        return self.pages[: self.cross_blocks]
+
+    @property
+    def self_pages(self) -> Numbers:
+        """Pages of the hypotheses, int32 [hypotheses, self_blocks]."""
+        return self.pages[self.cross_blocks :].reshape(len(self.slots), self.self_blocks)
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """Release of an ended request, whose slots and pages may be another's from this step on."""
 
     request_id: int
@@ -119,22 +135,10 @@ class Scheduler:
         if decode_steps < 1:
             raise ValueError(f"decode_steps is {decode_steps}; it must be 1 or more")
         released = self._release_ended()
-        admitted: list[Admission] = []
-        encode_tokens = 0
-        admits = self._next_step >= self._closed_until or not self._running
-        while admits and self._line:
-            request_id, demand = self._line.head()
-            if demand.pages > self._pages.free or demand.hypotheses > self._slots.free:
-                self._closed_until = self._next_step + self._admit_every
-                break  # even where a later one would fit: small requests must not starve a large one
-            if admitted and encode_tokens + demand.encode_tokens > self._encode_budget:
-                break
-            self._line.leave(request_id)
-            admitted.append(self._admit(request_id, demand))
-            encode_tokens += demand.encode_tokens
+        admitted = self._admit_waiting()
         number = self._next_step
         self._next_step += 1
-        return Step(number, released, tuple(admitted), decode_steps if self.slots_used else 0)
+        return Step(number, released, admitted, decode_steps if self.slots_used else 0)
 
     def add(self, request_id: int, demand: Demand, priority: int = 0) -> None:
         """Add a request to the queue; a larger priority goes first.
@@ -208,25 +212,47 @@ class Scheduler:
         return self._slots.count - self._slots.free
 
     def _release_ended(self) -> tuple[Release, ...]:
-        released = []
-        for request_id, ended in self._ended.items():
-            if ended.admission is not None:
-                self._slots.give(ended.admission.slots)
-                self._pages.give(chain(ended.admission.cross_pages, *ended.admission.self_pages))
-            released.append(Release(request_id, ended.reason))
+        if not self._ended:
+            return ()
+        owned = [ended.admission for ended in self._ended.values() if ended.admission is not None]
+        if owned:
+            self._slots.give([slot for admission in owned for slot in admission.slots])
+            self._pages.give(np.concatenate([admission.pages for admission in owned]))
+        released = tuple(Release(request_id, ended.reason) for request_id, ended in self._ended.items())
         self._ended = {}
-        return tuple(released)
+        return released
 
-    def _admit(self, request_id: int, demand: Demand) -> Admission:
-        admission = Admission(
-            request_id,
-            encode_tokens=demand.encode_tokens,
-            slots=self._slots.take(demand.hypotheses),
-            cross_pages=self._pages.take(demand.cross_pages),
-            self_pages=tuple(self._pages.take(demand.pages_per_hypothesis) for _ in range(demand.hypotheses)),
-        )
-        self._running[request_id] = _Running(self._next_step, admission)
-        return admission
+    def _admit_waiting(self) -> tuple[Admission, ...]:
+        """Admit requests from the head of the queue while they fit; they take all slots and pages at once."""
+        if not self._line or (self._next_step < self._closed_until and self._running):
+            return ()
+        chosen: list[tuple[int, Demand]] = []
+        encode_tokens, pages, slots = 0, 0, 0
+        while self._line:
+            request_id, demand = self._line.head()
+            if pages + demand.pages > self._pages.free or slots + demand.hypotheses > self._slots.free:
+                self._closed_until = self._next_step + self._admit_every
+                break  # even where a later one would fit: small requests must not starve a large one
+            if chosen and encode_tokens + demand.encode_tokens > self._encode_budget:
+                break
+            self._line.leave(request_id)
+            chosen.append((request_id, demand))
+            encode_tokens += demand.encode_tokens
+            pages += demand.pages
+            slots += demand.hypotheses
+        return self._admit(chosen, slots, pages) if chosen else ()
+
+    def _admit(self, chosen: list[tuple[int, Demand]], slots: int, pages: int) -> tuple[Admission, ...]:
+        """Admit requests that need so many slots and pages in all."""
+        all_slots, all_pages = self._slots.take(slots).tolist(), self._pages.take(pages)
+        slot, page, step, admitted = 0, 0, self._next_step, []
+        for request_id, demand in chosen:
+            next_slot, next_page = slot + demand.hypotheses, page + demand.pages
+            own = Admission(request_id, demand, tuple(all_slots[slot:next_slot]), all_pages[page:next_page])
+            slot, page = next_slot, next_page
+            self._running[request_id] = _Running(step, own)
+            admitted.append(own)
+        return tuple(admitted)
 
     def _end(self, request_id: int, reason: FinishReason) -> bool:
         running = self._running.pop(request_id, None)

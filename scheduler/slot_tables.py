@@ -1,23 +1,37 @@
 """Tables on the device of what a request's admission fixes, by sequence slot, and the tensors of a batch.
 
-Rows are written when requests are admitted, all of a step at once. A batch then is a list of slots, whose
-rows are gathered on the device.
+Rows are written when requests are admitted, all of a step in one copy and one launch. A batch then is a list
+of slots, whose rows are gathered on the device.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..kernels.runtime.upload import upload, upload_all
+from ..kernels.sampling.beams_triton import UNREACHABLE
+from ..kernels.slots.admit import COLUMNS, OWN_BEGIN, SEED_COLUMN, SlotFields, admit
+from ..kernels.slots.gather import SlotRows, gather
+from ..kernels.slots.tables import (
+    CAPACITY,
+    DRAW_INDEX,
+    DRAWS,
+    ENCODE_TOKENS,
+    FORCED_FIRST,
+    MAX_LENGTH,
+    MIN_LENGTH,
+    NUMBERS,
+    PROMPT_LENGTH,
+    SEED,
+    SEQUENCE_INDEX,
+)
 from .cache.attention_metadata import PageLayout
 from .sampling.select import SamplingGroup
-from .state import UNREACHABLE, DecodeState
+from .state import DecodeState
 
 if TYPE_CHECKING:
     from .batch import Batch, RunningRequest
@@ -49,87 +63,73 @@ class BatchTensors:
         return any(group.options.num_beams > 1 for group in self.groups)
 
 
-@dataclass(frozen=True, slots=True)
-class SlotRows:
-    """Rows of the slot tables, copied for the rows of a batch."""
+def empty_rows(
+    rows: int, requests: int, self_blocks: int, cross_blocks: int, device: torch.device
+) -> SlotRows:
+    """Uninitialized rows of a batch of these sizes."""
 
-    # With room for a multiple of 4 rows, so that kernels find each number's values aligned.
-    numbers: Tensor  # int32 [6, n or more]
-    draws: Tensor  # int64 [2, n or more]
-    self_tables: Tensor  # int32 [n, blocks]
-    cross_tables: Tensor  # int32 [requests, blocks]
-    encode_tokens: Tensor  # int32 [requests]
+    def table(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=device)
 
-    @classmethod
-    def empty(
-        cls, rows: int, requests: int, self_blocks: int, cross_blocks: int, device: torch.device
-    ) -> "SlotRows":
-        """Uninitialized rows of these sizes."""
+    return SlotRows(
+        numbers=table(NUMBERS, padded(rows)),
+        draws=table(DRAWS, padded(rows), dtype=torch.int64),
+        self_tables=table(rows, self_blocks),
+        cross_tables=table(requests, cross_blocks),
+        encode_tokens=table(requests),
+    )
 
-        def table(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
-            return torch.empty(shape, dtype=dtype, device=device)
 
-        return cls(
-            numbers=table(_NUMBERS, padded(rows)),
-            draws=table(2, padded(rows), dtype=torch.int64),
-            self_tables=table(rows, self_blocks),
-            cross_tables=table(requests, cross_blocks),
-            encode_tokens=table(requests),
-        )
+def batch_tensors(
+    rows: SlotRows,
+    slots: Tensor,
+    first_slots: Tensor,
+    cu_rows: Tensor,
+    groups: "Sequence[tuple[GenerationOptions, int]]",
+    *,
+    longest: int,
+    keep_scores: bool,
+) -> BatchTensors:
+    """Tensors of a batch over its rows.
 
-    def batch(
-        self,
-        slots: Tensor,
-        first_slots: Tensor,
-        cu_rows: Tensor,
-        groups: "Sequence[tuple[GenerationOptions, int]]",
-        *,
-        longest: int,
-        keep_scores: bool,
-    ) -> BatchTensors:
-        """Tensors of a batch over these rows.
-
-        Args:
-            slots, first_slots, cu_rows: as in `BatchTensors` and its `cross`; `slots` may be padded.
-            groups: rules of each group, and its number of requests.
-            longest: upper bound of all lengths.
-            keep_scores: True if a request keeps every step's scores.
-        """
-        sampling, start, slots = [], 0, slots[: self.self_tables.shape[0]]
-        for rules, requests in groups:
-            rows = slice(start, start + requests * rules.hypotheses)
-            start = rows.stop
-            sampling.append(
-                SamplingGroup(
-                    rules,
-                    rows,
-                    slots=slots[rows],
-                    max_lengths=self.numbers[_MAX_LENGTH, rows],
-                    min_lengths=self.numbers[_MIN_LENGTH, rows],
-                    prompt_lengths=self.numbers[_PROMPT_LENGTH, rows],
-                    seeds=self.draws[_SEED, rows],
-                    sequence_index=self.draws[_DRAW_INDEX, rows],
-                )
+    Args:
+        rows: rows of the slot tables.
+        slots, first_slots, cu_rows: as in `BatchTensors` and its `cross`; `slots` may be padded.
+        groups: rules of each group, and its number of requests.
+        longest: upper bound of all lengths.
+        keep_scores: True if a request keeps every step's scores.
+    """
+    sampling, start, slots = [], 0, slots[: rows.self_tables.shape[0]]
+    for rules, requests in groups:
+        own = slice(start, start + requests * rules.hypotheses)
+        start = own.stop
+        sampling.append(
+            SamplingGroup(
+                rules,
+                own,
+                slots=slots[own],
+                max_lengths=rows.numbers[MAX_LENGTH, own],
+                min_lengths=rows.numbers[MIN_LENGTH, own],
+                forced_first=rows.numbers[FORCED_FIRST, own],
+                prompt_lengths=rows.numbers[PROMPT_LENGTH, own],
+                seeds=rows.draws[SEED, own],
+                sequence_index=rows.draws[DRAW_INDEX, own],
             )
-        searches = any(rules.num_beams > 1 for rules, _ in groups)
-        each_row = torch.arange(len(slots) + 1, dtype=torch.int32, device=slots.device)
-        return BatchTensors(
-            slots=slots,
-            first_slots=first_slots,
-            sequence_index=self.numbers[_SEQUENCE_INDEX, : len(slots)],
-            capacity=self.numbers[_CAPACITY, : len(slots)],
-            self_tables=self.self_tables,
-            cross=PageLayout(self.cross_tables, self.encode_tokens, cu_rows),
-            cu_own=cu_rows if searches else each_row,
-            groups=sampling,
-            longest=longest,
-            keep_scores=keep_scores,
         )
-
-
-# Rows of the tables of numbers and of draws.
-_SEQUENCE_INDEX, _MAX_LENGTH, _MIN_LENGTH, _PROMPT_LENGTH, _CAPACITY, _ENCODE_TOKENS, _NUMBERS = range(7)
-_SEED, _DRAW_INDEX = range(2)
+    searches = any(rules.num_beams > 1 for rules, _ in groups)
+    each_row = torch.arange(len(slots) + 1, dtype=torch.int32, device=slots.device)
+    return BatchTensors(
+        slots=slots,
+        first_slots=first_slots,
+        sequence_index=rows.numbers[SEQUENCE_INDEX, : len(slots)],
+        capacity=rows.numbers[CAPACITY, : len(slots)],
+        self_tables=rows.self_tables,
+        cross=PageLayout(rows.cross_tables, rows.encode_tokens, cu_rows),
+        cu_own=cu_rows if searches else each_row,
+        groups=sampling,
+        longest=longest,
+        keep_scores=keep_scores,
+    )
 
 
 class SlotTables:
@@ -146,78 +146,60 @@ class SlotTables:
     def __init__(self, num_slots: int, device: torch.device, idle_page: int | None = None) -> None:
         self.device = device
         self._idle_page = idle_page
-        self._numbers = torch.zeros(_NUMBERS, num_slots, dtype=torch.int32, device=device)
-        self._draws = torch.zeros(2, num_slots, dtype=torch.int64, device=device)
-        self._self_pages = torch.zeros(num_slots, 0, dtype=torch.int32, device=device)
-        self._cross_pages = torch.zeros(num_slots, 0, dtype=torch.int32, device=device)
+        numbers = torch.zeros(NUMBERS, num_slots, dtype=torch.int32, device=device)
+        draws = torch.zeros(DRAWS, num_slots, dtype=torch.int64, device=device)
+        pages = torch.zeros(num_slots, 0, dtype=torch.int32, device=device)
+        self._fields = SlotFields(numbers, draws, pages, pages)
         if idle_page is not None:
-            for name, value in ((_MAX_LENGTH, 2), (_PROMPT_LENGTH, 1), (_CAPACITY, 1), (_ENCODE_TOKENS, 1)):
-                self._numbers[name, -1] = value
+            for name, value in ((MAX_LENGTH, 2), (PROMPT_LENGTH, 1), (CAPACITY, 1), (ENCODE_TOKENS, 1)):
+                numbers[name, -1] = value
 
     def reserve(self, self_blocks: int, cross_blocks: int) -> None:
         """Widen the page tables to at least so many blocks."""
-        self._self_pages = self._widened(self._self_pages, self_blocks)
-        self._cross_pages = self._widened(self._cross_pages, cross_blocks)
+        fields = self._fields
+        own, cross = fields.self_pages, fields.cross_pages
+        if self_blocks > own.shape[1] or cross_blocks > cross.shape[1]:
+            own, cross = self._widened(own, self_blocks), self._widened(cross, cross_blocks)
+            self._fields = SlotFields(fields.numbers, fields.draws, own, cross)
 
     def admit(self, arrivals: "Sequence[RunningRequest]", state: DecodeState) -> None:
-        """Write the rows of requests and begin their sequences in `state`: one copy, and launches for all.
+        """Write the rows of requests and begin their sequences in `state`, in one copy and one launch.
 
         A call that failed may be repeated, with other requests too.
         """
-        per_slot = []
+        numbers, seeds, page = [], [], 0  # pages of the requests before
         for running in arrivals:
             options, own = running.options, running.admission
             length, least, prompt = options.max_length, options.min_length, options.prompt
+            forced = -1 if options.forced_bos_token_id is None else options.forced_bos_token_id
+            begin, blocks, cross_blocks = page + own.cross_blocks, own.self_blocks, own.cross_blocks
             for index, slot in enumerate(own.slots):
                 # In beam search only the first hypothesis counts at first, as in transformers, so that the
                 # first step does not choose the same token k times.
-                behind = index and options.num_beams > 1
-                sizes = length, least, len(prompt), length - 1, own.encode_tokens
-                numbers = index, *sizes, prompt[0], behind
-                per_slot.append((slot, options.seed, index, *numbers))
-        table = np.array(per_slot, np.int64).T
-        self_pages = _page_table([pages for running in arrivals for pages in running.admission.self_pages])
-        cross_pages = _page_table([running.admission.cross_pages for running in arrivals])
-        columns = (
-            np.ascontiguousarray(table[:3]),
-            np.array([running.admission.slots[0] for running in arrivals], np.int64),
-            table[3:-1].astype(np.int32),
-            np.where(table[-1], UNREACHABLE, 0.0).astype(np.float32),
-            self_pages,
-            cross_pages,
+                behind = index > 0 and options.num_beams > 1
+                sizes = length, least, length - 1, own.encode_tokens, forced, len(prompt)
+                pages = begin, blocks, page, 0 if index else cross_blocks
+                numbers.append((slot, index, *sizes, prompt[0], behind, *pages))
+                seeds.append(options.seed)
+                begin += blocks
+            page += len(own.pages)
+        rows = len(numbers)
+        admitted = np.empty(rows * COLUMNS + page, np.int32)
+        table = admitted[: rows * COLUMNS].reshape(rows, COLUMNS)
+        table[:, : len(numbers[0])] = numbers
+        table[:, (OWN_BEGIN, OWN_BEGIN + 2)] += rows * COLUMNS
+        table[:, SEED_COLUMN:] = np.array(seeds, np.int64).view(np.int32).reshape(rows, 2)
+        np.concatenate([one.admission.pages for one in arrivals], out=admitted[rows * COLUMNS :])
+        self.reserve(
+            max(one.admission.self_blocks for one in arrivals),
+            max(one.admission.cross_blocks for one in arrivals),
         )
-        self.reserve(self_pages.shape[1], cross_pages.shape[1])
-        # One copy; a call for each column would take longer than all launches.
-        flat = np.concatenate([column.ravel().view(np.int32) for column in columns])
-        parts = upload(torch.from_numpy(flat), self.device).split([column.nbytes // 4 for column in columns])
-        wide = parts[0].view(torch.int64).view(3, -1)
-        slots = wide[0]
-        first_slots, narrow = parts[1].view(torch.int64), parts[2].view(_NUMBERS + 1, -1)
-        own_pages, pages = (
-            part.view(table.shape) for part, table in zip(parts[4:], columns[4:], strict=True)
-        )
-        self._numbers.index_copy_(1, slots, narrow[:_NUMBERS])
-        self._draws.index_copy_(1, slots, wide[1:])
-        self._self_pages[:, : own_pages.shape[1]].index_copy_(0, slots, own_pages)
-        self._cross_pages[:, : pages.shape[1]].index_copy_(0, first_slots, pages)
-        state.admit(slots, narrow[_NUMBERS], parts[3].view(torch.float32))
+        uploaded = upload(torch.from_numpy(admitted), self.device)
+        admit(uploaded, rows, self._fields, state.current, UNREACHABLE)
 
-    def gather(self, slots: Tensor, first_slots: Tensor, rows: SlotRows) -> None:
-        """Copy the rows of some slots on the device.
-
-        Args:
-            slots: int64 [`padded(n)`].
-            first_slots: int64 [requests].
-            rows: destination; its page tables must not be wider than what `reserve` was called with.
-        """
-        own_rows, self_blocks = rows.self_tables.shape
-        cross_blocks = rows.cross_tables.shape[1]
-        torch.index_select(self._numbers, 1, slots, out=rows.numbers)
-        torch.index_select(self._draws, 1, slots, out=rows.draws)
-        own_pages = self._self_pages[:, :self_blocks]
-        torch.index_select(own_pages, 0, slots[:own_rows], out=rows.self_tables)
-        torch.index_select(self._cross_pages[:, :cross_blocks], 0, first_slots, out=rows.cross_tables)
-        torch.index_select(self._numbers[_ENCODE_TOKENS], 0, first_slots, out=rows.encode_tokens)
+    def gather(self, slots: Tensor, first_slots: Tensor, step: int, rows: SlotRows) -> None:
+        """Copy the rows of some slots on the device, as `kernels.slots.gather` does from all tables."""
+        gather(self._fields, slots, first_slots, step, rows)
 
     def tensors_of(self, batch: "Batch") -> BatchTensors:
         """Gather the tensors of a batch."""
@@ -229,9 +211,10 @@ class SlotTables:
         )
         slots, first_slots, cu_rows = upload_all([torch.from_numpy(one) for one in columns], self.device)
         sizes = count, len(batch.requests), batch.self_blocks, batch.cross_blocks
-        rows = SlotRows.empty(*sizes, self.device)
-        self.gather(slots, first_slots, rows)
-        return rows.batch(
+        rows = empty_rows(*sizes, self.device)
+        self.gather(slots, first_slots, 1, rows)
+        return batch_tensors(
+            rows,
             slots,
             first_slots,
             cu_rows,
@@ -255,14 +238,3 @@ class SlotTables:
 def padded(rows: int) -> int:
     """Number of rows rounded up to a multiple of 4."""
     return -(-rows // 4) * 4
-
-
-def _page_table(rows: Iterable[tuple[int, ...]]) -> npt.NDArray[np.int32]:
-    """Table of all rows, int32 [rows, longest], padded with 0."""
-    rows = list(rows)
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    table = np.zeros((len(rows), int(lengths.max())), np.int32)
-    table[np.arange(table.shape[1]) < lengths[:, None]] = np.fromiter(
-        chain.from_iterable(rows), np.int32, int(lengths.sum())
-    )
-    return table

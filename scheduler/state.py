@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-UNREACHABLE = -1.0e9  # transformers' score of a hypothesis that must not be chosen
+from ..kernels.sampling.beams_triton import UNREACHABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +80,6 @@ class DecodeState:
         self.buffer = 0
         self.current, self.following = self.buffers
 
-    def admit(self, slots: Tensor, start_tokens: Tensor, scores: Tensor) -> None:
-        """Begin a sequence in each of some slots.
-
-        Args:
-            slots: int64 [n].
-            start_tokens: int32 [n], the first token of each.
-            scores: float32 [n], the score that each starts with.
-        """
-        tables = self.current
-        tables.tokens[:, 0].index_copy_(0, slots, start_tokens)
-        tables.length.index_fill_(0, slots, 1)
-        tables.score.index_copy_(0, slots, scores)
-        tables.final_length.index_fill_(0, slots, 0)
-        tables.final_score.index_fill_(0, slots, UNREACHABLE)
-        for flags in (tables.done, tables.final_done, tables.request_done):
-            flags.index_fill_(0, slots, False)
-
     def begin(
         self,
         slots: Tensor,
@@ -139,27 +122,6 @@ class DecodeState:
             tables.final_done[slot] = False
             tables.done[slot] = True
             tables.request_done[slot] = True
-
-    def advance(self, slots: Tensor, parents: Tensor, tokens: Tensor, active: Tensor, longest: int) -> None:
-        """Write every slot's history, new token and length to the other buffer.
-
-        Args:
-            slots: int64 [n], all slots of the batch.
-            parents: int64 [n], the slot whose history each one continues.
-            tokens: int [n], the new tokens.
-            active: bool [n], false where no token is added.
-            longest: upper bound of the number of tokens in any slot so far.
-        """
-        current, following = self.current, self.following
-        following.tokens[slots, :longest] = current.tokens[parents, :longest]
-        following.origin[slots, :longest] = current.origin[parents, :longest]
-        # torch.where, since indexing by the active slots would wait for the device to count them.
-        length = current.length[slots]
-        position = length.clamp(max=self.max_length - 1).long()
-        following.tokens[slots, position] = torch.where(
-            active, tokens.int(), following.tokens[slots, position]
-        )
-        following.length[slots] = length + active.int()
 
     def swap(self) -> None:
         """Make a step count, once it has written every running slot: the next one reads what it wrote."""

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..kernels.runtime.packing import spans
-from ..kernels.runtime.upload import upload_all
+from ..kernels.runtime.upload import upload
+from ..kernels.slots.finished import BEFORE, finished
 from .batch import Batch, RunningRequest
 from .request import FinishReason, GenerationOptions, Hypothesis
 from .state import DecodeState
@@ -116,31 +117,24 @@ def read_hypotheses(
     """
     if not ended:
         return []
-    tables = state.buffers[buffer]
-    slots = [slot for running in ended for slot in running.admission.slots]
-    beams = [running.options.num_beams > 1 for running in ended for _ in running.admission.slots]
-    index, searched = upload_all([torch.tensor(slots), torch.tensor(beams)], state.device)
+    rows = [(slot, one.options.num_beams > 1) for one in ended for slot in one.admission.slots]
     # The lengths are on the device as well, so rows are copied up to the longest limit.
     longest = max(running.options.max_length for running in ended)
-    scores = torch.where(searched, tables.final_score[index], tables.score[index])
-    tokens = torch.where(
-        searched[:, None], tables.final_tokens[index, :longest], tables.tokens[index, :longest]
-    )
-    columns = tables.final_length[index][:, None], scores.view(torch.int32)[:, None], tokens
-    found = HostCopy(torch.cat(columns, dim=1)).tensor()  # one copy to wait for
-    rows = zip(
-        found[:, 0].tolist(), found[:, 1].view(torch.float32).tolist(), found[:, 2:], beams, strict=True
-    )
-    return [
-        tuple(
-            _hypothesis(token_ids[:length].tolist(), score, running.options)
-            for length, score, token_ids, _ in islice(rows, len(running.admission.slots))
-        )
-        for running in ended
-    ]
+    index = upload(torch.from_numpy(np.array(rows, np.int32)), state.device)
+    found = HostCopy(finished(state.buffers[buffer], index, longest)).values()  # one copy to wait for
+    lengths, scores = found[:, 0].tolist(), found[:, 1].view(np.float32).tolist()
+    hypotheses, row = [], 0
+    for running in ended:
+        own, options = [], running.options
+        for _ in running.admission.slots:
+            tokens = tuple(found[row, BEFORE : BEFORE + lengths[row]].tolist())
+            own.append(_hypothesis(tokens, scores[row], options))
+            row += 1
+        hypotheses.append(tuple(own))
+    return hypotheses
 
 
-def _hypothesis(tokens: list[int], score: float, options: GenerationOptions) -> Hypothesis:
+def _hypothesis(tokens: tuple[int, ...], score: float, options: GenerationOptions) -> Hypothesis:
     """Hypothesis of a sequence; the score is a beam's, or else the sum of the log-probabilities."""
     generated = len(tokens) - len(options.prompt)
     stopped = generated > 0 and tokens[-1] in options.eos_token_ids
@@ -150,4 +144,4 @@ def _hypothesis(tokens: list[int], score: float, options: GenerationOptions) -> 
     else:
         score /= generated
     reason = FinishReason.STOP if stopped else FinishReason.LENGTH
-    return Hypothesis(tuple(tokens), score, reason, total)
+    return Hypothesis(tokens, score, reason, total)

@@ -33,7 +33,7 @@ def test_the_python_of_a_page_runs(page: Path) -> None:
 def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     for block in snippets(page, "sh"):
-        # Tritone is installed already, so start behind `pip install`.
+        # Tritone is installed already, so start behind `pip install`; an extra's command is left out.
         command = block.strip().removeprefix("pip install -e . && ")
         if command.startswith("pip install"):
             continue

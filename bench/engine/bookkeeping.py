@@ -33,6 +33,7 @@ class Steps:
 
     def __init__(self, changes: int, full: int) -> None:
         self.running: deque[tuple[int, ...]] = deque()  # slots of each, oldest first
+        self.joined: list[int] = []  # first slots of the requests that join in this step
         self.seconds = 0.0  # spent here
         self._changes, self._full = changes, full
         self._buffer = -1
@@ -53,6 +54,8 @@ class Steps:
                 self._tables[self._buffer],
                 self._tables[1 - self._buffer],
             )
+            done[self.joined] = False
+            self.joined.clear()
             new_done[:] = done
             new_length[:] = length
             for _ in range(self._changes if len(self.running) >= self._full else 0):
@@ -98,9 +101,12 @@ def measure(
     import tritone
     from bench.fake_gpu.torch_cuda import CUDAGraph
     from tritone.scheduler import runner as runners
+    from tritone.scheduler import step_output
     from tritone.scheduler.encoder import Encoder
     from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
     from tritone.scheduler.scheduler import Admission
+
+    from .endings import finished_on_host
 
     # Ended requests are noticed two steps later, and released in the step after.
     rows = running + 3 * changes
@@ -122,8 +128,16 @@ def measure(
     def created(self: Any, *arguments: Any, **named: Any) -> None:
         create(self, *arguments, **named)
         stand_in.running.append(self.slots)
+        stand_in.joined.append(self.slots[0])
 
     Admission.__init__ = created  # type: ignore[method-assign]
+
+    def read(*arguments: Any) -> torch.Tensor:
+        found, seconds = finished_on_host(*arguments)
+        stand_in.seconds += seconds
+        return found
+
+    step_output.finished = read
     features = torch.randn(3600, 80)
     number = 0
 

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from tritone.kernels.slots.finished import BEFORE, EndedTables, finished
 from tritone.scheduler import runner as runners
+from tritone.scheduler import step_output
 from tritone.scheduler.request import Request
 from tritone.scheduler.scheduler import Step
 
@@ -130,10 +132,33 @@ def install() -> None:
         if Endings.current is not None:
             Endings.current.step(graph.nodes)
 
+    def read(tables: EndedTables, ended: torch.Tensor, longest: int) -> torch.Tensor:
+        found, seconds = finished_on_host(tables, ended, longest)
+        if Endings.current is not None:
+            Endings.current.seconds += seconds
+        return found
+
+    step_output.finished = read
     runners.ModelRunner.__init__ = created  # type: ignore[method-assign]
     runners.ModelRunner.launch = launched  # type: ignore[method-assign]
     runners.decode_batch = decoded
     torch.cuda.CUDAGraph.replayed = staticmethod(replayed)  # type: ignore[attr-defined]
+
+
+def finished_on_host(tables: EndedTables, ended: torch.Tensor, longest: int) -> tuple[torch.Tensor, float]:
+    """Launch `finished` on a fake GPU, and write by NumPy what its kernel would; also the seconds of that."""
+    found = finished(tables, ended, longest)
+    begin = time.thread_time()
+    slots, searched = _array(ended).T
+    out = _array(found)
+    for row, (slot, by_beams) in enumerate(zip(slots, searched, strict=True)):
+        score, tokens = (
+            (tables.final_score, tables.final_tokens) if by_beams else (tables.score, tables.tokens)
+        )
+        out[row, 0] = _array(tables.final_length)[slot]
+        out[row, 1] = _array(score).view(np.int32)[slot]
+        out[row, BEFORE:] = _array(tokens)[slot, :longest]
+    return found, time.thread_time() - begin
 
 
 def spent() -> float:

@@ -6,6 +6,7 @@ from ..common.shapes import LARGE, SMALL, TINY, TINY_WAV2VEC2, WAV2VEC2, Batch, 
 from . import decoder_cases as decoder
 from . import encoder_cases as encoder
 from . import layer_cases as layer
+from . import step_cases as step
 from . import whisper_cases as whisper
 from .cases import Case
 
@@ -59,6 +60,8 @@ def each_once(batch: Batch, wav2vec2: Batch) -> Iterator[Case]:
     yield decoder.embed(model, batch.size)
     yield encoder.positions(batch)
     yield from decoder.choices(model, batch.size)
+    yield from layer.fused(model, batch.size, batch.size)
+    yield from step.steps(model, batch.size)
 
 
 def _goals() -> Iterator[Case]:
@@ -107,3 +110,5 @@ def _others() -> Iterator[Case]:
         yield encoder.pool(real(WAV2VEC2, count))
     for count in (32, 512, 1024):
         yield from decoder.choices(SMALL, count)
+        yield from layer.fused(SMALL, count, count)
+        yield from step.steps(SMALL, count)

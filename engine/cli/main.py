@@ -10,6 +10,7 @@ from ...scheduler.request import FinishReason
 from ..builtin_models import DIGIT_CLASSIFIER, default_recognizer
 from ..config import DEFAULT_TOP_K, Channels, Encoding, Short, SpeechTask, Windows
 from ..outputs import Classification, Transcription
+from .convert import convert as convert_checkpoint
 from .inputs import find_recordings, find_texts, is_several
 from .output_files import LineFormat
 from .run import Command, Output, Setup, run
@@ -238,6 +239,25 @@ def classify(
         Output(output, line_format, overwrite),
         show_name=len(items) > 1 or sources == ["-"] if text else is_several(sources),
     )
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Checkpoint: a name, folder or file.")],
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Folder to write.")],
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, float16 or bfloat16. [default: the stored one]")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write into a folder that has files already.")
+    ] = False,
+) -> None:
+    """Convert a checkpoint to safetensors, with configuration and processor, as transformers reads it.
+
+    SOURCE is anything that --model takes, CTranslate2 folders and OpenAI's .pt files among it, or weights of
+    TensorFlow or Flax. Exit code: 0; 1 if writing failed; 2 for incorrect usage or a bad source.
+    """
+    convert_checkpoint(source, target, dtype, overwrite)
 
 
 def _reading(channels: Channels, encoding: Encoding | None, short: Short) -> dict[str, Any]:

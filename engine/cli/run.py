@@ -16,7 +16,7 @@ import typer
 from ..builtin_models import BuiltinModel, named
 from .inputs import Item
 from .output_files import LineFormat, Name, Origin, Result, ResultsFile, StandardOutput, message_of
-from .terminal import INTERRUPTED, note, refuse, silence, standard_error, visible
+from .terminal import INTERRUPTED, note, refuse, show_warning, silence, standard_error, visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -139,7 +139,7 @@ class Setup:
             note(f"no --model given: using {self.default.description}{because}")
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = _show_warning  # type: ignore[assignment]
+                warnings.showwarning = show_warning  # type: ignore[assignment]
                 engine = Engine(self._checkpoint(), device=self.device, dtype=self.dtype)
                 return resources.enter_context(engine)
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
@@ -260,10 +260,6 @@ def _by_item(results: Iterator[Result], split: bool) -> Iterator[list[Result]]:
         return ([result] for result in results)
     # The next recording's first result ends a group. An item's path is its own object.
     return (list(group) for _, group in groupby(results, key=lambda result: id(result.source)))
-
-
-def _show_warning(message: Warning | str, *_: Any) -> None:
-    note(f"warning: {message}")
 
 
 def _note_continued(

@@ -43,6 +43,11 @@ def refuse(message: str) -> NoReturn:
     raise typer.Exit(2)
 
 
+def show_warning(message: Warning | str, *_: Any) -> None:
+    """Print a warning to stderr, in place of `warnings.showwarning`."""
+    note(f"warning: {message}")
+
+
 def _print_error(message: str) -> None:
     with standard_error():
         typer.echo(_encodable(message.translate(_VISIBLE_LINES)), err=True)

@@ -141,7 +141,7 @@ def _peak_of_encoding(model: Any, front_end: Any, lengths: list[int]) -> int | N
     requests = [Request(index, noise(samples)) for index, samples in enumerate(lengths)]
     try:
         with torch.cuda.device(device):
-            inputs = pack_inputs(requests, front_end, device)
+            inputs = pack_inputs(requests, front_end, device, model.dtype)
             if generates(model):
                 encoded: Any = model.encode(*inputs)
                 results: Any = model.cross_key_values(encoded[0])

@@ -7,14 +7,15 @@ from ..runtime.packing import check_cu_seqlens
 
 def check_packed(query: Tensor, key: Tensor, value: Tensor, cu_query: Tensor, cu_key: Tensor) -> None:
     """Validate packed queries, keys and values [tokens, heads, head_dim] and their cu_seqlens."""
-    check_cu_seqlens(cu_query, query.shape[0], "cu_query")
-    if cu_key is not cu_query or key.shape[0] != query.shape[0]:
-        check_cu_seqlens(cu_key, key.shape[0], "cu_key")
-    if cu_query.numel() != cu_key.numel():
+    queries, keys = query.shape, key.shape  # made anew at each access
+    check_cu_seqlens(cu_query, queries[0], "cu_query")
+    if cu_key is not cu_query or keys[0] != queries[0]:
+        check_cu_seqlens(cu_key, keys[0], "cu_key")
+    if cu_key is not cu_query and cu_query.numel() != cu_key.numel():
         raise ValueError(
             f"queries of {cu_query.numel() - 1} sequences, but keys of {cu_key.numel() - 1}; give one of each"
         )
-    if query.dim() != 3 or key.shape != value.shape or query.shape[1:] != key.shape[1:]:
+    if len(queries) != 3 or keys != value.shape or (keys != queries and keys[1:] != queries[1:]):
         raise ValueError(
             f"heads do not fit: query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"
         )

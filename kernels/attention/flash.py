@@ -70,9 +70,11 @@ def flash_attention(
             "flash_attention has no relative terms: use biased_attention (T5), relative_attention (XLNet) "
             "or disentangled_attention (SEW-D) of tritone.kernels.attention"
         )
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    check_scale_and_window(scale, window, causal)
-    options = {"causal": causal, "scale": scale, "window": window, "dropout": dropout}
+    if scale is not None or window is not None:
+        check_scale_and_window(1.0 if scale is None else scale, window, causal)
+    options: dict[str, Any] = {"causal": causal, "scale": scale, "window": window}
+    if dropout:
+        options["dropout"] = dropout
     return _flash_attention(query, key, value, cu_query, cu_key, **options)
 
 

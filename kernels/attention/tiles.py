@@ -17,6 +17,8 @@ from ..runtime.weight_cache import cached
 
 MAX_HEAD_DIM = 128  # the accumulators of wider heads leave no room for blocks this large
 NO_WINDOW = 2**30  # a window of more keys than there are
+# Width of the tiles by head_dim, a power of two.
+_WIDTHS = tuple(max(16, 1 << max(width - 1, 0).bit_length()) for width in range(MAX_HEAD_DIM + 1))
 LOG2_E = math.log2(math.e)  # scales scores for exp2, which the hardware has
 
 
@@ -50,18 +52,18 @@ def launch_heads(
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
     if not out.numel():
         return out
-    width = max(16, 1 << (head_dim - 1).bit_length())
-    case = kernel.case(query.device, width, query.dtype, alignment(head_dim))
+    case = kernel.case(query.device, _WIDTHS[head_dim], query.dtype, alignment(head_dim))
     # All layers of a model share a few tables of blocks, one for self-attention and one for cross-attention,
     # and making one takes about 15 small launches.
-    blocks = cached(_query_blocks, cu_query, cu_key, tokens=tokens, block=case.constant("BLOCK_M"))
+    offsets = (cu_query,) if cu_key is cu_query else (cu_query, cu_key)
+    blocks = cached(_query_blocks, *offsets, tokens=tokens, block=case.constant("BLOCK_M"))
     grid = (blocks.shape[0] * heads,)
     case.launch(grid, query, *operands, blocks, out, heads, head_dim, *numbers)
     return out
 
 
-def _query_blocks(*offsets: Tensor, **options: int) -> Tensor:
-    return index_table(query_blocks, *offsets, **options)
+def _query_blocks(cu_query: Tensor, cu_key: Tensor | None = None, **options: int) -> Tensor:
+    return index_table(query_blocks, cu_query, cu_query if cu_key is None else cu_key, **options)
 
 
 def query_blocks(cu_query: Tensor, cu_key: Tensor, *, tokens: int, block: int) -> Tensor:

@@ -5,10 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..linear.activation import activated
-from ..linear.gemm import epilogue, tile_of_program
+from ..linear.activation import AT_RUN_TIME, CONSTANT_FORMS, activated
+from ..linear.gemm import add_residual, epilogue, tile_of_program
 from ..runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
 from ..runtime.optional_triton import tl
+
+_CONSTANT = ("gelu",)  # of `CONSTANT_FORMS`, which speech encoders apply to their convolutions
 
 
 def implicit_gemm(
@@ -38,9 +40,10 @@ def implicit_gemm(
     rows = first.numel()
     out = hidden.new_empty(rows, groups * outputs)
     sizes = alignment(channels, outputs, width)
-    form, code, floor = epilogue(activation)
-    wide = sizes == "aligned" and hidden.dtype != torch.float32 and outputs > 64
-    case = implicit_gemm_kernel.case(hidden.device, form, hidden.dtype, sizes, "wide" if wide else "narrow")
+    large = sizes == "aligned" and hidden.dtype != torch.float32
+    form, code, floor = epilogue(activation, _CONSTANT if large else ())
+    tile = "wide" if large and outputs > 64 else "narrow"
+    case = implicit_gemm_kernel.case(hidden.device, form, hidden.dtype, sizes, tile)
     tiles = case.block_count("BLOCK_M", rows) * case.block_count("BLOCK_N", outputs)
     tensors = hidden, first, weight, bias, residual, out
     terms = bias is not None, residual is not None
@@ -80,6 +83,7 @@ def implicit_gemm_kernel(
     activation: tl.int32,  # its `code_of`, in the curved form
     floor: tl.float32,  # in the plain form: 0 for ReLU, -inf without activation
     FORM: tl.constexpr,
+    ACTIVATION: tl.constexpr,  # in the curved form: its `code_of`, or AT_RUN_TIME for the argument's
     PRECISION: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -108,13 +112,12 @@ def implicit_gemm_kernel(
     columns = group * N + n
     values += tl.load(bias_ptr + columns, mask=n < N * has_bias, other=0.0).to(tl.float32)[None, :]
     if FORM == "curved":
-        values = activated(values, activation)
+        values = activated(values, activation if ACTIVATION < 0 else ACTIVATION)
     if FORM == "plain":
         values = tl.where(values < floor, floor, values)  # NaN stays NaN
     offsets = m.to(tl.int64)[:, None] * (groups * N) + columns[None, :]
-    with_residual = (m < rows * has_residual)[:, None] & (n < N)[None, :]
-    values += tl.load(residual_ptr + offsets, mask=with_residual, other=0.0).to(tl.float32)
-    mask = (m < rows)[:, None] & (n < N)[None, :]
+    pointers = residual_ptr + offsets
+    values, mask = add_residual(values, pointers, m, n, rows, N, has_residual, ACTIVATION >= 0)
     tl.store(out_ptr + offsets, values.to(out_ptr.dtype.element_ty), mask=mask)
 
 
@@ -130,7 +133,8 @@ def _blocks(architecture: str, form: str, dtype: torch.dtype, sizes: str, tile: 
     if sizes == "any":
         rows, outputs, inner = min(rows, 64), 64, 32
     return {
-        "FORM": form,
+        "FORM": "curved" if form in CONSTANT_FORMS else form,
+        "ACTIVATION": CONSTANT_FORMS.get(form, AT_RUN_TIME),
         "BLOCK_M": rows,
         "BLOCK_N": outputs,
         "BLOCK_K": min(inner, 32) if architecture == "gfx942" else inner,
@@ -139,15 +143,17 @@ def _blocks(architecture: str, form: str, dtype: torch.dtype, sizes: str, tile: 
     }
 
 
-for _dtypes, _sizes, _tile in (
-    (DTYPES, ALIGNMENTS, "narrow"),
-    ((torch.float16, torch.bfloat16), ("aligned",), "wide"),
+_HALF = (torch.float16, torch.bfloat16)
+for _forms, _dtypes, _sizes, _tiles in (
+    (("plain", "curved"), DTYPES, ALIGNMENTS, ("narrow",)),
+    (("plain", "curved"), _HALF, ("aligned",), ("wide",)),
+    (_CONSTANT, _HALF, ("aligned",), ("narrow", "wide")),
 ):
     implicit_gemm_kernel.declare_all(
-        ("plain", "curved"),
+        _forms,
         _dtypes,
         _sizes,
-        (_tile,),
+        _tiles,
         pointers={"first_ptr": torch.int32},
         blocks=_blocks,
         GROUP=8,

@@ -152,13 +152,18 @@ def normalized_conv_triton(
         out = group_norm_triton(mixed, cu_out, outputs, norm_weight, norm_bias, eps, activation=activation)
         return out, cu_out
     cu_out = offsets_after(cu_samples, valid_length, (kernel, stride))[0]
+    gain, offset = cached(_widened, norm_weight), cached(_widened, norm_bias)
     taps, samples = cached(by_tap, weight), waveforms.reshape(-1)
     scale, shift, center = first_layer_statistics(
-        samples, cu_samples, cu_out, taps, norm_weight.float(), norm_bias.float(), eps, stride=stride
+        samples, cu_samples, cu_out, taps, gain, offset, eps, stride=stride
     )
     options: dict[str, Any] = {"stride": stride, "activation": activation, "scale": scale, "center": center}
     out = first_layer(samples, cu_samples, cu_out, taps, shift, **options)
     return out, cu_out
+
+
+def _widened(parameter: Tensor) -> Tensor:
+    return parameter.detach().to(torch.float32, copy=True)
 
 
 _normalized_conv = Operation(

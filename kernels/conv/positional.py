@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..linear.activation import activate, activate_, check_activation
 from ..runtime.dispatch import Operation
-from ..runtime.packing import check_cu_seqlens, lengths_of, offsets_after, spans
+from ..runtime.packing import check_cu_seqlens, index_table, lengths_of, offsets_after, spans
 from ..runtime.weight_cache import cached
 from .implicit_gemm import implicit_gemm, window_starts
 from .waveform import check_stride, flattened
@@ -180,14 +180,34 @@ def positional_conv_triton(
     if stride > 1:  # else each token has an output
         cu_out = offsets_after(cu_tokens, positional_length, (kernel, stride))[0]
     tokens, utterances = hidden.shape[0], cu_tokens.numel() - 1
-    between = kernel - 1  # zeros between two utterances; an even kernel needs one fewer
-    begin = cu_tokens[:-1] + between * torch.arange(utterances, dtype=torch.int32, device=hidden.device)
-    positions = window_starts(begin + kernel // 2, cu_tokens, tokens, 1)
-    spread = hidden.new_zeros(groups, tokens + utterances * between, members)
-    spread.index_copy_(1, positions.long(), hidden.reshape(tokens, groups, members).transpose(0, 1))
-    first = window_starts(begin, cu_out, sum(lengths_of(cu_out)), stride)
+    positions = index_table(_token_positions, cu_tokens, rows=tokens, kernel=kernel)
+    spread = hidden.new_zeros(groups, tokens + utterances * _between(kernel), members)
+    spread.index_copy_(1, positions, hidden.reshape(tokens, groups, members).transpose(0, 1))
+    rows = sum(lengths_of(cu_out))
+    first = index_table(_first_positions, cu_tokens, cu_out, rows=rows, kernel=kernel, stride=stride)
     flat = cached(flattened, weight).view(groups, members, kernel * members)
     return implicit_gemm(spread, first, flat, bias, activation=activation, residual=residual)
+
+
+def _between(kernel: int) -> int:
+    """Number of zeros between two utterances; an even kernel needs one fewer."""
+    return kernel - 1
+
+
+def _begins(cu_tokens: Tensor, kernel: int) -> Tensor:
+    """Position of each utterance's first window among tokens with zeros between utterances, int32 [n]."""
+    utterances = torch.arange(len(cu_tokens) - 1, dtype=torch.int32, device=cu_tokens.device)
+    return cu_tokens[:-1] + _between(kernel) * utterances
+
+
+def _token_positions(cu_tokens: Tensor, rows: int, kernel: int) -> Tensor:
+    """Position of each token, int64 [rows]."""
+    return window_starts(_begins(cu_tokens, kernel) + kernel // 2, cu_tokens, rows, 1).long()
+
+
+def _first_positions(cu_tokens: Tensor, cu_out: Tensor, rows: int, kernel: int, stride: int) -> Tensor:
+    """Position where each output's window begins, int32 [rows]."""
+    return window_starts(_begins(cu_tokens, kernel), cu_out, rows, stride)
 
 
 _positional_conv = Operation(

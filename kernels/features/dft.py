@@ -33,6 +33,7 @@ def fbank_kernel(
     bins: tl.int32,
     preemphasis: tl.float32,
     mel_floor: tl.float32,
+    gain: tl.float32,  # factor of the samples
     QUARTER: tl.constexpr,  # Whisper's mode: a quarter of its frame, up to K, where tables hold 0; Kaldi's: 0
     BLOCK_FRAMES: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -115,8 +116,8 @@ def fbank_kernel(
         mel += line[:, None] * (2 * BLOCK_BINS) + bin_[None, :]
         mel_power += _product(power * power_scale[:, None], mel) * power_unscale[:, None]
 
-    # Both tables are scaled by 2^14; the transform's scale enters the power squared.
-    unscale *= 2.0**-21
+    # Both tables are scaled by 2^14; the transform's scale enters the power squared, as the gain does.
+    unscale *= 2.0**-21 * gain
     mel_power = mel_power * unscale[:, None] * unscale[:, None]
     bin_ += tl.program_id(1) * BLOCK_BINS
     present = (bin_ < bins)[None, :]

@@ -51,6 +51,7 @@ class FbankOptions:
         preemphasis: factor of the previous sample, which is subtracted, 0 to 1.
         low_frequency: lower edge of the first triangle, Hz, from 0 up to half the sampling rate.
         mel_floor: lower bound of the power before the logarithm, above 0.
+        gain: factor of the samples, above 0, which brings them to the scale of the floor.
 
     Raises:
         ValueError: an option outside of these limits.
@@ -62,6 +63,7 @@ class FbankOptions:
     preemphasis: float = 0.97
     low_frequency: float = 20.0
     mel_floor: float = 1.1920928955078125e-07
+    gain: float = 1.0
 
     def __post_init__(self) -> None:
         frame_sizes(self.sampling_rate)
@@ -76,6 +78,8 @@ class FbankOptions:
             raise ValueError(f"low_frequency must be from 0 to below {limit:g} Hz, got {given}")
         if not self.mel_floor > 0:
             raise ValueError(f"mel_floor must be above 0, got {self.mel_floor}")
+        if not self.gain > 0:
+            raise ValueError(f"gain must be above 0, got {self.gain}")
 
     @property
     def padded_length(self) -> int:
@@ -92,8 +96,8 @@ def fbank(waveforms: Tensor, cu_samples: Tensor, options: FbankOptions = DEFAULT
     An utterance shorter than a frame has no frames, which raises no error.
 
     Args:
-        waveforms: float32 or float64 [samples], packed, in the scale in which the powers are wanted (Kaldi's
-            is that of 16-bit integers).
+        waveforms: float32 or float64 [samples], packed; times `gain`, in the scale in which the powers are
+            wanted (Kaldi's is that of 16-bit integers).
         cu_samples: int32 [n + 1], offsets of the utterances.
         options: frames, window and triangles.
 
@@ -120,6 +124,7 @@ def fbank_reference(
     Computes in the dtype of `waveforms`; float64 is the oracle of tests. One utterance at a time: the shape
     of every product, and with it every bit, depends on that utterance alone.
     """
+    waveforms = waveforms if options.gain == 1 else waveforms * options.gain
     length, shift = frame_sizes(options.sampling_rate)
     taper = _window(options.window, length, waveforms.dtype, waveforms.device)
     mel = _mel_matrix(options, waveforms.dtype, waveforms.device)
@@ -143,6 +148,7 @@ def fbank_cpu(
     waveforms: Tensor, cu_samples: Tensor, options: FbankOptions = DEFAULT
 ) -> tuple[Tensor, Tensor]:
     """Filter bank on the CPU by blocks of frames in a reused buffer, about twice as fast; forward only."""
+    waveforms = waveforms if options.gain == 1 else waveforms * options.gain
     length, shift = frame_sizes(options.sampling_rate)
     taper = _window(options.window, length, waveforms.dtype, waveforms.device)
     mel = _mel_matrix(options, waveforms.dtype, waveforms.device)
@@ -185,7 +191,7 @@ def fbank_triton(
     sizes = len(counts), len(counts).bit_length(), len(features), length, shift, quarter, num_mel_bins
     grid = case.block_count("BLOCK_FRAMES", len(features)), case.block_count("BLOCK_BINS", num_mel_bins)
     tensors = waveforms, cu_samples, cu_frames, *tables, features, features
-    case.launch(grid, *tensors, *sizes, options.preemphasis, options.mel_floor)
+    case.launch(grid, *tensors, *sizes, options.preemphasis, options.mel_floor, options.gain)
     return features, cu_frames
 
 

@@ -270,7 +270,7 @@ def _launch_logs(
         transform.shape[1],
         bins,
     )
-    case.launch(grid, *tensors, *sizes, 0.0, 10.0**SILENCE)
+    case.launch(grid, *tensors, *sizes, 0.0, 10.0**SILENCE, 1.0)
     return logs, peaks
 
 

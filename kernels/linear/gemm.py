@@ -1,6 +1,7 @@
 """Linear layer: a GEMM with bias, activation or GLU, residual and clamp in its epilogue."""
 
 import math
+from collections.abc import Container
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from ..runtime.dispatch import Operation
 from ..runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
 from ..runtime.optional_triton import tl, triton
-from .activation import ACTIVATIONS, activate, activated, code_of, gated
+from .activation import ACTIVATIONS, AT_RUN_TIME, CONSTANT_FORMS, activate, activated, code_of, gated
 from .cpu import multiply
 
 PHASES = ("encode", "decode")
@@ -111,10 +112,12 @@ def linear_triton(
 ) -> Tensor:
     """Linear layer in one launch, whose epilogue works on the float32 accumulators."""
     rows, width = hidden.shape
-    form, code, floor = epilogue(activation)
-    outputs = weight.shape[0] // 2 if form == "glu" else weight.shape[0]
+    outputs = weight.shape[0] // 2 if activation == "glu" else weight.shape[0]
     out = hidden.new_empty(rows, outputs)
-    case = linear_kernel.case(hidden.device, phase, form, hidden.dtype, alignment(width, outputs))
+    sizes = alignment(width, outputs)
+    large = phase == "encode" and sizes == "aligned" and hidden.dtype != torch.float32
+    form, code, floor = epilogue(activation, CONSTANT_FORMS if large else ())
+    case = linear_kernel.case(hidden.device, phase, form, hidden.dtype, sizes)
     tiles = case.block_count("BLOCK_M", rows) * case.block_count("BLOCK_N", outputs)
     terms = bias is not None, residual is not None
     limit = math.inf if limit is None else limit
@@ -139,16 +142,25 @@ def linear_parts_triton(
 _linear = Operation(linear_reference, cpu=linear_cpu, triton=linear_triton)
 
 
-def epilogue(activation: str | None) -> tuple[str, int, float]:
+def epilogue(activation: str | None, constant: Container[str] = ()) -> tuple[str, int, float]:
     """Epilogue of a GEMM kernel: its form, the activation's `code_of`, and the lower bound of the plain form.
 
-    The plain form serves ReLU and no activation, the curved form the other activations except GLU: their
-    registers would halve the number of programs that run side by side.
+    The plain form serves ReLU and no activation; each of `constant`, forms in `CONSTANT_FORMS`, serves its
+    own activation; the curved form serves the others, except GLU, by a branch at run time.
     """
-    if activation == "glu":
-        return "glu", 0, -math.inf
-    form = "plain" if activation in (None, "relu") else "curved"
-    return form, code_of(activation), 0.0 if activation == "relu" else -math.inf
+    form, code, floor = _EPILOGUES[activation]
+    return (form if form in constant else "curved" if form in CONSTANT_FORMS else form), code, floor
+
+
+def _epilogue(activation: str | None) -> tuple[str, int, float]:
+    if activation in (None, "relu"):
+        return "plain", code_of(activation), 0.0 if activation == "relu" else -math.inf
+    code = code_of(activation)
+    form = next((form for form, constant in CONSTANT_FORMS.items() if constant == code), "curved")
+    return form, code, -math.inf
+
+
+_EPILOGUES = {name: _epilogue(name) for name in (None, *ACTIVATIONS)} | {"glu": ("glu", 0, -math.inf)}
 
 
 @triton.jit
@@ -177,6 +189,23 @@ def tile_of_part(rows, N, parts, GROUP: tl.constexpr, BLOCK_M: tl.constexpr, BLO
     return row_block, part, (block - part * blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
 
 
+@triton.jit
+def add_residual(values, pointers, m, n, rows, N, has_residual, BRANCH: tl.constexpr):
+    """Values of rows `m` and columns `n` plus the residual, where there is one, and their mask.
+
+    It branches or masks, as takes fewer registers: beside a constant activation a branch leaves room for two
+    programs a processor, and in the plain form of the widest tiles it would cost the second one.
+    """
+    inside = (m < rows)[:, None] & (n < N)[None, :]
+    if BRANCH:
+        if has_residual == 1:
+            values += tl.load(pointers, mask=inside, other=0.0).to(tl.float32)
+    else:
+        mask = (m < rows * has_residual)[:, None] & (n < N)[None, :]
+        values += tl.load(pointers, mask=mask, other=0.0).to(tl.float32)
+    return values, inside
+
+
 @kernel(sizes=("N", "K"))
 def linear_kernel(
     hidden_ptr,  # [rows, K]
@@ -193,6 +222,7 @@ def linear_kernel(
     floor: tl.float32,  # in the plain form: 0 for ReLU, -inf without activation
     limit: tl.float32,  # inf for none
     FORM: tl.constexpr,
+    ACTIVATION: tl.constexpr,  # in the curved form: its `code_of`, or AT_RUN_TIME for the argument's
     PRECISION: tl.constexpr,
     GROUP: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -234,14 +264,14 @@ def linear_kernel(
         gates += tl.load(bias_ptr + N + n, mask=with_bias, other=0.0).to(tl.float32)[None, :]
         values = values * tl.sigmoid(gates)
     elif FORM == "curved":
-        values = activated(values, activation)
+        values = activated(values, activation if ACTIVATION < 0 else ACTIVATION)
     elif FORM == "plain":
         values = tl.where(values < floor, floor, values)
     offsets = m.to(tl.int64)[:, None] * N + n[None, :]
     mask = (m < rows)[:, None] & (n < N)[None, :]
     if FORM != "parts":
-        with_residual = (m < rows * has_residual)[:, None] & (n < N)[None, :]
-        values += tl.load(residual_ptr + offsets, mask=with_residual, other=0.0).to(tl.float32)
+        pointers = residual_ptr + offsets
+        values, mask = add_residual(values, pointers, m, n, rows, N, has_residual, ACTIVATION >= 0)
         values = tl.where(values > limit, limit, tl.where(values < -limit, -limit, values))  # NaN stays NaN
     tl.store(out_ptr + offsets, values.to(out_ptr.dtype.element_ty), mask=mask)
 
@@ -260,7 +290,8 @@ def _blocks(architecture: str, phase: str, form: str, dtype: torch.dtype, sizes:
     if sizes == "any":
         rows, outputs, inner = min(rows, 64), 32 if form == "glu" else 64, 16 if form == "glu" else 32
     return {
-        "FORM": form,
+        "FORM": "curved" if form in CONSTANT_FORMS else form,
+        "ACTIVATION": CONSTANT_FORMS.get(form, AT_RUN_TIME),
         "BLOCK_M": rows,
         "BLOCK_N": outputs,
         "BLOCK_K": min(inner, 32) if architecture == "gfx942" else inner,
@@ -271,4 +302,7 @@ def _blocks(architecture: str, phase: str, form: str, dtype: torch.dtype, sizes:
 
 linear_kernel.declare_all(
     PHASES, ("plain", "curved", "glu", "parts"), DTYPES, ALIGNMENTS, blocks=_blocks, GROUP=8
+)
+linear_kernel.declare_all(
+    ("encode",), CONSTANT_FORMS, (torch.float16, torch.bfloat16), ("aligned",), blocks=_blocks, GROUP=8
 )

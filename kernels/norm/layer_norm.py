@@ -80,9 +80,10 @@ def rms_norm(
 
 
 def _check(name: str, hidden: Tensor, weight: Tensor, residual: Tensor | None) -> None:
-    if hidden.shape[-1] != weight.shape[0]:
+    shape = hidden.shape  # made anew at each access
+    if shape[-1] != weight.shape[0]:
         raise ValueError(f"{name} of width {weight.shape[0]} got rows of {hidden.shape[-1]}")
-    if residual is not None and residual.shape != hidden.shape:
+    if residual is not None and residual.shape != shape:
         raise ValueError(
             f"{name} adds a residual of hidden's shape {list(hidden.shape)}, got {list(residual.shape)}"
         )
@@ -142,7 +143,7 @@ def layer_norm_triton(
 
     Computes the mean, then the squared deviations from it, in float32.
     """
-    width = hidden.shape[-1]
+    width = weight.numel()
     rows = hidden.numel() // width
     out = torch.empty_like(hidden, memory_format=torch.contiguous_format)
     total = out if residual is None else torch.empty_like(out)
@@ -233,7 +234,10 @@ _WIDER = 0  # in place of a size, for wider rows
 
 
 def _size(width: int) -> int:
-    return next((size for size in _SIZES if width <= size), _WIDER)
+    for size in _SIZES:
+        if width <= size:
+            return size
+    return _WIDER
 
 
 def _blocks(architecture: str, size: int, dtype: torch.dtype, sizes: str) -> dict[str, Any]:

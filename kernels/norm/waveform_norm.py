@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import kernel
+from ..runtime.launch import DTYPES, kernel
 from ..runtime.optional_triton import tl
 from ..runtime.packing import check_cu_seqlens, spans
 
 EPSILON = 1e-7  # added to the variance, as in transformers
 
 
-def waveform_norm(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
+def waveform_norm(waveforms: Tensor, cu_samples: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Shift and scale each utterance to mean 0 and variance 1 over its samples.
 
     The variance is the population's (divided by the number of samples) plus `EPSILON`, as in transformers. A
@@ -20,6 +20,7 @@ def waveform_norm(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
     Args:
         waveforms: float32 or float64 [samples], packed.
         cu_samples: int32 [n + 1], offsets of the utterances.
+        dtype: dtype of the result, to which it is rounded at the end; that of the waveforms by default.
 
     Returns:
         [samples]
@@ -33,10 +34,12 @@ def waveform_norm(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
             f"got {waveforms.dtype} of shape {tuple(waveforms.shape)}"
         )
     check_cu_seqlens(cu_samples, waveforms.shape[0], "cu_samples")
-    return _waveform_norm(waveforms, cu_samples)
+    return _waveform_norm(waveforms, cu_samples, dtype)
 
 
-def waveform_norm_reference(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
+def waveform_norm_reference(
+    waveforms: Tensor, cu_samples: Tensor, dtype: torch.dtype | None = None
+) -> Tensor:
     """Reference implementation of `waveform_norm` in plain torch, in the waveforms' dtype; differentiable."""
     utterances = [waveforms[:0]]
     for start, end in spans(cu_samples):
@@ -46,13 +49,13 @@ def waveform_norm_reference(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
         shifted = waveforms[start:end] - waveforms[start]
         deviations = shifted - shifted.mean()
         utterances.append(deviations / (deviations.square().mean() + EPSILON).sqrt())
-    return torch.cat(utterances)
+    return torch.cat(utterances).to(dtype or waveforms.dtype)
 
 
-def waveform_norm_triton(waveforms: Tensor, cu_samples: Tensor) -> Tensor:
+def waveform_norm_triton(waveforms: Tensor, cu_samples: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Normalization of waveforms in one launch, without waiting for the device."""
-    out = torch.empty_like(waveforms, memory_format=torch.contiguous_format)
-    case = waveform_norm_kernel.case(waveforms.device)
+    out = torch.empty(waveforms.shape, dtype=dtype or waveforms.dtype, device=waveforms.device)
+    case = waveform_norm_kernel.case(waveforms.device, out.dtype)
     case.launch((len(cu_samples) - 1,), waveforms, cu_samples, out)
     return out
 
@@ -89,11 +92,17 @@ def waveform_norm_kernel(
         mask = begin + index < samples
         values = tl.load(utterance + begin + index, mask=mask, other=0.0)
         samples_ptr = out_ptr + start.to(tl.int64) + begin + index
-        tl.store(samples_ptr, (values - first - mean) / deviation, mask=mask)
+        values = (values - first - mean) / deviation
+        tl.store(samples_ptr, values.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 _waveform_norm = Operation(waveform_norm_reference, triton=waveform_norm_triton)
 
 
 # Blocks of many samples make short loops: an utterance has hundreds of thousands of samples.
-waveform_norm_kernel.declare_all(pointers={"cu_samples_ptr": torch.int32}, BLOCK=8192, num_warps=16)
+waveform_norm_kernel.declare_all(
+    DTYPES,
+    pointers={"waveforms_ptr": torch.float32, "cu_samples_ptr": torch.int32},
+    BLOCK=8192,
+    num_warps=16,
+)

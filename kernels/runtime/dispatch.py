@@ -87,7 +87,7 @@ class Operation:
         OPERATIONS[reference.__name__.removesuffix("_reference")] = self
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        if dropout := options.pop("dropout", 0.0):
+        if options and (dropout := options.pop("dropout", 0.0)):
             return self.reference(*arguments, dropout=dropout, **options)
         if self.triton is not None and runs_on_gpu(arguments):
             return self.triton(*arguments, **options)

@@ -154,12 +154,12 @@ def check_cu_seqlens(cu_seqlens: Tensor, total: int, name: str) -> None:
     Raises:
         ValueError: a wrong dtype or shape; on the CPU also values that do not rise from 0 to `total`.
     """
-    if cu_seqlens.dtype != torch.int32 or cu_seqlens.dim() != 1 or cu_seqlens.numel() == 0:
+    if cu_seqlens.dtype is not torch.int32 or cu_seqlens.dim() != 1 or cu_seqlens.numel() == 0:
         raise ValueError(
             f"{name} must be an int32 tensor of length n + 1, "
             f"got {cu_seqlens.dtype} of shape {tuple(cu_seqlens.shape)}"
         )
-    if cu_seqlens.device.type != "cpu":
+    if not cu_seqlens.is_cpu:
         return
     offsets = cu_seqlens.tolist()
     if offsets[0] != 0 or offsets[-1] != total or any(a > b for a, b in pairwise(offsets)):

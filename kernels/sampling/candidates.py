@@ -16,6 +16,7 @@ def top_candidates(
     count: int,
     *,
     running: Tensor | None = None,
+    slots: Tensor | None = None,
     beams: int = 1,
     normalize: bool = False,
 ) -> tuple[Tensor, Tensor]:
@@ -24,7 +25,9 @@ def top_candidates(
     Args:
         scores: [requests * beams, vocabulary].
         count: number of candidates, at most beams * vocabulary.
-        running: float32 [requests * beams], each hypothesis's score so far, added to its row.
+        running: float32 [requests * beams], each hypothesis's score so far, added to its row. With `slots`
+            [all slots], scores by slot.
+        slots: int64 [requests * beams], the slot of each row.
         beams: number of hypotheses of a request, which are consecutive rows.
         normalize: apply log-softmax before `running` is added.
 
@@ -35,7 +38,7 @@ def top_candidates(
         ValueError: more candidates than scores.
     """
     _check(scores, count, beams)
-    return _top_candidates(scores, count, running=running, beams=beams, normalize=normalize)
+    return _top_candidates(scores, count, running=running, slots=slots, beams=beams, normalize=normalize)
 
 
 def draw_candidates(
@@ -77,6 +80,7 @@ def top_candidates_reference(
     count: int,
     *,
     running: Tensor | None = None,
+    slots: Tensor | None = None,
     beams: int = 1,
     normalize: bool = False,
 ) -> tuple[Tensor, Tensor]:
@@ -84,6 +88,7 @@ def top_candidates_reference(
 
     torch.topk promises no order among equal values, so a stable sort decides a tie for the last candidate.
     """
+    running = running if running is None or slots is None else running[slots]
     scores = log_softmax_reference(scores) if normalize else scores
     scores = _by_request(scores, running, beams)
     values, indices = scores.topk(count, dim=-1)
@@ -126,6 +131,7 @@ def top_candidates_triton(
     count: int,
     *,
     running: Tensor | None = None,
+    slots: Tensor | None = None,
     beams: int = 1,
     normalize: bool = False,
 ) -> tuple[Tensor, Tensor]:
@@ -137,8 +143,9 @@ def top_candidates_triton(
     contenders = torch.empty(rows, capacity, dtype=torch.int64, device=device)
     values = torch.empty(rows // beams, count, dtype=torch.float32, device=device)
     indices = torch.empty(rows // beams, count, dtype=torch.int64, device=device)
-    numbers = width, beams, count, capacity, running is not None, normalize
-    case.launch((rows,), scores, running, contenders, found, *numbers)
+    flags = running is not None, slots is not None, normalize
+    numbers = width, beams, count, capacity, *flags
+    case.launch((rows,), scores, running, slots, contenders, found, *numbers)
     ranking_kernel.case(device).launch((rows,), contenders, found, values, indices, beams, count, capacity)
     return values, indices
 
@@ -170,14 +177,16 @@ def draw_candidates_triton(
 @kernel(sizes=("N",), outputs=("contenders_ptr", "found_ptr"))
 def contenders_kernel(
     scores_ptr,  # [rows, N]
-    running_ptr,  # [rows]
+    running_ptr,  # [rows], or by slot
+    slots_ptr,  # [rows]
     contenders_ptr,  # [rows, capacity], `packed` key and index
     found_ptr,  # [rows], number of contenders
     N: tl.int32,
     beams: tl.int32,
     count: tl.int32,
     capacity: tl.int32,
-    has_running: tl.int32,  # 0 or 1, as the next one
+    has_running: tl.int32,  # 0 or 1, as the next ones
+    has_slots: tl.int32,
     normalize: tl.int32,
     BLOCK: tl.constexpr,
 ):
@@ -199,7 +208,9 @@ def contenders_kernel(
     peak, spread = total_sums(peaks, sums)
     peak = tl.where(normalize > 0, peak, 0.0)
     spread = tl.where(normalize > 0, spread, 0.0)
-    running = tl.load(running_ptr + row, mask=has_running > 0, other=0.0)
+    slot = tl.load(slots_ptr + row, mask=has_slots > 0, other=0)
+    slot = tl.where(has_slots > 0, slot, row.to(tl.int64))
+    running = tl.load(running_ptr + slot, mask=has_running > 0, other=0.0)
 
     bound = tl.full((), LOWEST_KEY, tl.int32)  # for fewer lanes than candidates
     reached = tl.full((), 0, tl.int32)
@@ -297,7 +308,7 @@ _top_candidates = Operation(top_candidates_reference, triton=top_candidates_trit
 _draw_candidates = Operation(draw_candidates_reference, triton=draw_candidates_triton)
 
 
-_types = KEY_TYPES | dict.fromkeys(("contenders_ptr", "indices_ptr"), torch.int64)
+_types = KEY_TYPES | dict.fromkeys(("slots_ptr", "contenders_ptr", "indices_ptr"), torch.int64)
 _types["found_ptr"] = torch.int32
 declare_for_rows(
     contenders_kernel, _types | dict.fromkeys(("running_ptr", "out_ptr", "values_ptr"), torch.float32)

@@ -45,8 +45,8 @@ class TokenRules:
     def table(self, device: torch.device) -> Tensor:
         """Table of every rule's tokens, concatenated, int32; made once, and kept as long as these rules.
 
-        In this order: forced first token, ends, forced last tokens, suppressed, suppressed at the beginning;
-        then each banned sequence: its length and its tokens, padded to the longest.
+        In this order: ends, forced last tokens, suppressed, suppressed at the beginning; then each banned
+        sequence: its length and its tokens, padded to the longest. A single 0 where there are none.
         """
         table = self._tables.get(device)
         if table is None:
@@ -57,11 +57,10 @@ class TokenRules:
 
     def _numbers(self) -> list[int]:
         width = max(map(len, self.banned_sequences), default=1)
-        numbers = [self.forced_first or 0, *self.ends, *self.forced_last]
-        numbers += [*self.suppressed, *self.begin_suppressed]
+        numbers = [*self.ends, *self.forced_last, *self.suppressed, *self.begin_suppressed]
         for sequence in self.banned_sequences:
             numbers += [len(sequence), *sequence, *[0] * (width - len(sequence))]
-        return numbers
+        return numbers or [0]
 
 
 def apply_rules(
@@ -72,6 +71,7 @@ def apply_rules(
     rules: TokenRules,
     *,
     min_lengths: Tensor | None = None,
+    forced_first: Tensor | None = None,
     prompt_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
@@ -85,14 +85,15 @@ def apply_rules(
         rules: rules, applied in the order of their fields.
         min_lengths: int [rows], each row's own `min_length` in place of the rules'. Without effect where the
             rules have none.
+        forced_first: int [rows], likewise each row's own `forced_first`.
         prompt_lengths: int [rows], number of tokens before the first generated one; 1 by default.
         normalize: apply log-softmax before the first rule.
 
     Returns:
         float32 [rows, vocabulary].
     """
-    own = {"min_lengths": min_lengths, "prompt_lengths": prompt_lengths}
-    return _apply_rules(scores, tokens, lengths, max_lengths, rules, **own, normalize=normalize)
+    own = {"min_lengths": min_lengths, "forced_first": forced_first, "prompt_lengths": prompt_lengths}
+    return _apply_rules(scores, tokens, lengths, max_lengths, rules, **own, normalize=normalize)  # type: ignore[no-any-return]
 
 
 def apply_rules_reference(
@@ -103,6 +104,7 @@ def apply_rules_reference(
     rules: TokenRules,
     *,
     min_lengths: Tensor | None = None,
+    forced_first: Tensor | None = None,
     prompt_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
@@ -122,9 +124,12 @@ def apply_rules_reference(
         min_length = rules.min_length if min_lengths is None else min_lengths
         scores = _ban(scores, rules.ends, lengths < min_length)
     if rules.forced_first is not None:
-        scores = _force(scores, (rules.forced_first,), lengths == 1)
+        if forced_first is None:
+            forced_first = lengths.new_full(lengths.shape, rules.forced_first)
+        scores = _force(scores, forced_first[:, None], lengths == 1)
     if rules.forced_last:
-        scores = _force(scores, rules.forced_last, lengths == max_lengths - 1)
+        forced_last = torch.tensor(rules.forced_last, device=scores.device).expand(len(scores), -1)
+        scores = _force(scores, forced_last, lengths == max_lengths - 1)
     if rules.suppressed:
         scores = _ban(scores, rules.suppressed, torch.ones_like(lengths, dtype=torch.bool))
     if rules.begin_suppressed:
@@ -198,10 +203,9 @@ def _ban(scores: Tensor, token_ids: tuple[int, ...], mask: Tensor) -> Tensor:
     return scores.index_fill(1, columns, _NEVER).where(mask[:, None], scores)
 
 
-def _force(scores: Tensor, token_ids: tuple[int, ...], mask: Tensor) -> Tensor:
-    """Set the scores of `token_ids` to 0 and all others to -inf in rows where the mask [rows] is true."""
-    columns = torch.tensor(token_ids, device=scores.device)
-    forced = torch.full_like(scores, _NEVER).index_fill(1, columns, 0.0)
+def _force(scores: Tensor, token_ids: Tensor, mask: Tensor) -> Tensor:
+    """Set scores of `token_ids` [rows, n] to 0 and all others to -inf in the rows of the mask [rows]."""
+    forced = torch.full_like(scores, _NEVER).scatter(1, token_ids.long(), 0.0)
     return forced.where(mask[:, None], scores)
 
 
@@ -213,6 +217,7 @@ def apply_rules_triton(
     rules: TokenRules,
     *,
     min_lengths: Tensor | None = None,
+    forced_first: Tensor | None = None,
     prompt_lengths: Tensor | None = None,
     normalize: bool = False,
 ) -> Tensor:
@@ -226,10 +231,13 @@ def apply_rules_triton(
     width = max(map(len, rules.banned_sequences), default=1)
     if min_lengths is None:
         min_lengths = lengths.new_full(lengths.shape, rules.min_length)
+    if forced_first is None:
+        forced_first = lengths.new_full(lengths.shape, rules.forced_first or 0)
     if prompt_lengths is None:
         prompt_lengths = torch.ones_like(lengths)
     case = rules_kernel.case(scores.device, scores.dtype, alignment(vocabulary))
-    histories = [tensor.int() for tensor in (tokens, lengths, max_lengths, min_lengths, prompt_lengths)]
+    own = min_lengths, forced_first, prompt_lengths
+    histories = [tensor.int() for tensor in (tokens, lengths, max_lengths, *own)]
     penalty = rules.repetition_penalty, rules.repetition_penalty != 1.0
     bans = rules.ngram_size, len(rules.banned_sequences), width
     ends = len(rules.ends) if rules.min_length else 0, len(rules.ends)
@@ -252,6 +260,7 @@ def rules_kernel(
     lengths_ptr,  # [rows]
     max_lengths_ptr,  # [rows]
     min_lengths_ptr,  # [rows]
+    forced_first_ptr,  # [rows]
     prompt_lengths_ptr,  # [rows]
     table_ptr,  # every rule's tokens, from `TokenRules.table`
     out_ptr,  # [rows, N]
@@ -264,8 +273,8 @@ def rules_kernel(
     sequences: tl.int32,  # number of banned ones
     sequence_width: tl.int32,  # tokens of the longest
     banned_ends: tl.int32,  # number of ends that a short row may not have: all or 0
-    ends: tl.int32,  # number in the table, as the next four
-    forced_first: tl.int32,
+    ends: tl.int32,  # number in the table, as forced_last, suppressed and begin_suppressed
+    forced_first: tl.int32,  # 0 or 1
     forced_last: tl.int32,
     suppressed: tl.int32,
     begin_suppressed: tl.int32,
@@ -283,8 +292,7 @@ def rules_kernel(
     length = tl.load(lengths_ptr + row)
     prompt_length = tl.load(prompt_lengths_ptr + row)
     at_end = length == tl.load(max_lengths_ptr + row) - 1
-    ends_ptr = table_ptr + 1
-    last_ptr = ends_ptr + ends
+    last_ptr = table_ptr + ends
     suppressed_ptr = last_ptr + forced_last
     begin_ptr = suppressed_ptr + suppressed
     sequences_ptr = begin_ptr + begin_suppressed
@@ -299,7 +307,7 @@ def rules_kernel(
         if last_forced > 0:
             _assign(to_ptr, last_ptr, last_forced, 0.0, N, LIST_BLOCK)
         else:
-            _assign(to_ptr, table_ptr, first_forced, 0.0, N, LIST_BLOCK)
+            _assign(to_ptr, forced_first_ptr + row, first_forced, 0.0, N, LIST_BLOCK)
     else:
         peak, spread = 0.0, 0.0
         if normalize > 0:
@@ -315,7 +323,7 @@ def rules_kernel(
         _ban_ngrams(to_ptr, history_ptr, length, ngram_size, N, LIST_BLOCK)
         _ban_sequences(to_ptr, history_ptr, length, sequences_ptr, sequences, sequence_width, N, LIST_BLOCK)
         early = tl.where(length < tl.load(min_lengths_ptr + row), banned_ends, 0)
-        _assign(to_ptr, ends_ptr, early, float("-inf"), N, LIST_BLOCK)
+        _assign(to_ptr, table_ptr, early, float("-inf"), N, LIST_BLOCK)
     tl.debug_barrier()
     _assign(to_ptr, suppressed_ptr, suppressed, float("-inf"), N, LIST_BLOCK)
     begin = prompt_length + tl.where(prompt_length == 1, forced_first, 0)
@@ -404,6 +412,7 @@ _int32 = (
     "lengths_ptr",
     "max_lengths_ptr",
     "min_lengths_ptr",
+    "forced_first_ptr",
     "prompt_lengths_ptr",
     "table_ptr",
 )

@@ -87,8 +87,8 @@ def philox_uniform_triton(seeds: Tensor, sequence_index: Tensor, steps: Tensor, 
 
 
 def philox_keys(seeds: Tensor, sequence_index: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Seeds, sequence indices and steps converted to int64 [rows], as kernels take them."""
-    return seeds.long(), sequence_index.long(), steps.long()
+    """Seeds and sequence indices as int64 [rows], and steps as int32, as kernels take them."""
+    return seeds.long(), sequence_index.long(), steps.int()
 
 
 _philox_uniform = Operation(philox_uniform_reference, triton=philox_uniform_triton)
@@ -113,13 +113,13 @@ def philox_kernel(
 
 @triton.jit
 def uniform(seed, sequence, step, index):
-    """Uniform random numbers at int32 indices, float32 in (0, 1); seed, sequence and step are int64."""
+    """Uniform random numbers at int32 indices, float32 in (0, 1); int64 seed and sequence, int32 step."""
     nothing = tl.zeros_like(index)
     words = tl.philox(seed, index, nothing + step.to(tl.int32), nothing + sequence.to(tl.int32), nothing)[0]
     return ((words >> 9).to(tl.float32) + 0.5) * 1.1920928955078125e-07
 
 
-KEY_TYPES = dict.fromkeys(("seeds_ptr", "sequence_index_ptr", "steps_ptr"), torch.int64)
+KEY_TYPES = {"seeds_ptr": torch.int64, "sequence_index_ptr": torch.int64, "steps_ptr": torch.int32}
 
 
 philox_kernel.declare_all(pointers=KEY_TYPES, BLOCK=512)

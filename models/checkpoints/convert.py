@@ -25,7 +25,7 @@ FILES = {
     TENSORFLOW: (_INDEX, _H5, _H5 + _SHARDS),
     FLAX: (_MSGPACK, _MSGPACK + _SHARDS),
 }
-_ARGUMENTS = {TENSORFLOW: "from_tf", FLAX: "from_flax"}
+ARGUMENTS = {TENSORFLOW: "from_tf", FLAX: "from_flax"}
 # Endings of weights given as a path.
 _ENDINGS = {
     TENSORFLOW: (SUFFIX, ".h5", ".hdf5", ".h5" + _SHARDS),
@@ -62,6 +62,17 @@ class WeightsFile(Checkpoint):
         self.filename = path.name
 
 
+def framework_of_file(path: str | os.PathLike[str]) -> str | None:
+    """Framework of a file of weights by its name, which may lack ".index"; None for PyTorch's, and others."""
+    given = Path(path).expanduser()
+    for candidate in (given, given.with_name(given.name + SUFFIX)):
+        if candidate.is_file():
+            for framework, endings in _ENDINGS.items():
+                if candidate.name.endswith(endings):
+                    return framework
+    return None
+
+
 def foreign_framework(*, from_tf: bool = False, from_flax: bool = False) -> str | None:
     """Framework of the weights to load, by two flags; None for PyTorch, ValueError for both at once."""
     if from_tf and from_flax:
@@ -92,9 +103,9 @@ def foreign_checkpoint(
         if candidate.is_file():
             for other, endings in _ENDINGS.items():
                 if other != framework and candidate.name.endswith(endings):
-                    instead = "" if framework is None else f" instead of {_ARGUMENTS[framework]}"
+                    instead = "" if framework is None else f" instead of {ARGUMENTS[framework]}"
                     raise ValueError(
-                        f"{candidate} holds weights of {other}; give {_ARGUMENTS[other]}=True{instead} "
+                        f"{candidate} holds weights of {other}; give {ARGUMENTS[other]}=True{instead} "
                         "to have them converted"
                     )
             if framework is not None:
@@ -123,9 +134,9 @@ def read_foreign(checkpoint: Checkpoint, framework: str) -> dict[str, Tensor]:
     name = next((name for name in names if checkpoint.find(name) is not None), None)
     if name is None:
         (other,) = FILES.keys() - {framework}
-        remedy = f"leave {_ARGUMENTS[framework]} out"
+        remedy = f"leave {ARGUMENTS[framework]} out"
         if any(map(checkpoint.has, FILES[other])):
-            remedy += f", or give {_ARGUMENTS[other]}=True instead"
+            remedy += f", or give {ARGUMENTS[other]}=True instead"
         raise checkpoint.lacks(f"weights of {framework}, none of {', '.join(names)}", remedy)
     where = f"{name} of {checkpoint}"
     if framework == FLAX:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .contents import check_file
-from .convert import FLAX, TENSORFLOW, converted
+from .convert import FILES, FLAX, TENSORFLOW, converted
 from .files import Checkpoint, add_shard, find_shards
 from .originals import OriginalCheckpoint
 
@@ -75,6 +75,15 @@ def read_weights(checkpoint: Checkpoint, use_safetensors: bool | None = None) ->
             f"{next(iter(loaders))}, whole or in shards", f"leave use_safetensors out, or {remedy}"
         )
     raise checkpoint.lacks(f"weights, neither {SAFETENSORS} nor {BIN}, whole or in shards", remedy)
+
+
+def framework_of(checkpoint: Checkpoint) -> str | None:
+    """Framework of a checkpoint's weights where none are PyTorch's; otherwise None."""
+    if isinstance(checkpoint, OriginalCheckpoint) or any(
+        checkpoint.has(name + suffix) for name in (SAFETENSORS, BIN) for suffix in ("", INDEX)
+    ):
+        return None
+    return next((framework for framework, names in FILES.items() if any(map(checkpoint.has, names))), None)
 
 
 def write_weights(

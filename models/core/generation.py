@@ -65,7 +65,8 @@ class GenerationMixin(PretrainedModel):
         """
         vocabulary = self.config.get_text_config().vocab_size
         limit = self.max_length if limit is None else limit
-        return self.generation_config.resolve(options, limit, default_max_length, vocabulary, prompt_length)
+        sizes = limit, default_max_length, vocabulary, prompt_length
+        return self.generation_config.resolve(options, *sizes)
 
     @property
     def max_length(self) -> int:

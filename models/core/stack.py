@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels.embedding import add_positions, embedding
+from ...kernels.embedding import add_positions, embedding, step_position_ids
 from ...kernels.runtime.packing import cumulative, pack, positions_within, unpack
 from .attention import DecoderAttention, HeadMask, PackedAttention, StackAttention, head_masks
 from .forward import OUTPUT_FLAGS, declare_forward
@@ -57,8 +57,9 @@ class PositionIndexer:
 
     def of_step(self, token_ids: Tensor, positions: Tensor) -> Tensor:
         """Position ids [tokens] of a step's tokens, which are at `positions` of their sequences, from 0."""
-        ids = positions + self.first
-        return ids if self.padding is None else torch.where(token_ids == self.padding, self.first - 1, ids)
+        if self.padding is None:
+            return positions + self.first if self.first else positions
+        return step_position_ids(token_ids, positions, self.first, self.padding)
 
     def of_sequences(self, token_ids: Tensor, cu_seqlens: Tensor) -> Tensor:
         """Position ids [tokens] of a packed batch of whole sequences, whose lengths are not checked."""

@@ -60,8 +60,13 @@ class FeatureExtractor(Fields, PushToHub, ABC):
         """Number of rows that `extract_packed` returns for a recording; 0 where it is too short for one."""
 
     @abstractmethod
-    def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [rows, width] of packed waveforms, on their device, and their cu_seqlens int32 [n + 1]."""
+    def extract_packed(
+        self, waveforms: Tensor, cu_samples: Tensor, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Features [rows, width] of packed waveforms, on their device, and their cu_seqlens int32 [n + 1].
+
+        They are computed in the dtype of `waveforms`, then rounded to `dtype` where that is given.
+        """
 
     @abstractmethod
     def _samples(self, length: int) -> int:

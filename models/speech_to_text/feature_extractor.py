@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from ...kernels.features.fbank import FbankOptions, fbank, frame_count, frame_sizes
@@ -56,25 +57,33 @@ class Speech2TextFeatureExtractor(FeatureExtractor):
         """Number of frames of a recording of `samples` samples; 0 where it is shorter than one frame."""
         return frame_count(samples, self.sampling_rate)
 
-    def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
+    def extract_packed(
+        self, waveforms: Tensor, cu_samples: Tensor, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Log-mel features of packed waveforms, computed on their device and packed too.
 
         Args:
             waveforms: float32 [samples], -1 to 1, concatenated utterances at the extractor's sampling rate.
             cu_samples: int32 [n + 1], cu_seqlens of the utterances.
+            dtype: dtype of the features; float32 by default.
 
         Returns:
-            (features float32 [frames, bins], cu_frames int32 [n + 1]); an utterance under 25 ms has no frame.
+            (features [frames, bins], cu_frames int32 [n + 1]); an utterance under 25 ms has no frame.
         """
         if not waveforms.is_floating_point():
             raise ValueError(f"waveforms must be floats from -1 to 1, got {waveforms.dtype}")
-        scaled, rate = waveforms * _KALDI_SCALE, self.sampling_rate
-        features, cu_frames = fbank(scaled, cu_samples, FbankOptions(rate, self.num_mel_bins))
-        if self.do_ceptral_normalize:
-            features = utterance_cmvn(
-                features, cu_frames, normalize_means=self.normalize_means, normalize_vars=self.normalize_vars
-            )
-        return features, cu_frames
+        options = FbankOptions(self.sampling_rate, self.num_mel_bins, gain=_KALDI_SCALE)
+        features, cu_frames = fbank(waveforms, cu_samples, options)
+        if not self.do_ceptral_normalize:
+            return features if dtype is None else features.to(dtype), cu_frames
+        normalized = utterance_cmvn(
+            features,
+            cu_frames,
+            normalize_means=self.normalize_means,
+            normalize_vars=self.normalize_vars,
+            dtype=dtype,
+        )
+        return normalized, cu_frames
 
     def _samples(self, length: int) -> int:
         window, shift = frame_sizes(self.sampling_rate)

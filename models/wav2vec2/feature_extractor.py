@@ -3,6 +3,7 @@
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ...kernels.norm.waveform_norm import waveform_norm
@@ -54,19 +55,25 @@ class Wav2Vec2FeatureExtractor(FeatureExtractor):
         """Number of rows that `extract_packed` returns for a recording: one per sample."""
         return samples
 
-    def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
+    def extract_packed(
+        self, waveforms: Tensor, cu_samples: Tensor, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Normalize packed waveforms, on their device, to packed model inputs.
 
         Args:
             waveforms: float32 [samples], -1 to 1, concatenated utterances at the extractor's sampling rate.
             cu_samples: int32 [n + 1], cu_seqlens of the utterances.
+            dtype: dtype of the values; float32 by default.
 
         Returns:
-            (values float32 [samples, 1], `cu_samples`).
+            (values [samples, 1], `cu_samples`).
         """
         if not waveforms.is_floating_point():
             raise ValueError(f"waveforms must be floats from -1 to 1, got {waveforms.dtype}")
-        values = waveform_norm(waveforms, cu_samples) if self.do_normalize else waveforms
+        if self.do_normalize:
+            values = waveform_norm(waveforms, cu_samples, dtype)
+        else:
+            values = waveforms if dtype is None else waveforms.to(dtype)
         return values[:, None], cu_samples
 
     def _masks(self, padding: bool | str) -> bool:

@@ -83,29 +83,36 @@ class WhisperFeatureExtractor(FeatureExtractor):
             return 0
         return self.nb_max_frames if samples <= self.n_samples else -(-samples // self.hop_length)
 
-    def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
+    def extract_packed(
+        self, waveforms: Tensor, cu_samples: Tensor, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Log-mel features of packed recordings of up to `chunk_length` seconds, on their device.
 
         Args:
             waveforms: float32 [samples], -1 to 1, concatenated recordings at the extractor's sampling rate.
             cu_samples: int32 [n + 1], cu_seqlens of the recordings.
+            dtype: dtype of the features; float32 by default.
 
         Returns:
-            (features float32 [nb_max_frames * n, bins], cu_frames int32 [n + 1])
+            (features [nb_max_frames * n, bins], cu_frames int32 [n + 1])
         """
-        return self.extract_excerpts(waveforms, cu_samples, [None] * (len(cu_samples) - 1))
+        return self.extract_excerpts(waveforms, cu_samples, [None] * (len(cu_samples) - 1), dtype)
 
     def extract_excerpts(
-        self, waveforms: Tensor, cu_samples: Tensor, excerpts: Sequence[Excerpt | None]
+        self,
+        waveforms: Tensor,
+        cu_samples: Tensor,
+        excerpts: Sequence[Excerpt | None],
+        dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Log-mel features of packed parts of recordings, as `AudioExcerpt` brings them to a front end.
 
         Args:
-            waveforms, cu_samples: as for `extract_packed`.
+            waveforms, cu_samples, dtype: as for `extract_packed`.
             excerpts: frames of each; None for a whole recording of up to `chunk_length` seconds.
 
         Returns:
-            (features float32 [rows, bins], cu_rows int32 [n + 1])
+            (features [rows, bins], cu_rows int32 [n + 1])
 
         Raises:
             ValueError: a longer recording, or an extractor with dither, whose results are random.
@@ -122,7 +129,8 @@ class WhisperFeatureExtractor(FeatureExtractor):
                     "windows (WindowReader)"
                 )
             found.append(self.excerpt(end - start, self.n_samples) if excerpt is None else excerpt)
-        return log_mel(waveforms, cu_samples, found, self.options)
+        features, cu_rows = log_mel(waveforms, cu_samples, found, self.options)
+        return (features if dtype is None else features.to(dtype)), cu_rows
 
     def excerpt(self, samples: int, length: int) -> Excerpt:
         """Frames of a recording of `samples` samples that is padded with zeros to `length`."""

@@ -1,9 +1,13 @@
 """Paged key-value cache."""
 
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...kernels.attention.kv_cache import PAGE_SIZE, store
+from ...kernels.attention.kv_cache import PAGE_SIZE, store, store_layers
 from ...kernels.runtime.launch import interpreting
 
 
@@ -27,9 +31,10 @@ class PagedCache:
         self.values = torch.zeros(shape, dtype=dtype, device=device)
 
     def store_cross(self, key_values: list[tuple[Tensor, Tensor]], positions: Tensor) -> None:
-        """Write the cross-attention keys and values [tokens, heads, head_dim] of all layers by `store`."""
-        for layer, (key, value) in enumerate(key_values):
-            self.store(layer, key, value, positions)
+        """Write the cross-attention keys and values [tokens, heads, head_dim] of all layers."""
+        dtype = self.keys.dtype
+        rows = [(key.to(dtype), value.to(dtype)) for key, value in key_values]
+        store_layers(self.keys, self.values, rows, positions)
 
     def store(self, layer: int, key: Tensor, value: Tensor, positions: Tensor) -> None:
         """Write one layer's keys and values [tokens, heads, head_dim] to cache positions, int64 [tokens]."""
@@ -43,7 +48,10 @@ class PagedCache:
             flat.index_copy_(1, targets, flat.index_select(1, sources))
 
 
-def cache_positions(pages: tuple[int, ...], length: int) -> Tensor:
-    """Cache positions of the first `length` tokens stored in these pages, int64 [length]."""
-    starts = torch.tensor(pages, dtype=torch.int64) * PAGE_SIZE
-    return (starts[:, None] + torch.arange(PAGE_SIZE)[None]).flatten()[:length]
+def cache_positions(owned: Sequence[tuple[npt.NDArray[np.int32], int]]) -> Tensor:
+    """Cache positions of packed sequences, int64 [tokens], each with its pages and its number of tokens."""
+    pages = np.concatenate([pages for pages, _ in owned]).astype(np.int64)
+    positions = (pages[:, None] * PAGE_SIZE + np.arange(PAGE_SIZE)).ravel()
+    # A last page need not be full.
+    kept = np.concatenate([np.arange(len(pages) * PAGE_SIZE) < length for pages, length in owned])
+    return torch.from_numpy(positions[kept])

@@ -22,7 +22,7 @@ from ...kernels.attention.kv_cache import PAGE_SIZE
 from ..batch import Batch
 from ..config import RunnerConfig
 from ..request import GenerationOptions
-from ..slot_tables import BatchTensors, SlotRows, SlotTables, padded
+from ..slot_tables import BatchTensors, SlotTables, batch_tensors, empty_rows, padded
 from ..state import DecodeState
 
 _log = logging.getLogger(__name__)
@@ -102,12 +102,14 @@ class StaticBatch:
     def __init__(self, bucket: Bucket, tables: SlotTables, state: DecodeState) -> None:
         self._tables = tables
         self._idle_slot = state.num_slots - 1
-        each, requests, device = bucket.rules.hypotheses, bucket.requests, state.device
+        self._each = each = bucket.rules.hypotheses
+        requests, device = bucket.requests, state.device
         count = requests * each
         tables.reserve(bucket.self_blocks, bucket.cross_blocks)
         self._slots = torch.full((padded(count),), self._idle_slot, dtype=torch.int64, device=device)
-        self._rows = SlotRows.empty(count, requests, bucket.self_blocks, bucket.cross_blocks, device)
-        self.tensors = self._rows.batch(
+        self._rows = empty_rows(count, requests, bucket.self_blocks, bucket.cross_blocks, device)
+        self.tensors = batch_tensors(
+            self._rows,
             self._slots,
             self._slots[:count:each],
             torch.arange(0, count + 1, each, dtype=torch.int32, device=device),
@@ -146,7 +148,7 @@ class StaticBatch:
     def _fill(self, slots: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> None:
         host = torch.from_numpy(slots)
         self._slots.copy_(host.pin_memory() if self._slots.is_cuda else host, non_blocking=True)
-        self._tables.gather(self._slots, self.tensors.first_slots, self._rows)
+        self._tables.gather(self._slots, self._slots, self._each, self._rows)
         self.tensors.cross = replace(self.tensors.cross)  # drops the CPU's gather plan of the former contents
 
 

@@ -4,6 +4,7 @@ from functools import lru_cache
 
 from torch import Tensor
 
+from ...kernels.sampling.beams import BeamRules
 from ...kernels.sampling.logits import TokenRules, apply_rules
 from ...kernels.sampling.softmax import log_softmax
 from ...kernels.sampling.warping import warp
@@ -12,12 +13,13 @@ from ..request import GenerationOptions
 
 def process_scores(
     scores: Tensor,
-    tokens: Tensor,
+    tokens: Tensor | None,
     lengths: Tensor,
     max_lengths: Tensor,
     options: GenerationOptions,
     *,
     min_lengths: Tensor | None = None,
+    forced_first: Tensor | None = None,
     prompt_lengths: Tensor | None = None,
     normalize: bool = False,
     rules: TokenRules | None = None,
@@ -29,11 +31,12 @@ def process_scores(
 
     Args:
         scores: [rows, vocabulary].
-        tokens: int [rows, longest], the token ids of each row so far.
+        tokens: int [rows, longest], the token ids of each row so far; None where no rule reads them.
         lengths: int [rows], the number of those tokens.
         max_lengths: int [rows], the maximum length of each row's request.
         options: options of all rows; max_length and seed are not used.
         min_lengths: int [rows], min_length of each row if `options` has one; by default that one for all.
+        forced_first: int [rows], forced_bos_token_id of each row if `options` has one; as min_lengths.
         prompt_lengths: int [rows], number of tokens before the first generated one; 1 by default.
         normalize: True applies log-softmax before the first rule.
         rules: `token_rules` of the options, where the caller keeps them.
@@ -43,7 +46,9 @@ def process_scores(
     """
     rules = rules or token_rules(options)
     if not rules.idle:
-        own = {"min_lengths": min_lengths, "prompt_lengths": prompt_lengths}
+        if tokens is None:
+            raise ValueError("rules on tokens were given without the tokens of each row; give them")
+        own = {"min_lengths": min_lengths, "forced_first": forced_first, "prompt_lengths": prompt_lengths}
         scores = apply_rules(scores, tokens, lengths, max_lengths, rules, **own, normalize=normalize)
     elif normalize:
         scores = log_softmax(scores)
@@ -83,3 +88,9 @@ def token_rules(options: GenerationOptions) -> TokenRules:
         begin_suppressed=options.begin_suppress_tokens,
         timestamps=options.timestamps,
     )
+
+
+@lru_cache(maxsize=256)
+def beam_rules(options: GenerationOptions) -> BeamRules:
+    """Rules of beam search from generation options; cached for use in every step."""
+    return BeamRules(options.num_beams, options.eos_token_ids, options.length_penalty, options.early_stopping)

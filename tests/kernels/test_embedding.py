@@ -5,7 +5,13 @@ import torch
 from kernel_checks import check_bits_of_rows, drawn, near, refused, wide
 from torch import Tensor
 
-from tritone.kernels.embedding import add_positions, add_positions_reference, embedding, embedding_reference
+from tritone.kernels.embedding import (
+    add_positions,
+    add_positions_reference,
+    embedding,
+    embedding_reference,
+    step_position_ids,
+)
 from tritone.kernels.runtime.launch import recorded
 
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
@@ -154,3 +160,16 @@ def test_arguments_that_do_not_fit_are_refused(kernels_on):
         ("hidden is torch.float32 and position_table torch.float16", add_positions, table[:2], tokens, half),
     ):
         refused(problem, operation, *given, SCALE)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 128, 131])
+def test_a_step_counts_positions_and_puts_padding_tokens_before_them(tokens, device):
+    generator = torch.Generator().manual_seed(tokens)
+    ids = torch.randint(0, 4, (tokens,), generator=generator).to(device)
+    positions = torch.randint(0, 300, (tokens,), generator=generator).to(device)
+    found = step_position_ids(ids, positions, 2, 1)
+    assert found.dtype == torch.int64
+    assert found.tolist() == [
+        1 if token == 1 else position + 2
+        for token, position in zip(ids.tolist(), positions.tolist(), strict=True)
+    ]

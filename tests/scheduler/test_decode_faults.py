@@ -9,9 +9,11 @@ import loops
 import pytest
 import torch
 from loops import finish, same, take_step, tiny_model
+from torch import Tensor
 
+from tritone.kernels.slots.admit import COLUMNS
 from tritone.models.speech_to_text.model import Speech2TextForConditionalGeneration
-from tritone.scheduler import decode_step, runner
+from tritone.scheduler import decode_step, runner, slot_tables
 from tritone.scheduler.batch import Batch
 from tritone.scheduler.cache.attention_metadata import AttentionMetadata
 from tritone.scheduler.decoder import Decoder
@@ -22,7 +24,6 @@ from tritone.scheduler.loop import GenerationLoop
 from tritone.scheduler.prefill import Prefill
 from tritone.scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 from tritone.scheduler.sampling import select
-from tritone.scheduler.state import DecodeState
 from tritone.scheduler.step_output import HostCopy
 
 FEATURES = 5
@@ -95,13 +96,19 @@ def in_pages(admission: Any, attention: AttentionMetadata, *_: Any) -> bool:
     return admission.cross_pages[0] in attention.cross.tables[:, 0].tolist()
 
 
+def slots_of(admitted: Tensor, rows: int) -> list[int]:
+    return admitted[: rows * COLUMNS].view(rows, COLUMNS)[:, 0].tolist()
+
+
 def among(admission: Any, requests: Any) -> bool:
     return any(one.admission is admission for one in requests)
 
 
 SITES = {
     "encode": Site(Encoder, "_store", lambda own, _, chunk: among(own, chunk)),
-    "admit": Site(DecodeState, "admit", lambda own, _, slots, *rest: own.slots[0] in slots.tolist()),
+    "admit": Site(
+        slot_tables, "admit", lambda own, admitted, rows, *_: own.slots[0] in slots_of(admitted, rows)
+    ),
     "prefill": Site(Prefill, "_prefill", lambda own, _, chunk: among(own, chunk)),
     "batch": Site(Batch, "of", lambda own, groups: any(among(own, group.requests) for group in groups)),
     "self-attention": Site(AttentionMetadata, "stored_attention", in_pages),
@@ -179,7 +186,8 @@ def run(loop: GenerationLoop, given: list[Request]) -> dict[int, RequestOutput]:
     assert loop._scheduler.slots_used == 0
     for one in given:
         if one.stream and one.options.hypotheses == 1 and (found := outputs[one.request_id].hypotheses):
-            assert tuple(tokens[one.request_id]) == found[0].token_ids[1:]
+            prompt = len(one.options.prompt)
+            assert tuple(tokens[one.request_id]) == found[0].token_ids[prompt:]
     assert outputs.keys() == {one.request_id for one in given}
     return outputs
 
@@ -208,7 +216,7 @@ def errors_for(name: str, kind: str) -> list[type[BaseException]]:
 @pytest.mark.parametrize("name", SITES)
 def test_a_request_that_fails_wherever_it_is_computed_fails_alone(name, kind, model, alone, monkeypatch):
     for skip, error in enumerate(errors_for(name, kind)):
-        skip = 0 if name in ("encode", "admit", "batch", "read") else skip  # those are called once
+        skip = 0 if name in ("encode", "admit", "prefill", "batch", "read") else skip  # those are called once
         loop = make_loop(model, kind, monkeypatch)
         with faults(SITES[name], loop, model, error, skip=skip) as raised:
             outputs = run(loop, [request(index) for index in range(len(KINDS))])

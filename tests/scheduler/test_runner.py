@@ -187,7 +187,7 @@ class Frames:
     def frame_count(self, samples: int) -> int:
         return samples // FEATURES
 
-    def extract_packed(self, waveforms: Tensor, cu_samples: Tensor) -> tuple[Tensor, Tensor]:
+    def extract_packed(self, waveforms, cu_samples, dtype=None) -> tuple[Tensor, Tensor]:
         if bool((waveforms[cu_samples[:-1].long()] == -1.0).any()):
             raise RuntimeError("a waveform that cannot be read")
         return waveforms.view(-1, FEATURES), cu_samples // FEATURES

@@ -114,7 +114,7 @@ DECODING = [
         kinds=IN_STEP,
     ),
     Row("token append", "tritone.scheduler.sampling.select:append", on=("greedy", "cores"), kinds=IN_STEP),
-    Row("state advance", "tritone.scheduler.state:DecodeState.advance", on=("beams",), kinds=IN_STEP),
+    Row("beam advance", "tritone.scheduler.sampling.select:advance_beams", on=("beams",), kinds=IN_STEP),
     Row("decode of every request", f"{DIGITS}.decode", when="always", beside="error", kinds=IN_STEP),
     Row("decode, exit", f"{DIGITS}.decode", kinds=("SystemExit",), beside="any", health="failed"),
 ]

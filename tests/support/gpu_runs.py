@@ -39,9 +39,12 @@ def main() -> None:
     """Print the waits, the errors and the devices of recorded events of each run, by its name."""
     fake_gpu.install()
     from tritone.kernels.runtime.launch import Case
-    from tritone.kernels.sampling import append, step_inputs
+    from tritone.kernels.sampling import append, beams, step_inputs
+    from tritone.kernels.slots import admit, finished, gather
 
-    append._append.triton = step_inputs._step_inputs.triton = None
+    of_sampling = append._append, beams._advance_beams, step_inputs._step_inputs
+    for operation in (*of_sampling, admit._admit, gather._gather, finished._finished):
+        operation.triton = None
     _replay_by_running()
     Case._launch = lambda self, grid, arguments: None  # type: ignore[method-assign]
     device, recorded, found = torch.device("cuda", 1), _record_events(), {}

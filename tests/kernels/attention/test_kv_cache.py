@@ -5,7 +5,7 @@ import torch
 from kernel_checks import by_device, drawn, refused, same_bits
 from torch import Tensor
 
-from tritone.kernels.attention.kv_cache import PAGE_SIZE, store, store_reference
+from tritone.kernels.attention.kv_cache import PAGE_SIZE, store, store_layers, store_reference
 from tritone.kernels.runtime.launch import recorded
 
 NAN = float("nan")
@@ -59,6 +59,34 @@ def test_nan_is_copied_too(device):
     assert bool(written[0][0, 6].isnan().all())
     assert bool((written[1][0, 7] == -float("inf")).all())
     assert int(written[0].isnan().sum()) == 16
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("kind", ["joined", "apart", "strided"])
+def test_layers_are_stored_as_one_by_one(kind, size, dtype, device):
+    slots = torch.tensor([40, 3, 17], device=device)
+    joined = torch.stack(
+        [
+            part
+            for seed in (3, 4, 5)
+            for part in drawn(*[(3, *size)] * 2, seed=seed, dtype=dtype, device=device)
+        ]
+    )
+    parts = list(joined.unbind())
+    if kind == "apart":
+        parts[3] = parts[3].clone()
+    if kind == "strided":
+        parts = list(joined.permute(0, 2, 1, 3).contiguous().permute(0, 2, 1, 3).unbind())
+    cache = torch.full((2, 4, 3, PAGE_SIZE, *size), NAN, dtype=dtype, device=device)  # a layer more
+    wanted = cache.clone()
+    with recorded() as cases:
+        store_layers(*cache, list(zip(parts[::2], parts[1::2], strict=True)), slots)
+    for layer in range(3):
+        store(*wanted[:, layer], *parts[2 * layer : 2 * layer + 2], slots)
+    same_bits(cache, wanted)
+    if cases and kind == "joined":
+        assert len(cases) == 1
+    store_layers(*cache, [], slots)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (1, 9)], ids=str)

@@ -233,6 +233,14 @@ def test_bins_of_several_blocks_have_the_same_bits_at_another_place(kernels_on):
     assert torch.equal(whole[:2], alone(waveform, kernels_on, sampling_rate=8_000, num_mel_bins=130))
 
 
+def test_a_gain_equals_a_factor_of_the_samples(device):
+    samples = torch.randn(2000, generator=torch.Generator().manual_seed(0)).to(device) * 0.1
+    samples[:600] = 0.0  # at the floor
+    offsets = cumulative([2000], torch.device(device))
+    found = fbank(samples, offsets, FbankOptions(gain=2.0**15))[0]
+    assert torch.equal(found, fbank(samples * 2.0**15, offsets)[0])
+
+
 def test_features_take_one_launch(kernels_on):
     for frames in (0, 3):
         with recorded() as cases:

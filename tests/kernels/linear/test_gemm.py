@@ -7,6 +7,7 @@ from kernel_checks import by_device, check_bits_of_rows, close, drawn, near, ref
 from torch import Tensor
 
 from tritone.kernels.linear.gemm import ACTIVATIONS, linear, linear_cpu, linear_reference
+from tritone.kernels.runtime.launch import recorded
 
 # rows, K, N; the last two in the block sizes of an encoder's products, beyond one tile each way.
 SHAPES = [(1, 1, 1), (2, 7, 5), (7, 17, 3), (33, 144, 36), (17, 80, 96), (129, 64, 131), (65, 96, 144)]
@@ -83,6 +84,27 @@ def test_an_activation_holds_far_out_too(name, device):
     hidden, eye = torch.tensor([far], device=device), torch.eye(13, device=device)
     wanted = linear_reference(hidden, eye, activation=name)
     torch.testing.assert_close(linear(hidden, eye, activation=name), wanted, rtol=1e-5, atol=2e-6)
+
+
+def test_exact_gelu_errs_by_a_few_units_in_the_last_place(kernels_on):
+    far = torch.linspace(-12, 12, 4096, device=kernels_on).view(-1, 16)
+    out = linear(far, torch.eye(16, device=kernels_on), activation="gelu")
+    wanted = F.gelu(far.double())
+    torch.testing.assert_close(out.double(), wanted, rtol=3e-7, atol=6e-8)
+    ends = torch.full((1, 1), float("inf"), device=kernels_on)
+    assert float(linear(ends, ends.new_ones(1, 1), activation="gelu")) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("activation", "form"), [("gelu", "gelu"), ("gelu_new", "tanh_gelu"), ("tanh", "curved")]
+)
+def test_large_tiles_have_gelu_as_a_constant(activation, form, kernels_on):
+    hidden, weight, bias, residual = operands(5, 16, 32, torch.float16, kernels_on)
+    for others in ({}, {"residual": residual}):
+        with recorded() as cases:
+            out = linear(hidden, weight, bias, activation=activation, **others)
+        assert [case.key[:2] for case in cases] == [("encode", form)]
+        close(out, exact(hidden, weight, bias, *others.values(), activation=activation), 2e-3)
 
 
 def test_no_operand_is_written_to():

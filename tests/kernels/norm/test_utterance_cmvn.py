@@ -117,3 +117,10 @@ def test_a_bad_argument_is_named():
     refused("float16", utterance_cmvn, features.half(), cu_frames)
     refused("cu_frames", utterance_cmvn, features, cumulative([3]))
     refused("cu_frames", utterance_cmvn, features, cu_frames.long())
+
+
+def test_the_result_is_rounded_once_to_the_dtype_asked_for(device):
+    features = torch.randn(40, 23).to(device)
+    offsets = cumulative([30, 10], torch.device(device))
+    full = utterance_cmvn(features, offsets)
+    assert torch.equal(utterance_cmvn(features, offsets, dtype=torch.float16), full.half())

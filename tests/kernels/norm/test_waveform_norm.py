@@ -97,3 +97,17 @@ def test_the_kernel_equals_the_reference(lengths, kernels_on):
 
 def test_no_utterance_at_all_gives_no_samples(device):
     assert waveform_norm(torch.zeros(0, device=device), cumulative([], device)).shape == (0,)
+
+
+@pytest.mark.parametrize("wanted", [torch.float16, torch.float64])
+def test_the_result_is_rounded_once_to_the_dtype_asked_for(wanted):
+    values = waveform(601)
+    full = waveform_norm(values, cumulative([601]))
+    assert torch.equal(waveform_norm(values, cumulative([601]), wanted), full.to(wanted))
+
+
+def test_the_kernel_rounds_once_to_half_precision(kernels_on):
+    values = waveform(601, device=kernels_on)
+    offsets = cumulative([600, 1], torch.device(kernels_on))
+    full = waveform_norm(values, offsets)
+    assert torch.equal(waveform_norm(values, offsets, torch.float16), full.half())

@@ -48,9 +48,11 @@ def check(case, grid, *arguments):
 
 launch.Case.launch = check
 
-from tritone.kernels.sampling import append, step_inputs
+from tritone.kernels.sampling import append, beams, candidates, step_inputs
+from tritone.kernels.slots import admit, finished, gather
 
-for operation in (append._append, step_inputs._step_inputs):  # whose results end requests
+ends = append._append, step_inputs._step_inputs, candidates._top_candidates, beams._advance_beams
+for operation in (*ends, admit._admit, gather._gather, finished._finished):  # whose results end requests
     def both(*given, _triton=operation.triton, _reference=operation.reference, **named):
         _triton(*given, **named)
         return _reference(*given, **named)
@@ -79,7 +81,8 @@ with torch.inference_mode():
             for rows in (1, 16, 17):
                 loop = model.generation_loop(num_pages=200, num_rows=20)
                 for index in range(rows):
-                    options = GenerationOptions(max_length=2, eos_token_ids=())
+                    beams = 3 if rows == 1 else 1
+                    options = GenerationOptions(max_length=2, eos_token_ids=(), num_beams=beams)
                     loop.submit(Request(index, torch.randn(16 + index, 80).to(dtype), options))
                 loop.step()
 
@@ -131,7 +134,7 @@ def test_triton_would_specialize_each_launch_as_it_is_compiled_ahead_of_time(tmp
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
     assert "fbank" in done.stdout
     assert "linear decode plain fp16 aligned" in done.stdout
-    assert "implicit_gemm curved fp16 aligned wide" in done.stdout
+    assert "implicit_gemm gelu fp16 aligned wide" in done.stdout
     assert "first_layer fp32 any" in done.stdout
     assert "mean_pool_pieces fp16 aligned" in done.stdout
     assert "mean_pool fp32 any" in done.stdout

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tritone.kernels.attention.kv_cache import PAGE_SIZE
 from tritone.kernels.sampling.append import append, append_reference
-from tritone.kernels.sampling.step_inputs import step_inputs, step_inputs_reference
+from tritone.kernels.sampling.step_inputs import StepInputs, step_inputs, step_inputs_reference
 
 PAD, MAX_TOKENS, STALE = 1, 40, -7
 
@@ -76,24 +76,37 @@ def test_every_sequence_gets_its_token_and_ends_where_the_reference_ends_it(
     assert torch.equal(following.tokens[slots][read], current.tokens[slots][read]), "histories are whole"
 
 
-@pytest.mark.parametrize("rows", [1, 33])
-def test_a_step_reads_each_newest_token_and_where_its_keys_go(rows, kernels_on):
+@pytest.mark.parametrize("hypotheses", [0, 1, 3], ids=["no beams", "1 beam", "3 beams"])
+@pytest.mark.parametrize("rows", [3, 33])
+def test_a_step_reads_each_newest_token_and_where_its_keys_go(rows, hypotheses, kernels_on):
     generator = torch.Generator().manual_seed(rows)
-    lengths = torch.randint(1, MAX_TOKENS + 1, (rows + 3,), generator=generator).tolist()
-    done = torch.zeros(rows + 3, dtype=torch.bool)
-    state = tables(rows + 3, lengths, done)[0]
-    slots = torch.randperm(rows + 3, generator=generator)[:rows]
+    each = max(hypotheses, 1)
+    lengths = torch.randint(1, MAX_TOKENS + 1, (rows // each + 1,), generator=generator)
+    lengths = lengths.repeat_interleave(each)
+    slots = torch.randperm(len(lengths), generator=generator)[:rows]
+    of_slot = torch.ones(len(lengths), dtype=torch.int64).index_put((slots,), lengths[:rows])
+    state = tables(len(lengths), of_slot.tolist(), torch.zeros(len(lengths), dtype=torch.bool))[0]
     capacity = torch.full((rows,), MAX_TOKENS - 2, dtype=torch.int32)
     index = (torch.arange(rows) % 3).int()
     blocks = -(-MAX_TOKENS // PAGE_SIZE)
     pages = torch.randperm(rows * blocks, generator=generator).int().view(rows, blocks)
     given = [state.tokens, state.length, state.origin, slots, capacity, index, pages]
+    cu_rows = torch.arange(0, rows + 1, each, dtype=torch.int32)
+    longest = MAX_TOKENS - 2 if hypotheses else 0
+    beams = (cu_rows, longest) if hypotheses else (None, longest)
     copies = [tensor.clone().to(kernels_on) for tensor in given]
-    wanted = step_inputs_reference(*given)
-    for name, value in step_inputs(*copies)._asdict().items():
-        assert torch.equal(value.cpu(), dict(zip(STEP, wanted, strict=True))[name]), name
+    wanted = StepInputs(*step_inputs_reference(*given, *beams))
+    found = step_inputs(*copies, beams[0] if beams[0] is None else cu_rows.to(kernels_on), longest)
+    for name in ("tokens", "positions", "cache_positions", "lengths"):
+        assert torch.equal(getattr(found, name).cpu(), getattr(wanted, name)), name
     assert torch.equal(copies[2].cpu(), state.origin)
-    assert int(wanted[3].max()) <= MAX_TOKENS - 2, "an ended row writes to no page that it does not have"
-
-
-STEP = ("tokens", "positions", "cache_positions", "lengths")
+    assert int(wanted.lengths.max()) <= MAX_TOKENS - 2, "an ended row writes to no page that it does not have"
+    if not hypotheses:
+        assert found.request_lengths is None
+        assert found.origins is None
+        return
+    assert torch.equal(found.request_lengths.cpu(), wanted.request_lengths)
+    used = torch.arange(longest) < wanted.lengths[:, None]
+    assert torch.equal(found.origins.cpu()[used], wanted.origins[used])
+    newest = found.origins.cpu().gather(1, wanted.positions[:, None])[:, 0]
+    assert torch.equal(newest, index)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tritone.kernels.sampling.beams_triton import UNREACHABLE
 from tritone.scheduler.request import GenerationOptions
 from tritone.scheduler.sampling.select import SamplingGroup, select
-from tritone.scheduler.state import UNREACHABLE, DecodeState
+from tritone.scheduler.state import DecodeState
 
 VOCABULARY, STEPS, MAX_TOKENS = 14, 5, 9
 PLAIN = GenerationOptions(max_length=0, top_k=0, eos_token_ids=(2,))
@@ -53,8 +54,12 @@ def begun(options: GenerationOptions, device: str) -> tuple[DecodeState, Samplin
     scores = torch.zeros(3, each)
     if options.num_beams > 1:
         scores[:, 1:] = UNREACHABLE
-    starts = torch.full_like(slots, options.decoder_start_token_id, dtype=torch.int32)
-    state.admit(slots.to(device), starts.to(device), scores.flatten().to(device))
+    tables = state.current
+    tables.tokens[slots, 0] = options.decoder_start_token_id
+    tables.length[slots] = 1
+    tables.score[slots] = scores.flatten().to(device)
+    tables.final_score[slots] = UNREACHABLE
+    forced = options.forced_bos_token_id or 0
     max_lengths = torch.tensor([MAX_TOKENS, 4, MAX_TOKENS], dtype=torch.int32)
     group = SamplingGroup(
         options=options,
@@ -62,6 +67,7 @@ def begun(options: GenerationOptions, device: str) -> tuple[DecodeState, Samplin
         slots=slots.to(device),
         max_lengths=max_lengths.repeat_interleave(each).to(device),
         min_lengths=torch.full((3 * each,), options.min_length, dtype=torch.int32, device=device),
+        forced_first=torch.full((3 * each,), forced, dtype=torch.int32, device=device),
         prompt_lengths=torch.ones(3 * each, dtype=torch.int32, device=device),
         seeds=torch.tensor([5, 2**40, 5]).repeat_interleave(each).to(device),
         sequence_index=torch.arange(each).repeat(3).to(device),

@@ -1,13 +1,16 @@
 """Windows of long recordings have the bits of features computed at once, in flat memory."""
 
+import factories
 import numpy as np
 import pytest
 import torch
 
+from tritone import WhisperForConditionalGeneration
 from tritone.kernels.features.log_mel import Excerpt, log_mel, log_mel_maxima
 from tritone.kernels.runtime.packing import cumulative
 from tritone.models.whisper.feature_extractor import WhisperFeatureExtractor
 from tritone.models.whisper.window_reader import Level, WindowReader, measure
+from tritone.scheduler.request import GenerationOptions, Request, RequestOutput
 
 HOP = 160
 
@@ -96,3 +99,25 @@ def test_windows_that_fall_are_refused(extractor):
 def test_nothing_has_no_window(extractor):
     assert WindowReader([], extractor).window(0) is None
     assert measure([], extractor) == Level(-10.0, 0)
+
+
+def test_windows_and_whole_recordings_in_one_loop_have_the_scores_that_they_have_alone(extractor):
+    config = factories.tiny_whisper_config(max_source_positions=50, num_mel_bins=20)
+    model = factories.seeded(WhisperForConditionalGeneration, config)
+    audio = recording(50_000)
+    reader = WindowReader([audio], extractor, measure([audio], extractor).maximum)
+    inputs = [*(reader.window(first) for first in (0, 100, 250)), torch.from_numpy(audio[:9_000])]
+
+    def run(chosen: list) -> list[RequestOutput]:
+        loop, found = model.generation_loop(extractor, num_pages=64, num_rows=8), {}
+        for number, one in enumerate(chosen):
+            loop.submit(Request(number, one, GenerationOptions(max_length=6), keep_scores=True))
+        while loop.has_work:
+            found |= {event.request_id: event for event in loop.step()}
+        return [found[number] for number in range(len(chosen))]
+
+    for one, together in zip(inputs, run(inputs), strict=True):
+        (alone,) = run([one])
+        assert alone.error is None
+        assert alone.hypotheses[0].token_ids == together.hypotheses[0].token_ids
+        assert torch.equal(torch.stack(alone.scores), torch.stack(together.scores))

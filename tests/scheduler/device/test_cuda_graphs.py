@@ -160,7 +160,7 @@ def test_steps_of_all_kinds_go_through_buckets_side_by_side(recorded, model, mon
         loop.submit(kinds_request(index))
     found = finish(loop)
     static = loop._runner._decoder.graphs._static
-    assert len({bucket.rules for bucket in static}) >= len(KINDS)
+    assert len({bucket.rules for bucket in static}) >= len(KINDS) - 1, "two languages share a group"
     assert {bucket.keep_scores for bucket in static} == {False, True}
     for index, output in found.items():
         alone = model.generation_loop(num_pages=40, num_rows=3)
