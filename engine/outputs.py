@@ -50,8 +50,8 @@ class Transcription:
     Args:
         text: transcript without special tokens, except those that a CTC model decodes; empty where `error`
             is set.
-        token_ids: token ids with the start and end token, as `generate` returns them; for CTC those of the
-            best path, without repetitions and blanks.
+        token_ids: token ids with the start and end token, as `generate` returns them; with `segments` those
+            of these, without; for CTC those of the best path, without repetitions and blanks.
         finish_reason: "stop" at an end token, "length" at the maximum length, "cancelled" or "error"; a CTC
             model that succeeds always gives "stop".
         duration: seconds of audio; 0 where the recording could not be read.

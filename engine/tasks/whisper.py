@@ -7,6 +7,7 @@ from typing import Any, get_args
 import numpy as np
 from torch import Tensor
 
+from ...models.whisper.languages import language_code
 from ...models.whisper.options import WhisperOptions
 from ...models.whisper.windows import Window, window_prompt
 from ...scheduler.request import GenerationOptions, RequestOutput
@@ -79,6 +80,11 @@ class WhisperTask(GenerationTask):
         check_choice("windows", call.setdefault("windows", "sequential"), get_args(Windows))
         if language is not None:
             call["language"] = language
+        if self._language is not None:  # options that say what the checkpoint does anyway
+            if language_code(call.get("language", self._language)) == self._language:
+                call.pop("language", None)
+            if call.get("task") == "transcribe":
+                del call["task"]
         prompt = call.pop("prompt", None)
         if prompt is not None:
             if "prompt_ids" in call:

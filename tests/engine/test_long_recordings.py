@@ -198,8 +198,12 @@ def test_a_checkpoint_that_knows_english_alone_has_neither_task_nor_language(tmp
         result = engine.submit(audio).result(SOON)
         assert (result.text, times_and_tokens(result)) == generated(engine, audio)
         assert result.language == engine.submit(audio[:8_000]).result(SOON).language == "en"
+        named = engine.submit(audio, language="English", task="transcribe").result(SOON)
+        assert named == result
         with pytest.raises(ValueError, match="language 'de'"):
             engine.submit(audio, language="de")
+        with pytest.raises(ValueError, match="task 'translate'"):
+            engine.submit(audio, task="translate")
 
 
 @pytest.mark.parametrize(
