@@ -7,6 +7,7 @@ from typing import Any, get_args
 import numpy as np
 from torch import Tensor
 
+from ...models.core.generation_config import option_key
 from ...models.whisper.languages import language_code
 from ...models.whisper.options import WhisperOptions
 from ...models.whisper.windows import Window, window_prompt
@@ -60,7 +61,7 @@ class WhisperTask(GenerationTask):
 
     def __init__(self, model: Any, inputs: WindowedRecordings, tokenizer: Any, config: EngineConfig) -> None:
         known = model.generation_config.read
-        self._resolutions = dict[tuple[str, bool], WhisperOptions]()
+        self._resolutions = dict[bytes, WhisperOptions]()
         ids = known("lang_to_id", {}) or {}
         self._languages = {token: name.strip("<|>") for name, token in ids.items()}
         # What a checkpoint that knows English alone transcribes; those without the option do not tell.
@@ -141,8 +142,8 @@ class WhisperTask(GenerationTask):
 
     def _resolved(self, options: dict[str, Any], is_long: bool = False) -> WhisperOptions:
         """Options of a recording: a call's, else the checkpoint's, else the engine's defaults."""
-        key = repr(sorted(options.items())), is_long
-        found = self._resolutions.get(key)
+        key = option_key(options, self._model.generation_config.options, is_long)
+        found = None if key is None else self._resolutions.get(key)
         if found is None:
             call = {name: value for name, value in options.items() if name != "windows"}
             for name, value in self._defaults.items():
@@ -153,9 +154,10 @@ class WhisperTask(GenerationTask):
             found = self._model.whisper_options(call, is_long=is_long, limit=self._max_length)
             if found.timestamps is None:  # a time that is decoded all the same is no end of a segment
                 found = replace(found, windows=replace(found.windows, first_time=_NO_TOKEN))
-            if len(self._resolutions) >= _MAX_RESOLUTIONS:
-                self._resolutions.clear()
-            self._resolutions[key] = found
+            if key is not None:
+                if len(self._resolutions) >= _MAX_RESOLUTIONS:
+                    self._resolutions.clear()
+                self._resolutions[key] = found
         return found
 
 

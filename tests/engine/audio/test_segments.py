@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from tritone.engine.audio.segments import Piece, cut_at_pauses
 
 RATE = 1_000  # Hz, with hops of 10 samples
-LONGEST, SHORTEST = 1.0, 0.75  # seconds
+MAX_SECONDS, MIN_SECONDS = 1.0, 0.75  # seconds
 
 
 def cut(audio: np.ndarray, block: int = 1 << 20) -> list[Piece]:
     blocks = [audio[start : start + block] for start in range(0, len(audio), block)]
-    return list(cut_at_pauses(blocks, RATE, LONGEST, SHORTEST))
+    return list(cut_at_pauses(blocks, RATE, MAX_SECONDS, MIN_SECONDS))
 
 
 def noise(samples: int, seed: int = 0) -> np.ndarray:
@@ -28,9 +28,9 @@ def test_pieces_are_the_whole_recording_within_bounds_whatever_its_blocks(sample
     assert np.array_equal(np.concatenate([np.empty(0), *(piece.samples for piece in pieces)]), audio)
     assert [piece.start for piece in pieces] == [0, *(piece.end for piece in pieces)][: len(pieces)]
     lengths = [len(piece.samples) for piece in pieces]
-    assert all(RATE * SHORTEST <= length <= RATE * LONGEST for length in lengths[:-1])
+    assert all(RATE * MIN_SECONDS <= length <= RATE * MAX_SECONDS for length in lengths[:-1])
     if len(lengths) > 1:
-        assert RATE * (LONGEST - SHORTEST) <= lengths[-1] <= RATE * LONGEST
+        assert RATE * (MAX_SECONDS - MIN_SECONDS) <= lengths[-1] <= RATE * MAX_SECONDS
     whole = cut(audio)
     assert [piece.end for piece in pieces] == [piece.end for piece in whole]
 
@@ -61,7 +61,7 @@ def test_no_more_than_a_piece_and_the_search_behind_it_are_read_ahead():
             read += 100
             yield noise(100)
 
-    for piece in cut_at_pauses(blocks(), RATE, LONGEST, SHORTEST):
+    for piece in cut_at_pauses(blocks(), RATE, MAX_SECONDS, MIN_SECONDS):
         assert read <= piece.start + 1_250 + 100
 
 
