@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from fault_sites import KINDS
 from whisper_checkpoints import recording, write_whisper_checkpoint
 from whisper_tokenizers import english_folder
 
@@ -21,6 +22,7 @@ import tritone
 from tritone.engine.audio.reader import load_audio
 from tritone.engine.audio.segments import cut_at_pauses
 from tritone.engine.config import EngineConfig
+from tritone.engine.tasks import windows
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "english"
 SOON = 60  # seconds
@@ -127,9 +129,7 @@ def test_pieces_cut_at_pauses_have_what_each_has_alone(engine, options):
 
 def test_the_language_is_that_of_the_first_window(engine):
     audio = recording(3.0, seed=7)
-    found = {
-        windows: engine.submit(audio, windows=windows).result(SOON) for windows in ("sequential", "pauses")
-    }
+    found = {cut: engine.submit(audio, windows=cut).result(SOON) for cut in ("sequential", "pauses")}
     first = next(cut_at_pauses([audio], 16_000, 1.0, 0.75)).samples
     assert found["pauses"].language == engine.submit(first).result(SOON).language
     features = engine.processor.feature_extractor(
@@ -173,9 +173,9 @@ def test_a_file_a_file_object_bytes_and_an_array_have_one_result(engine, tmp_pat
     soundfile.write(path, audio, 16_000, subtype="PCM_16")
     audio = soundfile.read(path, dtype="float32")[0]
     content = path.read_bytes()
-    for windows in ("sequential", "pauses"):
+    for cut in ("sequential", "pauses"):
         sources = [path, str(path), content, io.BytesIO(content), audio, torch.from_numpy(audio)]
-        results = list(engine.transcribe(sources, windows=windows))
+        results = list(engine.transcribe(sources, windows=cut))
         assert [one.error for one in results] == [None] * len(sources)
         assert {one.text for one in results} == {results[0].text}
         assert all(one.segments == results[0].segments for one in results)
@@ -245,8 +245,8 @@ def test_a_recording_that_is_damaged_behind_its_first_window_fails_alone(engine,
     soundfile.write(path, recording(8.0), 16_000)
     content = path.read_bytes()
     broken = content[: len(content) * 2 // 3]
-    for windows in ("sequential", "pauses"):
-        bad, good = engine.transcribe([broken, content], windows=windows)
+    for cut in ("sequential", "pauses"):
+        bad, good = engine.transcribe([broken, content], windows=cut)
         assert isinstance(bad.error, tritone.AudioError)
         assert bad.text == ""
         assert good.error is None
@@ -267,8 +267,6 @@ def test_a_recording_that_shrinks_between_the_passes_is_an_error(engine, monkeyp
 
 @pytest.mark.parametrize("fault", ["extract_excerpts", "input", "decode"])
 def test_an_error_in_a_window_ends_its_recording_alone(engine, monkeypatch, fault):
-    from tritone.engine.tasks import windows
-
     culprit, others = recording(5.0, seed=1), [recording(n / 2, seed=n) for n in range(1, 8)]
     alone = [engine.submit(one).result(SOON) for one in others]
     level = float(np.abs(culprit).max())
@@ -310,10 +308,33 @@ def test_an_error_in_a_window_ends_its_recording_alone(engine, monkeypatch, faul
     assert engine.stats().running == 0
 
 
-@pytest.mark.parametrize("windows", ["sequential", "pauses"])
-def test_a_cancelled_recording_has_the_windows_so_far(engine, windows):
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_is_raised_between_windows_is_the_recordings_own_error(engine, monkeypatch, kind):
+    culprit, other = recording(2.2, seed=1), recording(1.5, seed=2)
+    alone = engine.submit(other).result(SOON)
+    sites = [
+        (windows.LongSource, "input", "sequential"),
+        (windows.ShortSource, "input", "pauses"),
+        (windows.Texts, "ratio", "sequential"),  # in a generator
+        (windows.Texts, "segment", "pauses"),
+    ]
+
+    def failing(*given):
+        raise KINDS[kind]()
+
+    for owner, name, cut in sites:
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, failing)
+            outcome = engine.submit(culprit, windows=cut).outcome(SOON)
+        assert "injected" in f"{outcome.error!r} {outcome.error.__cause__!r}"
+        assert engine.submit(other).result(SOON) == alone
+    assert engine.health().status != "failed"
+
+
+@pytest.mark.parametrize("cut", ["sequential", "pauses"])
+def test_a_cancelled_recording_has_the_windows_so_far(engine, cut):
     audio = recording(60.0, seed=1)
-    handle = engine.submit(audio, windows=windows, language="en")
+    handle = engine.submit(audio, windows=cut, language="en")
     first = next(iter(handle))
     assert handle.cancel()
     result = handle.result(SOON)
@@ -370,8 +391,8 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 with tritone.Engine(sys.argv[1], device="cpu", num_rows=8) as engine:
     found = []
     for path in sys.argv[2:]:
-        for windows in ("sequential", "pauses"):
-            result = engine.submit(path, windows=windows, max_new_tokens=1, language="en").result()
+        for cut in ("sequential", "pauses"):
+            result = engine.submit(path, windows=cut, max_new_tokens=1, language="en").result()
             assert result.error is None and len(result.segments) > 3, result
         found.append(peak())
 print(json.dumps(found))
@@ -416,8 +437,8 @@ def test_a_minute_of_speech_has_the_text_and_the_segments_of_generate(english):
 
 def test_both_ways_through_a_long_pause_find_both_sentences(english):
     spoken = json.loads((SAMPLES / "transcripts.json").read_text())["pause_of_40_seconds.opus"]
-    for windows in ("sequential", "pauses"):
-        result = english.submit(SAMPLES / "pause_of_40_seconds.opus", windows=windows).result(SOON)
+    for cut in ("sequential", "pauses"):
+        result = english.submit(SAMPLES / "pause_of_40_seconds.opus", windows=cut).result(SOON)
         found, wanted = words(result.text), words(spoken)
         assert found[-6:] == wanted[-6:]
         assert found[:4] == wanted[:4]
