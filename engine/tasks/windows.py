@@ -203,7 +203,8 @@ class Texts:
 class _Progress:
     """Progress of a piece: its windows in turn, and the results that wait for those of earlier pieces."""
 
-    piece: WindowedPiece
+    begin: float  # seconds
+    end: float
     source: Source | None  # of its inputs; None once complete
     steps: Generator[Window, Decoded, Any]
     found: list[Span]  # grows with the steps
@@ -291,17 +292,17 @@ class WindowSession(Session):
             return False
         found = list[Span]()
         steps = sequential_windows(piece.frames, self._options.windows, self._texts.ratio, found)
-        self._open[self._begun] = _Progress(piece, piece.source, steps, found, next(steps))
+        self._open[self._begun] = _Progress(piece.begin, piece.end, piece.source, steps, found, next(steps))
         self._to_ask.append(self._begun)
         self._begun += 1
         self.duration = max(self.duration, piece.end)
         return True
 
     def _result(self, one: _Progress, decoded: Decoded) -> WindowResult:
-        """Result of a window that has ended. Further computations on it, such as word times, belong here."""
+        """Result of a window that has ended; a computation on its tokens, such as word times, belongs here."""
         spans, one.count = one.found[one.count :], len(one.found)
         prompt = self._options.windows.start_tokens if self._language is None else (self._language,)
-        segments = tuple(self._texts.segment(span, one.piece.begin, one.piece.end) for span in spans)
+        segments = tuple(self._texts.segment(span, one.begin, one.end) for span in spans)
         return WindowResult(
             text="".join(segment.text for segment in segments),
             segments=segments,
