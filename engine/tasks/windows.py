@@ -299,7 +299,7 @@ class WindowSession(Session):
         return True
 
     def _result(self, one: _Progress, decoded: Decoded) -> WindowResult:
-        """Result of a window that has ended; a computation on its tokens, such as word times, belongs here."""
+        """Result of a window that has ended; computations on its tokens, such as word times, belong here."""
         spans, one.count = one.found[one.count :], len(one.found)
         prompt = self._options.windows.start_tokens if self._language is None else (self._language,)
         segments = tuple(self._texts.segment(span, one.begin, one.end) for span in spans)

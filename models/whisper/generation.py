@@ -39,6 +39,7 @@ class WhisperGenerationMixin(GenerationMixin):
 
     generation_config: Any
     generation_config_class: ClassVar[type[GenerationConfig]] = WhisperGenerationConfig
+    prepends_start_token: ClassVar[bool] = False
 
     def whisper_options(
         self, call: dict[str, Any], *, is_long: bool = False, limit: int | None = None
@@ -53,15 +54,13 @@ class WhisperGenerationMixin(GenerationMixin):
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
-        vocabulary = self.config.vocab_size
-        limit = self.max_length if limit is None else limit
         return resolve_whisper(
             self.generation_config,
             call,
-            limit=limit,
-            vocabulary=vocabulary,
-            is_long=is_long,
+            limit=self.max_length if limit is None else limit,
+            vocabulary=self.config.vocab_size,
             window_frames=self.window_frames,
+            is_long=is_long,
         )
 
     def resolve_options(

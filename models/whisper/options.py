@@ -8,7 +8,7 @@ from ...kernels.sampling.timestamps import TimestampRule
 from ...scheduler.request import GenerationOptions
 from ..core.field_types import TokenId, conform, shown
 from ..core.generation_config import GenerationConfig, Option, flag, number, token_id, token_ids
-from .languages import LANGUAGE_CODES, language_token
+from .languages import LANGUAGE_CODES
 from .windows import Window, WindowOptions
 
 TASKS = ("transcribe", "translate")
@@ -213,8 +213,8 @@ def resolve_whisper(
     *,
     limit: int,
     vocabulary: int,
+    window_frames: int,
     is_long: bool,
-    window_frames: int = 3000,
 ) -> WhisperOptions:
     """Resolve the options of one recording: the call's, else the checkpoint's, else transformers' defaults.
 
@@ -223,8 +223,8 @@ def resolve_whisper(
         call: arguments of `generate` by name, None for those not given.
         limit: decoder positions.
         vocabulary: vocabulary size.
+        window_frames: frames that the encoder reads.
         is_long: True for a recording of several windows, which needs times.
-        window_frames: frames of a window, those that the encoder reads.
 
     Raises:
         ValueError: an option that is unknown, out of range, or that the checkpoint cannot serve.
@@ -308,7 +308,7 @@ def language_ids(
     ids = []
     for language in languages:
         name = language.lower()
-        token = name if name in known else language_token(LANGUAGE_CODES.get(name, name))
+        token = name if name in known else f"<|{LANGUAGE_CODES.get(name, name)}|>"
         if token not in known:
             codes = ", ".join(sorted(one.strip("<|>") for one in known))
             raise ValueError(f"language {language!r} is not one of this checkpoint's ({codes})")

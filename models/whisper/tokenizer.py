@@ -173,7 +173,7 @@ class WhisperTokenizer(BytePairTokenizer):
         first = self.all_special_ids[0]
         if special := [index for index in ids[1:] if index >= first]:
             raise ValueError(
-                f"a prompt must be plain text, and has the special token {self._tokens([special[0]])[0]!r}; "
+                f"a prompt must be plain text, and has the special token {self._tokens(special[:1])[0]!r}; "
                 "take it out"
             )
         array = np.array(ids, dtype=np.int64)

@@ -147,7 +147,7 @@ def sequential_windows(
             continue
         found, advance = window_segments(window, decoded, options, compression)
         segments += found
-        start += advance
+        start += advance or length  # a pair of times at 0, from which transformers would go on for ever
     return segments
 
 

@@ -1,4 +1,4 @@
-"""Whisper's `generate` against transformers at batch size 1: prompts, times, languages, windows, fallbacks."""
+"""Whisper's `generate` against transformers at batch size 1: prompts, times, windows, fallbacks."""
 
 import copy
 import json
@@ -12,6 +12,7 @@ from parity import draw_weights, two_stacks
 from torch import Tensor
 
 import tritone
+from tritone.models.whisper.windows import Decoded, WindowOptions, sequential_windows
 
 TEXT, SIZE = 40, 92  # tokens of text; of the vocabulary, whose last 41 are times of 0.00 to 0.80 s
 END, START, LANGUAGES, TASKS = (
@@ -37,7 +38,7 @@ GENERATION = {
     "lang_to_id": LANGUAGES,
     "task_to_id": TASKS,
     "return_timestamps": False,
-    "max_length": 24,
+    "max_length": 48,  # all positions, as published checkpoints have it
 }
 
 
@@ -50,8 +51,8 @@ def whispers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     ids.pop("prev_sot_token_id")
     config = transformers.WhisperConfig(
         **{
-            **sizes, **ids, "num_mel_bins": MELS, "max_source_positions": FRAMES // 2, "max_target_positions": 48,
-            "begin_suppress_tokens": None,
+            **sizes, **ids, "num_mel_bins": MELS, "max_source_positions": FRAMES // 2,
+            "max_target_positions": 48, "begin_suppress_tokens": None,
         }
     )  # fmt: skip
     theirs = transformers.WhisperForConditionalGeneration(config).eval()
@@ -92,7 +93,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "times, beams": {"return_timestamps": True, "num_beams": 3},
     "prompt": {"prompt_ids": torch.tensor([PREVIOUS, 5, 9, 13]), "language": "en"},
     "prompt, beams": {"prompt_ids": torch.tensor([PREVIOUS, 5, 9]), "language": "en", "num_beams": 2},
-    "repetition penalty": {"language": "en", "repetition_penalty": 1.7},
+    "repetition penalty": {"language": "en", "repetition_penalty": 1.2},
     "n-grams": {"language": "en", "no_repeat_ngram_size": 2},
 }
 
@@ -152,7 +153,8 @@ LONG: dict[str, dict[str, Any]] = {
 def test_segments_of_a_long_recording_are_transformers(
     whispers: tuple[Any, Any], name: str, frames: int
 ) -> None:
-    options = {"return_segments": True, "return_timestamps": True, "language": "en", **LONG[name]}
+    options = {"return_segments": True, "return_timestamps": True, "temperature": 0.0, "language": "en"}
+    options |= LONG[name]
     wanted, got = generated(whispers, features(frames, frames), **options)
     assert torch.equal(got["sequences"], wanted["sequences"])
     for mine, other in zip(got["segments"][0], wanted["segments"][0], strict=True):
@@ -167,9 +169,8 @@ def test_segments_of_a_long_recording_are_transformers(
 def test_the_same_windows_fall_back_to_higher_temperatures(
     whispers: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Draws differ from transformers', so a window's text at a higher temperature does, and with it the windows
-    behind: the first window's attempts are compared, and the number of attempts of each window bounded."""
-    theirs, ours = whispers
+    """Attempts of each window; draws differ, so texts at higher temperatures do, and windows behind them."""
+    ours = whispers[1]
     tried: dict[str, list[float]] = {"theirs": [], "ours": []}
     generate = transformers.GenerationMixin.generate
 
@@ -232,6 +233,17 @@ def test_languages_of_rows_may_differ(whispers: tuple[Any, Any]) -> None:
     for row, language in enumerate(("en", "fr")):
         alone = ours.generate(inputs[row : row + 1], language=language)
         assert torch.equal(mixed[row, : alone.shape[1]], alone[0])
+
+
+def test_a_pair_of_times_at_zero_ends_its_window() -> None:
+    """transformers would decode the same window for ever."""
+    options = WindowOptions((START,), FIRST_TIME, END, PREVIOUS, window_frames=FRAMES)
+    windows = sequential_windows(100, options, lambda tokens: 1.0)
+    decoded = Decoded((5, FIRST_TIME, FIRST_TIME + 3, 7), -1.0)
+    assert next(windows).start == 0
+    assert windows.send(decoded).start == FRAMES
+    with pytest.raises(StopIteration):
+        windows.send(decoded)
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
