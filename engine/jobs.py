@@ -35,7 +35,9 @@ class Job:
     session: Session | None = None
     running: dict[int, int] = field(default_factory=dict)  # by id in the loop: the key of a session's request
     under_way: int = 0  # requests of the session that are ready or in the loop
-    outputs: list[tuple[int, RequestOutput]] = field(default_factory=list)  # not yet received by the session
+    outputs: list[tuple[int, RequestOutput | Any]] = field(
+        default_factory=list
+    )  # not yet received by the session
     duration: float = 0.0  # seconds of audio, once read
     warnings: tuple[str, ...] = ()  # about the reading, likewise
     being_read: bool = False

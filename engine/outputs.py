@@ -11,11 +11,17 @@ from .session import Part
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Word or character of a transcription, with its start and end in the recording in seconds."""
+    """Word or character of a transcription, with its start and end in the recording in seconds.
+
+    Args:
+        text, start, end: its text and times.
+        confidence: mean probability of its tokens, from Whisper; None from other models.
+    """
 
     text: str
     start: float
     end: float
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,9 @@ class Transcription:
         score: sequence score of beam search, otherwise the mean log-probability of the tokens, for CTC that
             of the best path's frames; None without tokens.
         error: exception by which the request failed; None otherwise.
-        words: words with times from a CTC model, in order; None from other models.
-        characters: characters with times, spaces included, likewise.
+        words: words with times, in order, from a CTC model, and from Whisper with `word_timestamps`; None
+            otherwise.
+        characters: characters with times, spaces included, from a CTC model.
         segments: segments of a recording in several windows, or with `return_timestamps`; None otherwise.
         language: code of the language, given or detected, of a model with languages, such as Whisper.
         warnings: problems that left a result, such as channels that cancel out.

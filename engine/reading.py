@@ -10,7 +10,7 @@ from .faults import as_error
 from .handle import Handle
 from .jobs import Job, JobQueue
 from .openmp import release_team
-from .session import Session, SessionRequest
+from .session import Session, SessionCall, SessionRequest
 from .signals import Signal
 
 
@@ -33,7 +33,7 @@ class Reading(ABC):
         self._being_read = 0
         self._continued: deque[Job] = deque()  # sessions with outputs to receive
         self._sessions = 0  # that have not ended
-        self._ready: deque[tuple[Job, SessionRequest | None]] = deque()  # for the loop's thread
+        self._ready: deque[tuple[Job, SessionRequest | SessionCall | None]] = deque()  # for the loop's thread
         self._closed = False
 
     @abstractmethod
@@ -162,8 +162,8 @@ class Reading(ABC):
             if job.handle not in self._jobs:
                 self._free_place(job)
 
-    def _continue(self, job: Job, key: int, output: RequestOutput) -> None:
-        """Pass the output of a session's request to a reading thread; the lock is held."""
+    def _continue(self, job: Job, key: int, output: RequestOutput | Any) -> None:
+        """Pass the output of a session's request or call to a reading thread; the lock is held."""
         job.outputs.append((key, output))
         self._leave_session(job)
         if not job.being_read:

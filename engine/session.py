@@ -1,9 +1,9 @@
 """Sessions: recordings that take several requests, one after another or at once, and have one result."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..scheduler.request import FinishReason, GenerationOptions, RequestOutput
 
@@ -34,6 +34,19 @@ class SessionRequest:
     options: GenerationOptions
 
 
+@dataclass(frozen=True, slots=True)
+class SessionCall:
+    """Computation of a session with the model, by the loop's thread between two of its steps.
+
+    Attributes:
+        key: number by which the session knows its value.
+        compute: function of the computation.
+    """
+
+    key: int
+    compute: Callable[[], Any]
+
+
 class Session(ABC):
     """Base class of recordings that are decoded by several requests.
 
@@ -55,9 +68,13 @@ class Session(ABC):
         """True once all parts of the result have been returned."""
 
     @abstractmethod
-    def next_request(self) -> SessionRequest | None:
-        """Next request; None where it depends on outputs that are still to come, or there is no more."""
+    def next_request(self) -> SessionRequest | SessionCall | None:
+        """Next request or computation; None where that depends on outputs still to come, or at the end."""
 
     @abstractmethod
-    def receive(self, key: int, output: RequestOutput) -> Sequence[Part]:
-        """Take the output of a request that has succeeded, and return the parts that are final by it."""
+    def receive(self, key: int, output: RequestOutput | Any) -> Sequence[Part]:
+        """Take the output of a request that has succeeded, or the value of a computation.
+
+        Returns:
+            Parts that are final by it.
+        """

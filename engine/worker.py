@@ -18,7 +18,7 @@ from .faults import as_error
 from .handle import FORKED, Handle
 from .jobs import Job
 from .reading import Reading
-from .session import SessionRequest
+from .session import SessionCall, SessionRequest
 from .signals import Signal
 from .stats import EngineHealth, EngineStats, Tally
 
@@ -280,12 +280,14 @@ class Worker(Reading):
         for request_id in tuple(job.running):
             self._loop.cancel(request_id)  # its end is an event of the next step
 
-    def _start(self, job: Job, request: SessionRequest | None) -> None:
-        """Submit a job's request, or one of its session, to the loop, unless it has been cancelled."""
+    def _start(self, job: Job, request: SessionRequest | SessionCall | None) -> None:
+        """Submit a job's request, or one of its session, or make its call, unless it has been cancelled."""
         prepared, job.prepared = job.prepared, None
         if job.handle not in self._jobs:
             return
-        if request is not None:
+        if isinstance(request, SessionCall):
+            self._call(job, request)
+        elif request is not None:
             self._submit(job, request.inputs, request.options, request.key)
         elif prepared is not None:
             inputs, options = prepared
@@ -296,6 +298,18 @@ class Worker(Reading):
             if job.stream and options:  # so that a cancelled request's tokens also begin with the start token
                 job.handle.add_tokens((options.decoder_start_token_id,))
             self._submit(job, inputs.values, options, 0, stream=job.stream)
+
+    def _call(self, job: Job, call: SessionCall) -> None:
+        """Compute what a session asks for, and pass it on."""
+        try:
+            value = call.compute()
+        except BaseException as raised:
+            with self._lock:
+                self._finish(job, FinishReason.ERROR, as_error(raised))
+            return
+        with self._lock:
+            if job.handle in self._jobs:
+                self._continue(job, call.key, value)
 
     def _submit(
         self, job: Job, inputs: Any, options: GenerationOptions | None, key: int, stream: bool = False

@@ -99,6 +99,14 @@ def transcribe(
     return_timestamps: Annotated[
         bool, typer.Option("--timestamps", help="Segments with times of short recordings too.", **_WHISPER)
     ] = False,
+    word_timestamps: Annotated[
+        bool | None,
+        typer.Option(
+            "--words/--no-words",
+            help="Times of words in JSON lines. Default: where the model has them.",
+            **_WHISPER,
+        ),
+    ] = None,
     prompt: Annotated[str | None, typer.Option(help="Text that goes before, as context.", **_WHISPER)] = None,
     condition_on_prev_tokens: Annotated[
         bool,
@@ -155,10 +163,19 @@ def transcribe(
         "compression_ratio_threshold": compression_ratio_threshold,
         "logprob_threshold": logprob_threshold,
         "no_speech_threshold": no_speech_threshold,
+        "word_timestamps": word_timestamps,
     }
+    written = Output(output, line_format, overwrite)
+
+    def submit(engine: Any, sources: Any) -> Any:
+        own = dict(options)
+        if word_timestamps is None and written.format is LineFormat.JSONL:
+            own["word_timestamps"] = getattr(engine.model, "has_alignment_heads", False) or None
+        return engine.transcribe(sources, **own, **reading)
+
     command = Command(
         of_texts=False,
-        submit=lambda engine, sources: engine.transcribe(sources, **options, **reading),
+        submit=submit,
         failure=lambda error: Transcription("", (), FinishReason.ERROR, 0.0, error=error),
         split=channels == "split",
     )
@@ -167,7 +184,7 @@ def transcribe(
         command,
         Setup(model, device, dtype, threads, *default_recognizer()),
         options | reading,
-        Output(output, line_format, overwrite),
+        written,
         show_name=is_several(paths),
     )
 

@@ -89,6 +89,7 @@ def json_line(
     if isinstance(result, Transcription) and result.words is not None:
         record["words"] = [
             {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
+            | ({} if word.confidence is None else {"confidence": round(word.confidence, 3)})
             for word in result.words
         ]
     if isinstance(result, Transcription) and result.segments is not None:

@@ -1,6 +1,6 @@
 """Task of an engine with Whisper: recordings of any length, with languages, times and fallbacks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -29,8 +29,10 @@ from .windows import (
     pieces_at_pauses,
     while_wanted,
 )
+from .word_times import WordTimes
 
 _NO_TOKEN = 1 << 31  # above every token id
+_OF_ENGINE = ("windows", "word_timestamps")  # options that the model does not know
 _MAX_RESOLUTIONS = 256  # kept of an engine
 
 
@@ -97,6 +99,11 @@ class WhisperTask(GenerationTask):
             call["prompt_ids"] = call["prompt_ids"].tolist()
         if self._model.generation_config.read("num_return_sequences", call) != 1:
             raise ValueError("num_return_sequences must be 1 here; model.generate returns several")
+        wants_words = call.setdefault("word_timestamps", False)
+        if not isinstance(wants_words, bool):
+            raise ValueError(f"word_timestamps must be True or False, got {wants_words!r}")
+        if wants_words:
+            _ = self._model.alignment_heads  # which the checkpoint must name
         self.resolve(call, self._config.usual_seconds)
         return call
 
@@ -113,6 +120,14 @@ class WhisperTask(GenerationTask):
             AudioError: the recording cannot be used.
         """
         inputs, extractor = self.inputs, self.inputs.front_end
+
+        def session(pieces: Iterable[WindowedPiece], resolved: WhisperOptions, *about: Any) -> WindowSession:
+            texts = self._texts(resolved)
+            words = None
+            if options["word_timestamps"]:
+                words = WordTimes(self._model, extractor, self._tokenizer, resolved, texts.language)
+            return WindowSession(pieces, resolved, texts, *about, word_times=words)
+
         try:
             short = snapshot if isinstance(snapshot, Inputs) else inputs.read(snapshot, reading, options)
         except TooLongError:
@@ -120,22 +135,24 @@ class WhisperTask(GenerationTask):
                 blocks = inputs.blocks(snapshot, reading)
                 pieces = pieces_at_pauses(while_wanted(blocks, is_wanted), extractor)
                 resolved = self._resolved(options)
-                return WindowSession(pieces, resolved, self._texts(resolved), lambda: blocks.warnings)
+                return session(pieces, resolved, lambda: blocks.warnings)
             resolved = self._resolved(options, is_long=True)
             long = LongSource(lambda: inputs.blocks(snapshot, reading), extractor, is_wanted)
             end = long.samples / inputs.sampling_rate
             whole = WindowedPiece(long, long.frames, 0.0, end)
-            return WindowSession([whole], resolved, self._texts(resolved), lambda: long.warnings, end)
+            return session([whole], resolved, lambda: long.warnings, end)
         resolved = self._resolved(options)
-        if short.values is None or not _takes_several(resolved):
+        if short.values is None or not (options["word_timestamps"] or _takes_several(resolved)):
             return short, _first_request(resolved)
         source = ShortSource(short.values, extractor)
         whole = WindowedPiece(source, source.frames, 0.0, short.duration)
-        return WindowSession([whole], resolved, self._texts(resolved), lambda: short.warnings, short.duration)
+        return session([whole], resolved, lambda: short.warnings, short.duration)
 
     def output_processor(self, options: dict[str, Any]) -> "WhisperProcessor":
         """Output processor of results with these options."""
-        return WhisperProcessor(self._tokenizer, self._texts(self._resolved(options)))
+        return WhisperProcessor(
+            self._tokenizer, self._texts(self._resolved(options)), has_words=options["word_timestamps"]
+        )
 
     def _texts(self, resolved: WhisperOptions) -> Texts:
         return Texts(self._tokenizer, resolved, self._languages, self._language)
@@ -145,7 +162,7 @@ class WhisperTask(GenerationTask):
         key = option_key(options, self._model.generation_config.options, is_long)
         found = None if key is None else self._resolutions.get(key)
         if found is None:
-            call = {name: value for name, value in options.items() if name != "windows"}
+            call = {name: value for name, value in options.items() if name not in _OF_ENGINE}
             for name, value in self._defaults.items():
                 if name != "max_length" or "max_new_tokens" not in call:
                     call.setdefault(name, value)
@@ -167,10 +184,12 @@ class WhisperProcessor(TokenProcessor):
     Args:
         tokenizer: tokenizer of the checkpoint.
         texts: texts of the recording's windows.
+        has_words: True where its windows have words with times.
     """
 
-    def __init__(self, tokenizer: Any, texts: Texts) -> None:
+    def __init__(self, tokenizer: Any, texts: Texts, has_words: bool) -> None:
         super().__init__(tokenizer)
+        self._has_words = has_words
         self._texts = texts
         self.whole_words = False  # spaces are tokens' own
 
@@ -195,6 +214,7 @@ class WhisperProcessor(TokenProcessor):
             finish_reason=output.finish_reason,
             duration=duration,
             score=score,
+            words=tuple(word for window in windows for word in window.words) if self._has_words else None,
             segments=segments,
             language=windows[0].language,
             source=source,

@@ -1,5 +1,6 @@
 """Session of a recording that Whisper transcribes window by window, and the results of these."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,16 @@ from ...models.whisper.feature_extractor import WhisperFeatureExtractor
 from ...models.whisper.generation import WhisperGenerationMixin
 from ...models.whisper.options import WhisperOptions
 from ...models.whisper.window_reader import WindowReader, measure
-from ...models.whisper.windows import Decoded, Window, sequential_windows
+from ...models.whisper.windows import FRAME_SECONDS, Decoded, Window, sequential_windows
 from ...models.whisper.windows import Segment as Span
+from ...models.whisper.word_times import TokenTimes
 from ...scheduler.request import AudioExcerpt, FinishReason, RequestOutput
 from ..audio.reader import AudioBlocks, AudioError
 from ..audio.segments import cut_at_pauses
 from ..outputs import Segment
-from ..session import Session, SessionRequest
+from ..outputs import Span as Word
+from ..session import Session, SessionCall, SessionRequest
+from .word_times import WordTimes
 
 _MIN_SHARE = 0.75  # of a window that is cut at a pause
 
@@ -46,6 +50,7 @@ class WindowResult:
     score: float
     tokens: int
     language: str | None
+    words: tuple[Word, ...] = ()
 
 
 class Source(Protocol):
@@ -209,8 +214,10 @@ class _Progress:
     steps: Generator[Window, Decoded, Any]
     found: list[Span]  # grows with the steps
     window: Window
+    inputs: Tensor | AudioExcerpt | None = None  # of the last request
     attempt: int = 0  # number of earlier requests for the window
     count: int = 0  # of the spans that have a result
+    decoded: Decoded | None = None  # result of the window that has ended
     results: deque[WindowResult] = field(default_factory=deque)
     is_complete: bool = False
 
@@ -226,6 +233,7 @@ class WindowSession(Session):
         texts: texts of its windows.
         duration: seconds of audio; by default those of the pieces that have been read.
         warnings: function that returns the warnings about the reading so far.
+        word_times: computation of words with times; None where they are not wanted.
     """
 
     def __init__(
@@ -235,7 +243,9 @@ class WindowSession(Session):
         texts: Texts,
         warnings: Callable[[], Sequence[str]] = tuple,
         duration: float = 0.0,
+        word_times: WordTimes | None = None,
     ) -> None:
+        self._word_times, self._calls = word_times, deque[SessionCall]()
         self._pieces, self._options, self._texts = iter(pieces), options, texts
         self._warnings = warnings
         self._open = dict[int, _Progress]()
@@ -250,8 +260,10 @@ class WindowSession(Session):
         """True once all windows have ended."""
         return self._all_begun and not self._open
 
-    def next_request(self) -> SessionRequest | None:
-        """Request for the next window of a piece, or for the first one of another piece."""
+    def next_request(self) -> SessionRequest | SessionCall | None:
+        """Request for the next window of a piece, or for the first one of another; word times go first."""
+        if self._calls:
+            return self._calls.popleft()
         if not self._to_ask:
             waits = self._options.choices and self._language is None and self._open
             if waits or not self._begin():
@@ -260,27 +272,44 @@ class WindowSession(Session):
         one = self._open[key]
         options = self._options.request(one.window, self._language, one.attempt)
         assert one.source is not None
-        return SessionRequest(key, one.source.input(one.window), options)
+        one.inputs = one.source.input(one.window)
+        return SessionRequest(key, one.inputs, options)
 
-    def receive(self, key: int, output: RequestOutput) -> list[WindowResult]:
-        """Take the result of a window; returns those that no earlier one is missing before."""
-        one, before = self._open[key], self._open[key].window
-        decoded = WhisperGenerationMixin.decoded(output, self._options, before)
+    def receive(self, key: int, output: RequestOutput | TokenTimes) -> list[WindowResult]:
+        """Take the result of a window, or times of its tokens; returns those that none is missing before."""
+        one = self._open[key]
+        if isinstance(output, TokenTimes):
+            return self._end_window(key, one, output)
+        before, inputs = one.window, one.inputs
+        one.decoded = decoded = WhisperGenerationMixin.decoded(output, self._options, before)
         if self._language is None:
             self._language = decoded.language_token
         try:
             one.window = one.steps.send(decoded)
-            self._to_ask.append(key)
         except StopIteration:
-            one.is_complete, one.source = True, None
-        if not one.is_complete and one.window.start == before.start:
+            one.source = None
+        if one.source is not None and one.window.start == before.start:
             one.attempt += 1
+            self._to_ask.append(key)
             return []
-        one.attempt = 0
-        result = self._result(one, decoded)
-        if result.segments and output.finish_reason is FinishReason.LENGTH:
+        one.attempt, one.inputs = 0, None
+        has_text = len(one.found) > one.count
+        if has_text and output.finish_reason is FinishReason.LENGTH:
             self.finish_reason = FinishReason.LENGTH
-        one.results.append(result)
+        if self._word_times is None or not has_text:
+            return self._end_window(key, one)
+        assert inputs is not None  # those of the request that has ended
+        compute = self._word_times.call(inputs, before, self._language, decoded)
+        self._calls.append(SessionCall(key, compute))
+        return []
+
+    def _end_window(self, key: int, one: _Progress, times: TokenTimes | None = None) -> list[WindowResult]:
+        """Add the result of a window that has ended, and go on to the piece's next one."""
+        one.results.append(self._result(one, times))
+        if one.source is None:
+            one.is_complete = True
+        else:
+            self._to_ask.append(key)
         return self._in_order()
 
     def _begin(self) -> bool:
@@ -298,17 +327,24 @@ class WindowSession(Session):
         self.duration = max(self.duration, piece.end)
         return True
 
-    def _result(self, one: _Progress, decoded: Decoded) -> WindowResult:
-        """Result of a window that has ended; computations on its tokens, such as word times, belong here."""
+    def _result(self, one: _Progress, times: TokenTimes | None) -> WindowResult:
+        """Result of a window that has ended."""
+        assert one.decoded is not None
         spans, one.count = one.found[one.count :], len(one.found)
         prompt = self._options.windows.start_tokens if self._language is None else (self._language,)
         segments = tuple(self._texts.segment(span, one.begin, one.end) for span in spans)
+        words: tuple[Word, ...] = ()
+        if self._word_times is not None and times is not None:
+            # What is behind the next window's beginning belongs to that one.
+            after = math.inf if one.source is None else one.begin + one.window.start * FRAME_SECONDS
+            words = self._word_times.words(spans, times, one.begin, min(after, one.end), prompt)
         return WindowResult(
             text="".join(segment.text for segment in segments),
             segments=segments,
-            score=decoded.score,
-            tokens=len(decoded.tokens) if segments else 0,
+            score=one.decoded.score,
+            tokens=len(one.decoded.tokens) if segments else 0,
             language=self._texts.language(prompt),
+            words=words,
         )
 
     def _in_order(self) -> list[WindowResult]:

@@ -315,6 +315,11 @@ class WhisperGenerationMixin(GenerationMixin):
         check_heads(heads, self.config.decoder_layers, self.config.decoder_attention_heads)
         return heads
 
+    @property
+    def has_alignment_heads(self) -> bool:
+        """True where the checkpoint names its alignment heads."""
+        return self.generation_config.read("alignment_heads", {}) is not None
+
     def _token_times(self, recording: _Recording, heads: Heads) -> list[Tensor]:
         """Times of each segment's tokens, float32 in seconds from the beginning of the segment's window."""
         found, window, times = list[Tensor](), None, torch.empty(0)
@@ -324,8 +329,10 @@ class WhisperGenerationMixin(GenerationMixin):
                 prompt = recording.options.prompt(window, recording.language)
                 frames = None if recording.sounding is None else recording.sounding - window.start
                 features = self._window_features(recording, window)
-                seconds, _ = token_times(self, features, prompt, segment.decoded.tokens, heads, frames=frames)
-                times = torch.tensor(seconds, dtype=torch.float32)
+                found_times = token_times(
+                    self, features, prompt, segment.decoded.tokens, heads, frames=frames
+                )
+                times = torch.tensor(found_times.seconds, dtype=torch.float32)
             found.append(times[segment.tokens_from : segment.tokens_from + len(segment.tokens)])
         return found
 

@@ -6,6 +6,7 @@ the monotonic path of the largest sum through them gives each token its frames.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,19 @@ from .windows import TIME_SECONDS
 _DIAGONAL, _DOWN, _RIGHT = range(3)  # steps to a cell: of both a token and a frame, a token, a frame
 
 Heads = Sequence[tuple[int, int]]  # pairs of a layer's number and a head's, from 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTimes:
+    """Times of a window's tokens.
+
+    Attributes:
+        seconds: when the model has done with each token, from the window's beginning; they never fall.
+        probabilities: of each token among those of text, 0 for one that is no text; empty if not asked for.
+    """
+
+    seconds: tuple[float, ...]
+    probabilities: tuple[float, ...] = ()
 
 
 class _WeighedAttention(PackedAttention):
@@ -59,10 +73,10 @@ def token_times(
     *,
     frames: int | None = None,
     text_tokens: int | None = None,
-) -> tuple[list[float], list[float] | None]:
-    """Times of a window's tokens, in seconds from its beginning, and their probabilities.
+) -> TokenTimes:
+    """Times of a window's tokens, and their probabilities.
 
-    The time of a token is when the model has done with it: a word goes from the time of the token before its
+    A word goes from the time of the token before its
     first to that of its last. The window is encoded anew, since the loop keeps no encoder output.
 
     Args:
@@ -75,15 +89,12 @@ def token_times(
         text_tokens: number of token ids of text, which come first, for probabilities among these; None for
             no probabilities, which takes fewer layers.
 
-    Returns:
-        Times that never fall, and probabilities or None; the probability of a token that is no text is 0.
-
     Raises:
         ValueError: a head that the model does not have.
     """
     check_heads(heads, model.config.decoder_layers, model.config.decoder_attention_heads)
     if not tokens:
-        return [], None if text_tokens is None else []
+        return TokenTimes(())
     cu_frames = cumulative([features.shape[0]], features.device)
     encoded, _ = model.encode(features.to(model.dtype), cu_frames)
     ids = torch.tensor([*prompt, *tokens[:-1]], device=encoded.device)
@@ -94,11 +105,11 @@ def token_times(
     times = _times(weights, model.config.median_filter_width)
     times += times[-1:] or [0.0]
     if text_tokens is None:
-        return times, None
+        return TokenTimes(tuple(times))
     scores = model.logits(hidden[len(prompt) - 1 :])[:, :text_tokens].float().softmax(-1)
     wanted = torch.tensor(tokens, device=scores.device)
     found = scores.gather(1, wanted.clamp(max=text_tokens - 1)[:, None])[:, 0]
-    return times, found.where(wanted < text_tokens, 0.0).tolist()
+    return TokenTimes(tuple(times), tuple(found.where(wanted < text_tokens, 0.0).tolist()))
 
 
 def check_heads(heads: Heads, layers: int, heads_of_layer: int) -> None:
@@ -107,7 +118,8 @@ def check_heads(heads: Heads, layers: int, heads_of_layer: int) -> None:
     Raises:
         ValueError: no heads, or one that there is not.
     """
-    unknown = [head for head in heads if not (head[0] < layers and head[1] < heads_of_layer)]
+    known = [(layer, head) for layer in range(layers) for head in range(heads_of_layer)]
+    unknown = [pair for pair in heads if pair not in known]
     if unknown or not heads:
         raise ValueError(
             f"alignment_heads {list(heads)} must be pairs of one of {layers} layers and one of "

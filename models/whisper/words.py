@@ -67,7 +67,8 @@ def words_of(
     tokenizer: WordTokenizer,
     *,
     probabilities: Seconds | None = None,
-    bounds: tuple[float, float] | None = None,
+    begin: float = 0.0,
+    bounds: tuple[float, float] = (0.0, math.inf),
     language: str | None = None,
 ) -> list[TimedWord]:
     """Words of a segment or window, with punctuation, from the times at which its tokens end.
@@ -77,20 +78,22 @@ def words_of(
         times: of each token, as `word_times.token_times` gives them, in seconds.
         tokenizer: tokenizer of the checkpoint.
         probabilities: of each token, for confidences.
-        bounds: start and end of the segment. The first word begins no earlier than it, though the path of
-            times begins with the window; and no word is beyond its end. None for no bounds.
+        begin: start of the segment. The first word begins no earlier if it ends later, though the path of
+            times begins with the window.
+        bounds: seconds that no word goes beyond.
         language: language of the text; None for the tokenizer's.
     """
     places = [place for place, token in enumerate(tokens) if token < tokenizer.eos_token_id]
     split = merge_punctuation(tokenizer.split_tokens([tokens[place] for place in places], language))
     words = list[TimedWord]()
-    latest, limit = (0.0, math.inf) if bounds is None else bounds
+    latest, limit = bounds
     for word in split:
         if not word.text.strip():
             continue
         own = [places[index] for index in word.indices]
         end = min(max(times[own[-1]], latest), limit)
-        start = min(max(times[own[0] - 1] if own[0] else 0.0, latest), end)
+        start = max(times[own[0] - 1] if own[0] else 0.0, latest)
+        start = min(start if words else max(start, begin), end)
         confidence = None
         if probabilities is not None:
             confidence = sum(probabilities[place] for place in own) / len(own)

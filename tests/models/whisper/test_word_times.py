@@ -83,6 +83,11 @@ def test_words_stay_within_bounds_and_never_fall() -> None:
     assert [word.confidence for word in words] == [None] * 3
 
 
+def test_the_first_word_begins_with_its_segment() -> None:
+    assert words_of([10, 0], [0.0, 0.5], Letters(), begin=0.2)[0].start == 0.2
+    assert words_of([10, 0], [0.0, 0.5], Letters(), begin=0.7)[0].start == 0.5
+
+
 def test_tokens_without_text_give_no_words() -> None:
     assert words_of([10, 6, 11, 9], [0.0, 0.1, 0.2, 0.2], Letters()) == []
     assert words_of([], [], Letters()) == []

@@ -1,0 +1,93 @@
+"""Words of Whisper's windows with their times, for sessions that were asked for them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ...models.whisper.options import WhisperOptions
+from ...models.whisper.windows import FRAME_SECONDS, Decoded, Window
+from ...models.whisper.windows import Segment as DecodedSegment
+from ...models.whisper.word_times import TokenTimes, token_times
+from ...models.whisper.words import words_of
+from ...scheduler.inputs import pack_inputs
+from ...scheduler.request import AudioExcerpt, Request
+from ..outputs import Span
+
+
+class WordTimes:
+    """Computation of words with times, of one recording.
+
+    Args:
+        model, extractor, tokenizer: those of the checkpoint.
+        options: options of the recording.
+        language: function from the token of a language, or None, to the language's code.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        extractor: Any,
+        tokenizer: Any,
+        options: WhisperOptions,
+        language: Callable[[Sequence[int]], str | None],
+    ) -> None:
+        self._model, self._extractor, self._tokenizer = model, extractor, tokenizer
+        self._options, self._language = options, language
+
+    def call(
+        self, inputs: Tensor | AudioExcerpt, window: Window, language: int | None, decoded: Decoded
+    ) -> Callable[[], TokenTimes]:
+        """Function that computes the times of a window's tokens, for the loop's thread.
+
+        It encodes the window anew and alone, so that times do not depend on what else is decoded.
+
+        Args:
+            inputs: input of the request that decoded the window.
+            window, decoded: the window, and the result of that request.
+            language: token of the language, where the model chose it.
+        """
+        prompt = self._options.prompt(window, language)
+        text_tokens = self._options.windows.end_token
+
+        def compute() -> TokenTimes:
+            model, request = self._model, Request(0, inputs, None)
+            features, _ = pack_inputs([request], self._extractor, model.device, model.dtype)
+            heads = model.alignment_heads
+            lengths = {"frames": window.frames, "text_tokens": text_tokens}
+            return token_times(model, features, prompt, decoded.tokens, heads, **lengths)
+
+        return compute
+
+    def words(
+        self,
+        segments: Sequence[DecodedSegment],
+        times: TokenTimes,
+        begin: float,
+        end: float,
+        prompt: Sequence[int],
+    ) -> tuple[Span, ...]:
+        """Words of a window's segments.
+
+        Args:
+            segments: segments of the window.
+            times: times of its tokens.
+            begin: second at which its piece of the recording begins.
+            end: second at which that ends, or the next window begins.
+            prompt: tokens that tell the language.
+        """
+        found = list[Span]()
+        for segment in segments:
+            part = slice(segment.tokens_from, segment.tokens_from + len(segment.tokens))
+            offset = begin + segment.window.start * FRAME_SECONDS
+            for word in words_of(
+                segment.tokens,
+                [offset + seconds for seconds in times.seconds[part]],
+                self._tokenizer,
+                probabilities=times.probabilities[part],
+                begin=begin + segment.start,
+                bounds=(found[-1].end if found else offset, end),
+                language=self._language(prompt),
+            ):
+                found.append(Span(word.text, word.start, word.end, word.confidence))
+        return tuple(found)

@@ -1,0 +1,94 @@
+"""Words with times of an engine with Whisper: as of `generate`, the same alone and among others."""
+
+import pytest
+import soundfile
+from commands import records, tritone_invoke
+from whisper_checkpoints import recording, write_whisper_checkpoint
+
+import tritone
+from tritone.engine.tasks import word_times as module
+from tritone.models.whisper.words import words_of
+
+HEADS = [[1, 0], [1, 1], [0, 1]]
+SOON = 60  # seconds
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whisper")
+    return write_whisper_checkpoint(folder, alignment_heads=HEADS)
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint):
+    with tritone.Engine(checkpoint, device="cpu", num_rows=8) as engine:
+        yield engine
+
+
+def test_words_have_the_times_of_generate(engine):
+    audio = recording(0.9, seed=4)
+    result = engine.submit(audio, language="en", word_timestamps=True).result(SOON)
+    extractor, tokenizer = engine.processor.feature_extractor, engine.processor.tokenizer
+    given = extractor(audio, sampling_rate=16_000, return_tensors="pt", return_attention_mask=True)
+    options = {"return_token_timestamps": True, "return_segments": True, "task": "transcribe"}
+    found = engine.model.generate(
+        given.input_features, attention_mask=given.attention_mask, language="en", **options
+    )
+    (segment,) = found["segments"][0]
+    times = [round(seconds, 2) for seconds in segment["token_timestamps"].tolist()]
+    words = words_of(segment["tokens"].tolist(), times, tokenizer, bounds=(0.0, 0.9), language="en")
+    got = [(word.text, round(word.start, 2), round(word.end, 2)) for word in result.words]
+    assert got == [(word.text, word.start, word.end) for word in words]
+    assert got
+    assert all(0 < word.confidence <= 1 for word in result.words)
+
+
+@pytest.mark.parametrize("options", [{}, {"windows": "pauses"}, {"return_timestamps": True}], ids=str)
+def test_words_are_the_same_alone_and_among_others_and_their_times_never_fall(engine, options):
+    audio = [recording(seconds, seed=index) for index, seconds in enumerate((2.6, 0.4, 4.1, 1.0))]
+    options = {"word_timestamps": True, **options}
+    together = list(engine.transcribe(audio, **options))
+    for samples, result in zip(audio, together, strict=True):
+        assert result.error is None
+        assert result == engine.submit(samples, **options).result(SOON)
+        times = [seconds for word in result.words for seconds in (word.start, word.end)]
+        assert times == sorted(times)
+        assert not times or (times[0] >= 0 and times[-1] <= result.duration)
+    assert sum(len(result.words) for result in together) > 4
+
+
+def test_text_and_segments_are_those_without_words(engine):
+    audio = recording(2.6)
+    plain, timed = (engine.submit(audio, word_timestamps=asked).result(SOON) for asked in (False, True))
+    assert (timed.text, timed.segments) == (plain.text, plain.segments)
+    assert plain.words is None
+
+
+def test_a_fault_of_the_computation_ends_its_recording_alone(engine, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "token_times", fail)
+        with pytest.raises(MemoryError):
+            engine.submit(recording(0.6), word_timestamps=True).result(SOON)
+    assert engine.submit(recording(0.6), word_timestamps=True).result(SOON).error is None
+
+
+def test_words_need_alignment_heads_and_a_flag(engine, tmp_path):
+    with pytest.raises(ValueError, match="word_timestamps must be True or False, got 1"):
+        engine.submit(recording(0.6), word_timestamps=1)
+    without = tritone.Engine(write_whisper_checkpoint(tmp_path), device="cpu")
+    with without, pytest.raises(ValueError, match="need alignment_heads"):
+        without.submit(recording(0.6), word_timestamps=True)
+
+
+def test_json_lines_have_words_by_default_and_text_has_none(checkpoint, tmp_path):
+    source, output = tmp_path / "a.wav", tmp_path / "a.jsonl"
+    soundfile.write(source, recording(0.9, seed=4), 16_000, "FLOAT")
+    common = ("transcribe", source, "--model", checkpoint, "--device", "cpu", "--language", "en")
+    assert tritone_invoke(*common, "--output", output).exit_code == 0
+    (line,) = records(output)
+    assert {"word", "start", "end", "confidence"} == set(line["words"][0])
+    assert tritone_invoke(*common, "--output", output, "--overwrite", "--no-words").exit_code == 0
+    assert "words" not in records(output)[0]
