@@ -121,12 +121,17 @@ class WhisperTask(GenerationTask):
         """
         inputs, extractor = self.inputs, self.inputs.front_end
 
-        def session(pieces: Iterable[WindowedPiece], resolved: WhisperOptions, *about: Any) -> WindowSession:
+        def session(
+            pieces: Iterable[WindowedPiece],
+            resolved: WhisperOptions,
+            warnings: Callable[[], Sequence[str]],
+            duration: float = 0.0,
+        ) -> WindowSession:
             texts = self._texts(resolved)
             words = None
             if options["word_timestamps"]:
                 words = WordTimes(self._model, extractor, self._tokenizer, resolved, texts.language)
-            return WindowSession(pieces, resolved, texts, *about, word_times=words)
+            return WindowSession(pieces, resolved, texts, warnings, duration, words)
 
         try:
             short = snapshot if isinstance(snapshot, Inputs) else inputs.read(snapshot, reading, options)

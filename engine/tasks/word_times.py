@@ -54,8 +54,8 @@ class WordTimes:
             model, request = self._model, Request(0, inputs, None)
             features, _ = pack_inputs([request], self._extractor, model.device, model.dtype)
             heads = model.alignment_heads
-            lengths = {"frames": window.frames, "text_tokens": text_tokens}
-            return token_times(model, features, prompt, decoded.tokens, heads, **lengths)
+            options: dict[str, Any] = {"frames": window.frames, "text_tokens": text_tokens}
+            return token_times(model, features, prompt, decoded.tokens, heads, from_prompt=True, **options)
 
         return compute
 

@@ -73,6 +73,7 @@ def token_times(
     *,
     frames: int | None = None,
     text_tokens: int | None = None,
+    from_prompt: bool = False,
 ) -> TokenTimes:
     """Times of a window's tokens, and their probabilities.
 
@@ -89,6 +90,9 @@ def token_times(
         text_tokens: number of token ids of text, which come first, for probabilities among these; None for
             no probabilities, which takes fewer layers.
 
+        from_prompt: weigh the prompt's last token too, as openai's word times do and transformers does not:
+            the path's beginning, at 0, is then that token's time, and the first one's is its own.
+
     Raises:
         ValueError: a head that the model does not have.
     """
@@ -99,10 +103,10 @@ def token_times(
     encoded, _ = model.encode(features.to(model.dtype), cu_frames)
     ids = torch.tensor([*prompt, *tokens[:-1]], device=encoded.device)
     weights, hidden = _teacher_forced(model.model.decoder, ids, encoded, heads, text_tokens is None)
-    weights = weights[:, len(prompt) :]
+    weights = weights[:, len(prompt) - from_prompt :]
     if frames is not None:
         weights = weights[:, :, : max(frames // 2, 0)]
-    times = _times(weights, model.config.median_filter_width)
+    times = _times(weights, model.config.median_filter_width)[from_prompt:]
     times += times[-1:] or [0.0]
     if text_tokens is None:
         return TokenTimes(tuple(times))

@@ -10,9 +10,11 @@ import torch
 import transformers
 from parity import draw_weights, two_stacks
 from torch import Tensor
+from transformers.models.whisper.generation_whisper import _dynamic_time_warping, _median_filter
 
 import tritone
 from tritone.models.whisper.windows import Decoded, WindowOptions, sequential_windows
+from tritone.models.whisper.word_times import token_times
 
 TEXT, SIZE = 40, 92  # tokens of text; of the vocabulary, whose last 41 are times of 0.00 to 0.80 s
 END, START, LANGUAGES, TASKS = (
@@ -213,6 +215,28 @@ def test_times_of_tokens_are_the_same_alone_and_among_others(whispers: tuple[Any
     for row, times in zip(rows, together, strict=True):
         alone = ours.generate(row[None], **options)["token_timestamps"][0]
         assert torch.equal(times[: len(alone)], alone)
+
+
+def test_times_from_the_prompt_are_openais(whispers: tuple[Any, Any]) -> None:
+    """With the prompt's last token, as openai-whisper's timing.py has it, on transformers' weights."""
+    theirs, ours = whispers
+    prompt, tokens, heads = [START, 42, 45, NO_TIMES], [5, 6, 9, 13, 8, 30, END], [(1, 0), (1, 1)]
+    inputs, ids = features(FRAMES, 6), torch.tensor([[*prompt, *tokens]])
+    with torch.no_grad():
+        passed = theirs(inputs, decoder_input_ids=ids, output_attentions=True)
+    weights = torch.stack([passed.cross_attentions[layer][0, head] for layer, head in heads])
+    weights = weights[:, len(prompt) - 1 : -1, : 70 // 2]
+    deviation, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
+    matrix = _median_filter((weights - mean) / deviation, 7).mean(0)
+    rows, columns = _dynamic_time_warping(-matrix.double().numpy())
+    begins = [int(columns[rows == row][0]) * 0.02 for row in range(len(tokens))]
+
+    options: dict[str, Any] = {"frames": 70, "text_tokens": END, "from_prompt": True}
+    times = token_times(ours, inputs[0].T, prompt, tokens, heads, **options)
+    assert times.seconds == pytest.approx([*begins[1:], begins[-1]])
+    scores = passed.logits[0, len(prompt) - 1 : -1, :END].softmax(-1)
+    wanted = [*(scores[place, token].item() for place, token in enumerate(tokens[:-1])), 0.0]
+    assert times.probabilities == pytest.approx(wanted, abs=1e-5)
 
 
 def test_times_of_tokens_need_alignment_heads(

@@ -7,6 +7,7 @@ from whisper_checkpoints import recording, write_whisper_checkpoint
 
 import tritone
 from tritone.engine.tasks import word_times as module
+from tritone.models.whisper.word_times import token_times
 from tritone.models.whisper.words import words_of
 
 HEADS = [[1, 0], [1, 1], [0, 1]]
@@ -25,18 +26,21 @@ def engine(checkpoint):
         yield engine
 
 
-def test_words_have_the_times_of_generate(engine):
+def test_words_have_the_times_of_the_models_tokens(engine):
     audio = recording(0.9, seed=4)
     result = engine.submit(audio, language="en", word_timestamps=True).result(SOON)
     extractor, tokenizer = engine.processor.feature_extractor, engine.processor.tokenizer
     given = extractor(audio, sampling_rate=16_000, return_tensors="pt", return_attention_mask=True)
-    options = {"return_token_timestamps": True, "return_segments": True, "task": "transcribe"}
-    found = engine.model.generate(
-        given.input_features, attention_mask=given.attention_mask, language="en", **options
+    options = {"language": "en", "task": "transcribe", "return_dict_in_generate": True}
+    model, features = engine.model, given.input_features
+    whole = model.generate(features, **options).sequences[0].tolist()
+    prompt = model.whisper_options(options | {"return_dict_in_generate": None}).windows.start_tokens
+    tokens, frames = whole[len(prompt) :], int(given.attention_mask.sum())
+    times = token_times(
+        model, features[0].T, prompt, tokens, model.alignment_heads, frames=frames, from_prompt=True
     )
-    (segment,) = found["segments"][0]
-    times = [round(seconds, 2) for seconds in segment["token_timestamps"].tolist()]
-    words = words_of(segment["tokens"].tolist(), times, tokenizer, bounds=(0.0, 0.9), language="en")
+    seconds = [round(one, 2) for one in times.seconds]
+    words = words_of(tokens, seconds, tokenizer, bounds=(0.0, 0.9), language="en")
     got = [(word.text, round(word.start, 2), round(word.end, 2)) for word in result.words]
     assert got == [(word.text, word.start, word.end) for word in words]
     assert got
