@@ -153,8 +153,9 @@ class Engine:
                 max_length or max_new_tokens, a result has at most 16 tokens and 8 more per second of audio,
                 within the model's positions; a window of Whisper as many as the model has positions for.
                 Whisper takes its own options too, with `prompt`, a text that goes before, and `windows`:
-                "sequential" (default) or "pauses", the way that a recording of over 30 s is cut. A CTC model
-                takes no options; a classifier takes `top_k` and `truncate`, see `classify`.
+                "sequential" (default) or "pauses", the way that a recording of over 30 s is cut, and
+                `word_timestamps`, True for words with times. A CTC model takes no options; a classifier takes
+                `top_k` and `truncate`, see `classify`.
 
         Raises:
             ValueError: an unknown option or language, a value out of range, or an option of recordings for
