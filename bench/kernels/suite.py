@@ -45,6 +45,7 @@ def each_once(batch: Batch, wav2vec2: Batch) -> Iterator[Case]:
     yield encoder.flash(Batch(model, batch.seconds[:1] * batch.size), "equal lengths")
     yield encoder.filter_bank(batch)
     yield whisper.log_mel_features(batch)
+    yield whisper.alignment_weights(batch)
     yield encoder.cmvn(batch)
     yield from (encoder.conv(batch, number) for number in (1, 2))
     yield from (encoder.padded_layer(batch, stride) for stride in (1, 2))
@@ -98,6 +99,8 @@ def _others() -> Iterator[Case]:
         yield encoder.positions(real(model, 256))
     for count in (32, 256):
         yield whisper.log_mel_features(real(SMALL, count))
+    for model in (SMALL, LARGE):
+        yield whisper.alignment_weights(real(model, 16))
     for count in (32, 1024):
         yield encoder.cmvn(real(SMALL, count))
         yield from (encoder.padded_layer(equal(SMALL, count), stride) for stride in (1, 2))
