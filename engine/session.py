@@ -26,12 +26,13 @@ class SessionRequest:
 
     Attributes:
         key: number by which the session knows its output.
-        inputs, options: as of a `Request`.
+        inputs, options, keep_encoded: as of a `Request`.
     """
 
     key: int
     inputs: "Tensor | AudioExcerpt"
     options: GenerationOptions
+    keep_encoded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

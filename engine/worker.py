@@ -288,7 +288,8 @@ class Worker(Reading):
         if isinstance(request, SessionCall):
             self._call(job, request)
         elif request is not None:
-            self._submit(job, request.inputs, request.options, request.key)
+            keep = {"keep_encoded": request.keep_encoded}
+            self._submit(job, request.inputs, request.options, request.key, **keep)
         elif prepared is not None:
             inputs, options = prepared
             if inputs.values is None:  # too short, and an empty result was asked for
@@ -312,14 +313,14 @@ class Worker(Reading):
                 self._continue(job, call.key, value)
 
     def _submit(
-        self, job: Job, inputs: Any, options: GenerationOptions | None, key: int, stream: bool = False
+        self, job: Job, inputs: Any, options: GenerationOptions | None, key: int, **flags: bool
     ) -> None:
         """Submit a request of a job to the loop."""
         request_id = self._next_request_id
         self._next_request_id += 1
         self._in_loop[request_id], job.running[request_id] = job, key
         try:
-            self._loop.submit(Request(request_id, inputs, options, priority=job.priority, stream=stream))
+            self._loop.submit(Request(request_id, inputs, options, priority=job.priority, **flags))
         except BaseException as raised:  # an error of the request itself, such as one that can never fit
             del self._in_loop[request_id], job.running[request_id]
             with self._lock:

@@ -45,6 +45,7 @@ class RunningRequest:
     streamed: int = field(init=False)  # number of tokens reported so far, including the prompt
     scores: list[Tensor] = field(default_factory=list)  # of every decode step, if the request keeps scores
     reported: bool = False  # its RequestOutput has been made
+    encoded: Tensor | None = None  # its encoder output, if the request keeps it
     # No-speech probabilities of requests that were admitted together, and the index of its own.
     no_speech: "tuple[HostCopy, int] | None" = None
     rules: GenerationOptions = field(init=False)  # `rules_of` the options of a request that is decoded

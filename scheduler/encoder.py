@@ -5,6 +5,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
+from torch import Tensor
+
 from ..kernels.runtime.upload import upload
 from .batch import RunningRequest
 from .cache.paged_cache import PagedCache, cache_positions
@@ -65,6 +67,18 @@ class Encoder:
             if stream:
                 stream.write_pages()
             self.cache.store_cross(key_values, upload(positions, model.device))
+            self._keep(chunk, encoded)
+
+    def _keep(self, chunk: list[RunningRequest], encoded: Tensor) -> None:
+        """Copy the encoder outputs of those requests that keep them."""
+        if not any(running.request.keep_encoded for running in chunk):
+            return
+        parts = encoded.split([running.admission.encode_tokens for running in chunk])
+        for running, part in zip(chunk, parts, strict=True):
+            if running.request.keep_encoded:
+                running.encoded = part.clone()
+                if self.stream:
+                    self.stream.lend(running.encoded)
 
     def _predict(self, chunk: list[RunningRequest]) -> EncoderOutputs:
         predictor = cast(EncoderOnlyModel, self.predictor)

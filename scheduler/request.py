@@ -129,6 +129,7 @@ class Request:
         priority: requests with a larger one go first, equal ones in order of submission.
         stream: True reports tokens as they are decoded (greedy search and sampling of one sequence).
         keep_scores: True keeps the scores of every step for the RequestOutput.
+        keep_encoded: True keeps the encoder's output for the RequestOutput, on the device.
     """
 
     request_id: int
@@ -137,6 +138,7 @@ class Request:
     priority: int = 0
     stream: bool = False
     keep_scores: bool = False
+    keep_encoded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ class RequestOutput:
         error: exception where finish_reason is ERROR; None otherwise.
         scores: processed scores of each step, float32 [hypotheses, vocabulary], if the request keeps scores.
         no_speech_probability: probability of the option `no_speech_token`; None without that option.
+        encoded: encoder output [positions, width], if the request keeps it.
         predictions: tensors of `predict` by name for an encoder-only request, with its own rows, on the host.
     """
 
@@ -186,6 +189,7 @@ class RequestOutput:
     error: Exception | None = None
     scores: "tuple[Tensor, ...]" = ()
     no_speech_probability: float | None = None
+    encoded: "Tensor | None" = None
     predictions: "Mapping[str, Tensor] | None" = None
 
 

@@ -317,6 +317,7 @@ class ModelRunner:
                             reason,
                             scores=scores,
                             no_speech_probability=running.no_speech_probability,
+                            encoded=running.encoded,
                         ),
                     )
                 )

@@ -130,7 +130,7 @@ class WhisperTask(GenerationTask):
             texts = self._texts(resolved)
             words = None
             if options["word_timestamps"]:
-                words = WordTimes(self._model, extractor, self._tokenizer, resolved, texts.language)
+                words = WordTimes(self._model, self._tokenizer, resolved, texts.language)
             return WindowSession(pieces, resolved, texts, warnings, duration, words)
 
         try:

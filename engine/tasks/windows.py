@@ -214,7 +214,6 @@ class _Progress:
     steps: Generator[Window, Decoded, Any]
     found: list[Span]  # grows with the steps
     window: Window
-    inputs: Tensor | AudioExcerpt | None = None  # of the last request
     attempt: int = 0  # number of earlier requests for the window
     count: int = 0  # of the spans that have a result
     decoded: Decoded | None = None  # result of the window that has ended
@@ -272,15 +271,15 @@ class WindowSession(Session):
         one = self._open[key]
         options = self._options.request(one.window, self._language, one.attempt)
         assert one.source is not None
-        one.inputs = one.source.input(one.window)
-        return SessionRequest(key, one.inputs, options)
+        keep_encoded = self._word_times is not None
+        return SessionRequest(key, one.source.input(one.window), options, keep_encoded)
 
     def receive(self, key: int, output: RequestOutput | TokenTimes) -> list[WindowResult]:
         """Take the result of a window, or times of its tokens; returns those that none is missing before."""
         one = self._open[key]
         if isinstance(output, TokenTimes):
             return self._end_window(key, one, output)
-        before, inputs = one.window, one.inputs
+        before = one.window
         one.decoded = decoded = WhisperGenerationMixin.decoded(output, self._options, before)
         if self._language is None:
             self._language = decoded.language_token
@@ -292,14 +291,13 @@ class WindowSession(Session):
             one.attempt += 1
             self._to_ask.append(key)
             return []
-        one.attempt, one.inputs = 0, None
+        one.attempt = 0
         has_text = len(one.found) > one.count
         if has_text and output.finish_reason is FinishReason.LENGTH:
             self.finish_reason = FinishReason.LENGTH
-        if self._word_times is None or not has_text:
+        if self._word_times is None or output.encoded is None or not has_text:
             return self._end_window(key, one)
-        assert inputs is not None  # those of the request that has ended
-        compute = self._word_times.call(inputs, before, self._language, decoded)
+        compute = self._word_times.call(output.encoded, before, self._language, decoded)
         self._calls.append(SessionCall(key, compute))
         return []
 

@@ -10,8 +10,6 @@ from ...models.whisper.windows import FRAME_SECONDS, Decoded, Window
 from ...models.whisper.windows import Segment as DecodedSegment
 from ...models.whisper.word_times import TokenTimes, token_times
 from ...models.whisper.words import words_of
-from ...scheduler.inputs import pack_inputs
-from ...scheduler.request import AudioExcerpt, Request
 from ..outputs import Span
 
 
@@ -19,7 +17,7 @@ class WordTimes:
     """Computation of words with times, of one recording.
 
     Args:
-        model, extractor, tokenizer: those of the checkpoint.
+        model, tokenizer: those of the checkpoint.
         options: options of the recording.
         language: function from the token of a language, or None, to the language's code.
     """
@@ -27,23 +25,22 @@ class WordTimes:
     def __init__(
         self,
         model: Any,
-        extractor: Any,
         tokenizer: Any,
         options: WhisperOptions,
         language: Callable[[Sequence[int]], str | None],
     ) -> None:
-        self._model, self._extractor, self._tokenizer = model, extractor, tokenizer
+        self._model, self._tokenizer = model, tokenizer
         self._options, self._language = options, language
 
     def call(
-        self, inputs: Tensor | AudioExcerpt, window: Window, language: int | None, decoded: Decoded
+        self, encoded: Tensor, window: Window, language: int | None, decoded: Decoded
     ) -> Callable[[], TokenTimes]:
         """Function that computes the times of a window's tokens, for the loop's thread.
 
-        It encodes the window anew and alone, so that times do not depend on what else is decoded.
+        It computes the window alone, so that times do not depend on what else is decoded.
 
         Args:
-            inputs: input of the request that decoded the window.
+            encoded: encoder output of the window.
             window, decoded: the window, and the result of that request.
             language: token of the language, where the model chose it.
         """
@@ -51,11 +48,9 @@ class WordTimes:
         text_tokens = self._options.windows.end_token
 
         def compute() -> TokenTimes:
-            model, request = self._model, Request(0, inputs, None)
-            features, _ = pack_inputs([request], self._extractor, model.device, model.dtype)
-            heads = model.alignment_heads
+            model, heads = self._model, self._model.alignment_heads
             options: dict[str, Any] = {"frames": window.frames, "text_tokens": text_tokens}
-            return token_times(model, features, prompt, decoded.tokens, heads, from_prompt=True, **options)
+            return token_times(model, encoded, prompt, decoded.tokens, heads, from_prompt=True, **options)
 
         return compute
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...kernels.runtime.packing import cumulative
 from ...scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
 from ..core.generation import GenerationMixin
 from ..core.generation_config import GenerationConfig
@@ -328,10 +329,10 @@ class WhisperGenerationMixin(GenerationMixin):
                 window = segment.window
                 prompt = recording.options.prompt(window, recording.language)
                 frames = None if recording.sounding is None else recording.sounding - window.start
-                features = self._window_features(recording, window)
-                found_times = token_times(
-                    self, features, prompt, segment.decoded.tokens, heads, frames=frames
-                )
+                features = self._window_features(recording, window).to(self.dtype)
+                with torch.inference_mode():
+                    encoded, _ = self.encode(features, cumulative([len(features)], features.device))
+                found_times = token_times(self, encoded, prompt, segment.decoded.tokens, heads, frames=frames)
                 times = torch.tensor(found_times.seconds, dtype=torch.float32)
             found.append(times[segment.tokens_from : segment.tokens_from + len(segment.tokens)])
         return found

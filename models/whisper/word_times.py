@@ -66,7 +66,7 @@ class _WeighedAttention(PackedAttention):
 @torch.inference_mode()
 def token_times(
     model: Any,
-    features: Tensor,
+    encoded: Tensor,
     prompt: Sequence[int],
     tokens: Sequence[int],
     heads: Heads,
@@ -78,11 +78,11 @@ def token_times(
     """Times of a window's tokens, and their probabilities.
 
     A word goes from the time of the token before its
-    first to that of its last. The window is encoded anew, since the loop keeps no encoder output.
+    first to that of its last.
 
     Args:
         model: `WhisperForConditionalGeneration`.
-        features: [frames, mels], of a whole window.
+        encoded: encoder output of the window, [positions, d_model].
         prompt: tokens before the first generated one.
         tokens: generated tokens; the last has the time of the one before it, as in transformers.
         heads: alignment heads, each a layer and a head.
@@ -99,8 +99,6 @@ def token_times(
     check_heads(heads, model.config.decoder_layers, model.config.decoder_attention_heads)
     if not tokens:
         return TokenTimes(())
-    cu_frames = cumulative([features.shape[0]], features.device)
-    encoded, _ = model.encode(features.to(model.dtype), cu_frames)
     ids = torch.tensor([*prompt, *tokens[:-1]], device=encoded.device)
     weights, hidden = _teacher_forced(model.model.decoder, ids, encoded, heads, text_tokens is None)
     weights = weights[:, len(prompt) - from_prompt :]

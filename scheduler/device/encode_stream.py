@@ -18,6 +18,7 @@ class EncodeStream:
 
     def __init__(self, device: torch.device) -> None:
         self._stream: torch.cuda.Stream | None = None
+        self._decoding: torch.cuda.Stream | None = None  # of the decode steps
         self._launched: torch.cuda.Event | None = None  # the decode steps before an encoding
         self._encoded: torch.cuda.Event | None = None
         if device.type == "cuda":
@@ -27,7 +28,7 @@ class EncodeStream:
 
     @contextmanager
     def encoding(self, inputs: Sequence[Tensor]) -> Iterator[None]:
-        """Launch kernels of this context on the encode stream; tensors allocated in it must not leave it.
+        """Launch kernels of this context on the encode stream; tensors allocated in it leave it by `lend`.
 
         Args:
             inputs: tensors that are read in the context and were made outside.
@@ -35,7 +36,8 @@ class EncodeStream:
         if self._stream is None:
             yield
             return
-        self._launched = torch.cuda.current_stream(self._stream.device).record_event()
+        self._decoding = torch.cuda.current_stream(self._stream.device)
+        self._launched = self._decoding.record_event()
         on_device = [tensor for tensor in inputs if tensor.is_cuda]
         if on_device:
             self._stream.wait_event(self._launched)
@@ -55,6 +57,11 @@ class EncodeStream:
         """
         if self._stream is not None and self._launched is not None:
             self._stream.wait_event(self._launched)
+
+    def lend(self, tensor: Tensor) -> None:
+        """Let decode steps' stream read a tensor that was allocated inside `encoding`, after `join`."""
+        if self._decoding is not None:
+            tensor.record_stream(self._decoding)  # its memory is not used again before that has read it
 
     def join(self) -> None:
         """Make later decode steps wait for all encoding launched so far."""

@@ -232,7 +232,8 @@ def test_times_from_the_prompt_are_openais(whispers: tuple[Any, Any]) -> None:
     begins = [int(columns[rows == row][0]) * 0.02 for row in range(len(tokens))]
 
     options: dict[str, Any] = {"frames": 70, "text_tokens": END, "from_prompt": True}
-    times = token_times(ours, inputs[0].T, prompt, tokens, heads, **options)
+    encoded = ours.get_encoder()(inputs).last_hidden_state[0].detach()
+    times = token_times(ours, encoded, prompt, tokens, heads, **options)
     assert times.seconds == pytest.approx([*begins[1:], begins[-1]])
     scores = passed.logits[0, len(prompt) - 1 : -1, :END].softmax(-1)
     wanted = [*(scores[place, token].item() for place, token in enumerate(tokens[:-1])), 0.0]

@@ -36,8 +36,9 @@ def test_words_have_the_times_of_the_models_tokens(engine):
     whole = model.generate(features, **options).sequences[0].tolist()
     prompt = model.whisper_options(options | {"return_dict_in_generate": None}).windows.start_tokens
     tokens, frames = whole[len(prompt) :], int(given.attention_mask.sum())
+    encoded = model.get_encoder()(features).last_hidden_state[0].detach()
     times = token_times(
-        model, features[0].T, prompt, tokens, model.alignment_heads, frames=frames, from_prompt=True
+        model, encoded, prompt, tokens, model.alignment_heads, frames=frames, from_prompt=True
     )
     seconds = [round(one, 2) for one in times.seconds]
     words = words_of(tokens, seconds, tokenizer, bounds=(0.0, 0.9), language="en")
