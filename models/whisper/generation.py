@@ -324,6 +324,7 @@ class WhisperGenerationMixin(GenerationMixin):
     def _token_times(self, recording: _Recording, heads: Heads) -> list[Tensor]:
         """Times of each segment's tokens, float32 in seconds from the beginning of the segment's window."""
         found, window, times = list[Tensor](), None, torch.empty(0)
+        model: Any = self
         for segment in recording.segments or ():
             if segment.window is not window:
                 window = segment.window
@@ -331,7 +332,7 @@ class WhisperGenerationMixin(GenerationMixin):
                 frames = None if recording.sounding is None else recording.sounding - window.start
                 features = self._window_features(recording, window).to(self.dtype)
                 with torch.inference_mode():
-                    encoded, _ = self.encode(features, cumulative([len(features)], features.device))
+                    encoded, _ = model.encode(features, cumulative([len(features)], features.device))
                 found_times = token_times(self, encoded, prompt, segment.decoded.tokens, heads, frames=frames)
                 times = torch.tensor(found_times.seconds, dtype=torch.float32)
             found.append(times[segment.tokens_from : segment.tokens_from + len(segment.tokens)])

@@ -2,13 +2,18 @@
 
 import pytest
 import soundfile
+import torch
 from commands import records, tritone_invoke
 from whisper_checkpoints import recording, write_whisper_checkpoint
 
 import tritone
 from tritone.engine.tasks import word_times as module
+from tritone.kernels.runtime.packing import cumulative
 from tritone.models.whisper.word_times import token_times
 from tritone.models.whisper.words import words_of
+from tritone.scheduler.loop import GenerationLoop
+from tritone.scheduler.request import Request
+from tritone.scheduler.runner import ModelRunner
 
 HEADS = [[1, 0], [1, 1], [0, 1]]
 SOON = 60  # seconds
@@ -60,6 +65,21 @@ def test_words_are_the_same_alone_and_among_others_and_their_times_never_fall(en
         assert times == sorted(times)
         assert not times or (times[0] >= 0 and times[-1] <= result.duration)
     assert sum(len(result.words) for result in together) > 4
+
+
+def test_a_request_keeps_its_encoder_output_if_it_asks_for_that(engine):
+    model, given = engine.model, torch.randn(2, 100, 8, generator=torch.Generator().manual_seed(0))
+    options = model.resolve_options(language="en", task="transcribe")
+    requests = [Request(index, given[index], options, keep_encoded=index == 1) for index in range(2)]
+    loop = GenerationLoop(ModelRunner.sized_for(model, requests))
+    for request in requests:
+        loop.submit(request)
+    outputs = {}
+    while loop.has_work:
+        outputs |= {event.request_id: event for event in loop.step()}
+    assert outputs[0].encoded is None
+    wanted, _ = model.encode(given[1], cumulative([100]))
+    assert torch.equal(outputs[1].encoded, wanted)
 
 
 def test_text_and_segments_are_those_without_words(engine):
