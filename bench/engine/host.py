@@ -46,7 +46,9 @@ def main(given: list[str] | None = None) -> int:
     """Run the command, and return its exit status."""
     parser = make_parser(__doc__)
     parser.add_argument(
-        "--model", default="small", help="size of Speech2Text, whisper-tiny, whisper-large-v3-turbo, or wav2vec2",
+        "--model",
+        default="small",
+        help="size of Speech2Text, whisper-tiny, whisper-large-v3-turbo, or wav2vec2",
     )
     parser.add_argument("--beams", type=int, default=1)
     parser.add_argument("--mix", action="store_true", help="four languages; half of the requests sampled")
