@@ -186,7 +186,7 @@ class WhisperGenerationMixin(GenerationMixin):
             raise ValueError("attention_mask is needed for several recordings of over 30 s; give it")
         lengths = [frames] * batch
         if is_long and attention_mask is not None:
-            lengths = attention_mask.sum(-1).tolist()
+            lengths = attention_mask.long().sum(-1).tolist()  # floats are masks too
         languages: Sequence[str | None] = [language] * batch if isinstance(language, str) else language or ()
         languages = languages or [None] * batch
         if len(languages) != batch:
