@@ -17,7 +17,7 @@ import torch
 from tritone.kernels.slots.finished import BEFORE, EndedTables, finished
 from tritone.scheduler import runner as runners
 from tritone.scheduler import step_output
-from tritone.scheduler.request import Request
+from tritone.scheduler.request import AudioExcerpt, Request
 from tritone.scheduler.scheduler import Step
 
 from .. import fake_gpu
@@ -96,8 +96,11 @@ class Endings:
         self.seconds += time.thread_time() - begin
 
     def _duration(self, request: Request) -> float:
-        rate = self._front_end.sampling_rate if request.inputs.dim() == 1 else _FEATURES_PER_SECOND
-        return request.inputs.shape[0] / rate
+        inputs = request.inputs
+        if isinstance(inputs, AudioExcerpt):
+            return inputs.samples.shape[0] / self._front_end.sampling_rate
+        rate = self._front_end.sampling_rate if inputs.dim() == 1 else _FEATURES_PER_SECOND
+        return inputs.shape[0] / rate
 
 
 _NAMES = (
