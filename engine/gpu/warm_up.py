@@ -45,7 +45,7 @@ def warm_up_options(options: GenerationOptions, num_rows: int) -> list[Generatio
         top_p=0.9,
     )
     plain = [greedy, replace(greedy, num_beams=min(5, num_rows)), replace(greedy, do_sample=True)]
-    rules = {"min_length": prompt + 2, "repetition_penalty": 1.1, "renormalize_logits": True}
+    rules: dict[str, Any] = {"min_length": prompt + 2, "repetition_penalty": 1.1, "renormalize_logits": True}
     ruled = [replace(one, **rules) for one in plain]
     return [*plain, *ruled, replace(greedy, num_beams=min(2, num_rows), do_sample=True)]
 
