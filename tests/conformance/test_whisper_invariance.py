@@ -180,7 +180,7 @@ def test_requests_that_arrive_while_others_are_decoded_change_nothing(scene: Sce
 @torch.inference_mode()
 def test_what_a_batch_does_in_transformers(scene: Scene, report: Callable[[str], None]) -> None:
     theirs, ours = scene.theirs, scene.ours
-    features = extracted(scene, scene.waveforms[::3])
+    features = extracted(scene, scene.waveforms[::4])
     count = len(features)
     options: dict[str, Any] = {"max_new_tokens": 20, "language": "en"}
     batch_texts, our_texts = (model.generate(features, **options) for model in (theirs, ours))
@@ -229,10 +229,8 @@ def test_what_a_batch_of_long_recordings_does_in_transformers(
         changed = []
         for model in (scene.theirs, scene.ours):
             together = model.generate(batch, attention_mask=mask, **options)
-            alone = [
-                model.generate(batch[index : index + 1], attention_mask=mask[index : index + 1], **options)[0]
-                for index in range(len(rows))
-            ]
+            # Trimmed: of a single row transformers reads no mask.
+            alone = [model.generate(row[None], **options)[0] for row in rows]
             changed.append(sum(not same(row, text) for row, text in zip(together, alone, strict=True)))
         theirs, ours = changed
         how = "conditioned on earlier text" if conditioned else "each without earlier text"
