@@ -17,7 +17,7 @@ import torch
 from tritone.kernels.slots.finished import BEFORE, EndedTables, finished
 from tritone.scheduler import runner as runners
 from tritone.scheduler import step_output
-from tritone.scheduler.request import Request
+from tritone.scheduler.request import AudioExcerpt, Request
 from tritone.scheduler.scheduler import Step
 
 from .. import fake_gpu
@@ -43,9 +43,11 @@ class Endings:
         self._state, self._front_end = runner._state, runner._front_end
         slots, length = self._state.buffers[0].tokens.shape
         self._target = np.zeros(slots, np.int32)  # length of a slot's sequence once ended
-        vocabulary = runner.model.config.get_text_config().vocab_size
+        config = runner.model.config.get_text_config()
+        end = config.eos_token_id  # Whisper's special tokens and times lie behind its text
+        words = end if isinstance(end, int) and end > _FIRST_WORD else config.vocab_size
         rng = np.random.default_rng(0)
-        self._words = rng.integers(_FIRST_WORD, vocabulary, (slots, length), dtype=np.int32)
+        self._words = rng.integers(_FIRST_WORD, words, (slots, length), dtype=np.int32)
         self._all = np.arange(slots)
         self._tables = [{name: _array(getattr(one, name)) for name in _NAMES} for one in self._state.buffers]
         for tables in self._tables:
@@ -61,13 +63,13 @@ class Endings:
             if request.options is None:
                 continue
             slots = list(admission.slots)
-            length = min(
-                2 + max(round(TOKENS_PER_SECOND * self._duration(request)), 1), request.options.max_length
-            )
+            prompt = len(request.options.prompt)
+            words = max(round(TOKENS_PER_SECOND * self._duration(request)), 1)
+            length = min(prompt + words + 1, request.options.max_length)
             end = request.options.eos_token_ids[0]
             self._target[slots] = length
             for tables in self._tables:
-                tables["length"][slots] = 1
+                tables["length"][slots] = prompt
                 for name in ("done", "final_done", "request_done"):
                     tables[name][slots] = False
                 for name in ("tokens", "final_tokens"):
@@ -94,8 +96,11 @@ class Endings:
         self.seconds += time.thread_time() - begin
 
     def _duration(self, request: Request) -> float:
-        rate = self._front_end.sampling_rate if request.inputs.dim() == 1 else _FEATURES_PER_SECOND
-        return request.inputs.shape[0] / rate
+        inputs = request.inputs
+        if isinstance(inputs, AudioExcerpt):
+            return inputs.samples.shape[0] / self._front_end.sampling_rate
+        rate = self._front_end.sampling_rate if inputs.dim() == 1 else _FEATURES_PER_SECOND
+        return inputs.shape[0] / rate
 
 
 _NAMES = (

@@ -6,7 +6,8 @@
 
 Needs no GPU, but a CPU build of torch and g++ (`bench/fake_gpu`). Speech2Text with random weights in float16,
 recordings of LibriSpeech's lengths, 3.4 tokens a second. Each request ends after its tokens (`endings.py`),
-and kernels do nothing. The file's keys:
+and kernels do nothing. `--model whisper-tiny` and `--model whisper-large-v3-turbo` have Whisper's sizes;
+recordings are cut to its 30 s, and languages detected. The file's keys:
 
 - rtfx_host: seconds of audio for each CPU second of the loop's thread, from waveforms to token ids
 - rtfx_engine: seconds of audio for each CPU second of the whole process, from `Engine.submit` of arrays to
@@ -44,7 +45,11 @@ from bench.common.output import markdown, write_json
 def main(given: list[str] | None = None) -> int:
     """Run the command, and return its exit status."""
     parser = make_parser(__doc__)
-    parser.add_argument("--model", default="small", help="size of Speech2Text, or wav2vec2")
+    parser.add_argument(
+        "--model",
+        default="small",
+        help="size of Speech2Text, whisper-tiny, whisper-large-v3-turbo, or wav2vec2",
+    )
     parser.add_argument("--beams", type=int, default=1)
     parser.add_argument("--mix", action="store_true", help="four languages; half of the requests sampled")
     parser.add_argument("--running", type=int, default=1024, help="requests decoded at once")

@@ -30,12 +30,17 @@ from tritone.scheduler.encoder import Encoder
 from tritone.scheduler.request import Request, RequestOutput
 
 from .. import fake_gpu
+from ..common import whisper
+from ..common.shapes import durations
 from ..common.workload import SIZES, Recording, Recordings, build_model, config_of, write_processor
 from . import endings
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
-MODELS = (*SIZES, "wav2vec2")  # sizes of Speech2Text, and wav2vec2-base with a CTC head
+# Sizes of Speech2Text and of Whisper, and wav2vec2-base with a CTC head.
+MODELS = (*SIZES, *whisper.SIZES, "wav2vec2")
 LANGUAGES = (5, 6, 7, 8)  # token ids forced as the first one, in a mix
+WHISPER_LANGUAGES = (None, "en", "de", "fr")  # in a mix; None is detected
+_WINDOW = 30.0  # seconds
 _DISTINCT = 1024  # recordings; a gigabyte
 SAMPLING = {"do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 0.9}
 
@@ -121,23 +126,29 @@ def load(
         running: requests that are decoded at once.
         recordings: requests in all, of LibriSpeech's lengths.
         beams: of each request.
-        mix: True for four target languages, half of the requests sampled.
+        mix: True for four target languages, of Whisper one of them detected; half of the requests sampled.
         config: fields of `EngineConfig`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        model, processor = (_wav2vec2 if name == "wav2vec2" else _speech2text)(Path(folder), name)
+        make = _wav2vec2 if name == "wav2vec2" else _whisper if name in whisper.SIZES else _speech2text
+        model, processor = make(Path(folder), name)
     if name != "wav2vec2":
         config["num_rows"] = running * beams
 
     def options(number: int) -> dict[str, Any]:
         chosen: dict[str, Any] = {} if beams == 1 else {"num_beams": beams}
-        if mix:
+        if mix and name in whisper.SIZES:
+            chosen["language"] = WHISPER_LANGUAGES[number // 2 % len(WHISPER_LANGUAGES)]
+        elif mix:
             chosen["forced_bos_token_id"] = LANGUAGES[number // 2 % len(LANGUAGES)]
-            if number % 2:
-                chosen |= SAMPLING | {"seed": number}
+        if mix and number % 2:
+            chosen |= SAMPLING | {"seed": number}
         return chosen
 
-    distinct = Recordings().like_librispeech(min(recordings, _DISTINCT))
+    lengths = durations(min(recordings, _DISTINCT))
+    if name in whisper.SIZES:
+        lengths = [min(seconds, _WINDOW) for seconds in lengths]
+    distinct = Recordings().lasting(lengths)
     chosen = list(itertools.islice(itertools.cycle(distinct), recordings))
     return Load(model, processor, chosen, options, running, EngineConfig().override(**config))
 
@@ -259,6 +270,11 @@ def _speech2text(folder: Path, size: str) -> tuple[Any, Any]:
     write_processor(folder, config_of(size).vocab_size)
     processor = tritone.Speech2TextProcessor.from_pretrained(folder)
     return build_model(size, torch.device("cuda"), torch.float16), processor
+
+
+def _whisper(_: Path, name: str) -> tuple[Any, Any]:
+    model = whisper.build_whisper(name, torch.device("cuda"), torch.float16)
+    return model, whisper.whisper_processor(name)
 
 
 def _wav2vec2(folder: Path, _: str) -> tuple[Any, Any]:

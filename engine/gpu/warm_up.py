@@ -17,7 +17,7 @@ from ...scheduler.scheduler import CapacityError
 
 _log = logging.getLogger(__name__)
 
-_MAX_LENGTH = 6  # tokens: the first, the last, and a few between within a page
+_NEW_TOKENS = 5  # behind the prompt: the last, and a few between within a page
 _LONG, _SHORT = 60.0, 1.0  # seconds; attention splits the keys of the long recording
 
 
@@ -30,12 +30,13 @@ def warm_up_options(options: GenerationOptions, num_rows: int) -> list[Generatio
     """Generation options that together launch every kernel of decoding.
 
     Args:
-        options: default options of the checkpoint.
+        options: options of usual requests, whose prompt and rules are kept.
         num_rows: maximum number of hypotheses decoded at once, a limit for the beams.
     """
+    prompt = len(options.prompt)
     greedy = replace(
         options,
-        max_length=_MAX_LENGTH,
+        max_length=min(prompt + _NEW_TOKENS, options.max_length),
         min_length=0,
         num_beams=1,
         num_return_sequences=1,
@@ -44,7 +45,8 @@ def warm_up_options(options: GenerationOptions, num_rows: int) -> list[Generatio
         top_p=0.9,
     )
     plain = [greedy, replace(greedy, num_beams=min(5, num_rows)), replace(greedy, do_sample=True)]
-    ruled = [replace(one, min_length=3, repetition_penalty=1.1, renormalize_logits=True) for one in plain]
+    rules: dict[str, Any] = {"min_length": prompt + 2, "repetition_penalty": 1.1, "renormalize_logits": True}
+    ruled = [replace(one, **rules) for one in plain]
     return [*plain, *ruled, replace(greedy, num_beams=min(2, num_rows), do_sample=True)]
 
 

@@ -51,11 +51,14 @@ class GenerationTask(EngineTask):
             overlap=config.overlap and on_gpu,
             config=config.runner,
         )
-        self.warm_up_options = warm_up_options(self.resolve({}, config.usual_seconds), num_rows)
+        usual_options = self._usual_options(config.usual_seconds)
+        self.warm_up_options = [one for each in usual_options for one in warm_up_options(each, num_rows)]
         # Longer ones are rare, and take much wider tables.
         usual = config.usual_seconds, _MAX_USUAL_SECONDS
         durations = [min(seconds, inputs.max_input_seconds) for seconds in usual]
-        self.usual_demands = [(self.resolve({}, one), self._encode_tokens(one)) for one in durations]
+        self.usual_demands = [
+            (options, self._encode_tokens(one)) for one in durations for options in self._usual_options(one)
+        ]
         self.max_in_flight = config.in_flight_per_row * num_rows
         self.max_in_flight_seconds = math.inf  # bounded by the number of requests
         self._processor = TokenProcessor(tokenizer)
@@ -86,6 +89,10 @@ class GenerationTask(EngineTask):
             self._max_length, default_max_length=min(length, self._max_length), **options
         )
         return resolved
+
+    def _usual_options(self, duration: float) -> list[GenerationOptions]:
+        """Options of usual requests for recordings of `duration` seconds, each with rules of its own."""
+        return [self.resolve({}, duration)]
 
     def output_processor(self, options: dict[str, Any]) -> "TokenProcessor":
         """Output processor of decoded tokens, the same for all requests."""

@@ -111,6 +111,13 @@ class WhisperTask(GenerationTask):
         """Generation options of the first request of a recording of one window."""
         return _first_request(self._resolved(options))
 
+    def _usual_options(self, duration: float) -> list[GenerationOptions]:
+        """Options of recordings of one window, and of long ones, which have times."""
+        options = super()._usual_options(duration)
+        if self._model.generation_config.read("no_timestamps_token_id", {}) is not None:
+            options.append(_first_request(self._resolved({}, is_long=True)))
+        return list(dict.fromkeys(options))
+
     def start(
         self, snapshot: Any, reading: ReadOptions, options: dict[str, Any], is_wanted: Callable[[], bool]
     ) -> Prepared | Session:

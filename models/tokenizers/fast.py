@@ -325,7 +325,10 @@ def _read(reader: Any, *paths: Path) -> Any:
     try:
         with no_panic(" and ".join(map(str, paths))):
             return reader(*map(str, paths))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises nothing narrower, and names no token
+        for path in paths:
+            if path.suffix == ".json":
+                check_vocabulary(read_json(path), str(path))
         names = " and ".join(map(str, paths))
         raise ValueError(f"{names} cannot be read as a vocabulary: {error}") from error
 

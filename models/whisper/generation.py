@@ -206,7 +206,8 @@ class WhisperGenerationMixin(GenerationMixin):
         if is_long and batch > 1 and attention_mask is None:
             raise ValueError("attention_mask is needed for several recordings of over 30 s; give it")
         lengths = [frames] * batch
-        sounding = None if attention_mask is None else attention_mask.sum(-1).tolist()
+        # Floats are masks too.
+        sounding = None if attention_mask is None else attention_mask.long().sum(-1).tolist()
         if is_long and sounding is not None:
             lengths = sounding
         languages: Sequence[str | None] = [language] * batch if isinstance(language, str) else language or ()

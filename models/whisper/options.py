@@ -1,6 +1,7 @@
 """Whisper's generation options, of `generation_config.json` and of calls, resolved for one recording."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -15,18 +16,25 @@ TASKS = ("transcribe", "translate")
 _PROMPTS = ("first-segment", "all-segments")
 _DEFAULT_NEW_TOKENS = 20  # transformers', where neither the call nor the checkpoint gives a length
 
+_MIN_TEMPERATURE = 1e-30  # so that a score divided by it stays finite
+
 
 def _numbers(name: str, value: Any) -> tuple[float, ...]:
     """Temperatures: one number, or several to try in turn."""
     several = value if isinstance(value, list | tuple) else [value]
     found = tuple(number(name, one) for one in several)
-    if not found or not all(0 <= one <= 100 for one in found):
-        raise ValueError(f"{name} is {shown(value)}; it must be a number from 0 to 100, or several")
+    if not found or not all(one == 0 or _MIN_TEMPERATURE <= one <= 100 for one in found):
+        raise ValueError(
+            f"{name} is {shown(value)}; it must be 0, a number from {_MIN_TEMPERATURE} to 100, or several"
+        )
     return found
 
 
 def _ids_by_name(name: str, value: Any) -> dict[str, int] | None:
-    return None if value is None else dict(conform(name, value, dict[str, TokenId]))
+    if value is None:
+        return None
+    table = conform(name, value, dict)
+    return {key: int(conform(f"{name}[{shown(key)}]", one, TokenId)) for key, one in table.items()}
 
 
 def _pairs(name: str, value: Any) -> tuple[tuple[Any, ...], ...] | None:
@@ -108,6 +116,17 @@ class WhisperGenerationConfig(GenerationConfig):
             known = self.__dict__["_common"] = dict(self.options), common
         config: GenerationConfig = known[1]
         return config
+
+    @contextmanager
+    def naming_its_file(self, call: Mapping[str, Any]) -> Iterator[None]:
+        """Context in which an error about an option that is the checkpoint's names its file."""
+        try:
+            yield
+        except ValueError as error:
+            option = str(error).partition(" ")[0].partition("[")[0]
+            if self.source is None or call.get(option) is not None or option not in self.options:
+                raise
+            raise ValueError(f"{self.source}: {error}") from error
 
     def read(self, name: str, call: Mapping[str, Any]) -> Any:
         """Value of an option: of the call, else of the checkpoint, else the default.
@@ -205,11 +224,12 @@ class WhisperOptions:
         if new is None:
             length = _DEFAULT_NEW_TOKENS if length is None else length
             return int(min(length + min(prompt, self.windows.max_previous_tokens), self._limit))
-        if prompt + new > self._limit:
-            raise ValueError(
-                f"max_new_tokens {new} and a prompt of {prompt} tokens are {prompt + new}, and the decoder "
-                f"has {self._limit} positions; give fewer new tokens or a shorter prompt"
-            )
+        with self._config.naming_its_file(self._call):
+            if prompt + new > self._limit:
+                raise ValueError(
+                    f"max_new_tokens {new} and a prompt of {prompt} tokens are {prompt + new}, and the "
+                    f"decoder has {self._limit} positions; give fewer new tokens or a shorter prompt"
+                )
         return int(prompt + new)
 
 
@@ -235,9 +255,23 @@ def resolve_whisper(
     Raises:
         ValueError: an option that is unknown, out of range, or that the checkpoint cannot serve.
     """
+    with config.naming_its_file(call):
+        return _resolved(config, call, limit, vocabulary, window_frames, is_long)
+
+
+def _resolved(
+    config: WhisperGenerationConfig,
+    call: Mapping[str, Any],
+    limit: int,
+    vocabulary: int,
+    window_frames: int,
+    is_long: bool,
+) -> WhisperOptions:
+    """Implement `resolve_whisper`, with errors that name no file."""
     common = {name: value for name, value in call.items() if name in GenerationConfig.known}
     for name, value in call.items():
         config.check_option(name, value)
+    _check_tokens(config, call, vocabulary)
     no_timestamps = config.read("no_timestamps_token_id", call)
     wants_times = is_long or config.read("return_timestamps", call)
     if is_long and call.get("return_timestamps") is False:
@@ -247,6 +281,10 @@ def resolve_whisper(
         )
     if wants_times and no_timestamps is None:
         raise ValueError("times need no_timestamps_token_id, and generation_config.json has none; give it")
+    if wants_times and no_timestamps == vocabulary - 1:
+        raise ValueError(
+            f"no_timestamps_token_id is {no_timestamps}, the vocabulary's last; times need tokens behind it"
+        )
     start = config.read("decoder_start_token_id", call)
     if start is None:
         raise ValueError("decoder_start_token_id is not set by the call nor by the checkpoint; give it")
@@ -284,6 +322,8 @@ def resolve_whisper(
     rule = None
     if wants_times and no_timestamps is not None:
         largest = config.read("max_initial_timestamp_index", call)
+        if largest is not None:
+            largest = min(largest, vocabulary)  # added to a token id of 32 bits
         rule = TimestampRule(first_time, no_timestamps, end, largest)
     return WhisperOptions(
         windows=windows,
@@ -296,6 +336,27 @@ def resolve_whisper(
         _limit=limit,
         _vocabulary=vocabulary,
     )
+
+
+def _check_tokens(config: WhisperGenerationConfig, call: Mapping[str, Any], vocabulary: int) -> None:
+    """Check that Whisper's own options name tokens of the vocabulary.
+
+    Raises:
+        ValueError: a token outside the vocabulary; the message names the option and the token.
+    """
+    named: list[tuple[str, int | None]] = [
+        (f"{table}[{shown(key)}]", token)
+        for table in ("lang_to_id", "task_to_id")
+        for key, token in (config.read(table, call) or {}).items()
+    ]
+    named += [(name, config.read(name, call)) for name in ("no_timestamps_token_id", "prev_sot_token_id")]
+    named += [("forced_decoder_ids", token) for _, token in config.read("forced_decoder_ids", call) or ()]
+    named += [("prompt_ids", token) for token in config.read("prompt_ids", call) or ()]
+    for name, token in named:
+        if token is not None and token >= vocabulary:
+            raise ValueError(f"{name} names token {token}; the model's are 0 to {vocabulary - 1}")
+    if config.read("no_timestamps_token_id", call) == 0:
+        raise ValueError("no_timestamps_token_id is 0; it must be 1 or more: before it is that of no speech")
 
 
 def language_ids(

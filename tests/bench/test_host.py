@@ -1,6 +1,7 @@
 """Counts of the host's work on GPUs that take no time; times would depend on the machine.
 
-Models have the layers of Speech2Text small, 12 and 6, which fix the number of launches, and less width.
+Models have the layers of Speech2Text small, 12 and 6, which fix the number of launches, and less width;
+Whisper tiny, 4 and 4, has its own.
 """
 
 import json
@@ -61,6 +62,17 @@ def test_an_encoder_only_model_launches_few_kernels_beside_its_layers(tmp_path):
     found = measured(tmp_path, "--model", "wav2vec2", "--only", "loop", "--budget", "4096")
     assert found["launches_per_encode"] <= 102
     assert found["blocking_copies"] == 0
+
+
+def test_whisper_launches_and_copies_as_little_as_it_did(tmp_path):
+    found = measured(tmp_path, "--model", "whisper-tiny")
+    assert found["nodes_per_step"] <= 45
+    assert found["replayed"] == 1.0
+    assert found["launches_per_encode"] <= 42
+    assert found["copies_per_step"] <= 6
+    assert found["blocking_copies"] == found["engine_blocking_copies"] == 0
+    assert found["compiled"] == found["engine_compiled"] == 0
+    assert found["running"] > 12
 
 
 def test_a_profile_names_the_functions_of_a_thread(tmp_path):

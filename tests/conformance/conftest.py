@@ -126,7 +126,7 @@ class Recorder:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.runner: ModelRunner | None = None
-        self.logits: dict[int, list[Tensor]] = {}
+        self.recorded: dict[int, list[Tensor]] = {}  # `logits` is the model's own
         self.most_requests = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -148,7 +148,7 @@ class Recorder:
         assert bounds[-1] == logits.shape[0]
         for index, running in enumerate(requests):
             rows = logits[bounds[index] : bounds[index + 1]].clone()
-            self.logits.setdefault(running.request.request_id, []).append(rows)
+            self.recorded.setdefault(running.request.request_id, []).append(rows)
         self.most_requests = max(self.most_requests, sum(len(batch.requests) for batch in batches))
         return logits
 
@@ -192,7 +192,7 @@ def run_requests(
     )
     recorder.runner = runner
     loop = GenerationLoop(runner, encode_budget=encode_budget)
-    run = Run(logits=recorder.logits)
+    run = Run(logits=recorder.recorded)
     pending = list(requests)
     while pending or loop.has_work:
         count = len(pending) if arrivals is None else arrivals

@@ -434,12 +434,14 @@ def main() -> None:
     if arguments.compare:
         sys.exit(compare(*arguments.files) > 0)
     (file,) = arguments.files
+    from whisper_bits import record_whisper  # which has this module's functions
+
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     record: Record = {}
     with tempfile.TemporaryDirectory() as scratch:
         write_vocabularies(Path(scratch))
-        for part in (record_defaults, record_processing, record_models, record_engines):
+        for part in (record_defaults, record_processing, record_models, record_whisper, record_engines):
             part(record, Path(scratch))
     file.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     print(f"{len(record)} keys in {file}")

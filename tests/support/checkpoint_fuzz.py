@@ -22,6 +22,7 @@ import factories
 import numpy as np
 import sentencepiece
 import text_families
+from whisper_checkpoints import write_whisper_checkpoint
 
 import tritone
 from tritone.models.core.fields import Fields
@@ -78,6 +79,10 @@ def _fields(home: Path, path: Path, load: Callable[[Path], Any]) -> Iterator[Tar
     if path.name == "tokenizer.json":
         names += [("model", name) for name in content["model"]]
         names += [("added_tokens", "0", name) for name in (content["added_tokens"] or [{}])[0]]
+    if path.name == "generation_config.json":
+        names += [
+            (part, next(iter(content[part]))) for part in ("lang_to_id", "task_to_id") if part in content
+        ]
     if path.name == "config.json":
         names += [(name,) for name in _declared(content) if name not in content]
         for part in ("encoder", "decoder"):
@@ -110,6 +115,8 @@ def _checkpoints(folder: Path) -> Iterator[tuple[Path, Callable[[Path], Any]]]:
         "audio": (factories.write_audio_classifier, _load_audio),
         "text": (factories.write_text_classifier, _load_text),
         "joined": (_write_joined, _load_joined),
+        "whisper": (_write_whisper, _load_whisper),
+        "whisper-audio": (_write_whisper_classifier, _load_audio),
     }
     for name in ("SEW", "SEWD", "UniSpeech", "UniSpeechSat", "Wav2Vec2"):
         writers[name] = (_encoder_writer(name), getattr(tritone, f"{name}Model").from_pretrained)
@@ -180,6 +187,31 @@ def _write_joined(home: Path) -> None:
     factories.seeded(tritone.SpeechEncoderDecoderModel, config).save_pretrained(home)
 
 
+def _write_whisper(home: Path) -> None:
+    write_whisper_checkpoint(
+        home,
+        alignment_heads=[[1, 0], [1, 1]],
+        forced_decoder_ids=[[1, None], [2, 400]],
+        temperature=[0.0, 0.5],
+        compression_ratio_threshold=2.4,
+        logprob_threshold=-1.0,
+        no_speech_threshold=0.6,
+        begin_suppress_tokens=[220],
+        return_timestamps=False,
+        language=None,
+        task=None,
+        prompt_ids=None,
+        prompt_condition_type="first-segment",
+        condition_on_prev_tokens=False,
+    )
+
+
+def _write_whisper_classifier(home: Path) -> None:
+    config = factories.tiny_whisper_config(max_source_positions=50, num_labels=3)
+    factories.seeded(tritone.WhisperForAudioClassification, config).save_pretrained(home)
+    tritone.WhisperFeatureExtractor(feature_size=8, chunk_length=1).save_pretrained(home)
+
+
 # Loading, and a little use of what was loaded.
 
 
@@ -197,6 +229,19 @@ def _load_speech(home: Path) -> None:
     model = tritone.AutoModelForSpeechSeq2Seq.from_pretrained(home)
     if model.max_length > 21:  # transformers' default
         model.resolve_options()
+    processor = tritone.AutoProcessor.from_pretrained(home)
+    _hear(processor)
+    _speak(processor.tokenizer)
+
+
+def _load_whisper(home: Path) -> None:
+    model = tritone.AutoModelForSpeechSeq2Seq.from_pretrained(home)
+    if model.max_length > 21:
+        config = model.generation_config
+        known = (config.is_multilingual is not False and config.lang_to_id) or {}
+        language = {"language": next(iter(known))} if known else {}
+        for options in ({}, {"return_timestamps": True}, language):
+            model.resolve_options(**options)
     processor = tritone.AutoProcessor.from_pretrained(home)
     _hear(processor)
     _speak(processor.tokenizer)

@@ -108,9 +108,10 @@ def with_damage(files: dict[str, bytes], name: str, draw: random.Random) -> dict
 
 
 def checkpoints(folder: Path, numbers: Sequence[int]) -> Iterator[Case]:
-    """A tiny model, whole, in shards, and pickled; and the files of a processor."""
+    """A tiny model, whole, in shards, and pickled; the files of a processor; and both of Whisper."""
     import factories
     import torch
+    import whisper_checkpoints
 
     import tritone
 
@@ -124,6 +125,7 @@ def checkpoints(folder: Path, numbers: Sequence[int]) -> Iterator[Case]:
     model.save_pretrained(homes[1], max_shard_size="4KB")
     model.save_pretrained(homes[2], safe_serialization=False)
     tritone.Speech2TextProcessor.from_pretrained(DIGITS).save_pretrained(homes[3])
+    homes.append(whisper_checkpoints.write_whisper_checkpoint(folder / "whisper"))
     originals = [contents(home) for home in homes]
     for number in numbers:
         draw = random.Random(f"checkpoint {number}")
@@ -134,16 +136,17 @@ def checkpoints(folder: Path, numbers: Sequence[int]) -> Iterator[Case]:
 
 
 def read_checkpoint(folder: Path, files: dict[str, bytes]) -> None:
-    """Load a model and its options, or a processor."""
+    """Load a model and its options, or a processor, or both."""
     import tritone
 
+    family = "Whisper" if "normalizer.json" in files else "Speech2Text"
     try:
         written(folder, files)
         if "config.json" in files:
-            model = tritone.Speech2TextForConditionalGeneration.from_pretrained(folder)
+            model = getattr(tritone, f"{family}ForConditionalGeneration").from_pretrained(folder)
             model.resolve_options()
-        else:
-            processor = tritone.Speech2TextProcessor.from_pretrained(folder)
+        if "preprocessor_config.json" in files:
+            processor = getattr(tritone, f"{family}Processor").from_pretrained(folder)
             processor.feature_extractor.frame_count(RATE)
             processor.decode(range(10))
     finally:

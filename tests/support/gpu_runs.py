@@ -6,7 +6,7 @@ compiled; the bookkeeping of decode steps is the references', and right, so that
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,7 @@ def _features(name: str, device: torch.device) -> tuple[Callable[[], None], list
     import factories
 
     import tritone
+    from tritone.kernels.sampling.timestamps import TimestampRule
     from tritone.scheduler.loop import GenerationLoop
     from tritone.scheduler.request import Request
     from tritone.scheduler.runner import ModelRunner
@@ -129,11 +130,14 @@ def _features(name: str, device: torch.device) -> tuple[Callable[[], None], list
         getattr(tritone, f"{name}For{head}")(config).to(device, torch.float16).eval()
         for head in ("ConditionalGeneration", "AudioClassification")
     ]
-    options = models[0].resolve_options(max_length=8)
+    plain = models[0].resolve_options(max_length=12)
+    times = TimestampRule(first=30, no_timestamps=29, end=2, max_initial=4)
+    asking = replace(plain, prompt_tokens=(3, 5, 6, 7), choices=(5, 8), no_speech_token=28, timestamps=times)
+    options = plain, asking, replace(asking, num_beams=3), replace(asking, do_sample=True)
     sizes = {"num_pages": 400, "num_rows": 40, "encode_budget": 40}
-    loops: list[tuple[Any, tuple[Any, ...]]] = [
-        (models[0].generation_loop(**sizes), (options,)),
-        (GenerationLoop(ModelRunner(models[1]), 100), ()),
+    loops: list[tuple[Any, Sequence[Any]]] = [
+        (models[0].generation_loop(**sizes), options),
+        (GenerationLoop(ModelRunner(models[1]), 100), (None,)),
     ]
     features = torch.randn(2 * config.max_source_positions, config.num_mel_bins)
     events: list[Any] = []
@@ -141,7 +145,7 @@ def _features(name: str, device: torch.device) -> tuple[Callable[[], None], list
     def run() -> None:
         for loop, given in loops:
             for index in range(6):
-                loop.submit(Request(index, features, *given))
+                loop.submit(Request(index, features, given[index % len(given)]))
             _finish(loop, events)
 
     return run, events
