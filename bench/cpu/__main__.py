@@ -2,7 +2,7 @@
 recordings or texts to labels, in one run.
 
     python -m bench.cpu [--model speech2text | wav2vec2-ctc | speech-encoder-decoder | audio-classification |
-        text-classification] [--quick] [--threads 2] [--beams 1 5] [--dtype float32 bfloat16] [--repeats 3]
+        text-classification | whisper] [--quick] [--threads 2] [--beams 1 5] [--dtype float32 bfloat16] [--repeats 3]
         [--as-they-come] [--peer-dtype float32 bfloat16] [--cost-of-invariance] [--json FILE]
 
 Published sizes with random weights. 32 recordings of 1.5 to 30 s, or 96 texts of 8 to 384 tokens; --quick
@@ -17,11 +17,20 @@ Engines alternate, and the median of the repeats counts. Beside the speed stands
 to those of transformers for each recording or text alone, in float32: texts to the letter, scores within
 1e-4, in bfloat16 0.01.
 
+--model whisper has its own peers and its own speech, and real weights (the extra `english`): 32 recordings of 1
+to 30 s, 496 s, joined from `samples/`, and one of 4 minutes, decoded window after window and in independent windows.
+Each engine is in a process of its own, all with --threads (all cores by default), and they run in turn:
+Tritone, transformers, and faster-whisper in float32 and int8 (the extra `peers`), file by file and by its
+`BatchedInferencePipeline`. Each runs every setting once on half of the recordings, and its fastest counts. RTFx
+is by wall clock and by CPU seconds of all threads; word error rates are jiwer's, texts normalized as Whisper's
+are. Options: --beams, --threads, --repeats, --dtype, --quick (12 recordings, one round), --json.
+
 --cost-of-invariance adds lines without Tritone's invariance: products without padded rows, and torch's
 sigmoid. Needs the `dev` extra.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -42,6 +51,7 @@ from ..common.command import make_parser
 from ..common.machine import about_machine
 from ..common.output import write_json
 from ..common.recognizers import length_of
+from . import whisper
 from .classifiers import AudioClassification, TextClassification
 from .models import BenchModel, Scale, Speech2Text, SpeechEncoderDecoder, Wav2Vec2CTC
 
@@ -49,6 +59,7 @@ Run = Callable[[Sequence[Any]], list[Any]]  # from items to answers
 
 PEER = "transformers"
 SINGLE = "tritone, float32"
+WHISPER = "whisper"
 VARIANT = ", without invariance"
 UNSORTED = ", as they come"
 
@@ -75,6 +86,8 @@ class Timed:
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
+    if arguments.model == WHISPER:
+        return whisper.run(arguments)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     scale = SMOKE if arguments.smoke else QUICK if arguments.quick else FULL
@@ -100,8 +113,8 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--model", choices=MODELS, default="speech2text")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--model", choices=[*MODELS, WHISPER], default="speech2text")
+    parser.add_argument("--threads", type=int, help="2 by default; for whisper all cores")
     parser.add_argument("--beams", type=int, nargs="+", default=[1])
     parser.add_argument(
         "--dtype", nargs="+", help="of Tritone's models; float32 and, unless --quick, bfloat16"
@@ -118,7 +131,9 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if "float32" not in arguments.peer_dtype:
         parser.error("--peer-dtype needs float32, with which answers are compared; add it")
-    if not MODELS[arguments.model].searches and arguments.beams != [1]:
+    if arguments.threads is None:
+        arguments.threads = len(os.sched_getaffinity(0)) if arguments.model == WHISPER else 2
+    if arguments.model != WHISPER and not MODELS[arguments.model].searches and arguments.beams != [1]:
         parser.error(f"{arguments.model} has no beams; leave --beams out")
     return arguments
 
