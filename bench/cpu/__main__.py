@@ -2,8 +2,8 @@
 recordings or texts to labels, in one run.
 
     python -m bench.cpu [--model speech2text | wav2vec2-ctc | speech-encoder-decoder | audio-classification |
-        text-classification | whisper] [--quick] [--threads 2] [--beams 1 5] [--dtype float32 bfloat16] [--repeats 3]
-        [--as-they-come] [--peer-dtype float32 bfloat16] [--cost-of-invariance] [--json FILE]
+        text-classification | whisper] [--quick] [--threads 2] [--beams 1 5] [--dtype float32 bfloat16]
+        [--repeats 3] [--as-they-come] [--peer-dtype float32 bfloat16] [--cost-of-invariance] [--json FILE]
 
 Published sizes with random weights. 32 recordings of 1.5 to 30 s, or 96 texts of 8 to 384 tokens; --quick
 takes 12 of 2 to 15 s, or 48 of 8 to 256, float32 alone, and begins no further round that would not end within
@@ -17,13 +17,14 @@ Engines alternate, and the median of the repeats counts. Beside the speed stands
 to those of transformers for each recording or text alone, in float32: texts to the letter, scores within
 1e-4, in bfloat16 0.01.
 
---model whisper has its own peers and its own speech, and real weights (the extra `english`): 32 recordings of 1
-to 30 s, 496 s, joined from `samples/`, and one of 4 minutes, decoded window after window and in independent windows.
+--model whisper has peers, speech and real weights of its own (the extra `english`): 32 recordings of 1 to
+30 s, 496 s, joined from `samples/`, and one of four minutes, window after window and in independent windows.
 Each engine is in a process of its own, all with --threads (all cores by default), and they run in turn:
 Tritone, transformers, and faster-whisper in float32 and int8 (the extra `peers`), file by file and by its
-`BatchedInferencePipeline`. Each runs every setting once on half of the recordings, and its fastest counts. RTFx
-is by wall clock and by CPU seconds of all threads; word error rates are jiwer's, texts normalized as Whisper's
-are. Options: --beams, --threads, --repeats, --dtype, --quick (12 recordings, one round), --json.
+`BatchedInferencePipeline`. Each tries its settings on every fourth recording, and the fastest counts. RTFx is
+by wall clock and by CPU seconds of all threads; word error rates are jiwer's, of texts normalized as
+Whisper's are. Options: --tasks, --beams, --threads, --repeats, --dtype, --quick (12 recordings, one round),
+--json.
 
 --cost-of-invariance adds lines without Tritone's invariance: products without padded rows, and torch's
 sigmoid. Needs the `dev` extra.
@@ -127,6 +128,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cost-of-invariance", action="store_true", help="also time Tritone without it")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter, in under 4 minutes")
     parser.add_argument("--smoke", action="store_true", help="a tiny model and 4 items, for tests")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        choices=whisper.TASKS,
+        default=[*whisper.TASKS],
+        help="of whisper; all by default",
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if "float32" not in arguments.peer_dtype:

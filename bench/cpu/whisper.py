@@ -1,4 +1,4 @@
-"""Whisper on the CPU: Tritone beside faster-whisper and transformers on the same weights and the same speech."""
+"""Whisper on the CPU: Tritone, faster-whisper and transformers on the same weights and the same speech."""
 
 import argparse
 import pickle
@@ -7,8 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from os import environ
@@ -23,7 +23,7 @@ from ..common.machine import about_machine
 from ..common.output import write_json
 from .whisper_audio import ROOT, Spoken, long_recording, short_recordings
 from .whisper_checkpoints import english, random_tiny
-from .whisper_contestants import FILES, SEQUENTIAL, WINDOWS
+from .whisper_contestants import FILES, RATE, SEQUENTIAL, WINDOWS
 
 # Engine and type of each row. Tritone's other types are rows too where --dtype names them.
 PEERS = (("transformers", "float32"), ("faster-whisper", "float32"), ("faster-whisper", "int8"))
@@ -32,6 +32,8 @@ TASKS = {
     SEQUENTIAL: "one long recording, window after window",
     WINDOWS: "one long recording, independent windows",
 }
+MESSAGE = 160  # characters of an error
+WARM_UP = 40  # seconds of a recording, more than a window
 SETTLE = 0.3  # seconds in which idle OpenMP threads of the process before may still spin
 
 
@@ -103,7 +105,7 @@ class Row:
 
     name: str
     setting: str = ""
-    tried: dict[str, float] = field(default_factory=dict)  # RTFx by setting, on every second recording
+    tried: dict[str, float] = field(default_factory=dict)  # RTFx by setting, on every fourth recording
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -131,15 +133,22 @@ def run(arguments: argparse.Namespace) -> None:
     repeats = arguments.repeats or extent.repeats
     recordings = short_recordings(extent.shortest, extent.longest, extent.count)
     long = [long_recording(extent.long)]
-    about = about_machine(torch.device("cpu")) | {name: _version(name) for name in ("faster-whisper", "jiwer")}
+    about = about_machine(torch.device("cpu")) | {
+        name: _version(name) for name in ("faster-whisper", "jiwer")
+    }
     results: dict[str, Any] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         checkpoints = (random_tiny if arguments.smoke else english)(folder)
-        print(f"{checkpoints.title}; {len(recordings)} recordings, {_seconds(recordings):.0f} s of speech, ", end="")
+        print(
+            f"{checkpoints.title}; {len(recordings)} recordings, {_seconds(recordings):.0f} s of speech, ",
+            end="",
+        )
         print(f"and one of {_seconds(long):.0f} s")
         libraries = ("torch", "transformers", "faster-whisper")
-        print(", ".join([about["processor"], about["device"], *(f"{name} {about[name]}" for name in libraries)]))
+        print(
+            ", ".join([about["processor"], about["device"], *(f"{name} {about[name]}" for name in libraries)])
+        )
         contestants: dict[str, Contestant | None] = {}
         for engine, dtype in [*(("tritone", dtype) for dtype in arguments.dtype or ["float32"]), *PEERS]:
             source = checkpoints.of(engine)
@@ -147,7 +156,8 @@ def run(arguments: argparse.Namespace) -> None:
                 Contestant(engine, dtype, source, arguments.threads)
             )
         for beams in arguments.beams:
-            for task, items in ((FILES, recordings), (SEQUENTIAL, long), (WINDOWS, long)):
+            for task in arguments.tasks:
+                items = recordings if task == FILES else long
                 rows = compete(contestants, task, beams, items, repeats)
                 found = {row.name: row.result(_seconds(items), [one.text for one in items]) for row in rows}
                 search = "greedy" if beams == 1 else f"{beams} beams"
@@ -162,8 +172,7 @@ def run(arguments: argparse.Namespace) -> None:
 def compete(
     contestants: dict[str, Contestant | None], task: str, beams: int, items: Sequence[Spoken], repeats: int
 ) -> list[Row]:
-    """Let all contestants run in turn: each of its settings once, on every second item, and its fastest on all,
-    `repeats` times."""
+    """Let all contestants run in turn: its settings first, then the fastest of them `repeats` times."""
     waveforms = [one.waveform for one in items]
     rows = [Row(name) for name in contestants]
     for row in rows:
@@ -172,14 +181,7 @@ def compete(
             row.error = "no checkpoint in its format"
             continue
         with _telling(row):
-            settings = contestant.ask(task)
-            half = items[:: 2 if len(items) > 1 and len(settings) > 1 else 1]
-            given = [one.waveform for one in half]
-            for setting in settings:
-                contestant.ask(task, setting, beams, given[:1])  # loads the model and warms up
-                _, seconds, _ = contestant.ask(task, setting, beams, given)
-                row.tried[setting] = _seconds(half) / seconds
-            row.setting = max(row.tried, key=row.tried.__getitem__)
+            _choose(row, contestant, task, beams, items)
     for _ in range(repeats):
         for row in rows:
             contestant = contestants[row.name]
@@ -193,21 +195,27 @@ def compete(
     return rows
 
 
-class _telling:
+def _choose(row: Row, contestant: Contestant, task: str, beams: int, items: Sequence[Spoken]) -> None:
+    """Warm up, and let the fastest setting count, by every fourth item; one setting needs no choice."""
+    settings = contestant.ask(task)
+    some = items[::4]
+    waveforms = [one.waveform for one in some]
+    for setting in settings:
+        contestant.ask(task, setting, beams, [waveforms[0][: WARM_UP * RATE]])
+        if len(settings) > 1:
+            _, seconds, _ = contestant.ask(task, setting, beams, waveforms)
+            row.tried[setting] = _seconds(some) / seconds
+    row.setting = max(row.tried, key=row.tried.__getitem__, default=settings[0])
+
+
+@contextmanager
+def _telling(row: Row) -> Iterator[None]:
     """Context that keeps a contestant's failure in its row."""
-
-    def __init__(self, row: Row) -> None:
-        self.row = row
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, ContestantError):
-            return False
+    try:
+        yield
+    except ContestantError as error:
         missing = "No module named 'faster_whisper'" in str(error)
-        self.row.error = "not installed: pip install 'tritone[peers]'" if missing else str(error)
-        return True
+        row.error = "not installed: pip install 'tritone[peers]'" if missing else str(error)[:MESSAGE]
 
 
 def report(title: str, found: dict[str, dict[str, Any]]) -> None:
@@ -223,7 +231,9 @@ def report(title: str, found: dict[str, dict[str, Any]]) -> None:
     ran = {name: row["rtfx"] for name, row in found.items() if "rtfx" in row}
     for name in (name for name in ran if name.startswith("tritone")):
         ratios = [
-            f"{ran[name] / rtfx:.2f} times {peer}" for peer, rtfx in ran.items() if not peer.startswith("tritone")
+            f"{ran[name] / rtfx:.2f} times {peer}"
+            for peer, rtfx in ran.items()
+            if not peer.startswith("tritone")
         ]
         print(f"  {name} is {'; '.join(ratios) or 'alone'}")
 

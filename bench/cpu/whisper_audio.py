@@ -37,7 +37,7 @@ class Spoken:
 
 
 def short_recordings(shortest: float, longest: float, count: int) -> list[Spoken]:
-    """Recordings of evenly spaced lengths in a fixed random order, each of different sentences with pauses."""
+    """Recordings of evenly spaced lengths in a fixed random order, of sentences with pauses."""
     rng = np.random.default_rng(0)
     lengths = np.linspace(shortest, longest, count)
     rng.shuffle(lengths)
@@ -48,7 +48,7 @@ def short_recordings(shortest: float, longest: float, count: int) -> list[Spoken
 
 
 def long_recording(seconds: float | None = None) -> Spoken:
-    """The story of three minutes and all sentences after it; with `seconds` its beginning, of unknown text."""
+    """The story of three minutes and other sentences; with `seconds` its beginning, of unknown text."""
     parts = sorted(samples("english"), key=lambda one: -one.seconds)
     story, pause, *sentences = parts
     sentences += [Spoken(_read(JFK), JFK_TEXT)] if JFK.exists() else []

@@ -78,7 +78,7 @@ class Transformers(Contestant):
     """transformers in padded batches sorted by length; one long recording by its long-form `generate`, or in
     windows by its pipeline with `chunk_length_s`."""
 
-    batch_sizes = (1, 4, 8, 16)
+    batch_sizes = (1, 4, 8)
 
     def settings(self, task: str) -> list[str]:
         return [""] if task == SEQUENTIAL else [f"batch {size}" for size in self.batch_sizes]
@@ -136,11 +136,11 @@ class Transformers(Contestant):
 class FasterWhisper(Contestant):
     """faster-whisper: file by file, with all threads or a worker for each, or by `BatchedInferencePipeline`.
 
-    The pipeline takes one file; for many they are joined, each a clip of its own, so that its batches are full.
+    The pipeline takes one file; many are joined, each a clip of its own, so that its batches are full.
     Fallbacks and conditioning on earlier text are off, as the other engines have them by default.
     """
 
-    batch_sizes = (4, 8, 16)
+    batch_sizes = (4, 8)
 
     def settings(self, task: str) -> list[str]:
         pipelines = [f"pipeline, batch {size}" for size in self.batch_sizes]
@@ -175,9 +175,7 @@ class FasterWhisper(Contestant):
         with ThreadPoolExecutor(workers) as pool:
             return list(pool.map(text, waveforms))
 
-    def _pipelined(
-        self, task: str, waveforms: Sequence[np.ndarray], options: dict[str, Any]
-    ) -> list[str]:
+    def _pipelined(self, task: str, waveforms: Sequence[np.ndarray], options: dict[str, Any]) -> list[str]:
         from faster_whisper import BatchedInferencePipeline
 
         pipeline = BatchedInferencePipeline(self._model(1))
