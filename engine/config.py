@@ -10,6 +10,8 @@ from ..scheduler.model_protocol import Task
 Channels = Literal["mix", "split"]  # one result for a recording, or one for each of its channels
 Encoding = Literal["mulaw", "alaw"]  # headerless G.711
 Short = Literal["fail", "empty"]  # result of a recording that is too short for the model
+SpeechTask = Literal["transcribe", "translate"]  # of Whisper, which translates into English
+Windows = Literal["sequential", "pauses"]  # of a recording that is longer than Whisper's window
 
 DEFAULT_TOP_K = 5  # labels of a classification
 DEFAULT_MEMORY_FRACTION = 0.9  # of the free memory, where neither it nor num_pages is given

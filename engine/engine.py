@@ -18,6 +18,7 @@ from .handle import Handle, in_order
 from .jobs import Job, Prepared
 from .openmp import release_team
 from .outputs import Classification, Transcription
+from .session import Session
 from .stats import EngineHealth, EngineStats
 from .tasks.base import Verb
 from .tasks.inputs import Inputs, ReadOptions, Recordings, check_choice
@@ -102,7 +103,7 @@ class Engine:
         self.sampling_rate = task.inputs.sampling_rate
         self.max_seconds = task.inputs.max_seconds
         if on_gpu and isinstance(task.inputs, Recordings):
-            warm_up(task.loop, task.inputs.front_end, task.inputs.max_seconds, task.warm_up_options)
+            warm_up(task.loop, task.inputs.front_end, task.inputs.max_input_seconds, task.warm_up_options)
             record_steps(task.loop, task.usual_demands)
         self._compiled_before = compiled()
         self._worker = Worker(
@@ -144,13 +145,16 @@ class Engine:
             encoding: "mulaw" or "alaw" for headerless G.711; by default a file's header or name tells.
             short: answer to a recording of no samples or too few for the model: "fail", or "empty" for a
                 result without text or labels, with a warning.
-            language: target language of a translation, one of the checkpoint's languages.
+            language: one of the checkpoint's languages: the target of a translation, or for Whisper the
+                language spoken, a code or an English name; by default Whisper detects it.
             priority: integer; requests with a larger one go first, equal ones in order of submission.
             stream: True to get text from the handle's iterator as it is decoded, False to get it at the end.
             **options: generation options, as of `model.generate`. Where neither they nor the checkpoint set
                 max_length or max_new_tokens, a result has at most 16 tokens and 8 more per second of audio,
-                within the model's positions. A CTC model takes no options; a classifier takes `top_k` and
-                `truncate`, see `classify`.
+                within the model's positions; a window of Whisper as many as the model has positions for.
+                Whisper takes its own options too, with `prompt`, a text that goes before, and `windows`:
+                "sequential" (default) or "pauses", the way that a recording of over 30 s is cut. A CTC model
+                takes no options; a classifier takes `top_k` and `truncate`, see `classify`.
 
         Raises:
             ValueError: an unknown option or language, a value out of range, or an option of recordings for
@@ -325,20 +329,19 @@ class Engine:
         stream: bool,
         options: dict[str, Any],
     ) -> Handle[Any]:
-        reader, task = self._inputs, self._task  # and not the engine, which may be dropped before it is read
+        task = self._task  # and not the engine, which may be dropped before it is read
         handle = Handle[Any](source, task.output_processor(options), self._worker.cancel, reading.channel)
 
-        def prepare() -> Prepared:
+        def prepare() -> Prepared | Session:
             if isinstance(snapshot, Exception):
                 raise snapshot
-            ready = isinstance(snapshot, Inputs)
-            inputs = snapshot if ready else reader.read(snapshot, reading, options)
-            return inputs, task.resolve(options, inputs.duration)
+            return task.start(snapshot, reading, options, lambda: not handle.done())
 
         job = Job(handle, prepare, priority, stream)
         if isinstance(snapshot, Inputs):
             with suppress(Exception):  # which its result has from a reading thread
-                job.prepared = attempt(prepare)
+                prepared = attempt(prepare)
+                job.prepared = None if isinstance(prepared, Session) else prepared
         self._worker.submit(job)
         release_team()  # of the copy, and of the caller's own torch operations before
         return handle

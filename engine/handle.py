@@ -9,6 +9,7 @@ from typing import Any, Generic, NoReturn
 from ..scheduler.request import FinishReason, RequestOutput
 from .faults import attempt
 from .outputs import OutputProcessor, R
+from .session import Part
 from .signals import Signal
 
 FORKED = "this process was forked from the engine's, which has its threads; make an engine here"
@@ -19,8 +20,8 @@ class Handle(Generic[R]):
     """Handle of one submitted request, returned by `Engine.submit`. Any thread may call its methods.
 
     Iterating over it yields text in chunks as it is decoded, from the beginning for each iterator; the chunks
-    join to `result().text`. Beam search and CTC yield their text in one chunk at the end, a classifier its
-    best label.
+    join to `result().text`. A long recording yields the text of each of its windows; beam search and CTC
+    yield theirs in one chunk at the end, a classifier its best label.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Handle(Generic[R]):
         self._process = os.getpid()
         self._changed = Signal()
         self._token_ids: tuple[int, ...] = ()
+        self._parts: tuple[Part, ...] = ()  # of a session
         self._output: RequestOutput | None = None
         self._duration = 0.0
         self._warnings: tuple[str, ...] = ()
@@ -77,11 +79,11 @@ class Handle(Generic[R]):
     def __iter__(self) -> Iterator[str]:
         yielded, seen = "", 0
         while True:
-            token_ids = self._wait_for_tokens(seen)
+            token_ids, parts = self._wait_for_more(seen)
             if self.done():
                 break
-            seen = len(token_ids)
-            text = self._decode(token_ids)
+            seen = len(token_ids) + len(parts)
+            text = "".join(part.text for part in parts) if parts else self._decode(token_ids)
             if len(text) > len(yielded) and text.startswith(yielded):
                 piece, yielded = text[len(yielded) :], text
                 yield piece
@@ -92,6 +94,12 @@ class Handle(Generic[R]):
         """Append newly decoded tokens; called by the engine."""
         if self._output is None:
             self._token_ids += token_ids
+            self._changed.notify_all()
+
+    def add_part(self, part: Part) -> None:
+        """Append a part of a session's result; called by the engine."""
+        if self._output is None:
+            self._parts += (part,)
             self._changed.notify_all()
 
     def checked(self, output: RequestOutput) -> RequestOutput:
@@ -121,7 +129,10 @@ class Handle(Generic[R]):
         assert output is not None  # it is done
         token_ids = output.hypotheses[0].token_ids if output.hypotheses else self._token_ids
         try:
-            result = attempt(self._processor.process, output, token_ids, self._duration, self.source)
+            if self._parts and output.error is None:
+                result = attempt(self._processor.join, output, self._parts, self._duration, self.source)
+            else:
+                result = attempt(self._processor.process, output, token_ids, self._duration, self.source)
         except Exception as error:
             failed = RequestOutput(output.request_id, (), FinishReason.ERROR, output.error or error)
             result = self._processor.process(failed, token_ids, self._duration, self.source)
@@ -136,10 +147,10 @@ class Handle(Generic[R]):
         except Exception:
             return ""
 
-    def _wait_for_tokens(self, seen: int) -> tuple[int, ...]:
-        """Wait for more than `seen` tokens or the end of the request, and return all token ids."""
-        self._wait_for(lambda: self.done() or len(self._token_ids) > seen)
-        return self._token_ids
+    def _wait_for_more(self, seen: int) -> tuple[tuple[int, ...], tuple[Part, ...]]:
+        """Wait for more than `seen` tokens or parts, or the end; return all token ids and parts."""
+        self._wait_for(lambda: self.done() or len(self._token_ids) + len(self._parts) > seen)
+        return self._token_ids, self._parts
 
     def _wait_for(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
         if self._process != os.getpid() and not condition():

@@ -2,12 +2,13 @@
 
 import heapq
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from ..scheduler.request import GenerationOptions
+from ..scheduler.request import GenerationOptions, RequestOutput
 from .handle import Handle
+from .session import Session
 
 if TYPE_CHECKING:
     from .tasks.inputs import Inputs
@@ -18,21 +19,27 @@ Prepared = tuple["Inputs", GenerationOptions | None]
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """State of one request: queued, being read, read (`prepared` set), or in the loop.
+    """State of one submission: queued, being read, read (`prepared` set), or in the loop.
 
-    One that is `prepared` when it is submitted needs no reading: the loop's thread takes it from the queue.
+    It has one request, or a `session` of several. One that is `prepared` when it is submitted needs no
+    reading: the loop's thread takes it from the queue.
     """
 
     handle: Handle[Any]
-    prepare: Callable[[], Prepared] | None  # for a reading thread; may hold audio, so dropped once called
+    prepare: (
+        Callable[[], Prepared | Session] | None
+    )  # for a reading thread; may hold audio, so dropped once called
     priority: int = 0
     stream: bool = True
     prepared: Prepared | None = None
-    request_id: int = -1  # id in the loop; -1 before
+    session: Session | None = None
+    running: dict[int, int] = field(default_factory=dict)  # by id in the loop: the key of a session's request
+    under_way: int = 0  # requests of the session that are ready or in the loop
+    outputs: list[tuple[int, RequestOutput]] = field(default_factory=list)  # not yet received by the session
     duration: float = 0.0  # seconds of audio, once read
     warnings: tuple[str, ...] = ()  # about the reading, likewise
     being_read: bool = False
-    in_flight: bool = False  # has a place among those that are read and not finished
+    places: int = 0  # among the requests that are read and not finished
 
 
 class JobQueue:
@@ -73,14 +80,28 @@ class JobQueue:
 
     def take(self, *, prepared: bool) -> Job | None:
         """Take the first job and a place for it; None where it waits for another thread, or for a place."""
-        while self._heap and self._heap[0][2].handle not in self._unfinished:
-            heapq.heappop(self._heap)
+        self._drop_ended()
         if not self.waits_for(prepared=prepared):
             return None
         job = heapq.heappop(self._heap)[2]
-        job.in_flight = True
+        job.places = 1
         self.free_requests -= 1
         return job
+
+    def take_more(self, job: Job) -> bool:
+        """Take another place for a session's next request; False where there is none, or a job waits."""
+        self._drop_ended()
+        if self._heap or self.free_requests <= 0 or self._free_seconds <= 0:
+            return False
+        job.places += 1
+        self.free_requests -= 1
+        return True
+
+    def give_back(self, job: Job) -> None:
+        """Give back the place of a session's request; the session keeps one."""
+        if job.places > 1:
+            job.places -= 1
+            self.free_requests += 1
 
     def set_ready(self, job: Job, prepared: Prepared) -> None:
         """Note the inputs of a job that has been taken."""
@@ -90,8 +111,13 @@ class JobQueue:
         job.warnings = inputs.warnings
 
     def free_place(self, job: Job) -> None:
-        """Free the place of an ended job, if it has one."""
-        if job.in_flight:
-            job.in_flight = False
-            self.free_requests += 1
-            self._free_seconds += job.duration  # 0 unless it has been read
+        """Free the places of an ended job, if it has any."""
+        if job.places:
+            self.free_requests += job.places
+            job.places = 0
+            if job.session is None:
+                self._free_seconds += job.duration  # 0 unless it has been read
+
+    def _drop_ended(self) -> None:
+        while self._heap and self._heap[0][2].handle not in self._unfinished:
+            heapq.heappop(self._heap)

@@ -1,10 +1,12 @@
 """Results of requests, and the base class of output processors that build them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from ..scheduler.request import FinishReason, RequestOutput
+from .session import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +19,39 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """Segment of a transcription: text between two times, or all text of a window.
+
+    Args:
+        text: text without special tokens and times.
+        start, end: seconds from the recording's beginning.
+        token_ids: token ids, times included.
+        score: mean log-probability of the tokens of its window, or beam search's score.
+        compression_ratio: bytes of the window's text over those of its compression; high for repetitions.
+        no_speech_probability: probability that the window has no speech; None where the model has no token
+            for it.
+        temperature: temperature at which the window was decoded; 0 for greedy or beam search.
+    """
+
+    text: str
+    start: float
+    end: float
+    token_ids: tuple[int, ...]
+    score: float
+    compression_ratio: float
+    no_speech_probability: float | None
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
 class Transcription:
     """Result of transcribing one recording: text, token ids, score, and times where the model has them.
 
     Args:
         text: transcript without special tokens, except those that a CTC model decodes; empty where `error`
             is set.
-        token_ids: token ids with the start and end token, as `generate` returns them; for CTC those of the
-            best path, without repetitions and blanks.
+        token_ids: token ids with the start and end token, as `generate` returns them; with `segments` those
+            of these, without; for CTC those of the best path, without repetitions and blanks.
         finish_reason: "stop" at an end token, "length" at the maximum length, "cancelled" or "error"; a CTC
             model that succeeds always gives "stop".
         duration: seconds of audio; 0 where the recording could not be read.
@@ -33,6 +60,8 @@ class Transcription:
         error: exception by which the request failed; None otherwise.
         words: words with times from a CTC model, in order; None from other models.
         characters: characters with times, spaces included, likewise.
+        segments: segments of a recording in several windows, or with `return_timestamps`; None otherwise.
+        language: code of the language, given or detected, of a model with languages, such as Whisper.
         warnings: problems that left a result, such as channels that cancel out.
         channel: index of the channel, from 0; None where the channels were mixed.
         source: recording as it was submitted.
@@ -46,6 +75,8 @@ class Transcription:
     error: Exception | None = None
     words: tuple[Span, ...] | None = None
     characters: tuple[Span, ...] | None = None
+    segments: tuple[Segment, ...] | None = None
+    language: str | None = None
     warnings: tuple[str, ...] = ()
     channel: int | None = None
     source: Any = field(default=None, repr=False, compare=False)
@@ -117,6 +148,10 @@ class OutputProcessor(ABC, Generic[R]):
             duration: seconds of audio.
             source: recording or text as it was submitted.
         """
+
+    def join(self, output: RequestOutput, parts: Sequence[Part], duration: float, source: Any) -> R:
+        """Build the result of a session that has ended, from the parts that it has returned."""
+        raise NotImplementedError(f"a {type(self).__name__} has no results of several parts")
 
     @abstractmethod
     def to_text(self, result: R) -> str:

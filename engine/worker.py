@@ -12,12 +12,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..scheduler.request import Event, FinishReason, Request, RequestOutput, Tokens
+from ..scheduler.request import Event, FinishReason, GenerationOptions, Request, RequestOutput, Tokens
 from .config import EngineConfig
 from .faults import as_error
 from .handle import FORKED, Handle
-from .jobs import Job, JobQueue
-from .openmp import release_team
+from .jobs import Job
+from .reading import Reading
+from .session import SessionRequest
 from .signals import Signal
 from .stats import EngineHealth, EngineStats, Tally
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _TRIES = 2
 
 
-class Worker:
+class Worker(Reading):
     """Queue and threads of an engine, from the submission of a request to the end of its handle.
 
     A fault of any kind in one of the threads ends the request that it worked on, or else fails the engine,
@@ -58,6 +59,7 @@ class Worker:
         config: EngineConfig | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
+        super().__init__(max_in_flight, max_in_flight_seconds)
         config = config or EngineConfig()
         self._config = config
         self._process = os.getpid()
@@ -68,16 +70,9 @@ class Worker:
         self._in_loop: dict[int, Job] = {}  # used by the loop's thread alone
         self._next_request_id = 0
 
-        self._readable, self._runnable, self._ended = Signal(), Signal(), Signal()
-        # For all below. Reentrant, as finalizers run in any thread, also in one that holds it.
-        self._lock = threading.RLock()
-        self._jobs: dict[Handle[Any], Job] = {}  # all that have not ended
-        self._queue = JobQueue(self._jobs, max_in_flight, max_in_flight_seconds)
-        self._being_read = 0
-        self._ready: deque[Job] = deque()
+        self._ended = Signal()
         self._to_cancel: deque[Job] = deque()
         self._tally = Tally()
-        self._closed = False
         self._failure: Exception | None = None
 
         bodies = {"tritone-loop": self._run}
@@ -195,7 +190,7 @@ class Worker:
         """Current statistics of the engine; the loop's are as of its last step, and `compiled` is 0."""
         self.check_process()
         with self._lock:
-            to_start = sum(job.request_id < 0 for job in self._jobs.values())
+            to_start = sum(not job.running for job in self._jobs.values())
             return self._tally.stats(self._loop_stats, to_start)
 
     def _guard(self, body: Callable[[], None]) -> None:
@@ -211,73 +206,6 @@ class Worker:
             with self._lock:
                 self._running -= 1
             self.release()  # wakes the others, and threads in `close`
-
-    # The reading threads.
-
-    def _read(self) -> None:
-        while (job := self._next_to_read()) is not None:
-            try:
-                self._prepare(job)
-            except BaseException as raised:
-                with self._lock:
-                    self._leave_reader(job)
-                    self._finish(job, FinishReason.ERROR, as_error(raised))
-            del job  # it may be the last that keeps the audio
-            release_team()
-
-    def _next_to_read(self) -> Job | None:
-        """Wait until another job may be read, and return it; None once closed and empty."""
-        while True:
-            self._readable.wait_for(lambda: self._can_read or self._nothing_to_read)
-            with self._lock:
-                job = self._queue.take(prepared=False)
-                if job is not None:
-                    job.being_read = True
-                    self._being_read += 1
-                self._notify_next()
-                if job is not None:
-                    return job
-                if self._nothing_to_read:
-                    return None
-
-    @property
-    def _can_read(self) -> bool:
-        return self._queue.waits_for(prepared=False)
-
-    @property
-    def _can_take(self) -> bool:
-        return self._queue.waits_for(prepared=True)
-
-    def _notify_next(self) -> None:
-        """Wake a thread that can take the first job of the queue: a reading one, or the loop's."""
-        if self._can_read:
-            self._readable.notify()
-        elif self._can_take:
-            self._runnable.notify()
-
-    @property
-    def _nothing_to_read(self) -> bool:
-        return self._closed and not (self._queue and self._jobs)
-
-    def _prepare(self, job: Job) -> None:
-        """Read a job's input and pass it to the loop's thread."""
-        prepare, job.prepare = job.prepare, None
-        prepared = prepare() if prepare is not None else None  # None: cancelled since it left the queue
-        with self._lock:
-            if job.handle in self._jobs:
-                assert prepared is not None
-                self._queue.set_ready(job, prepared)
-                self._ready.append(job)
-            self._leave_reader(job)
-        self._runnable.notify()
-
-    def _leave_reader(self, job: Job) -> None:
-        """Note that a job is no longer being read; the lock is held."""
-        if job.being_read:
-            job.being_read = False
-            self._being_read -= 1
-            if job.handle not in self._jobs:
-                self._free_place(job)
 
     # The loop's thread.
 
@@ -308,7 +236,7 @@ class Worker:
         if self._ready and not self._is_checked:
             self._check()
         while self._ready:
-            self._start(self._ready.popleft())
+            self._start(*self._ready.popleft())
         events = self._loop.step() if self._loop.has_work else []
         self._is_checked = any(isinstance(event, RequestOutput) for event in events)
         if self._is_checked:
@@ -341,38 +269,45 @@ class Worker:
         while (job := self._queue.take(prepared=True)) is not None:
             assert job.prepared is not None
             self._queue.set_ready(job, job.prepared)
-            self._ready.append(job)
+            self._ready.append((job, None))
         if self._can_read:
             self._readable.notify()
 
     def _cancel(self, job: Job) -> None:
-        if job.request_id >= 0:
-            self._loop.cancel(job.request_id)  # its end is an event of the next step
-        else:
+        if job.session is not None or not job.running:
             with self._lock:
                 self._finish(job, FinishReason.CANCELLED)
+        for request_id in tuple(job.running):
+            self._loop.cancel(request_id)  # its end is an event of the next step
 
-    def _start(self, job: Job) -> None:
-        """Submit a job to the loop, unless it has been cancelled."""
+    def _start(self, job: Job, request: SessionRequest | None) -> None:
+        """Submit a job's request, or one of its session, to the loop, unless it has been cancelled."""
         prepared, job.prepared = job.prepared, None
-        if prepared is None or job.handle not in self._jobs:
+        if job.handle not in self._jobs:
             return
-        inputs, options = prepared
-        if inputs.values is None:  # too short, and an empty result was asked for
-            with self._lock:
-                self._finish(job, FinishReason.STOP)
-            return
-        job.request_id = self._next_request_id
+        if request is not None:
+            self._submit(job, request.inputs, request.options, request.key)
+        elif prepared is not None:
+            inputs, options = prepared
+            if inputs.values is None:  # too short, and an empty result was asked for
+                with self._lock:
+                    self._finish(job, FinishReason.STOP)
+                return
+            if job.stream and options:  # so that a cancelled request's tokens also begin with the start token
+                job.handle.add_tokens((options.decoder_start_token_id,))
+            self._submit(job, inputs.values, options, 0, stream=job.stream)
+
+    def _submit(
+        self, job: Job, inputs: Any, options: GenerationOptions | None, key: int, stream: bool = False
+    ) -> None:
+        """Submit a request of a job to the loop."""
+        request_id = self._next_request_id
         self._next_request_id += 1
-        self._in_loop[job.request_id] = job
-        if job.stream and options:  # so that a cancelled request's tokens also begin with the start token
-            job.handle.add_tokens((options.decoder_start_token_id,))
+        self._in_loop[request_id], job.running[request_id] = job, key
         try:
-            self._loop.submit(
-                Request(job.request_id, inputs.values, options, priority=job.priority, stream=job.stream)
-            )
+            self._loop.submit(Request(request_id, inputs, options, priority=job.priority, stream=stream))
         except BaseException as raised:  # an error of the request itself, such as one that can never fit
-            del self._in_loop[job.request_id]
+            del self._in_loop[request_id], job.running[request_id]
             with self._lock:
                 self._finish(job, FinishReason.ERROR, as_error(raised))
 
@@ -385,7 +320,11 @@ class Worker:
             error = RuntimeError("the loop ended this request without a reason; this is a bug in tritone")
             event = replace(event, error=error)
         job = self._in_loop.pop(event.request_id)
-        self._end(job, job.handle.checked(event))
+        key, output = job.running.pop(event.request_id), job.handle.checked(event)
+        if job.session is None or output.finish_reason in (FinishReason.ERROR, FinishReason.CANCELLED):
+            self._end(job, output)
+        elif job.handle in self._jobs:
+            self._continue(job, key, output)
 
     # The end of a job.
 
@@ -398,7 +337,7 @@ class Worker:
 
     def _finish(self, job: Job, reason: FinishReason, error: Exception | None = None) -> None:
         """End a job that has no output of the loop; the lock is held."""
-        self._end(job, RequestOutput(job.request_id, (), reason, error))
+        self._end(job, RequestOutput(next(iter(job.running), -1), (), reason, error))
 
     def _end(self, job: Job, output: RequestOutput) -> None:
         """Finish the handle of a job, count it and free its place; the lock is held.
@@ -411,16 +350,17 @@ class Worker:
         job.handle.finish(output, job.duration, job.warnings)
         del self._jobs[job.handle]
         job.prepare = job.prepared = None
+        job.outputs = []
+        if job.session is not None:
+            self._sessions -= 1
+            if job.running:  # which nothing waits for any more
+                self._to_cancel.append(job)
+                self._runnable.notify()
         self._tally.end(output.finish_reason, job.duration, idle=not self._jobs)
         if not job.being_read:  # or the reader still holds its input
             self._free_place(job)
         if self._closed:
             self.release()
-
-    def _free_place(self, job: Job) -> None:
-        """Free the place of an ended job for reading another; the lock is held."""
-        self._queue.free_place(job)
-        self._notify_next()
 
 
 _THREAD_NAMES = ("tritone-loop", "tritone-read-")

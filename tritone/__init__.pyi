@@ -6,6 +6,7 @@ from .engine.engine import Engine as Engine
 from .engine.handle import Handle as Handle
 from .engine.outputs import Classification as Classification
 from .engine.outputs import Label as Label
+from .engine.outputs import Segment as Segment
 from .engine.outputs import Span as Span
 from .engine.outputs import Transcription as Transcription
 from .engine.stats import EngineHealth as EngineHealth

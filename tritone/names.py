@@ -7,7 +7,7 @@ _OTHERS = {  # by module, its public names that belong to no model family
     "engine.config": ("EngineConfig",),
     "engine.engine": ("Engine",),
     "engine.handle": ("Handle",),
-    "engine.outputs": ("Classification", "Label", "Span", "Transcription"),
+    "engine.outputs": ("Classification", "Label", "Segment", "Span", "Transcription"),
     "engine.stats": ("EngineHealth", "EngineStats"),
     "engine.tasks.inputs": ("TextError",),
     "models.auto": (

@@ -146,7 +146,7 @@ def measure_loop(load: Load, profile: str | None = None) -> dict[str, Any]:
     """Host time of the generation loop alone: requests with waveforms to hypotheses."""
     task = make_task(load.model, load.processor, load.config)
     if load.model.device.type == "cuda":
-        warm_up(task.loop, task.inputs.front_end, task.inputs.max_seconds, task.warm_up_options)
+        warm_up(task.loop, task.inputs.front_end, task.inputs.max_input_seconds, task.warm_up_options)
     values = {
         id(one): task.inputs.read(one.waveform, ReadOptions(), {}).values
         for one in load.recordings[:_DISTINCT]

@@ -8,6 +8,10 @@ class AudioError(ValueError):
     """Error for an unusable recording; the message gives its name, the problem and the remedy."""
 
 
+class TooLongError(AudioError):
+    """Error for a recording that is longer than is taken at once."""
+
+
 class TooShortError(AudioError):
     """Error for a recording of no samples, or too few for one frame or the model's convolutions.
 

@@ -16,7 +16,7 @@ from .arrays import as_samples as as_samples
 from .arrays import to_float
 from .blocks import BLOCK, Block, check_rate
 from .downmix import to_one_channel
-from .errors import AudioError, TooShortError
+from .errors import AudioError, TooLongError, TooShortError
 from .formats import AUDIO_SUFFIXES as AUDIO_SUFFIXES
 from .resample import resample
 from .sources import Source, is_encoded
@@ -198,7 +198,7 @@ def _limited(blocks: Iterator[Block], max_seconds: float | None, name: str) -> I
             before, count, current = before + (count / current if current else 0), 0, block.rate
         count += len(block.samples)
         if max_seconds is not None and count > (max_seconds - before) * current:
-            raise AudioError(
+            raise TooLongError(
                 f"{name}: longer than {max_seconds:.1f} s, the most that is taken at once; split it"
             )
         yield block

@@ -8,7 +8,7 @@ import typer
 
 from ...scheduler.request import FinishReason
 from ..builtin_models import DIGIT_CLASSIFIER, default_recognizer
-from ..config import DEFAULT_TOP_K, Channels, Encoding, Short
+from ..config import DEFAULT_TOP_K, Channels, Encoding, Short, SpeechTask, Windows
 from ..outputs import Classification, Transcription
 from .convert import convert as convert_checkpoint
 from .inputs import find_recordings, find_texts, is_several
@@ -50,6 +50,9 @@ ShortOption = Annotated[
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for the model.")]
 
 
+_WHISPER: dict[str, Any] = {"rich_help_panel": "Whisper's options"}
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         from ... import __version__
@@ -79,7 +82,41 @@ def transcribe(
     ] = None,
     num_beams: Annotated[int | None, typer.Option(min=1, help="Beams. Default: the checkpoint's.")] = None,
     language: Annotated[
-        str | None, typer.Option(help="Language to translate into, if the checkpoint has several.")
+        str | None,
+        typer.Option(help="Language to translate into, for Whisper the one spoken. Default: it detects it."),
+    ] = None,
+    task: Annotated[
+        SpeechTask | None, typer.Option(help="transcribe, or translate into English.", **_WHISPER)
+    ] = None,
+    windows: Annotated[
+        Windows | None,
+        typer.Option(
+            help="Long recordings: one window after the other, or cut at pauses (faster). "
+            "Default: sequential.",
+            **_WHISPER,
+        ),
+    ] = None,
+    return_timestamps: Annotated[
+        bool, typer.Option("--timestamps", help="Segments with times of short recordings too.", **_WHISPER)
+    ] = False,
+    prompt: Annotated[str | None, typer.Option(help="Text that goes before, as context.", **_WHISPER)] = None,
+    condition_on_prev_tokens: Annotated[
+        bool,
+        typer.Option("--condition-on-prev-tokens", help="Earlier windows' text is context.", **_WHISPER),
+    ] = False,
+    temperature: Annotated[
+        list[float] | None,
+        typer.Option(min=0, help="Several: tried in turn where a text looks wrong. Default: 0.", **_WHISPER),
+    ] = None,
+    compression_ratio_threshold: Annotated[
+        float | None, typer.Option(help="Above it a text looks wrong, as it repeats itself.", **_WHISPER)
+    ] = None,
+    logprob_threshold: Annotated[
+        float | None, typer.Option(help="Mean below which a text looks wrong.", **_WHISPER)
+    ] = None,
+    no_speech_threshold: Annotated[
+        float | None,
+        typer.Option(help="Probability above which a window that looks wrong is skipped.", **_WHISPER),
     ] = None,
     output: OutputFile = None,
     line_format: Format = None,
@@ -105,7 +142,20 @@ def transcribe(
     change results must be those that it was made with, and paths must be spelled the same.
     """
     reading = _reading(channels, encoding, short)
-    options: dict[str, Any] = {"num_beams": num_beams, "max_new_tokens": max_new_tokens, "language": language}
+    options: dict[str, Any] = {
+        "num_beams": num_beams,
+        "max_new_tokens": max_new_tokens,
+        "language": language,
+        "task": task,
+        "windows": windows,
+        "return_timestamps": return_timestamps or None,
+        "prompt": prompt,
+        "condition_on_prev_tokens": condition_on_prev_tokens or None,
+        "temperature": temperature[0] if temperature and len(temperature) == 1 else temperature or None,
+        "compression_ratio_threshold": compression_ratio_threshold,
+        "logprob_threshold": logprob_threshold,
+        "no_speech_threshold": no_speech_threshold,
+    }
     command = Command(
         of_texts=False,
         submit=lambda engine, sources: engine.transcribe(sources, **options, **reading),

@@ -14,7 +14,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from ..outputs import Classification, Transcription
+from ..outputs import Classification, Segment, Transcription
 from .terminal import CONTROLS, visible_line
 
 try:
@@ -22,7 +22,7 @@ try:
 except ImportError:  # not on Windows, where two runs may write one file
     fcntl = None  # type: ignore[assignment]
 
-MAX_LINE_BYTES = 1 << 22  # a longer line was not written here
+MAX_LINE_BYTES = 1 << 26  # a day of speech has a quarter of it; a longer line was not written here
 _HEADER = "# tritone "  # first line of a text file, before the origin of its lines
 # All characters that some programs take for the end of a line; JSON escapes the first half by itself.
 _LINE_ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
@@ -81,6 +81,8 @@ def json_line(
         record["duration"] = round(result.duration, 3)
     if isinstance(result, Transcription):
         record["score"] = result.score
+        if result.language is not None:
+            record["language"] = result.language
     record["error"] = message_of(result.error) if result.error is not None else None
     if result.warnings:
         record["warnings"] = list(result.warnings)
@@ -89,8 +91,16 @@ def json_line(
             {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
             for word in result.words
         ]
+    if isinstance(result, Transcription) and result.segments is not None:
+        record["segments"] = [_segment(segment) for segment in result.segments]
     line = json.dumps(record | asdict(origin), ensure_ascii=ascii_only, allow_nan=False)
     return line.translate(_JSON_ESCAPES)
+
+
+def _segment(segment: Segment) -> dict[str, Any]:
+    """Fields of a segment, its times in milliseconds' precision."""
+    times = {"start": round(segment.start, 3), "end": round(segment.end, 3)}
+    return asdict(segment) | times | {"token_ids": list(segment.token_ids)}
 
 
 def text_line(name: Name | None, result: Result, channels: int = 1) -> str:

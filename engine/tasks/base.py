@@ -1,7 +1,7 @@
 """Protocol of an engine's tasks, and the base class of encoder-only tasks."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from ...scheduler.loop import GenerationLoop
@@ -9,8 +9,10 @@ from ...scheduler.request import GenerationOptions
 from ...scheduler.runner import ModelRunner
 from ..config import EngineConfig
 from ..gpu.memory import encode_size, filling_budget
+from ..jobs import Prepared
 from ..outputs import OutputProcessor
-from .inputs import Recordings, Texts
+from ..session import Session
+from .inputs import Inputs, ReadOptions, Recordings, Texts
 
 Verb = Literal["transcribe", "classify"]
 
@@ -34,6 +36,20 @@ class EngineTask(Protocol):
     @abstractmethod
     def resolve(self, options: dict[str, Any], duration: float) -> GenerationOptions | None:
         """Generation options for a recording of `duration` seconds; None for an encoder-only request."""
+
+    def start(
+        self, snapshot: Any, reading: ReadOptions, options: dict[str, Any], is_wanted: Callable[[], bool]
+    ) -> Prepared | Session:
+        """Read a snapshot: its inputs and options, or a session of several requests. For a reading thread.
+
+        Args:
+            snapshot: inputs that need no reading, or as `Recordings.snapshot` returns it.
+            reading: options of reading.
+            options: options as `check` returns them.
+            is_wanted: function that returns False once the result is not wanted any more.
+        """
+        inputs = snapshot if isinstance(snapshot, Inputs) else self.inputs.read(snapshot, reading, options)
+        return inputs, self.resolve(options, inputs.duration)
 
     @abstractmethod
     def output_processor(self, options: dict[str, Any]) -> OutputProcessor[Any]:

@@ -36,7 +36,9 @@ class GenerationTask(EngineTask):
         on_gpu = model.device.type == "cuda"
         if on_gpu:
             num_rows = config.num_rows or fitting_rows(model, config)
-            size = encode_size(model, inputs.front_end, inputs.max_seconds, config.encode_budget, config)
+            size = encode_size(
+                model, inputs.front_end, inputs.max_input_seconds, config.encode_budget, config
+            )
         else:
             num_rows = config.num_rows or config.rows_on_cpu
             size = EncodeSize(config.encode_budget or config.encode_budget_on_cpu, 0)
@@ -52,7 +54,7 @@ class GenerationTask(EngineTask):
         self.warm_up_options = warm_up_options(self.resolve({}, config.usual_seconds), num_rows)
         # Longer ones are rare, and take much wider tables.
         usual = config.usual_seconds, _MAX_USUAL_SECONDS
-        durations = [min(seconds, inputs.max_seconds) for seconds in usual]
+        durations = [min(seconds, inputs.max_input_seconds) for seconds in usual]
         self.usual_demands = [(self.resolve({}, one), self._encode_tokens(one)) for one in durations]
         self.max_in_flight = config.in_flight_per_row * num_rows
         self.max_in_flight_seconds = math.inf  # bounded by the number of requests
@@ -101,7 +103,7 @@ class GenerationTask(EngineTask):
         Enough for a recording of usual length in each row, and for the longest with a few beams; on a GPU as
         many as fit, but no more than the rows can fill.
         """
-        config, max_seconds = self._config, self.inputs.max_seconds
+        config, max_seconds = self._config, self.inputs.max_input_seconds
 
         def pages(seconds: float, hypotheses: int, tokens: int | None = None) -> int:
             cross = math.ceil(self._encode_tokens(seconds) / PAGE_SIZE)

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from ..audio.limits import max_recording_seconds, max_text_tokens, min_recording_samples
 from ..audio.reader import (
+    AudioBlocks,
     AudioError,
+    TooLongError,
     TooShortError,
     as_array,
     as_samples,
+    audio_blocks,
     count_channels,
     is_ready,
     load_audio,
@@ -89,13 +92,17 @@ class Recordings:
         model: model that offers `encoder_length`.
         feature_extractor: feature extractor of the same checkpoint.
         config: configuration with the limits of a recording's length and of a file object's size.
+
+    Attributes:
+        max_seconds: duration of the longest accepted recording.
+        max_input_seconds: duration of the longest input of one request.
     """
 
     def __init__(self, model: Any, feature_extractor: Any, config: EngineConfig) -> None:
         self.front_end = feature_extractor
         self.sampling_rate: int = feature_extractor.sampling_rate  # Hz
-        self.max_seconds = max_recording_seconds(model, feature_extractor, config)
-        most = round(self.max_seconds * self.sampling_rate)
+        self.max_input_seconds = self.max_seconds = max_recording_seconds(model, feature_extractor, config)
+        most = round(self.max_input_seconds * self.sampling_rate)
         self._lengths = range(min_recording_samples(model, feature_extractor, most), most + 1)  # samples
         self._model = model
         self._pins = model.device.type == "cuda"
@@ -154,7 +161,7 @@ class Recordings:
                 source,
                 self.sampling_rate,
                 source_rate=reading.sampling_rate,
-                max_seconds=self.max_seconds,
+                max_seconds=self.max_input_seconds,
                 channel=reading.channel,
                 encoding=reading.encoding,
                 empty=self._empty if self._pins else None,  # a snapshot already is a copy
@@ -167,6 +174,21 @@ class Recordings:
             return Inputs(None, samples / self.sampling_rate, (*warnings, f"{error.problem}: no result"))
         duration = len(audio.samples) / self.sampling_rate
         return Inputs(self._waveform(audio.samples), duration, audio.warnings)
+
+    def blocks(self, source: Any, reading: ReadOptions) -> AudioBlocks:
+        """Blocks of a snapshot's samples, for a recording that is read in flat memory.
+
+        Raises:
+            AudioError: the recording cannot be used.
+        """
+        return audio_blocks(
+            source,
+            self.sampling_rate,
+            source_rate=reading.sampling_rate,
+            max_seconds=self.max_seconds,
+            channel=reading.channel,
+            encoding=reading.encoding,
+        )
 
     def _waveform(self, samples: np.ndarray) -> Tensor:
         """Samples as a tensor; for a GPU in pinned memory, so that the loop's thread need not copy them."""
@@ -195,8 +217,8 @@ class Recordings:
         try:
             self._model.encoder_length(frames)
         except ValueError as error:
-            if duration >= self.max_seconds:
-                raise AudioError(f"{name}: {error}") from None
+            if duration >= self.max_input_seconds:
+                raise TooLongError(f"{name}: {error}") from None
             problem = str(error).partition(";")[0]  # its remedy is the error's own
             raise TooShortError(f"{name}: {problem}") from None
 

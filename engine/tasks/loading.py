@@ -17,6 +17,7 @@ from ...models.auto import (
 from ...models.checkpoints.contents import read_json
 from ...models.checkpoints.files import Checkpoint, open_checkpoint
 from ...models.registry import FAMILIES, family_of_checkpoint
+from ...models.whisper.generation import WhisperGenerationMixin
 from ...scheduler.model_protocol import Task
 from ..builtin_models import DIGITS, named
 from ..config import EngineConfig
@@ -25,6 +26,7 @@ from .classification import ClassificationTask
 from .ctc import CTCTask
 from .generation import GenerationTask
 from .inputs import Recordings, Texts
+from .whisper import WhisperTask, WindowedRecordings
 
 # For each task the classes that load a checkpoint's model and its processor.
 _AUTO: dict[Task, tuple[Any, Any]] = {
@@ -96,6 +98,9 @@ def make_task(model: Any, processor: Any, config: EngineConfig) -> EngineTask:
     if not hasattr(feature_extractor, "frame_count") or not (classifies or hasattr(processor, "tokenizer")):
         wanted = "feature extractor" if classifies else "processor"
         raise _wrong_processor(model, processor, "recordings", wanted)
+    if isinstance(model, WhisperGenerationMixin):
+        recordings = WindowedRecordings(model, feature_extractor, config)
+        return WhisperTask(model, recordings, processor.tokenizer, config)
     inputs = Recordings(model, feature_extractor, config)
     if classifies:
         return ClassificationTask(model, inputs, config)

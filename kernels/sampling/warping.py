@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.dispatch import Operation
-from ..runtime.launch import ALIGNMENTS, DTYPES, alignment, kernel
+from ..runtime.launch import ALIGNMENTS, alignment, kernel
 from ..runtime.optional_triton import tl, triton
 from .softmax import (
     ROW_BLOCK,
@@ -89,11 +89,11 @@ def warp_triton(
     """
     rows, vocabulary = scores.shape
     out = torch.empty(rows, vocabulary, dtype=torch.float32, device=scores.device)
-    case = warp_kernel.case(scores.device, scores.dtype, alignment(vocabulary))
+    case = warp_kernel.case(scores.device, alignment(vocabulary))
     most = min(max(top_k, keep), vocabulary) if top_k else 0
     removable = 1 - top_p if top_p < 1.0 else -math.inf
     numbers = vocabulary, temperature, most, removable, min(keep, vocabulary), renormalize
-    case.launch((rows,), scores, out, *numbers)
+    case.launch((rows,), scores.float(), out, *numbers)
     return out
 
 
@@ -115,7 +115,7 @@ def warp_kernel(
     for start in range(0, N, BLOCK):
         n = start + tl.arange(0, BLOCK)
         values = tl.load(scores_ptr + base + n, mask=n < N, other=float("-inf"))
-        values = tl.div_rn(values.to(tl.float32), temperature)
+        values = tl.div_rn(values, temperature)
         tl.store(row_ptr + n, values, mask=n < N)
         peaks = tl.maximum(peaks, values)
     peak = tl.max(peaks, axis=0)
@@ -245,6 +245,4 @@ def _searched(row_ptr, N, floor, above, peak, total, limit, WEIGHED: tl.constexp
 _warp = Operation(warp_reference, triton=warp_triton)
 
 
-warp_kernel.declare_all(
-    DTYPES, ALIGNMENTS, pointers={"out_ptr": torch.float32}, num_warps=ROW_WARPS, BLOCK=ROW_BLOCK
-)
+warp_kernel.declare_all(ALIGNMENTS, num_warps=ROW_WARPS, BLOCK=ROW_BLOCK)

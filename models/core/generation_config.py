@@ -299,7 +299,7 @@ class GenerationConfig(PushToHub):
             ValueError: an unknown or unsupported option, or a value out of range.
         """
         sizes = limit, default_max_length, vocabulary, prompt_length
-        key = _key(call, self.options, *sizes)
+        key = option_key(call, self.options, *sizes)
         resolved = None if key is None else self._resolutions.get(key)
         if resolved is None:
             resolved = self._resolve(call, *sizes)
@@ -368,7 +368,7 @@ class GenerationConfig(PushToHub):
         return options
 
 
-def _key(*parts: Any) -> bytes | None:
+def option_key(*parts: Any) -> bytes | None:
     """Key of plain values, in which True, 1 and 1.0 differ; None where a value is of another type."""
     try:
         return marshal.dumps(parts, 2)

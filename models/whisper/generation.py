@@ -41,12 +41,15 @@ class WhisperGenerationMixin(GenerationMixin):
     generation_config_class: ClassVar[type[GenerationConfig]] = WhisperGenerationConfig
     prepends_start_token: ClassVar[bool] = False
 
-    def whisper_options(self, call: dict[str, Any], *, is_long: bool = False) -> WhisperOptions:
+    def whisper_options(
+        self, call: dict[str, Any], *, is_long: bool = False, limit: int | None = None
+    ) -> WhisperOptions:
         """Resolve the options of one recording.
 
         Args:
             call: arguments of `generate` by name, None for those not given.
             is_long: True for a recording of several windows.
+            limit: the model's `max_length`, where the caller has it: finding it is a walk over modules.
 
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
@@ -54,7 +57,7 @@ class WhisperGenerationMixin(GenerationMixin):
         return resolve_whisper(
             self.generation_config,
             call,
-            limit=self.max_length,
+            limit=self.max_length if limit is None else limit,
             vocabulary=self.config.vocab_size,
             window_frames=self.window_frames,
             is_long=is_long,
@@ -74,7 +77,7 @@ class WhisperGenerationMixin(GenerationMixin):
         Raises:
             ValueError: an unknown or unsupported option, or a value out of range.
         """
-        resolved = self.whisper_options(options)
+        resolved = self.whisper_options(options, limit=limit)
         windows = resolved.windows
         prompt = window_prompt((), windows, conditioned=False)
         return resolved.request(Window(0, self.window_frames, prompt, windows.temperatures[0]))

@@ -112,7 +112,7 @@ Ratio = Callable[[Sequence[int]], float]  # compression ratio of a window's toke
 
 
 def sequential_windows(
-    frames: int, options: WindowOptions, ratio: Ratio
+    frames: int, options: WindowOptions, ratio: Ratio, segments: list[Segment] | None = None
 ) -> Generator[Window, Decoded, list[Segment]]:
     """Windows of a recording, each where the one before it ends.
 
@@ -120,6 +120,7 @@ def sequential_windows(
         frames: number of frames of the recording.
         options: options of all windows.
         ratio: compression ratio of a window's tokens.
+        segments: list that gains each window's segments as it ends; a new one by default.
 
     Yields:
         Windows to decode, some repeatedly at rising temperatures.
@@ -127,7 +128,8 @@ def sequential_windows(
     Returns:
         Segments of the transcript, in order.
     """
-    start, segments = 0, list[Segment]()
+    start = 0
+    segments = [] if segments is None else segments
     conditioned = options.condition_on_prev_tokens
     while start < frames:
         length = min(frames - start, options.window_frames)

@@ -192,7 +192,7 @@ def test_an_engine_packs_recordings_and_parts_of_them(kernels_on):
     short, long = torch.from_numpy(BATCH[2]), torch.from_numpy(BATCH[3])
     part = AudioExcerpt(long[4_000:], Excerpt(98, 100, context=800, maximum=2.0, fill=0.0))
     requests = [Request(0, short), Request(1, part), Request(2, torch.ones(7, 40))]
-    features, cu_frames = pack_inputs(requests, extractor, torch.device(kernels_on))
+    features, cu_frames = pack_inputs(requests, extractor, torch.device(kernels_on), torch.float32)
     assert cu_frames.tolist() == [0, 100, 200, 207]
     alone = extractor(BATCH[2], sampling_rate=RATE, return_tensors="pt").input_features[0].T
     torch.testing.assert_close(features[:100].cpu(), alone, rtol=0, atol=2e-5)

@@ -42,9 +42,17 @@ def test_features_of_another_length_or_shape_are_refused_with_the_numbers(
     given: Tensor, problem: str
 ) -> None:
     model = build()
-    for call in (model.get_encoder(), model.generate, lambda one: model(one, decoder_input_ids=TOKENS[:1])):
+    for call in (model.get_encoder(), lambda one: model(one, decoder_input_ids=TOKENS[:1])):
         with pytest.raises(ValueError, match=problem):
             call(given)
+
+
+def test_generate_pads_short_features_and_refuses_another_shape() -> None:
+    model, short = build(), features()[:, :, : FRAMES - 9]
+    padded = torch.nn.functional.pad(short, (0, 9))
+    assert torch.equal(model.generate(short), model.generate(padded))
+    with pytest.raises(ValueError, match=r"input_features must be \[batch, 8, frames\], got \[1, 40, 8\]"):
+        model.generate(torch.zeros(1, FRAMES, MELS))
 
 
 def test_packed_frames_of_another_number_are_refused() -> None:

@@ -1,0 +1,218 @@
+"""Task of an engine with Whisper: recordings of any length, with languages, times and fallbacks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+from torch import Tensor
+
+from ...models.core.generation_config import option_key
+from ...models.whisper.languages import language_code
+from ...models.whisper.options import WhisperOptions
+from ...models.whisper.windows import Window, window_prompt
+from ...scheduler.request import GenerationOptions, RequestOutput
+from ..audio.errors import TooLongError
+from ..config import EngineConfig, Windows
+from ..jobs import Prepared
+from ..outputs import Segment, Transcription
+from ..session import Session
+from .generation import GenerationTask, TokenProcessor
+from .inputs import Inputs, ReadOptions, Recordings, check_choice
+from .windows import (
+    LongSource,
+    ShortSource,
+    Texts,
+    WindowedPiece,
+    WindowResult,
+    WindowSession,
+    pieces_at_pauses,
+    while_wanted,
+)
+
+_NO_TOKEN = 1 << 31  # above every token id
+_MAX_RESOLUTIONS = 256  # kept of an engine
+
+
+class WindowedRecordings(Recordings):
+    """Reader of recordings of any length for a model that reads one window at a time."""
+
+    def __init__(self, model: Any, feature_extractor: Any, config: EngineConfig) -> None:
+        super().__init__(model, feature_extractor, config)
+        self.max_seconds = config.max_seconds
+
+    def prepare(self, source: Any, reading: ReadOptions) -> Inputs | None:
+        """Inputs of an array of one window that needs no conversion; None for all others."""
+        is_array = isinstance(source, np.ndarray | Tensor) and source.ndim == 1
+        if not is_array or len(source) > self.max_input_seconds * self.sampling_rate:
+            return None
+        return super().prepare(source, reading)
+
+
+class WhisperTask(GenerationTask):
+    """Task of an engine with Whisper.
+
+    Args:
+        model, tokenizer, config: as of a `GenerationTask`.
+        inputs: reader of recordings of any length.
+    """
+
+    inputs: WindowedRecordings
+
+    def __init__(self, model: Any, inputs: WindowedRecordings, tokenizer: Any, config: EngineConfig) -> None:
+        known = model.generation_config.read
+        self._resolutions = dict[bytes, WhisperOptions]()
+        ids = known("lang_to_id", {}) or {}
+        self._languages = {token: name.strip("<|>") for name, token in ids.items()}
+        # What a checkpoint that knows English alone transcribes; those without the option do not tell.
+        self._language = "en" if known("is_multilingual", {}) is False else None
+        self._defaults = {"task": "transcribe"} if ids and known("task_to_id", {}) else {}
+        if known("max_length", {}) is None and known("max_new_tokens", {}) is None:
+            self._defaults["max_length"] = model.max_length
+        super().__init__(model, inputs, tokenizer, config)
+
+    def check(self, language: str | None, options: dict[str, Any]) -> dict[str, Any]:
+        """Validate the options of a call; `prompt` becomes `prompt_ids`.
+
+        Raises:
+            ValueError: an unknown option or language, or a value out of range.
+        """
+        call = {name: value for name, value in options.items() if value is not None}
+        check_choice("windows", call.setdefault("windows", "sequential"), get_args(Windows))
+        if language is not None:
+            call["language"] = language
+        if self._language is not None:  # options that say what the checkpoint does anyway
+            if language_code(call.get("language", self._language)) == self._language:
+                call.pop("language", None)
+            if call.get("task") == "transcribe":
+                del call["task"]
+        prompt = call.pop("prompt", None)
+        if prompt is not None:
+            if "prompt_ids" in call:
+                raise ValueError("prompt and prompt_ids say the same thing; give one of them")
+            if not isinstance(prompt, str):
+                raise ValueError(f"prompt must be a text, got {prompt!r}")
+            call["prompt_ids"] = self._tokenizer.get_prompt_ids(prompt, None)
+        if hasattr(call.get("prompt_ids"), "tolist"):
+            call["prompt_ids"] = call["prompt_ids"].tolist()
+        if self._model.generation_config.read("num_return_sequences", call) != 1:
+            raise ValueError("num_return_sequences must be 1 here; model.generate returns several")
+        self.resolve(call, self._config.usual_seconds)
+        return call
+
+    def resolve(self, options: dict[str, Any], duration: float) -> GenerationOptions:
+        """Generation options of the first request of a recording of one window."""
+        return _first_request(self._resolved(options))
+
+    def start(
+        self, snapshot: Any, reading: ReadOptions, options: dict[str, Any], is_wanted: Callable[[], bool]
+    ) -> Prepared | Session:
+        """Inputs of a recording of one window that takes one request; a session of all others.
+
+        Raises:
+            AudioError: the recording cannot be used.
+        """
+        inputs, extractor = self.inputs, self.inputs.front_end
+        try:
+            short = snapshot if isinstance(snapshot, Inputs) else inputs.read(snapshot, reading, options)
+        except TooLongError:
+            if options["windows"] == "pauses":
+                blocks = inputs.blocks(snapshot, reading)
+                pieces = pieces_at_pauses(while_wanted(blocks, is_wanted), extractor)
+                resolved = self._resolved(options)
+                return WindowSession(pieces, resolved, self._texts(resolved), lambda: blocks.warnings)
+            resolved = self._resolved(options, is_long=True)
+            long = LongSource(lambda: inputs.blocks(snapshot, reading), extractor, is_wanted)
+            end = long.samples / inputs.sampling_rate
+            whole = WindowedPiece(long, long.frames, 0.0, end)
+            return WindowSession([whole], resolved, self._texts(resolved), lambda: long.warnings, end)
+        resolved = self._resolved(options)
+        if short.values is None or not _takes_several(resolved):
+            return short, _first_request(resolved)
+        source = ShortSource(short.values, extractor)
+        whole = WindowedPiece(source, source.frames, 0.0, short.duration)
+        return WindowSession([whole], resolved, self._texts(resolved), lambda: short.warnings, short.duration)
+
+    def output_processor(self, options: dict[str, Any]) -> "WhisperProcessor":
+        """Output processor of results with these options."""
+        return WhisperProcessor(self._tokenizer, self._texts(self._resolved(options)))
+
+    def _texts(self, resolved: WhisperOptions) -> Texts:
+        return Texts(self._tokenizer, resolved, self._languages, self._language)
+
+    def _resolved(self, options: dict[str, Any], is_long: bool = False) -> WhisperOptions:
+        """Options of a recording: a call's, else the checkpoint's, else the engine's defaults."""
+        key = option_key(options, self._model.generation_config.options, is_long)
+        found = None if key is None else self._resolutions.get(key)
+        if found is None:
+            call = {name: value for name, value in options.items() if name != "windows"}
+            for name, value in self._defaults.items():
+                if name != "max_length" or "max_new_tokens" not in call:
+                    call.setdefault(name, value)
+            if is_long:  # which has times in any case
+                call.pop("return_timestamps", None)
+            found = self._model.whisper_options(call, is_long=is_long, limit=self._max_length)
+            if found.timestamps is None:  # a time that is decoded all the same is no end of a segment
+                found = replace(found, windows=replace(found.windows, first_time=_NO_TOKEN))
+            if key is not None:
+                if len(self._resolutions) >= _MAX_RESOLUTIONS:
+                    self._resolutions.clear()
+                self._resolutions[key] = found
+        return found
+
+
+class WhisperProcessor(TokenProcessor):
+    """Output processor of Whisper: text, segments and language of one request or of all windows.
+
+    Args:
+        tokenizer: tokenizer of the checkpoint.
+        texts: texts of the recording's windows.
+    """
+
+    def __init__(self, tokenizer: Any, texts: Texts) -> None:
+        super().__init__(tokenizer)
+        self._texts = texts
+        self.whole_words = False  # spaces are tokens' own
+
+    def process(
+        self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any
+    ) -> Transcription:
+        """Build the Transcription of a recording that took one request, or has no result."""
+        result = super().process(output, token_ids, duration, source)
+        return replace(result, language=self._texts.language(token_ids)) if token_ids else result
+
+    def join(
+        self, output: RequestOutput, parts: Sequence[Any], duration: float, source: Any
+    ) -> Transcription:
+        """Build the Transcription of a recording in windows; a cancelled one has the windows so far."""
+        windows: Sequence[WindowResult] = parts
+        segments: tuple[Segment, ...] = tuple(one for window in windows for one in window.segments)
+        count = sum(window.tokens for window in windows)
+        score = sum(window.score * window.tokens for window in windows) / count if count else None
+        return Transcription(
+            text="".join(window.text for window in windows),
+            token_ids=tuple(token for segment in segments for token in segment.token_ids),
+            finish_reason=output.finish_reason,
+            duration=duration,
+            score=score,
+            segments=segments,
+            language=windows[0].language,
+            source=source,
+        )
+
+
+def _first_request(options: WhisperOptions) -> GenerationOptions:
+    """Options of the request for a recording's first window."""
+    windows = options.windows
+    prompt = window_prompt((), windows, conditioned=windows.condition_on_prev_tokens)
+    return options.request(Window(0, windows.window_frames, prompt, windows.temperatures[0]))
+
+
+def _takes_several(options: WhisperOptions) -> bool:
+    """True where a recording of one window may take several requests, or its result several parts."""
+    windows = options.windows
+    return (
+        options.timestamps is not None
+        or len(windows.temperatures) > 1
+        or windows.no_speech_threshold is not None
+    )

@@ -1,0 +1,324 @@
+"""Session of a recording that Whisper transcribes window by window, and the results of these."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...models.whisper.compression import text_compression_ratio
+from ...models.whisper.feature_extractor import WhisperFeatureExtractor
+from ...models.whisper.generation import WhisperGenerationMixin
+from ...models.whisper.options import WhisperOptions
+from ...models.whisper.window_reader import WindowReader, measure
+from ...models.whisper.windows import Decoded, Window, sequential_windows
+from ...models.whisper.windows import Segment as Span
+from ...scheduler.request import AudioExcerpt, FinishReason, RequestOutput
+from ..audio.reader import AudioBlocks, AudioError
+from ..audio.segments import cut_at_pauses
+from ..outputs import Segment
+from ..session import Session, SessionRequest
+
+_MIN_SHARE = 0.75  # of a window that is cut at a pause
+
+
+class Unwanted(Exception):
+    """Error that ends the reading of a recording whose result is not wanted any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowResult:
+    """Result of a window: part of the result of a recording.
+
+    Attributes:
+        text: its text, without special tokens and times.
+        segments: its segments; none where it has no speech.
+        score: mean log-probability of its tokens, or beam search's score.
+        tokens: number of these.
+        language: code of the language; None where it is not known.
+    """
+
+    text: str
+    segments: tuple[Segment, ...]
+    score: float
+    tokens: int
+    language: str | None
+
+
+class Source(Protocol):
+    """Protocol of the inputs of a recording's windows."""
+
+    def input(self, window: Window) -> Tensor | AudioExcerpt:
+        """Input of a request for a window, not before the last one that was asked for."""
+
+
+class ShortSource:
+    """Source of a recording of one window, padded with silence; the rest behind a pair of times is another.
+
+    Args:
+        samples: float32 [samples] at the model's rate, on the CPU.
+        extractor: feature extractor of the model.
+    """
+
+    def __init__(self, samples: Tensor, extractor: WhisperFeatureExtractor) -> None:
+        self.frames = -(-len(samples) // extractor.hop_length)
+        self._samples, self._extractor = samples, extractor
+        self._reader: WindowReader | None = None
+
+    def input(self, window: Window) -> Tensor | AudioExcerpt:
+        """Input of a request for a window."""
+        if not window.start:
+            return self._samples
+        if self._reader is None:
+            padded = self._samples.new_zeros(self._extractor.n_samples)
+            padded[: len(self._samples)] = self._samples
+            level = measure([padded], self._extractor)
+            self._reader = WindowReader([padded], self._extractor, level.maximum)
+        part = self._reader.window(window.start)
+        assert part is not None  # a window begins before the end
+        return part
+
+
+class LongSource:
+    """Source of a recording of any length, which is read twice, in flat memory.
+
+    The maximum of its features is computed on the CPU, in the thread that reads.
+
+    Args:
+        open_blocks: function that begins to read the recording, at its beginning.
+        extractor: feature extractor of the model.
+        is_wanted: function that returns False once the result is not wanted any more.
+
+    Raises:
+        AudioError: the recording cannot be used.
+        Unwanted: the result is not wanted any more.
+    """
+
+    def __init__(
+        self,
+        open_blocks: Callable[[], AudioBlocks],
+        extractor: WhisperFeatureExtractor,
+        is_wanted: Callable[[], bool],
+    ) -> None:
+        blocks = open_blocks()
+        level = measure(while_wanted(blocks, is_wanted), extractor)
+        self.warnings = tuple(blocks.warnings)
+        self.samples = level.samples
+        self.frames = level.samples // extractor.hop_length
+        again = while_wanted(open_blocks(), is_wanted)
+        self._reader = WindowReader(again, extractor, level.maximum)
+
+    def input(self, window: Window) -> AudioExcerpt:
+        """Input of a request for a window."""
+        part = self._reader.window(window.start)
+        if part is None or part.excerpt.frames < window.frames:
+            raise AudioError("the recording has become shorter while it was read; leave it alone meanwhile")
+        return part
+
+
+def while_wanted(blocks: Iterable[np.ndarray], is_wanted: Callable[[], bool]) -> Iterator[np.ndarray]:
+    """Blocks of a recording. Raises Unwanted once the result is not wanted any more."""
+    for block in blocks:
+        if not is_wanted():
+            raise Unwanted
+        yield block
+
+
+@dataclass(frozen=True, slots=True)
+class WindowedPiece:
+    """Recording, or a piece of one that is decoded independently of the others.
+
+    Attributes:
+        source: inputs of its windows.
+        frames: frames of audio.
+        begin, end: seconds from the recording's beginning.
+    """
+
+    source: Source
+    frames: int
+    begin: float
+    end: float
+
+
+def pieces_at_pauses(
+    blocks: Iterable[np.ndarray], extractor: WhisperFeatureExtractor
+) -> Iterator[WindowedPiece]:
+    """Pieces of a recording, cut at the quietest place in the last quarter of each window."""
+    rate, longest = extractor.sampling_rate, extractor.chunk_length
+    for piece in cut_at_pauses(blocks, rate, longest, _MIN_SHARE * longest):
+        source = ShortSource(torch.from_numpy(piece.samples), extractor)
+        yield WindowedPiece(source, source.frames, piece.start / rate, piece.end / rate)
+
+
+class Texts:
+    """Texts of windows, and what follows from them.
+
+    Args:
+        tokenizer: tokenizer of the checkpoint.
+        options: options of the recording.
+        languages: codes of languages by token.
+        language: code of the language of a checkpoint that knows one; None otherwise.
+    """
+
+    def __init__(
+        self, tokenizer: Any, options: WhisperOptions, languages: dict[int, str], language: str | None
+    ) -> None:
+        self._tokenizer, self._languages, self._language = tokenizer, languages, language
+        self._first_time = options.windows.first_time
+        self._has_times = options.timestamps is not None
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Text of tokens without special tokens and times."""
+        kept = [token for token in tokens if token < self._first_time]
+        return str(self._tokenizer.decode(kept, skip_special_tokens=True))
+
+    def ratio(self, tokens: Sequence[int]) -> float:
+        """Compression ratio of a window's text, as in openai's transcribe."""
+        return text_compression_ratio(self.text(tokens).strip())
+
+    def language(self, tokens: Sequence[int]) -> str | None:
+        """Code of the language among the tokens of a prompt; None where it is not known."""
+        return next((self._languages[one] for one in tokens if one in self._languages), self._language)
+
+    def segment(self, span: Span, begin: float, end: float) -> Segment:
+        """Segment of a piece from `begin` to `end` in seconds, which its times do not pass."""
+        decoded = span.decoded
+        span_end = min(begin + span.end, end) if self._has_times else end
+        return Segment(
+            text=self.text(span.tokens),
+            start=min(begin + span.start, end),
+            end=span_end,
+            token_ids=span.tokens,
+            score=decoded.score,
+            compression_ratio=span.compression_ratio,
+            no_speech_probability=decoded.no_speech_probability,
+            temperature=span.window.temperature,
+        )
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Progress of a piece: its windows in turn, and the results that wait for those of earlier pieces."""
+
+    begin: float  # seconds
+    end: float
+    source: Source | None  # of its inputs; None once complete
+    steps: Generator[Window, Decoded, Any]
+    found: list[Span]  # grows with the steps
+    window: Window
+    attempt: int = 0  # number of earlier requests for the window
+    count: int = 0  # of the spans that have a result
+    results: deque[WindowResult] = field(default_factory=deque)
+    is_complete: bool = False
+
+
+class WindowSession(Session):
+    """Session of a recording in windows: those of a piece in turn, pieces independently of each other.
+
+    Where the language is to be detected, the first window's is that of all.
+
+    Args:
+        pieces: pieces of the recording in order, read as far as they are decoded.
+        options: options of the recording.
+        texts: texts of its windows.
+        duration: seconds of audio; by default those of the pieces that have been read.
+        warnings: function that returns the warnings about the reading so far.
+    """
+
+    def __init__(
+        self,
+        pieces: Iterable[WindowedPiece],
+        options: WhisperOptions,
+        texts: Texts,
+        warnings: Callable[[], Sequence[str]] = tuple,
+        duration: float = 0.0,
+    ) -> None:
+        self._pieces, self._options, self._texts = iter(pieces), options, texts
+        self._warnings = warnings
+        self._open = dict[int, _Progress]()
+        self._to_ask = deque[int]()  # pieces whose next window can be decoded
+        self._begun = self._first = 0  # number of pieces begun; the first that is open
+        self._language: int | None = None  # its token, where it is to be detected
+        self._all_begun = False
+        self.duration, self.warnings = duration, tuple(warnings())
+
+    @property
+    def is_complete(self) -> bool:
+        """True once all windows have ended."""
+        return self._all_begun and not self._open
+
+    def next_request(self) -> SessionRequest | None:
+        """Request for the next window of a piece, or for the first one of another piece."""
+        if not self._to_ask:
+            waits = self._options.choices and self._language is None and self._open
+            if waits or not self._begin():
+                return None
+        key = self._to_ask.popleft()
+        one = self._open[key]
+        options = self._options.request(one.window, self._language, one.attempt)
+        assert one.source is not None
+        return SessionRequest(key, one.source.input(one.window), options)
+
+    def receive(self, key: int, output: RequestOutput) -> list[WindowResult]:
+        """Take the result of a window; returns those that no earlier one is missing before."""
+        one, before = self._open[key], self._open[key].window
+        decoded = WhisperGenerationMixin.decoded(output, self._options, before)
+        if self._language is None:
+            self._language = decoded.language_token
+        try:
+            one.window = one.steps.send(decoded)
+            self._to_ask.append(key)
+        except StopIteration:
+            one.is_complete, one.source = True, None
+        if not one.is_complete and one.window.start == before.start:
+            one.attempt += 1
+            return []
+        one.attempt = 0
+        result = self._result(one, decoded)
+        if result.segments and output.finish_reason is FinishReason.LENGTH:
+            self.finish_reason = FinishReason.LENGTH
+        one.results.append(result)
+        return self._in_order()
+
+    def _begin(self) -> bool:
+        """Begin the next piece; False where there is none."""
+        piece = next(self._pieces, None)
+        self.warnings = tuple(self._warnings())
+        if piece is None:
+            self._all_begun = True
+            return False
+        found = list[Span]()
+        steps = sequential_windows(piece.frames, self._options.windows, self._texts.ratio, found)
+        self._open[self._begun] = _Progress(piece.begin, piece.end, piece.source, steps, found, next(steps))
+        self._to_ask.append(self._begun)
+        self._begun += 1
+        self.duration = max(self.duration, piece.end)
+        return True
+
+    def _result(self, one: _Progress, decoded: Decoded) -> WindowResult:
+        """Result of a window that has ended; computations on its tokens, such as word times, belong here."""
+        spans, one.count = one.found[one.count :], len(one.found)
+        prompt = self._options.windows.start_tokens if self._language is None else (self._language,)
+        segments = tuple(self._texts.segment(span, one.begin, one.end) for span in spans)
+        return WindowResult(
+            text="".join(segment.text for segment in segments),
+            segments=segments,
+            score=decoded.score,
+            tokens=len(decoded.tokens) if segments else 0,
+            language=self._texts.language(prompt),
+        )
+
+    def _in_order(self) -> list[WindowResult]:
+        """Results behind those that have been returned, up to the first that is still missing."""
+        results = list[WindowResult]()
+        while (one := self._open.get(self._first)) is not None:
+            results += one.results
+            one.results.clear()
+            if not one.is_complete:
+                break
+            del self._open[self._first]
+            self._first += 1
+        return results
