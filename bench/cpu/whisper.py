@@ -219,14 +219,14 @@ def _telling(row: Row) -> Iterator[None]:
 
 
 def report(title: str, found: dict[str, dict[str, Any]]) -> None:
-    """Print a table of speeds and error rates, and Tritone's speed beside each peer's."""
+    """Print a table of speeds and error rates ("-": no jiwer, or no known text), and Tritone's speed beside each peer's."""
     print(f"\n{title:<60}{'RTFx':>8}{'of CPU s':>10}{'WER':>8}")
     for name, row in found.items():
         if error := row.get("not_run"):
             print(f"  {name:<58}not run: {error}")
             continue
         label = f"{name} ({row['setting']})" if row["setting"] else name
-        wer = "no jiwer" if row["wer"] is None else f"{100 * row['wer']:.1f} %"
+        wer = "-" if row["wer"] is None else f"{100 * row['wer']:.1f} %"
         print(f"  {label:<58}{row['rtfx']:>8.1f}{row['rtfx_of_cpu_seconds']:>10.1f}{wer:>8}")
     ran = {name: row["rtfx"] for name, row in found.items() if "rtfx" in row}
     for name in (name for name in ran if name.startswith("tritone")):

@@ -37,6 +37,7 @@ def _inputs(model: Model, rows: int) -> Case:
             return [tokens, length, torch.zeros_like(tokens), slots, capacity, sequence, pages]
 
         mine, theirs = given(), given()
+
         def part(out: tuple[Tensor | None, ...]) -> Tensor:
             return torch.stack([one.double() for one in out if one is not None])
 
