@@ -192,6 +192,7 @@ def compete(
                 row.texts, seconds, cpu_seconds = contestant.ask(task, row.setting, beams, waveforms)
                 row.seconds.append(seconds)
                 row.cpu_seconds.append(cpu_seconds)
+                _note(row, row.setting, seconds, cpu_seconds)
     return rows
 
 
@@ -205,7 +206,14 @@ def _choose(row: Row, contestant: Contestant, task: str, beams: int, items: Sequ
         if len(settings) > 1:
             _, seconds, _ = contestant.ask(task, setting, beams, waveforms)
             row.tried[setting] = _seconds(some) / seconds
+            _note(row, setting, seconds)
     row.setting = max(row.tried, key=row.tried.__getitem__, default=settings[0])
+
+
+def _note(row: Row, setting: str, *seconds: float) -> None:
+    """Print the progress of a run to standard error: its seconds, and CPU seconds."""
+    taken = ", ".join(f"{one:.1f} s" for one in seconds)
+    print(f"  ... {row.name} {f'({setting})' if setting else ''}: {taken}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -219,7 +227,10 @@ def _telling(row: Row) -> Iterator[None]:
 
 
 def report(title: str, found: dict[str, dict[str, Any]]) -> None:
-    """Print a table of speeds and error rates ("-": no jiwer, or no known text), and Tritone's speed beside each peer's."""
+    """Print a table of speeds and error rates, and Tritone's speed beside each peer's.
+
+    "-" is an error rate without jiwer, or of speech whose text is not known.
+    """
     print(f"\n{title:<60}{'RTFx':>8}{'of CPU s':>10}{'WER':>8}")
     for name, row in found.items():
         if error := row.get("not_run"):
