@@ -83,7 +83,7 @@ class Handle(Generic[R]):
             if self.done():
                 break
             seen = len(token_ids) + len(parts)
-            text = "".join(part.text for part in parts) if parts else self._decode(token_ids)
+            text = self._processor.text_of(parts) if parts else self._decode(token_ids)
             if len(text) > len(yielded) and text.startswith(yielded):
                 piece, yielded = text[len(yielded) :], text
                 yield piece

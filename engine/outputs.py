@@ -149,6 +149,10 @@ class OutputProcessor(ABC, Generic[R]):
             source: recording or text as it was submitted.
         """
 
+    def text_of(self, parts: Sequence[Part]) -> str:
+        """Text of the first parts of a session's result."""
+        return "".join(part.text for part in parts)
+
     def join(self, output: RequestOutput, parts: Sequence[Part], duration: float, source: Any) -> R:
         """Build the result of a session that has ended, from the parts that it has returned."""
         raise NotImplementedError(f"a {type(self).__name__} has no results of several parts")

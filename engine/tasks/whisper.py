@@ -174,12 +174,20 @@ class WhisperProcessor(TokenProcessor):
         self._texts = texts
         self.whole_words = False  # spaces are tokens' own
 
+    def decode(self, token_ids: tuple[int, ...]) -> str:
+        """Decode token ids to text without the space before its first word."""
+        return super().decode(token_ids).lstrip()
+
     def process(
         self, output: RequestOutput, token_ids: tuple[int, ...], duration: float, source: Any
     ) -> Transcription:
         """Build the Transcription of a recording that took one request, or has no result."""
         result = super().process(output, token_ids, duration, source)
         return replace(result, language=self._texts.language(token_ids)) if token_ids else result
+
+    def text_of(self, parts: Sequence[Any]) -> str:
+        """Text of windows without the space before its first word."""
+        return super().text_of(parts).lstrip()
 
     def join(
         self, output: RequestOutput, parts: Sequence[Any], duration: float, source: Any
@@ -190,7 +198,7 @@ class WhisperProcessor(TokenProcessor):
         count = sum(window.tokens for window in windows)
         score = sum(window.score * window.tokens for window in windows) / count if count else None
         return Transcription(
-            text="".join(window.text for window in windows),
+            text=self.text_of(windows),
             token_ids=tuple(token for segment in segments for token in segment.token_ids),
             finish_reason=output.finish_reason,
             duration=duration,
