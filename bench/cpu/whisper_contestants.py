@@ -35,7 +35,7 @@ class Contestant(ABC):
         self._loaded: dict[Any, Any] = {}
 
     def once(self, key: Any, load: Callable[[], Any]) -> Any:
-        """What `load` returned on the first call with this key."""
+        """Value that `load` returned on the first call with this key."""
         if key not in self._loaded:
             self._loaded[key] = load()
         return self._loaded[key]
