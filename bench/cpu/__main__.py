@@ -2,8 +2,8 @@
 recordings or texts to labels, in one run.
 
     python -m bench.cpu [--model speech2text | wav2vec2-ctc | speech-encoder-decoder | audio-classification |
-        text-classification] [--quick] [--threads 2] [--beams 1 5] [--dtype float32 bfloat16] [--repeats 3]
-        [--as-they-come] [--peer-dtype float32 bfloat16] [--cost-of-invariance] [--json FILE]
+        text-classification | whisper] [--quick] [--threads 2] [--beams 1 5] [--dtype float32 bfloat16]
+        [--repeats 3] [--as-they-come] [--peer-dtype float32 bfloat16] [--cost-of-invariance] [--json FILE]
 
 Published sizes with random weights. 32 recordings of 1.5 to 30 s, or 96 texts of 8 to 384 tokens; --quick
 takes 12 of 2 to 15 s, or 48 of 8 to 256, float32 alone, and begins no further round that would not end within
@@ -17,11 +17,21 @@ Engines alternate, and the median of the repeats counts. Beside the speed stands
 to those of transformers for each recording or text alone, in float32: texts to the letter, scores within
 1e-4, in bfloat16 0.01.
 
+--model whisper has peers, speech and real weights of its own (the extra `english`): 32 recordings of 1 to
+30 s, 496 s, joined from `samples/`, and one of four minutes, window after window and in independent windows.
+Each engine is in a process of its own, all with --threads (all cores by default), and they run in turn:
+Tritone, transformers, and faster-whisper in float32 and int8 (the extra `peers`), file by file and by its
+`BatchedInferencePipeline`. Each tries its settings on every fourth recording, and the fastest counts. RTFx is
+by wall clock and by CPU seconds of all threads; word error rates are jiwer's, of texts normalized as
+Whisper's are. Options: --tasks, --beams, --threads, --repeats, --dtype, --quick (12 recordings, one round),
+--json.
+
 --cost-of-invariance adds lines without Tritone's invariance: products without padded rows, and torch's
 sigmoid. Needs the `dev` extra.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -42,6 +52,7 @@ from ..common.command import make_parser
 from ..common.machine import about_machine
 from ..common.output import write_json
 from ..common.recognizers import length_of
+from . import whisper
 from .classifiers import AudioClassification, TextClassification
 from .models import BenchModel, Scale, Speech2Text, SpeechEncoderDecoder, Wav2Vec2CTC
 
@@ -49,6 +60,7 @@ Run = Callable[[Sequence[Any]], list[Any]]  # from items to answers
 
 PEER = "transformers"
 SINGLE = "tritone, float32"
+WHISPER = "whisper"
 VARIANT = ", without invariance"
 UNSORTED = ", as they come"
 
@@ -75,6 +87,8 @@ class Timed:
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
+    if arguments.model == WHISPER:
+        return whisper.run(arguments)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     scale = SMOKE if arguments.smoke else QUICK if arguments.quick else FULL
@@ -100,8 +114,8 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--model", choices=MODELS, default="speech2text")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--model", choices=[*MODELS, WHISPER], default="speech2text")
+    parser.add_argument("--threads", type=int, help="2 by default; for whisper all cores")
     parser.add_argument("--beams", type=int, nargs="+", default=[1])
     parser.add_argument(
         "--dtype", nargs="+", help="of Tritone's models; float32 and, unless --quick, bfloat16"
@@ -114,11 +128,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cost-of-invariance", action="store_true", help="also time Tritone without it")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter, in under 4 minutes")
     parser.add_argument("--smoke", action="store_true", help="a tiny model and 4 items, for tests")
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        choices=whisper.TASKS,
+        default=[*whisper.TASKS],
+        help="of whisper; all by default",
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if "float32" not in arguments.peer_dtype:
         parser.error("--peer-dtype needs float32, with which answers are compared; add it")
-    if not MODELS[arguments.model].searches and arguments.beams != [1]:
+    if arguments.threads is None:
+        arguments.threads = len(os.sched_getaffinity(0)) if arguments.model == WHISPER else 2
+    if arguments.model != WHISPER and not MODELS[arguments.model].searches and arguments.beams != [1]:
         parser.error(f"{arguments.model} has no beams; leave --beams out")
     return arguments
 

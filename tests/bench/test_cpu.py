@@ -1,16 +1,13 @@
 """The CPU's benchmark: a smoke run of each model, and the arithmetic of its rounds and its report."""
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from cpu_bench import smoke
 
 pytest.importorskip("transformers")
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -26,20 +23,6 @@ MODELS = [
     "audio-classification",
     "text-classification",
 ]
-
-
-def smoke(model: str, *options: str) -> str:
-    """Standard output of a smoke run."""
-    command = [sys.executable, "-m", "bench.cpu", "--smoke", "--threads", "1", "--model", model]
-    run = subprocess.run(
-        [*command, *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout
 
 
 @pytest.mark.parametrize("model", MODELS)
