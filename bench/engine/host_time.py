@@ -30,14 +30,14 @@ from tritone.scheduler.encoder import Encoder
 from tritone.scheduler.request import Request, RequestOutput
 
 from .. import fake_gpu
-from ..common import whisper
+from ..common import whisper_models
 from ..common.shapes import durations
 from ..common.workload import SIZES, Recording, Recordings, build_model, config_of, write_processor
 from . import endings
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ETAONIHSRDLUMWCFGYPBVK'XJQZ"]
 # Sizes of Speech2Text and of Whisper, and wav2vec2-base with a CTC head.
-MODELS = (*SIZES, *whisper.SIZES, "wav2vec2")
+MODELS = (*SIZES, *whisper_models.SIZES, "wav2vec2")
 LANGUAGES = (5, 6, 7, 8)  # token ids forced as the first one, in a mix
 WHISPER_LANGUAGES = (None, "en", "de", "fr")  # in a mix; None is detected
 _WINDOW = 30.0  # seconds
@@ -130,14 +130,14 @@ def load(
         config: fields of `EngineConfig`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        make = _wav2vec2 if name == "wav2vec2" else _whisper if name in whisper.SIZES else _speech2text
+        make = _wav2vec2 if name == "wav2vec2" else _whisper if name in whisper_models.SIZES else _speech2text
         model, processor = make(Path(folder), name)
     if name != "wav2vec2":
         config["num_rows"] = running * beams
 
     def options(number: int) -> dict[str, Any]:
         chosen: dict[str, Any] = {} if beams == 1 else {"num_beams": beams}
-        if mix and name in whisper.SIZES:
+        if mix and name in whisper_models.SIZES:
             chosen["language"] = WHISPER_LANGUAGES[number // 2 % len(WHISPER_LANGUAGES)]
         elif mix:
             chosen["forced_bos_token_id"] = LANGUAGES[number // 2 % len(LANGUAGES)]
@@ -146,7 +146,7 @@ def load(
         return chosen
 
     lengths = durations(min(recordings, _DISTINCT))
-    if name in whisper.SIZES:
+    if name in whisper_models.SIZES:
         lengths = [min(seconds, _WINDOW) for seconds in lengths]
     distinct = Recordings().lasting(lengths)
     chosen = list(itertools.islice(itertools.cycle(distinct), recordings))
@@ -273,8 +273,8 @@ def _speech2text(folder: Path, size: str) -> tuple[Any, Any]:
 
 
 def _whisper(_: Path, name: str) -> tuple[Any, Any]:
-    model = whisper.build_whisper(name, torch.device("cuda"), torch.float16)
-    return model, whisper.whisper_processor(name)
+    model = whisper_models.build_whisper(name, torch.device("cuda"), torch.float16)
+    return model, whisper_models.whisper_processor(name)
 
 
 def _wav2vec2(folder: Path, _: str) -> tuple[Any, Any]:

@@ -25,7 +25,7 @@ class Sums:
 class Parts(Sums):
     """The same for parts of recordings, which have the rows that are asked for, filled with 7."""
 
-    def extract_excerpts(self, waveforms, cu_samples, excerpts):
+    def extract_excerpts(self, waveforms, cu_samples, excerpts, dtype=None):
         features, cu_frames = self.extract_packed(waveforms, cu_samples)
         found = []
         for (start, end), excerpt in zip(spans(cu_frames), excerpts, strict=True):
@@ -45,7 +45,7 @@ def test_whole_recordings_parts_of_them_and_features_make_one_batch():
         AudioExcerpt(torch.tensor([1.0, 1.0, 9.0, 9.0]), Excerpt(1, 3)),
     ]
     requests = [Request(index, one) for index, one in enumerate(inputs)]
-    features, cu_frames = pack_inputs(requests, Parts(), CPU)
+    features, cu_frames = pack_inputs(requests, Parts(), CPU, torch.float32)
     assert features[:, 0].tolist() == [3.0, 7.0, 5.0, 2.0, 7.0, 7.0]
     assert cu_frames.tolist() == [0, 2, 3, 6]
     assert [frames_of(request, Parts()) for request in requests] == [2, 1, 3]

@@ -129,7 +129,7 @@ STEPS = [  # of the loop, for all requests of a step at once
     ),
     Row(
         "joining the batch, once",
-        "tritone.scheduler.state:DecodeState.admit",
+        "tritone.scheduler.slot_tables:SlotTables.admit",
         when="once",
         culprit="same",
         exit_code=0,

@@ -113,10 +113,12 @@ def paged_attention_reference(
     return out
 
 
-def _by_kernels(query: Tensor, *others: Tensor, plan: GatherPlan | None = None, **options: Any) -> Tensor:
+def _by_kernels_triton(
+    query: Tensor, *others: Tensor, plan: GatherPlan | None = None, **options: Any
+) -> Tensor:
     """`paged_attention` by kernels, or by the reference where heads are wider than their tiles."""
     run = paged_attention_triton if query.shape[2] <= LARGEST_HEAD else paged_attention_reference
     return run(query, *others, **options)
 
 
-_paged_attention = Operation(paged_attention_reference, cpu=paged_attention_cpu, triton=_by_kernels)
+_paged_attention = Operation(paged_attention_reference, cpu=paged_attention_cpu, triton=_by_kernels_triton)

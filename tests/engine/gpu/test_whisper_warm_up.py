@@ -32,7 +32,7 @@ fake_gpu.install()
 torch.set_num_threads(1)
 
 import tritone
-from bench.common.whisper import build_whisper, whisper_processor
+from bench.common.whisper_models import build_whisper, whisper_processor
 from bench.engine import endings
 
 endings.install()
