@@ -152,9 +152,9 @@ class Engine:
             **options: generation options, as of `model.generate`. Where neither they nor the checkpoint set
                 max_length or max_new_tokens, a result has at most 16 tokens and 8 more per second of audio,
                 within the model's positions; a window of Whisper as many as the model has positions for.
-                Whisper takes its own options too, with `prompt`, a text that goes before, and `windows`:
-                "sequential" (default) or "pauses", the way that a recording of over 30 s is cut, and
-                `word_timestamps`, True for words with times. A CTC model takes no options; a classifier takes
+                Whisper takes its own options too, with `prompt` and `hotwords`, texts that go before,
+                `windows`, "sequential" (default) or "pauses", the way that a recording of over 30 s is cut,
+                and `word_timestamps`, True for words with times. A CTC model takes no options; a classifier takes
                 `top_k` and `truncate`, see `classify`.
 
         Raises:

@@ -74,7 +74,7 @@ class WhisperTask(GenerationTask):
         super().__init__(model, inputs, tokenizer, config)
 
     def check(self, language: str | None, options: dict[str, Any]) -> dict[str, Any]:
-        """Validate the options of a call; `prompt` becomes `prompt_ids`.
+        """Validate the options of a call; `prompt` becomes `prompt_ids`, `hotwords` `hotword_ids`.
 
         Raises:
             ValueError: an unknown option or language, or a value out of range.
@@ -95,6 +95,11 @@ class WhisperTask(GenerationTask):
             if not isinstance(prompt, str):
                 raise ValueError(f"prompt must be a text, got {prompt!r}")
             call["prompt_ids"] = self._tokenizer.get_prompt_ids(prompt, None)
+        hotwords = call.pop("hotwords", None)
+        if hotwords is not None:
+            if not isinstance(hotwords, str):
+                raise ValueError(f"hotwords must be a text, got {hotwords!r}")
+            call["hotword_ids"] = self._tokenizer.get_prompt_ids(hotwords, None)[1:]
         if hasattr(call.get("prompt_ids"), "tolist"):
             call["prompt_ids"] = call["prompt_ids"].tolist()
         if self._model.generation_config.read("num_return_sequences", call) != 1:

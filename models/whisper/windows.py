@@ -33,7 +33,8 @@ class WindowOptions:
         condition_on_prev_tokens: True gives earlier windows' text as context.
         prompt_ids: tokens of a text given as context, `previous_token` first; empty for none.
         prompt_all_windows: True gives prompt_ids to every window in place of earlier text.
-        max_previous_tokens: most tokens of context.
+        hotwords: tokens of words to expect, before the context of every window, as faster-whisper has them.
+        max_previous_tokens: most tokens of context, hotwords included.
         window_frames: frames of a window.
     """
 
@@ -48,6 +49,7 @@ class WindowOptions:
     condition_on_prev_tokens: bool = False
     prompt_ids: tuple[int, ...] = ()
     prompt_all_windows: bool = False
+    hotwords: tuple[int, ...] = ()
     max_previous_tokens: int = 223
     window_frames: int = 3000
 
@@ -158,11 +160,18 @@ def window_prompt(segments: Sequence[Segment], options: WindowOptions, condition
         given = given[1:]
     earlier = [] if options.prompt_all_windows or not given else [given]
     earlier += [_without_second_time(segment.tokens, options) for segment in segments]
+    context: tuple[int, ...] = ()
     if conditioned and earlier:
         before = options.prompt_ids if options.prompt_all_windows and given else (options.previous_token,)
-        context = tuple(token for tokens in earlier for token in tokens)[-options.max_previous_tokens :]
-        return (*before, *context, *options.start_tokens)
-    return (*options.prompt_ids, *options.start_tokens)
+        context = tuple(token for tokens in earlier for token in tokens)
+    elif options.hotwords and not options.prompt_ids:
+        before = (options.previous_token,)
+    else:
+        before = options.prompt_ids
+    hotwords = options.hotwords[: options.max_previous_tokens]
+    room = options.max_previous_tokens - len(hotwords)
+    context = context[-room:] if room else ()
+    return (*before[:1], *hotwords, *before[1:], *context, *options.start_tokens)
 
 
 def _without_second_time(tokens: tuple[int, ...], options: WindowOptions) -> tuple[int, ...]:

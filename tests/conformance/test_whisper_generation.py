@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers.models.whisper.generation_whisper import _dynamic_time_warping, _median_filter
 
 import tritone
-from tritone.models.whisper.windows import Decoded, WindowOptions, sequential_windows
+from tritone.models.whisper.windows import Decoded, WindowOptions, sequential_windows, window_prompt
 from tritone.models.whisper.word_times import token_times
 
 TEXT, SIZE = 40, 92  # tokens of text; of the vocabulary, whose last 41 are times of 0.00 to 0.80 s
@@ -327,6 +328,16 @@ def test_a_pair_of_times_at_zero_ends_its_window() -> None:
     assert windows.send(decoded).start == FRAMES
     with pytest.raises(StopIteration):
         windows.send(decoded)
+
+
+def test_hotwords_go_before_the_context_of_every_window() -> None:
+    """As `WhisperModel.get_prompt` of faster-whisper 1.2.1 has them, within the room for context."""
+    options = WindowOptions((START, 7), FIRST_TIME, END, PREVIOUS, hotwords=(20, 21), max_previous_tokens=4)
+    assert window_prompt((), options, conditioned=False) == (PREVIOUS, 20, 21, START, 7)
+    told = replace(options, prompt_ids=(PREVIOUS, 5, 6, 8))
+    assert window_prompt((), told, conditioned=False) == (PREVIOUS, 20, 21, 5, 6, 8, START, 7)
+    assert window_prompt((), told, conditioned=True) == (PREVIOUS, 20, 21, 6, 8, START, 7)
+    assert window_prompt((), replace(told, hotwords=tuple(range(9))), conditioned=True)[1:5] == (0, 1, 2, 3)
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
