@@ -154,8 +154,8 @@ class Engine:
                 within the model's positions; a window of Whisper as many as the model has positions for.
                 Whisper takes its own options too, with `prompt` and `hotwords`, texts that go before,
                 `windows`, "sequential" (default) or "pauses", the way that a recording of over 30 s is cut,
-                and `word_timestamps`, True for words with times. A CTC model takes no options; a classifier takes
-                `top_k` and `truncate`, see `classify`.
+                and `word_timestamps`, True for words with times. A CTC model takes no options; a classifier
+                takes `top_k` and `truncate`, see `classify`.
 
         Raises:
             ValueError: an unknown option or language, a value out of range, or an option of recordings for
