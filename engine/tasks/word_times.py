@@ -1,6 +1,7 @@
 """Words of Whisper's windows with their times, for sessions that were asked for them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,9 @@ from ...models.whisper.windows import Segment as DecodedSegment
 from ...models.whisper.word_times import TokenTimes, token_times
 from ...models.whisper.words import words_of
 from ..outputs import Span
+
+_SENTENCE_ENDS = (".", "。", "!", "！", "?", "？")  # wide ones too
+_USUAL_SECONDS = 0.7  # most that the median of words counts
 
 
 class WordTimes:
@@ -85,4 +89,26 @@ class WordTimes:
                 language=self._language(prompt),
             ):
                 found.append(Span(word.text, word.start, word.end, word.confidence))
-        return tuple(found)
+        return without_pauses(found)
+
+
+def without_pauses(words: Sequence[Span]) -> tuple[Span, ...]:
+    """Shorten words at the ends of sentences that reach into a pause, as openai's transcribe does.
+
+    A word is too long at twice the median of a window's words, of which 0.7 s count at most.
+    """
+    durations = sorted(word.end - word.start for word in words if word.end > word.start)
+    if not durations:
+        return tuple(words)
+    longest = 2 * min(durations[len(durations) // 2], _USUAL_SECONDS)
+    shortened, behind_end = list[Span](), True
+    for word in words:
+        ends = word.text.endswith(_SENTENCE_ENDS)
+        if word.end - word.start > longest:
+            if ends:
+                word = replace(word, end=word.start + longest)
+            elif behind_end:
+                word = replace(word, start=word.end - longest)
+        shortened.append(word)
+        behind_end = ends
+    return tuple(shortened)

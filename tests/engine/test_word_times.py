@@ -7,7 +7,9 @@ from commands import records, tritone_invoke
 from whisper_checkpoints import recording, write_whisper_checkpoint
 
 import tritone
+from tritone.engine.outputs import Span
 from tritone.engine.tasks import word_times as module
+from tritone.engine.tasks.word_times import without_pauses
 from tritone.kernels.runtime.packing import cumulative
 from tritone.models.whisper.word_times import token_times
 from tritone.models.whisper.words import words_of
@@ -118,3 +120,19 @@ def test_json_lines_have_words_by_default_and_text_has_none(checkpoint, tmp_path
     assert {"word", "start", "end", "confidence"} == set(line["words"][0])
     assert tritone_invoke(*common, "--output", output, "--overwrite", "--no-words").exit_code == 0
     assert "words" not in records(output)[0]
+
+
+def test_words_beside_a_pause_do_not_last_as_long_as_it():
+    words = [
+        Span("One", 0.0, 0.3),
+        Span("two.", 0.3, 9.0),
+        Span("Three", 9.0, 40.0),
+        Span("four", 40.0, 48.0),
+    ]
+    assert [(word.start, word.end) for word in without_pauses(words)] == [
+        (0.0, 0.3),
+        (0.3, pytest.approx(1.7)),
+        (pytest.approx(38.6), 40.0),
+        (40.0, 48.0),
+    ]
+    assert without_pauses([]) == ()
