@@ -4,13 +4,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..core.causal_lm import CausalLM
 from ..core.forward import OUTPUT_FLAGS, declare_forward, split_by_part
 from ..core.generation import GenerationMixin
-from ..core.losses import cross_entropy, shift_right
 from ..core.model import PretrainedModel
-from ..core.outputs import Seq2SeqLMOutput, Seq2SeqModelOutput
+from ..core.outputs import Seq2SeqModelOutput
 from ..core.parameters import ParametersMixin
+from ..core.seq2seq_lm import Seq2SeqLM
 from .config import Speech2TextConfig
 from .decoder import Speech2TextDecoder
 from .encoder import FRAMES_MASK, Speech2TextEncoder
@@ -86,7 +85,7 @@ class Speech2TextModel(ParametersMixin, PretrainedModel):
         return self.decoder
 
 
-class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):
+class Speech2TextForConditionalGeneration(Seq2SeqLM, GenerationMixin):
     """Speech2Text with its language-modeling head, which offers logits, losses and `generate`."""
 
     config_class = Speech2TextConfig
@@ -112,19 +111,6 @@ class Speech2TextForConditionalGeneration(CausalLM, GenerationMixin):
         self.initialize()
         self.tie_weights()
         self.adopt_generation_defaults()
-
-    def forward_named(self, *, labels: Tensor | None = None, **inputs: Any) -> Seq2SeqLMOutput:  # type: ignore[override]
-        """Implement `forward`, with keyword arguments only."""
-        decoder_inputs = (inputs.get("decoder_input_ids"), inputs.get("decoder_inputs_embeds"))
-        if labels is not None and decoder_inputs == (None, None):
-            inputs["decoder_input_ids"] = shift_right(
-                labels, self.config.pad_token_id, self.config.decoder_start_token_id
-            )
-        inner = self.model.forward_named(**inputs)
-        hidden = inner.last_hidden_state
-        logits = self.logits(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
-        loss = None if labels is None else cross_entropy(logits, labels)
-        return Seq2SeqLMOutput.from_base(inner, loss=loss, logits=logits)
 
     # The encoder's methods of the generation interface; the decoder's are those of `CausalLM`.
 

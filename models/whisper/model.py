@@ -5,19 +5,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..core.causal_lm import NEXT_TOKEN_LOGITS, CausalLM
+from ..core.causal_lm import NEXT_TOKEN_LOGITS
 from ..core.fairseq_decoder import FairseqCausalLM
 from ..core.forward import OUTPUT_FLAGS, declare_forward, split_by_part
-from ..core.losses import cross_entropy, shift_right
 from ..core.model import PretrainedModel
 from ..core.outputs import (
     CausalLMOutputWithCrossAttentions,
-    Seq2SeqLMOutput,
     Seq2SeqModelOutput,
     as_encoder_output,
 )
 from ..core.padding import mask_of
 from ..core.parameters import ParametersMixin
+from ..core.seq2seq_lm import Seq2SeqLM
 from ..core.span_masks import draw_spans
 from .config import WhisperConfig
 from .decoder import WhisperDecoder
@@ -126,7 +125,7 @@ class WhisperModel(ParametersMixin, PretrainedModel):
         return features
 
 
-class WhisperForConditionalGeneration(CausalLM, WhisperGenerationMixin):
+class WhisperForConditionalGeneration(Seq2SeqLM, WhisperGenerationMixin):
     """Whisper with its language-modeling head, which offers logits, losses and `generate`."""
 
     config_class = WhisperConfig
@@ -153,19 +152,6 @@ class WhisperForConditionalGeneration(CausalLM, WhisperGenerationMixin):
         self.initialize()
         self.tie_weights()
         self.adopt_generation_defaults()
-
-    def forward_named(self, *, labels: Tensor | None = None, **inputs: Any) -> Seq2SeqLMOutput:  # type: ignore[override]
-        """Implement `forward`, with keyword arguments only."""
-        decoder_inputs = (inputs.get("decoder_input_ids"), inputs.get("decoder_inputs_embeds"))
-        if labels is not None and decoder_inputs == (None, None):
-            inputs["decoder_input_ids"] = shift_right(
-                labels, self.config.pad_token_id, self.config.decoder_start_token_id
-            )
-        inner = self.model.forward_named(**inputs)
-        hidden = inner.last_hidden_state
-        logits = self.logits(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
-        loss = None if labels is None else cross_entropy(logits, labels)
-        return Seq2SeqLMOutput.from_base(inner, loss=loss, logits=logits)
 
     def freeze_encoder(self) -> None:
         """Freeze the encoder's weights, so that training changes the decoder only."""
