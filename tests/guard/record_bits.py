@@ -3,8 +3,7 @@
     python record_bits.py OUT.json
     python record_bits.py --compare A.json B.json
 
-Made in the repository's root, before and after a change, on one machine with one PyTorch. Of tensors it has
-a sha256 over dtypes, shapes and bytes; floats are hexadecimal.
+Made in the repository's root, on one machine. Of tensors it has a sha256; floats are hexadecimal.
 """
 
 import argparse
