@@ -229,9 +229,7 @@ class SpeechBlocks:
         ValueError: as `load_vad`.
     """
 
-    def __init__(
-        self, blocks: AudioBlocks, sampling_rate: int, options: VadOptions | None = None
-    ) -> None:
+    def __init__(self, blocks: AudioBlocks, sampling_rate: int, options: VadOptions | None = None) -> None:
         options = options or VadOptions()
         self._recording = blocks
         self._model = load_vad(sampling_rate)

@@ -47,6 +47,10 @@ EncodingOption = Annotated[
 ShortOption = Annotated[
     Short, typer.Option("--short", help="A recording that is too short for the model fails, or is empty.")
 ]
+VadFilter = Annotated[
+    bool,
+    typer.Option("--vad-filter", help="Decode speech alone: Silero's detector, of the extra vad, finds it."),
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for the model.")]
 
 
@@ -138,6 +142,7 @@ def transcribe(
     channels: ChannelsOption = "mix",
     encoding: EncodingOption = None,
     short: ShortOption = "fail",
+    vad_filter: VadFilter = False,
     threads: Threads = None,
 ) -> None:
     """Transcribe recordings, in the order given.
@@ -150,7 +155,7 @@ def transcribe(
     others are tried again, and a line torn by a crash is dropped. The model, dtype and all options that
     change results must be those that it was made with, and paths must be spelled the same.
     """
-    reading = _reading(channels, encoding, short)
+    reading = _reading(channels, encoding, short) | ({"vad_filter": True} if vad_filter else {})
     options: dict[str, Any] = {
         "num_beams": num_beams,
         "max_new_tokens": max_new_tokens,

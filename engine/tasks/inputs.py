@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..audio.limits import max_recording_seconds, max_text_tokens, min_recording_samples
 from ..audio.reader import (
+    Audio,
     AudioBlocks,
     AudioError,
     TooLongError,
@@ -23,6 +24,8 @@ from ..audio.reader import (
     is_ready,
     load_audio,
 )
+from ..audio.speech import SpeechBlocks, SpeechTimes
+from ..audio.vad import load_vad
 from ..config import Encoding, EngineConfig, Short
 from ..faults import attempt
 
@@ -41,13 +44,15 @@ class ReadOptions:
     """Options of reading one recording, as of `Engine.submit`.
 
     Raises:
-        ValueError: a channel that is no index, or an unknown encoding or answer to a short recording.
+        ValueError: a channel that is no index, an unknown encoding or answer to a short recording, or a
+            `vad_filter` that is neither True nor False.
     """
 
     sampling_rate: int | None = None  # Hz, of an array or of headerless audio
     channel: int | None = None  # index from 0; None mixes the channels
     encoding: Encoding | None = None  # of headerless audio
     short: Short = "fail"  # the answer to a recording that is too short for a result
+    vad_filter: bool = False  # keep what a voice activity detector takes for speech alone
 
     def __post_init__(self) -> None:
         channel = self.channel
@@ -60,6 +65,8 @@ class ReadOptions:
         if self.encoding is not None:
             check_choice("encoding", self.encoding, _ENCODINGS)
         check_choice("short", self.short, _SHORT)
+        if not isinstance(self.vad_filter, bool):
+            raise ValueError(f"vad_filter must be True or False, got {self.vad_filter!r}")
 
     def check_unused(self, model_name: str) -> None:
         """Raise ValueError for any option that is set, since the model takes texts."""
@@ -83,6 +90,7 @@ class Inputs:
     values: Tensor | None  # None: the recording is too short, and its result empty
     duration: float = 0.0  # seconds of audio
     warnings: tuple[str, ...] = ()  # about the reading, for the result
+    speech: SpeechTimes | None = None  # of speech that was kept alone; `duration` is its
 
 
 class Recordings:
@@ -108,6 +116,11 @@ class Recordings:
         self._pins = model.device.type == "cuda"
         self._max_file_object_bytes = config.max_file_object_bytes
 
+    def check(self, reading: ReadOptions) -> None:
+        """Check that recordings can be read so. Raises ValueError where speech cannot be detected."""
+        if reading.vad_filter:
+            load_vad(self.sampling_rate)
+
     def snapshot(self, source: Any) -> Any:
         """Snapshot of the source for a reading thread: a path, bytes, or a copy of an array.
 
@@ -131,7 +144,7 @@ class Recordings:
         Raises:
             AudioError: as `read`.
         """
-        if not self._pins or not isinstance(source, np.ndarray | Tensor):
+        if not self._pins or reading.vad_filter or not isinstance(source, np.ndarray | Tensor):
             return None
         array = as_array(source)
         if not is_ready(array, self.sampling_rate, reading.sampling_rate, reading.channel):
@@ -155,32 +168,58 @@ class Recordings:
         Raises:
             AudioError: the recording cannot be used.
         """
-        audio = None
+        audio, speech = None, None
         try:
-            audio = load_audio(
-                source,
-                self.sampling_rate,
-                source_rate=reading.sampling_rate,
-                max_seconds=self.max_input_seconds,
-                channel=reading.channel,
-                encoding=reading.encoding,
-                empty=self._empty if self._pins else None,  # a snapshot already is a copy
-            )
+            if reading.vad_filter:
+                audio, speech = self._read_speech(source, reading)
+                if not len(audio.samples):
+                    return Inputs(None, 0.0, (*audio.warnings, "no speech was found: no result"), speech)
+            else:
+                audio = load_audio(
+                    source,
+                    self.sampling_rate,
+                    source_rate=reading.sampling_rate,
+                    max_seconds=self.max_input_seconds,
+                    channel=reading.channel,
+                    encoding=reading.encoding,
+                    empty=self._empty if self._pins else None,  # a snapshot already is a copy
+                )
             self._check_length(source, len(audio.samples))
         except TooShortError as error:
             if reading.short == "fail":
                 raise
             samples, warnings = (0, ()) if audio is None else (len(audio.samples), audio.warnings)
-            return Inputs(None, samples / self.sampling_rate, (*warnings, f"{error.problem}: no result"))
+            warnings = (*warnings, f"{error.problem}: no result")
+            return Inputs(None, samples / self.sampling_rate, warnings, speech)
         duration = len(audio.samples) / self.sampling_rate
-        return Inputs(self._waveform(audio.samples), duration, audio.warnings)
+        return Inputs(self._waveform(audio.samples), duration, audio.warnings, speech)
 
-    def blocks(self, source: Any, reading: ReadOptions) -> AudioBlocks:
-        """Blocks of a snapshot's samples, for a recording that is read in flat memory.
+    def _read_speech(self, source: Any, reading: ReadOptions) -> tuple[Audio, SpeechTimes]:
+        """Speech of a snapshot, joined; TooLongError where it is longer than the input of a request."""
+        blocks = self.speech_blocks(source, reading)
+        found = [np.empty(0, np.float32)]
+        for block in blocks:
+            found.append(block)
+            if blocks.speech.speech_duration > self.max_input_seconds:
+                raise TooLongError(
+                    f"{_name(source)}: more than {self.max_input_seconds:.1f} s of speech, the most that is "
+                    "taken at once; split it"
+                )
+        return Audio(np.concatenate(found), tuple(blocks.warnings)), blocks.speech
+
+    def speech_blocks(self, source: Any, reading: ReadOptions) -> SpeechBlocks:
+        """Blocks of a snapshot's speech, joined. Raises AudioError as `blocks`."""
+        return SpeechBlocks(self._all_blocks(source, reading), self.sampling_rate)
+
+    def blocks(self, source: Any, reading: ReadOptions) -> AudioBlocks | SpeechBlocks:
+        """Blocks of a snapshot's samples, or of its speech, for a recording that is read in flat memory.
 
         Raises:
             AudioError: the recording cannot be used.
         """
+        return (self.speech_blocks if reading.vad_filter else self._all_blocks)(source, reading)
+
+    def _all_blocks(self, source: Any, reading: ReadOptions) -> AudioBlocks:
         return audio_blocks(
             source,
             self.sampling_rate,

@@ -85,5 +85,3 @@ def test_spans_are_those_of_silero_however_probabilities_come(
     )
     found = spans(probabilities, VadOptions(**names), rate, samples, group)
     assert found == joined((one["start"], one["end"]) for one in expected)
-
-
