@@ -173,6 +173,11 @@ class SpeechTimes:
         self._count += end - start
 
     @property
+    def spans(self) -> list[tuple[float, float]]:
+        """Starts and ends of the spans that are kept, in seconds of the recording."""
+        return list(zip(self._starts, self._ends, strict=True))
+
+    @property
     def duration(self) -> float:
         """Seconds of the recording."""
         return self.samples / self._rate
