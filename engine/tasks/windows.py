@@ -20,14 +20,12 @@ from ...models.whisper.windows import Segment as Span
 from ...models.whisper.word_times import TokenTimes
 from ...scheduler.request import AudioExcerpt, FinishReason, RequestOutput
 from ..audio.reader import AudioBlocks, AudioError
-from ..audio.segments import cut_at_pauses
+from ..audio.segments import pieces
 from ..outputs import Segment
 from ..outputs import Span as Word
 from ..session import Session, SessionCall, SessionRequest
 from .windowed_recordings import while_wanted
 from .word_times import WordTimes
-
-_MIN_SHARE = 0.75  # of a window that is cut at a pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +138,9 @@ class WindowedPiece:
 def pieces_at_pauses(
     blocks: Iterable[np.ndarray], extractor: WhisperFeatureExtractor, longest: float
 ) -> Iterator[WindowedPiece]:
-    """Pieces of up to `longest` seconds, cut at the quietest place in the last quarter of each window."""
+    """Pieces of up to `longest` seconds, cut at pauses."""
     rate = extractor.sampling_rate
-    for piece in cut_at_pauses(blocks, rate, longest, _MIN_SHARE * longest):
+    for piece in pieces(blocks, rate, longest):
         source = ShortSource(torch.from_numpy(piece.samples), extractor)
         yield WindowedPiece(source, source.frames, piece.start / rate, piece.end / rate)
 
