@@ -222,6 +222,8 @@ class SpeechTimes:
 class SpeechBlocks:
     """Iterator over the speech of a recording, float32 [samples], joined, in flat memory.
 
+    Blocks are empty where 4 s have no speech.
+
     Args:
         blocks: blocks of the recording, at 8,000 or 16,000 Hz.
         sampling_rate: rate in Hz.
@@ -255,9 +257,12 @@ class SpeechBlocks:
         for samples, probabilities in _detected(blocks, self._model):
             kept.add(samples)
             self.speech.samples += len(samples)
-            for start, end in self._spans.add(probabilities):
+            ranges = self._spans.add(probabilities)
+            for start, end in ranges:
                 self.speech.add(start, end)
                 yield kept.part(start, end)
+            if not ranges:
+                yield np.empty(0, np.float32)  # so that a reader that is not wanted any more can stop
             kept.drop(self._spans.needed)
         for start, end in self._spans.finish(self.speech.samples):
             self.speech.add(start, end)
@@ -301,7 +306,7 @@ class _Kept:
         self._samples = np.concatenate([self._samples, samples])
 
     def part(self, start: int, end: int) -> np.ndarray:
-        return self._samples[start - self._start : end - self._start]
+        return self._samples[start - self._start : end - self._start].copy()  # which keeps no other alive
 
     def drop(self, before: int) -> None:
         if before > self._start:

@@ -1,7 +1,7 @@
 """Conversion of recordings and texts to a model's inputs."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, get_args
@@ -33,6 +33,18 @@ _BLOCK = 1 << 20  # bytes of a file object read at a time
 _MAX_PINNED_SECONDS = 600.0  # of a waveform in pinned memory, which torch keeps for later ones
 _ENCODINGS, _SHORT = get_args(Encoding), get_args(Short)
 _MAX_EXCERPT = 40  # characters of a text in a message
+
+
+class Unwanted(Exception):
+    """Error that ends the reading of a recording whose result is not wanted any more."""
+
+
+def while_wanted(blocks: Iterable[np.ndarray], is_wanted: Callable[[], bool]) -> Iterator[np.ndarray]:
+    """Blocks of a recording. Raises Unwanted once the result is not wanted any more."""
+    for block in blocks:
+        if not is_wanted():
+            raise Unwanted
+        yield block
 
 
 class TextError(ValueError):
@@ -103,7 +115,7 @@ class Recordings:
 
     Attributes:
         max_seconds: duration of the longest accepted recording.
-        max_input_seconds: duration of the longest input of one request.
+        min_input_seconds, max_input_seconds: durations of the shortest and longest input of one request.
     """
 
     def __init__(self, model: Any, feature_extractor: Any, config: EngineConfig) -> None:
@@ -112,6 +124,7 @@ class Recordings:
         self.max_input_seconds = self.max_seconds = max_recording_seconds(model, feature_extractor, config)
         most = round(self.max_input_seconds * self.sampling_rate)
         self._lengths = range(min_recording_samples(model, feature_extractor, most), most + 1)  # samples
+        self.min_input_seconds = self._lengths.start / self.sampling_rate
         self._model = model
         self._pins = model.device.type == "cuda"
         self._max_file_object_bytes = config.max_file_object_bytes
@@ -135,7 +148,7 @@ class Recordings:
             return _read_to_end(source, self._max_file_object_bytes)
         return as_samples(source)
 
-    def prepare(self, source: Any, reading: ReadOptions) -> Inputs | None:
+    def prepare(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs | None:
         """Inputs of a source that needs neither decoding nor conversion, without a thread that reads it.
 
         An array is checked while it is copied to pinned memory. None for all others; and on a CPU, whose
@@ -149,7 +162,11 @@ class Recordings:
         array = as_array(source)
         if not is_ready(array, self.sampling_rate, reading.sampling_rate, reading.channel):
             return None
-        return self.read(array.view(np.ndarray), reading, {})
+        return self.read(array.view(np.ndarray), reading, options)
+
+    def max_read_seconds(self, options: dict[str, Any]) -> float:
+        """Duration of the longest recording that `read` takes."""
+        return self.max_input_seconds
 
     def split(self, snapshot: Any, reading: ReadOptions) -> list[tuple[Any, ReadOptions]]:
         """Pair a snapshot with each of its channels; an error in its place where they cannot be told."""
@@ -162,16 +179,28 @@ class Recordings:
         # An array without channels fails as its first.
         return [(snapshot, replace(reading, channel=channel)) for channel in range(max(count, 1))]
 
-    def read(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs:
+    def read(
+        self,
+        source: Any,
+        reading: ReadOptions,
+        options: dict[str, Any],
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Inputs:
         """Read a snapshot to a waveform, float32 [samples].
+
+        Args:
+            is_wanted: function that returns False once the result is not wanted any more.
 
         Raises:
             AudioError: the recording cannot be used.
+            Unwanted: its speech is looked for, and the result is not wanted any more.
         """
         audio, speech = None, None
         try:
             if reading.vad_filter:
-                audio, speech = self._read_speech(source, reading)
+                blocks = self.speech_blocks(source, reading)
+                speech = blocks.speech
+                audio = self._read_speech(blocks, _name(source), self.max_read_seconds(options), is_wanted)
                 if not len(audio.samples):
                     return Inputs(None, 0.0, (*audio.warnings, "no speech was found: no result"), speech)
             else:
@@ -179,7 +208,7 @@ class Recordings:
                     source,
                     self.sampling_rate,
                     source_rate=reading.sampling_rate,
-                    max_seconds=self.max_input_seconds,
+                    max_seconds=self.max_read_seconds(options),
                     channel=reading.channel,
                     encoding=reading.encoding,
                     empty=self._empty if self._pins else None,  # a snapshot already is a copy
@@ -194,18 +223,20 @@ class Recordings:
         duration = len(audio.samples) / self.sampling_rate
         return Inputs(self._waveform(audio.samples), duration, audio.warnings, speech)
 
-    def _read_speech(self, source: Any, reading: ReadOptions) -> tuple[Audio, SpeechTimes]:
-        """Speech of a snapshot, joined; TooLongError where it is longer than the input of a request."""
-        blocks = self.speech_blocks(source, reading)
+    @staticmethod
+    def _read_speech(
+        blocks: SpeechBlocks, name: str, max_seconds: float, is_wanted: Callable[[], bool]
+    ) -> Audio:
+        """Speech of a recording, joined. Raises TooLongError for more than `max_seconds` of it."""
         found = [np.empty(0, np.float32)]
-        for block in blocks:
+        for block in while_wanted(blocks, is_wanted):
             found.append(block)
-            if blocks.speech.speech_duration > self.max_input_seconds:
+            if blocks.speech.speech_duration > max_seconds:
                 raise TooLongError(
-                    f"{_name(source)}: more than {self.max_input_seconds:.1f} s of speech, the most that is "
-                    "taken at once; split it"
+                    f"{name}: more than {max_seconds:.1f} s of speech, the most that is taken at once; "
+                    "split it"
                 )
-        return Audio(np.concatenate(found), tuple(blocks.warnings)), blocks.speech
+        return Audio(np.concatenate(found), tuple(blocks.warnings))
 
     def speech_blocks(self, source: Any, reading: ReadOptions) -> SpeechBlocks:
         """Blocks of a snapshot's speech, joined. Raises AudioError as `blocks`."""
@@ -319,7 +350,7 @@ class Texts:
         """Snapshot of the source for a reading thread: a string or pair, or a tuple copied from a list."""
         return tuple(source) if isinstance(source, list) else source
 
-    def prepare(self, source: Any, reading: ReadOptions) -> Inputs | None:
+    def prepare(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs | None:
         """None: tokenizing a text is work for a reading thread."""
         return None
 
@@ -327,7 +358,9 @@ class Texts:
         """Pair a snapshot with the options: a text has no channels."""
         return [(snapshot, reading)]
 
-    def read(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs:
+    def read(
+        self, source: Any, reading: ReadOptions, options: dict[str, Any], is_wanted: Callable[[], bool]
+    ) -> Inputs:
         """Encode a snapshot to token ids, int64 [tokens, 1], or [tokens, 2] with token types.
 
         Raises:

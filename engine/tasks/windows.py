@@ -25,11 +25,8 @@ from ..audio.speech import SpeechBlocks, SpeechTimes
 from ..outputs import Segment
 from ..outputs import Span as Word
 from ..session import Session, SessionCall, SessionRequest
+from .windowed_recordings import while_wanted
 from .word_times import WordTimes
-
-
-class Unwanted(Exception):
-    """Error that ends the reading of a recording whose result is not wanted any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +121,6 @@ class LongSource:
         return part
 
 
-def while_wanted(blocks: Iterable[np.ndarray], is_wanted: Callable[[], bool]) -> Iterator[np.ndarray]:
-    """Blocks of a recording. Raises Unwanted once the result is not wanted any more."""
-    for block in blocks:
-        if not is_wanted():
-            raise Unwanted
-        yield block
-
-
 @dataclass(frozen=True, slots=True)
 class WindowedPiece:
     """Recording, or a piece of one that is decoded independently of the others.
@@ -149,10 +138,10 @@ class WindowedPiece:
 
 
 def pieces_at_pauses(
-    blocks: Iterable[np.ndarray], extractor: WhisperFeatureExtractor
+    blocks: Iterable[np.ndarray], extractor: WhisperFeatureExtractor, longest: float
 ) -> Iterator[WindowedPiece]:
-    """Pieces of a recording, cut at the quietest place in the last quarter of each window."""
-    rate, longest = extractor.sampling_rate, extractor.chunk_length
+    """Pieces of up to `longest` seconds, cut at pauses."""
+    rate = extractor.sampling_rate
     for piece in pieces(blocks, rate, longest):
         source = ShortSource(torch.from_numpy(piece.samples), extractor)
         yield WindowedPiece(source, source.frames, piece.start / rate, piece.end / rate)

@@ -13,6 +13,7 @@ from tritone.engine.audio.reader import AudioError, audio_blocks, load_audio
 from tritone.engine.audio.speech import SpeechBlocks
 from tritone.engine.audio.vad import REMEDY, find_weights, load_vad
 from tritone.engine.builtin_models import ENGLISH
+from tritone.engine.tasks.inputs import ReadOptions, Unwanted
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "english"
 PAUSE = SAMPLES / "pause_of_40_seconds.opus"
@@ -109,6 +110,15 @@ def test_more_speech_than_one_input_takes_is_refused(ctc, recording, monkeypatch
     monkeypatch.setattr(ctc._inputs, "max_input_seconds", 4.0)
     with pytest.raises(AudioError, match=r"more than 4\.0 s of speech"):
         ctc.submit(recording[0], vad_filter=True).result(SOON)
+
+
+@needs_silero
+def test_a_search_for_speech_ends_where_the_result_is_not_wanted_any_more(ctc, recording):
+    asked = []
+    with pytest.raises(Unwanted):
+        ctc._inputs.read(
+            recording[0], ReadOptions(vad_filter=True), {}, lambda: asked.append(1) or len(asked) < 3
+        )
 
 
 @needs_silero

@@ -155,7 +155,8 @@ def test_a_pause_of_40_seconds_is_left_out():
 )
 def test_silence_has_no_speech(audio):
     found, blocks = speech_of(audio)
-    assert (found, blocks.speech.spans, blocks.speech.duration) == ([], [], len(audio) / RATE)
+    assert sum(map(len, found)) == 0
+    assert (blocks.speech.spans, blocks.speech.duration) == ([], len(audio) / RATE)
 
 
 @needs_silero
@@ -173,7 +174,7 @@ def test_an_hour_takes_flat_memory(conversation):
         tracemalloc.stop()
     assert longest <= 30 * RATE
     assert blocks.speech.duration > 3500
-    assert peak < 20e6  # a piece and the search behind it: 38 s are 2.4 MB
+    assert peak < 20e6  # some windows of 30 s, 1.9 MB each; the hour has 49 MB of speech
 
 
 def times(*spans: tuple[float, float], pad: float = 0.5) -> SpeechTimes:
