@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tritone.engine.audio.reader import audio_blocks, load_audio
@@ -62,6 +62,7 @@ runs = st.lists(st.tuples(st.sampled_from([0.9, 0.5, 0.4, 0.35, 0.1]), st.intege
 
 @needs_silero
 @settings(max_examples=300, deadline=None)
+@example([(0.9, 10), (0.1, 90)], 16_000, (0.5, None), 320, 2000, 400, 0, 7)  # as long as the minimum
 @given(
     runs,
     st.sampled_from([8_000, 16_000]),
