@@ -1,4 +1,4 @@
-"""Files that grow by whole lines, whatever kills the process: locked, checked, cut to their last whole line."""
+"""Files that grow by whole lines, whatever kills the process: locked, checked, cut to whole lines."""
 
 import contextlib
 import errno
