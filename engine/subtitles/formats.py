@@ -59,7 +59,7 @@ def to_json(result: "Transcription") -> str:
     """JSON object of a transcription, named as openai-whisper and OpenAI's verbose_json do."""
     record: dict[str, Any] = {"text": clean(result.text)}
     segments = result.segments or ()
-    if segments:
+    if any(_of_segments(result)):
         words: Sequence[list[Span] | None] = words_of_segments(result) or [None] * len(segments)
         record["segments"] = [
             {"id": number} | _json_segment(segment, own)
