@@ -12,7 +12,7 @@ from ..config import DEFAULT_TOP_K, Channels, Encoding, Short, SpeechTask, Windo
 from ..outputs import Classification, Transcription
 from .convert import convert as convert_checkpoint
 from .inputs import find_recordings, find_texts, is_several
-from .output_files import LineFormat
+from .outputs.lines import LineFormat
 from .run import Command, Output, Setup, run
 from .terminal import VisibleGroup, refuse
 
