@@ -154,8 +154,9 @@ class Engine:
                 within the model's positions; a window of Whisper as many as the model has positions for.
                 Whisper takes its own options too, with `prompt` and `hotwords`, texts that go before,
                 `windows`, "sequential" (default) or "pauses", the way that a recording of over 30 s is cut,
-                and `word_timestamps`, True for words with times. A CTC model takes no options; a classifier
-                takes `top_k` and `truncate`, see `classify`.
+                and `word_timestamps`, True for words with times. `max_window` is the longest window of a
+                recording in seconds, by default 30 or the configuration's; of Whisper for "pauses". A CTC
+                model takes no others; a classifier takes `top_k` and `truncate`, see `classify`.
 
         Raises:
             ValueError: an unknown option or language, a value out of range, or an option of recordings for
@@ -166,7 +167,8 @@ class Engine:
         options = self._task.check(language, options)
         reading = ReadOptions(sampling_rate, channel, encoding, short)
         self._check_request(reading, priority)
-        return self._submit(source, self._snapshot(source, reading), reading, priority, stream, options)
+        snapshot = self._snapshot(source, reading, options)
+        return self._submit(source, snapshot, reading, priority, stream, options)
 
     def transcribe(
         self,
@@ -291,7 +293,7 @@ class Engine:
                     for one, how in self._inputs.split(self._snapshot(source), reading):
                         yield source, one, how
                 else:
-                    yield source, self._snapshot(source, reading), reading
+                    yield source, self._snapshot(source, reading, options), reading
 
         def submit(one: tuple[Any, Any, ReadOptions]) -> Handle[Any]:
             source, snapshot, how = one
@@ -306,15 +308,17 @@ class Engine:
         if not isinstance(priority, int | np.integer):
             raise ValueError(f"priority must be a whole number, a larger one goes first; got {priority!r}")
 
-    def _snapshot(self, source: Any, reading: ReadOptions | None = None) -> Any:
+    def _snapshot(
+        self, source: Any, reading: ReadOptions | None = None, options: dict[str, Any] | None = None
+    ) -> Any:
         """Snapshot of a source for a reading thread; the error where its own code fails, for its result.
 
-        With `reading`, the inputs themselves of a source that needs no reading: for so many requests only as
+        With options, the inputs themselves of a source that needs no reading: for so many requests only as
         `transcribe` submits ahead, since theirs is pinned memory, which is never given back.
         """
         try:
-            if reading is not None and self._worker.unfinished < self._ahead:
-                inputs = attempt(self._inputs.prepare, source, reading)
+            if reading and options is not None and self._worker.unfinished < self._ahead:
+                inputs = attempt(self._inputs.prepare, source, reading, options)
                 if inputs is not None:
                     return inputs
             return attempt(self._inputs.snapshot, source)

@@ -116,6 +116,10 @@ def transcribe(
             **_WHISPER,
         ),
     ] = None,
+    max_window: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Longest window of a recording. Default: 30."),
+    ] = None,
     return_timestamps: Annotated[
         bool, typer.Option("--timestamps", help="Segments with times of short recordings too.", **_WHISPER)
     ] = False,
@@ -177,6 +181,7 @@ def transcribe(
         "language": language,
         "task": task,
         "windows": windows,
+        "max_window": max_window,
         "return_timestamps": return_timestamps or None,
         "prompt": prompt,
         "hotwords": hotwords,

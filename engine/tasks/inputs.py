@@ -95,7 +95,7 @@ class Recordings:
 
     Attributes:
         max_seconds: duration of the longest accepted recording.
-        max_input_seconds: duration of the longest input of one request.
+        min_input_seconds, max_input_seconds: durations of the shortest and longest input of one request.
     """
 
     def __init__(self, model: Any, feature_extractor: Any, config: EngineConfig) -> None:
@@ -104,6 +104,7 @@ class Recordings:
         self.max_input_seconds = self.max_seconds = max_recording_seconds(model, feature_extractor, config)
         most = round(self.max_input_seconds * self.sampling_rate)
         self._lengths = range(min_recording_samples(model, feature_extractor, most), most + 1)  # samples
+        self.min_input_seconds = self._lengths.start / self.sampling_rate
         self._model = model
         self._pins = model.device.type == "cuda"
         self._max_file_object_bytes = config.max_file_object_bytes
@@ -122,7 +123,7 @@ class Recordings:
             return _read_to_end(source, self._max_file_object_bytes)
         return as_samples(source)
 
-    def prepare(self, source: Any, reading: ReadOptions) -> Inputs | None:
+    def prepare(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs | None:
         """Inputs of a source that needs neither decoding nor conversion, without a thread that reads it.
 
         An array is checked while it is copied to pinned memory. None for all others; and on a CPU, whose
@@ -136,7 +137,11 @@ class Recordings:
         array = as_array(source)
         if not is_ready(array, self.sampling_rate, reading.sampling_rate, reading.channel):
             return None
-        return self.read(array.view(np.ndarray), reading, {})
+        return self.read(array.view(np.ndarray), reading, options)
+
+    def max_read_seconds(self, options: dict[str, Any]) -> float:
+        """Duration of the longest recording that `read` takes."""
+        return self.max_input_seconds
 
     def split(self, snapshot: Any, reading: ReadOptions) -> list[tuple[Any, ReadOptions]]:
         """Pair a snapshot with each of its channels; an error in its place where they cannot be told."""
@@ -161,7 +166,7 @@ class Recordings:
                 source,
                 self.sampling_rate,
                 source_rate=reading.sampling_rate,
-                max_seconds=self.max_input_seconds,
+                max_seconds=self.max_read_seconds(options),
                 channel=reading.channel,
                 encoding=reading.encoding,
                 empty=self._empty if self._pins else None,  # a snapshot already is a copy
@@ -280,7 +285,7 @@ class Texts:
         """Snapshot of the source for a reading thread: a string or pair, or a tuple copied from a list."""
         return tuple(source) if isinstance(source, list) else source
 
-    def prepare(self, source: Any, reading: ReadOptions) -> Inputs | None:
+    def prepare(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs | None:
         """None: tokenizing a text is work for a reading thread."""
         return None
 

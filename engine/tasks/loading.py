@@ -26,7 +26,8 @@ from .classification import ClassificationTask
 from .ctc import CTCTask
 from .generation import GenerationTask
 from .inputs import Recordings, Texts
-from .whisper import WhisperTask, WindowedRecordings
+from .whisper import WhisperTask
+from .windowed_recordings import WindowedRecordings
 
 # For each task the classes that load a checkpoint's model and its processor.
 _AUTO: dict[Task, tuple[Any, Any]] = {

@@ -4,9 +4,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-import numpy as np
-from torch import Tensor
-
 from ...models.core.generation_config import option_key
 from ...models.whisper.languages import language_code
 from ...models.whisper.options import WhisperOptions
@@ -18,7 +15,8 @@ from ..jobs import Prepared
 from ..outputs import Segment, Transcription
 from ..session import Session
 from .generation import GenerationTask, TokenProcessor
-from .inputs import Inputs, ReadOptions, Recordings, check_choice
+from .inputs import Inputs, ReadOptions, check_choice
+from .windowed_recordings import WindowedRecordings, while_wanted
 from .windows import (
     LongSource,
     ShortSource,
@@ -27,28 +25,12 @@ from .windows import (
     WindowResult,
     WindowSession,
     pieces_at_pauses,
-    while_wanted,
 )
 from .word_times import WordTimes
 
 _NO_TOKEN = 1 << 31  # above every token id
-_OF_ENGINE = ("windows", "word_timestamps")  # options that the model does not know
+_OF_ENGINE = ("windows", "max_window", "word_timestamps")  # options that the model does not know
 _MAX_RESOLUTIONS = 256  # kept of an engine
-
-
-class WindowedRecordings(Recordings):
-    """Reader of recordings of any length for a model that reads one window at a time."""
-
-    def __init__(self, model: Any, feature_extractor: Any, config: EngineConfig) -> None:
-        super().__init__(model, feature_extractor, config)
-        self.max_seconds = config.max_seconds
-
-    def prepare(self, source: Any, reading: ReadOptions) -> Inputs | None:
-        """Inputs of an array of one window that needs no conversion; None for all others."""
-        is_array = isinstance(source, np.ndarray | Tensor) and source.ndim == 1
-        if not is_array or len(source) > self.max_input_seconds * self.sampling_rate:
-            return None
-        return super().prepare(source, reading)
 
 
 class WhisperTask(GenerationTask):
@@ -81,6 +63,13 @@ class WhisperTask(GenerationTask):
         """
         call = {name: value for name, value in options.items() if value is not None}
         check_choice("windows", call.setdefault("windows", "sequential"), get_args(Windows))
+        if call["windows"] == "pauses":
+            call["max_window"] = self.inputs.check_window(call.get("max_window"))
+        elif "max_window" in call:
+            raise ValueError(
+                f"max_window {call['max_window']!r} is for windows cut at pauses; sequential ones have the "
+                "model's length; give windows='pauses' (--windows pauses) too, or leave it out"
+            )
         if language is not None:
             call["language"] = language
         if self._language is not None:  # options that say what the checkpoint does anyway
@@ -150,7 +139,8 @@ class WhisperTask(GenerationTask):
         except TooLongError:
             if options["windows"] == "pauses":
                 blocks = inputs.blocks(snapshot, reading)
-                pieces = pieces_at_pauses(while_wanted(blocks, is_wanted), extractor)
+                wanted = while_wanted(blocks, is_wanted)
+                pieces = pieces_at_pauses(wanted, extractor, options["max_window"])
                 resolved = self._resolved(options)
                 return session(pieces, resolved, lambda: blocks.warnings)
             resolved = self._resolved(options, is_long=True)

@@ -20,17 +20,12 @@ from ...models.whisper.windows import Segment as Span
 from ...models.whisper.word_times import TokenTimes
 from ...scheduler.request import AudioExcerpt, FinishReason, RequestOutput
 from ..audio.reader import AudioBlocks, AudioError
-from ..audio.segments import cut_at_pauses
+from ..audio.segments import pieces
 from ..outputs import Segment
 from ..outputs import Span as Word
 from ..session import Session, SessionCall, SessionRequest
+from .windowed_recordings import while_wanted
 from .word_times import WordTimes
-
-_MIN_SHARE = 0.75  # of a window that is cut at a pause
-
-
-class Unwanted(Exception):
-    """Error that ends the reading of a recording whose result is not wanted any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +119,6 @@ class LongSource:
         return part
 
 
-def while_wanted(blocks: Iterable[np.ndarray], is_wanted: Callable[[], bool]) -> Iterator[np.ndarray]:
-    """Blocks of a recording. Raises Unwanted once the result is not wanted any more."""
-    for block in blocks:
-        if not is_wanted():
-            raise Unwanted
-        yield block
-
-
 @dataclass(frozen=True, slots=True)
 class WindowedPiece:
     """Recording, or a piece of one that is decoded independently of the others.
@@ -149,11 +136,11 @@ class WindowedPiece:
 
 
 def pieces_at_pauses(
-    blocks: Iterable[np.ndarray], extractor: WhisperFeatureExtractor
+    blocks: Iterable[np.ndarray], extractor: WhisperFeatureExtractor, longest: float
 ) -> Iterator[WindowedPiece]:
-    """Pieces of a recording, cut at the quietest place in the last quarter of each window."""
-    rate, longest = extractor.sampling_rate, extractor.chunk_length
-    for piece in cut_at_pauses(blocks, rate, longest, _MIN_SHARE * longest):
+    """Pieces of up to `longest` seconds, cut at pauses."""
+    rate = extractor.sampling_rate
+    for piece in pieces(blocks, rate, longest):
         source = ShortSource(torch.from_numpy(piece.samples), extractor)
         yield WindowedPiece(source, source.frames, piece.start / rate, piece.end / rate)
 

@@ -1,0 +1,83 @@
+"""Recordings of any length, for models that read one window of them at a time."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..config import DEFAULT_MAX_WINDOW, EngineConfig
+from .inputs import Inputs, ReadOptions, Recordings
+
+_MIN_WINDOW = 0.08  # seconds: a cut needs some hops of 10 ms to choose from
+_MIN_PIECES = 4  # shortest inputs of the model in a window, so that a rest of a quarter of it is one too
+
+
+class Unwanted(Exception):
+    """Error that ends the reading of a recording whose result is not wanted any more."""
+
+
+class WindowedRecordings(Recordings):
+    """Reader of recordings of any length for a model that reads one window at a time.
+
+    Args:
+        model, feature_extractor: as of `Recordings`.
+        config: configuration with the limits of recordings and windows.
+
+    Attributes:
+        max_seconds: duration of the longest accepted recording.
+        max_input_seconds: duration of the longest window that the model takes.
+        max_window: duration of the longest window where a call gives none: the configuration's, else that of
+            the checkpoint's config.json, else 30 s or what the model takes.
+
+    Raises:
+        ValueError: the configuration's window is out of range.
+    """
+
+    def __init__(self, model: Any, feature_extractor: Any, config: EngineConfig) -> None:
+        super().__init__(model, feature_extractor, config)
+        self.max_seconds = config.max_seconds
+        if config.max_window is None:
+            own = getattr(model.config, "max_window", None) or DEFAULT_MAX_WINDOW
+            self.max_window = min(float(own), self.max_input_seconds)
+        else:
+            self.max_window = self.check_window(config.max_window)
+
+    def check_window(self, seconds: Any) -> float:
+        """Validate the longest window of a call, in seconds; None is the engine's default.
+
+        Raises:
+            ValueError: no number, or a window that the model does not take.
+        """
+        if seconds is None:
+            return self.max_window
+        is_number = isinstance(seconds, int | float | np.integer | np.floating)
+        lowest = max(_MIN_WINDOW, _MIN_PIECES * self.min_input_seconds)
+        if isinstance(seconds, bool) or not is_number or not lowest <= seconds <= self.max_input_seconds:
+            name, longest = type(self._model).__name__, math.floor(10 * self.max_input_seconds) / 10
+            raise ValueError(
+                f"max_window is {seconds!r}; it must be a number of seconds from {lowest:g} to {longest:g}, "
+                f"the longest window that this {name} takes"
+            )
+        return float(seconds)
+
+    def prepare(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs | None:
+        """Inputs of an array of one window that needs no conversion; None for all others."""
+        is_array = isinstance(source, np.ndarray | Tensor) and source.ndim == 1
+        if not is_array or len(source) > self.max_read_seconds(options) * self.sampling_rate:
+            return None
+        return super().prepare(source, reading, options)
+
+    def max_read_seconds(self, options: dict[str, Any]) -> float:
+        """Duration of the longest recording that is one window: the call's, else what the model takes."""
+        window: float = options.get("max_window", self.max_input_seconds)
+        return window
+
+
+def while_wanted(blocks: Iterable[np.ndarray], is_wanted: Callable[[], bool]) -> Iterator[np.ndarray]:
+    """Blocks of a recording. Raises Unwanted once the result is not wanted any more."""
+    for block in blocks:
+        if not is_wanted():
+            raise Unwanted
+        yield block
