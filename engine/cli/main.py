@@ -14,7 +14,7 @@ from .convert import convert as convert_checkpoint
 from .environment import show_environment
 from .inputs import find_recordings, find_texts, is_several
 from .names import SETTINGS, CliCommand, CliGroup, check_dtype
-from .output_files import LineFormat
+from .outputs.lines import LineFormat
 from .run import Command, Output, Setup, run
 from .terminal import refuse
 
