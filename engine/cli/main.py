@@ -137,6 +137,12 @@ def transcribe(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Text that goes before, as context.", **_WHISPER)] = None,
     hotwords: Annotated[str | None, typer.Option(help="Words to expect in every window.", **_WHISPER)] = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            help="A beam search ends with so many times --num-beams results. Default: by their scores.", **_WHISPER
+        ),
+    ] = None,
     condition_on_prev_tokens: Annotated[
         bool,
         typer.Option("--condition-on-prev-tokens", help="Earlier windows' text is context.", **_WHISPER),
@@ -190,6 +196,7 @@ def transcribe(
         "return_timestamps": return_timestamps or None,
         "prompt": prompt,
         "hotwords": hotwords,
+        "patience": patience,
         "condition_on_prev_tokens": condition_on_prev_tokens or None,
         "temperature": temperature[0] if temperature and len(temperature) == 1 else temperature or None,
         "compression_ratio_threshold": compression_ratio_threshold,
