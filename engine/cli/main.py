@@ -140,7 +140,8 @@ def transcribe(
     patience: Annotated[
         float | None,
         typer.Option(
-            help="A beam search ends with so many times --num-beams results. Default: by their scores.", **_WHISPER
+            help="A beam search ends with so many times --num-beams results. Default: by their scores.",
+            **_WHISPER,
         ),
     ] = None,
     condition_on_prev_tokens: Annotated[
