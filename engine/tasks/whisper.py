@@ -152,11 +152,11 @@ class WhisperTask(GenerationTask):
             end = long.samples / inputs.sampling_rate
             whole = WindowedPiece(long, long.frames, 0.0, end)
             return session([whole], resolved, lambda: long.warnings, end, long.speech)
-        # Speech that fits one window may be of a longer recording, whose segments have times.
-        whole_seconds = short.duration if short.speech is None else short.speech.duration
-        is_long = options["windows"] == "sequential" and whole_seconds > inputs.max_input_seconds
-        resolved = self._resolved(options, is_long=is_long)
-        if short.values is None or not (options["word_timestamps"] or _takes_several(resolved)):
+        # Speech that fits one window may be of a longer recording, which has segments.
+        seconds = short.duration if short.speech is None else short.speech.duration
+        is_long = seconds > inputs.max_read_seconds(options)
+        resolved = self._resolved(options, is_long and options["windows"] == "sequential")
+        if short.values is None or not (is_long or options["word_timestamps"] or _takes_several(resolved)):
             return short, _first_request(resolved)
         source = ShortSource(short.values, extractor)
         whole = WindowedPiece(source, source.frames, 0.0, short.duration)
