@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .output_files import Name
+from .outputs.lines import Name
 from .terminal import note, refuse
 
 # Bytes of a line of standard input. Escaped, a longer text would not fit a line of results.

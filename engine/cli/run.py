@@ -15,7 +15,9 @@ import typer
 
 from ..builtin_models import BuiltinModel, named
 from .inputs import Item
-from .output_files import LineFormat, Name, Origin, Result, ResultsFile, StandardOutput, message_of
+from .outputs.lines import LineFormat, Name, Origin, Result, message_of
+from .outputs.results_file import ResultsFile
+from .outputs.standard_output import StandardOutput
 from .terminal import INTERRUPTED, note, refuse, show_warning, silence, standard_error, visible
 
 if TYPE_CHECKING:

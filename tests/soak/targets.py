@@ -245,7 +245,8 @@ def _results(kind: str) -> Callable[[Path], Made]:
     """An output file that a run continues: refused, or whole lines stay and a new one can be read."""
 
     def make(folder: Path) -> Made:
-        from tritone.engine.cli.output_files import LineFormat, Origin, ResultsFile
+        from tritone.engine.cli.outputs.lines import LineFormat, Origin
+        from tritone.engine.cli.outputs.results_file import ResultsFile
         from tritone.engine.outputs import Transcription
         from tritone.scheduler.request import FinishReason
 
@@ -341,7 +342,7 @@ TARGETS = {
     "tokenizer-config": Target(_speech_to_text("tokenizer_config.json"), _SLOW, is_json=True),
     "letters": Target(_wav2vec2("vocab.json"), _SLOW, is_json=True),
     "letters-config": Target(_wav2vec2("tokenizer_config.json"), _SLOW, is_json=True),
-    "results-jsonl": Target(_results("jsonl"), ("tritone.engine.cli.output_files",)),
-    "results-text": Target(_results("text"), ("tritone.engine.cli.output_files",)),
+    "results-jsonl": Target(_results("jsonl"), ("tritone.engine.cli.outputs.results_file",)),
+    "results-text": Target(_results("text"), ("tritone.engine.cli.outputs.results_file",)),
     "audio": Target(audio, tuple(f"tritone.engine.audio.{name}" for name in _AUDIO)),
 }
