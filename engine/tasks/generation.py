@@ -123,13 +123,13 @@ class GenerationTask(EngineTask):
             return replace(resolved, seed=(resolved.seed + _SEED_STEP * piece) % 2**63)
 
         return PieceSession(
+            blocks,
             pieces(while_wanted(blocks, is_wanted), rate, options["max_window"], MIN_SHARE),
             rate,
             inputs.min_input_seconds,
             resolve,
             self._processor.decode,
             self._tokenizer.all_special_ids,
-            lambda: blocks.warnings,
         )
 
     def _usual_options(self, duration: float) -> list[GenerationOptions]:

@@ -1,11 +1,13 @@
 """Session of a recording whose pieces, cut at pauses, are decoded independently of each other."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 
 from ...scheduler.request import FinishReason, GenerationOptions, RequestOutput
+from ..audio.reader import AudioBlocks
 from ..audio.segments import Piece, sound_span
+from ..audio.speech import SpeechBlocks
 from ..outputs import Segment
 from ..session import PartsInOrder, Session, SessionCall, SessionRequest
 from .window_results import WindowResult
@@ -18,28 +20,29 @@ class PieceSession(Session):
     """Session of a recording in pieces. A piece without any sound is not decoded: its text is empty.
 
     Args:
-        pieces: pieces of the recording in order, read as far as they are decoded.
+        blocks: blocks that the recording is read in, for warnings and for the times of speech.
+        pieces: pieces of these in order, read as far as they are decoded.
         sampling_rate: rate in Hz.
         min_seconds: duration of the model's shortest input.
         resolve: function that returns the options of a piece by its number and its duration in seconds.
         to_text: function that decodes token ids.
         special_tokens: token ids that are no part of a segment.
-        warnings: function that returns the warnings about the reading so far.
     """
 
     def __init__(
         self,
+        blocks: AudioBlocks | SpeechBlocks,
         pieces: Iterable[Piece],
         sampling_rate: int,
         min_seconds: float,
         resolve: Callable[[int, float], GenerationOptions],
         to_text: Callable[[tuple[int, ...]], str],
         special_tokens: Iterable[int],
-        warnings: Callable[[], Sequence[str]],
     ) -> None:
+        self._blocks, self.speech = blocks, blocks.speech
         self._pieces, self._rate = iter(pieces), sampling_rate
         self._margin = round(max(_MARGIN, min_seconds) * sampling_rate)  # samples
-        self._resolve, self._to_text, self._warnings = resolve, to_text, warnings
+        self._resolve, self._to_text = resolve, to_text
         self._special_tokens = frozenset(special_tokens)
         self._spans = dict[int, tuple[float, float]]()  # of pieces in progress: seconds of their sound
         self._results = PartsInOrder[WindowResult]()
@@ -53,7 +56,7 @@ class PieceSession(Session):
     def next_request(self) -> SessionRequest | SessionCall | None:
         """Request for the next piece, with at most 0.3 s of quiet around its sound."""
         piece = next(self._pieces, None)
-        self.warnings = tuple(self._warnings())
+        self.warnings = tuple(self._blocks.warnings)
         if piece is None:
             self._all_begun = True
             return None

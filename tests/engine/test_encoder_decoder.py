@@ -1,40 +1,18 @@
 """A speech encoder with a text decoder in the engine, whose recordings no table of positions bounds."""
 
-from functools import partial
-
 import numpy as np
 import pytest
-from factories import seeded, tiny_bert_config, tiny_wav2vec2_config
+from encoder_decoders import write_checkpoint
 
 import tritone
 from tritone.engine.audio.reader import AudioError
-from tritone.models.speech_encoder_decoder.config import SpeechEncoderDecoderConfig
-from tritone.models.speech_encoder_decoder.model import SpeechEncoderDecoderModel
 
 SOON = 60  # seconds
-TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "zero", "one", "two", "three", "##teen", "##ty"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("encoder-decoder")
-    (folder / "vocab.txt").write_text("\n".join(TOKENS))
-    tritone.BertTokenizer(folder / "vocab.txt").save_pretrained(folder)
-    tritone.Wav2Vec2FeatureExtractor().save_pretrained(folder)
-    decoder = tiny_bert_config(
-        vocab_size=len(TOKENS),
-        hidden_size=20,
-        num_attention_heads=2,
-        intermediate_size=30,
-        max_position_embeddings=40,
-    )
-    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
-        tiny_wav2vec2_config(vocab_size=32), decoder
-    )
-    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 2, 0, 3
-    model = seeded(partial(SpeechEncoderDecoderModel, config=config), seed=4)
-    model.save_pretrained(folder)
-    return folder
+    return write_checkpoint(tmp_path_factory.mktemp("encoder-decoder"))
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 7}])
