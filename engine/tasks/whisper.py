@@ -13,7 +13,7 @@ from ..audio.errors import TooLongError
 from ..audio.speech import SpeechTimes
 from ..config import EngineConfig, Windows
 from ..jobs import Prepared
-from ..outputs import Segment, Transcription
+from ..outputs import Transcription
 from ..session import Session
 from .generation import GenerationTask, TokenProcessor
 from .inputs import Inputs, ReadOptions, check_choice
@@ -23,7 +23,6 @@ from .windows import (
     ShortSource,
     Texts,
     WindowedPiece,
-    WindowResult,
     WindowSession,
     pieces_at_pauses,
 )
@@ -164,9 +163,7 @@ class WhisperTask(GenerationTask):
 
     def output_processor(self, options: dict[str, Any]) -> "WhisperProcessor":
         """Output processor of results with these options."""
-        return WhisperProcessor(
-            self._tokenizer, self._texts(self._resolved(options)), has_words=options["word_timestamps"]
-        )
+        return WhisperProcessor(self._tokenizer, self._texts(self._resolved(options)))
 
     def _texts(self, resolved: WhisperOptions) -> Texts:
         return Texts(self._tokenizer, resolved, self._languages, self._language)
@@ -198,12 +195,10 @@ class WhisperProcessor(TokenProcessor):
     Args:
         tokenizer: tokenizer of the checkpoint.
         texts: texts of the recording's windows.
-        has_words: True where its windows have words with times.
     """
 
-    def __init__(self, tokenizer: Any, texts: Texts, has_words: bool) -> None:
+    def __init__(self, tokenizer: Any, texts: Texts) -> None:
         super().__init__(tokenizer)
-        self._has_words = has_words
         self._texts = texts
         self.whole_words = False  # spaces are tokens' own
 
@@ -220,27 +215,7 @@ class WhisperProcessor(TokenProcessor):
 
     def text_of(self, parts: Sequence[Any]) -> str:
         """Text of windows without the space before its first word."""
-        return super().text_of(parts).lstrip()
-
-    def join(
-        self, output: RequestOutput, parts: Sequence[Any], duration: float, source: Any
-    ) -> Transcription:
-        """Build the Transcription of a recording in windows; a cancelled one has the windows so far."""
-        windows: Sequence[WindowResult] = parts
-        segments: tuple[Segment, ...] = tuple(one for window in windows for one in window.segments)
-        count = sum(window.tokens for window in windows)
-        score = sum(window.score * window.tokens for window in windows) / count if count else None
-        return Transcription(
-            text=self.text_of(windows),
-            token_ids=tuple(token for segment in segments for token in segment.token_ids),
-            finish_reason=output.finish_reason,
-            duration=duration,
-            score=score,
-            words=tuple(word for window in windows for word in window.words) if self._has_words else None,
-            segments=segments,
-            language=windows[0].language,
-            source=source,
-        )
+        return "".join(part.text for part in parts).lstrip()
 
 
 def _first_request(options: WhisperOptions) -> GenerationOptions:
