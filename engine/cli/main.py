@@ -61,6 +61,9 @@ EncodingOption = Annotated[
 ShortOption = Annotated[
     Short, typer.Option("--short", help="A recording that is too short for the model fails, or is empty.")
 ]
+Null = Annotated[
+    bool, typer.Option("--null", "-0", help="A list on stdin has NULs between its paths, as of find -print0.")
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for the model.")]
 
 
@@ -91,7 +94,9 @@ def tritone(
 def transcribe(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH", help="Recordings, folders, globs, or - for paths on stdin."),
+        typer.Argument(
+            metavar="PATH", help="Recordings, folders, globs; - for a recording or a list of paths on stdin."
+        ),
     ],
     model: Annotated[
         str | None,
@@ -162,6 +167,7 @@ def transcribe(
     channels: ChannelsOption = "mix",
     encoding: EncodingOption = None,
     short: ShortOption = "fail",
+    null: Null = False,
     threads: Threads = None,
 ) -> None:
     """Transcribe recordings, in the order given.
@@ -206,13 +212,14 @@ def transcribe(
         failure=lambda error: Transcription("", (), FinishReason.ERROR, 0.0, error=error),
         split=channels == "split",
     )
+    items = find_recordings(paths, null, encoding is not None)
     run(
-        find_recordings(paths),
+        items,
         command,
         Setup(model, device, dtype, threads, *default_recognizer()),
         options | reading,
         written,
-        show_name=is_several(paths),
+        show_name=is_several(paths, items),
     )
 
 
@@ -247,6 +254,7 @@ def classify(
     channels: ChannelsOption = "mix",
     encoding: EncodingOption = None,
     short: ShortOption = "fail",
+    null: Null = False,
     threads: Threads = None,
 ) -> None:
     """Classify recordings or texts, in the order given.
@@ -263,6 +271,8 @@ def classify(
     reading = _reading(channels, encoding, short)
     if text and reading:
         refuse(f"--{next(iter(reading))} is of recordings; leave it out, or --text")
+    if text and null:
+        refuse("--null is of paths; leave it out, or --text")
     options: dict[str, Any] = {"top_k": top_k, "pairs": pairs or None, "truncate": truncate or None}
 
     def submit(engine: "Engine", sources: list[Any]) -> Iterator[Classification]:
@@ -278,14 +288,14 @@ def classify(
         failure=lambda error: Classification((), FinishReason.ERROR, error=error),
         split=channels == "split",
     )
-    items = find_texts(sources, pairs) if text else find_recordings(sources)
+    items = find_texts(sources, pairs) if text else find_recordings(sources, null, encoding is not None)
     run(
         items,
         command,
         Setup(model, device, dtype, threads, DIGIT_CLASSIFIER),
         options | reading,
         Output(output, line_format, overwrite),
-        show_name=len(items) > 1 or sources == ["-"] if text else is_several(sources),
+        show_name=len(items) > 1 or sources == ["-"] if text else is_several(sources, items),
     )
 
 
