@@ -2,13 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..scheduler.request import FinishReason, RequestOutput
 from .session import Part
 from .subtitles import formats
 from .subtitles.cues import MAX_LINE_COUNT, MAX_LINE_WIDTH
+
+if TYPE_CHECKING:
+    from .audio.speech import SpeechTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Transcription:
         finish_reason: "stop" at an end token, "length" at the maximum length, "cancelled" or "error"; a CTC
             model that succeeds always gives "stop".
         duration: seconds of audio; 0 where the recording could not be read.
+        speech_duration: seconds that `vad_filter` kept of these; None without it.
         score: sequence score of beam search, otherwise the mean log-probability of the tokens, for CTC that
             of the best path's frames; None without tokens.
         error: exception by which the request failed; None otherwise.
@@ -89,6 +93,7 @@ class Transcription:
     warnings: tuple[str, ...] = ()
     channel: int | None = None
     source: Any = field(default=None, repr=False, compare=False)
+    speech_duration: float | None = None
 
     def to_srt(
         self,
@@ -191,6 +196,35 @@ def not_finite(name: str) -> Exception:
 
 
 R = TypeVar("R", bound=Transcription | Classification)
+
+
+def in_recording(result: R, speech: "SpeechTimes") -> R:
+    """Result of a recording's speech alone, with times and duration of the recording."""
+    if not isinstance(result, Transcription):
+        return replace(result, duration=speech.duration)
+
+    def moved(spans: tuple[Span, ...] | None) -> tuple[Span, ...] | None:
+        if spans is None:
+            return None
+        times = [speech.word(one.start, one.end) for one in spans]
+        return tuple(
+            replace(one, start=start, end=end) for one, (start, end) in zip(spans, times, strict=True)
+        )
+
+    segments = result.segments
+    if segments is not None:
+        times = [speech.segment(one.start, one.end) for one in segments]
+        segments = tuple(
+            replace(one, start=start, end=end) for one, (start, end) in zip(segments, times, strict=True)
+        )
+    return replace(
+        result,
+        words=moved(result.words),
+        characters=moved(result.characters),
+        segments=segments,
+        duration=speech.duration,
+        speech_duration=speech.speech_duration,
+    )
 
 
 class OutputProcessor(ABC, Generic[R]):

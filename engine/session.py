@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..scheduler.request import AudioExcerpt
+    from .audio.speech import SpeechTimes
 
 
 class Part(Protocol):
@@ -54,14 +55,16 @@ class Session(ABC):
     Reading threads call its methods, one at a time, and never with a lock held. What it raises ends its job.
 
     Attributes:
-        duration: seconds of audio read so far, at the end those of the recording.
+        duration: seconds of audio read so far, at the end those of the recording, or of its speech.
         warnings: warnings about the reading.
         finish_reason: reason of the result.
+        speech: times of the speech that was kept alone; None where all of the recording is read.
     """
 
     duration: float = 0.0
     warnings: tuple[str, ...] = ()
     finish_reason: FinishReason = FinishReason.STOP
+    speech: "SpeechTimes | None" = None
 
     @property
     @abstractmethod

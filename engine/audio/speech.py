@@ -173,6 +173,11 @@ class SpeechTimes:
         self._count += end - start
 
     @property
+    def spans(self) -> list[tuple[float, float]]:
+        """Starts and ends of the spans that are kept, in seconds of the recording."""
+        return list(zip(self._starts, self._ends, strict=True))
+
+    @property
     def duration(self) -> float:
         """Seconds of the recording."""
         return self.samples / self._rate
@@ -217,6 +222,8 @@ class SpeechTimes:
 class SpeechBlocks:
     """Iterator over the speech of a recording, float32 [samples], joined, in flat memory.
 
+    Blocks are empty where 4 s have no speech.
+
     Args:
         blocks: blocks of the recording, at 8,000 or 16,000 Hz.
         sampling_rate: rate in Hz.
@@ -229,9 +236,7 @@ class SpeechBlocks:
         ValueError: as `load_vad`.
     """
 
-    def __init__(
-        self, blocks: AudioBlocks, sampling_rate: int, options: VadOptions | None = None
-    ) -> None:
+    def __init__(self, blocks: AudioBlocks, sampling_rate: int, options: VadOptions | None = None) -> None:
         options = options or VadOptions()
         self._recording = blocks
         self._model = load_vad(sampling_rate)
@@ -252,9 +257,12 @@ class SpeechBlocks:
         for samples, probabilities in _detected(blocks, self._model):
             kept.add(samples)
             self.speech.samples += len(samples)
-            for start, end in self._spans.add(probabilities):
+            ranges = self._spans.add(probabilities)
+            for start, end in ranges:
                 self.speech.add(start, end)
                 yield kept.part(start, end)
+            if not ranges:
+                yield np.empty(0, np.float32)  # so that a reader that is not wanted any more can stop
             kept.drop(self._spans.needed)
         for start, end in self._spans.finish(self.speech.samples):
             self.speech.add(start, end)
@@ -298,7 +306,7 @@ class _Kept:
         self._samples = np.concatenate([self._samples, samples])
 
     def part(self, start: int, end: int) -> np.ndarray:
-        return self._samples[start - self._start : end - self._start]
+        return self._samples[start - self._start : end - self._start].copy()  # which keeps no other alive
 
     def drop(self, before: int) -> None:
         if before > self._start:

@@ -63,6 +63,9 @@ ShortOption = Annotated[
 ]
 Null = Annotated[
     bool, typer.Option("--null", "-0", help="A list on stdin has NULs between its paths, as of find -print0.")
+VadFilter = Annotated[
+    bool,
+    typer.Option("--vad-filter", help="Decode speech alone: Silero's detector, of the extra vad, finds it."),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for the model.")]
 
@@ -138,6 +141,13 @@ def transcribe(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Text that goes before, as context.", **_WHISPER)] = None,
     hotwords: Annotated[str | None, typer.Option(help="Words to expect in every window.", **_WHISPER)] = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            help="A beam search ends with so many times --num-beams results. Default: by their scores.",
+            **_WHISPER,
+        ),
+    ] = None,
     condition_on_prev_tokens: Annotated[
         bool,
         typer.Option("--condition-on-prev-tokens", help="Earlier windows' text is context.", **_WHISPER),
@@ -168,6 +178,7 @@ def transcribe(
     encoding: EncodingOption = None,
     short: ShortOption = "fail",
     null: Null = False,
+    vad_filter: VadFilter = False,
     threads: Threads = None,
 ) -> None:
     """Transcribe recordings, in the order given.
@@ -180,7 +191,7 @@ def transcribe(
     others are tried again, and a line torn by a crash is dropped. The model, dtype and all options that
     change results must be those that it was made with, and paths must be spelled the same.
     """
-    reading = _reading(channels, encoding, short)
+    reading = _reading(channels, encoding, short) | ({"vad_filter": True} if vad_filter else {})
     options: dict[str, Any] = {
         "num_beams": num_beams,
         "max_new_tokens": max_new_tokens,
@@ -191,6 +202,7 @@ def transcribe(
         "return_timestamps": return_timestamps or None,
         "prompt": prompt,
         "hotwords": hotwords,
+        "patience": patience,
         "condition_on_prev_tokens": condition_on_prev_tokens or None,
         "temperature": temperature[0] if temperature and len(temperature) == 1 else temperature or None,
         "compression_ratio_threshold": compression_ratio_threshold,

@@ -10,6 +10,7 @@ from ...models.whisper.options import WhisperOptions
 from ...models.whisper.windows import Window, window_prompt
 from ...scheduler.request import GenerationOptions, RequestOutput
 from ..audio.errors import TooLongError
+from ..audio.speech import SpeechTimes
 from ..config import EngineConfig, Windows
 from ..jobs import Prepared
 from ..outputs import Segment, Transcription
@@ -127,33 +128,39 @@ class WhisperTask(GenerationTask):
             resolved: WhisperOptions,
             warnings: Callable[[], Sequence[str]],
             duration: float = 0.0,
+            speech: SpeechTimes | None = None,
         ) -> WindowSession:
             texts = self._texts(resolved)
             words = None
             if options["word_timestamps"]:
                 words = WordTimes(self._model, self._tokenizer, resolved, texts.language)
-            return WindowSession(pieces, resolved, texts, warnings, duration, words)
+            return WindowSession(pieces, resolved, texts, warnings, duration, words, speech)
 
         try:
-            short = snapshot if isinstance(snapshot, Inputs) else inputs.read(snapshot, reading, options)
+            short = snapshot
+            if not isinstance(snapshot, Inputs):
+                short = inputs.read(snapshot, reading, options, is_wanted)
         except TooLongError:
             if options["windows"] == "pauses":
                 blocks = inputs.blocks(snapshot, reading)
                 wanted = while_wanted(blocks, is_wanted)
                 pieces = pieces_at_pauses(wanted, extractor, options["max_window"])
                 resolved = self._resolved(options)
-                return session(pieces, resolved, lambda: blocks.warnings)
+                return session(pieces, resolved, lambda: blocks.warnings, speech=blocks.speech)
             resolved = self._resolved(options, is_long=True)
             long = LongSource(lambda: inputs.blocks(snapshot, reading), extractor, is_wanted)
             end = long.samples / inputs.sampling_rate
             whole = WindowedPiece(long, long.frames, 0.0, end)
-            return session([whole], resolved, lambda: long.warnings, end)
-        resolved = self._resolved(options)
+            return session([whole], resolved, lambda: long.warnings, end, long.speech)
+        # Speech that fits one window may be of a longer recording, whose segments have times.
+        whole_seconds = short.duration if short.speech is None else short.speech.duration
+        is_long = options["windows"] == "sequential" and whole_seconds > inputs.max_input_seconds
+        resolved = self._resolved(options, is_long=is_long)
         if short.values is None or not (options["word_timestamps"] or _takes_several(resolved)):
             return short, _first_request(resolved)
         source = ShortSource(short.values, extractor)
         whole = WindowedPiece(source, source.frames, 0.0, short.duration)
-        return session([whole], resolved, lambda: short.warnings, short.duration)
+        return session([whole], resolved, lambda: short.warnings, short.duration, short.speech)
 
     def output_processor(self, options: dict[str, Any]) -> "WhisperProcessor":
         """Output processor of results with these options."""

@@ -21,6 +21,7 @@ from ...models.whisper.word_times import TokenTimes
 from ...scheduler.request import AudioExcerpt, FinishReason, RequestOutput
 from ..audio.reader import AudioBlocks, AudioError
 from ..audio.segments import pieces
+from ..audio.speech import SpeechBlocks, SpeechTimes
 from ..outputs import Segment
 from ..outputs import Span as Word
 from ..session import Session, SessionCall, SessionRequest
@@ -99,13 +100,14 @@ class LongSource:
 
     def __init__(
         self,
-        open_blocks: Callable[[], AudioBlocks],
+        open_blocks: Callable[[], AudioBlocks | SpeechBlocks],
         extractor: WhisperFeatureExtractor,
         is_wanted: Callable[[], bool],
     ) -> None:
         blocks = open_blocks()
         level = measure(while_wanted(blocks, is_wanted), extractor)
         self.warnings = tuple(blocks.warnings)
+        self.speech = blocks.speech
         self.samples = level.samples
         self.frames = level.samples // extractor.hop_length
         again = while_wanted(open_blocks(), is_wanted)
@@ -220,6 +222,7 @@ class WindowSession(Session):
         duration: seconds of audio; by default those of the pieces that have been read.
         warnings: function that returns the warnings about the reading so far.
         word_times: computation of words with times; None where they are not wanted.
+        speech: times of the speech that the pieces are cut from; None where they are all of the recording.
     """
 
     def __init__(
@@ -230,6 +233,7 @@ class WindowSession(Session):
         warnings: Callable[[], Sequence[str]] = tuple,
         duration: float = 0.0,
         word_times: WordTimes | None = None,
+        speech: SpeechTimes | None = None,
     ) -> None:
         self._word_times, self._calls = word_times, deque[SessionCall]()
         self._pieces, self._options, self._texts = iter(pieces), options, texts
@@ -239,7 +243,7 @@ class WindowSession(Session):
         self._begun = self._first = 0  # number of pieces begun; the first that is open
         self._language: int | None = None  # its token, where it is to be detected
         self._all_begun = False
-        self.duration, self.warnings = duration, tuple(warnings())
+        self.duration, self.warnings, self.speech = duration, tuple(warnings()), speech
 
     @property
     def is_complete(self) -> bool:

@@ -123,7 +123,8 @@ class WhisperGenerationMixin(GenerationMixin):
             **options: options of `GenerationMixin.generate`, and Whisper's: `task` ("transcribe" or
                 "translate"), `return_timestamps`, `condition_on_prev_tokens`, `prompt_condition_type`
                 ("first-segment" or "all-segments"), `temperature` (a number, or several to try in turn),
-                `compression_ratio_threshold`, `logprob_threshold` and `no_speech_threshold`.
+                `compression_ratio_threshold`, `logprob_threshold`, `no_speech_threshold`, and `patience`,
+                which CTranslate2 has: a beam search ends once num_beams * patience hypotheses have ended.
 
         Returns:
             int64 [batch, longest], generated tokens without prompts and end tokens, padded on the right.
