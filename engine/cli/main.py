@@ -10,12 +10,14 @@ from ...scheduler.request import FinishReason
 from ..builtin_models import DIGIT_CLASSIFIER, DIGITS, ENGLISH, default_recognizer
 from ..config import DEFAULT_TOP_K, Channels, Encoding, Short, SpeechTask, Windows
 from ..outputs import Classification, Transcription
+from ..subtitles.cues import MAX_LINE_COUNT, MAX_LINE_WIDTH, MIN_LINE_WIDTH
 from .convert import convert as convert_checkpoint
 from .environment import show_environment
 from .inputs import find_recordings, find_texts, is_several
 from .names import SETTINGS, CliCommand, CliGroup, check_dtype
-from .outputs.lines import LineFormat
-from .run import Command, Output, Setup, run
+from .outputs.destination import classifier_output, recognizer_output
+from .outputs.times import times_of_formats
+from .run import Command, Setup, run
 from .terminal import refuse
 
 if TYPE_CHECKING:
@@ -30,11 +32,21 @@ OutputFile = Annotated[
     Path | None,
     typer.Option("--output", dir_okay=False, help="Write to this file; an existing one is continued."),
 ]
-Format = Annotated[
-    LineFormat | None,
-    typer.Option("--format", help="Lines of text or of JSON. Default: text; jsonl to a file."),
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="FORMAT,...",
+        help="text, jsonl, json, srt, vtt, tsv, or all. Default: text; to a file by its suffix, else jsonl; "
+        "to a folder all.",
+    ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start the output file from scratch.")]
+LineFormats = Annotated[
+    list[str] | None,
+    typer.Option("--format", "-f", metavar="FORMAT", help="text or jsonl. Default: text; jsonl to a file."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write results from scratch.")]
 Device = Annotated[
     str | None,
     typer.Option(
@@ -61,6 +73,9 @@ EncodingOption = Annotated[
 ShortOption = Annotated[
     Short, typer.Option("--short", help="A recording that is too short for the model fails, or is empty.")
 ]
+Null = Annotated[
+    bool, typer.Option("--null", "-0", help="A list on stdin has NULs between its paths, as of find -print0.")
+]
 VadFilter = Annotated[
     bool,
     typer.Option("--vad-filter", help="Decode speech alone: Silero's detector, of the extra vad, finds it."),
@@ -68,6 +83,7 @@ VadFilter = Annotated[
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for the model.")]
 
 
+_SUBTITLES: dict[str, Any] = {"rich_help_panel": "Subtitles"}
 _WHISPER: dict[str, Any] = {"rich_help_panel": "Whisper's options"}
 
 
@@ -95,7 +111,9 @@ def tritone(
 def transcribe(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH", help="Recordings, folders, globs, or - for paths on stdin."),
+        typer.Argument(
+            metavar="PATH", help="Recordings, folders, globs; - for a recording or a list of paths on stdin."
+        ),
     ],
     model: Annotated[
         str | None,
@@ -131,7 +149,7 @@ def transcribe(
         bool | None,
         typer.Option(
             "--words/--no-words",
-            help="Times of words in JSON lines. Default: where the model has them.",
+            help="Times of words, for JSON and subtitles. Default: where the model has them.",
             **_WHISPER,
         ),
     ] = None,
@@ -163,8 +181,27 @@ def transcribe(
         typer.Option(help="Probability above which a window that looks wrong is skipped.", **_WHISPER),
     ] = None,
     output: OutputFile = None,
-    line_format: Format = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir",
+            "-o",
+            file_okay=False,
+            help="Write files for each recording to this folder; an existing one is completed.",
+        ),
+    ] = None,
+    formats: Formats = None,
     overwrite: Overwrite = False,
+    max_line_width: Annotated[
+        int | None,
+        typer.Option(min=MIN_LINE_WIDTH, help=f"Columns of a line. Default: {MAX_LINE_WIDTH}.", **_SUBTITLES),
+    ] = None,
+    max_line_count: Annotated[
+        int | None, typer.Option(min=1, help=f"Lines of a cue. Default: {MAX_LINE_COUNT}.", **_SUBTITLES)
+    ] = None,
+    highlight_words: Annotated[
+        bool, typer.Option("--highlight-words", help="Underline each word in turn.", **_SUBTITLES)
+    ] = False,
     device: Device = None,
     dtype: Dtype = None,
     max_new_tokens: Annotated[
@@ -173,6 +210,7 @@ def transcribe(
     channels: ChannelsOption = "mix",
     encoding: EncodingOption = None,
     short: ShortOption = "fail",
+    null: Null = False,
     vad_filter: VadFilter = False,
     threads: Threads = None,
 ) -> None:
@@ -181,6 +219,9 @@ def transcribe(
     Prints a line for each: path, tab, text; for a single file just the text. With --channels split there is a
     line for each channel, and before its text the channel and their number: 0/2, tab. A recording that fails
     is named on stderr and the others go on. Exit code: 0; 1 if any failed; 2 for incorrect usage.
+
+    A file in srt, vtt, tsv or json is of one recording; --output-dir writes files for each. It keeps the
+    structure of folders, and skips recordings whose files are all there.
 
     An existing output file is continued: recordings with a result there, of all their channels, are skipped,
     others are tried again, and a line torn by a crash is dropped. The model, dtype and all options that
@@ -205,12 +246,15 @@ def transcribe(
         "no_speech_threshold": no_speech_threshold,
         "word_timestamps": word_timestamps,
     }
-    written = Output(output, line_format, overwrite)
+    layout = {
+        "max_line_width": max_line_width,
+        "max_line_count": max_line_count,
+        "highlight_words": highlight_words or None,
+    }
+    written = recognizer_output(output, output_dir, formats, overwrite, layout, paths)
 
     def submit(engine: Any, sources: Any) -> Any:
-        own = dict(options)
-        if word_timestamps is None and written.format is LineFormat.JSONL:
-            own["word_timestamps"] = getattr(engine.model, "has_alignment_heads", False) or None
+        own = options | times_of_formats(engine.model, written, options)
         return engine.transcribe(sources, **own, **reading)
 
     command = Command(
@@ -219,13 +263,14 @@ def transcribe(
         failure=lambda error: Transcription("", (), FinishReason.ERROR, 0.0, error=error),
         split=channels == "split",
     )
+    items = find_recordings(paths, null, encoding is not None)
     run(
-        find_recordings(paths),
+        items,
         command,
         Setup(model, device, dtype, threads, *default_recognizer()),
-        options | reading,
+        options | reading | layout,
         written,
-        show_name=is_several(paths),
+        show_name=is_several(paths, items),
     )
 
 
@@ -253,13 +298,14 @@ def classify(
     ] = False,
     top_k: Annotated[int, typer.Option(min=1, help="Labels of a result, best first.")] = DEFAULT_TOP_K,
     output: OutputFile = None,
-    line_format: Format = None,
+    formats: LineFormats = None,
     overwrite: Overwrite = False,
     device: Device = None,
     dtype: Dtype = None,
     channels: ChannelsOption = "mix",
     encoding: EncodingOption = None,
     short: ShortOption = "fail",
+    null: Null = False,
     threads: Threads = None,
 ) -> None:
     """Classify recordings or texts, in the order given.
@@ -276,6 +322,8 @@ def classify(
     reading = _reading(channels, encoding, short)
     if text and reading:
         refuse(f"--{next(iter(reading))} is of recordings; leave it out, or --text")
+    if text and null:
+        refuse("--null is of paths; leave it out, or --text")
     options: dict[str, Any] = {"top_k": top_k, "pairs": pairs or None, "truncate": truncate or None}
 
     def submit(engine: "Engine", sources: list[Any]) -> Iterator[Classification]:
@@ -291,14 +339,14 @@ def classify(
         failure=lambda error: Classification((), FinishReason.ERROR, error=error),
         split=channels == "split",
     )
-    items = find_texts(sources, pairs) if text else find_recordings(sources)
+    items = find_texts(sources, pairs) if text else find_recordings(sources, null, encoding is not None)
     run(
         items,
         command,
         Setup(model, device, dtype, threads, DIGIT_CLASSIFIER),
         options | reading,
-        Output(output, line_format, overwrite),
-        show_name=len(items) > 1 or sources == ["-"] if text else is_several(sources),
+        classifier_output(output, formats, overwrite),
+        show_name=len(items) > 1 or sources == ["-"] if text else is_several(sources, items),
     )
 
 

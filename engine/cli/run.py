@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..builtin_models import BuiltinModel, named
-from .inputs import Item
-from .outputs.lines import LineFormat, Name, Origin, Result, message_of
+from .inputs import Item, StandardInput
+from .outputs.destination import Output
+from .outputs.lines import Name, Origin, Result, message_of
 from .outputs.results_file import ResultsFile
-from .outputs.standard_output import StandardOutput
+from .outputs.results_folder import ResultsFolder
 from .terminal import INTERRUPTED, note, refuse, show_warning, silence, standard_error, visible
 
 if TYPE_CHECKING:
@@ -26,59 +27,6 @@ if TYPE_CHECKING:
     from ..engine import Engine
 
 _MAX_EXCERPT = 32  # characters of a text beside its error
-
-
-@dataclass(frozen=True)
-class Output:
-    """Destination of results: a file, or standard output where `path` is None."""
-
-    path: Path | None
-    line_format: LineFormat | None  # None: text, to a file JSON lines
-    overwrite: bool
-
-    def __post_init__(self) -> None:
-        if self.overwrite and self.path is None:
-            refuse("--overwrite is about the file of --output; name one")
-
-    @property
-    def format(self) -> LineFormat:
-        """Line format: the one given, else JSON Lines to a file and text to standard output."""
-        return self.line_format or (LineFormat.JSONL if self.path else LineFormat.TEXT)
-
-    def check_inputs(self, items: Sequence[Item]) -> None:
-        """End the command where the output file is one of the recordings, under any name."""
-        from ..audio.reader import AUDIO_SUFFIXES
-
-        # Without --overwrite a recording is refused as a file of another program.
-        if self.path is None or not self.overwrite or not os.path.isfile(self.path):
-            return
-        for name, *_ in items:
-            if not isinstance(name, Path):
-                return
-            # A file with a recording's suffix is refused as an output anyway.
-            may_be = os.path.islink(name) or name.suffix.lower() not in AUDIO_SUFFIXES
-            if may_be and os.path.isfile(name) and os.path.samefile(name, self.path):
-                refuse(f"--output {self.path}: is the recording {name}; name another file")
-
-    def open(self, origin: Origin, of_texts: bool, resources: ExitStack) -> ResultsFile | None:
-        """Open the results file, closed with `resources`; end the command where it cannot be used."""
-        from ..audio.reader import AUDIO_SUFFIXES
-
-        if self.path is None:
-            if sys.stdout is None:
-                refuse("standard output is closed; open it, or name a file with --output")
-            return None
-        for path in (self.path, Path(os.path.realpath(self.path))):
-            if path.suffix.lower() in AUDIO_SUFFIXES:
-                refuse(f"--output {self.path}: has a recording's name; give it another suffix")
-        try:
-            return resources.enter_context(
-                ResultsFile(self.path, self.format, origin, overwrite=self.overwrite, of_texts=of_texts)
-            )
-        except OSError as error:
-            refuse(f"--output {self.path}: cannot be written ({error.strerror})")
-        except ValueError as error:
-            refuse(f"--output {error}")
 
 
 @dataclass(frozen=True)
@@ -172,11 +120,17 @@ def run(
         typer.Exit: code 1 where any item failed, 2 for incorrect usage, 130 after an interrupt.
     """
     origin = setup.origin(options)
-    output.check_inputs(items)
+    names = [item.name for item in items]
+    output.check_inputs(names, command.split)
     with ExitStack() as resources:
-        results = output.open(origin, command.of_texts, resources)
+        results = output.open(origin, names, command.of_texts, resources)
         left = list(items)
         if results is not None:
+            if any(isinstance(item.source, StandardInput) and results.has(item.name) for item in items):
+                refuse(
+                    f"--output {output.path}: has a recording of standard input already, maybe another one; "
+                    "name another file, or --overwrite it"
+                )
             left = [item for item in items if not results.has(item.name)]
             _note_continued(output, command, len(items), left, results)
         if not left:
@@ -193,19 +147,19 @@ def run(
                 refuse(str(error))
         summary = Summary(command.of_texts)
         progress = resources.enter_context(_progress(len(left)))
-        lines = results or StandardOutput(output.format, origin, show_name)
+        writer = results or output.writer(origin, show_name)
         try:
-            lines.begin([item.name for item in left])
+            writer.begin([item.name for item in left])
             for name, _, failure in left:
                 of_item = next(ready) if failure is None else [command.failure(failure)]
                 for message in dict.fromkeys(warning for one in of_item for warning in one.warnings):
                     _show_message(name, f"warning: {message}", progress, "yellow")
                 for problem in dict.fromkeys(message_of(one.error) for one in of_item if one.error):
                     _show_message(name, problem, progress, "red")
-                lines.write(name, *of_item)
+                writer.write(name, *of_item)
                 summary.add(of_item)
                 progress.advance(progress.task_ids[0])
-            lines.finish()
+            writer.finish()
         except KeyboardInterrupt:
             if engine is not None:
                 engine.close(cancel=True)
@@ -215,11 +169,10 @@ def run(
             summary.show(f"{message_of(error)}; stopped with {len(left) - summary.count} to go")
             raise typer.Exit(1) from None
         except OSError as error:
-            where = "standard output" if results is None else f"--output {output.path}"
-            if results is None:
+            if output.is_standard:
                 silence(sys.stdout)
             to_go = len(left) - summary.count
-            summary.show(f"{where}: {error.strerror or error}; stopped with {to_go} to go")
+            summary.show(f"{output.label}: {error.strerror or error}; stopped with {to_go} to go")
             raise typer.Exit(1) from None
     summary.show()
     if summary.failures:
@@ -265,14 +218,16 @@ def _by_item(results: Iterator[Result], split: bool) -> Iterator[list[Result]]:
 
 
 def _note_continued(
-    output: Output, command: Command, total: int, left: list[Item], results: ResultsFile
+    output: Output, command: Command, total: int, left: list[Item], results: ResultsFile | ResultsFolder
 ) -> None:
-    """Print to stderr how many results an existing file holds, and how many failures are tried again."""
+    """Print to stderr how many results are there already, and how many failures are tried again."""
     failed = sum(results.failed(item.name) for item in left)
     if total > len(left) or failed:
         what = "texts" if command.of_texts else "recordings"
         again = f", {failed} that failed are tried again" if failed else ""
-        note(f"{output.path} goes on: {total - len(left)} of {total} {what} are there{again}")
+        note(
+            f"{output.folder or output.path} goes on: {total - len(left)} of {total} {what} are there{again}"
+        )
 
 
 def _show_message(name: Name, message: str, progress: "Progress", color: str) -> None:

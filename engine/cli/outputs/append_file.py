@@ -125,7 +125,7 @@ class AppendFile:
 
     def _create_beside(self, resources: contextlib.ExitStack) -> FileIO:
         """Create a file in the same folder, with this one's owner and rights; `resources` remove it."""
-        copy = create_private(self.path.parent, resources)
+        copy = create_temporary(self.path.parent, resources)
         status = os.fstat(self._file.fileno())
         mode = stat.S_IMODE(status.st_mode)
         if hasattr(os, "fchown"):
@@ -137,18 +137,27 @@ class AppendFile:
         return copy
 
 
-def create_private(folder: Path, resources: contextlib.ExitStack) -> FileIO:
-    """Create a temporary file in a folder, for its owner alone; `resources` close and remove it."""
+def create_temporary(folder: Path, resources: contextlib.ExitStack, rights: int = 0o600) -> FileIO:
+    """Create a temporary file in a folder; `resources` close and remove it."""
     # The name cannot be foreseen, and no link is followed: in a folder that others write to, one may be
     # planted. It is short, because the file that it becomes may have a name as long as names can be.
     path = folder / f".tritone-{secrets.token_hex(8)}.part"
-    file = open(path, "xb", buffering=0, opener=_open_private)  # noqa: SIM115
+
+    def create(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), rights)
+
+    file = open(path, "xb", buffering=0, opener=create)  # noqa: SIM115
     resources.callback(path.unlink, missing_ok=True)
     return resources.enter_context(file)
 
 
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o600)
+def replace_whole(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, then give it its own in one step."""
+    with contextlib.ExitStack() as resources:
+        file = create_temporary(path.parent, resources, 0o666)
+        _write(file, data)
+        file.close()  # Windows renames no open file
+        os.replace(file.name, path)
 
 
 def _write(file: FileIO, data: bytes) -> None:
