@@ -163,7 +163,12 @@ class GenerationTask(EngineTask):
         if self._model.device.type != "cuda":
             return max(longest, num_rows * pages(min(config.usual_seconds, max_seconds), 1))
         full = max(longest, num_rows * pages(max_seconds, 1, self._max_length))
-        return max(min(full, fitting_pages(self._model, num_rows, encoding, config)), 1)
+        fitting = fitting_pages(self._model, num_rows, encoding, config, self._kept_width())
+        return max(min(full, fitting), 1)
+
+    def _kept_width(self) -> int:
+        """Width of the encoder outputs that requests may keep; 0 where none do."""
+        return 0
 
 
 class TokenProcessor(OutputProcessor[Transcription]):

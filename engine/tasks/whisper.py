@@ -105,6 +105,10 @@ class WhisperTask(GenerationTask):
         """Generation options of the first request of a recording of one window."""
         return _first_request(self._resolved(options))
 
+    def _kept_width(self) -> int:
+        """Width of encoder outputs, which windows keep for times of words."""
+        return int(self._model.config.d_model) if self._model.has_alignment_heads else 0
+
     def _usual_options(self, duration: float) -> list[GenerationOptions]:
         """Options of recordings of one window, and of long ones, which have times."""
         options = super()._usual_options(duration)
