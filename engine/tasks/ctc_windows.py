@@ -115,7 +115,7 @@ class CTCWindowSession(Session):
         sampling_rate: rate in Hz.
         min_samples: samples of the model's shortest input.
         decode: function that decodes frames, given the number of the first of them.
-        delimiter: token id between words; None where the vocabulary has none, and the path is decoded at once.
+        delimiter: token id between words; without one, None, the path is decoded at once.
     """
 
     def __init__(

@@ -87,7 +87,7 @@ class CTCModel(HeadedEncoder):
 
     @property
     def window_step(self) -> int:
-        """Samples of which a window's start is a multiple, so that its tokens are at places of the whole's."""
+        """Samples of which the start of a window is a multiple, for tokens at places of the whole."""
         return self.samples_per_token * int(self.base.encoder.frames_per_token)
 
     def predict(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
