@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..openmp import one_core
 from .reader import AudioBlocks
 from .segments import Piece
 from .vad import SileroVad, load_vad
@@ -312,7 +313,7 @@ def _detected(blocks: Iterable[np.ndarray], model: SileroVad) -> Iterator[tuple[
         if len(group):
             padded = np.zeros(-(-len(group) // model.chunk) * model.chunk, np.float32)
             padded[: len(group)] = group
-            with torch.inference_mode():
+            with torch.inference_mode(), one_core():
                 probabilities, state = model(torch.from_numpy(padded)[None], state)
             yield group, probabilities[0].tolist()
 
