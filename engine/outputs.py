@@ -39,6 +39,7 @@ class Segment:
         token_ids: token ids, times included.
         score: mean log-probability of the tokens of its window, or beam search's score.
         compression_ratio: bytes of the window's text over those of its compression; high for repetitions.
+            This and the next two are of Whisper, None from other models.
         no_speech_probability: probability that the window has no speech; None where the model has no token
             for it.
         temperature: temperature at which the window was decoded; 0 for greedy or beam search.
@@ -49,9 +50,9 @@ class Segment:
     end: float
     token_ids: tuple[int, ...]
     score: float
-    compression_ratio: float
-    no_speech_probability: float | None
-    temperature: float
+    compression_ratio: float | None = None
+    no_speech_probability: float | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

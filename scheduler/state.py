@@ -25,8 +25,8 @@ class StateTables:
         done: bool [slots], true where a sequence of greedy search or sampling has ended.
         final_tokens, final_length, final_score, final_done: best ended hypotheses of beam search, best first,
             in the slots of the request. In greedy search and sampling, `final_length` is the slot's own.
-        ended_count: int32 [slots], number of hypotheses that have ended in beam search, in the first slot of the
-            request; those that are no longer among the best count too.
+        ended_count: int32 [slots], number of hypotheses that have ended in beam search, of those too that
+            are no longer among the best; in the first slot of the request.
         request_done: bool [slots], true in the first slot of a request that has ended.
     """
 

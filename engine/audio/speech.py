@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .reader import AudioBlocks
+from .segments import Piece
 from .vad import SileroVad, load_vad
 
 _GROUP = 128  # chunks of one call of the detector, 4 s
@@ -186,6 +187,24 @@ class SpeechTimes:
     def speech_duration(self) -> float:
         """Seconds that are kept of it."""
         return self._count / self._rate
+
+    def split(self, pieces: Iterable[Piece], shortest: int) -> Iterator[Piece]:
+        """Pieces of joined speech, cut further between spans: each with audio that is in a row.
+
+        Args:
+            pieces: pieces in order.
+            shortest: samples that a piece must have; where a cut leaves fewer there is none.
+        """
+        for piece in pieces:
+            start, first = piece.start, bisect_right(self._joined, piece.start / self._rate)
+            for joint in self._joined[first:]:
+                cut = round(joint * self._rate)
+                if cut > piece.end - shortest:
+                    break
+                if cut - start >= shortest:
+                    yield Piece(start, piece.samples[start - piece.start : cut - piece.start].copy())
+                    start = cut
+            yield piece if start == piece.start else Piece(start, piece.samples[start - piece.start :].copy())
 
     def word(self, start: float, end: float) -> tuple[float, float]:
         """Times of a word, which is in the span of its middle."""

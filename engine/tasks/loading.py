@@ -117,15 +117,13 @@ def make_task(model: Any, processor: Any, config: EngineConfig) -> EngineTask:
     if not hasattr(feature_extractor, "frame_count") or not (classifies or hasattr(processor, "tokenizer")):
         wanted = "feature extractor" if classifies else "processor"
         raise _wrong_processor(model, processor, "recordings", wanted)
-    if isinstance(model, WhisperGenerationMixin):
-        recordings = WindowedRecordings(model, feature_extractor, config)
-        return WhisperTask(model, recordings, processor.tokenizer, config)
-    inputs = Recordings(model, feature_extractor, config)
     if classifies:
-        return ClassificationTask(model, inputs, config)
+        return ClassificationTask(model, Recordings(model, feature_extractor, config), config)
     if model.task is Task.CTC:
-        return CTCTask(model, inputs, processor.tokenizer, config)
-    return GenerationTask(model, inputs, processor.tokenizer, config)
+        return CTCTask(model, Recordings(model, feature_extractor, config), processor.tokenizer, config)
+    task = WhisperTask if isinstance(model, WhisperGenerationMixin) else GenerationTask
+    windowed = WindowedRecordings(model, feature_extractor, config)
+    return task(model, windowed, processor.tokenizer, config)
 
 
 def _task_of(checkpoint: Checkpoint) -> Task:

@@ -13,7 +13,7 @@ from ..audio.errors import TooLongError
 from ..audio.speech import SpeechTimes
 from ..config import EngineConfig, Windows
 from ..jobs import Prepared
-from ..outputs import Segment, Transcription
+from ..outputs import Transcription
 from ..session import Session
 from .generation import GenerationTask, TokenProcessor
 from .inputs import Inputs, ReadOptions, check_choice
@@ -23,7 +23,6 @@ from .windows import (
     ShortSource,
     Texts,
     WindowedPiece,
-    WindowResult,
     WindowSession,
     pieces_at_pauses,
 )
@@ -106,6 +105,10 @@ class WhisperTask(GenerationTask):
         """Generation options of the first request of a recording of one window."""
         return _first_request(self._resolved(options))
 
+    def _kept_width(self) -> int:
+        """Width of encoder outputs, which windows keep for times of words."""
+        return int(self._model.config.d_model) if self._model.has_alignment_heads else 0
+
     def _usual_options(self, duration: float) -> list[GenerationOptions]:
         """Options of recordings of one window, and of long ones, which have times."""
         options = super()._usual_options(duration)
@@ -152,11 +155,11 @@ class WhisperTask(GenerationTask):
             end = long.samples / inputs.sampling_rate
             whole = WindowedPiece(long, long.frames, 0.0, end)
             return session([whole], resolved, lambda: long.warnings, end, long.speech)
-        # Speech that fits one window may be of a longer recording, whose segments have times.
-        whole_seconds = short.duration if short.speech is None else short.speech.duration
-        is_long = options["windows"] == "sequential" and whole_seconds > inputs.max_input_seconds
-        resolved = self._resolved(options, is_long=is_long)
-        if short.values is None or not (options["word_timestamps"] or _takes_several(resolved)):
+        # Speech that fits one window may be of a longer recording, which has segments.
+        seconds = short.duration if short.speech is None else short.speech.duration
+        is_long = seconds > inputs.max_read_seconds(options)
+        resolved = self._resolved(options, is_long and options["windows"] == "sequential")
+        if short.values is None or not (is_long or options["word_timestamps"] or _takes_several(resolved)):
             return short, _first_request(resolved)
         source = ShortSource(short.values, extractor)
         whole = WindowedPiece(source, source.frames, 0.0, short.duration)
@@ -164,9 +167,7 @@ class WhisperTask(GenerationTask):
 
     def output_processor(self, options: dict[str, Any]) -> "WhisperProcessor":
         """Output processor of results with these options."""
-        return WhisperProcessor(
-            self._tokenizer, self._texts(self._resolved(options)), has_words=options["word_timestamps"]
-        )
+        return WhisperProcessor(self._tokenizer, self._texts(self._resolved(options)))
 
     def _texts(self, resolved: WhisperOptions) -> Texts:
         return Texts(self._tokenizer, resolved, self._languages, self._language)
@@ -198,12 +199,10 @@ class WhisperProcessor(TokenProcessor):
     Args:
         tokenizer: tokenizer of the checkpoint.
         texts: texts of the recording's windows.
-        has_words: True where its windows have words with times.
     """
 
-    def __init__(self, tokenizer: Any, texts: Texts, has_words: bool) -> None:
+    def __init__(self, tokenizer: Any, texts: Texts) -> None:
         super().__init__(tokenizer)
-        self._has_words = has_words
         self._texts = texts
         self.whole_words = False  # spaces are tokens' own
 
@@ -220,27 +219,7 @@ class WhisperProcessor(TokenProcessor):
 
     def text_of(self, parts: Sequence[Any]) -> str:
         """Text of windows without the space before its first word."""
-        return super().text_of(parts).lstrip()
-
-    def join(
-        self, output: RequestOutput, parts: Sequence[Any], duration: float, source: Any
-    ) -> Transcription:
-        """Build the Transcription of a recording in windows; a cancelled one has the windows so far."""
-        windows: Sequence[WindowResult] = parts
-        segments: tuple[Segment, ...] = tuple(one for window in windows for one in window.segments)
-        count = sum(window.tokens for window in windows)
-        score = sum(window.score * window.tokens for window in windows) / count if count else None
-        return Transcription(
-            text=self.text_of(windows),
-            token_ids=tuple(token for segment in segments for token in segment.token_ids),
-            finish_reason=output.finish_reason,
-            duration=duration,
-            score=score,
-            words=tuple(word for window in windows for word in window.words) if self._has_words else None,
-            segments=segments,
-            language=windows[0].language,
-            source=source,
-        )
+        return "".join(part.text for part in parts).lstrip()
 
 
 def _first_request(options: WhisperOptions) -> GenerationOptions:

@@ -164,9 +164,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "watermarking_config": (),
 }
 # Options of one family, with the remedy for all others.
-_OF_ONE_FAMILY = {
-    "patience": "is Whisper's alone; early_stopping=True ends this model's beam search as patience 1"
-}
+_OF_ONE_FAMILY = {"patience": "is Whisper's alone; leave it out: early_stopping=True is as patience 1"}
 # Bookkeeping in the file, without effect on decoding.
 _BOOKKEEPING = {
     "_from_model_config",

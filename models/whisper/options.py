@@ -360,9 +360,7 @@ def _patience(config: WhisperGenerationConfig, call: Mapping[str, Any]) -> float
     if patience is None:
         return None
     if config.read("num_beams", call) == 1:
-        raise ValueError(
-            f"patience {patience} is a rule of beam search, and num_beams is 1; use num_beams=5 or leave it out"
-        )
+        raise ValueError(f"patience {patience} is a rule of beam search, and num_beams is 1; use more beams")
     rule = config.read("early_stopping", call)
     if rule is not False:
         raise ValueError(

@@ -88,10 +88,13 @@ def test_whisper_has_the_segments_and_words_of_the_speech_at_their_places(whispe
 def test_speech_that_fits_one_window_of_a_longer_recording_has_segments(whisper):
     digit = load_audio(SAMPLES.parent / "digits" / "one_digit_8k.wav", RATE).samples[RATE // 10 :]
     audio = np.concatenate([digit, np.zeros(5 * RATE, np.float32)])
-    result = whisper.submit(audio, vad_filter=True, language="en").result(SOON)
-    assert 0.5 < result.speech_duration <= 1.0
-    assert result.segments is not None
-    assert all(one.end <= result.speech_duration for one in result.segments)
+    for windows in ("sequential", "pauses"):
+        result = whisper.submit(audio, vad_filter=True, language="en", windows=windows).result(SOON)
+        assert 0.5 < result.speech_duration <= 1.0
+        assert result.segments is not None
+        assert all(one.end <= result.speech_duration for one in result.segments)
+    short = whisper.submit(audio[: RATE // 2], vad_filter=True, language="en").result(SOON)
+    assert short.segments is None
 
 
 @needs_silero
@@ -156,6 +159,14 @@ def test_the_command_decodes_speech_alone(ctc_checkpoint, tmp_path):
     assert "speech_duration" not in lines[0]
     assert lines[1]["speech_duration"] < 6
     assert lines[1]["options"]["vad_filter"] is True
+
+
+def test_the_command_says_how_to_install_the_extra(ctc_checkpoint, monkeypatch):
+    monkeypatch.setattr(vad, "find_weights", lambda: None)
+    load_vad.cache_clear()
+    run = tritone_invoke("transcribe", PAUSE, "--model", ctc_checkpoint, "--device", "cpu", "--vad-filter")
+    assert run.exit_code == 2
+    assert "install it: pip install 'tritone[vad]'" in run.stderr
 
 
 @needs_silero

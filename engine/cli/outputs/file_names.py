@@ -41,13 +41,14 @@ def plan_names(paths: Sequence[Path], roots: Sequence[Path], owned: Mapping[Path
 
 
 def _candidates(path: Path, roots: Sequence[Path]) -> Iterator[str]:
-    below = next((path.relative_to(root) for root in roots if path.is_relative_to(root)), path)
-    if below.is_absolute() or ".." in below.parts or below is path:
-        below = Path(path.name)
-    whole = Path(*(part for part in path.parts if part not in ("..", path.anchor)))
-    for each in (below, whole):
-        yield str(each.with_suffix(""))
-        yield str(each)
+    below = next((path.relative_to(root).parts for root in roots if path.is_relative_to(root)), ())
+    if ".." in below or not below:
+        below = path.parts[-1:]
+    for parts in (below, path.parts):
+        inside = [part for part in parts if part not in ("..", path.anchor)] or ["recording"]
+        stem = Path(inside[-1]).stem
+        yield os.path.join(*inside[:-1], inside[-1] if stem in ("", ".", "..") else stem)
+        yield os.path.join(*inside)
 
 
 def _shortened(name: str) -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tritone.engine.audio.reader import audio_blocks, load_audio
-from tritone.engine.audio.segments import pieces
+from tritone.engine.audio.segments import Piece, pieces
 from tritone.engine.audio.speech import SpeechBlocks, SpeechSpans, SpeechTimes, VadOptions
 from tritone.engine.audio.vad import REMEDY, find_weights
 
@@ -62,12 +62,13 @@ runs = st.lists(st.tuples(st.sampled_from([0.9, 0.5, 0.4, 0.35, 0.1]), st.intege
 
 @needs_silero
 @settings(max_examples=300, deadline=None)
+@example([(0.9, 10), (0.1, 90)], 16_000, (0.5, None), 320, 2000, 400, 0, 7)  # as long as the minimum
 @given(
     runs,
     st.sampled_from([8_000, 16_000]),
     st.sampled_from([(0.5, None), (0.45, 0.3)]),
-    st.sampled_from([0, 100, 250, 1000]),
-    st.sampled_from([0, 100, 500, 2000]),
+    st.sampled_from([0, 100, 320, 1000]),
+    st.sampled_from([0, 100, 320, 2000]),
     st.sampled_from([0, 30, 400]),
     st.integers(0, 255),
     st.integers(1, 50),
@@ -193,6 +194,19 @@ def test_times_are_those_of_the_recording():
     assert speech.word(6, 7) == (41, 42)
     assert speech.segment(1, 3) == (11, 13)
     assert speech.segment(1, 6) == (11, 41)  # speech on both sides of the pause
+
+
+def test_pieces_are_cut_further_between_spans_unless_too_little_is_left():
+    speech = times((10, 15), (40, 42), (50, 50.2), (60, 63))  # joined at 5, 7 and 7.2
+    audio = np.arange(10_200, dtype=np.float32)
+    whole = [Piece(0, audio[:5_100]), Piece(5_100, audio[5_100:])]
+    found = list(speech.split(whole, 200))
+    assert [(one.start, one.end) for one in found] == [
+        (0, 5_100), (5_100, 7_000), (7_000, 7_200), (7_200, 10_200)
+    ]  # fmt: skip
+    assert np.array_equal(np.concatenate([one.samples for one in found]), audio)
+    assert [one.end for one in speech.split(whole, 201)] == [5_100, 7_000, 10_200]
+    assert [one.end for one in speech.split(whole, 50)] == [5_000, 5_100, 7_000, 7_200, 10_200]
 
 
 def test_a_word_stays_in_the_span_of_its_middle():
