@@ -128,6 +128,7 @@ class Engine:
         channel: int | None = None,
         encoding: Encoding | None = None,
         short: Short = "fail",
+        vad_filter: bool = False,
         language: str | None = None,
         priority: int = 0,
         stream: bool = True,
@@ -145,6 +146,9 @@ class Engine:
             encoding: "mulaw" or "alaw" for headerless G.711; by default a file's header or name tells.
             short: answer to a recording of no samples or too few for the model: "fail", or "empty" for a
                 result without text or labels, with a warning.
+            vad_filter: True decodes only what Silero's voice activity detector takes for speech, with 0.4 s
+                around it; pauses of over 2 s are left out. Times are those of the recording. Needs the extra
+                `vad`; a recording without speech has an empty result, with a warning.
             language: one of the checkpoint's languages: the target of a translation, or for Whisper the
                 language spoken, a code or an English name; by default Whisper detects it.
             priority: integer; requests with a larger one go first, equal ones in order of submission.
@@ -159,13 +163,14 @@ class Engine:
                 model takes no others; a classifier takes `top_k` and `truncate`, see `classify`.
 
         Raises:
-            ValueError: an unknown option or language, a value out of range, or an option of recordings for
-                texts. Errors of the recording or text itself are raised by `Handle.result`.
+            ValueError: an unknown option or language, a value out of range, an option of recordings for
+                texts, or `vad_filter` without its extra. Errors of the recording or text itself are raised by
+                `Handle.result`.
             RuntimeError: the engine is closed, or has stopped on an error.
         """
         self._worker.check_open()
         options = self._task.check(language, options)
-        reading = ReadOptions(sampling_rate, channel, encoding, short)
+        reading = ReadOptions(sampling_rate, channel, encoding, short, vad_filter)
         self._check_request(reading, priority)
         snapshot = self._snapshot(source, reading, options)
         return self._submit(source, snapshot, reading, priority, stream, options)
@@ -178,6 +183,7 @@ class Engine:
         channels: Channels = "mix",
         encoding: Encoding | None = None,
         short: Short = "fail",
+        vad_filter: bool = False,
         language: str | None = None,
         priority: int = 0,
         **options: Any,
@@ -192,12 +198,12 @@ class Engine:
             sources: recordings as in `submit`.
             channels: "mix" for one result for each recording, or "split" for one for each of its channels, in
                 their order and with `channel` set. A recording that cannot be opened has one, without.
-            sampling_rate, encoding, short, language, priority, **options: as in `submit`.
+            sampling_rate, encoding, short, vad_filter, language, priority, **options: as in `submit`.
 
         Raises:
             ValueError, RuntimeError: as in `submit`.
         """
-        reading = ReadOptions(sampling_rate, encoding=encoding, short=short)
+        reading = ReadOptions(sampling_rate, encoding=encoding, short=short, vad_filter=vad_filter)
         return self._process("transcribe", sources, channels, reading, priority, language, options)
 
     def classify(
@@ -303,7 +309,9 @@ class Engine:
 
     def _check_request(self, reading: ReadOptions, priority: int) -> None:
         """Validate the priority, and that a model of texts has no options of recordings."""
-        if self.sampling_rate is None:
+        if isinstance(self._inputs, Recordings):
+            self._inputs.check(reading)
+        else:
             reading.check_unused(self._task.name)
         if not isinstance(priority, int | np.integer):
             raise ValueError(f"priority must be a whole number, a larger one goes first; got {priority!r}")

@@ -11,6 +11,7 @@ from .handle import Handle
 from .session import Session
 
 if TYPE_CHECKING:
+    from .audio.speech import SpeechTimes
     from .tasks.inputs import Inputs
 
 # Inputs of the model, and options (None for an encoder-only model).
@@ -40,6 +41,7 @@ class Job:
     )  # not yet received by the session
     duration: float = 0.0  # seconds of audio, once read
     warnings: tuple[str, ...] = ()  # about the reading, likewise
+    speech: "SpeechTimes | None" = None  # where speech was kept alone; `duration` is its
     being_read: bool = False
     places: int = 0  # among the requests that are read and not finished
 
@@ -110,7 +112,7 @@ class JobQueue:
         inputs = prepared[0]
         left = self._free_seconds - inputs.duration
         job.prepared, job.duration, self._free_seconds = prepared, inputs.duration, left
-        job.warnings = inputs.warnings
+        job.warnings, job.speech = inputs.warnings, inputs.speech
 
     def free_place(self, job: Job) -> None:
         """Free the places of an ended job, if it has any."""

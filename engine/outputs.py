@@ -2,13 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..scheduler.request import FinishReason, RequestOutput
 from .session import Part
 from .subtitles import formats
 from .subtitles.cues import MAX_LINE_COUNT, MAX_LINE_WIDTH
+
+if TYPE_CHECKING:
+    from .audio.speech import SpeechTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Segment:
         token_ids: token ids, times included.
         score: mean log-probability of the tokens of its window, or beam search's score.
         compression_ratio: bytes of the window's text over those of its compression; high for repetitions.
+            This and the next two are of Whisper, None from other models.
         no_speech_probability: probability that the window has no speech; None where the model has no token
             for it.
         temperature: temperature at which the window was decoded; 0 for greedy or beam search.
@@ -46,9 +50,9 @@ class Segment:
     end: float
     token_ids: tuple[int, ...]
     score: float
-    compression_ratio: float
-    no_speech_probability: float | None
-    temperature: float
+    compression_ratio: float | None = None
+    no_speech_probability: float | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class Transcription:
         finish_reason: "stop" at an end token, "length" at the maximum length, "cancelled" or "error"; a CTC
             model that succeeds always gives "stop".
         duration: seconds of audio; 0 where the recording could not be read.
+        speech_duration: seconds that `vad_filter` kept of these; None without it.
         score: sequence score of beam search, otherwise the mean log-probability of the tokens, for CTC that
             of the best path's frames; None without tokens.
         error: exception by which the request failed; None otherwise.
@@ -89,6 +94,7 @@ class Transcription:
     warnings: tuple[str, ...] = ()
     channel: int | None = None
     source: Any = field(default=None, repr=False, compare=False)
+    speech_duration: float | None = None
 
     def to_srt(
         self,
@@ -191,6 +197,35 @@ def not_finite(name: str) -> Exception:
 
 
 R = TypeVar("R", bound=Transcription | Classification)
+
+
+def in_recording(result: R, speech: "SpeechTimes") -> R:
+    """Result of a recording's speech alone, with times and duration of the recording."""
+    if not isinstance(result, Transcription):
+        return replace(result, duration=speech.duration)
+
+    def moved(spans: tuple[Span, ...] | None) -> tuple[Span, ...] | None:
+        if spans is None:
+            return None
+        times = [speech.word(one.start, one.end) for one in spans]
+        return tuple(
+            replace(one, start=start, end=end) for one, (start, end) in zip(spans, times, strict=True)
+        )
+
+    segments = result.segments
+    if segments is not None:
+        times = [speech.segment(one.start, one.end) for one in segments]
+        segments = tuple(
+            replace(one, start=start, end=end) for one, (start, end) in zip(segments, times, strict=True)
+        )
+    return replace(
+        result,
+        words=moved(result.words),
+        characters=moved(result.characters),
+        segments=segments,
+        duration=speech.duration,
+        speech_duration=speech.speech_duration,
+    )
 
 
 class OutputProcessor(ABC, Generic[R]):

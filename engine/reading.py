@@ -119,7 +119,7 @@ class Reading(ABC):
             while self._enter_session(job, session):
                 pass
             with self._lock:
-                job.duration, job.warnings = session.duration, session.warnings
+                job.duration, job.warnings, job.speech = session.duration, session.warnings, session.speech
                 if session.is_complete:
                     self._finish(job, session.finish_reason)
                 if session.is_complete or not job.outputs:

@@ -362,7 +362,7 @@ class Worker(Reading):
         """
         if self._jobs.get(job.handle) is not job:
             return
-        job.handle.finish(output, job.duration, job.warnings)
+        job.handle.finish(output, job.duration, job.warnings, job.speech)
         del self._jobs[job.handle]
         job.prepare = job.prepared = None
         job.outputs = []
@@ -371,7 +371,8 @@ class Worker(Reading):
             if job.running:  # which nothing waits for any more
                 self._to_cancel.append(job)
                 self._runnable.notify()
-        self._tally.end(output.finish_reason, job.duration, idle=not self._jobs)
+        duration = job.duration if job.speech is None else job.speech.duration
+        self._tally.end(output.finish_reason, duration, idle=not self._jobs)
         if not job.being_read:  # or the reader still holds its input
             self._free_place(job)
         if self._closed:

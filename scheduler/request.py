@@ -34,6 +34,8 @@ class GenerationOptions:
         temperature, top_k, top_p: shape of the distribution to draw from; 1, 0 and 1 leave it unchanged.
         length_penalty: exponent of the length by which a beam's score is divided.
         early_stopping: True, False or "never", the rule that ends a beam search with open beams.
+        patience: Whisper's rule in its place: a beam search ends once num_beams * patience, rounded, of its
+            hypotheses have ended, as in CTranslate2; None for `early_stopping`.
         repetition_penalty: divides positive and multiplies negative scores of tokens already generated.
         no_repeat_ngram_size: size of n-grams that may occur only once; 0 allows any repetition.
         renormalize_logits: True applies log-softmax after all other rules.
@@ -68,6 +70,7 @@ class GenerationOptions:
     top_p: float = 1.0
     length_penalty: float = 1.0
     early_stopping: bool | str = False
+    patience: float | None = None
     repetition_penalty: float = 1.0
     no_repeat_ngram_size: int = 0
     renormalize_logits: bool = False

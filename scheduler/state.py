@@ -25,6 +25,8 @@ class StateTables:
         done: bool [slots], true where a sequence of greedy search or sampling has ended.
         final_tokens, final_length, final_score, final_done: best ended hypotheses of beam search, best first,
             in the slots of the request. In greedy search and sampling, `final_length` is the slot's own.
+        ended_count: int32 [slots], number of hypotheses that have ended in beam search, of those too that
+            are no longer among the best; in the first slot of the request.
         request_done: bool [slots], true in the first slot of a request that has ended.
     """
 
@@ -37,6 +39,7 @@ class StateTables:
     final_length: Tensor
     final_score: Tensor
     final_done: Tensor
+    ended_count: Tensor
     request_done: Tensor
 
     @classmethod
@@ -56,6 +59,7 @@ class StateTables:
             final_length=table(num_slots),
             final_score=table(num_slots, dtype=torch.float32),
             final_done=table(num_slots, dtype=torch.bool),
+            ended_count=table(num_slots),
             request_done=table(num_slots, dtype=torch.bool),
         )
 
@@ -120,6 +124,7 @@ class DecodeState:
             tables.final_length[slot] = 0
             tables.final_score[slot] = UNREACHABLE
             tables.final_done[slot] = False
+            tables.ended_count[slot] = 0
             tables.done[slot] = True
             tables.request_done[slot] = True
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .reader import AudioBlocks
+from .segments import Piece
 from .vad import SileroVad, load_vad
 
 _GROUP = 128  # chunks of one call of the detector, 4 s
@@ -173,6 +174,11 @@ class SpeechTimes:
         self._count += end - start
 
     @property
+    def spans(self) -> list[tuple[float, float]]:
+        """Starts and ends of the spans that are kept, in seconds of the recording."""
+        return list(zip(self._starts, self._ends, strict=True))
+
+    @property
     def duration(self) -> float:
         """Seconds of the recording."""
         return self.samples / self._rate
@@ -181,6 +187,24 @@ class SpeechTimes:
     def speech_duration(self) -> float:
         """Seconds that are kept of it."""
         return self._count / self._rate
+
+    def split(self, pieces: Iterable[Piece], shortest: int) -> Iterator[Piece]:
+        """Pieces of joined speech, cut further between spans: each with audio that is in a row.
+
+        Args:
+            pieces: pieces in order.
+            shortest: samples that a piece must have; where a cut leaves fewer there is none.
+        """
+        for piece in pieces:
+            start, first = piece.start, bisect_right(self._joined, piece.start / self._rate)
+            for joint in self._joined[first:]:
+                cut = round(joint * self._rate)
+                if cut > piece.end - shortest:
+                    break
+                if cut - start >= shortest:
+                    yield Piece(start, piece.samples[start - piece.start : cut - piece.start].copy())
+                    start = cut
+            yield piece if start == piece.start else Piece(start, piece.samples[start - piece.start :].copy())
 
     def word(self, start: float, end: float) -> tuple[float, float]:
         """Times of a word, which is in the span of its middle."""
@@ -217,6 +241,8 @@ class SpeechTimes:
 class SpeechBlocks:
     """Iterator over the speech of a recording, float32 [samples], joined, in flat memory.
 
+    Blocks are empty where 4 s have no speech.
+
     Args:
         blocks: blocks of the recording, at 8,000 or 16,000 Hz.
         sampling_rate: rate in Hz.
@@ -229,9 +255,7 @@ class SpeechBlocks:
         ValueError: as `load_vad`.
     """
 
-    def __init__(
-        self, blocks: AudioBlocks, sampling_rate: int, options: VadOptions | None = None
-    ) -> None:
+    def __init__(self, blocks: AudioBlocks, sampling_rate: int, options: VadOptions | None = None) -> None:
         options = options or VadOptions()
         self._recording = blocks
         self._model = load_vad(sampling_rate)
@@ -252,9 +276,12 @@ class SpeechBlocks:
         for samples, probabilities in _detected(blocks, self._model):
             kept.add(samples)
             self.speech.samples += len(samples)
-            for start, end in self._spans.add(probabilities):
+            ranges = self._spans.add(probabilities)
+            for start, end in ranges:
                 self.speech.add(start, end)
                 yield kept.part(start, end)
+            if not ranges:
+                yield np.empty(0, np.float32)  # so that a reader that is not wanted any more can stop
             kept.drop(self._spans.needed)
         for start, end in self._spans.finish(self.speech.samples):
             self.speech.add(start, end)
@@ -298,7 +325,7 @@ class _Kept:
         self._samples = np.concatenate([self._samples, samples])
 
     def part(self, start: int, end: int) -> np.ndarray:
-        return self._samples[start - self._start : end - self._start]
+        return self._samples[start - self._start : end - self._start].copy()  # which keeps no other alive
 
     def drop(self, before: int) -> None:
         if before > self._start:

@@ -7,22 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...scheduler.request import FinishReason
-from ..builtin_models import DIGIT_CLASSIFIER, default_recognizer
+from ..builtin_models import DIGIT_CLASSIFIER, DIGITS, ENGLISH, default_recognizer
 from ..config import DEFAULT_TOP_K, Channels, Encoding, Short, SpeechTask, Windows
 from ..outputs import Classification, Transcription
 from ..subtitles.cues import MAX_LINE_COUNT, MAX_LINE_WIDTH, MIN_LINE_WIDTH
 from .convert import convert as convert_checkpoint
+from .environment import show_environment
 from .inputs import find_recordings, find_texts, is_several
+from .names import SETTINGS, CliCommand, CliGroup, check_dtype
 from .outputs.destination import classifier_output, recognizer_output
 from .outputs.times import times_of_formats
 from .run import Command, Setup, run
-from .terminal import VisibleGroup, refuse
+from .terminal import refuse
 
 if TYPE_CHECKING:
     from ..engine import Engine
 
 app = typer.Typer(
-    cls=VisibleGroup, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
+    cls=CliGroup, context_settings=SETTINGS, no_args_is_help=True, pretty_exceptions_enable=False
 )
 
 # Options of every command.
@@ -45,10 +47,22 @@ LineFormats = Annotated[
     typer.Option("--format", "-f", metavar="FORMAT", help="text or jsonl. Default: text; jsonl to a file."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write results from scratch.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda. Default: a GPU if there is one.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        autocompletion=lambda: ["cpu", "cuda"],
+        help="cpu or cuda. Default: a GPU if there is one.",
+    ),
+]
 Dtype = Annotated[
     str | None,
-    typer.Option("--dtype", help="float32, float16 or bfloat16. [default: float32; on a GPU half precision]"),
+    typer.Option(
+        "--dtype",
+        callback=check_dtype,
+        autocompletion=lambda: ["float32", "float16", "bfloat16"],
+        help="float32, float16 or bfloat16. [default: float32; on a GPU half precision]",
+    ),
 ]
 ChannelsOption = Annotated[
     Channels, typer.Option("--channels", help="One result for a recording, or one for each of its channels.")
@@ -58,6 +72,13 @@ EncodingOption = Annotated[
 ]
 ShortOption = Annotated[
     Short, typer.Option("--short", help="A recording that is too short for the model fails, or is empty.")
+]
+Null = Annotated[
+    bool, typer.Option("--null", "-0", help="A list on stdin has NULs between its paths, as of find -print0.")
+]
+VadFilter = Annotated[
+    bool,
+    typer.Option("--vad-filter", help="Decode speech alone: Silero's detector, of the extra vad, finds it."),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for the model.")]
 
@@ -80,18 +101,26 @@ def tritone(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Transcribe speech, classify speech or text: many inputs at once, each result as if it were alone."""
+    """Transcribe speech, classify speech or text: many inputs at once, each result as if it were alone.
+
+    tritone FILE... is tritone transcribe FILE...; a file with the name of a command is ./NAME.
+    """
 
 
-@app.command()
+@app.command(cls=CliCommand)
 def transcribe(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH...", help="Recordings, folders, globs, or - for paths on stdin."),
+        typer.Argument(
+            metavar="PATH", help="Recordings, folders, globs; - for a recording or a list of paths on stdin."
+        ),
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="english, digits, or a checkpoint: a name or folder. Default: english if there."),
+        typer.Option(
+            autocompletion=lambda: [DIGITS.name, ENGLISH.name],
+            help="english, digits, or a checkpoint: a name or folder. Default: english if there.",
+        ),
     ] = None,
     num_beams: Annotated[int | None, typer.Option(min=1, help="Beams. Default: the checkpoint's.")] = None,
     language: Annotated[
@@ -126,6 +155,13 @@ def transcribe(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Text that goes before, as context.", **_WHISPER)] = None,
     hotwords: Annotated[str | None, typer.Option(help="Words to expect in every window.", **_WHISPER)] = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            help="A beam search ends with so many times --num-beams results. Default: by their scores.",
+            **_WHISPER,
+        ),
+    ] = None,
     condition_on_prev_tokens: Annotated[
         bool,
         typer.Option("--condition-on-prev-tokens", help="Earlier windows' text is context.", **_WHISPER),
@@ -174,6 +210,8 @@ def transcribe(
     channels: ChannelsOption = "mix",
     encoding: EncodingOption = None,
     short: ShortOption = "fail",
+    null: Null = False,
+    vad_filter: VadFilter = False,
     threads: Threads = None,
 ) -> None:
     """Transcribe recordings, in the order given.
@@ -189,7 +227,7 @@ def transcribe(
     others are tried again, and a line torn by a crash is dropped. The model, dtype and all options that
     change results must be those that it was made with, and paths must be spelled the same.
     """
-    reading = _reading(channels, encoding, short)
+    reading = _reading(channels, encoding, short) | ({"vad_filter": True} if vad_filter else {})
     options: dict[str, Any] = {
         "num_beams": num_beams,
         "max_new_tokens": max_new_tokens,
@@ -200,6 +238,7 @@ def transcribe(
         "return_timestamps": return_timestamps or None,
         "prompt": prompt,
         "hotwords": hotwords,
+        "patience": patience,
         "condition_on_prev_tokens": condition_on_prev_tokens or None,
         "temperature": temperature[0] if temperature and len(temperature) == 1 else temperature or None,
         "compression_ratio_threshold": compression_ratio_threshold,
@@ -224,28 +263,33 @@ def transcribe(
         failure=lambda error: Transcription("", (), FinishReason.ERROR, 0.0, error=error),
         split=channels == "split",
     )
+    items = find_recordings(paths, null, encoding is not None)
     run(
-        find_recordings(paths),
+        items,
         command,
         Setup(model, device, dtype, threads, *default_recognizer()),
         options | reading | layout,
         written,
-        show_name=is_several(paths),
+        show_name=is_several(paths, items),
     )
 
 
-@app.command()
+@app.command(cls=CliCommand)
 def classify(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...|TEXT...",
+            metavar="PATH|TEXT",
             help="Recordings, folders, globs; with --text texts; - for lines of either on stdin.",
         ),
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="Checkpoint of a classifier: a name or folder. Default: single English digits."),
+        typer.Option(
+            envvar="TRITONE_CLASSIFIER",
+            show_envvar=False,
+            help="Checkpoint of a classifier: a name or folder. Default: single English digits.",
+        ),
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Classify texts, not recordings.")] = False,
     pairs: Annotated[bool, typer.Option("--pairs", help="Each text is a pair with a tab between.")] = False,
@@ -261,6 +305,7 @@ def classify(
     channels: ChannelsOption = "mix",
     encoding: EncodingOption = None,
     short: ShortOption = "fail",
+    null: Null = False,
     threads: Threads = None,
 ) -> None:
     """Classify recordings or texts, in the order given.
@@ -277,6 +322,8 @@ def classify(
     reading = _reading(channels, encoding, short)
     if text and reading:
         refuse(f"--{next(iter(reading))} is of recordings; leave it out, or --text")
+    if text and null:
+        refuse("--null is of paths; leave it out, or --text")
     options: dict[str, Any] = {"top_k": top_k, "pairs": pairs or None, "truncate": truncate or None}
 
     def submit(engine: "Engine", sources: list[Any]) -> Iterator[Classification]:
@@ -292,14 +339,14 @@ def classify(
         failure=lambda error: Classification((), FinishReason.ERROR, error=error),
         split=channels == "split",
     )
-    items = find_texts(sources, pairs) if text else find_recordings(sources)
+    items = find_texts(sources, pairs) if text else find_recordings(sources, null, encoding is not None)
     run(
         items,
         command,
         Setup(model, device, dtype, threads, DIGIT_CLASSIFIER),
         options | reading,
         classifier_output(output, formats, overwrite),
-        show_name=len(items) > 1 or sources == ["-"] if text else is_several(sources),
+        show_name=len(items) > 1 or sources == ["-"] if text else is_several(sources, items),
     )
 
 
@@ -320,6 +367,13 @@ def convert(
     TensorFlow or Flax. Exit code: 0; 1 if writing failed; 2 for incorrect usage or a bad source.
     """
     convert_checkpoint(source, target, dtype, overwrite)
+
+
+@app.command()
+def env(ctx: typer.Context) -> None:
+    """Show versions, devices, extras, models, folders, and the settings from the environment."""
+    group: Any = ctx.find_root().command
+    show_environment(command for command in group.commands.values() if isinstance(command, CliCommand))
 
 
 def _reading(channels: Channels, encoding: Encoding | None, short: Short) -> dict[str, Any]:

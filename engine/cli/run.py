@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..builtin_models import BuiltinModel, named
-from .inputs import Item
+from .inputs import Item, StandardInput
 from .outputs.destination import Output
 from .outputs.lines import Name, Origin, Result, message_of
 from .outputs.results_file import ResultsFile
@@ -126,6 +126,11 @@ def run(
         results = output.open(origin, names, command.of_texts, resources)
         left = list(items)
         if results is not None:
+            if any(isinstance(item.source, StandardInput) and results.has(item.name) for item in items):
+                refuse(
+                    f"--output {output.path}: has a recording of standard input already, maybe another one; "
+                    "name another file, or --overwrite it"
+                )
             left = [item for item in items if not results.has(item.name)]
             _note_continued(output, command, len(items), left, results)
         if not left:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 INTERRUPTED = 130  # the exit code that shells report for SIGINT
 # C0, DEL and C1 move a terminal's cursor, color it or rename it; the others reorder or end a line.
@@ -68,29 +67,6 @@ def silence(stream: IO[str] | None) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
         os.close(nowhere)
-
-
-class VisibleGroup(TyperGroup):
-    """Commands whose usage errors show control characters of arguments, file names among them."""
-
-    def make_context(self, *arguments: Any, **options: Any) -> Any:
-        with _visible_errors():
-            return super().make_context(*arguments, **options)
-
-    def invoke(self, ctx: Any) -> Any:
-        with _visible_errors():
-            return super().invoke(ctx)
-
-
-@contextlib.contextmanager
-def _visible_errors() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        # Click's errors of usage, which typer does not export, are those with a message.
-        if isinstance(message := getattr(error, "message", None), str):
-            error.message = visible(message)  # type: ignore[attr-defined]
-        raise
 
 
 def run_process(app: Callable[[], object]) -> None:

@@ -67,7 +67,7 @@ def fitting_rows(model: Any, config: EngineConfig) -> int:
     return max(min(config.rows_on_gpu, int(config.gpu_share * free) // one), 1)
 
 
-def fitting_pages(model: Any, num_rows: int, encoding: int, config: EngineConfig) -> int:
+def fitting_pages(model: Any, num_rows: int, encoding: int, config: EngineConfig, kept_width: int = 0) -> int:
     """Number of key-value cache pages that fit in GPU memory beside encoding and decoding.
 
     Args:
@@ -75,9 +75,11 @@ def fitting_pages(model: Any, num_rows: int, encoding: int, config: EngineConfig
         num_rows: maximum number of hypotheses decoded at once.
         encoding: peak memory of encoding in bytes, of `encode_size`.
         config: configuration with the fraction of free memory and the reserve.
+        kept_width: width of encoder outputs that requests keep beside their pages; 0 where none are kept.
     """
     layers, heads, head_dim = model.cache_shape
-    page_bytes = 2 * layers * heads * head_dim * PAGE_SIZE * model.dtype.itemsize
+    # A request that keeps its encoder output has a page for every PAGE_SIZE positions of it, and more.
+    page_bytes = (2 * layers * heads * head_dim + kept_width) * PAGE_SIZE * model.dtype.itemsize
     free, _ = torch.cuda.mem_get_info(model.device)
     decoding = decoding_bytes(num_rows, model.config.get_text_config().vocab_size, model.max_length)
     decoding += config.reserved_gpu_bytes

@@ -48,7 +48,9 @@ class EngineTask(Protocol):
             options: options as `check` returns them.
             is_wanted: function that returns False once the result is not wanted any more.
         """
-        inputs = snapshot if isinstance(snapshot, Inputs) else self.inputs.read(snapshot, reading, options)
+        inputs = snapshot
+        if not isinstance(snapshot, Inputs):
+            inputs = self.inputs.read(snapshot, reading, options, is_wanted)
         return inputs, self.resolve(options, inputs.duration)
 
     @abstractmethod

@@ -1,7 +1,6 @@
 """Recordings of any length, for models that read one window of them at a time."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,13 +8,11 @@ from torch import Tensor
 
 from ..config import DEFAULT_MAX_WINDOW, EngineConfig
 from .inputs import Inputs, ReadOptions, Recordings
+from .inputs import Unwanted as Unwanted
+from .inputs import while_wanted as while_wanted
 
 _MIN_WINDOW = 0.08  # seconds: a cut needs some hops of 10 ms to choose from
 _MIN_PIECES = 4  # shortest inputs of the model in a window, so that a rest of a quarter of it is one too
-
-
-class Unwanted(Exception):
-    """Error that ends the reading of a recording whose result is not wanted any more."""
 
 
 class WindowedRecordings(Recordings):
@@ -73,11 +70,3 @@ class WindowedRecordings(Recordings):
         """Duration of the longest recording that is one window: the call's, else what the model takes."""
         window: float = options.get("max_window", self.max_input_seconds)
         return window
-
-
-def while_wanted(blocks: Iterable[np.ndarray], is_wanted: Callable[[], bool]) -> Iterator[np.ndarray]:
-    """Blocks of a recording. Raises Unwanted once the result is not wanted any more."""
-    for block in blocks:
-        if not is_wanted():
-            raise Unwanted
-        yield block

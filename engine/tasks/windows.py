@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,31 +21,13 @@ from ...models.whisper.word_times import TokenTimes
 from ...scheduler.request import AudioExcerpt, FinishReason, RequestOutput
 from ..audio.reader import AudioBlocks, AudioError
 from ..audio.segments import pieces
+from ..audio.speech import SpeechBlocks, SpeechTimes
 from ..outputs import Segment
 from ..outputs import Span as Word
-from ..session import Session, SessionCall, SessionRequest
+from ..session import PartsInOrder, Session, SessionCall, SessionRequest
+from .window_results import WindowResult
 from .windowed_recordings import while_wanted
 from .word_times import WordTimes
-
-
-@dataclass(frozen=True, slots=True)
-class WindowResult:
-    """Result of a window: part of the result of a recording.
-
-    Attributes:
-        text: its text, without special tokens and times.
-        segments: its segments; none where it has no speech.
-        score: mean log-probability of its tokens, or beam search's score.
-        tokens: number of these.
-        language: code of the language; None where it is not known.
-    """
-
-    text: str
-    segments: tuple[Segment, ...]
-    score: float
-    tokens: int
-    language: str | None
-    words: tuple[Word, ...] = ()
 
 
 class Source(Protocol):
@@ -99,13 +81,14 @@ class LongSource:
 
     def __init__(
         self,
-        open_blocks: Callable[[], AudioBlocks],
+        open_blocks: Callable[[], AudioBlocks | SpeechBlocks],
         extractor: WhisperFeatureExtractor,
         is_wanted: Callable[[], bool],
     ) -> None:
         blocks = open_blocks()
         level = measure(while_wanted(blocks, is_wanted), extractor)
         self.warnings = tuple(blocks.warnings)
+        self.speech = blocks.speech
         self.samples = level.samples
         self.frames = level.samples // extractor.hop_length
         again = while_wanted(open_blocks(), is_wanted)
@@ -193,7 +176,7 @@ class Texts:
 
 @dataclass(slots=True)
 class _Progress:
-    """Progress of a piece: its windows in turn, and the results that wait for those of earlier pieces."""
+    """Progress of a piece: its windows in turn."""
 
     begin: float  # seconds
     end: float
@@ -204,8 +187,6 @@ class _Progress:
     attempt: int = 0  # number of earlier requests for the window
     count: int = 0  # of the spans that have a result
     decoded: Decoded | None = None  # result of the window that has ended
-    results: deque[WindowResult] = field(default_factory=deque)
-    is_complete: bool = False
 
 
 class WindowSession(Session):
@@ -220,6 +201,7 @@ class WindowSession(Session):
         duration: seconds of audio; by default those of the pieces that have been read.
         warnings: function that returns the warnings about the reading so far.
         word_times: computation of words with times; None where they are not wanted.
+        speech: times of the speech that the pieces are cut from; None where they are all of the recording.
     """
 
     def __init__(
@@ -230,21 +212,22 @@ class WindowSession(Session):
         warnings: Callable[[], Sequence[str]] = tuple,
         duration: float = 0.0,
         word_times: WordTimes | None = None,
+        speech: SpeechTimes | None = None,
     ) -> None:
         self._word_times, self._calls = word_times, deque[SessionCall]()
         self._pieces, self._options, self._texts = iter(pieces), options, texts
         self._warnings = warnings
         self._open = dict[int, _Progress]()
         self._to_ask = deque[int]()  # pieces whose next window can be decoded
-        self._begun = self._first = 0  # number of pieces begun; the first that is open
+        self._results = PartsInOrder[WindowResult]()
         self._language: int | None = None  # its token, where it is to be detected
         self._all_begun = False
-        self.duration, self.warnings = duration, tuple(warnings())
+        self.duration, self.warnings, self.speech = duration, tuple(warnings()), speech
 
     @property
     def is_complete(self) -> bool:
         """True once all windows have ended."""
-        return self._all_begun and not self._open
+        return self._all_begun and not self._results.is_open
 
     def next_request(self) -> SessionRequest | SessionCall | None:
         """Request for the next window of a piece, or for the first one of another; word times go first."""
@@ -290,12 +273,13 @@ class WindowSession(Session):
 
     def _end_window(self, key: int, one: _Progress, times: TokenTimes | None = None) -> list[WindowResult]:
         """Add the result of a window that has ended, and go on to the piece's next one."""
-        one.results.append(self._result(one, times))
+        self._results.add(key, self._result(one, times))
         if one.source is None:
-            one.is_complete = True
+            self._results.end(key)
+            del self._open[key]
         else:
             self._to_ask.append(key)
-        return self._in_order()
+        return self._results.take()
 
     def _begin(self) -> bool:
         """Begin the next piece; False where there is none."""
@@ -306,9 +290,9 @@ class WindowSession(Session):
             return False
         found = list[Span]()
         steps = sequential_windows(piece.frames, self._options.windows, self._texts.ratio, found)
-        self._open[self._begun] = _Progress(piece.begin, piece.end, piece.source, steps, found, next(steps))
-        self._to_ask.append(self._begun)
-        self._begun += 1
+        key = self._results.begin()
+        self._open[key] = _Progress(piece.begin, piece.end, piece.source, steps, found, next(steps))
+        self._to_ask.append(key)
         self.duration = max(self.duration, piece.end)
         return True
 
@@ -318,7 +302,7 @@ class WindowSession(Session):
         spans, one.count = one.found[one.count :], len(one.found)
         prompt = self._options.windows.start_tokens if self._language is None else (self._language,)
         segments = tuple(self._texts.segment(span, one.begin, one.end) for span in spans)
-        words: tuple[Word, ...] = ()
+        words: tuple[Word, ...] | None = None if self._word_times is None else ()
         if self._word_times is not None and times is not None:
             # What is behind the next window's beginning belongs to that one.
             after = math.inf if one.source is None else one.begin + one.window.start * FRAME_SECONDS
@@ -331,15 +315,3 @@ class WindowSession(Session):
             language=self._texts.language(prompt),
             words=words,
         )
-
-    def _in_order(self) -> list[WindowResult]:
-        """Results behind those that have been returned, up to the first that is still missing."""
-        results = list[WindowResult]()
-        while (one := self._open.get(self._first)) is not None:
-            results += one.results
-            one.results.clear()
-            if not one.is_complete:
-                break
-            del self._open[self._first]
-            self._first += 1
-        return results

@@ -1,5 +1,6 @@
 """End of a beam-search step: hypotheses that go on and that have ended, in the tables of a decode state."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,15 +26,20 @@ class BeamTables(SequenceTables, Protocol):
     def final_score(self) -> Tensor:
         """float32 [slots], its score."""
 
+    @property
+    def ended_count(self) -> Tensor:
+        """int32 [slots], number of hypotheses that have ended, in the first slot of the request."""
+
 
 @dataclass(frozen=True, slots=True)
 class BeamRules:
-    """Rules of beam search, as transformers defines them."""
+    """Rules of beam search, as transformers defines them, and CTranslate2's patience."""
 
     beams: int
     end_tokens: tuple[int, ...] = ()
     length_penalty: float = 1.0  # exponent of the length by which the score of an ended hypothesis is divided
     early_stopping: bool | str = False  # True, False or "never": when a request ends with open beams
+    patience: float | None = None  # ends a request by the number of its ended hypotheses, and by nothing else
     # Tables on devices: a recorded launch holds the address of one, so who records it keeps these rules.
     _tables: dict[tuple[torch.device, int], Tensor] = field(
         default_factory=dict, init=False, compare=False, repr=False
@@ -48,6 +54,12 @@ class BeamRules:
     def hopes(self) -> bool:
         """True where an open beam counts as if it would reach its maximum length with the score it has."""
         return self.early_stopping == "never" and self.length_penalty > 0
+
+    @property
+    def enough(self) -> int:
+        """Number of ended hypotheses that ends a request; 0 where `early_stopping` says when."""
+        # Halves away from 0, as C++ rounds, where openai's Python rounds them to even.
+        return 0 if self.patience is None else max(math.floor(self.beams * self.patience + 0.5), 1)
 
     def penalties(self, longest: int, device: torch.device) -> Tensor:
         """Divisors of scores by length, 0 to `longest`, float32; made once, and kept as long as these rules.
@@ -154,6 +166,13 @@ def advance_beams_reference(
     kept = current.final_tokens[by_request, :width]
     following.final_tokens[by_request, :width] = torch.where(was_done[:, :, None], kept, histories)
 
+    count = current.ended_count[by_request[:, :1]]
+    count = torch.where(was_done, count, count + ended.sum(-1, keepdim=True).int())
+    following.ended_count[by_request[:, :1]] = count
+    if rules.enough:
+        over = (count >= rules.enough) | hits.all(-1, keepdim=True)
+        following.request_done[by_request[:, :1]] = was_done | over
+        return
     # Over where no open beam can improve on the ended ones, by transformers' estimate.
     hopeful = (max_length if rules.hopes else length + 1) - prompt
     best_possible = scores[:, :1] / penalties[hopeful.long()]
@@ -210,7 +229,7 @@ def advance_beams_triton(
     case = advance_beams_kernel.case(slots.device, block)
     tables = [getattr(group, name) for group in (current, following) for name in _TABLES]
     given = values, slots, indices, max_lengths, prompt_lengths, rules.penalties(width, slots.device)
-    numbers = rules.beams, count, vocabulary, width, rules.early_stopping is True, rules.hopes
+    numbers = rules.beams, count, vocabulary, width, rules.early_stopping is True, rules.hopes, rules.enough
     grid = requests, case.block_count("BLOCK_N", longest + 1)
     case.launch(grid, *given, *tables, *numbers, *ends, *[-1] * (_MAX_ENDS - len(ends)))
 
@@ -219,5 +238,5 @@ _advance_beams = Operation(advance_beams_reference, triton=advance_beams_triton)
 
 _TABLES = (
     *("tokens", "origin", "length", "score"),
-    *("final_tokens", "final_length", "final_score", "final_done", "request_done"),
+    *("final_tokens", "final_length", "final_score", "final_done", "ended_count", "request_done"),
 )

@@ -33,7 +33,8 @@ def chosen_by(ranks, k, values):
 @kernel(
     outputs=(
         *("new_tokens_ptr", "new_origin_ptr", "new_length_ptr", "new_score_ptr", "new_final_tokens_ptr"),
-        *("new_final_length_ptr", "new_final_score_ptr", "new_final_done_ptr", "new_request_done_ptr"),
+        *("new_final_length_ptr", "new_final_score_ptr", "new_final_done_ptr"),
+        *("new_ended_count_ptr", "new_request_done_ptr"),
     )
 )
 def advance_beams_kernel(
@@ -51,6 +52,7 @@ def advance_beams_kernel(
     final_length_ptr,
     final_score_ptr,
     final_done_ptr,
+    ended_count_ptr,
     request_done_ptr,
     new_tokens_ptr,  # [slots, longest]; this and the next ones are of `following`
     new_origin_ptr,
@@ -60,6 +62,7 @@ def advance_beams_kernel(
     new_final_length_ptr,
     new_final_score_ptr,
     new_final_done_ptr,
+    new_ended_count_ptr,
     new_request_done_ptr,
     beams: tl.int32,
     count: tl.int32,
@@ -67,6 +70,7 @@ def advance_beams_kernel(
     longest: tl.int32,
     early: tl.int32,  # 1 ends a request with as many ended hypotheses as beams
     hopes: tl.int32,  # 1 rates open beams by their maximum length
+    enough: tl.int32,  # ended hypotheses that end a request by themselves; 0 for the other rules
     end_0: tl.int32,  # -1 for none, as the next ones
     end_1: tl.int32,
     end_2: tl.int32,
@@ -140,6 +144,10 @@ def advance_beams_kernel(
         tl.store(new_final_done_ptr + to, ends != 0, mask=joins)
         tl.store(new_final_length_ptr + to, tl.zeros((BLOCK_C,), tl.int32) + length + 1, mask=joins)
 
+        count_ended = tl.load(ended_count_ptr + first_slot)
+        count_ended += tl.where(was_done != 0, 0, tl.sum(ends, axis=0))
+        tl.store(new_ended_count_ptr + first_slot, count_ended)
+
         # Over where no open beam can improve on the ended ones, by transformers' estimate.
         hopeful = tl.where(hopes != 0, max_length, length + 1) - prompt_length
         best = tl.sum(tl.where(rank == 0, open_score, 0.0), axis=0)
@@ -152,8 +160,8 @@ def advance_beams_kernel(
         improves = tl.where(best > worst, tl.minimum(ended, 1), 0)
         improves += tl.where(best > _UNREACHABLE, beams - ended, 0)
         all_end = tl.min(tl.where(known, hits, 1), axis=0)
-        over = tl.where(improves > 0, 0, 1) | all_end | was_done
-        over |= tl.where(ended == beams, early, 0)
+        over = tl.where(improves > 0, 0, 1) | tl.where(ended == beams, early, 0)
+        over = tl.where(enough > 0, tl.where(count_ended >= enough, 1, 0), over) | all_end | was_done
         tl.store(new_request_done_ptr + first_slot, over != 0)
 
     n = begin + tl.arange(0, BLOCK_N)
@@ -188,7 +196,8 @@ _types = {
     f"{before}{name}_ptr": dtype
     for before in ("", "new_")
     for name, dtype in (
-        *((name, torch.int32) for name in ("tokens", "origin", "length", "final_tokens", "final_length")),
+        *((name, torch.int32) for name in ("tokens", "origin", "length", "final_tokens")),
+        *((name, torch.int32) for name in ("final_length", "ended_count")),
         *((name, torch.float32) for name in ("score", "final_score")),
         *((name, torch.bool) for name in ("final_done", "request_done")),
     )

@@ -34,10 +34,13 @@ class SequenceFields(Protocol):
 
     @property
     def length(self) -> Tensor:
-        """int32 [slots], as final_length."""
+        """int32 [slots], as final_length and ended_count."""
 
     @property
     def final_length(self) -> Tensor: ...
+
+    @property
+    def ended_count(self) -> Tensor: ...
 
     @property
     def score(self) -> Tensor:
@@ -92,6 +95,7 @@ def admit_reference(
     sequences.length.index_fill_(0, slots, 1)
     sequences.score.index_copy_(0, slots, torch.where(behind, worst, 0.0))
     sequences.final_length.index_fill_(0, slots, 0)
+    sequences.ended_count.index_fill_(0, slots, 0)
     sequences.final_score.index_fill_(0, slots, worst)
     for flags in (sequences.done, sequences.final_done, sequences.request_done):
         flags.index_fill_(0, slots, False)
@@ -122,6 +126,7 @@ _SEQUENCES = (
     "final_length",
     "final_score",
     "final_done",
+    "ended_count",
     "request_done",
 )
 _FIELDS = ("numbers", "draws", "self_pages", "cross_pages")
@@ -141,6 +146,7 @@ def admit_kernel(
     final_length_ptr,
     final_score_ptr,
     final_done_ptr,
+    ended_count_ptr,
     request_done_ptr,
     slots: tl.int32,
     self_blocks: tl.int32,
@@ -185,6 +191,7 @@ def admit_kernel(
     tl.store(final_score_ptr + slot, worst)
     tl.store(done_ptr + slot, 0)
     tl.store(final_done_ptr + slot, 0)
+    tl.store(ended_count_ptr + slot, 0)
     tl.store(request_done_ptr + slot, 0)
 
 

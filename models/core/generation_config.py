@@ -163,6 +163,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "use_mtp": (False,),
     "watermarking_config": (),
 }
+# Options of one family, with the remedy for all others.
+_OF_ONE_FAMILY = {"patience": "is Whisper's alone; leave it out: early_stopping=True is as patience 1"}
 # Bookkeeping in the file, without effect on decoding.
 _BOOKKEEPING = {
     "_from_model_config",
@@ -260,6 +262,8 @@ class GenerationConfig(PushToHub):
         Raises:
             ValueError: an unknown name, or a value other than the neutral ones of an unsupported option.
         """
+        if name in _OF_ONE_FAMILY and name not in cls.known:
+            raise ValueError(f"generation option {name} {_OF_ONE_FAMILY[name]}")
         if name not in cls.known.keys() | _NEUTRAL.keys() | _BOOKKEEPING:
             raise ValueError(f"unknown generation option {name!r}; known: {', '.join(sorted(cls.known))}")
         if value is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...kernels.runtime.packing import cumulative
 from ...scheduler.request import FinishReason, GenerationOptions, Request, RequestOutput
+from ..checkpoints.files import Checkpoint
 from ..core.generation import GenerationMixin
 from ..core.generation_config import GenerationConfig
 from ..core.outputs import GenerateOutput
@@ -123,7 +124,8 @@ class WhisperGenerationMixin(GenerationMixin):
             **options: options of `GenerationMixin.generate`, and Whisper's: `task` ("transcribe" or
                 "translate"), `return_timestamps`, `condition_on_prev_tokens`, `prompt_condition_type`
                 ("first-segment" or "all-segments"), `temperature` (a number, or several to try in turn),
-                `compression_ratio_threshold`, `logprob_threshold` and `no_speech_threshold`.
+                `compression_ratio_threshold`, `logprob_threshold`, `no_speech_threshold`, and `patience`,
+                which CTranslate2 has: a beam search ends once num_beams * patience hypotheses have ended.
 
         Returns:
             int64 [batch, longest], generated tokens without prompts and end tokens, padded on the right.
@@ -301,6 +303,17 @@ class WhisperGenerationMixin(GenerationMixin):
         features = recording.features[window.start : window.start + window.frames]
         return F.pad(features, (0, 0, 0, self.window_frames - features.shape[0]))
 
+    def read_generation_config(self, checkpoint: Checkpoint) -> None:
+        """Set `generation_config` from the checkpoint's files, and check its alignment heads."""
+        super().read_generation_config(checkpoint)
+        if not self.has_alignment_heads:
+            return
+        try:
+            _ = self.alignment_heads
+        except ValueError as error:
+            source = self.generation_config.source
+            raise ValueError(f"{source}: {error}" if source else str(error)) from error
+
     @property
     def alignment_heads(self) -> Heads:
         """Heads whose cross-attention follows the recording, each a decoder layer and a head, from 0.
@@ -309,7 +322,7 @@ class WhisperGenerationMixin(GenerationMixin):
             ValueError: a checkpoint without `alignment_heads`, or with heads that the model does not have.
         """
         heads: Heads | None = self.generation_config.read("alignment_heads", {})
-        if heads is None:
+        if not heads:
             raise ValueError(
                 "times of tokens need alignment_heads, and generation_config.json has none; give the pairs "
                 "of a layer and a head that OpenAI names for the checkpoint"
@@ -320,7 +333,7 @@ class WhisperGenerationMixin(GenerationMixin):
     @property
     def has_alignment_heads(self) -> bool:
         """True where the checkpoint names its alignment heads."""
-        return self.generation_config.read("alignment_heads", {}) is not None
+        return bool(self.generation_config.read("alignment_heads", {}))
 
     def _token_times(self, recording: _Recording, heads: Heads) -> list[Tensor]:
         """Times of each segment's tokens, float32 in seconds from the beginning of the segment's window."""

@@ -90,6 +90,12 @@ class WhisperGenerationConfig(GenerationConfig):
         "return_timestamps": Option(False, flag),
         "prompt_ids": Option(None, token_ids),
         "prompt_condition_type": _one_of(*_PROMPTS),
+        "patience": Option(
+            None,
+            lambda name, value: None if value is None else number(name, value),
+            "above 0, at most 100",
+            lambda factor: factor is None or 0 < factor <= 100,
+        ),
         "hotword_ids": Option(None, token_ids),
         "condition_on_prev_tokens": Option(False, flag),
         "compression_ratio_threshold": Option(None, number),
@@ -150,6 +156,7 @@ class WhisperOptions:
         choices: languages of which the model chooses one for the first window; empty where it is known.
         timestamps: rule of times; None where none are wanted.
         no_speech_token: token of no speech; None where its probability is not wanted.
+        patience: rule that ends a beam search; None for `early_stopping`.
         seed: seed of draws; None draws one.
     """
 
@@ -157,6 +164,7 @@ class WhisperOptions:
     choices: tuple[int, ...]
     timestamps: TimestampRule | None
     no_speech_token: int | None
+    patience: float | None
     seed: int | None
     _config: WhisperGenerationConfig
     _call: Mapping[str, Any]  # common options
@@ -200,6 +208,7 @@ class WhisperOptions:
             no_speech_token=self.no_speech_token,
             timestamps=self.timestamps,
             score_after_rules=True,
+            patience=None if sampling else self.patience,
         )
 
     def prompt(self, window: Window, language: int | None = None) -> tuple[int, ...]:
@@ -332,12 +341,32 @@ def _resolved(
         choices=choices,
         timestamps=rule,
         no_speech_token=None if no_timestamps is None else no_timestamps - 1,
+        patience=_patience(config, call),
         seed=common.pop("seed", None),
         _config=config,
         _call={name: value for name, value in common.items() if name != "temperature"},
         _limit=limit,
         _vocabulary=vocabulary,
     )
+
+
+def _patience(config: WhisperGenerationConfig, call: Mapping[str, Any]) -> float | None:
+    """Patience of beam search; None where none is given.
+
+    Raises:
+        ValueError: patience without beams, or with another rule that ends a beam search.
+    """
+    patience: float | None = config.read("patience", call)
+    if patience is None:
+        return None
+    if config.read("num_beams", call) == 1:
+        raise ValueError(f"patience {patience} is a rule of beam search, and num_beams is 1; use more beams")
+    rule = config.read("early_stopping", call)
+    if rule is not False:
+        raise ValueError(
+            f"patience {patience} and early_stopping {rule!r} both end a beam search; give one of them"
+        )
+    return patience
 
 
 def _check_tokens(config: WhisperGenerationConfig, call: Mapping[str, Any], vocabulary: int) -> None:

@@ -124,8 +124,10 @@ def from_openai(path: Path) -> Conversion:
     fc1 = f"{_ENCODER}layers.0.fc1.weight", f"{_DECODER}layers.0.fc1.weight"
     for field, name in zip(("encoder_ffn_dim", "decoder_ffn_dim"), fc1, strict=True):
         sizes[field] = _rows(tensors, name, str(path))
-    heads = ALIGNMENT_HEADS.get(path.stem)
-    return Conversion(_files(sizes, {} if heads is None else {"alignment_heads": heads}, str(path)), tensors)
+    heads = ALIGNMENT_HEADS.get(path.stem, ())
+    if any(layer >= dims["n_text_layer"] or head >= dims["n_text_head"] for layer, head in heads):
+        heads = ()  # another model by a known name
+    return Conversion(_files(sizes, {"alignment_heads": heads} if heads else {}, str(path)), tensors)
 
 
 def _converted(name: str, tensor: Tensor, where: str) -> list[tuple[str, Tensor]]:

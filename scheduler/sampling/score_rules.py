@@ -93,4 +93,10 @@ def token_rules(options: GenerationOptions) -> TokenRules:
 @lru_cache(maxsize=256)
 def beam_rules(options: GenerationOptions) -> BeamRules:
     """Rules of beam search from generation options; cached for use in every step."""
-    return BeamRules(options.num_beams, options.eos_token_ids, options.length_penalty, options.early_stopping)
+    return BeamRules(
+        options.num_beams,
+        options.eos_token_ids,
+        options.length_penalty,
+        options.early_stopping,
+        options.patience,
+    )

@@ -10,7 +10,7 @@ from stand_in_loop import OPTIONS, SOON, SPELLER, submit
 from tritone.engine.config import EngineConfig
 from tritone.engine.handle import Handle
 from tritone.engine.jobs import Job
-from tritone.engine.outputs import Transcription
+from tritone.engine.outputs import OutputProcessor, Transcription
 from tritone.engine.session import Session, SessionRequest
 from tritone.engine.tasks.generation import TokenProcessor
 from tritone.engine.worker import Worker
@@ -57,6 +57,8 @@ class Chains(Session):
 
 
 class Joiner(TokenProcessor):
+    text_of = OutputProcessor.text_of
+
     def join(self, output, parts, duration, source):
         text = "".join(part.text for part in parts)
         return Transcription(text, (), output.finish_reason, duration, source=source)

@@ -35,6 +35,7 @@ def sequences() -> SimpleNamespace:
         final_tokens=numbers(SLOTS, MAX_TOKENS),
         length=numbers(SLOTS),
         final_length=numbers(SLOTS),
+        ended_count=numbers(SLOTS),
         score=torch.randn(SLOTS, generator=generator),
         final_score=torch.randn(SLOTS, generator=generator),
         done=torch.ones(SLOTS, dtype=torch.bool),

@@ -56,6 +56,8 @@ def json_line(
     if isinstance(name, Path):
         record["duration"] = round(result.duration, 3)
     if isinstance(result, Transcription):
+        if result.speech_duration is not None:
+            record["speech_duration"] = round(result.speech_duration, 3)
         record["score"] = result.score
         if result.language is not None:
             record["language"] = result.language

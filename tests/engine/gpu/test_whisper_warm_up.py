@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from whisper_checkpoints import write_whisper_checkpoint
 
+import tritone
 from tritone.engine.config import EngineConfig
 from tritone.engine.gpu import memory
 from tritone.engine.gpu.memory import encode_size
 from tritone.engine.gpu.warm_up import warm_up_options
+from tritone.kernels.attention.kv_cache import PAGE_SIZE
 from tritone.scheduler.request import GenerationOptions
 
 ROOT = Path(__file__).parents[3]
@@ -85,6 +88,26 @@ def test_options_of_the_warm_up_keep_the_prompt_and_go_beyond_it() -> None:
         assert (one.choices, one.no_speech_token) == (options.choices, options.no_speech_token)
         assert len(one.prompt) + 3 <= one.max_length < 60
         assert one.min_length in (0, len(one.prompt) + 2)
+
+
+@pytest.mark.parametrize("heads", [None, [[1, 0]]])
+def test_the_cache_leaves_memory_for_encoder_outputs_that_are_kept_for_times_of_words(
+    heads: list[list[int]] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def pages_in(free: int, fraction: float, page_bytes: int, **bytes_of: int) -> int:
+        given.append(page_bytes)
+        return 10
+
+    monkeypatch.setattr(memory, "pages_in", pages_in)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 30, 1 << 30))
+    folder = write_whisper_checkpoint(tmp_path, **({} if heads is None else {"alignment_heads": heads}))
+    with tritone.Engine(folder, device="cpu") as engine:
+        task, width = engine._task, engine.model.config.d_model
+        memory.fitting_pages(engine.model, 8, 0, EngineConfig(), task._kept_width())
+    keys_and_values = 2 * engine.model.config.decoder_layers * width
+    assert given == [(keys_and_values + (0 if heads is None else width)) * PAGE_SIZE * 4]
 
 
 class Model:

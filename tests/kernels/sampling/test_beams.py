@@ -17,6 +17,8 @@ RULES = {
     "five, early": BeamRules(5, (2, 4), length_penalty=0.6, early_stopping=True),
     "three, never": BeamRules(3, (2,), length_penalty=1.7, early_stopping="never"),
     "three, never, short": BeamRules(3, (2,), length_penalty=-0.5, early_stopping="never"),
+    "two, patient": BeamRules(2, (2,), patience=2.0),
+    "three, impatient": BeamRules(3, (2, 4), length_penalty=0.6, patience=0.5),
     "eight, no end": BeamRules(8, length_penalty=0.0),
     "nine": BeamRules(9, (2, 3, 4)),  # more candidates than the smaller block
     "more ends than arguments": BeamRules(2, (2, 3, 4, 5, 6)),
@@ -40,6 +42,7 @@ def tables(slots: int, generator: torch.Generator) -> tuple[SimpleNamespace, Sim
         final_length=torch.randint(0, 3, (slots,), generator=generator, dtype=torch.int32),
         final_score=torch.where(ended, -torch.rand(slots, generator=generator), UNREACHABLE),
         final_done=ended,
+        ended_count=torch.randint(0, 4, (slots,), generator=generator, dtype=torch.int32),
         request_done=torch.zeros(slots, dtype=torch.bool),
     )
     following = SimpleNamespace(
@@ -132,6 +135,32 @@ def test_a_request_has_the_same_bits_alone_and_in_a_batch(kernels_on):
         advance_beams(current, alone, *(tensor.clone() for tensor in part), rules, **options)
     for table, wanted in vars(following).items():
         assert torch.equal(getattr(alone, table), wanted), table
+
+
+@pytest.mark.parametrize(
+    ("beams", "patience", "enough"),
+    [(5, None, 0), (5, 1.0, 5), (5, 2.0, 10), (5, 0.5, 3), (5, 0.7, 4), (3, 1.5, 5), (2, 0.1, 1)],
+)
+def test_patience_rounds_halves_up_and_takes_one_hypothesis_at_least(beams, patience, enough):
+    assert BeamRules(beams, patience=patience).enough == enough
+
+
+def test_patience_counts_ended_hypotheses_that_are_no_longer_among_the_best(kernels_on):
+    rules = BeamRules(2, (2,), patience=1.5)
+    current, following = tables(2, torch.Generator().manual_seed(1))
+    current.length[:], current.final_score[:] = 3, torch.tensor([-0.1, -0.2])
+    current.final_done[:], current.ended_count[:] = True, 2
+    slots, prompts = torch.arange(2), torch.ones(2, dtype=torch.int32)
+    # An end at beam 0 whose score of -90 is none of the two best.
+    values, indices = torch.tensor([[-90.0, -91.0, -92.0, -93.0]]), torch.tensor([[2, 3, 4, 5]])
+    max_lengths = torch.full((2,), MAX_TOKENS, dtype=torch.int32)
+    for group in (current, following):
+        vars(group).update({table: one.to(kernels_on) for table, one in vars(group).items()})
+    given = [one.to(kernels_on) for one in (slots, values, indices, max_lengths, prompts)]
+    advance_beams(current, following, *given, rules, vocabulary=VOCABULARY, longest=3)
+    assert int(following.ended_count[0]) == 3
+    assert bool(following.request_done[0])
+    assert following.final_score.tolist() == current.final_score.tolist()
 
 
 def test_penalties_are_powers_of_the_length():

@@ -61,6 +61,8 @@ def test_an_option_that_the_model_cannot_have_is_refused_by_file_and_name(
         ("task_to_id", {"transcribe": None}, r"task_to_id\['transcribe'\] must be"),
         ("lang_to_id", [42], "lang_to_id must be"),
         ("alignment_heads", [[0, -1]], "alignment_heads is .*; it must be pairs"),
+        ("patience", 0, "patience is 0.0; it must be above 0"),
+        ("patience", "1", "patience must be"),
         ("forced_decoder_ids", [[1]], "forced_decoder_ids is .*; it must be pairs"),
     ],
 )

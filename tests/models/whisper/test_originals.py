@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tritone.models.checkpoints.files import open_checkpoint
 from tritone.models.checkpoints.weights import read_weights
-from tritone.models.whisper.vocabulary import SpecialTokens
+from tritone.models.whisper.vocabulary import ALIGNMENT_HEADS, SpecialTokens
 
 
 @pytest.fixture(scope="module", params=[51864, 51866])
@@ -42,11 +42,22 @@ def test_the_weights_and_sizes_are_those_of_transformers(
         assert tensors.keys() == reference.keys()
         assert all(torch.equal(tensor, reference[name]) for name, tensor in tensors.items())
     generation = json.loads(checkpoint.require("generation_config.json").read_text())
-    expected = [[1, 0]] if kind == "ctranslate2" else [[2, 2], [3, 0], [3, 2], [3, 3], [3, 4], [3, 5]]
+    # The heads known by the name "tiny" are those of four layers of six; these are the last half of three.
+    last_half = [[layer, head] for layer in (1, 2) for head in range(4)]
+    expected = [[1, 0]] if kind == "ctranslate2" else last_half
     assert generation["alignment_heads"] == expected
     tokens = SpecialTokens.of_vocabulary(config["vocab_size"])
     assert generation["is_multilingual"] == tokens.is_multilingual == ("lang_to_id" in generation)
     assert config["decoder_start_token_id"] == tokens.start
+
+
+def test_alignment_heads_of_openais_file_are_known_by_its_name_where_the_model_has_them(
+    reference: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ALIGNMENT_HEADS, "tiny", [[1, 3], [2, 0]])
+    checkpoint, _ = open_checkpoint(openai_file(tmp_path / "tiny.pt", reference))
+    generation = json.loads(checkpoint.require("generation_config.json").read_text())
+    assert generation["alignment_heads"] == [[1, 3], [2, 0]]
 
 
 def test_special_tokens_are_where_the_published_vocabularies_have_them() -> None:
