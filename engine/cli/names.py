@@ -28,7 +28,19 @@ ALIASES = {
     "word-timestamps": "words",
 }
 # Options that are of one call alone, and so have no setting in the environment.
-_OF_A_CALL = {"--help", "--manifest", "--null", "--output", "--overwrite", "--pairs", "--ref", "--text"}
+_OF_A_CALL = {
+    *(
+        "--help",
+        "--manifest",
+        "--null",
+        "--output",
+        "--output-dir",
+        "--overwrite",
+        "--pairs",
+        "--ref",
+        "--text",
+    ),
+}
 # Options of those programs that are none here, each with what there is instead.
 REMEDIES = {
     "batch-size": "leave it out, since recordings share batches as they come",

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from ..outputs import Segment, Span, Transcription
 
 _ARROW = re.compile("-{2,}>")  # readers of SubRip look for it anywhere in a line
+_TAG = re.compile("<(?=[A-Za-z/])")  # SubRip has no escapes: a tag such as <unk> would not be shown
+_WORD_JOINER = "\u2060"  # takes no space
 _VTT_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _MARK = ("<u>", "</u>")
 
@@ -129,7 +131,7 @@ def _text(cue: Cue, escape: Callable[[str], str]) -> str:
 
 
 def _srt_text(text: str) -> str:
-    return _ARROW.sub("->", text)
+    return _TAG.sub(f"<{_WORD_JOINER}", _ARROW.sub("->", text))
 
 
 def _vtt_text(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Archive of 400 recordings in 20 formats, 30 of them broken, and the session in docs/use.md that transcribes it.
+"""Archive of 400 recordings in 20 formats, 30 of them broken, and the session of docs/use.md on it.
 
 `python tests/support/archive.py` makes the archive, runs the commands and writes the session;
 `python tests/support/archive.py FOLDER` makes the archive alone.
@@ -27,12 +27,21 @@ BEGIN, END = "<!-- written by tests/support/archive.py -->\n", "<!-- end of what
 COUNT = 400
 # Suffix, container and codec of FFmpeg's libraries, rate.
 ENCODED = (
-    *(("mp3", "mp3", "libmp3lame", 44_100), ("m4a", "ipod", "aac", 44_100), ("aac", "adts", "aac", 16_000)),
-    *(("opus", "ogg", "libopus", 48_000), ("mp4", "mp4", "aac", 48_000), ("mov", "mov", "pcm_s16le", 16_000)),
-    *(("mkv", "matroska", "libopus", 48_000), ("webm", "webm", "libopus", 48_000), ("avi", "avi", "libmp3lame", 44_100)),
-    *(("wma", "asf", "wmav2", 44_100), ("3gp", "3gp", "libopencore_amrnb", 8_000), ("ac3", "ac3", "ac3", 48_000)),
-    *(("wv", "wv", "wavpack", 44_100), ("tta", "tta", "tta", 44_100)),
-)  # fmt: skip
+    ("mp3", "mp3", "libmp3lame", 44_100),
+    ("m4a", "ipod", "aac", 44_100),
+    ("aac", "adts", "aac", 16_000),
+    ("opus", "ogg", "libopus", 48_000),
+    ("mp4", "mp4", "aac", 48_000),
+    ("mov", "mov", "pcm_s16le", 16_000),
+    ("mkv", "matroska", "libopus", 48_000),
+    ("webm", "webm", "libopus", 48_000),
+    ("avi", "avi", "libmp3lame", 44_100),
+    ("wma", "asf", "wmav2", 44_100),
+    ("3gp", "3gp", "libopencore_amrnb", 8_000),
+    ("ac3", "ac3", "ac3", 48_000),
+    ("wv", "wv", "wavpack", 44_100),
+    ("tta", "tta", "tta", 44_100),
+)
 WRITTEN = ("wav", "flac", "ogg", "aiff", "au", "caf")  # by libsndfile
 FOLDERS = ("1998-interviews", "2004-lectures", "2011-meetings", "2019-calls", "2024-field")
 PAGE_OF_AN_ERROR = b"<!DOCTYPE html><html><head><title>404 Not Found</title></head></html>\n"
@@ -54,8 +63,9 @@ def make_archive(folder: Path) -> None:
     clips = itertools.cycle(_clips())
     formats = itertools.cycle([*((suffix, None) for suffix in WRITTEN), *((one[0], one) for one in ENCODED)])
     kinds = [damage for count, damage in BROKEN for _ in range(count)]
-    broken = dict(zip(sorted(draw.sample(range(COUNT), len(kinds))), draw.sample(kinds, len(kinds)), strict=True))
-    for index, clip, (suffix, encoded) in zip(range(COUNT), clips, formats):
+    places = sorted(draw.sample(range(COUNT), len(kinds)))
+    broken = dict(zip(places, draw.sample(kinds, len(kinds)), strict=True))
+    for index, clip, (suffix, encoded) in zip(range(COUNT), clips, formats, strict=False):
         path = folder / FOLDERS[index * len(FOLDERS) // COUNT] / f"{index:03}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         if encoded is None:
@@ -89,7 +99,8 @@ def record(folder: Path) -> str:
         "tritone archive --output archive.jsonl",
         "echo $?",
         "tritone archive --output archive.jsonl 2>&1 | tail -n 8",
-        "tritone archive/2019-calls -o subtitles -f srt,txt --quiet 2>/dev/null; ls subtitles | head -n 4; cat subtitles/240.srt",
+        "tritone archive/2019-calls -o subtitles -f srt,txt --quiet 2>/dev/null; ls subtitles | head -n 4; "
+        "cat subtitles/240.srt",
         "tritone archive --shard 3/8 --num-beam 5",
     )
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

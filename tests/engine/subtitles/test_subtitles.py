@@ -187,7 +187,7 @@ def test_numbers_times_and_characters_are_written_as_each_format_has_them():
     segments = (segment(" a --> b & <c>\td", 0.0, 3599.9996), segment(" two", 3599.9996, 36000.5))
     result = transcription(" a --> b & <c>\td two", 40000.0, segments=segments)
     assert result.to_srt() == (
-        "1\n00:00:00,000 --> 01:00:00,000\na -> b & <c> d\n\n2\n01:00:00,000 --> 10:00:00,500\ntwo\n\n"
+        "1\n00:00:00,000 --> 01:00:00,000\na -> b & <\u2060c> d\n\n2\n01:00:00,000 --> 10:00:00,500\ntwo\n\n"
     )
     assert result.to_vtt() == (
         "WEBVTT\n\n00:00:00.000 --> 01:00:00.000\na --&gt; b &amp; &lt;c&gt; d\n\n"
@@ -244,9 +244,9 @@ def test_each_word_is_underlined_in_turn():
     result = transcription("one <two> three", 3.0, words=spoken("one <two> three", 1.0))
     cues = list(srt.parse(result.to_srt(highlight_words=True)))
     assert [(cue.content, *seconds(cue)) for cue in cues] == [
-        ("<u>one</u> <two> three", 0.0, 1.0),
-        ("one <u><two></u> three", 1.0, 2.0),
-        ("one <two> <u>three</u>", 2.0, 3.0),
+        ("<u>one</u> <\u2060two> three", 0.0, 1.0),
+        ("one <u><\u2060two></u> three", 1.0, 2.0),
+        ("one <\u2060two> <u>three</u>", 2.0, 3.0),
     ]
     assert "one <u>&lt;two&gt;</u> three" in result.to_vtt(highlight_words=True)
 
