@@ -103,9 +103,8 @@ def _rows(manifest: Path, records: Iterator[tuple[int, dict[str, Any]]]) -> Iter
         where = f"{manifest}: line {number}"
         column = next((name for name in PATH_COLUMNS if name in record), None)
         if column is None:
-            refuse(
-                f"{where}: columns {', '.join(map(visible, record))}; the path is in one of {', '.join(PATH_COLUMNS)}"
-            )
+            columns = ", ".join(map(visible, record))
+            refuse(f"{where}: columns {columns}; the path is in one of {', '.join(PATH_COLUMNS)}")
         if not _is_path(record[column]):
             refuse(f"{where}: {column} is {record[column]!r:.40}; give the path of a recording")
         for part in PART_COLUMNS:

@@ -57,16 +57,16 @@ BROKEN: tuple[tuple[int, Callable[[bytes, random.Random], bytes]], ...] = (
 OTHERS = ("README.txt", "cover.jpg", "2019-calls/list.xlsx", "2024-field/.DS_Store", "2024-field/map.pdf")
 
 
-def make_archive(folder: Path) -> None:
-    """Write the archive: files by year and number, every twentieth in the same format."""
+def make_archive(folder: Path, count: int = COUNT) -> None:
+    """Write the archive, 30 of its `count` files broken: every twentieth is in the same format."""
     draw = random.Random(17)
     clips = itertools.cycle(_clips())
     formats = itertools.cycle([*((suffix, None) for suffix in WRITTEN), *((one[0], one) for one in ENCODED)])
-    kinds = [damage for count, damage in BROKEN for _ in range(count)]
-    places = sorted(draw.sample(range(COUNT), len(kinds)))
+    kinds = [damage for number, damage in BROKEN for _ in range(number)]
+    places = sorted(draw.sample(range(count), len(kinds)))
     broken = dict(zip(places, draw.sample(kinds, len(kinds)), strict=True))
-    for index, clip, (suffix, encoded) in zip(range(COUNT), clips, formats, strict=False):
-        path = folder / FOLDERS[index * len(FOLDERS) // COUNT] / f"{index:03}.{suffix}"
+    for index, clip, (suffix, encoded) in zip(range(count), clips, formats, strict=False):
+        path = folder / FOLDERS[index * len(FOLDERS) // count] / f"{index:03}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         if encoded is None:
             soundfile.write(path, clip, 16_000)

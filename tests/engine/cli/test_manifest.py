@@ -139,7 +139,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(LINES, max_size=5), suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".scp"]))
 def test_any_bytes_are_a_manifest_or_an_error_of_one_line(tmp_path, capsys, lines, suffix):
     manifest = tmp_path / f"m{suffix}"
