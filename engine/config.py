@@ -89,6 +89,8 @@ class EngineConfig:
     # Longest window of a recording in seconds, at most what the model takes. None: `max_window` of the
     # checkpoint's config.json, else 30, about as long as the recordings that most models were trained on.
     max_window: float | None = None
+    # Overlap of a CTC model's windows on either side, as a share of a window: frames there are another's.
+    window_context: float = 1 / 6
     encode_memory_share: float = 0.25  # share of memory; the rest is for weights, cache, other processes
 
     # Steps on the device: chunks, load balance of the cores, graphs.
@@ -100,6 +102,8 @@ class EngineConfig:
             raise ValueError(f"memory_fraction is {fraction}; it must be above 0 and at most 1")
         if not 0 < self.gpu_share <= 1:
             raise ValueError(f"gpu_share is {self.gpu_share}; it must be above 0 and at most 1")
+        if not 0 < self.window_context <= 0.25:
+            raise ValueError(f"window_context is {self.window_context}; it must be above 0 and at most 0.25")
         if fraction is not None and self.num_pages is not None:
             raise ValueError(
                 "memory_fraction and num_pages both say how large the cache is; give one of them"

@@ -1,6 +1,8 @@
 """Inference engine with continuous batching, for recordings or texts from any thread."""
 
+import logging
 import os
+import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -25,6 +27,8 @@ from .tasks.inputs import Inputs, ReadOptions, Recordings, check_choice
 from .tasks.loading import load, make_task
 from .unchanged import UnchangedModel
 from .worker import Worker
+
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -93,6 +97,7 @@ class Engine:
             graphs=graphs,
             overlap=overlap,
         )
+        start = time.perf_counter()
         self.model, self.processor = attempt(load, model, device, dtype, processor)
         on_gpu = self.model.device.type == "cuda"
         if on_gpu:
@@ -119,6 +124,13 @@ class Engine:
         finalizer = weakref.finalize(self, lambda: (call := release()) and call())
         finalizer.atexit = False  # then, the worker's own function
         release_team()  # of loading the model
+        _log.info(
+            "%s in %s on %s, ready in %.1f s",
+            type(self.model).__name__,
+            str(self.model.dtype).removeprefix("torch."),
+            self.model.device,
+            time.perf_counter() - start,
+        )
 
     def submit(
         self,

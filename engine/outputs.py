@@ -20,7 +20,8 @@ class Span:
 
     Args:
         text, start, end: its text and times.
-        confidence: mean probability of its tokens, from Whisper; None from other models.
+        confidence: mean probability of its tokens, from Whisper, or of its frames, from CTC; None from other
+            models.
     """
 
     text: str

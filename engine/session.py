@@ -21,7 +21,7 @@ class Part(Protocol):
     def text(self) -> str: ...  # texts of all parts join to that of the result
 
 
-P = TypeVar("P", bound=Part)
+P = TypeVar("P")
 
 
 class PartsInOrder(Generic[P]):
@@ -77,7 +77,7 @@ class SessionRequest:
 
     key: int
     inputs: "Tensor | AudioExcerpt"
-    options: GenerationOptions
+    options: GenerationOptions | None  # None for an encoder-only model
     keep_encoded: bool = False
 
 

@@ -93,6 +93,26 @@ def cut_at_pauses(
         start, count, kept = start + end, count - end, [joined[end:]]
 
 
+def overlapping(blocks: Iterable[np.ndarray], size: int, step: int) -> Iterator[tuple[Piece, bool]]:
+    """Windows of `size` samples, one every `step`, and True with the last, which may be shorter.
+
+    The last is the first that reaches the end; so it is longer than `size - step`, unless it is the only one.
+    At most one window and the block behind it are in memory.
+    """
+    start, remaining = 0, iter(blocks)
+    kept, count = list[np.ndarray](), 0
+    while True:
+        while count <= size and (block := next(remaining, None)) is not None:
+            kept.append(block)
+            count += len(block)
+        joined = np.concatenate(kept or [np.empty(0, np.float32)])
+        if count <= size:
+            yield Piece(start, joined.astype(np.float32)), True
+            return
+        yield Piece(start, joined[:size].astype(np.float32)), False
+        start, count, kept = start + step, count - step, [joined[step:]]
+
+
 def sound_span(samples: np.ndarray, sampling_rate: int) -> tuple[int, int]:
     """First sample of a piece's sound, and the one behind its last; (0, 0) where it has none.
 

@@ -1,5 +1,6 @@
 """Speech of recordings: its spans from a detector's probabilities, its samples joined, and their times."""
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..openmp import one_core
 from .reader import AudioBlocks
 from .segments import Piece
 from .vad import SileroVad, load_vad
@@ -188,13 +190,14 @@ class SpeechTimes:
         """Seconds that are kept of it."""
         return self._count / self._rate
 
-    def split(self, pieces: Iterable[Piece], shortest: int) -> Iterator[Piece]:
+    def split(self, pieces: Iterable[Piece], min_seconds: float) -> Iterator[Piece]:
         """Pieces of joined speech, cut further between spans: each with audio that is in a row.
 
         Args:
             pieces: pieces in order.
-            shortest: samples that a piece must have; where a cut leaves fewer there is none.
+            min_seconds: minimum duration of a piece. No cut leaves less, or pads alone.
         """
+        shortest = math.ceil(max(min_seconds, 2 * self._pad) * self._rate)
         for piece in pieces:
             start, first = piece.start, bisect_right(self._joined, piece.start / self._rate)
             for joint in self._joined[first:]:
@@ -310,7 +313,7 @@ def _detected(blocks: Iterable[np.ndarray], model: SileroVad) -> Iterator[tuple[
         if len(group):
             padded = np.zeros(-(-len(group) // model.chunk) * model.chunk, np.float32)
             padded[: len(group)] = group
-            with torch.inference_mode():
+            with torch.inference_mode(), one_core():
                 probabilities, state = model(torch.from_numpy(padded)[None], state)
             yield group, probabilities[0].tolist()
 

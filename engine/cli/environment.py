@@ -21,7 +21,7 @@ _OTHERS = {
     "TRITONE_CACHE": "folder of compiled kernels' resources",
     "TRITONE_NVTX": "NVTX ranges around the phases of a step",
 }
-_DEVELOPERS = {"dev", "docs", "fuzz", "peers"}  # extras of no use to a command
+_DEVELOPERS = {"dev", "docs", "fuzz", "peers", "train"}  # extras of no use to a command
 _REQUIREMENT = re.compile(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]")
 
 

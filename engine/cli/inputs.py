@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .manifest import References, read_manifest
 from .outputs.lines import Name
 from .terminal import note, refuse
 
@@ -21,10 +22,61 @@ class Item(NamedTuple):
 
     name: Name  # name in the results
     source: Any  # input that the engine takes
-    problem: Exception | None  # error found before the engine receives it
+    problem: Exception | None = None  # error found before the engine receives it
+    reference: str | None = None  # text that a transcript is scored by
 
 
-def find_recordings(paths: Sequence[str], null: bool = False, headerless: bool = False) -> list[Item]:
+class Inputs(NamedTuple):
+    """Items of a command."""
+
+    items: list[Item]
+    others: int = 0  # files of other kinds in the folders
+
+    def share(self, shard: str | None) -> "Inputs":
+        """Share of the inputs that "2/8" names: every 8th, from the 2nd on; all of them for None."""
+        if shard is None:
+            return self
+        number, slash, count = shard.partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            refuse(f"--shard {shard!r}: give NUMBER/COUNT, such as 1/8 to 8/8")
+        return self._replace(items=self.items[int(number) - 1 :: int(count)])
+
+    def with_references(self, references: References) -> "Inputs":
+        """The same items with the references of their names."""
+        return self._replace(
+            items=[item._replace(reference=references.of_name(item.name)) for item in self.items]
+        )
+
+
+def find_inputs(
+    paths: Sequence[str] | None, manifest: Path | None, ref: str | None, null: bool, headerless: bool
+) -> Inputs:
+    """Items for the recordings of a call: those of its arguments, or of a manifest."""
+    if manifest is not None:
+        if paths:
+            refuse("--manifest has the paths, and so has the call; leave one of them out")
+        return find_in_manifest(manifest, ref)
+    if not paths:
+        refuse(
+            "Missing argument PATH: name recordings, folders or globs, - for standard input, or --manifest"
+        )
+    found = find_recordings(paths, null, headerless)
+    return found if ref is None else found.with_references(References(ref, set()))
+
+
+def find_in_manifest(manifest: Path, ref: str | None) -> Inputs:
+    """Items for the rows of a manifest, each recording once, with references if `ref` says where they are."""
+    rows, columns = read_manifest(manifest)
+    references = None if ref is None else References(ref, columns)
+    items: dict[Name, Item] = {}
+    for row in rows:
+        item = Item(row.path, row.path, None, None if references is None else references.of_row(row))
+        if items.setdefault(row.path, item).reference != item.reference:
+            refuse(f"{row.where}: {row.path} is there before, with another reference; leave one of them out")
+    return Inputs(list(items.values()))
+
+
+def find_recordings(paths: Sequence[str], null: bool = False, headerless: bool = False) -> Inputs:
     """Items for the recordings that arguments name, each once; a bad argument is an item with an error.
 
     The argument - is standard input: a recording, or else a list of paths, with `null` ended by NULs;
@@ -39,10 +91,10 @@ def find_recordings(paths: Sequence[str], null: bool = False, headerless: bool =
     for given in paths:
         found = (Item(path, path, problem) for path, problem in search.find(given))
         recordings |= {item.name: item for item in (_from_stdin(null, headerless) if given == "-" else found)}
-    return list(recordings.values())
+    return Inputs(list(recordings.values()), search.others)
 
 
-def find_texts(texts: Sequence[str], pairs: bool) -> list[Item]:
+def find_texts(texts: Sequence[str], pairs: bool) -> Inputs:
     """Items for texts from arguments and standard input; with `pairs` each text is split at its tab."""
     found: list[str] = []
     for given in texts:
@@ -54,15 +106,17 @@ def find_texts(texts: Sequence[str], pairs: bool) -> list[Item]:
         else:
             found.append(given)
     if not pairs:
-        return [Item(text, text, None) for text in found]
-    return [Item(text, tuple(text.split("\t")), _pair_problem(text)) for text in found]
+        return Inputs([Item(text, text) for text in found])
+    return Inputs([Item(text, tuple(text.split("\t")), _pair_problem(text)) for text in found])
 
 
-def is_several(paths: Sequence[str], items: Sequence[Item]) -> bool:
+def is_several(paths: Sequence[str] | None, inputs: Inputs) -> bool:
     """Check whether arguments may name several recordings, so that each result needs its path."""
-    if len(paths) > 1:
+    if paths is None or len(paths) > 1:
         return True
-    return not (os.path.isfile(paths[0]) or any(isinstance(item.source, StandardInput) for item in items))
+    return not (
+        os.path.isfile(paths[0]) or any(isinstance(item.source, StandardInput) for item in inputs.items)
+    )
 
 
 def _pair_problem(text: str) -> Exception | None:
@@ -76,7 +130,7 @@ def _from_stdin(null: bool, headerless: bool) -> Iterator[Item]:
     """Items of standard input: a recording, or those of a list of paths."""
     stdin = StandardInput()
     if not null and stdin.is_audio(headerless):
-        yield Item(Path("-"), stdin, None)
+        yield Item(Path("-"), stdin)
         return
     for line in stdin.lines(b"\0" if null else b"\n"):
         # A blank line is none, and a carriage return is the line end's, unless a file has that very name.
@@ -84,7 +138,7 @@ def _from_stdin(null: bool, headerless: bool) -> Iterator[Item]:
             line = line.removesuffix(b"\r")
         if line if null else line.strip():
             path = Path(os.fsdecode(line))
-            yield Item(path, path, None)
+            yield Item(path, path)
 
 
 class StandardInput:

@@ -12,12 +12,14 @@ from ..config import DEFAULT_TOP_K, Channels, Encoding, Short, SpeechTask, Windo
 from ..outputs import Classification, Transcription
 from ..subtitles.cues import MAX_LINE_COUNT, MAX_LINE_WIDTH, MIN_LINE_WIDTH
 from .convert import convert as convert_checkpoint
+from .display import Display
 from .environment import show_environment
-from .inputs import find_recordings, find_texts, is_several
+from .inputs import find_inputs, find_recordings, find_texts, is_several
 from .names import SETTINGS, CliCommand, CliGroup, check_dtype
 from .outputs.destination import classifier_output, recognizer_output
 from .outputs.times import times_of_formats
 from .run import Command, Setup, run
+from .scoring import Scores
 from .terminal import refuse
 
 if TYPE_CHECKING:
@@ -76,6 +78,11 @@ ShortOption = Annotated[
 Null = Annotated[
     bool, typer.Option("--null", "-0", help="A list on stdin has NULs between its paths, as of find -print0.")
 ]
+Shard = Annotated[
+    str | None, typer.Option("--shard", metavar="K/N", help="Only every N-th input, from the K-th on.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors alone on stderr: no bar and no summary.")]
 VadFilter = Annotated[
     bool,
     typer.Option("--vad-filter", help="Decode speech alone: Silero's detector, of the extra vad, finds it."),
@@ -110,11 +117,11 @@ def tritone(
 @app.command(cls=CliCommand)
 def transcribe(
     paths: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="PATH", help="Recordings, folders, globs; - for a recording or a list of paths on stdin."
         ),
-    ],
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -212,7 +219,18 @@ def transcribe(
     short: ShortOption = "fail",
     null: Null = False,
     vad_filter: VadFilter = False,
+    manifest: Annotated[
+        Path | None,
+        typer.Option("--manifest", help="Recordings of a .jsonl, .csv, .tsv, wav.scp or audio folder."),
+    ] = None,
+    ref: Annotated[
+        str | None,
+        typer.Option("--ref", help="Reference texts, for WER and CER: a column of the manifest, or a file."),
+    ] = None,
+    shard: Shard = None,
     threads: Threads = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Transcribe recordings, in the order given.
 
@@ -251,7 +269,11 @@ def transcribe(
         "max_line_count": max_line_count,
         "highlight_words": highlight_words or None,
     }
-    written = recognizer_output(output, output_dir, formats, overwrite, layout, paths)
+    roots = (paths or []) if manifest is None else [str(manifest.parent)]
+    written = recognizer_output(output, output_dir, formats, overwrite, layout, roots)
+    if ref is not None and channels == "split":
+        refuse("--ref is of one text a recording; leave --channels split out")
+    inputs = find_inputs(paths, manifest, ref, null, encoding is not None)
 
     def submit(engine: Any, sources: Any) -> Any:
         own = options | times_of_formats(engine.model, written, options)
@@ -263,14 +285,15 @@ def transcribe(
         failure=lambda error: Transcription("", (), FinishReason.ERROR, 0.0, error=error),
         split=channels == "split",
     )
-    items = find_recordings(paths, null, encoding is not None)
     run(
-        items,
+        inputs.share(shard),
         command,
         Setup(model, device, dtype, threads, *default_recognizer()),
         options | reading | layout,
         written,
-        show_name=is_several(paths, items),
+        show_name=is_several(paths, inputs),
+        display=Display(verbose, quiet),
+        scores=None if ref is None else Scores(),
     )
 
 
@@ -306,7 +329,10 @@ def classify(
     encoding: EncodingOption = None,
     short: ShortOption = "fail",
     null: Null = False,
+    shard: Shard = None,
     threads: Threads = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Classify recordings or texts, in the order given.
 
@@ -339,14 +365,15 @@ def classify(
         failure=lambda error: Classification((), FinishReason.ERROR, error=error),
         split=channels == "split",
     )
-    items = find_texts(sources, pairs) if text else find_recordings(sources, null, encoding is not None)
+    inputs = find_texts(sources, pairs) if text else find_recordings(sources, null, encoding is not None)
     run(
-        items,
+        inputs.share(shard),
         command,
         Setup(model, device, dtype, threads, DIGIT_CLASSIFIER),
         options | reading,
         classifier_output(output, formats, overwrite),
-        show_name=len(items) > 1 or sources == ["-"] if text else is_several(sources, items),
+        show_name=len(inputs.items) > 1 or sources == ["-"] if text else is_several(sources, inputs),
+        display=Display(verbose, quiet),
     )
 
 

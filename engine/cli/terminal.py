@@ -72,36 +72,42 @@ def silence(stream: IO[str] | None) -> None:
 def run_process(app: Callable[[], object]) -> None:
     """Run a command as this process: closed standard streams, interruptions and full disks end it in order.
 
-    The first Ctrl-C raises KeyboardInterrupt, for an orderly end; the next one kills the process.
+    The first Ctrl-C or SIGTERM raises KeyboardInterrupt, for an orderly end; the next one kills the process.
 
     Raises:
-        SystemExit: exit code of the command; 130 after an interruption.
+        SystemExit: exit code of the command; 130 after Ctrl-C, 143 after SIGTERM.
     """
     _open_standard_descriptors()
-    interrupted = False
+    interrupted = 0  # exit code of the signal that came
 
-    def interrupt(*_: object) -> None:
+    def interrupt(number: int, _: object) -> None:
         nonlocal interrupted
-        interrupted = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        interrupted = 128 + number
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
         raise KeyboardInterrupt
 
-    # Left alone where it is ignored, as in a shell's background jobs.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
+    # Left alone where they are ignored, as SIGINT is in a shell's background jobs.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(each) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(each, interrupt)
     try:
         app()
         if sys.stdout is not None:
             sys.stdout.flush()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            end.code = interrupted or INTERRUPTED
+        raise
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(interrupted or INTERRUPTED)
     except OSError as error:  # of --help and --version; a run reports its own
         silence(sys.stdout)
         note(f"error: {error.strerror or error}")
         sys.exit(1)
     except Exception:
         if interrupted:  # an import that an interruption broke off may raise another error for it
-            sys.exit(INTERRUPTED)
+            sys.exit(interrupted)
         raise
 
 

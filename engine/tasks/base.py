@@ -77,7 +77,7 @@ class EncoderOnlyTask(EngineTask):
         on_gpu = model.device.type == "cuda"
         budget = config.predict_budget
         if on_gpu and isinstance(inputs, Recordings):
-            budget = encode_size(model, inputs.front_end, inputs.max_seconds, budget, config).budget
+            budget = encode_size(model, inputs.front_end, inputs.max_input_seconds, budget, config).budget
         elif on_gpu:
             budget = budget or filling_budget(model.device, config)  # halved where memory runs out
         self.loop = GenerationLoop(runner, budget or config.predict_budget_on_cpu)

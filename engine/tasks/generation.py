@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..outputs import OutputProcessor, Transcription, not_finite
 from ..session import Session
 from .base import EngineTask, Verb
 from .generation_windows import MIN_SHARE, PieceSession
-from .inputs import ReadOptions
+from .inputs import Inputs, ReadOptions
 from .window_results import WindowResult, join_texts, mean_score
 from .windowed_recordings import WindowedRecordings, while_wanted
 
@@ -110,11 +111,17 @@ class GenerationTask(EngineTask):
         Raises:
             AudioError: the recording cannot be used.
         """
-        try:
-            return super().start(snapshot, reading, options, is_wanted)
-        except TooLongError:
-            inputs, rate = self.inputs, self.inputs.sampling_rate
+        inputs, rate = self.inputs, self.inputs.sampling_rate
+        with suppress(TooLongError):
+            read = snapshot
+            if not isinstance(snapshot, Inputs):
+                read = inputs.read(snapshot, reading, options, is_wanted)
+            if not inputs.is_part_of_long(read, options):
+                return read, self.resolve(options, read.duration)
         blocks = inputs.blocks(snapshot, reading)
+        cut = pieces(while_wanted(blocks, is_wanted), rate, options["max_window"], MIN_SHARE)
+        if blocks.speech is not None:
+            cut = blocks.speech.split(cut, inputs.min_input_seconds)
 
         def resolve(piece: int, duration: float) -> GenerationOptions:
             resolved = self.resolve(options, duration)
@@ -124,7 +131,7 @@ class GenerationTask(EngineTask):
 
         return PieceSession(
             blocks,
-            pieces(while_wanted(blocks, is_wanted), rate, options["max_window"], MIN_SHARE),
+            cut,
             rate,
             inputs.min_input_seconds,
             resolve,

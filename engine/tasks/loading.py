@@ -119,10 +119,10 @@ def make_task(model: Any, processor: Any, config: EngineConfig) -> EngineTask:
         raise _wrong_processor(model, processor, "recordings", wanted)
     if classifies:
         return ClassificationTask(model, Recordings(model, feature_extractor, config), config)
-    if model.task is Task.CTC:
-        return CTCTask(model, Recordings(model, feature_extractor, config), processor.tokenizer, config)
-    task = WhisperTask if isinstance(model, WhisperGenerationMixin) else GenerationTask
     windowed = WindowedRecordings(model, feature_extractor, config)
+    if model.task is Task.CTC:
+        return CTCTask(model, windowed, processor.tokenizer, config)
+    task = WhisperTask if isinstance(model, WhisperGenerationMixin) else GenerationTask
     return task(model, windowed, processor.tokenizer, config)
 
 

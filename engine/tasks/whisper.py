@@ -155,9 +155,7 @@ class WhisperTask(GenerationTask):
             end = long.samples / inputs.sampling_rate
             whole = WindowedPiece(long, long.frames, 0.0, end)
             return session([whole], resolved, lambda: long.warnings, end, long.speech)
-        # Speech that fits one window may be of a longer recording, which has segments.
-        seconds = short.duration if short.speech is None else short.speech.duration
-        is_long = seconds > inputs.max_read_seconds(options)
+        is_long = inputs.is_part_of_long(short, options)
         resolved = self._resolved(options, is_long and options["windows"] == "sequential")
         if short.values is None or not (is_long or options["word_timestamps"] or _takes_several(resolved)):
             return short, _first_request(resolved)

@@ -66,6 +66,12 @@ class WindowedRecordings(Recordings):
             return None
         return super().prepare(source, reading, options)
 
+    def is_part_of_long(self, inputs: Inputs, options: dict[str, Any]) -> bool:
+        """True for speech that fits one window, of a recording that does not, whose result has segments."""
+        if inputs.speech is None or inputs.values is None:
+            return False
+        return inputs.speech.duration > self.max_read_seconds(options)
+
     def max_read_seconds(self, options: dict[str, Any]) -> float:
         """Duration of the longest recording that is one window: the call's, else what the model takes."""
         window: float = options.get("max_window", self.max_input_seconds)

@@ -22,6 +22,7 @@ from ...scheduler.request import AudioExcerpt, FinishReason, RequestOutput
 from ..audio.reader import AudioBlocks, AudioError
 from ..audio.segments import pieces
 from ..audio.speech import SpeechBlocks, SpeechTimes
+from ..openmp import one_core
 from ..outputs import Segment
 from ..outputs import Span as Word
 from ..session import PartsInOrder, Session, SessionCall, SessionRequest
@@ -86,7 +87,8 @@ class LongSource:
         is_wanted: Callable[[], bool],
     ) -> None:
         blocks = open_blocks()
-        level = measure(while_wanted(blocks, is_wanted), extractor)
+        with one_core():  # several would wait for each other in each block
+            level = measure(while_wanted(blocks, is_wanted), extractor)
         self.warnings = tuple(blocks.warnings)
         self.speech = blocks.speech
         self.samples = level.samples

@@ -98,6 +98,25 @@ def test_speech_that_fits_one_window_of_a_longer_recording_has_segments(whisper)
 
 
 @needs_silero
+@pytest.mark.parametrize("max_window", [30, 5])
+def test_digits_have_a_segment_for_each_span_of_speech(max_window):
+    names = ("two_digits_16k.wav", "six_digits_16k.flac", "one_digit_8k.wav")
+    clips = [load_audio(SAMPLES.parent / "digits" / name, RATE).samples for name in names]
+    noise = load_audio(PAUSE, RATE).samples[20 * RATE : 32 * RATE]
+    audio = np.concatenate([part for clip in clips for part in (clip, noise)])
+    starts = np.cumsum([0, *(len(clip) + len(noise) for clip in clips)]) / RATE
+    with tritone.Engine(device="cpu") as engine:
+        alone = [one.text for one in engine.transcribe(clips)]
+        result = engine.submit(audio, vad_filter=True, max_window=max_window).result(SOON)
+    assert result.text == " ".join(alone)
+    assert " ".join(one.text for one in result.segments) == result.text
+    assert (result.duration, len(result.segments) >= 3) == (len(audio) / RATE, True)
+    for segment in result.segments:
+        clip = int(np.searchsorted(starts, segment.start, "right")) - 1
+        assert segment.end <= starts[clip] + len(clips[clip]) / RATE + 0.5
+
+
+@needs_silero
 def test_a_recording_without_speech_has_an_empty_result_and_a_warning(ctc, whisper):
     silence = np.zeros(3 * RATE, np.float32)
     for engine in (ctc, whisper):

@@ -25,8 +25,12 @@ class Writer(Protocol):
     def begin(self, names: Iterable[Name]) -> None:
         """Prepare for the results of these names, before any `write`."""
 
-    def write(self, name: Name, *results: Result) -> None:
-        """Write a result, or those of all channels. OSError where they cannot be written."""
+    def write(self, name: Name, *results: Result, reference: str | None = None) -> None:
+        """Write a result, or those of all channels; JSON lines have the reference text too.
+
+        Raises:
+            OSError: they cannot be written.
+        """
 
     def finish(self) -> None:
         """Check that all results are written. OSError where they are not."""

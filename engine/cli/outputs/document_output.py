@@ -33,7 +33,7 @@ class DocumentOutput:
     def begin(self, names: Iterable[Name]) -> None:
         """Do nothing: there are no earlier results."""
 
-    def write(self, name: Name, *results: Result) -> None:
+    def write(self, name: Name, *results: Result, reference: str | None = None) -> None:
         """Write the document of a result. OSError where the disk or a pipe is full."""
         for result in results:
             assert isinstance(result, Transcription)

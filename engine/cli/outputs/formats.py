@@ -78,13 +78,20 @@ def format_of_file(path: Path, given: Sequence[Format]) -> Format:
 
 
 def document(
-    chosen: Format, name: Name, result: Transcription, origin: Origin, layout: dict[str, Any], channels: int
+    chosen: Format,
+    name: Name,
+    result: Transcription,
+    origin: Origin,
+    layout: dict[str, Any],
+    channels: int,
+    reference: str | None = None,
 ) -> str:
     """Content of a file that holds one result.
 
     Args:
         layout: arguments of `Transcription.to_srt` and `to_vtt`.
         channels: number of the recording's channels that have results.
+        reference: text that the transcript is scored by, for JSON lines.
     """
     match chosen:
         case Format.SRT:
@@ -96,6 +103,6 @@ def document(
         case Format.JSON:
             return result.to_json()
         case Format.JSONL:
-            return json_line(name, result, origin, channels=channels) + "\n"
+            return json_line(name, result, origin, channels=channels, reference=reference) + "\n"
         case Format.TEXT:
             return documents.text(result)

@@ -41,7 +41,13 @@ class Origin:
 
 
 def json_line(
-    name: Name, result: Result, origin: Origin, ascii_only: bool = False, *, channels: int = 1
+    name: Name,
+    result: Result,
+    origin: Origin,
+    ascii_only: bool = False,
+    *,
+    channels: int = 1,
+    reference: str | None = None,
 ) -> str:
     """Format a result or failure as one line with a JSON object; one of a channel has their number too."""
     record: dict[str, Any] = {name_key(name): name_text(name)}
@@ -49,6 +55,8 @@ def json_line(
         record |= {"channel": result.channel, "channels": channels}
     if isinstance(result, Transcription):
         record["text"] = None if result.error is not None else result.text
+        if reference is not None:
+            record["reference"] = reference
         record["token_ids"] = list(result.token_ids)
     else:
         record["labels"] = None if result.error is not None else [asdict(label) for label in result.labels]

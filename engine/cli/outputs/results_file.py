@@ -92,7 +92,7 @@ class ResultsFile:
         if self._format is LineFormat.TEXT and not self._file.end:
             self._append(_HEADER + json.dumps(asdict(self._origin), ensure_ascii=False, allow_nan=False))
 
-    def write(self, name: Name, *results: Result) -> None:
+    def write(self, name: Name, *results: Result, reference: str | None = None) -> None:
         """Append a result, or those of all channels, as lines; in a text file failures are left out.
 
         Raises:
@@ -100,7 +100,9 @@ class ResultsFile:
         """
         for result in results:
             if self._format is LineFormat.JSONL:
-                self._append(json_line(name, result, self._origin, channels=len(results)))
+                self._append(
+                    json_line(name, result, self._origin, channels=len(results), reference=reference)
+                )
             elif result.error is None:
                 self._append(text_line(name, result, len(results)))
 

@@ -99,7 +99,7 @@ class ResultsFolder:
         if not self._index.end:
             self._append(_HEADER + json.dumps(asdict(self._origin), ensure_ascii=False, allow_nan=False))
 
-    def write(self, name: Name, *results: Result) -> None:
+    def write(self, name: Name, *results: Result, reference: str | None = None) -> None:
         """Write the files of a recording that are not there yet; a failure has none.
 
         Raises:
@@ -127,7 +127,7 @@ class ResultsFolder:
                 if not (is_ours or self._overwrite) and os.path.lexists(path):
                     raise FileExistsError(_foreign(path))
                 path.parent.mkdir(parents=True, exist_ok=True)
-                content = document(each, name, result, self._origin, self._layout, len(results))
+                content = document(each, name, result, self._origin, self._layout, len(results), reference)
                 replace_whole(path, encoded(content))
 
     def finish(self) -> None:

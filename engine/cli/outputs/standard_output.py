@@ -18,13 +18,20 @@ class StandardOutput:
     def begin(self, names: Iterable[Name]) -> None:
         """Do nothing: standard output holds no earlier lines."""
 
-    def write(self, name: Name, *results: Result) -> None:
+    def write(self, name: Name, *results: Result, reference: str | None = None) -> None:
         """Print a result, or those of all channels, as lines; in text format failures are left out."""
         encoding = sys.stdout.encoding or "utf-8"
         is_unicode = encoding.lower().replace("-", "") == "utf8"
         for result in results:
             if self._format is LineFormat.JSONL:
-                line = json_line(name, result, self._origin, not is_unicode, channels=len(results))
+                line = json_line(
+                    name,
+                    result,
+                    self._origin,
+                    not is_unicode,
+                    channels=len(results),
+                    reference=reference,
+                )
             elif result.error is None:
                 line = text_line(name if self._show_name else None, result, len(results))
                 if sys.stdout.isatty():

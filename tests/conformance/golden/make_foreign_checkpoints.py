@@ -76,6 +76,11 @@ SPEECH = {"vocab_size": 11, "d_model": 6, "encoder_layers": 1, "decoder_layers":
 SPEECH |= {"encoder_attention_heads": 3, "decoder_attention_heads": 2, "encoder_ffn_dim": 5}
 SPEECH |= {"decoder_ffn_dim": 7, "num_conv_layers": 2, "conv_kernel_sizes": [3, 5], "conv_channels": 4}
 SPEECH |= {"input_feat_per_channel": 4, "max_source_positions": 32, "max_target_positions": 16}
+WHISPER = {"vocab_size": 13, "d_model": 6, "encoder_layers": 1, "decoder_layers": 2, "num_mel_bins": 4}
+WHISPER |= {"encoder_attention_heads": 3, "decoder_attention_heads": 2, "encoder_ffn_dim": 5}
+WHISPER |= {"decoder_ffn_dim": 7, "max_source_positions": 10, "max_target_positions": 16, "num_labels": 3}
+WHISPER |= {"pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 1, "decoder_start_token_id": 2}
+WHISPER |= {"suppress_tokens": None, "begin_suppress_tokens": None, "classifier_proj_size": 4}
 DECODER = {"is_decoder": True}
 CROSS = DECODER | {"add_cross_attention": True}
 
@@ -92,6 +97,7 @@ BOTH = TOKENS | {"decoder_input_ids": np.array([[2, 7, 4, 9], [2, 5, 3, 11]], dt
 WAVE = {"input_values": DRAW.standard_normal((1, 97)).astype(np.float32)}
 FRAMES = {"input_features": DRAW.standard_normal((1, 21, 4)).astype(np.float32)}
 FRAMES |= {"decoder_input_ids": np.array([[2, 7, 4, 9, 3]], dtype=np.int32)}
+MELS = {"input_features": np.sin(np.arange(80, dtype=np.float32) ** 1.5).reshape(1, 4, 20)}  # nothing drawn
 
 # Folder: the class without its "TF" or "Flax", the configuration's fields, the inputs.
 TENSORFLOW: dict[str, tuple[str, dict[str, Any], dict[str, np.ndarray]]] = {
@@ -111,6 +117,7 @@ TENSORFLOW: dict[str, tuple[str, dict[str, Any], dict[str, np.ndarray]]] = {
     "wav2vec2_ctc": ("Wav2Vec2ForCTC", WAV2VEC2 | STABLE, WAVE),
     "hubert": ("HubertForCTC", WAV2VEC2, WAVE),
     "speech_to_text": ("Speech2TextForConditionalGeneration", SPEECH, FRAMES),
+    "whisper": ("WhisperForConditionalGeneration", WHISPER, MELS | {"decoder_input_ids": IDS[:1]}),
 }
 FLAX: dict[str, tuple[str, dict[str, Any], dict[str, np.ndarray]]] = {
     "bert": ("BertForSequenceClassification", TEXT, PADDED),
@@ -129,6 +136,8 @@ FLAX: dict[str, tuple[str, dict[str, Any], dict[str, np.ndarray]]] = {
     "wav2vec2": ("Wav2Vec2Model", WAV2VEC2 | STABLE, WAVE),
     "wav2vec2_ctc": ("Wav2Vec2ForCTC", WAV2VEC2 | STABLE, WAVE),
     "speech_encoder_decoder": ("SpeechEncoderDecoderModel", {}, WAVE | {"decoder_input_ids": IDS[:1]}),
+    "whisper": ("WhisperForConditionalGeneration", WHISPER, MELS | {"decoder_input_ids": IDS[:1]}),
+    "whisper_classifier": ("WhisperForAudioClassification", WHISPER, MELS),
 }
 # Written as an index too: the prefix, and in how many shards.
 INDEXED = {"bert": ("model.ckpt", 3), "speech_to_text": ("speech_model_checkpoint.ckpt", 1)}

@@ -49,10 +49,19 @@ WORDS = [
     ),
     *("0.07", "3.", ".", "'s", "n't", "mr", "st", "favour", ",", "and a half", "1,000", "¢5"),
 ]
+# Apostrophes in words, at their ends and beside numbers, straight and curved.
+APOSTROPHES = [
+    *("o'clock", "seven o'clock", "7 o\u2019clock", "O'Brien", "rock'n'roll", "'tis", "ma'am", "y'all're"),
+    *("the dogs'", "James's", "'90s", "1990's", "won\u2019t", "can't", "couldn't've", "I'd've", "she'll"),
+    *("it's been", "who's gone", "let's", "ain't", "fo'c'sle", "jack-o'-lantern", "l'\xe9t\xe9", "5'10\""),
+    *("' s", "'", "''", "\u2018single\u2019", "i'ma", "dr's", "mr.'s", "ones'", "two's"),
+]
 sentences = st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)
+apostrophes = st.lists(st.sampled_from([*APOSTROPHES, *WORDS]), max_size=6).map(" ".join)
 numbers = st.lists(st.sampled_from(list(_KINDS)), max_size=9).map(" ".join)
 texts = st.one_of(
     sentences,
+    apostrophes,
     numbers,
     st.text(max_size=40),
     st.text(alphabet="ab 01.,'$¢%-[](<>)éßÅ한\u1112\u1161\u11ab\u200d\u0e33\r\nİſ", max_size=30),
@@ -110,6 +119,12 @@ def test_every_character_is_replaced_as_in_transformers():
 )
 def test_spoken_numbers_become_digits(spoken, written):
     assert ours.EnglishNumberNormalizer()(spoken) == written
+
+
+def test_an_oclock_is_a_zero_and_a_clock_as_in_openais():
+    """The apostrophe becomes a space, and "o" is a spoken zero: the same in a reference and a transcript."""
+    normalize = ours.EnglishTextNormalizer(SPELLINGS)
+    assert normalize("seven o'clock") == normalize("7 o\u2019clock") == "70 clock"
 
 
 def test_numbers_too_long_to_convert_stay_digits():
