@@ -146,7 +146,7 @@ def labels_of(string: Utterance) -> list[int]:
 
 
 def letters_of_frames(string: Utterance, count: int, model: tritone.Wav2Vec2ForCTC) -> Tensor:
-    """Token at each frame: letters in equal parts of a word's span, delimiters between words, int64 [count]."""
+    """Token at each frame, int64 [count]: letters in equal parts of a word, delimiters between words."""
     assert string.spans is not None
     hop = model.samples_per_token
     centers = np.arange(count) * hop + model.receptive_field / 2
