@@ -13,6 +13,7 @@ Short = Literal["fail", "empty"]  # result of a recording that is too short for 
 SpeechTask = Literal["transcribe", "translate"]  # of Whisper, which translates into English
 Windows = Literal["sequential", "pauses"]  # of a recording that is longer than Whisper's window
 
+DEFAULT_MAX_WINDOW = 30.0  # seconds, where neither the configuration nor the checkpoint gives one
 DEFAULT_TOP_K = 5  # labels of a classification
 DEFAULT_MEMORY_FRACTION = 0.9  # of the free memory, where neither it nor num_pages is given
 
@@ -26,7 +27,8 @@ def _cores() -> int:
 class EngineConfig:
     """Settings of an `Engine`: cache, batching, reading, and limits.
 
-    Results do not depend on them, except for the default maximum length of a transcript.
+    Results do not depend on them, except for the default maximum length of a transcript and the longest
+    window of a recording.
 
     Raises:
         ValueError: a count below 1, a negative time, a fraction out of range, or both memory_fraction and
@@ -81,8 +83,14 @@ class EngineConfig:
     # Seconds that closing waits for a read or step that does not end, once requests are cancelled.
     close_timeout: float = 5.0
 
-    # Longest recording, where no position-embedding table bounds it.
+    # Longest recording of models that transcribe, in windows; and of classifiers, where no position-embedding
+    # table bounds it.
     max_seconds: float = 24 * 3600.0
+    # Longest window of a recording in seconds, at most what the model takes. None: `max_window` of the
+    # checkpoint's config.json, else 30, about as long as the recordings that most models were trained on.
+    max_window: float | None = None
+    # Overlap of a CTC model's windows on either side, as a share of a window: frames there are another's.
+    window_context: float = 1 / 6
     encode_memory_share: float = 0.25  # share of memory; the rest is for weights, cache, other processes
 
     # Steps on the device: chunks, load balance of the cores, graphs.
@@ -94,6 +102,8 @@ class EngineConfig:
             raise ValueError(f"memory_fraction is {fraction}; it must be above 0 and at most 1")
         if not 0 < self.gpu_share <= 1:
             raise ValueError(f"gpu_share is {self.gpu_share}; it must be above 0 and at most 1")
+        if not 0 < self.window_context <= 0.25:
+            raise ValueError(f"window_context is {self.window_context}; it must be above 0 and at most 0.25")
         if fraction is not None and self.num_pages is not None:
             raise ValueError(
                 "memory_fraction and num_pages both say how large the cache is; give one of them"

@@ -1,6 +1,8 @@
 """Inference engine with continuous batching, for recordings or texts from any thread."""
 
+import logging
 import os
+import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -25,6 +27,8 @@ from .tasks.inputs import Inputs, ReadOptions, Recordings, check_choice
 from .tasks.loading import load, make_task
 from .unchanged import UnchangedModel
 from .worker import Worker
+
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -93,6 +97,7 @@ class Engine:
             graphs=graphs,
             overlap=overlap,
         )
+        start = time.perf_counter()
         self.model, self.processor = attempt(load, model, device, dtype, processor)
         on_gpu = self.model.device.type == "cuda"
         if on_gpu:
@@ -119,6 +124,13 @@ class Engine:
         finalizer = weakref.finalize(self, lambda: (call := release()) and call())
         finalizer.atexit = False  # then, the worker's own function
         release_team()  # of loading the model
+        _log.info(
+            "%s in %s on %s, ready in %.1f s",
+            type(self.model).__name__,
+            str(self.model.dtype).removeprefix("torch."),
+            self.model.device,
+            time.perf_counter() - start,
+        )
 
     def submit(
         self,
@@ -128,6 +140,7 @@ class Engine:
         channel: int | None = None,
         encoding: Encoding | None = None,
         short: Short = "fail",
+        vad_filter: bool = False,
         language: str | None = None,
         priority: int = 0,
         stream: bool = True,
@@ -145,6 +158,9 @@ class Engine:
             encoding: "mulaw" or "alaw" for headerless G.711; by default a file's header or name tells.
             short: answer to a recording of no samples or too few for the model: "fail", or "empty" for a
                 result without text or labels, with a warning.
+            vad_filter: True decodes only what Silero's voice activity detector takes for speech, with 0.4 s
+                around it; pauses of over 2 s are left out. Times are those of the recording. Needs the extra
+                `vad`; a recording without speech has an empty result, with a warning.
             language: one of the checkpoint's languages: the target of a translation, or for Whisper the
                 language spoken, a code or an English name; by default Whisper detects it.
             priority: integer; requests with a larger one go first, equal ones in order of submission.
@@ -154,19 +170,22 @@ class Engine:
                 within the model's positions; a window of Whisper as many as the model has positions for.
                 Whisper takes its own options too, with `prompt` and `hotwords`, texts that go before,
                 `windows`, "sequential" (default) or "pauses", the way that a recording of over 30 s is cut,
-                and `word_timestamps`, True for words with times. A CTC model takes no options; a classifier
-                takes `top_k` and `truncate`, see `classify`.
+                and `word_timestamps`, True for words with times. `max_window` is the longest window of a
+                recording in seconds, by default 30 or the configuration's; of Whisper for "pauses". A CTC
+                model takes no others; a classifier takes `top_k` and `truncate`, see `classify`.
 
         Raises:
-            ValueError: an unknown option or language, a value out of range, or an option of recordings for
-                texts. Errors of the recording or text itself are raised by `Handle.result`.
+            ValueError: an unknown option or language, a value out of range, an option of recordings for
+                texts, or `vad_filter` without its extra. Errors of the recording or text itself are raised by
+                `Handle.result`.
             RuntimeError: the engine is closed, or has stopped on an error.
         """
         self._worker.check_open()
         options = self._task.check(language, options)
-        reading = ReadOptions(sampling_rate, channel, encoding, short)
+        reading = ReadOptions(sampling_rate, channel, encoding, short, vad_filter)
         self._check_request(reading, priority)
-        return self._submit(source, self._snapshot(source, reading), reading, priority, stream, options)
+        snapshot = self._snapshot(source, reading, options)
+        return self._submit(source, snapshot, reading, priority, stream, options)
 
     def transcribe(
         self,
@@ -176,6 +195,7 @@ class Engine:
         channels: Channels = "mix",
         encoding: Encoding | None = None,
         short: Short = "fail",
+        vad_filter: bool = False,
         language: str | None = None,
         priority: int = 0,
         **options: Any,
@@ -190,12 +210,12 @@ class Engine:
             sources: recordings as in `submit`.
             channels: "mix" for one result for each recording, or "split" for one for each of its channels, in
                 their order and with `channel` set. A recording that cannot be opened has one, without.
-            sampling_rate, encoding, short, language, priority, **options: as in `submit`.
+            sampling_rate, encoding, short, vad_filter, language, priority, **options: as in `submit`.
 
         Raises:
             ValueError, RuntimeError: as in `submit`.
         """
-        reading = ReadOptions(sampling_rate, encoding=encoding, short=short)
+        reading = ReadOptions(sampling_rate, encoding=encoding, short=short, vad_filter=vad_filter)
         return self._process("transcribe", sources, channels, reading, priority, language, options)
 
     def classify(
@@ -291,7 +311,7 @@ class Engine:
                     for one, how in self._inputs.split(self._snapshot(source), reading):
                         yield source, one, how
                 else:
-                    yield source, self._snapshot(source, reading), reading
+                    yield source, self._snapshot(source, reading, options), reading
 
         def submit(one: tuple[Any, Any, ReadOptions]) -> Handle[Any]:
             source, snapshot, how = one
@@ -301,20 +321,24 @@ class Engine:
 
     def _check_request(self, reading: ReadOptions, priority: int) -> None:
         """Validate the priority, and that a model of texts has no options of recordings."""
-        if self.sampling_rate is None:
+        if isinstance(self._inputs, Recordings):
+            self._inputs.check(reading)
+        else:
             reading.check_unused(self._task.name)
         if not isinstance(priority, int | np.integer):
             raise ValueError(f"priority must be a whole number, a larger one goes first; got {priority!r}")
 
-    def _snapshot(self, source: Any, reading: ReadOptions | None = None) -> Any:
+    def _snapshot(
+        self, source: Any, reading: ReadOptions | None = None, options: dict[str, Any] | None = None
+    ) -> Any:
         """Snapshot of a source for a reading thread; the error where its own code fails, for its result.
 
-        With `reading`, the inputs themselves of a source that needs no reading: for so many requests only as
+        With options, the inputs themselves of a source that needs no reading: for so many requests only as
         `transcribe` submits ahead, since theirs is pinned memory, which is never given back.
         """
         try:
-            if reading is not None and self._worker.unfinished < self._ahead:
-                inputs = attempt(self._inputs.prepare, source, reading)
+            if reading and options is not None and self._worker.unfinished < self._ahead:
+                inputs = attempt(self._inputs.prepare, source, reading, options)
                 if inputs is not None:
                     return inputs
             return attempt(self._inputs.snapshot, source)

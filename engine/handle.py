@@ -4,13 +4,16 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Generic, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from ..scheduler.request import FinishReason, RequestOutput
 from .faults import attempt
-from .outputs import OutputProcessor, R
+from .outputs import OutputProcessor, R, in_recording
 from .session import Part
 from .signals import Signal
+
+if TYPE_CHECKING:
+    from .audio.speech import SpeechTimes
 
 FORKED = "this process was forked from the engine's, which has its threads; make an engine here"
 _END = object()  # of an iterator
@@ -42,6 +45,7 @@ class Handle(Generic[R]):
         self._output: RequestOutput | None = None
         self._duration = 0.0
         self._warnings: tuple[str, ...] = ()
+        self._speech: SpeechTimes | None = None
         self._result: R | None = None
 
     def result(self, timeout: float | None = None) -> R:
@@ -107,13 +111,19 @@ class Handle(Generic[R]):
         error = self._processor.error_of(output)
         return output if error is None else RequestOutput(output.request_id, (), FinishReason.ERROR, error)
 
-    def finish(self, output: RequestOutput, duration: float = 0.0, warnings: tuple[str, ...] = ()) -> None:
-        """Set the final output, seconds of audio and warnings about its reading.
+    def finish(
+        self,
+        output: RequestOutput,
+        duration: float = 0.0,
+        warnings: tuple[str, ...] = (),
+        speech: "SpeechTimes | None" = None,
+    ) -> None:
+        """Set the final output, seconds of audio, warnings about its reading, and times of its speech.
 
         Called by the engine; only the first call counts.
         """
         if self._output is None:
-            self._duration, self._warnings = duration, warnings
+            self._duration, self._warnings, self._speech = duration, warnings, speech
             self._output = output
             self._cancel = None  # a finished handle keeps no engine alive
         self._changed.notify_all()
@@ -136,6 +146,8 @@ class Handle(Generic[R]):
         except Exception as error:
             failed = RequestOutput(output.request_id, (), FinishReason.ERROR, output.error or error)
             result = self._processor.process(failed, token_ids, self._duration, self.source)
+        if self._speech is not None:
+            result = in_recording(result, self._speech)
         if self._warnings or self._channel is not None:
             result = replace(result, warnings=self._warnings, channel=self._channel)
         return result

@@ -1,8 +1,12 @@
-"""Release of OpenMP threads that torch's CPU operations have started."""
+"""OpenMP threads of torch's CPU operations: how many a thread starts, and their release."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+import torch
 
 _SOFT = 1  # omp_pause_soft
 
@@ -18,6 +22,24 @@ def release_team() -> None:
     library = _libgomp()
     if library is not None:
         library.omp_pause_resource_all(_SOFT)
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Context in which operations of the calling thread use one core, where torch's library is libgomp.
+
+    For many short operations beside other threads' work, in each of which several cores would wait for each
+    other. torch's own setting is the whole process's.
+    """
+    usual, library = torch.get_num_threads(), _libgomp()  # the first sets a new thread's number
+    if library is None or usual == 1:
+        yield
+        return
+    library.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        library.omp_set_num_threads(usual)
 
 
 @cache

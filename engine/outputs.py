@@ -2,11 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..scheduler.request import FinishReason, RequestOutput
 from .session import Part
+from .subtitles import formats
+from .subtitles.cues import MAX_LINE_COUNT, MAX_LINE_WIDTH
+
+if TYPE_CHECKING:
+    from .audio.speech import SpeechTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +20,8 @@ class Span:
 
     Args:
         text, start, end: its text and times.
-        confidence: mean probability of its tokens, from Whisper; None from other models.
+        confidence: mean probability of its tokens, from Whisper, or of its frames, from CTC; None from other
+            models.
     """
 
     text: str
@@ -34,6 +40,7 @@ class Segment:
         token_ids: token ids, times included.
         score: mean log-probability of the tokens of its window, or beam search's score.
         compression_ratio: bytes of the window's text over those of its compression; high for repetitions.
+            This and the next two are of Whisper, None from other models.
         no_speech_probability: probability that the window has no speech; None where the model has no token
             for it.
         temperature: temperature at which the window was decoded; 0 for greedy or beam search.
@@ -44,9 +51,9 @@ class Segment:
     end: float
     token_ids: tuple[int, ...]
     score: float
-    compression_ratio: float
-    no_speech_probability: float | None
-    temperature: float
+    compression_ratio: float | None = None
+    no_speech_probability: float | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,7 @@ class Transcription:
         finish_reason: "stop" at an end token, "length" at the maximum length, "cancelled" or "error"; a CTC
             model that succeeds always gives "stop".
         duration: seconds of audio; 0 where the recording could not be read.
+        speech_duration: seconds that `vad_filter` kept of these; None without it.
         score: sequence score of beam search, otherwise the mean log-probability of the tokens, for CTC that
             of the best path's frames; None without tokens.
         error: exception by which the request failed; None otherwise.
@@ -87,6 +95,66 @@ class Transcription:
     warnings: tuple[str, ...] = ()
     channel: int | None = None
     source: Any = field(default=None, repr=False, compare=False)
+    speech_duration: float | None = None
+
+    def to_srt(
+        self,
+        *,
+        max_line_width: int = MAX_LINE_WIDTH,
+        max_line_count: int = MAX_LINE_COUNT,
+        highlight_words: bool = False,
+    ) -> str:
+        """Subtitles in the SubRip format; a line feed alone where nothing is said.
+
+        Words have their own times. Where only segments are known, their text shares their time by characters;
+        where neither is, the whole text shares the recording's. A cue ends with a segment, at a pause, or
+        where its lines are full, best behind a sentence; none begins before the end of the one before.
+
+        Args:
+            max_line_width: columns of a line; a wide character of East Asia takes two.
+            max_line_count: lines of a cue.
+            highlight_words: True underlines each word in turn.
+
+        Raises:
+            ValueError: the transcription failed, an argument is out of range, or words are to be highlighted
+                whose times are unknown.
+        """
+        return formats.srt(
+            self,
+            max_line_width=max_line_width,
+            max_line_count=max_line_count,
+            highlight_words=highlight_words,
+        )
+
+    def to_vtt(
+        self,
+        *,
+        max_line_width: int = MAX_LINE_WIDTH,
+        max_line_count: int = MAX_LINE_COUNT,
+        highlight_words: bool = False,
+    ) -> str:
+        """Subtitles in the WebVTT format; arguments and errors are as of `to_srt`."""
+        return formats.vtt(
+            self,
+            max_line_width=max_line_width,
+            max_line_count=max_line_count,
+            highlight_words=highlight_words,
+        )
+
+    def to_tsv(self) -> str:
+        """Table with the columns start, end (milliseconds) and text, as openai-whisper writes it.
+
+        A row is a segment; without segments it is a cue of `to_srt`. ValueError for a failed transcription.
+        """
+        return formats.tsv(self)
+
+    def to_json(self) -> str:
+        """JSON object with text, segments, words, language and duration, named as openai-whisper names them.
+
+        Words stand at the top, as in OpenAI's API, and in their segments. ValueError for a failed
+        transcription.
+        """
+        return formats.to_json(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +198,35 @@ def not_finite(name: str) -> Exception:
 
 
 R = TypeVar("R", bound=Transcription | Classification)
+
+
+def in_recording(result: R, speech: "SpeechTimes") -> R:
+    """Result of a recording's speech alone, with times and duration of the recording."""
+    if not isinstance(result, Transcription):
+        return replace(result, duration=speech.duration)
+
+    def moved(spans: tuple[Span, ...] | None) -> tuple[Span, ...] | None:
+        if spans is None:
+            return None
+        times = [speech.word(one.start, one.end) for one in spans]
+        return tuple(
+            replace(one, start=start, end=end) for one, (start, end) in zip(spans, times, strict=True)
+        )
+
+    segments = result.segments
+    if segments is not None:
+        times = [speech.segment(one.start, one.end) for one in segments]
+        segments = tuple(
+            replace(one, start=start, end=end) for one, (start, end) in zip(segments, times, strict=True)
+        )
+    return replace(
+        result,
+        words=moved(result.words),
+        characters=moved(result.characters),
+        segments=segments,
+        duration=speech.duration,
+        speech_duration=speech.speech_duration,
+    )
 
 
 class OutputProcessor(ABC, Generic[R]):

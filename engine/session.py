@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ..scheduler.request import FinishReason, GenerationOptions, RequestOutput
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..scheduler.request import AudioExcerpt
+    from .audio.speech import SpeechTimes
 
 
 class Part(Protocol):
@@ -20,19 +21,70 @@ class Part(Protocol):
     def text(self) -> str: ...  # texts of all parts join to that of the result
 
 
+P = TypeVar("P")
+
+
+class PartsInOrder(Generic[P]):
+    """Parts of pieces of a recording that end in any order, returned in the order of the pieces."""
+
+    def __init__(self) -> None:
+        self._parts = dict[int, list[P]]()  # not returned yet, by piece
+        self._ended = set[int]()
+        self._begun = self._first = 0  # number of pieces begun; the first that is open
+
+    @property
+    def is_open(self) -> bool:
+        """True where a piece has begun and its parts have not all been returned."""
+        return self._first < self._begun
+
+    def begin(self) -> int:
+        """Begin the next piece, and return its number."""
+        number = self._begun
+        self._parts[number] = []
+        self._begun += 1
+        return number
+
+    def add(self, number: int, part: P) -> None:
+        """Add the next part of a piece."""
+        self._parts[number].append(part)
+
+    def end(self, number: int) -> None:
+        """Note that a piece has no more parts."""
+        self._ended.add(number)
+
+    def take(self) -> list[P]:
+        """Parts behind those that have been returned, up to the first that is still missing."""
+        taken = list[P]()
+        while self.is_open:
+            taken += self._parts[self._first]
+            self._parts[self._first].clear()
+            if self._first not in self._ended:
+                break
+            self._ended.remove(self._first)
+            del self._parts[self._first]
+            self._first += 1
+        return taken
+
+
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
     """Request of a session to the loop.
 
     Attributes:
         key: number by which the session knows its output.
-        inputs, options, keep_encoded: as of a `Request`.
+        inputs, options, keep_encoded: as of a `Request`; no options for an encoder-only model.
+        duration: seconds of audio, which count among those in flight.
     """
 
     key: int
     inputs: "Tensor | AudioExcerpt"
-    options: GenerationOptions
+<<<<<<< HEAD
+    options: GenerationOptions | None  # None for an encoder-only model
+=======
+    options: GenerationOptions | None
+>>>>>>> fair
     keep_encoded: bool = False
+    duration: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +106,16 @@ class Session(ABC):
     Reading threads call its methods, one at a time, and never with a lock held. What it raises ends its job.
 
     Attributes:
-        duration: seconds of audio read so far, at the end those of the recording.
+        duration: seconds of audio read so far, at the end those of the recording, or of its speech.
         warnings: warnings about the reading.
         finish_reason: reason of the result.
+        speech: times of the speech that was kept alone; None where all of the recording is read.
     """
 
     duration: float = 0.0
     warnings: tuple[str, ...] = ()
     finish_reason: FinishReason = FinishReason.STOP
+    speech: "SpeechTimes | None" = None
 
     @property
     @abstractmethod

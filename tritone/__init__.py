@@ -4,10 +4,13 @@ The public names are loaded on first use (PEP 562), so that `import tritone` and
 import torch.
 """
 
+import logging
 from importlib import import_module
 from typing import Any
 
 from .names import HOMES
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program that wants the log adds its own
 
 __version__ = "0.1.0"
 

@@ -48,9 +48,14 @@ def find_audio(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 class AudioSearch:
-    """Search for recordings in which a folder with several names, through links, keeps its first name."""
+    """Search for recordings in which a folder with several names, through links, keeps its first name.
+
+    Attributes:
+        others: number of files that folders and globs had and that were left out, by their suffix.
+    """
 
     def __init__(self) -> None:
+        self.others = 0
         self._names: dict[_FolderId, str] = {}
 
     def find(self, given: str | os.PathLike[str]) -> Iterator[Found]:
@@ -63,12 +68,14 @@ class AudioSearch:
                 shown = str(Path(name)) if name else ""
                 yield Found(Path(name), AudioError(path_problem(shown, error)))
                 return
-            found = _Walk(self._names).run(*_split(name))
+            walk, start = _Walk(self._names), _split(name)
         else:
             if not is_folder:
                 yield Found(Path(name))
                 return
-            found = _Walk(self._names).run(name, _ALL)
+            walk, start = _Walk(self._names), (name, _ALL)
+        found = walk.run(*start)
+        self.others += walk.others
         if not found:
             message = (
                 f"{name}: no audio files there; looked for .wav, .mp3, .m4a and {len(AUDIO_SUFFIXES) - 3} "
@@ -91,6 +98,7 @@ class _Walk:
     """
 
     def __init__(self, names: dict[_FolderId, str]) -> None:
+        self.others = 0
         self._names = names  # first name of each folder in the whole search
         self._seen: set[tuple[_FolderId, _Pattern]] = set()
         self._pending: list[tuple[bool, str, _Pattern]] = []  # a heap: link or not, folder, pattern
@@ -151,6 +159,8 @@ class _Walk:
                 elif entry.is_symlink() and "." not in entry.name:
                     # It may be the name of a folder, on a disk that is not mounted.
                     self._check(path, is_link=True)
+                elif not rest:
+                    self.others += 1
 
     def _push(self, is_link: bool, folder: str, pattern: _Pattern) -> None:
         heapq.heappush(self._pending, (is_link, folder, pattern))

@@ -122,7 +122,10 @@ class AudioBlocks:
     Attributes:
         warnings: list of messages about the reading, complete at the end.
         size: bytes of encoded audio, or samples of an array.
+        speech: None, as all of the recording is read.
     """
+
+    speech: None = None
 
     def __init__(
         self, blocks: Iterator[np.ndarray], name: str, size: int, sampling_rate: int, warnings: list[str]

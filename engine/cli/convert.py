@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from ..builtin_models import named
-from .output_files import message_of
+from .outputs.lines import message_of
 from .terminal import note, refuse, show_warning
 
 

@@ -7,20 +7,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...scheduler.request import FinishReason
-from ..builtin_models import DIGIT_CLASSIFIER, default_recognizer
+from ..builtin_models import DIGIT_CLASSIFIER, DIGITS, ENGLISH, default_recognizer
 from ..config import DEFAULT_TOP_K, Channels, Encoding, Short, SpeechTask, Windows
 from ..outputs import Classification, Transcription
+from ..subtitles.cues import MAX_LINE_COUNT, MAX_LINE_WIDTH, MIN_LINE_WIDTH
 from .convert import convert as convert_checkpoint
-from .inputs import find_recordings, find_texts, is_several
-from .output_files import LineFormat
-from .run import Command, Output, Setup, run
-from .terminal import VisibleGroup, refuse
+from .display import Display
+from .environment import show_environment
+from .inputs import find_inputs, find_recordings, find_texts, is_several
+from .names import SETTINGS, CliCommand, CliGroup, check_dtype
+from .outputs.destination import classifier_output, recognizer_output
+from .outputs.times import times_of_formats
+from .run import Command, Setup, run
+from .scoring import Scores
+from .terminal import refuse
 
 if TYPE_CHECKING:
     from ..engine import Engine
 
 app = typer.Typer(
-    cls=VisibleGroup, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False
+    cls=CliGroup, context_settings=SETTINGS, no_args_is_help=True, pretty_exceptions_enable=False
 )
 
 # Options of every command.
@@ -28,15 +34,37 @@ OutputFile = Annotated[
     Path | None,
     typer.Option("--output", dir_okay=False, help="Write to this file; an existing one is continued."),
 ]
-Format = Annotated[
-    LineFormat | None,
-    typer.Option("--format", help="Lines of text or of JSON. Default: text; jsonl to a file."),
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="FORMAT,...",
+        help="text, jsonl, json, srt, vtt, tsv, or all. Default: text; to a file by its suffix, else jsonl; "
+        "to a folder all.",
+    ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Start the output file from scratch.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu or cuda. Default: a GPU if there is one.")]
+LineFormats = Annotated[
+    list[str] | None,
+    typer.Option("--format", "-f", metavar="FORMAT", help="text or jsonl. Default: text; jsonl to a file."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write results from scratch.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        autocompletion=lambda: ["cpu", "cuda"],
+        help="cpu or cuda. Default: a GPU if there is one.",
+    ),
+]
 Dtype = Annotated[
     str | None,
-    typer.Option("--dtype", help="float32, float16 or bfloat16. [default: float32; on a GPU half precision]"),
+    typer.Option(
+        "--dtype",
+        callback=check_dtype,
+        autocompletion=lambda: ["float32", "float16", "bfloat16"],
+        help="float32, float16 or bfloat16. [default: float32; on a GPU half precision]",
+    ),
 ]
 ChannelsOption = Annotated[
     Channels, typer.Option("--channels", help="One result for a recording, or one for each of its channels.")
@@ -47,9 +75,22 @@ EncodingOption = Annotated[
 ShortOption = Annotated[
     Short, typer.Option("--short", help="A recording that is too short for the model fails, or is empty.")
 ]
+Null = Annotated[
+    bool, typer.Option("--null", "-0", help="A list on stdin has NULs between its paths, as of find -print0.")
+]
+Shard = Annotated[
+    str | None, typer.Option("--shard", metavar="K/N", help="Only every N-th input, from the K-th on.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the log on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Errors alone on stderr: no bar and no summary.")]
+VadFilter = Annotated[
+    bool,
+    typer.Option("--vad-filter", help="Decode speech alone: Silero's detector, of the extra vad, finds it."),
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads for the model.")]
 
 
+_SUBTITLES: dict[str, Any] = {"rich_help_panel": "Subtitles"}
 _WHISPER: dict[str, Any] = {"rich_help_panel": "Whisper's options"}
 
 
@@ -67,18 +108,26 @@ def tritone(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Transcribe speech, classify speech or text: many inputs at once, each result as if it were alone."""
+    """Transcribe speech, classify speech or text: many inputs at once, each result as if it were alone.
+
+    tritone FILE... is tritone transcribe FILE...; a file with the name of a command is ./NAME.
+    """
 
 
-@app.command()
+@app.command(cls=CliCommand)
 def transcribe(
     paths: Annotated[
-        list[str],
-        typer.Argument(metavar="PATH...", help="Recordings, folders, globs, or - for paths on stdin."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="PATH", help="Recordings, folders, globs; - for a recording or a list of paths on stdin."
+        ),
+    ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="english, digits, or a checkpoint: a name or folder. Default: english if there."),
+        typer.Option(
+            autocompletion=lambda: [DIGITS.name, ENGLISH.name],
+            help="english, digits, or a checkpoint: a name or folder. Default: english if there.",
+        ),
     ] = None,
     num_beams: Annotated[int | None, typer.Option(min=1, help="Beams. Default: the checkpoint's.")] = None,
     language: Annotated[
@@ -96,6 +145,10 @@ def transcribe(
             **_WHISPER,
         ),
     ] = None,
+    max_window: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Longest window of a recording. Default: 30."),
+    ] = None,
     return_timestamps: Annotated[
         bool, typer.Option("--timestamps", help="Segments with times of short recordings too.", **_WHISPER)
     ] = False,
@@ -103,7 +156,7 @@ def transcribe(
         bool | None,
         typer.Option(
             "--words/--no-words",
-            help="Times of words in JSON lines. Default: where the model has them.",
+            help="Times of words, for JSON and subtitles. Default: where the model has them.",
             **_WHISPER,
         ),
     ] = None,
@@ -135,8 +188,27 @@ def transcribe(
         typer.Option(help="Probability above which a window that looks wrong is skipped.", **_WHISPER),
     ] = None,
     output: OutputFile = None,
-    line_format: Format = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir",
+            "-o",
+            file_okay=False,
+            help="Write files for each recording to this folder; an existing one is completed.",
+        ),
+    ] = None,
+    formats: Formats = None,
     overwrite: Overwrite = False,
+    max_line_width: Annotated[
+        int | None,
+        typer.Option(min=MIN_LINE_WIDTH, help=f"Columns of a line. Default: {MAX_LINE_WIDTH}.", **_SUBTITLES),
+    ] = None,
+    max_line_count: Annotated[
+        int | None, typer.Option(min=1, help=f"Lines of a cue. Default: {MAX_LINE_COUNT}.", **_SUBTITLES)
+    ] = None,
+    highlight_words: Annotated[
+        bool, typer.Option("--highlight-words", help="Underline each word in turn.", **_SUBTITLES)
+    ] = False,
     device: Device = None,
     dtype: Dtype = None,
     max_new_tokens: Annotated[
@@ -145,7 +217,20 @@ def transcribe(
     channels: ChannelsOption = "mix",
     encoding: EncodingOption = None,
     short: ShortOption = "fail",
+    null: Null = False,
+    vad_filter: VadFilter = False,
+    manifest: Annotated[
+        Path | None,
+        typer.Option("--manifest", help="Recordings of a .jsonl, .csv, .tsv, wav.scp or audio folder."),
+    ] = None,
+    ref: Annotated[
+        str | None,
+        typer.Option("--ref", help="Reference texts, for WER and CER: a column of the manifest, or a file."),
+    ] = None,
+    shard: Shard = None,
     threads: Threads = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Transcribe recordings, in the order given.
 
@@ -153,17 +238,21 @@ def transcribe(
     line for each channel, and before its text the channel and their number: 0/2, tab. A recording that fails
     is named on stderr and the others go on. Exit code: 0; 1 if any failed; 2 for incorrect usage.
 
+    A file in srt, vtt, tsv or json is of one recording; --output-dir writes files for each. It keeps the
+    structure of folders, and skips recordings whose files are all there.
+
     An existing output file is continued: recordings with a result there, of all their channels, are skipped,
     others are tried again, and a line torn by a crash is dropped. The model, dtype and all options that
     change results must be those that it was made with, and paths must be spelled the same.
     """
-    reading = _reading(channels, encoding, short)
+    reading = _reading(channels, encoding, short) | ({"vad_filter": True} if vad_filter else {})
     options: dict[str, Any] = {
         "num_beams": num_beams,
         "max_new_tokens": max_new_tokens,
         "language": language,
         "task": task,
         "windows": windows,
+        "max_window": max_window,
         "return_timestamps": return_timestamps or None,
         "prompt": prompt,
         "hotwords": hotwords,
@@ -175,12 +264,19 @@ def transcribe(
         "no_speech_threshold": no_speech_threshold,
         "word_timestamps": word_timestamps,
     }
-    written = Output(output, line_format, overwrite)
+    layout = {
+        "max_line_width": max_line_width,
+        "max_line_count": max_line_count,
+        "highlight_words": highlight_words or None,
+    }
+    roots = (paths or []) if manifest is None else [str(manifest if manifest.is_dir() else manifest.parent)]
+    written = recognizer_output(output, output_dir, formats, overwrite, layout, roots)
+    if ref is not None and channels == "split":
+        refuse("--ref is of one text a recording; leave --channels split out")
+    inputs = find_inputs(paths, manifest, ref, null, encoding is not None)
 
     def submit(engine: Any, sources: Any) -> Any:
-        own = dict(options)
-        if word_timestamps is None and written.format is LineFormat.JSONL:
-            own["word_timestamps"] = getattr(engine.model, "has_alignment_heads", False) or None
+        own = options | times_of_formats(engine.model, written, options)
         return engine.transcribe(sources, **own, **reading)
 
     command = Command(
@@ -190,27 +286,33 @@ def transcribe(
         split=channels == "split",
     )
     run(
-        find_recordings(paths),
+        inputs.share(shard),
         command,
         Setup(model, device, dtype, threads, *default_recognizer()),
-        options | reading,
+        options | reading | layout,
         written,
-        show_name=is_several(paths),
+        show_name=is_several(paths, inputs),
+        display=Display(verbose, quiet),
+        scores=None if ref is None else Scores(),
     )
 
 
-@app.command()
+@app.command(cls=CliCommand)
 def classify(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="PATH...|TEXT...",
+            metavar="PATH|TEXT",
             help="Recordings, folders, globs; with --text texts; - for lines of either on stdin.",
         ),
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="Checkpoint of a classifier: a name or folder. Default: single English digits."),
+        typer.Option(
+            envvar="TRITONE_CLASSIFIER",
+            show_envvar=False,
+            help="Checkpoint of a classifier: a name or folder. Default: single English digits.",
+        ),
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Classify texts, not recordings.")] = False,
     pairs: Annotated[bool, typer.Option("--pairs", help="Each text is a pair with a tab between.")] = False,
@@ -219,14 +321,18 @@ def classify(
     ] = False,
     top_k: Annotated[int, typer.Option(min=1, help="Labels of a result, best first.")] = DEFAULT_TOP_K,
     output: OutputFile = None,
-    line_format: Format = None,
+    formats: LineFormats = None,
     overwrite: Overwrite = False,
     device: Device = None,
     dtype: Dtype = None,
     channels: ChannelsOption = "mix",
     encoding: EncodingOption = None,
     short: ShortOption = "fail",
+    null: Null = False,
+    shard: Shard = None,
     threads: Threads = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Classify recordings or texts, in the order given.
 
@@ -242,6 +348,8 @@ def classify(
     reading = _reading(channels, encoding, short)
     if text and reading:
         refuse(f"--{next(iter(reading))} is of recordings; leave it out, or --text")
+    if text and null:
+        refuse("--null is of paths; leave it out, or --text")
     options: dict[str, Any] = {"top_k": top_k, "pairs": pairs or None, "truncate": truncate or None}
 
     def submit(engine: "Engine", sources: list[Any]) -> Iterator[Classification]:
@@ -257,14 +365,15 @@ def classify(
         failure=lambda error: Classification((), FinishReason.ERROR, error=error),
         split=channels == "split",
     )
-    items = find_texts(sources, pairs) if text else find_recordings(sources)
+    inputs = find_texts(sources, pairs) if text else find_recordings(sources, null, encoding is not None)
     run(
-        items,
+        inputs.share(shard),
         command,
         Setup(model, device, dtype, threads, DIGIT_CLASSIFIER),
         options | reading,
-        Output(output, line_format, overwrite),
-        show_name=len(items) > 1 or sources == ["-"] if text else is_several(sources),
+        classifier_output(output, formats, overwrite),
+        show_name=len(inputs.items) > 1 or sources == ["-"] if text else is_several(sources, inputs),
+        display=Display(verbose, quiet),
     )
 
 
@@ -285,6 +394,13 @@ def convert(
     TensorFlow or Flax. Exit code: 0; 1 if writing failed; 2 for incorrect usage or a bad source.
     """
     convert_checkpoint(source, target, dtype, overwrite)
+
+
+@app.command()
+def env(ctx: typer.Context) -> None:
+    """Show versions, devices, extras, models, folders, and the settings from the environment."""
+    group: Any = ctx.find_root().command
+    show_environment(command for command in group.commands.values() if isinstance(command, CliCommand))
 
 
 def _reading(channels: Channels, encoding: Encoding | None, short: Short) -> dict[str, Any]:

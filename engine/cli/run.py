@@ -2,9 +2,8 @@
 
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,69 +13,18 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..builtin_models import BuiltinModel, named
-from .inputs import Item
-from .output_files import LineFormat, Name, Origin, Result, ResultsFile, StandardOutput, message_of
-from .terminal import INTERRUPTED, note, refuse, show_warning, silence, standard_error, visible
+from .display import Display
+from .inputs import Inputs, Item, StandardInput
+from .outputs.destination import Output
+from .outputs.lines import Origin, Result, message_of
+from .outputs.results_file import ResultsFile
+from .outputs.results_folder import ResultsFolder
+from .scoring import Scores
+from .summary import Summary
+from .terminal import INTERRUPTED, refuse, show_warning, silence
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from ..engine import Engine
-
-_MAX_EXCERPT = 32  # characters of a text beside its error
-
-
-@dataclass(frozen=True)
-class Output:
-    """Destination of results: a file, or standard output where `path` is None."""
-
-    path: Path | None
-    line_format: LineFormat | None  # None: text, to a file JSON lines
-    overwrite: bool
-
-    def __post_init__(self) -> None:
-        if self.overwrite and self.path is None:
-            refuse("--overwrite is about the file of --output; name one")
-
-    @property
-    def format(self) -> LineFormat:
-        """Line format: the one given, else JSON Lines to a file and text to standard output."""
-        return self.line_format or (LineFormat.JSONL if self.path else LineFormat.TEXT)
-
-    def check_inputs(self, items: Sequence[Item]) -> None:
-        """End the command where the output file is one of the recordings, under any name."""
-        from ..audio.reader import AUDIO_SUFFIXES
-
-        # Without --overwrite a recording is refused as a file of another program.
-        if self.path is None or not self.overwrite or not os.path.isfile(self.path):
-            return
-        for name, *_ in items:
-            if not isinstance(name, Path):
-                return
-            # A file with a recording's suffix is refused as an output anyway.
-            may_be = os.path.islink(name) or name.suffix.lower() not in AUDIO_SUFFIXES
-            if may_be and os.path.isfile(name) and os.path.samefile(name, self.path):
-                refuse(f"--output {self.path}: is the recording {name}; name another file")
-
-    def open(self, origin: Origin, of_texts: bool, resources: ExitStack) -> ResultsFile | None:
-        """Open the results file, closed with `resources`; end the command where it cannot be used."""
-        from ..audio.reader import AUDIO_SUFFIXES
-
-        if self.path is None:
-            if sys.stdout is None:
-                refuse("standard output is closed; open it, or name a file with --output")
-            return None
-        for path in (self.path, Path(os.path.realpath(self.path))):
-            if path.suffix.lower() in AUDIO_SUFFIXES:
-                refuse(f"--output {self.path}: has a recording's name; give it another suffix")
-        try:
-            return resources.enter_context(
-                ResultsFile(self.path, self.format, origin, overwrite=self.overwrite, of_texts=of_texts)
-            )
-        except OSError as error:
-            refuse(f"--output {self.path}: cannot be written ({error.strerror})")
-        except ValueError as error:
-            refuse(f"--output {error}")
 
 
 @dataclass(frozen=True)
@@ -126,7 +74,7 @@ class Setup:
         except (ValueError, OSError, RuntimeError) as error:
             refuse(str(error))
 
-    def start(self, resources: ExitStack) -> "Engine":
+    def start(self, resources: ExitStack, display: Display) -> "Engine":
         """Start the engine, closed with `resources`; end the command where the model cannot be used."""
         import torch
 
@@ -136,7 +84,7 @@ class Setup:
             torch.set_num_threads(self.threads)
         if self.model is None:
             because = f", since {self.reason}" if self.reason else ""
-            note(f"no --model given: using {self.default.description}{because}")
+            display.note(f"no --model given: using {self.default.description}{because}")
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = show_warning  # type: ignore[assignment]
@@ -157,26 +105,38 @@ class Command:
 
 
 def run(
-    items: Sequence[Item],
+    inputs: Inputs,
     command: Command,
     setup: Setup,
     options: dict[str, Any],
     output: Output,
     show_name: bool,
+    display: Display,
+    scores: Scores | None = None,
 ) -> None:
     """Process all items, write their results in order, and show progress.
+
+    Args:
+        scores: error rates that the items' references are counted in.
 
     Raises:
         typer.Exit: code 1 where any item failed, 2 for incorrect usage, 130 after an interrupt.
     """
+    items = inputs.items
     origin = setup.origin(options)
-    output.check_inputs(items)
-    with ExitStack() as resources:
-        results = output.open(origin, command.of_texts, resources)
+    names = [item.name for item in items]
+    output.check_inputs(names, command.split)
+    with display.log(), ExitStack() as resources:
+        results = output.open(origin, names, command.of_texts, resources)
         left = list(items)
         if results is not None:
+            if any(isinstance(item.source, StandardInput) and results.has(item.name) for item in items):
+                refuse(
+                    f"--output {output.path}: has a recording of standard input already, maybe another one; "
+                    "name another file, or --overwrite it"
+                )
             left = [item for item in items if not results.has(item.name)]
-            _note_continued(output, command, len(items), left, results)
+            _note_continued(output, command, len(items), left, results, display)
         if not left:
             if results is not None and results.count:
                 results.begin(())
@@ -184,74 +144,53 @@ def run(
         engine: Engine | None = None
         ready: Iterator[list[Result]] = iter(())
         if sources := [item.source for item in left if item.problem is None]:
-            engine = setup.start(resources)
+            with display.loading():
+                engine = setup.start(resources, display)
             try:
                 ready = _by_item(command.submit(engine, sources), command.split)
             except ValueError as error:
                 refuse(str(error))
-        summary = Summary(command.of_texts)
-        progress = resources.enter_context(_progress(len(left)))
-        lines = results or StandardOutput(output.format, origin, show_name)
+        summary = Summary(command.of_texts, len(items) - len(left), inputs.others)
+        progress = resources.enter_context(display.progress(len(left)))
+        writer = results or output.writer(origin, show_name)
+
+        def end(ending: str = "") -> None:
+            for line in summary.lines(ending):
+                display.note(line)
+            if scores is not None:
+                display.note(scores.line())
+
         try:
-            lines.begin([item.name for item in left])
-            for name, _, failure in left:
-                of_item = next(ready) if failure is None else [command.failure(failure)]
+            writer.begin([item.name for item in left])
+            for item in left:
+                of_item = next(ready) if item.problem is None else [command.failure(item.problem)]
                 for message in dict.fromkeys(warning for one in of_item for warning in one.warnings):
-                    _show_message(name, f"warning: {message}", progress, "yellow")
+                    display.item(item.name, f"warning: {message}", "yellow")
                 for problem in dict.fromkeys(message_of(one.error) for one in of_item if one.error):
-                    _show_message(name, problem, progress, "red")
-                lines.write(name, *of_item)
-                summary.add(of_item)
+                    display.item(item.name, problem, "red")
+                writer.write(item.name, *of_item, reference=item.reference)
+                summary.add(item.name, of_item)
+                if scores is not None and engine is not None and item.reference is not None:
+                    scores.add(item.reference, of_item[0], engine.model)
                 progress.advance(progress.task_ids[0])
-            lines.finish()
+            writer.finish()
         except KeyboardInterrupt:
             if engine is not None:
                 engine.close(cancel=True)
-            summary.show(f"interrupted with {len(left) - summary.count} to go")
+            end(f"interrupted with {len(left) - summary.count} to go")
             raise typer.Exit(INTERRUPTED) from None
         except (RuntimeError, MemoryError) as error:  # the engine's; a request's own error is in its result
-            summary.show(f"{message_of(error)}; stopped with {len(left) - summary.count} to go")
+            end(f"{message_of(error)}; stopped with {len(left) - summary.count} to go")
             raise typer.Exit(1) from None
         except OSError as error:
-            where = "standard output" if results is None else f"--output {output.path}"
-            if results is None:
+            if output.is_standard:
                 silence(sys.stdout)
             to_go = len(left) - summary.count
-            summary.show(f"{where}: {error.strerror or error}; stopped with {to_go} to go")
+            end(f"{output.label}: {error.strerror or error}; stopped with {to_go} to go")
             raise typer.Exit(1) from None
-    summary.show()
+    end()
     if summary.failures:
         raise typer.Exit(1)
-
-
-class Summary:
-    """Counts of results, failures and seconds of audio in a run, timed from construction."""
-
-    def __init__(self, of_texts: bool) -> None:
-        self.count = self.failures = 0
-        self.audio_seconds = 0.0
-        self._of_texts = of_texts
-        self._start = time.perf_counter()
-
-    def add(self, results: Sequence[Result]) -> None:
-        """Count a recording or text with its seconds of audio, or as a failure where any result is one."""
-        self.count += 1
-        if all(result.error is None for result in results):
-            self.audio_seconds += results[0].duration
-        else:
-            self.failures += 1
-
-    def show(self, ending: str = "") -> None:
-        """Print counts, time and throughput of the run to stderr, and the reason if it ended early."""
-        seconds = time.perf_counter() - self._start
-        if self._of_texts:
-            done = f"{self.count} texts in {seconds:.1f} s ({self.count / seconds:.1f} a second)"
-        else:
-            done = (
-                f"{self.count} files, {self.audio_seconds:.1f} s of audio in {seconds:.1f} s "
-                f"(RTFx {self.audio_seconds / seconds:.1f})"
-            )
-        note(f"{done}, {self.failures} failed" + (f"; {ending}" if ending else ""))
 
 
 def _by_item(results: Iterator[Result], split: bool) -> Iterator[list[Result]]:
@@ -263,51 +202,18 @@ def _by_item(results: Iterator[Result], split: bool) -> Iterator[list[Result]]:
 
 
 def _note_continued(
-    output: Output, command: Command, total: int, left: list[Item], results: ResultsFile
+    output: Output,
+    command: Command,
+    total: int,
+    left: list[Item],
+    results: ResultsFile | ResultsFolder,
+    display: Display,
 ) -> None:
-    """Print to stderr how many results an existing file holds, and how many failures are tried again."""
+    """Print to stderr how many results are there already, and how many failures are tried again."""
     failed = sum(results.failed(item.name) for item in left)
     if total > len(left) or failed:
         what = "texts" if command.of_texts else "recordings"
         again = f", {failed} that failed are tried again" if failed else ""
-        note(f"{output.path} goes on: {total - len(left)} of {total} {what} are there{again}")
-
-
-def _show_message(name: Name, message: str, progress: "Progress", color: str) -> None:
-    """Print an error or warning of an item to stderr, above the progress bar."""
-    # A message may name the file already, or show how the text begins.
-    shown = str(name)
-    if not isinstance(name, Path):
-        shown = repr(name)[:_MAX_EXCERPT]
-    with standard_error():
-        progress.console.print(
-            visible(message if shown in message else f"{shown}: {message}"),
-            style=color if progress.console.is_terminal else None,
-            markup=False,
-            highlight=False,
-            emoji=False,  # a name may hold :smile:
-            soft_wrap=True,
+        display.note(
+            f"{output.folder or output.path} goes on: {total - len(left)} of {total} {what} are there{again}"
         )
-
-
-def _progress(total: int) -> "Progress":
-    """Progress bar on stderr, disabled where that is not a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    one_terminal = False
-    if console.is_terminal and sys.stdout is not None and sys.stdout.isatty():
-        one_terminal = os.path.samestat(os.fstat(sys.stdout.fileno()), os.fstat(sys.stderr.fileno()))
-    progress = Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-        # Text goes above the bar where both are on one terminal; into a pipe it must go as it is.
-        redirect_stdout=one_terminal,
-    )
-    progress.add_task("", total=total)
-    return progress

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 INTERRUPTED = 130  # the exit code that shells report for SIGINT
 # C0, DEL and C1 move a terminal's cursor, color it or rename it; the others reorder or end a line.
@@ -70,62 +69,45 @@ def silence(stream: IO[str] | None) -> None:
         os.close(nowhere)
 
 
-class VisibleGroup(TyperGroup):
-    """Commands whose usage errors show control characters of arguments, file names among them."""
-
-    def make_context(self, *arguments: Any, **options: Any) -> Any:
-        with _visible_errors():
-            return super().make_context(*arguments, **options)
-
-    def invoke(self, ctx: Any) -> Any:
-        with _visible_errors():
-            return super().invoke(ctx)
-
-
-@contextlib.contextmanager
-def _visible_errors() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        # Click's errors of usage, which typer does not export, are those with a message.
-        if isinstance(message := getattr(error, "message", None), str):
-            error.message = visible(message)  # type: ignore[attr-defined]
-        raise
-
-
 def run_process(app: Callable[[], object]) -> None:
     """Run a command as this process: closed standard streams, interruptions and full disks end it in order.
 
-    The first Ctrl-C raises KeyboardInterrupt, for an orderly end; the next one kills the process.
+    The first Ctrl-C or SIGTERM raises KeyboardInterrupt, for an orderly end; the next one kills the process.
 
     Raises:
-        SystemExit: exit code of the command; 130 after an interruption.
+        SystemExit: exit code of the command; 130 after Ctrl-C, 143 after SIGTERM.
     """
     _open_standard_descriptors()
-    interrupted = False
+    interrupted = 0  # exit code of the signal that came
 
-    def interrupt(*_: object) -> None:
+    def interrupt(number: int, _: object) -> None:
         nonlocal interrupted
-        interrupted = True
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        interrupted = 128 + number
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
         raise KeyboardInterrupt
 
-    # Left alone where it is ignored, as in a shell's background jobs.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
+    # Left alone where they are ignored, as SIGINT is in a shell's background jobs.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(each) in (signal.default_int_handler, signal.SIG_DFL):
+            signal.signal(each, interrupt)
     try:
         app()
         if sys.stdout is not None:
             sys.stdout.flush()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            end.code = interrupted or INTERRUPTED
+        raise
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(interrupted or INTERRUPTED)
     except OSError as error:  # of --help and --version; a run reports its own
         silence(sys.stdout)
         note(f"error: {error.strerror or error}")
         sys.exit(1)
     except Exception:
         if interrupted:  # an import that an interruption broke off may raise another error for it
-            sys.exit(INTERRUPTED)
+            sys.exit(interrupted)
         raise
 
 

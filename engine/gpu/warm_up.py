@@ -1,7 +1,6 @@
 """Warm-up on a GPU: run every kernel on noise, so that none is compiled once the engine is ready."""
 
 import logging
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -76,7 +75,7 @@ def warm_up(
 
 
 def compile_kernels(model: Any) -> None:
-    """Compile the kernels that a model on a GPU may launch, in parallel, with a line that shows progress.
+    """Compile the kernels that a model on a GPU may launch, in parallel, and log the progress.
 
     Only a first start does: later ones find them in Triton's cache on the disk. A failure is logged as a
     warning: each kernel is compiled when it is launched.
@@ -89,7 +88,7 @@ def compile_kernels(model: Any) -> None:
 
 
 def record_steps(loop: GenerationLoop, demands: Sequence[tuple[GenerationOptions, int]]) -> None:
-    """Record the decode steps of an engine's usual requests as CUDA graphs, with a line that shows progress.
+    """Record the decode steps of an engine's usual requests as CUDA graphs, and log the progress.
 
     A failure is logged as a warning: steps are recorded when they come up again.
 
@@ -104,13 +103,5 @@ def record_steps(loop: GenerationLoop, demands: Sequence[tuple[GenerationOptions
 
 
 def _progress(doing: str) -> Callable[[int, int], None]:
-    """Function that shows the numbers done and in all: in place on a terminal, else in the debug log."""
-    shown = sys.stderr.isatty()
-
-    def report(done: int, total: int) -> None:
-        _log.debug("%s: %d of %d", doing, done, total)
-        if shown:
-            end = "\r\033[K" if done == total else ""
-            print(f"\r{doing}: {done} of {total}", end=end, file=sys.stderr, flush=True)
-
-    return report
+    """Function that logs the numbers done and in all."""
+    return lambda done, total: _log.info("%s: %d of %d", doing, done, total)

@@ -48,7 +48,9 @@ class EngineTask(Protocol):
             options: options as `check` returns them.
             is_wanted: function that returns False once the result is not wanted any more.
         """
-        inputs = snapshot if isinstance(snapshot, Inputs) else self.inputs.read(snapshot, reading, options)
+        inputs = snapshot
+        if not isinstance(snapshot, Inputs):
+            inputs = self.inputs.read(snapshot, reading, options, is_wanted)
         return inputs, self.resolve(options, inputs.duration)
 
     @abstractmethod
@@ -75,7 +77,7 @@ class EncoderOnlyTask(EngineTask):
         on_gpu = model.device.type == "cuda"
         budget = config.predict_budget
         if on_gpu and isinstance(inputs, Recordings):
-            budget = encode_size(model, inputs.front_end, inputs.max_seconds, budget, config).budget
+            budget = encode_size(model, inputs.front_end, inputs.max_input_seconds, budget, config).budget
         elif on_gpu:
             budget = budget or filling_budget(model.device, config)  # halved where memory runs out
         self.loop = GenerationLoop(runner, budget or config.predict_budget_on_cpu)

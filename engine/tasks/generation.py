@@ -1,18 +1,29 @@
 """Generation task of an engine: cache size, options and text of a model that decodes token by token."""
 
 import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from ...scheduler.block_allocator import PAGE_SIZE
 from ...scheduler.request import GenerationOptions, RequestOutput
+from ..audio.errors import TooLongError
+from ..audio.segments import pieces
 from ..config import EngineConfig
 from ..gpu.memory import EncodeSize, encode_size, fitting_pages, fitting_rows
 from ..gpu.warm_up import warm_up_options
+from ..jobs import Prepared
 from ..outputs import OutputProcessor, Transcription, not_finite
+from ..session import Session
 from .base import EngineTask, Verb
-from .inputs import Recordings
+from .generation_windows import MIN_SHARE, PieceSession
+from .inputs import Inputs, ReadOptions
+from .window_results import WindowResult, join_texts, mean_score
+from .windowed_recordings import WindowedRecordings, while_wanted
 
 _MAX_USUAL_SECONDS = 60.0  # of recordings whose decode steps are recorded ahead of need
+_SEED_STEP = 1_000_003  # between the seeds of a recording's pieces
 
 
 class GenerationTask(EngineTask):
@@ -20,15 +31,15 @@ class GenerationTask(EngineTask):
 
     Args:
         model: a `GenerativeModel` with `resolve_options` and `generation_loop`.
-        inputs: reader of recordings.
+        inputs: reader of recordings of any length.
         tokenizer: tokenizer of the same checkpoint.
         config: configuration with the cache size, budgets and default lengths.
     """
 
     verb: Verb = "transcribe"
-    inputs: Recordings
+    inputs: WindowedRecordings
 
-    def __init__(self, model: Any, inputs: Recordings, tokenizer: Any, config: EngineConfig) -> None:
+    def __init__(self, model: Any, inputs: WindowedRecordings, tokenizer: Any, config: EngineConfig) -> None:
         self.name = type(model).__name__
         self.inputs = inputs
         self._model, self._tokenizer, self._config = model, tokenizer, config
@@ -64,11 +75,12 @@ class GenerationTask(EngineTask):
         self._processor = TokenProcessor(tokenizer)
 
     def check(self, language: str | None, options: dict[str, Any]) -> dict[str, Any]:
-        """Validate the options of a call and set `forced_bos_token_id` from its language.
+        """Validate the options of a call, set `max_window`, and `forced_bos_token_id` from its language.
 
         Raises:
             ValueError: an unknown option or language, or a value out of range.
         """
+        options = {**options, "max_window": self.inputs.check_window(options.get("max_window"))}
         if language is not None:
             if options.get("forced_bos_token_id") is not None:
                 raise ValueError("language and forced_bos_token_id say the same thing; give one of them")
@@ -85,10 +97,47 @@ class GenerationTask(EngineTask):
         """Generation options for a recording of `duration` seconds, completed by defaults."""
         config = self._config
         length = 1 + config.extra_tokens + math.ceil(config.tokens_per_second * duration)
+        own = {name: value for name, value in options.items() if name != "max_window"}
         resolved: GenerationOptions = self._model.resolve_options(
-            self._max_length, default_max_length=min(length, self._max_length), **options
+            self._max_length, default_max_length=min(length, self._max_length), **own
         )
         return resolved
+
+    def start(
+        self, snapshot: Any, reading: ReadOptions, options: dict[str, Any], is_wanted: Callable[[], bool]
+    ) -> Prepared | Session:
+        """Inputs of a recording of one window; a session of a longer one.
+
+        Raises:
+            AudioError: the recording cannot be used.
+        """
+        inputs, rate = self.inputs, self.inputs.sampling_rate
+        with suppress(TooLongError):
+            read = snapshot
+            if not isinstance(snapshot, Inputs):
+                read = inputs.read(snapshot, reading, options, is_wanted)
+            if not inputs.is_part_of_long(read, options):
+                return read, self.resolve(options, read.duration)
+        blocks = inputs.blocks(snapshot, reading)
+        cut = pieces(while_wanted(blocks, is_wanted), rate, options["max_window"], MIN_SHARE)
+        if blocks.speech is not None:
+            cut = blocks.speech.split(cut, inputs.min_input_seconds)
+
+        def resolve(piece: int, duration: float) -> GenerationOptions:
+            resolved = self.resolve(options, duration)
+            if not resolved.do_sample:
+                return resolved
+            return replace(resolved, seed=(resolved.seed + _SEED_STEP * piece) % 2**63)
+
+        return PieceSession(
+            blocks,
+            cut,
+            rate,
+            inputs.min_input_seconds,
+            resolve,
+            self._processor.decode,
+            self._tokenizer.all_special_ids,
+        )
 
     def _usual_options(self, duration: float) -> list[GenerationOptions]:
         """Options of usual requests for recordings of `duration` seconds, each with rules of its own."""
@@ -167,6 +216,31 @@ class TokenProcessor(OutputProcessor[Transcription]):
             duration=duration,
             score=output.hypotheses[0].score if output.hypotheses else None,
             error=output.error,
+            source=source,
+        )
+
+    def text_of(self, parts: Sequence[Any]) -> str:
+        """Text of the first windows of a recording."""
+        return join_texts(part.text for part in parts)
+
+    def join(
+        self, output: RequestOutput, parts: Sequence[Any], duration: float, source: Any
+    ) -> Transcription:
+        """Build the Transcription of a recording in windows; a cancelled one has the windows so far."""
+        windows: Sequence[WindowResult] = parts
+        segments = tuple(segment for window in windows for segment in window.segments)
+        words = None
+        if windows[0].words is not None:
+            words = tuple(word for window in windows for word in window.words or ())
+        return Transcription(
+            text=self.text_of(windows),
+            token_ids=tuple(token for segment in segments for token in segment.token_ids),
+            finish_reason=output.finish_reason,
+            duration=duration,
+            score=mean_score(windows),
+            words=words,
+            segments=segments,
+            language=windows[0].language,
             source=source,
         )
 

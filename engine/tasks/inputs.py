@@ -1,7 +1,7 @@
 """Conversion of recordings and texts to a model's inputs."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, get_args
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..audio.limits import max_recording_seconds, max_text_tokens, min_recording_samples
 from ..audio.reader import (
+    Audio,
     AudioBlocks,
     AudioError,
     TooLongError,
@@ -23,6 +24,8 @@ from ..audio.reader import (
     is_ready,
     load_audio,
 )
+from ..audio.speech import SpeechBlocks, SpeechTimes
+from ..audio.vad import load_vad
 from ..config import Encoding, EngineConfig, Short
 from ..faults import attempt
 
@@ -30,6 +33,18 @@ _BLOCK = 1 << 20  # bytes of a file object read at a time
 _MAX_PINNED_SECONDS = 600.0  # of a waveform in pinned memory, which torch keeps for later ones
 _ENCODINGS, _SHORT = get_args(Encoding), get_args(Short)
 _MAX_EXCERPT = 40  # characters of a text in a message
+
+
+class Unwanted(Exception):
+    """Error that ends the reading of a recording whose result is not wanted any more."""
+
+
+def while_wanted(blocks: Iterable[np.ndarray], is_wanted: Callable[[], bool]) -> Iterator[np.ndarray]:
+    """Blocks of a recording. Raises Unwanted once the result is not wanted any more."""
+    for block in blocks:
+        if not is_wanted():
+            raise Unwanted
+        yield block
 
 
 class TextError(ValueError):
@@ -41,13 +56,15 @@ class ReadOptions:
     """Options of reading one recording, as of `Engine.submit`.
 
     Raises:
-        ValueError: a channel that is no index, or an unknown encoding or answer to a short recording.
+        ValueError: a channel that is no index, an unknown encoding or answer to a short recording, or a
+            `vad_filter` that is neither True nor False.
     """
 
     sampling_rate: int | None = None  # Hz, of an array or of headerless audio
     channel: int | None = None  # index from 0; None mixes the channels
     encoding: Encoding | None = None  # of headerless audio
     short: Short = "fail"  # the answer to a recording that is too short for a result
+    vad_filter: bool = False  # keep what a voice activity detector takes for speech alone
 
     def __post_init__(self) -> None:
         channel = self.channel
@@ -60,6 +77,8 @@ class ReadOptions:
         if self.encoding is not None:
             check_choice("encoding", self.encoding, _ENCODINGS)
         check_choice("short", self.short, _SHORT)
+        if not isinstance(self.vad_filter, bool):
+            raise ValueError(f"vad_filter must be True or False, got {self.vad_filter!r}")
 
     def check_unused(self, model_name: str) -> None:
         """Raise ValueError for any option that is set, since the model takes texts."""
@@ -83,6 +102,7 @@ class Inputs:
     values: Tensor | None  # None: the recording is too short, and its result empty
     duration: float = 0.0  # seconds of audio
     warnings: tuple[str, ...] = ()  # about the reading, for the result
+    speech: SpeechTimes | None = None  # of speech that was kept alone; `duration` is its
 
 
 class Recordings:
@@ -95,7 +115,7 @@ class Recordings:
 
     Attributes:
         max_seconds: duration of the longest accepted recording.
-        max_input_seconds: duration of the longest input of one request.
+        min_input_seconds, max_input_seconds: durations of the shortest and longest input of one request.
     """
 
     def __init__(self, model: Any, feature_extractor: Any, config: EngineConfig) -> None:
@@ -104,9 +124,15 @@ class Recordings:
         self.max_input_seconds = self.max_seconds = max_recording_seconds(model, feature_extractor, config)
         most = round(self.max_input_seconds * self.sampling_rate)
         self._lengths = range(min_recording_samples(model, feature_extractor, most), most + 1)  # samples
+        self.min_input_seconds = self._lengths.start / self.sampling_rate
         self._model = model
         self._pins = model.device.type == "cuda"
         self._max_file_object_bytes = config.max_file_object_bytes
+
+    def check(self, reading: ReadOptions) -> None:
+        """Check that recordings can be read so. Raises ValueError where speech cannot be detected."""
+        if reading.vad_filter:
+            load_vad(self.sampling_rate)
 
     def snapshot(self, source: Any) -> Any:
         """Snapshot of the source for a reading thread: a path, bytes, or a copy of an array.
@@ -122,7 +148,7 @@ class Recordings:
             return _read_to_end(source, self._max_file_object_bytes)
         return as_samples(source)
 
-    def prepare(self, source: Any, reading: ReadOptions) -> Inputs | None:
+    def prepare(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs | None:
         """Inputs of a source that needs neither decoding nor conversion, without a thread that reads it.
 
         An array is checked while it is copied to pinned memory. None for all others; and on a CPU, whose
@@ -131,12 +157,16 @@ class Recordings:
         Raises:
             AudioError: as `read`.
         """
-        if not self._pins or not isinstance(source, np.ndarray | Tensor):
+        if not self._pins or reading.vad_filter or not isinstance(source, np.ndarray | Tensor):
             return None
         array = as_array(source)
         if not is_ready(array, self.sampling_rate, reading.sampling_rate, reading.channel):
             return None
-        return self.read(array.view(np.ndarray), reading, {})
+        return self.read(array.view(np.ndarray), reading, options)
+
+    def max_read_seconds(self, options: dict[str, Any]) -> float:
+        """Duration of the longest recording that `read` takes."""
+        return self.max_input_seconds
 
     def split(self, snapshot: Any, reading: ReadOptions) -> list[tuple[Any, ReadOptions]]:
         """Pair a snapshot with each of its channels; an error in its place where they cannot be told."""
@@ -149,38 +179,78 @@ class Recordings:
         # An array without channels fails as its first.
         return [(snapshot, replace(reading, channel=channel)) for channel in range(max(count, 1))]
 
-    def read(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs:
+    def read(
+        self,
+        source: Any,
+        reading: ReadOptions,
+        options: dict[str, Any],
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Inputs:
         """Read a snapshot to a waveform, float32 [samples].
+
+        Args:
+            is_wanted: function that returns False once the result is not wanted any more.
 
         Raises:
             AudioError: the recording cannot be used.
+            Unwanted: its speech is looked for, and the result is not wanted any more.
         """
-        audio = None
+        audio, speech = None, None
         try:
-            audio = load_audio(
-                source,
-                self.sampling_rate,
-                source_rate=reading.sampling_rate,
-                max_seconds=self.max_input_seconds,
-                channel=reading.channel,
-                encoding=reading.encoding,
-                empty=self._empty if self._pins else None,  # a snapshot already is a copy
-            )
+            if reading.vad_filter:
+                blocks = self.speech_blocks(source, reading)
+                speech = blocks.speech
+                audio = self._read_speech(blocks, _name(source), self.max_read_seconds(options), is_wanted)
+                if not len(audio.samples):
+                    return Inputs(None, 0.0, (*audio.warnings, "no speech was found: no result"), speech)
+            else:
+                audio = load_audio(
+                    source,
+                    self.sampling_rate,
+                    source_rate=reading.sampling_rate,
+                    max_seconds=self.max_read_seconds(options),
+                    channel=reading.channel,
+                    encoding=reading.encoding,
+                    empty=self._empty if self._pins else None,  # a snapshot already is a copy
+                )
             self._check_length(source, len(audio.samples))
         except TooShortError as error:
             if reading.short == "fail":
                 raise
             samples, warnings = (0, ()) if audio is None else (len(audio.samples), audio.warnings)
-            return Inputs(None, samples / self.sampling_rate, (*warnings, f"{error.problem}: no result"))
+            warnings = (*warnings, f"{error.problem}: no result")
+            return Inputs(None, samples / self.sampling_rate, warnings, speech)
         duration = len(audio.samples) / self.sampling_rate
-        return Inputs(self._waveform(audio.samples), duration, audio.warnings)
+        return Inputs(self._waveform(audio.samples), duration, audio.warnings, speech)
 
-    def blocks(self, source: Any, reading: ReadOptions) -> AudioBlocks:
-        """Blocks of a snapshot's samples, for a recording that is read in flat memory.
+    @staticmethod
+    def _read_speech(
+        blocks: SpeechBlocks, name: str, max_seconds: float, is_wanted: Callable[[], bool]
+    ) -> Audio:
+        """Speech of a recording, joined. Raises TooLongError for more than `max_seconds` of it."""
+        found = [np.empty(0, np.float32)]
+        for block in while_wanted(blocks, is_wanted):
+            found.append(block)
+            if blocks.speech.speech_duration > max_seconds:
+                raise TooLongError(
+                    f"{name}: more than {max_seconds:.1f} s of speech, the most that is taken at once; "
+                    "split it"
+                )
+        return Audio(np.concatenate(found), tuple(blocks.warnings))
+
+    def speech_blocks(self, source: Any, reading: ReadOptions) -> SpeechBlocks:
+        """Blocks of a snapshot's speech, joined. Raises AudioError as `blocks`."""
+        return SpeechBlocks(self._all_blocks(source, reading), self.sampling_rate)
+
+    def blocks(self, source: Any, reading: ReadOptions) -> AudioBlocks | SpeechBlocks:
+        """Blocks of a snapshot's samples, or of its speech, for a recording that is read in flat memory.
 
         Raises:
             AudioError: the recording cannot be used.
         """
+        return (self.speech_blocks if reading.vad_filter else self._all_blocks)(source, reading)
+
+    def _all_blocks(self, source: Any, reading: ReadOptions) -> AudioBlocks:
         return audio_blocks(
             source,
             self.sampling_rate,
@@ -280,7 +350,7 @@ class Texts:
         """Snapshot of the source for a reading thread: a string or pair, or a tuple copied from a list."""
         return tuple(source) if isinstance(source, list) else source
 
-    def prepare(self, source: Any, reading: ReadOptions) -> Inputs | None:
+    def prepare(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs | None:
         """None: tokenizing a text is work for a reading thread."""
         return None
 
@@ -288,7 +358,9 @@ class Texts:
         """Pair a snapshot with the options: a text has no channels."""
         return [(snapshot, reading)]
 
-    def read(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs:
+    def read(
+        self, source: Any, reading: ReadOptions, options: dict[str, Any], is_wanted: Callable[[], bool]
+    ) -> Inputs:
         """Encode a snapshot to token ids, int64 [tokens, 1], or [tokens, 2] with token types.
 
         Raises:

@@ -26,7 +26,8 @@ from .classification import ClassificationTask
 from .ctc import CTCTask
 from .generation import GenerationTask
 from .inputs import Recordings, Texts
-from .whisper import WhisperTask, WindowedRecordings
+from .whisper import WhisperTask
+from .windowed_recordings import WindowedRecordings
 
 # For each task the classes that load a checkpoint's model and its processor.
 _AUTO: dict[Task, tuple[Any, Any]] = {
@@ -62,10 +63,27 @@ def load(model: Any, device: Any, dtype: Any, processor: Any) -> tuple[Any, Any]
 
 
 def resolve_device(device: Any) -> torch.device:
-    """Device of an engine: by default a GPU if there is one."""
+    """Device of an engine: by default a GPU if there is one.
+
+    Raises:
+        ValueError: no name of a device, or a GPU that is not there.
+    """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"device {device!r} is none; give cpu, cuda or cuda:INDEX") from None
+    if resolved.type == "cuda" and (resolved.index or 0) >= (count := torch.cuda.device_count()):
+        found = (
+            f"torch finds {count} GPUs"
+            if torch.version.cuda or torch.version.hip
+            else "this torch has no CUDA"
+        )
+        raise ValueError(
+            f"device {device!r} is not there: {found}; leave it out for what there is, or give cpu"
+        )
+    return resolved
 
 
 def default_dtype(name: str | os.PathLike[str], device: Any) -> str:
@@ -76,7 +94,8 @@ def default_dtype(name: str | os.PathLike[str], device: Any) -> str:
     """
     if resolve_device(device).type == "cpu":
         return "float32"
-    config = read_json(open_checkpoint(name)[0].require("config.json"))
+    checkpoint, _ = open_checkpoint(name)  # whose files may last as long as this object
+    config = read_json(checkpoint.require("config.json"))
     stored = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
     return stored if stored in ("float16", "bfloat16") else "float16"
 
@@ -98,15 +117,13 @@ def make_task(model: Any, processor: Any, config: EngineConfig) -> EngineTask:
     if not hasattr(feature_extractor, "frame_count") or not (classifies or hasattr(processor, "tokenizer")):
         wanted = "feature extractor" if classifies else "processor"
         raise _wrong_processor(model, processor, "recordings", wanted)
-    if isinstance(model, WhisperGenerationMixin):
-        recordings = WindowedRecordings(model, feature_extractor, config)
-        return WhisperTask(model, recordings, processor.tokenizer, config)
-    inputs = Recordings(model, feature_extractor, config)
     if classifies:
-        return ClassificationTask(model, inputs, config)
+        return ClassificationTask(model, Recordings(model, feature_extractor, config), config)
+    windowed = WindowedRecordings(model, feature_extractor, config)
     if model.task is Task.CTC:
-        return CTCTask(model, inputs, processor.tokenizer, config)
-    return GenerationTask(model, inputs, processor.tokenizer, config)
+        return CTCTask(model, windowed, processor.tokenizer, config)
+    task = WhisperTask if isinstance(model, WhisperGenerationMixin) else GenerationTask
+    return task(model, windowed, processor.tokenizer, config)
 
 
 def _task_of(checkpoint: Checkpoint) -> Task:

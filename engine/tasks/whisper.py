@@ -4,51 +4,33 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-import numpy as np
-from torch import Tensor
-
 from ...models.core.generation_config import option_key
 from ...models.whisper.languages import language_code
 from ...models.whisper.options import WhisperOptions
 from ...models.whisper.windows import Window, window_prompt
 from ...scheduler.request import GenerationOptions, RequestOutput
 from ..audio.errors import TooLongError
+from ..audio.speech import SpeechTimes
 from ..config import EngineConfig, Windows
 from ..jobs import Prepared
-from ..outputs import Segment, Transcription
+from ..outputs import Transcription
 from ..session import Session
 from .generation import GenerationTask, TokenProcessor
-from .inputs import Inputs, ReadOptions, Recordings, check_choice
+from .inputs import Inputs, ReadOptions, check_choice
+from .windowed_recordings import WindowedRecordings, while_wanted
 from .windows import (
     LongSource,
     ShortSource,
     Texts,
     WindowedPiece,
-    WindowResult,
     WindowSession,
     pieces_at_pauses,
-    while_wanted,
 )
 from .word_times import WordTimes
 
 _NO_TOKEN = 1 << 31  # above every token id
-_OF_ENGINE = ("windows", "word_timestamps")  # options that the model does not know
+_OF_ENGINE = ("windows", "max_window", "word_timestamps")  # options that the model does not know
 _MAX_RESOLUTIONS = 256  # kept of an engine
-
-
-class WindowedRecordings(Recordings):
-    """Reader of recordings of any length for a model that reads one window at a time."""
-
-    def __init__(self, model: Any, feature_extractor: Any, config: EngineConfig) -> None:
-        super().__init__(model, feature_extractor, config)
-        self.max_seconds = config.max_seconds
-
-    def prepare(self, source: Any, reading: ReadOptions) -> Inputs | None:
-        """Inputs of an array of one window that needs no conversion; None for all others."""
-        is_array = isinstance(source, np.ndarray | Tensor) and source.ndim == 1
-        if not is_array or len(source) > self.max_input_seconds * self.sampling_rate:
-            return None
-        return super().prepare(source, reading)
 
 
 class WhisperTask(GenerationTask):
@@ -81,6 +63,13 @@ class WhisperTask(GenerationTask):
         """
         call = {name: value for name, value in options.items() if value is not None}
         check_choice("windows", call.setdefault("windows", "sequential"), get_args(Windows))
+        if call["windows"] == "pauses":
+            call["max_window"] = self.inputs.check_window(call.get("max_window"))
+        elif "max_window" in call:
+            raise ValueError(
+                f"max_window {call['max_window']!r} is for windows cut at pauses; sequential ones have the "
+                "model's length; give windows='pauses' (--windows pauses) too, or leave it out"
+            )
         if language is not None:
             call["language"] = language
         if self._language is not None:  # options that say what the checkpoint does anyway
@@ -142,38 +131,41 @@ class WhisperTask(GenerationTask):
             resolved: WhisperOptions,
             warnings: Callable[[], Sequence[str]],
             duration: float = 0.0,
+            speech: SpeechTimes | None = None,
         ) -> WindowSession:
             texts = self._texts(resolved)
             words = None
             if options["word_timestamps"]:
                 words = WordTimes(self._model, self._tokenizer, resolved, texts.language)
-            return WindowSession(pieces, resolved, texts, warnings, duration, words)
+            return WindowSession(pieces, resolved, texts, warnings, duration, words, speech)
 
         try:
-            short = snapshot if isinstance(snapshot, Inputs) else inputs.read(snapshot, reading, options)
+            short = snapshot
+            if not isinstance(snapshot, Inputs):
+                short = inputs.read(snapshot, reading, options, is_wanted)
         except TooLongError:
             if options["windows"] == "pauses":
                 blocks = inputs.blocks(snapshot, reading)
-                pieces = pieces_at_pauses(while_wanted(blocks, is_wanted), extractor)
+                wanted = while_wanted(blocks, is_wanted)
+                pieces = pieces_at_pauses(wanted, extractor, options["max_window"])
                 resolved = self._resolved(options)
-                return session(pieces, resolved, lambda: blocks.warnings)
+                return session(pieces, resolved, lambda: blocks.warnings, speech=blocks.speech)
             resolved = self._resolved(options, is_long=True)
             long = LongSource(lambda: inputs.blocks(snapshot, reading), extractor, is_wanted)
             end = long.samples / inputs.sampling_rate
             whole = WindowedPiece(long, long.frames, 0.0, end)
-            return session([whole], resolved, lambda: long.warnings, end)
-        resolved = self._resolved(options)
-        if short.values is None or not (options["word_timestamps"] or _takes_several(resolved)):
+            return session([whole], resolved, lambda: long.warnings, end, long.speech)
+        is_long = inputs.is_part_of_long(short, options)
+        resolved = self._resolved(options, is_long and options["windows"] == "sequential")
+        if short.values is None or not (is_long or options["word_timestamps"] or _takes_several(resolved)):
             return short, _first_request(resolved)
         source = ShortSource(short.values, extractor)
         whole = WindowedPiece(source, source.frames, 0.0, short.duration)
-        return session([whole], resolved, lambda: short.warnings, short.duration)
+        return session([whole], resolved, lambda: short.warnings, short.duration, short.speech)
 
     def output_processor(self, options: dict[str, Any]) -> "WhisperProcessor":
         """Output processor of results with these options."""
-        return WhisperProcessor(
-            self._tokenizer, self._texts(self._resolved(options)), has_words=options["word_timestamps"]
-        )
+        return WhisperProcessor(self._tokenizer, self._texts(self._resolved(options)))
 
     def _texts(self, resolved: WhisperOptions) -> Texts:
         return Texts(self._tokenizer, resolved, self._languages, self._language)
@@ -205,12 +197,10 @@ class WhisperProcessor(TokenProcessor):
     Args:
         tokenizer: tokenizer of the checkpoint.
         texts: texts of the recording's windows.
-        has_words: True where its windows have words with times.
     """
 
-    def __init__(self, tokenizer: Any, texts: Texts, has_words: bool) -> None:
+    def __init__(self, tokenizer: Any, texts: Texts) -> None:
         super().__init__(tokenizer)
-        self._has_words = has_words
         self._texts = texts
         self.whole_words = False  # spaces are tokens' own
 
@@ -227,27 +217,7 @@ class WhisperProcessor(TokenProcessor):
 
     def text_of(self, parts: Sequence[Any]) -> str:
         """Text of windows without the space before its first word."""
-        return super().text_of(parts).lstrip()
-
-    def join(
-        self, output: RequestOutput, parts: Sequence[Any], duration: float, source: Any
-    ) -> Transcription:
-        """Build the Transcription of a recording in windows; a cancelled one has the windows so far."""
-        windows: Sequence[WindowResult] = parts
-        segments: tuple[Segment, ...] = tuple(one for window in windows for one in window.segments)
-        count = sum(window.tokens for window in windows)
-        score = sum(window.score * window.tokens for window in windows) / count if count else None
-        return Transcription(
-            text=self.text_of(windows),
-            token_ids=tuple(token for segment in segments for token in segment.token_ids),
-            finish_reason=output.finish_reason,
-            duration=duration,
-            score=score,
-            words=tuple(word for window in windows for word in window.words) if self._has_words else None,
-            segments=segments,
-            language=windows[0].language,
-            source=source,
-        )
+        return "".join(part.text for part in parts).lstrip()
 
 
 def _first_request(options: WhisperOptions) -> GenerationOptions:

@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,37 +20,15 @@ from ...models.whisper.windows import Segment as Span
 from ...models.whisper.word_times import TokenTimes
 from ...scheduler.request import AudioExcerpt, FinishReason, RequestOutput
 from ..audio.reader import AudioBlocks, AudioError
-from ..audio.segments import cut_at_pauses
+from ..audio.segments import pieces
+from ..audio.speech import SpeechBlocks, SpeechTimes
+from ..openmp import one_core
 from ..outputs import Segment
 from ..outputs import Span as Word
-from ..session import Session, SessionCall, SessionRequest
+from ..session import PartsInOrder, Session, SessionCall, SessionRequest
+from .window_results import WindowResult
+from .windowed_recordings import while_wanted
 from .word_times import WordTimes
-
-_MIN_SHARE = 0.75  # of a window that is cut at a pause
-
-
-class Unwanted(Exception):
-    """Error that ends the reading of a recording whose result is not wanted any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class WindowResult:
-    """Result of a window: part of the result of a recording.
-
-    Attributes:
-        text: its text, without special tokens and times.
-        segments: its segments; none where it has no speech.
-        score: mean log-probability of its tokens, or beam search's score.
-        tokens: number of these.
-        language: code of the language; None where it is not known.
-    """
-
-    text: str
-    segments: tuple[Segment, ...]
-    score: float
-    tokens: int
-    language: str | None
-    words: tuple[Word, ...] = ()
 
 
 class Source(Protocol):
@@ -104,13 +82,15 @@ class LongSource:
 
     def __init__(
         self,
-        open_blocks: Callable[[], AudioBlocks],
+        open_blocks: Callable[[], AudioBlocks | SpeechBlocks],
         extractor: WhisperFeatureExtractor,
         is_wanted: Callable[[], bool],
     ) -> None:
         blocks = open_blocks()
-        level = measure(while_wanted(blocks, is_wanted), extractor)
+        with one_core():  # several would wait for each other in each block
+            level = measure(while_wanted(blocks, is_wanted), extractor)
         self.warnings = tuple(blocks.warnings)
+        self.speech = blocks.speech
         self.samples = level.samples
         self.frames = level.samples // extractor.hop_length
         again = while_wanted(open_blocks(), is_wanted)
@@ -122,14 +102,6 @@ class LongSource:
         if part is None or part.excerpt.frames < window.frames:
             raise AudioError("the recording has become shorter while it was read; leave it alone meanwhile")
         return part
-
-
-def while_wanted(blocks: Iterable[np.ndarray], is_wanted: Callable[[], bool]) -> Iterator[np.ndarray]:
-    """Blocks of a recording. Raises Unwanted once the result is not wanted any more."""
-    for block in blocks:
-        if not is_wanted():
-            raise Unwanted
-        yield block
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +121,11 @@ class WindowedPiece:
 
 
 def pieces_at_pauses(
-    blocks: Iterable[np.ndarray], extractor: WhisperFeatureExtractor
+    blocks: Iterable[np.ndarray], extractor: WhisperFeatureExtractor, longest: float
 ) -> Iterator[WindowedPiece]:
-    """Pieces of a recording, cut at the quietest place in the last quarter of each window."""
-    rate, longest = extractor.sampling_rate, extractor.chunk_length
-    for piece in cut_at_pauses(blocks, rate, longest, _MIN_SHARE * longest):
+    """Pieces of up to `longest` seconds, cut at pauses."""
+    rate = extractor.sampling_rate
+    for piece in pieces(blocks, rate, longest):
         source = ShortSource(torch.from_numpy(piece.samples), extractor)
         yield WindowedPiece(source, source.frames, piece.start / rate, piece.end / rate)
 
@@ -206,7 +178,7 @@ class Texts:
 
 @dataclass(slots=True)
 class _Progress:
-    """Progress of a piece: its windows in turn, and the results that wait for those of earlier pieces."""
+    """Progress of a piece: its windows in turn."""
 
     begin: float  # seconds
     end: float
@@ -217,8 +189,6 @@ class _Progress:
     attempt: int = 0  # number of earlier requests for the window
     count: int = 0  # of the spans that have a result
     decoded: Decoded | None = None  # result of the window that has ended
-    results: deque[WindowResult] = field(default_factory=deque)
-    is_complete: bool = False
 
 
 class WindowSession(Session):
@@ -233,6 +203,7 @@ class WindowSession(Session):
         duration: seconds of audio; by default those of the pieces that have been read.
         warnings: function that returns the warnings about the reading so far.
         word_times: computation of words with times; None where they are not wanted.
+        speech: times of the speech that the pieces are cut from; None where they are all of the recording.
     """
 
     def __init__(
@@ -243,21 +214,22 @@ class WindowSession(Session):
         warnings: Callable[[], Sequence[str]] = tuple,
         duration: float = 0.0,
         word_times: WordTimes | None = None,
+        speech: SpeechTimes | None = None,
     ) -> None:
         self._word_times, self._calls = word_times, deque[SessionCall]()
         self._pieces, self._options, self._texts = iter(pieces), options, texts
         self._warnings = warnings
         self._open = dict[int, _Progress]()
         self._to_ask = deque[int]()  # pieces whose next window can be decoded
-        self._begun = self._first = 0  # number of pieces begun; the first that is open
+        self._results = PartsInOrder[WindowResult]()
         self._language: int | None = None  # its token, where it is to be detected
         self._all_begun = False
-        self.duration, self.warnings = duration, tuple(warnings())
+        self.duration, self.warnings, self.speech = duration, tuple(warnings()), speech
 
     @property
     def is_complete(self) -> bool:
         """True once all windows have ended."""
-        return self._all_begun and not self._open
+        return self._all_begun and not self._results.is_open
 
     def next_request(self) -> SessionRequest | SessionCall | None:
         """Request for the next window of a piece, or for the first one of another; word times go first."""
@@ -272,7 +244,8 @@ class WindowSession(Session):
         options = self._options.request(one.window, self._language, one.attempt)
         assert one.source is not None
         keep_encoded = self._word_times is not None
-        return SessionRequest(key, one.source.input(one.window), options, keep_encoded)
+        seconds = one.window.frames * FRAME_SECONDS
+        return SessionRequest(key, one.source.input(one.window), options, keep_encoded, seconds)
 
     def receive(self, key: int, output: RequestOutput | TokenTimes) -> list[WindowResult]:
         """Take the result of a window, or times of its tokens; returns those that none is missing before."""
@@ -303,12 +276,13 @@ class WindowSession(Session):
 
     def _end_window(self, key: int, one: _Progress, times: TokenTimes | None = None) -> list[WindowResult]:
         """Add the result of a window that has ended, and go on to the piece's next one."""
-        one.results.append(self._result(one, times))
+        self._results.add(key, self._result(one, times))
         if one.source is None:
-            one.is_complete = True
+            self._results.end(key)
+            del self._open[key]
         else:
             self._to_ask.append(key)
-        return self._in_order()
+        return self._results.take()
 
     def _begin(self) -> bool:
         """Begin the next piece; False where there is none."""
@@ -319,9 +293,9 @@ class WindowSession(Session):
             return False
         found = list[Span]()
         steps = sequential_windows(piece.frames, self._options.windows, self._texts.ratio, found)
-        self._open[self._begun] = _Progress(piece.begin, piece.end, piece.source, steps, found, next(steps))
-        self._to_ask.append(self._begun)
-        self._begun += 1
+        key = self._results.begin()
+        self._open[key] = _Progress(piece.begin, piece.end, piece.source, steps, found, next(steps))
+        self._to_ask.append(key)
         self.duration = max(self.duration, piece.end)
         return True
 
@@ -331,7 +305,7 @@ class WindowSession(Session):
         spans, one.count = one.found[one.count :], len(one.found)
         prompt = self._options.windows.start_tokens if self._language is None else (self._language,)
         segments = tuple(self._texts.segment(span, one.begin, one.end) for span in spans)
-        words: tuple[Word, ...] = ()
+        words: tuple[Word, ...] | None = None if self._word_times is None else ()
         if self._word_times is not None and times is not None:
             # What is behind the next window's beginning belongs to that one.
             after = math.inf if one.source is None else one.begin + one.window.start * FRAME_SECONDS
@@ -344,15 +318,3 @@ class WindowSession(Session):
             language=self._texts.language(prompt),
             words=words,
         )
-
-    def _in_order(self) -> list[WindowResult]:
-        """Results behind those that have been returned, up to the first that is still missing."""
-        results = list[WindowResult]()
-        while (one := self._open.get(self._first)) is not None:
-            results += one.results
-            one.results.clear()
-            if not one.is_complete:
-                break
-            del self._open[self._first]
-            self._first += 1
-        return results

@@ -75,6 +75,21 @@ class CTCModel(HeadedEncoder):
             return int(config.inputs_to_logits_ratio)
         return int(config.inputs_to_logits_ratio * config.adapter_stride**config.num_adapter_layers)
 
+    @property
+    def receptive_field(self) -> int:
+        """Samples that the convolutions read for a frame."""
+        samples = 1
+        for width, stride in zip(
+            reversed(self.config.conv_kernel), reversed(self.config.conv_stride), strict=True
+        ):
+            samples = (samples - 1) * stride + width
+        return samples
+
+    @property
+    def window_step(self) -> int:
+        """Samples of which the start of a window is a multiple, for tokens at places of the whole."""
+        return self.samples_per_token * int(self.base.encoder.frames_per_token)
+
     def predict(self, features: Tensor, cu_samples: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Most probable token of each frame of packed waveforms [samples, 1], repeats and blanks included.
 

@@ -1,40 +1,18 @@
 """A speech encoder with a text decoder in the engine, whose recordings no table of positions bounds."""
 
-from functools import partial
-
 import numpy as np
 import pytest
-from factories import seeded, tiny_bert_config, tiny_wav2vec2_config
+from encoder_decoders import write_checkpoint
 
 import tritone
 from tritone.engine.audio.reader import AudioError
-from tritone.models.speech_encoder_decoder.config import SpeechEncoderDecoderConfig
-from tritone.models.speech_encoder_decoder.model import SpeechEncoderDecoderModel
 
 SOON = 60  # seconds
-TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "zero", "one", "two", "three", "##teen", "##ty"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("encoder-decoder")
-    (folder / "vocab.txt").write_text("\n".join(TOKENS))
-    tritone.BertTokenizer(folder / "vocab.txt").save_pretrained(folder)
-    tritone.Wav2Vec2FeatureExtractor().save_pretrained(folder)
-    decoder = tiny_bert_config(
-        vocab_size=len(TOKENS),
-        hidden_size=20,
-        num_attention_heads=2,
-        intermediate_size=30,
-        max_position_embeddings=40,
-    )
-    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
-        tiny_wav2vec2_config(vocab_size=32), decoder
-    )
-    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 2, 0, 3
-    model = seeded(partial(SpeechEncoderDecoderModel, config=config), seed=4)
-    model.save_pretrained(folder)
-    return folder
+    return write_checkpoint(tmp_path_factory.mktemp("encoder-decoder"))
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 7}])
@@ -60,10 +38,10 @@ def test_a_cache_of_default_size_holds_the_longest_recording_that_memory_allows(
         "tritone.engine.audio.limits._memory", lambda device: 4 * 3 * (12 / 10) * 4 * 16_000 * 30
     )
     with tritone.Engine(folder, device="cpu", num_rows=2) as engine:
-        assert engine.max_seconds == pytest.approx(30, abs=0.01)
-        longest = np.tile(waveforms[0], 99)[: int(engine.max_seconds * 16_000)]
-        assert len(engine.submit(longest, num_beams=2, max_new_tokens=4).result(SOON).token_ids) <= 5
-        with pytest.raises(AudioError, match=r"longer than 30\.0 s"):
-            engine.submit(np.tile(waveforms[0], 99)).result(SOON)
+        longest = np.tile(waveforms[0], 99)[: 30 * 16_000]
+        options = {"num_beams": 2, "max_new_tokens": 4, "max_window": 29.99}
+        assert len(engine.submit(longest[:-160], **options).result(SOON).token_ids) <= 5
+        with pytest.raises(ValueError, match=r"max_window is 31; it must be .* to 29\.9, the longest"):
+            engine.submit(longest, max_window=31)
         with pytest.raises(AudioError, match="300 samples is too short: this model needs 332 at least"):
             engine.submit(waveforms[0][:300]).result(SOON)

@@ -12,6 +12,7 @@ import torch
 
 import tritone
 from tritone.engine.audio.reader import AudioError
+from tritone.engine.config import EngineConfig
 
 SOON = 60  # seconds
 
@@ -112,16 +113,26 @@ def test_bad_recordings_fail_in_order_and_stop_no_other(engine, waveforms, tmp_p
         engine.submit(missing).result(SOON)
 
 
-def test_audio_longer_than_the_encoder_is_refused_with_the_limit_in_seconds(engine, tmp_path):
-    # 200 positions of 4 frames of 10 ms, and what a frame of 25 ms reaches beyond
-    assert engine.max_seconds == pytest.approx(8.02, abs=0.01)
-    fits = np.random.default_rng(0).standard_normal(int(engine.max_seconds * 16_000)).astype(np.float32)
-    assert engine.submit(fits, max_new_tokens=2).result(SOON).duration == engine.max_seconds
+def test_audio_longer_than_max_seconds_is_refused_with_the_limit_in_seconds(checkpoint, tmp_path):
     path = tmp_path / "long.wav"
     soundfile.write(path, np.zeros(9 * 44_100), 44_100)
-    for source in (np.append(fits, 0), path):
-        with pytest.raises(AudioError, match=r"longer than 8\.0 s"):
-            engine.submit(source).result(SOON)
+    fits = np.random.default_rng(0).standard_normal(8 * 16_000).astype(np.float32)
+    with tritone.Engine(checkpoint, device="cpu", config=EngineConfig(max_seconds=8.0)) as engine:
+        assert engine.max_seconds == 8.0
+        assert engine.submit(fits, max_new_tokens=2).result(SOON).duration == 8.0
+        for source in (np.append(fits, 0), path):
+            with pytest.raises(AudioError, match=r"longer than 8\.0 s"):
+                engine.submit(source).result(SOON)
+
+
+def test_the_longest_window_is_what_the_encoder_takes(engine):
+    # 200 positions of 4 frames of 10 ms, and what a frame of 25 ms reaches beyond
+    audio = np.random.default_rng(0).standard_normal(int(8.02 * 16_000)).astype(np.float32)
+    assert engine.max_seconds == 86_400
+    assert engine.submit(audio, max_new_tokens=2).result(SOON).segments is None
+    assert len(engine.submit(np.tile(audio, 2), max_new_tokens=2).result(SOON).segments) > 1
+    with pytest.raises(ValueError, match=r"max_window is 8\.1; it must be .* from 0\.1 to 8, the longest"):
+        engine.submit(audio, max_window=8.1)
 
 
 def test_the_longest_result_follows_the_audios_length_unless_it_is_given(engine, waveforms, checkpoint):

@@ -40,3 +40,41 @@ def test_a_team_is_let_go_of_and_comes_back_when_needed():
         pytest.skip("this torch does not use libgomp")
     assert int(with_team) == int(before) + 2
     assert int(without) == int(before)
+
+
+ONE_CORE = """
+import os
+import threading
+import torch
+from tritone.engine.openmp import _libgomp, one_core
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+torch.set_num_threads(3)
+values = torch.ones(1_000_000)
+before = threads()
+
+def count():
+    with one_core():
+        values + values
+        print(_libgomp() is not None, threads() - before, torch.get_num_threads())
+        other = threading.Thread(target=lambda: print(torch.get_num_threads()))
+        other.start()
+        other.join()
+    print(torch.get_num_threads())
+
+thread = threading.Thread(target=count)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads as Linux tells them")
+def test_a_thread_uses_one_core_for_a_while_and_others_as_many_as_before():
+    done = subprocess.run([sys.executable, "-c", ONE_CORE], capture_output=True, text=True, check=True)
+    (found, started, within), (other,), (behind,) = map(str.split, done.stdout.splitlines())
+    assert (other, behind) == ("3", "3")
+    if found == "False":
+        pytest.skip("this torch does not use libgomp")
+    assert (started, within) == ("1", "1")  # the thread itself

@@ -110,12 +110,8 @@ def test_a_fault_in_the_command_is_the_culprits_own(subjects, row, on, kind):
     assert run.exit_code == (int(failed) if "any" in outcomes else row.exit_code)
 
 
-@pytest.mark.parametrize(("row", "kind"), [(r, k) for r in COMMAND_TABLE for k in r.kinds], ids=case_id)
-def test_a_fault_of_the_command_leaves_whole_lines_and_the_next_run_completes_them(
-    subjects, tmp_path, row, kind
-):
-    subject, output = subjects["greedy"], tmp_path / "out.jsonl"
-    arguments = [*subject.arguments, "--output", output, *subject.sources]
+def run_with_fault(row: CommandRow, kind: str, arguments: list[Any]) -> None:
+    """Run the command with a fault, which must end it as its row says."""
     calls = count(1)
     fault = Injector(row.target, kind, lambda *_, **__: next(calls) == row.call)
     with fault.active():
@@ -129,6 +125,19 @@ def test_a_fault_of_the_command_leaves_whole_lines_and_the_next_run_completes_th
     if kind in FORESEEN:
         assert unforeseen is None or isinstance(unforeseen, SystemExit)
         assert "injected" in errors
+
+
+def command_cases(to_folder: bool) -> list[tuple[CommandRow, str]]:
+    return [(row, kind) for row in COMMAND_TABLE for kind in row.kinds if row.to_folder is to_folder]
+
+
+@pytest.mark.parametrize(("row", "kind"), command_cases(to_folder=False), ids=case_id)
+def test_a_fault_of_the_command_leaves_whole_lines_and_the_next_run_completes_them(
+    subjects, tmp_path, row, kind
+):
+    subject, output = subjects["greedy"], tmp_path / "out.jsonl"
+    arguments = [*subject.arguments, "--output", output, *subject.sources]
+    run_with_fault(row, kind, arguments)
     before = output.read_text() if output.exists() else ""
     assert before.endswith("\n") or not before
 
@@ -137,3 +146,21 @@ def test_a_fault_of_the_command_leaves_whole_lines_and_the_next_run_completes_th
     texts = {line["path"]: line["text"] for line in records(output)}
     assert len(records(output)) == len(texts)
     assert texts == {str(path): one.text for path, one in zip(subject.sources, subject.alone, strict=True)}
+
+
+@pytest.mark.parametrize(("row", "kind"), command_cases(to_folder=True), ids=case_id)
+def test_a_fault_of_the_command_leaves_whole_files_and_the_next_run_completes_them(
+    subjects, tmp_path, row, kind
+):
+    subject = subjects["greedy"]
+    arguments = [*subject.arguments, "-f", "srt,json", *subject.sources, "-o"]
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    assert within(SOON, tritone_invoke, *arguments, whole).exit_code == 0
+    wanted = {path.relative_to(whole): path.read_bytes() for path in whole.rglob("*.*") if path.is_file()}
+    run_with_fault(row, kind, [*arguments, output])
+    for path in output.rglob("*.[js]*"):
+        assert path.read_bytes() == wanted[path.relative_to(output)]
+    assert within(SOON, tritone_invoke, *arguments, output).exit_code == 0
+    assert wanted == {
+        path.relative_to(output): path.read_bytes() for path in output.rglob("*.*") if path.is_file()
+    }

@@ -245,7 +245,8 @@ def _results(kind: str) -> Callable[[Path], Made]:
     """An output file that a run continues: refused, or whole lines stay and a new one can be read."""
 
     def make(folder: Path) -> Made:
-        from tritone.engine.cli.output_files import LineFormat, Origin, ResultsFile
+        from tritone.engine.cli.outputs.lines import LineFormat, Origin
+        from tritone.engine.cli.outputs.results_file import ResultsFile
         from tritone.engine.outputs import Transcription
         from tritone.scheduler.request import FinishReason
 
@@ -280,6 +281,42 @@ def _results(kind: str) -> Callable[[Path], Made]:
         return seeds, call
 
     return make
+
+
+def index(folder: Path) -> Made:
+    """The index of a folder of results: refused and left alone, or completed."""
+    from tritone.engine.cli.outputs.formats import Format
+    from tritone.engine.cli.outputs.lines import Origin
+    from tritone.engine.cli.outputs.results_folder import INDEX, ResultsFolder
+    from tritone.engine.outputs import Transcription
+    from tritone.scheduler.request import FinishReason
+
+    good = Transcription("one\ttwo", (1, 2), FinishReason.STOP, 1.0, score=-0.5)
+    output, path = folder / "out", Path("new.wav")
+
+    def complete(*paths: Path) -> None:
+        with ResultsFolder(output, (Format.SRT,), Origin("m", {"num_beams": None}), paths) as results:
+            results.begin(paths)
+            for each in paths:
+                if not results.has(each):
+                    results.write(each, good)
+
+    complete(Path("a b.wav"), Path("c\n\udcff.wav"))
+    seeds = [(output / INDEX).read_bytes(), b""]
+
+    def call(data: bytes) -> None:
+        (output / INDEX).write_bytes(data)
+        for file in output.rglob("*.srt"):
+            file.unlink()
+        try:
+            complete(path)
+        except (ValueError, OSError):
+            assert (output / INDEX).read_bytes() == data, "a refused index was changed"
+            raise
+        assert (output / INDEX).read_bytes().startswith(data[: data.rfind(b"\n") + 1]), "a whole line is gone"
+        assert len(list(output.rglob("*.srt"))) == 1
+
+    return seeds, call
 
 
 def audio(folder: Path) -> Made:
@@ -341,7 +378,8 @@ TARGETS = {
     "tokenizer-config": Target(_speech_to_text("tokenizer_config.json"), _SLOW, is_json=True),
     "letters": Target(_wav2vec2("vocab.json"), _SLOW, is_json=True),
     "letters-config": Target(_wav2vec2("tokenizer_config.json"), _SLOW, is_json=True),
-    "results-jsonl": Target(_results("jsonl"), ("tritone.engine.cli.output_files",)),
-    "results-text": Target(_results("text"), ("tritone.engine.cli.output_files",)),
+    "results-jsonl": Target(_results("jsonl"), ("tritone.engine.cli.outputs.results_file",)),
+    "results-text": Target(_results("text"), ("tritone.engine.cli.outputs.results_file",)),
+    "results-index": Target(index, ("tritone.engine.cli.outputs.results_folder",)),
     "audio": Target(audio, tuple(f"tritone.engine.audio.{name}" for name in _AUDIO)),
 }

@@ -1,8 +1,11 @@
 """Tiny encoder-decoder models of speech: sizes of the parts by family, configurations, recordings."""
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from factories import seeded, tiny_bert_config, tiny_wav2vec2_config
 from torch import Tensor
 
 import tritone
@@ -50,6 +53,7 @@ BART: dict[str, Any] = {
     "max_position_embeddings": 40,
 }
 DECODER = {"is_decoder": True, "add_cross_attention": True}
+WORD_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "zero", "one", "two", "three", "##teen", "##ty"]
 
 
 def join(encoder: Any, decoder: Any = None, **fields: Any) -> SpeechEncoderDecoderConfig:
@@ -83,3 +87,24 @@ def wave(samples: int = 1700) -> Tensor:
 
 
 TOKENS = torch.tensor([[3, 17, 30, 8]])
+
+
+def write_checkpoint(folder: Path) -> Path:
+    """A wav2vec 2.0 encoder with a BERT decoder, its feature extractor and tokenizer."""
+    (folder / "vocab.txt").write_text("\n".join(WORD_PIECES))
+    tritone.BertTokenizer(folder / "vocab.txt").save_pretrained(folder)
+    tritone.Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    decoder = tiny_bert_config(
+        vocab_size=len(WORD_PIECES),
+        hidden_size=20,
+        num_attention_heads=2,
+        intermediate_size=30,
+        max_position_embeddings=40,
+    )
+    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
+        tiny_wav2vec2_config(vocab_size=32), decoder
+    )
+    config.decoder_start_token_id, config.pad_token_id, config.eos_token_id = 2, 0, 3
+    model = seeded(partial(SpeechEncoderDecoderModel, config=config), seed=4)
+    model.save_pretrained(folder)
+    return folder

@@ -222,14 +222,19 @@ class CommandRow:
     kinds: tuple[str, ...] = (*OWN_THREAD, "OSError")
     exit_code: int = 1
     call: int = 2
+    to_folder: bool = False
 
 
-_FILES = "tritone.engine.cli.output_files"
+_FILES = "tritone.engine.cli.outputs"
 COMMAND_TABLE = [
-    CommandRow("writing to the file", f"{_FILES}:_write"),
-    CommandRow("formatting a line", f"{_FILES}:json_line"),
-    CommandRow("beginning the file", f"{_FILES}:ResultsFile.begin", call=1),
-    CommandRow("ending the file", f"{_FILES}:ResultsFile.finish", call=1),
+    CommandRow("writing to the file", f"{_FILES}.append_file:_write"),
+    CommandRow("formatting a line", f"{_FILES}.results_file:json_line"),
+    CommandRow("beginning the file", f"{_FILES}.results_file:ResultsFile.begin", call=1),
+    CommandRow("ending the file", f"{_FILES}.results_file:ResultsFile.finish", call=1),
+    CommandRow("writing a result's file", f"{_FILES}.results_folder:replace_whole", to_folder=True),
+    CommandRow("writing a document", f"{_FILES}.results_folder:document", to_folder=True),
+    CommandRow("a line of the index", f"{_FILES}.append_file:AppendFile.append", to_folder=True),
+    CommandRow("ending the index", f"{_FILES}.results_folder:ResultsFolder.finish", call=1, to_folder=True),
     CommandRow("progress", "rich.progress:Progress.advance"),
     CommandRow("loading the model", "tritone.engine.engine:load", ("MemoryError", "OSError"), 2, 1),
     CommandRow("starting a thread", "tritone.engine.worker:Worker.__init__", ("MemoryError",), 2, 1),

@@ -229,3 +229,52 @@ def test_a_recording_of_any_name_is_transcribed_however_it_is_named(checkpoint, 
             found = [os.fsencode(record["path"]) for record in records(output)]
             assert found == (paths if stdin == b"" else listed.split(b"\n"))
             assert not again or f"{count} of {count} recordings are there".encode() in run.stderr
+
+
+# Log and display.
+
+
+def test_sigterm_is_an_orderly_end_with_its_own_code(checkpoint, folder, tmp_path):
+    output = tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "tritone", "-", "--model", str(checkpoint), "--output", str(output)]
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=partial(signal.signal, signal.SIGTERM, signal.SIG_DFL),
+    )
+    assert process.stdin is not None
+    process.stdin.write(f"{folder / 'a.wav'}\n".encode() * 5)
+    process.stdin.flush()
+    time.sleep(1.5)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert b"Traceback" not in errors
+    assert process.returncode == 143
+
+
+def test_the_log_is_shown_by_verbose_alone_and_quiet_leaves_failures(checkpoint, folder):
+    run = tritone_invoke(folder, "--model", checkpoint, "--verbose")
+    assert "tritone.engine.engine: Speech2TextForConditionalGeneration in float32 on cpu" in run.stderr
+    assert "tritone.engine" not in tritone_invoke(folder, "--model", checkpoint).stderr
+    run = tritone_invoke(folder, "--model", checkpoint, "--quiet")
+    assert run.stderr.splitlines() == [line for line in run.stderr.splitlines() if "d.wav" in line] != []
+    assert tritone_invoke(folder, "--verbose", "--quiet").exit_code == 2
+
+
+def test_the_library_prints_no_log(checkpoint):
+    code = f"""
+import logging, tritone
+tritone.Engine({str(checkpoint)!r}, device="cpu").close()
+logging.getLogger("tritone.scheduler.loop").error("not shown")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=SOON)
+    assert (run.stdout, run.stderr, run.returncode) == (b"", b"", 0)
+
+
+def test_a_spinner_turns_on_a_terminal_while_the_model_is_loaded(checkpoint, folder):
+    drawn, _ = tritone_on_terminal(folder, "--model", checkpoint)
+    assert "loading the model" in drawn
+    drawn, _ = tritone_on_terminal(folder, "--model", checkpoint, "--quiet")
+    assert "loading" not in drawn
+    assert "━" not in drawn

@@ -29,7 +29,7 @@ def recordings(tmp_path_factory, waveforms) -> Path:
         soundfile.write(folder / name, waveform, 16_000)
     (folder / "b.wav").write_text("no audio")
     (folder / "d.wav").touch()
-    soundfile.write(folder / "long.flac", np.zeros(20 * 8_000), 8_000)
+    soundfile.write(folder / "nan.wav", np.full(800, np.nan), 8_000, "FLOAT")
     (folder / "notes.txt").write_text("not looked at")
     return folder
 
@@ -58,7 +58,7 @@ def test_one_bad_file_does_not_stop_the_others(checkpoint, recordings):
         str(recordings / name) for name in ("a.wav", "c.flac", "sub/é.ogg")
     ]
     assert all(text for _, text in lines)
-    for name, wrong in (("b.wav", "not audio"), ("d.wav", "0 bytes"), ("long.flac", "longer than 8.0 s")):
+    for name, wrong in (("b.wav", "not audio"), ("d.wav", "0 bytes"), ("nan.wav", "sample 0 is nan")):
         assert any(str(recordings / name) in line and wrong in line for line in run.stderr.splitlines())
     assert "6 files" in run.stderr
     assert "3 failed" in run.stderr
@@ -73,7 +73,7 @@ def test_json_lines_hold_results_and_failures_in_order(checkpoint, recordings, t
     run = tritone_invoke("transcribe", recordings, "--model", checkpoint, "--output", output, *options)
     assert run.stdout == ""
     found = records(output)
-    names = ["a.wav", "b.wav", "c.flac", "d.wav", "long.flac", "sub/é.ogg"]
+    names = ["a.wav", "b.wav", "c.flac", "d.wav", "nan.wav", "sub/é.ogg"]
     assert [record["path"] for record in found] == [str(recordings / name) for name in names]
     fields = {"path", "text", "token_ids", "finish_reason", "duration", "score", "error", "model", "options"}
     assert all(record.keys() == fields for record in found)
@@ -152,8 +152,33 @@ def test_where_no_path_names_a_recording_no_model_is_loaded(tmp_path):
         (["{folder}/sub", "--overwrite"], "--overwrite is about the file of --output"),
         (["{folder}/sub", "--output", "{folder}/a.wav"], "a.wav: has a recording's name"),
         (["{folder}/sub", "--output", "{folder}/notes.txt", "--format", "text"], "notes.txt: line 1 is not"),
-        (["{folder}/sub", "--format", "srt"], "srt"),
+        (
+            ["{folder}", "--format", "srt"],
+            "srt is a file of one result, and here are 6 recordings; give -o",
+        ),
+        (["{folder}/sub", "--format", "srt", "--channels", "split"], "here are the channels of a recording"),
+        (["{folder}", "--output", "{folder}/x.json"], "json is a file of one result, and here are 6"),
+        (
+            ["{folder}/sub", "--format", "srrt"],
+            "--format 'srrt': not one of text, jsonl",
+        ),
+        (["{folder}/sub", "-f", "srt,vtt"], "--format names 2 formats, which are a file each; name a folder"),
+        (["{folder}/sub", "-f", "srt,vtt", "--output", "x"], "is one file, and --format names 2 formats"),
+        (["{folder}/sub", "--output", "x.srt", "-f", "jsonl"], "suffix of srt, and --format is jsonl; leave"),
+        (["{folder}/sub", "--output", "x.jsonl", "-f", "text"], "or name x.txt"),
+        (["{folder}/sub", "--output", "x.srt", "-o", "x"], "give one of them"),
+        (["{folder}/sub", "-o", "{folder}/notes.txt"], "notes.txt"),
+        (
+            ["{folder}/sub", "--max-line-width", "20"],
+            "--max-line-width is of subtitles, and",
+        ),
+        (["{folder}/sub", "-f", "srt", "--max-line-width", "1"], "--max-line-width"),
+        (
+            ["{folder}/sub", "-f", "srt", "--model", "{model}", "--highlight-words"],
+            "needs the times",
+        ),
         (["{folder}/sub", "--output", "/no/such/folder/out.jsonl"], "cannot be written"),
+        (["{folder}/sub", "--output", "/no/such/folder/out.srt"], "cannot be written"),
         (["{folder}/sub", "--model", "/no/such/model"], "no checkpoint"),
         (["{folder}/sub", "--model", "{model}", "--language", "fr"], "language 'fr'"),
         (["{folder}/sub", "--num-beams", "0"], "num-beams"),

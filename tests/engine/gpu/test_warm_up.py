@@ -134,7 +134,7 @@ def test_a_loop_that_has_been_warmed_up_counts_from_0_and_gives_what_a_fresh_one
     assert found[0] == found[1]
 
 
-def test_steps_of_any_number_of_usual_requests_are_recorded_at_the_start(digits, monkeypatch, capsys):
+def test_steps_of_any_number_of_usual_requests_are_recorded_at_the_start(digits, monkeypatch, caplog):
     model, front_end = digits
     recorded = []
     monkeypatch.setattr(runner, "record_on", lambda device: lambda step: recorded.append(step) or step)
@@ -143,10 +143,10 @@ def test_steps_of_any_number_of_usual_requests_are_recorded_at_the_start(digits,
     for ahead_of_need in (False, True):
         loop = model.generation_loop(front_end, num_pages=300, num_rows=6, graphs=True)
         if ahead_of_need:
-            monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+            caplog.set_level("INFO", logger="tritone.engine")
             record_steps(loop, [(options, 20), (replace(options, max_length=40), 600)])
             assert len(recorded) == loop.stats().graphs == 2 * 2 * 4, "1, 2, 4 and 6 requests, two widths"
-            assert "recording decode steps: 2 of 16" in capsys.readouterr().err
+            assert "recording decode steps: 2 of 16" in caplog.text
         recorded.clear()
         for index in range(6):
             loop.submit(Request(index, noise(8_000 * (1 + index % 3)), options))

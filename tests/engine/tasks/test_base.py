@@ -25,8 +25,10 @@ def test_no_step_encodes_more_than_its_budget_or_one_request(checkpoint, request
             together = np.concatenate(waveforms)
             sources = [*waveforms * 3, np.tile(together, BUDGET // length(len(together)) + 1)]
             assert length(len(sources[-1])) > BUDGET
-        run = engine.transcribe if checkpoint == "ctc_checkpoint" else engine.classify
-        results = list(run(sources))
+        if checkpoint == "ctc_checkpoint":
+            results = list(engine.transcribe(sources, max_window=len(sources[-1]) / RATE))
+        else:
+            results = list(engine.classify(sources))
     assert all(result.error is None for result in results)
     if checkpoint != "text_classifier":
         assert [round(result.duration * RATE) for result in results] == [len(source) for source in sources]

@@ -197,20 +197,21 @@ def test_the_longest_recording_follows_the_memory_that_there_is(model, processor
     assert max_recording_seconds(model, extractor, EngineConfig()) == pytest.approx(24 * 3600, abs=0.01)
 
 
-def test_a_recording_too_long_for_the_memory_is_refused_with_the_limit(
+def test_a_recording_too_long_for_the_memory_is_read_in_windows_that_are_not(
     ctc_checkpoint, monkeypatch, waveforms
 ):
     monkeypatch.setattr(
         "tritone.engine.audio.limits._memory", lambda device: 4 * 3 * (12 / 10) * 4 * RATE * 2
     )
     with tritone.Engine(ctc_checkpoint, device="cpu") as small:
+        assert small.max_seconds == 24 * 3600
         results = list(small.transcribe(waveforms))
-    for result, waveform in zip(results, waveforms, strict=True):
-        if len(waveform) > small.max_seconds * RATE:
-            assert "longer than 2.0 s, the most that is taken at once; split it" in str(result.error)
-        else:
-            assert result.error is None
-    assert {result.error is None for result in results} == {True, False}
+        with pytest.raises(ValueError, match=r"max_window is 3; .* to 1.9, the longest window that this"):
+            small.submit(waveforms[0], max_window=3)
+    durations = [len(waveform) / RATE for waveform in waveforms]
+    assert min(durations) < 2 < max(durations)
+    assert [result.duration for result in results] == durations
+    assert all(result.error is None for result in results)
 
 
 @pytest.mark.gpu
@@ -244,7 +245,12 @@ def test_the_command_writes_words_and_their_times(ctc_checkpoint, engine, tmp_pa
     assert [record["score"] for record in good] == [result.score for result in wanted]
     for record, result in zip(good, wanted, strict=True):
         assert record["words"] == [
-            {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
+            {
+                "word": word.text,
+                "start": round(word.start, 3),
+                "end": round(word.end, 3),
+                "confidence": round(word.confidence, 3),
+            }
             for word in result.words
         ]
         assert record["words"]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tritone.engine.cli.output_files import LineFormat, Origin, ResultsFile, json_line, text_line
+from tritone.engine.cli.outputs.lines import LineFormat, Origin, json_line, text_line
+from tritone.engine.cli.outputs.results_file import ResultsFile
 from tritone.engine.outputs import Span, Transcription
 from tritone.scheduler.request import FinishReason
 
@@ -315,7 +316,7 @@ def test_a_full_disk_leaves_no_half_of_a_line(tmp_path, monkeypatch):
         file.begin(())
         file.write(PATHS[0], result("1"))
         before = path.read_bytes()
-        monkeypatch.setattr("tritone.engine.cli.output_files._write", half_written)
+        monkeypatch.setattr("tritone.engine.cli.outputs.append_file._write", half_written)
         with pytest.raises(OSError, match="No space left"):
             file.write(PATHS[1], result("2"))
     assert path.read_bytes() == before
