@@ -97,7 +97,7 @@ def test_recordings_of_1_to_90_s_give_alone_what_they_give_together(checkpoint: 
     assert not changed
     windows = [sum(map(len, own.values())) for _, own in alone]
     assert sum(windows) > 2 * COUNT  # some decoded again at higher temperatures
-    assert len({result.text for result, _ in alone}) > COUNT * 0.8
+    assert len({result.text for result, _ in alone}) > COUNT * 0.7
     assert len({result.language for result, _ in alone}) > 1
     assert sum(bool(result.words) for result, _ in alone) > COUNT / 5
     assert all(result.segments for result, _ in alone[-8:])
