@@ -160,6 +160,19 @@ def test_a_search_for_speech_ends_where_the_result_is_not_wanted_any_more(ctc, r
 
 
 @needs_silero
+def test_a_cancelled_recording_has_the_speech_so_far_at_its_places(whisper, recording):
+    audio, joined, speech = recording
+    handle = whisper.submit(audio, vad_filter=True, language="en")
+    next(iter(handle))
+    handle.cancel()
+    result = handle.result(SOON)
+    whole = whisper.submit(joined, language="en").result(SOON)
+    assert 0 < len(result.segments) <= len(whole.segments)
+    expected = [(one.text, *speech.segment(one.start, one.end)) for one in whole.segments]
+    assert spans(result.segments) == expected[: len(result.segments)]
+
+
+@needs_silero
 def test_seconds_of_audio_are_those_of_recordings(ctc, recording):
     before = ctc.stats().audio_seconds
     ctc.submit(recording[0], vad_filter=True).result(SOON)
