@@ -270,6 +270,7 @@ class Worker(Reading):
             assert job.prepared is not None
             self._queue.set_ready(job, job.prepared)
             self._ready.append((job, None))
+        self._call_wanting()
         if self._can_read:
             self._readable.notify()
 
@@ -288,8 +289,10 @@ class Worker(Reading):
         if isinstance(request, SessionCall):
             self._call(job, request)
         elif request is not None:
-            keep = {"keep_encoded": request.keep_encoded}
-            self._submit(job, request.inputs, request.options, request.key, **keep)
+            if job.owner is None:
+                job.owner = self._next_request_id
+            flags: dict[str, Any] = {"keep_encoded": request.keep_encoded, "owner": job.owner}
+            self._submit(job, request.inputs, request.options, request.key, **flags)
         elif prepared is not None:
             inputs, options = prepared
             if inputs.values is None:  # too short, and an empty result was asked for
@@ -313,7 +316,7 @@ class Worker(Reading):
                 self._continue(job, call.key, value)
 
     def _submit(
-        self, job: Job, inputs: Any, options: GenerationOptions | None, key: int, **flags: bool
+        self, job: Job, inputs: Any, options: GenerationOptions | None, key: int, **flags: Any
     ) -> None:
         """Submit a request of a job to the loop."""
         request_id = self._next_request_id

@@ -65,7 +65,8 @@ class GenerationLoop:
             CapacityError: the request could not run even alone.
             ValueError: the model cannot take the inputs, or the id is in use.
         """
-        self._scheduler.add(request.request_id, self._runner.demand(request), request.priority)
+        demand = self._runner.demand(request)
+        self._scheduler.add(request.request_id, demand, request.priority, request.owner)
         self._requests[request.request_id] = request
 
     def cancel(self, request_id: int) -> bool:
