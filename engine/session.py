@@ -78,11 +78,7 @@ class SessionRequest:
 
     key: int
     inputs: "Tensor | AudioExcerpt"
-<<<<<<< HEAD
-    options: GenerationOptions | None  # None for an encoder-only model
-=======
     options: GenerationOptions | None
->>>>>>> fair
     keep_encoded: bool = False
     duration: float = 0.0
 
