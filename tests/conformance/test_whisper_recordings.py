@@ -1,7 +1,7 @@
 """Invariance of whole recordings: 40 files of 1 to 90 s with mixed options, alone and together in an engine.
 
 Compared with `torch.equal` and `==`: the scores of every step of every window, texts, segments and words.
-What transformers and faster-whisper change on such files: `python -m bench.cpu --model whisper --tasks batch`.
+What transformers and faster-whisper change on such files: `python -m bench.cpu --model whisper --tasks batch`
 """
 
 import random
@@ -97,7 +97,7 @@ def test_recordings_of_1_to_90_s_give_alone_what_they_give_together(checkpoint: 
     assert not changed
     windows = [sum(map(len, own.values())) for _, own in alone]
     assert sum(windows) > 2 * COUNT  # some decoded again at higher temperatures
-    assert len({result.text for result, _ in alone}) > COUNT * 0.8
+    assert len({result.text for result, _ in alone}) > COUNT * 0.7
     assert len({result.language for result, _ in alone}) > 1
     assert sum(bool(result.words) for result, _ in alone) > COUNT / 5
     assert all(result.segments for result, _ in alone[-8:])
