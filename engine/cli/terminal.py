@@ -96,10 +96,12 @@ def _visible_errors() -> Iterator[None]:
 def run_process(app: Callable[[], object]) -> None:
     """Run a command as this process: closed standard streams, interruptions and full disks end it in order.
 
-    The first Ctrl-C raises KeyboardInterrupt, for an orderly end; the next one kills the process.
+    The first Ctrl-C raises KeyboardInterrupt, for an orderly end; the next one kills the process. Once the
+    command has ended its files, an interrupted process waits for no thread: one in the midst of a long
+    operation would abort it, which prints a traceback.
 
     Raises:
-        SystemExit: exit code of the command; 130 after an interruption.
+        SystemExit: exit code of the command, unless it was interrupted.
     """
     _open_standard_descriptors()
     interrupted = False
@@ -118,15 +120,27 @@ def run_process(app: Callable[[], object]) -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        _leave(INTERRUPTED)
+    except SystemExit as ending:
+        if interrupted:
+            _leave(ending.code)
+        raise
     except OSError as error:  # of --help and --version; a run reports its own
         silence(sys.stdout)
         note(f"error: {error.strerror or error}")
         sys.exit(1)
     except Exception:
         if interrupted:  # an import that an interruption broke off may raise another error for it
-            sys.exit(INTERRUPTED)
+            _leave(INTERRUPTED)
         raise
+
+
+def _leave(code: str | int | None) -> NoReturn:
+    """End the process without the interpreter's own end, which waits for threads or stops them anywhere."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, full, or none
+            stream.flush()
+    os._exit(code if isinstance(code, int) else INTERRUPTED)
 
 
 def _open_standard_descriptors() -> None:
