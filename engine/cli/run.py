@@ -26,65 +26,8 @@ from .terminal import INTERRUPTED, refuse, show_warning, silence
 if TYPE_CHECKING:
     from ..engine import Engine
 
-<<<<<<< HEAD
-=======
-_MAX_EXCERPT = 32  # characters of a text beside its error
 _CLOSE_SECONDS = 1.0  # that an interrupted command waits for a step or read under way
 
-
-@dataclass(frozen=True)
-class Output:
-    """Destination of results: a file, or standard output where `path` is None."""
-
-    path: Path | None
-    line_format: LineFormat | None  # None: text, to a file JSON lines
-    overwrite: bool
-
-    def __post_init__(self) -> None:
-        if self.overwrite and self.path is None:
-            refuse("--overwrite is about the file of --output; name one")
-
-    @property
-    def format(self) -> LineFormat:
-        """Line format: the one given, else JSON Lines to a file and text to standard output."""
-        return self.line_format or (LineFormat.JSONL if self.path else LineFormat.TEXT)
-
-    def check_inputs(self, items: Sequence[Item]) -> None:
-        """End the command where the output file is one of the recordings, under any name."""
-        from ..audio.reader import AUDIO_SUFFIXES
-
-        # Without --overwrite a recording is refused as a file of another program.
-        if self.path is None or not self.overwrite or not os.path.isfile(self.path):
-            return
-        for name, *_ in items:
-            if not isinstance(name, Path):
-                return
-            # A file with a recording's suffix is refused as an output anyway.
-            may_be = os.path.islink(name) or name.suffix.lower() not in AUDIO_SUFFIXES
-            if may_be and os.path.isfile(name) and os.path.samefile(name, self.path):
-                refuse(f"--output {self.path}: is the recording {name}; name another file")
-
-    def open(self, origin: Origin, of_texts: bool, resources: ExitStack) -> ResultsFile | None:
-        """Open the results file, closed with `resources`; end the command where it cannot be used."""
-        from ..audio.reader import AUDIO_SUFFIXES
-
-        if self.path is None:
-            if sys.stdout is None:
-                refuse("standard output is closed; open it, or name a file with --output")
-            return None
-        for path in (self.path, Path(os.path.realpath(self.path))):
-            if path.suffix.lower() in AUDIO_SUFFIXES:
-                refuse(f"--output {self.path}: has a recording's name; give it another suffix")
-        try:
-            return resources.enter_context(
-                ResultsFile(self.path, self.format, origin, overwrite=self.overwrite, of_texts=of_texts)
-            )
-        except OSError as error:
-            refuse(f"--output {self.path}: cannot be written ({error.strerror})")
-        except ValueError as error:
-            refuse(f"--output {error}")
-
->>>>>>> fair
 
 @dataclass(frozen=True)
 class Setup:

@@ -72,19 +72,13 @@ def silence(stream: IO[str] | None) -> None:
 def run_process(app: Callable[[], object]) -> None:
     """Run a command as this process: closed standard streams, interruptions and full disks end it in order.
 
-<<<<<<< HEAD
     The first Ctrl-C or SIGTERM raises KeyboardInterrupt, for an orderly end; the next one kills the process.
-
-    Raises:
-        SystemExit: exit code of the command; 130 after Ctrl-C, 143 after SIGTERM.
-=======
-    The first Ctrl-C raises KeyboardInterrupt, for an orderly end; the next one kills the process. Once the
-    command has ended its files, an interrupted process waits for no thread: one in the midst of a long
-    operation would abort it, which prints a traceback.
+    Once the command has ended its files, an interrupted process waits for no thread: one in the midst of a
+    long operation would abort it, which prints a traceback. Its exit code is 130 after Ctrl-C, 143 after
+    SIGTERM.
 
     Raises:
         SystemExit: exit code of the command, unless it was interrupted.
->>>>>>> fair
     """
     _open_standard_descriptors()
     interrupted = 0  # exit code of the signal that came
@@ -105,30 +99,18 @@ def run_process(app: Callable[[], object]) -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            end.code = interrupted or INTERRUPTED
+        if interrupted:
+            _leave(interrupted if end.code == INTERRUPTED else end.code)
         raise
     except KeyboardInterrupt:
-<<<<<<< HEAD
-        sys.exit(interrupted or INTERRUPTED)
-=======
-        _leave(INTERRUPTED)
-    except SystemExit as ending:
-        if interrupted:
-            _leave(ending.code)
-        raise
->>>>>>> fair
+        _leave(interrupted or INTERRUPTED)
     except OSError as error:  # of --help and --version; a run reports its own
         silence(sys.stdout)
         note(f"error: {error.strerror or error}")
         sys.exit(1)
     except Exception:
         if interrupted:  # an import that an interruption broke off may raise another error for it
-<<<<<<< HEAD
-            sys.exit(interrupted)
-=======
-            _leave(INTERRUPTED)
->>>>>>> fair
+            _leave(interrupted)
         raise
 
 
