@@ -74,11 +74,11 @@ def run_process(app: Callable[[], object]) -> None:
 
     The first Ctrl-C or SIGTERM raises KeyboardInterrupt, for an orderly end; the next one kills the process.
     Once the command has ended its files, an interrupted process waits for no thread: one in the midst of a
-    long operation would abort it, which prints a traceback. Its exit code is 130 after Ctrl-C, 143 after
-    SIGTERM.
+    long operation would abort it, which prints a traceback.
 
     Raises:
-        SystemExit: exit code of the command, unless it was interrupted.
+        SystemExit: exit code of the command, unless it was interrupted: then the process ends with 130 after
+            Ctrl-C, 143 after SIGTERM.
     """
     _open_standard_descriptors()
     interrupted = 0  # exit code of the signal that came
@@ -98,9 +98,9 @@ def run_process(app: Callable[[], object]) -> None:
         app()
         if sys.stdout is not None:
             sys.stdout.flush()
-    except SystemExit as end:
+    except SystemExit as ending:
         if interrupted:
-            _leave(interrupted if end.code == INTERRUPTED else end.code)
+            _leave(interrupted if ending.code == INTERRUPTED else ending.code)
         raise
     except KeyboardInterrupt:
         _leave(interrupted or INTERRUPTED)
