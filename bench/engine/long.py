@@ -4,8 +4,8 @@
 
 Strings of digits from FSDD, or English sentences by festival, are joined to one file with pauses of 0.2 to
 3 s. A process of its own transcribes the file, another one the sentences. Prints the word error rates of
-both, the peak of the first process's memory over that with the loaded model, whether times rise, and how far
-the words are from where they were put, over words that are right.
+both, the peak of the first process's memory, whether times rise, and how far the words that are right are
+from where they were put.
 
     python -m bench.engine long --model english --windows pauses --minutes 10
     python -m bench.engine long --model FOLDER --max-window 20     a CTC model of digits
@@ -47,7 +47,7 @@ class Transcribed:
         segments: start and end of its segments in seconds.
         duration: its duration in seconds.
         seconds: time of all recordings.
-        loaded, peak: bytes of memory with the model loaded, and the most of them.
+        loaded, ready, peak: bytes of memory with the model loaded, behind a first sentence, and at most.
     """
 
     texts: list[str]
@@ -56,6 +56,7 @@ class Transcribed:
     duration: float
     seconds: float
     loaded: int
+    ready: int
     peak: int
 
 
@@ -67,11 +68,12 @@ class Measured:
     wer_long: float
     rtfx: float
     memory: float  # megabytes over the loaded model
+    memory_of_length: float  # megabytes over the model that has transcribed a sentence
     rising: bool
     words: int
     segments: int
-    starts: dict[float, float]  # seconds from where the words were put, by quantile; none without words
-    ends: dict[float, float]
+    starts: dict[str, float]  # seconds from where the words were put; empty without words
+    ends: dict[str, float]
 
 
 def main() -> int:
@@ -89,7 +91,7 @@ def main() -> int:
         )
         waveforms = [alone(one, number) for number, one in enumerate(sentences)]
         calls = (waveforms, {}), ([str(path)], _options(arguments))
-        found = [_in_process(arguments.model, *call) for call in calls]
+        found = [_in_process(arguments.model, waveforms[0], *call) for call in calls]
     # The usual normalizer makes one number of a string of digits.
     normalize = EnglishTextNormalizer({}) if speech == "english" else str.lower
     measured = compare(sentences, put, *found, normalize)
@@ -101,12 +103,16 @@ def main() -> int:
     return 0
 
 
-def transcribe(model: str, recordings: Sequence[Any], options: dict[str, Any]) -> Transcribed:
-    """Transcribe recordings one after the other, as they come; for a process of its own."""
+def transcribe(
+    model: str, warm_up: np.ndarray, recordings: Sequence[Any], options: dict[str, Any]
+) -> Transcribed:
+    """Transcribe recordings, all at once, behind a first sentence; for a process of its own."""
     torch.set_num_threads(1)
     with tritone.Engine(model, device="cpu") as engine:
         Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of loading
         loaded = _memory("VmRSS")
+        engine.submit(warm_up).result()
+        ready = _memory("VmHWM")
         begin = time.perf_counter()
         handles = [engine.submit(one, **options) for one in recordings]
         results = [handle.result() for handle in handles]
@@ -115,7 +121,7 @@ def transcribe(model: str, recordings: Sequence[Any], options: dict[str, Any]) -
     words = [Word(one.text, one.start, one.end) for one in result.words or ()]
     segments = [(one.start, one.end) for one in result.segments or ()]
     texts = [one.text for one in results]
-    return Transcribed(texts, words, segments, result.duration, seconds, loaded, peak)
+    return Transcribed(texts, words, segments, result.duration, seconds, loaded, ready, peak)
 
 
 def _memory(name: str) -> int:
@@ -143,19 +149,20 @@ def compare(
             if chunk.type == "equal":
                 ours = heard[chunk.hyp_start_idx : chunk.hyp_end_idx]
                 theirs = said[chunk.ref_start_idx : chunk.ref_end_idx]
-                starts += [abs(one.start - other.start) for one, other in zip(ours, theirs, strict=True)]
-                ends += [abs(one.end - other.end) for one, other in zip(ours, theirs, strict=True)]
+                starts += [one.start - other.start for one, other in zip(ours, theirs, strict=True)]
+                ends += [one.end - other.end for one, other in zip(ours, theirs, strict=True)]
     spans = [(word.start, word.end) for word in long.words]
     return Measured(
         wer_alone=jiwer.wer(references, [normalize(text) for text in short.texts]),
         wer_long=jiwer.wer(" ".join(references), normalize(long.texts[-1])),
         rtfx=long.duration / long.seconds,
         memory=(long.peak - long.loaded) / _MEGABYTE,
+        memory_of_length=(long.peak - long.ready) / _MEGABYTE,
         rising=_rise(spans, long.duration) and _rise(long.segments, long.duration),
         words=len(spans),
         segments=len(long.segments),
-        starts=_quantiles(starts),
-        ends=_quantiles(ends),
+        starts=_offsets(starts),
+        ends=_offsets(ends),
     )
 
 
@@ -164,19 +171,21 @@ def report(measured: Measured) -> Iterator[str]:
     worse = 100 * (measured.wer_long - measured.wer_alone)
     alone, long = (f"{100 * one:.2f} %" for one in (measured.wer_alone, measured.wer_long))
     yield f"WER alone {alone}, long {long}: {worse:+.2f} points"
-    yield f"RTFx {measured.rtfx:.1f}, memory over the model {measured.memory:.0f} MB at most"
+    yield f"RTFx {measured.rtfx:.1f}"
+    memory = f"{measured.memory:.0f} MB over the model, {measured.memory_of_length:.0f} MB over a sentence"
+    yield f"memory at most {memory}"
     order = "rise" if measured.rising else "DO NOT RISE"
     yield f"{measured.words} words and {measured.segments} segments, whose times {order}"
-    for name, quantiles in (("starts", measured.starts), ("ends", measured.ends)):
-        if quantiles:
-            shown = ", ".join(f"{1000 * value:.0f} ms ({one:.0%})" for one, value in quantiles.items())
+    for name, offsets in (("starts", measured.starts), ("ends", measured.ends)):
+        if offsets:
+            shown = ", ".join(f"{1000 * value:.0f} ms ({one})" for one, value in offsets.items())
             yield f"{name} of words are off by {shown}"
 
 
-def _in_process(model: str, recordings: Sequence[Any], options: dict[str, Any]) -> Transcribed:
+def _in_process(*arguments: Any) -> Transcribed:
     """Run `transcribe` in a process of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(transcribe, model, recordings, options).result()
+        return pool.submit(transcribe, *arguments).result()
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -200,8 +209,12 @@ def _rise(spans: Sequence[tuple[float, float]], duration: float) -> bool:
     return inside and all(before[1] <= after[0] + 1e-6 for before, after in pairwise(spans))
 
 
-def _quantiles(values: Sequence[float]) -> dict[float, float]:
-    return {one: float(np.quantile(values, one)) for one in _QUANTILES} if values else {}
+def _offsets(values: Sequence[float]) -> dict[str, float]:
+    """Median with its sign, and quantiles of the sizes."""
+    if not values:
+        return {}
+    found = {f"{one:.0%}": float(np.quantile(np.abs(values), one)) for one in _QUANTILES}
+    return {**found, "signed median": float(np.median(values))}
 
 
 def _arguments() -> argparse.Namespace:
