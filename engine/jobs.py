@@ -35,19 +35,27 @@ class Job:
     prepared: Prepared | None = None
     session: Session | None = None
     running: dict[int, int] = field(default_factory=dict)  # by id in the loop: the key of a session's request
+    owner: int | None = None  # of the session's requests in the loop: the id of its first one
     under_way: int = 0  # requests of the session that are ready or in the loop
+    seconds: dict[int, float] = field(default_factory=dict)  # of audio of these, by key
+    is_called: bool = False  # a reading thread is to go on with the session
     outputs: list[tuple[int, RequestOutput | Any]] = field(
         default_factory=list
     )  # not yet received by the session
     duration: float = 0.0  # seconds of audio, once read
     warnings: tuple[str, ...] = ()  # about the reading, likewise
     speech: "SpeechTimes | None" = None  # where speech was kept alone; `duration` is its
+    is_cancelled: bool = False  # which the loop's thread has yet to carry out
     being_read: bool = False
     places: int = 0  # among the requests that are read and not finished
 
 
 class JobQueue:
     """Queue of jobs by priority, equal ones in order of submission, and places for those in flight.
+
+    A session has one place from its beginning to its end, and takes more for requests at the same time. It
+    gets them while no job of its priority waits and no session that wants one has fewer, and leaves a quarter
+    of all to jobs that are yet to come: so these are read at once, and sessions share the places evenly.
 
     Not thread-safe, except `waits_for`.
 
@@ -62,7 +70,9 @@ class JobQueue:
         self._heap: list[tuple[int, int, Job]] = []
         self._numbers = count()
         self.free_requests = max_in_flight
+        self._reserved = max_in_flight // 4
         self._free_seconds = max_seconds
+        self._wanting: dict[Job, None] = {}  # sessions that were refused a place, in that order
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -93,19 +103,35 @@ class JobQueue:
         return job
 
     def take_more(self, job: Job) -> bool:
-        """Take another place for a session's next request; False where there is none, or a job waits."""
-        self._drop_ended()
-        if self._heap or self.free_requests <= 0 or self._free_seconds <= 0:
+        """Take another place for a session's next request; where it is refused, `next_wanting` returns it."""
+        if not self._has_more(job) or any(_turn(other) < _turn(job) for other in self._wanting):
+            self._wanting[job] = None
             return False
+        self._wanting.pop(job, None)
         job.places += 1
         self.free_requests -= 1
         return True
 
-    def give_back(self, job: Job) -> None:
-        """Give back the place of a session's request; the session keeps one."""
+    def next_wanting(self) -> Job | None:
+        """Session that may take a place now, of those that were refused one; its `take_more` succeeds."""
+        job = min(self._wanting, key=_turn, default=None)
+        if job is None or not self._has_more(job):
+            return None
+        del self._wanting[job]
+        return job
+
+    def charge(self, job: Job, key: int, seconds: float) -> None:
+        """Note the seconds of audio of a session's request."""
+        job.seconds[key] = seconds
+        self._free_seconds -= seconds
+
+    def give_back(self, job: Job, key: int | None = None) -> None:
+        """Give back the place and the seconds of a session's request; the session keeps one place."""
         if job.places > 1:
             job.places -= 1
             self.free_requests += 1
+        if key is not None:
+            self._free_seconds += job.seconds.pop(key, 0.0)
 
     def set_ready(self, job: Job, prepared: Prepared) -> None:
         """Note the inputs of a job that has been taken."""
@@ -121,7 +147,22 @@ class JobQueue:
             job.places = 0
             if job.session is None:
                 self._free_seconds += job.duration  # 0 unless it has been read
+            self._free_seconds += sum(job.seconds.values())
+            job.seconds.clear()
+            self._wanting.pop(job, None)
+
+    def _has_more(self, job: Job) -> bool:
+        """Check whether a session may have more than one place."""
+        self._drop_ended()
+        if self._heap and -self._heap[0][0] >= job.priority:
+            return False
+        return self.free_requests > self._reserved and self._free_seconds > 0
 
     def _drop_ended(self) -> None:
         while self._heap and self._heap[0][2].handle not in self._unfinished:
             heapq.heappop(self._heap)
+
+
+def _turn(job: Job) -> tuple[int, int]:
+    """Order of sessions that want a place."""
+    return -job.priority, job.places

@@ -17,8 +17,9 @@ from .signals import Signal
 class Reading(ABC):
     """State that an engine's threads share, and the main function of those that read.
 
-    A job is read by one thread at a time. A session has a place among the requests in flight for as long as
-    it lasts, and takes another for each further request at the same time, if no other job waits for one.
+    A job is read by one thread at a time, and a session only as far as it has places for its requests, see
+    `JobQueue`. Sessions and jobs that wait to be read take turns: a session leaves its thread after each
+    request while others wait.
 
     Args:
         max_in_flight, max_in_flight_seconds: as of a `Worker`.
@@ -31,7 +32,8 @@ class Reading(ABC):
         self._jobs: dict[Handle[Any], Job] = {}  # all that have not ended
         self._queue = JobQueue(self._jobs, max_in_flight, max_in_flight_seconds)
         self._being_read = 0
-        self._continued: deque[Job] = deque()  # sessions with outputs to receive
+        self._continued: deque[Job] = deque()  # sessions that go on
+        self._queue_first = False  # whose turn it is
         self._sessions = 0  # that have not ended
         self._ready: deque[tuple[Job, SessionRequest | SessionCall | None]] = deque()  # for the loop's thread
         self._closed = False
@@ -60,15 +62,24 @@ class Reading(ABC):
         while True:
             self._readable.wait_for(lambda: self._continued or self._can_read or self._nothing_to_read)
             with self._lock:
-                # Sessions first: they have their places, and keep the loop busy.
-                job = self._continued.popleft() if self._continued else self._queue.take(prepared=False)
+                job = self._take_next()
                 if job is not None and not job.being_read:
                     self._enter_reader(job)
+                self._call_wanting()
                 self._notify_next()
                 if job is not None:
                     return job
                 if self._nothing_to_read:
                     return None
+
+    def _take_next(self) -> Job | None:
+        """Take a session that goes on or the first job of the queue, in turn; the lock is held."""
+        self._queue_first = not self._queue_first
+        if self._queue_first or not self._continued:
+            job = self._queue.take(prepared=False)
+            if job is not None:
+                return job
+        return self._continued.popleft() if self._continued else None
 
     @property
     def _can_read(self) -> bool:
@@ -113,25 +124,37 @@ class Reading(ABC):
                     self._leave_reader(job)
                     return
                 outputs, job.outputs = job.outputs, []
+                job.is_called = False
             for key, output in outputs:
                 for part in session.receive(key, output):
                     job.handle.add_part(part)
             while self._enter_session(job, session):
-                pass
+                if self._continued or self._can_read:
+                    with self._lock:
+                        self._note_reading(job, session)
+                        self._continued.append(job)
+                    return
             with self._lock:
-                job.duration, job.warnings, job.speech = session.duration, session.warnings, session.speech
+                self._note_reading(job, session)
                 if session.is_complete:
                     self._finish(job, session.finish_reason)
-                if session.is_complete or not job.outputs:
+                if session.is_complete or not job.is_called:
                     if not session.is_complete and not job.under_way:
                         raise RuntimeError("a session has ended without a result; this is a bug in tritone")
                     self._leave_reader(job)  # with the lock, so that an output from now on continues it
                     return
 
+    def _note_reading(self, job: Job, session: Session) -> None:
+        """Note for the result of a job how far its recording has been read; the lock is held."""
+        job.duration, job.warnings, job.speech = session.duration, session.warnings, session.speech
+
     def _enter_session(self, job: Job, session: Session) -> bool:
         """Pass a session's next request to the loop's thread; False where there is none, or no place."""
         with self._lock:
-            if job.handle not in self._jobs or (job.under_way and not self._queue.take_more(job)):
+            if job.handle not in self._jobs:
+                return False
+            if job.under_way and not self._queue.take_more(job):
+                self._call_wanting()  # which may have fewer places than this one
                 return False
             job.under_way += 1
         request = session.next_request()
@@ -139,15 +162,31 @@ class Reading(ABC):
             if request is None or job.handle not in self._jobs:
                 self._leave_session(job)
                 return False
+            if isinstance(request, SessionRequest):
+                self._queue.charge(job, request.key, request.duration)
             self._ready.append((job, request))
         self._runnable.notify()
         return True
 
-    def _leave_session(self, job: Job) -> None:
-        """Note that a request of a session has ended; the lock is held."""
+    def _leave_session(self, job: Job, key: int | None = None) -> None:
+        """Note that a request of a session has ended, or that there is none; the lock is held."""
         job.under_way -= 1
-        self._queue.give_back(job)
+        self._queue.give_back(job, key)
+        self._call_wanting()
         self._notify_next()
+
+    def _call_wanting(self) -> None:
+        """Let sessions go on that were refused a place and may have one now; the lock is held."""
+        while (job := self._queue.next_wanting()) is not None:
+            self._call_reader(job)
+
+    def _call_reader(self, job: Job) -> None:
+        """Let a reading thread go on with a session; the lock is held."""
+        job.is_called = True
+        if not job.being_read:
+            self._enter_reader(job)
+            self._continued.append(job)
+            self._readable.notify()
 
     def _enter_reader(self, job: Job) -> None:
         """Note that a job is being read, or will be; the lock is held."""
@@ -165,13 +204,11 @@ class Reading(ABC):
     def _continue(self, job: Job, key: int, output: RequestOutput | Any) -> None:
         """Pass the output of a session's request or call to a reading thread; the lock is held."""
         job.outputs.append((key, output))
-        self._leave_session(job)
-        if not job.being_read:
-            self._enter_reader(job)
-            self._continued.append(job)
-            self._readable.notify()
+        self._leave_session(job, key)
+        self._call_reader(job)
 
     def _free_place(self, job: Job) -> None:
         """Free the place of an ended job for reading another; the lock is held."""
         self._queue.free_place(job)
+        self._call_wanting()
         self._notify_next()

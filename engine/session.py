@@ -72,13 +72,15 @@ class SessionRequest:
 
     Attributes:
         key: number by which the session knows its output.
-        inputs, options, keep_encoded: as of a `Request`.
+        inputs, options, keep_encoded: as of a `Request`; no options for an encoder-only model.
+        duration: seconds of audio, which count among those in flight.
     """
 
     key: int
     inputs: "Tensor | AudioExcerpt"
-    options: GenerationOptions | None  # None for an encoder-only model
+    options: GenerationOptions | None
     keep_encoded: bool = False
+    duration: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

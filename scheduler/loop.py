@@ -65,7 +65,8 @@ class GenerationLoop:
             CapacityError: the request could not run even alone.
             ValueError: the model cannot take the inputs, or the id is in use.
         """
-        self._scheduler.add(request.request_id, self._runner.demand(request), request.priority)
+        demand = self._runner.demand(request)
+        self._scheduler.add(request.request_id, demand, request.priority, request.owner)
         self._requests[request.request_id] = request
 
     def cancel(self, request_id: int) -> bool:
@@ -114,6 +115,8 @@ class GenerationLoop:
         admitted = {admission.request_id: self._requests[admission.request_id] for admission in plan.admitted}
         launched = self._runner.launch(plan, admitted)
         self._launched.append(launched)
+        for running in launched.unwanted:
+            self._scheduler.cancel(running.request.request_id)
         if launched.out_of_memory:
             budget = self._scheduler.halve_encode_budget()
             self._degrade(

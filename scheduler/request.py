@@ -1,6 +1,6 @@
 """Requests, their options, and the events that report their results."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -129,19 +129,26 @@ class Request:
         inputs: float32 waveform [samples] at the model's rate, or a part of one, for the loop's front end;
             features [frames, features]; or token ids [tokens, 1 or 2].
         options: generation options; None for an encoder-only request.
-        priority: requests with a larger one go first, equal ones in order of submission.
+        priority: requests with a larger one go first, equal ones in turn between owners, then in order of
+            submission.
+        owner: number that requests share which take turns with those of others, such as the windows of a
+            recording; None for a request of its own.
         stream: True reports tokens as they are decoded (greedy search and sampling of one sequence).
         keep_scores: True keeps the scores of every step for the RequestOutput.
         keep_encoded: True keeps the encoder's output for the RequestOutput, on the device.
+        is_wanted: function that returns False once the result is not wanted any more, asked from any thread
+            before a part of a step; the request is cancelled then.
     """
 
     request_id: int
     inputs: "Tensor | AudioExcerpt"
     options: GenerationOptions | None = None
     priority: int = 0
+    owner: int | None = None
     stream: bool = False
     keep_scores: bool = False
     keep_encoded: bool = False
+    is_wanted: "Callable[[], bool]" = lambda: True
 
 
 @dataclass(frozen=True, slots=True)

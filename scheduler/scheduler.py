@@ -8,8 +8,6 @@ Python and NumPy without tensors, clock or I/O, so that tests check thousands of
 minute. One thread owns a scheduler.
 """
 
-from bisect import bisect_left, insort
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -17,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .block_allocator import PAGE_SIZE, Numbers, PageAllocator
+from .line import Line, Owner
 from .request import FinishReason
 
 
@@ -100,7 +99,7 @@ class Step:
 
 
 class Scheduler:
-    """Scheduler that admits requests strictly by priority, then by order of arrival.
+    """Scheduler that admits requests strictly by priority, then in turn between owners, then by arrival.
 
     num_pages and num_slots are the sizes of the cache (pages of 16 positions) and of the decode batch
     (hypotheses). encode_budget is the number of encoder positions that one step may admit; a longer request
@@ -120,7 +119,7 @@ class Scheduler:
         self._pages = PageAllocator(num_pages)
         self._slots = PageAllocator(num_slots)
         self._encode_budget = encode_budget
-        self._line = _Line()
+        self._line = Line()
         self._running: dict[int, _Running] = {}
         self._ended: dict[int, _Ended] = {}  # since the last step, in the order of their ends
         self._next_step = 0
@@ -140,8 +139,8 @@ class Scheduler:
         self._next_step += 1
         return Step(number, released, admitted, decode_steps if self.slots_used else 0)
 
-    def add(self, request_id: int, demand: Demand, priority: int = 0) -> None:
-        """Add a request to the queue; a larger priority goes first.
+    def add(self, request_id: int, demand: Demand, priority: int = 0, owner: int | None = None) -> None:
+        """Add a request to the queue; a larger priority goes first, and the requests of an `owner` in turn.
 
         An id may be used again once the release of its last request has been planned. Raises ValueError
         before that, and CapacityError for a request that can never fit; both leave the scheduler unchanged.
@@ -149,7 +148,7 @@ class Scheduler:
         if request_id in self._line or request_id in self._running or request_id in self._ended:
             raise ValueError(f"request id {request_id} is in use; choose another, or wait for its release")
         self._check_capacity(request_id, demand)
-        self._line.join(request_id, demand, priority)
+        self._line.join(request_id, demand, priority, owner)
 
     def cancel(self, request_id: int) -> bool:
         """Cancel a waiting or running request, which the next step releases; False where there is none."""
@@ -226,7 +225,7 @@ class Scheduler:
         """Admit requests from the head of the queue while they fit; they take all slots and pages at once."""
         if not self._line or (self._next_step < self._closed_until and self._running):
             return ()
-        chosen: list[tuple[int, Demand]] = []
+        chosen: list[tuple[int, Demand, Owner | None]] = []
         encode_tokens, pages, slots = 0, 0, 0
         while self._line:
             request_id, demand = self._line.head()
@@ -235,22 +234,23 @@ class Scheduler:
                 break  # even where a later one would fit: small requests must not starve a large one
             if chosen and encode_tokens + demand.encode_tokens > self._encode_budget:
                 break
-            self._line.leave(request_id)
-            chosen.append((request_id, demand))
+            chosen.append((request_id, demand, self._line.admit(request_id)))
             encode_tokens += demand.encode_tokens
             pages += demand.pages
             slots += demand.hypotheses
         return self._admit(chosen, slots, pages) if chosen else ()
 
-    def _admit(self, chosen: list[tuple[int, Demand]], slots: int, pages: int) -> tuple[Admission, ...]:
+    def _admit(
+        self, chosen: list[tuple[int, Demand, Owner | None]], slots: int, pages: int
+    ) -> tuple[Admission, ...]:
         """Admit requests that need so many slots and pages in all."""
         all_slots, all_pages = self._slots.take(slots).tolist(), self._pages.take(pages)
         slot, page, step, admitted = 0, 0, self._next_step, []
-        for request_id, demand in chosen:
+        for request_id, demand, owner in chosen:
             next_slot, next_page = slot + demand.hypotheses, page + demand.pages
             own = Admission(request_id, demand, tuple(all_slots[slot:next_slot]), all_pages[page:next_page])
             slot, page = next_slot, next_page
-            self._running[request_id] = _Running(step, own)
+            self._running[request_id] = _Running(step, own, owner)
             admitted.append(own)
         return tuple(admitted)
 
@@ -259,6 +259,7 @@ class Scheduler:
         if running is None:
             return False
         self._ended[request_id] = _Ended(reason, running.admission)
+        self._line.end(running.owner)
         return True
 
     def _check_capacity(self, request_id: int, demand: Demand) -> None:
@@ -280,45 +281,12 @@ class Scheduler:
 class _Running(NamedTuple):
     since: int  # number of the step that admitted it
     admission: Admission
+    owner: Owner | None
 
 
 class _Ended(NamedTuple):
     reason: FinishReason
     admission: Admission | None  # None where it ended in the queue
-
-
-class _Line:
-    """Queue of waiting requests, by descending priority and then by arrival; any may leave at any time."""
-
-    def __init__(self) -> None:
-        # OrderedDict finds its first entry at once after many removals; dict walks over removed entries
-        self._queues: dict[int, OrderedDict[int, Demand]] = {}
-        self._priorities: list[int] = []  # of the queues that are not empty, ascending
-        self._priority_of: dict[int, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._priority_of)
-
-    def __contains__(self, request_id: int) -> bool:
-        return request_id in self._priority_of
-
-    def head(self) -> tuple[int, Demand]:
-        return next(iter(self._queues[self._priorities[-1]].items()))
-
-    def join(self, request_id: int, demand: Demand, priority: int) -> None:
-        if priority not in self._queues:
-            self._queues[priority] = OrderedDict()
-            insort(self._priorities, priority)
-        self._queues[priority][request_id] = demand
-        self._priority_of[request_id] = priority
-
-    def leave(self, request_id: int) -> None:
-        priority = self._priority_of.pop(request_id)
-        queue = self._queues[priority]
-        del queue[request_id]
-        if not queue:
-            del self._queues[priority]
-            del self._priorities[bisect_left(self._priorities, priority)]
 
 
 def _pages(positions: int) -> int:

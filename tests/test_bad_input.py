@@ -234,7 +234,7 @@ OPTIONS: dict[str, tuple[dict, str]] = {
     ),
     "max_window above the model's positions": (
         {"max_window": 241},
-        r"max_window is 241; it must be a number of seconds from 0\.1 to 239\.9, the longest window that this",
+        r"max_window is 241; it must be a number of seconds from 0\.1 to 239\.9, the longest window that",
     ),
     "an unsupported option": ({"penalty_alpha": 0.6}, "penalty_alpha=0.6 is not supported; leave it out"),
     "an unknown option": ({"num_beam": 2}, "unknown generation option 'num_beam'; known: .*num_beams"),

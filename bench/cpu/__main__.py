@@ -23,8 +23,9 @@ Each engine is in a process of its own, all with --threads (all cores by default
 Tritone, transformers, and faster-whisper in float32 and int8 (the extra `peers`), file by file and by its
 `BatchedInferencePipeline`. Each tries its settings on every fourth recording, and the fastest counts. RTFx is
 by wall clock and by CPU seconds of all threads; word error rates are jiwer's, of texts normalized as
-Whisper's are. Options: --tasks, --beams, --threads, --repeats, --dtype, --quick (12 recordings, one round),
---json.
+Whisper's are. `--tasks batch` is another run: 40 excerpts of 1 to 90 s, alone and all together (transformers
+and the pipeline in batches of 8), and the number of texts that change. Options: --tasks, --beams, --threads,
+--repeats, --dtype, --quick (12 recordings, one round), --json.
 
 --cost-of-invariance adds lines without Tritone's invariance: products without padded rows, and torch's
 sigmoid. Needs the `dev` extra.
@@ -132,8 +133,8 @@ def parse_arguments() -> argparse.Namespace:
         "--tasks",
         nargs="+",
         choices=whisper.TASKS,
-        default=[*whisper.TASKS],
-        help="of whisper; all by default",
+        default=[*whisper.TIMED],
+        help="of whisper; all but batch by default",
     )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

@@ -21,9 +21,9 @@ from tritone.models.whisper.normalizers import EnglishTextNormalizer
 
 from ..common.machine import about_machine
 from ..common.output import write_json
-from .whisper_audio import ROOT, Spoken, long_recording, short_recordings
+from .whisper_audio import ROOT, Spoken, excerpts, long_recording, short_recordings
 from .whisper_checkpoints import english, random_tiny
-from .whisper_contestants import FILES, RATE, SEQUENTIAL, WINDOWS
+from .whisper_contestants import ALONE, BATCH, FILES, RATE, SEQUENTIAL, TOGETHER, WINDOWS
 
 # Engine and type of each row. Tritone's other types are rows too where --dtype names them.
 PEERS = (("transformers", "float32"), ("faster-whisper", "float32"), ("faster-whisper", "int8"))
@@ -31,7 +31,9 @@ TASKS = {
     FILES: "many recordings",
     SEQUENTIAL: "one long recording, window after window",
     WINDOWS: "one long recording, independent windows",
+    BATCH: "texts that change where recordings share a batch",
 }
+TIMED = (FILES, SEQUENTIAL, WINDOWS)
 MESSAGE = 160  # characters of an error
 WARM_UP = 40  # seconds of a recording, more than a window
 SETTLE = 0.3  # seconds in which idle OpenMP threads of the process before may still spin
@@ -45,12 +47,13 @@ class Extent:
     longest: float
     count: int  # recordings
     long: float | None  # seconds of the long recording; None: all of it
+    batch: tuple[float, float, int]  # shortest and longest recording of BATCH in seconds, and their number
     repeats: int
 
 
-FULL = Extent(1, 30, 32, None, 3)
-QUICK = Extent(1, 30, 12, None, 1)
-SMOKE = Extent(1, 6, 3, 35, 1)
+FULL = Extent(1, 30, 32, None, (1, 90, 40), 3)
+QUICK = Extent(1, 30, 12, None, (1, 90, 10), 1)
+SMOKE = Extent(1, 6, 3, 35, (1, 35, 3), 1)
 
 
 class Contestant:
@@ -157,11 +160,16 @@ def run(arguments: argparse.Namespace) -> None:
             )
         for beams in arguments.beams:
             for task in arguments.tasks:
+                if task == BATCH:
+                    items = excerpts(*extent.batch)
+                    changed = changed_by_a_batch(contestants, beams, [one.waveform for one in items])
+                    report_changes(f"{TASKS[task]}, {_search(beams)}", changed, items)
+                    results[f"{task}, {beams} beams"] = changed
+                    continue
                 items = recordings if task == FILES else long
                 rows = compete(contestants, task, beams, items, repeats)
                 found = {row.name: row.result(_seconds(items), [one.text for one in items]) for row in rows}
-                search = "greedy" if beams == 1 else f"{beams} beams"
-                report(f"{TASKS[task]}, {search}, median of {repeats}", found)
+                report(f"{TASKS[task]}, {_search(beams)}, median of {repeats}", found)
                 results[f"{task}, {beams} beams"] = found
     if arguments.json:
         about["units"] = "seconds of audio a second"
@@ -194,6 +202,49 @@ def compete(
                 row.cpu_seconds.append(cpu_seconds)
                 _note(row, row.setting, seconds, cpu_seconds)
     return rows
+
+
+def changed_by_a_batch(
+    contestants: dict[str, Contestant | None], beams: int, waveforms: Sequence[Any]
+) -> dict[str, dict[str, Any]]:
+    """Texts of each contestant for recordings alone and together, and which of them differ."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, contestant in contestants.items():
+        row = Row(name)
+        texts = {}
+        if contestant is None:
+            row.error = "no checkpoint in its format"
+        else:
+            with _telling(row):
+                for setting in (ALONE, TOGETHER):
+                    texts[setting], seconds, _ = contestant.ask(BATCH, setting, beams, waveforms)
+                    _note(row, setting, seconds)
+        if row.error is not None:
+            found[name] = {"not_run": row.error}
+            continue
+        pairs = zip(texts[ALONE], texts[TOGETHER], strict=True)
+        changed = [index for index, (alone, together) in enumerate(pairs) if alone != together]
+        found[name] = {"changed": changed, **texts}
+    return found
+
+
+def report_changes(title: str, found: dict[str, dict[str, Any]], items: Sequence[Spoken]) -> None:
+    """Print a table of how many texts change, and of how long their recordings are."""
+    print(f"\n{title:<60}{'changed':>9}")
+    for name, row in found.items():
+        if error := row.get("not_run"):
+            print(f"  {name:<58}not run: {error}")
+            continue
+        lengths = ", ".join(
+            f"{seconds:.0f}" for seconds in sorted(items[one].seconds for one in row["changed"])
+        )
+        print(
+            f"  {name:<58}{len(row['changed']):>4} of {len(items):<3}{f' ({lengths} s)' if lengths else ''}"
+        )
+
+
+def _search(beams: int) -> str:
+    return "greedy" if beams == 1 else f"{beams} beams"
 
 
 def _choose(row: Row, contestant: Contestant, task: str, beams: int, items: Sequence[Spoken]) -> None:

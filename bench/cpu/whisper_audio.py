@@ -56,6 +56,16 @@ def long_recording(seconds: float | None = None) -> Spoken:
     return joined if seconds is None else Spoken(joined.waveform[: round(seconds * RATE)], "")
 
 
+def excerpts(shortest: float, longest: float, count: int) -> list[Spoken]:
+    """Excerpts of the long recording of evenly spaced lengths, from random beginnings; of unknown text."""
+    rng = np.random.default_rng(0)
+    whole = long_recording().waveform
+    lengths = [round(seconds * RATE) for seconds in np.linspace(shortest, longest, count).tolist()]
+    rng.shuffle(lengths)
+    begins = [int(rng.integers(len(whole) - length)) for length in lengths]
+    return [Spoken(whole[begin : begin + length], "") for begin, length in zip(begins, lengths, strict=True)]
+
+
 def samples(folder: str) -> list[Spoken]:
     """The recordings of a folder of `samples/`, with their texts."""
     path = ROOT / "samples" / folder

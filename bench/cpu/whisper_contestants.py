@@ -12,12 +12,16 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 RATE = 16_000
-FILES, SEQUENTIAL, WINDOWS = "files", "sequential", "windows"
+FILES, SEQUENTIAL, WINDOWS, BATCH = "files", "sequential", "windows", "batch"
+ALONE, TOGETHER = "alone", "together"  # settings of BATCH
+BATCH_SIZE = 8  # of BATCH, in transformers and faster-whisper
+CLIP = 30.0  # seconds of a clip of BATCH for faster-whisper's pipeline
 PAUSE = 0.2  # seconds between recordings that are joined for a pipeline of one file
 
 
@@ -55,11 +59,16 @@ class Tritone(Contestant):
     rows = 32  # requests decoded at once
 
     def settings(self, task: str) -> list[str]:
-        return [""]
+        return [ALONE, TOGETHER] if task == BATCH else [""]
 
     def texts(self, task: str, setting: str, beams: int, waveforms: Sequence[np.ndarray]) -> list[str]:
         options: dict[str, Any] = {"num_beams": beams, "stream": False}
-        if task != FILES:
+        if task == BATCH:
+            options["return_timestamps"] = True
+            if setting == ALONE:
+                engine = self.once(beams, lambda: self._engine(beams))
+                return [engine.submit(waveform, **options).result().text for waveform in waveforms]
+        elif task != FILES:
             options["windows"] = "sequential" if task == SEQUENTIAL else "pauses"
         engine = self.once(beams, lambda: self._engine(beams))
         handles = [engine.submit(waveform, **options) for waveform in waveforms]
@@ -84,6 +93,8 @@ class Transformers(Contestant):
         return [""] if task == SEQUENTIAL else [f"batch {size}" for size in self.batch_sizes]
 
     def texts(self, task: str, setting: str, beams: int, waveforms: Sequence[np.ndarray]) -> list[str]:
+        if task == BATCH:
+            return self._in_batches(waveforms, beams, 1 if setting == ALONE else BATCH_SIZE)
         size = int(setting.removeprefix("batch ") or 1)
         if task == WINDOWS:
             found = self.once("pipeline", self._pipeline)(
@@ -101,11 +112,20 @@ class Transformers(Contestant):
             texts.update(zip(batch, found, strict=True))
         return [texts[index] for index in range(len(waveforms))]
 
+    def _in_batches(self, waveforms: Sequence[np.ndarray], beams: int, size: int) -> list[str]:
+        """Texts with times of recordings of any length, in batches in the order given."""
+        found = []
+        for start in range(0, len(waveforms), size):
+            found += self._batch(list(waveforms[start : start + size]), beams, is_long=True)
+        return found
+
     def _batch(self, waveforms: list[np.ndarray], beams: int, is_long: bool) -> list[str]:
         import torch
 
         model, processor = self.once("model", self._load)
-        whole = {"truncation": False, "padding": "longest", "return_attention_mask": True} if is_long else {}
+        whole: dict[str, Any] = {}
+        if is_long and max(map(len, waveforms)) > CLIP * RATE:  # its features of shorter ones are of 30 s
+            whole = {"truncation": False, "padding": "longest", "return_attention_mask": True}
         inputs = processor(waveforms, sampling_rate=RATE, return_tensors="pt", **whole).to(model.dtype)
         with torch.inference_mode():
             ids = model.generate(**inputs, num_beams=beams, return_timestamps=is_long)
@@ -162,6 +182,8 @@ class FasterWhisper(Contestant):
             "without_timestamps": task != SEQUENTIAL,
         }
         name, _, number = setting.rpartition(" ")
+        if task == BATCH:
+            return self._clipped(setting, waveforms, options)
         if name == "pipeline, batch":
             return self._pipelined(task, waveforms, options | {"batch_size": int(number)})
         workers = self.threads if number == "workers" else 1
@@ -194,6 +216,33 @@ class FasterWhisper(Contestant):
         texts = [""] * len(waveforms)
         for segment in pipeline.transcribe(joined, clip_timestamps=clips, **options)[0]:
             texts[bisect_right(starts.tolist(), segment.start + PAUSE / 2) - 1] += segment.text
+        return texts
+
+    def _clipped(self, setting: str, waveforms: Sequence[np.ndarray], options: dict[str, Any]) -> list[str]:
+        """Texts of recordings that are joined, cut into clips: those of each one alone, or of all in batches.
+
+        Alone the same samples are decoded, so that nothing but the batch differs.
+        """
+        from faster_whisper import BatchedInferencePipeline
+
+        pipeline = BatchedInferencePipeline(self._model(1))
+        joined, clips, texts = (
+            np.concatenate(waveforms),
+            list[list[dict[str, float]]](),
+            [""] * len(waveforms),
+        )
+        begin = 0
+        for waveform in waveforms:
+            step = int(CLIP * RATE)
+            bounds = [*range(begin, begin + len(waveform), step), begin + len(waveform)]
+            clips.append([{"start": one / RATE, "end": other / RATE} for one, other in pairwise(bounds)])
+            begin += len(waveform)
+        starts = [own[0]["start"] for own in clips]
+        together = [[one for own in clips for one in own]]
+        size = 1 if setting == ALONE else BATCH_SIZE
+        for chosen in clips if setting == ALONE else together:
+            for segment in pipeline.transcribe(joined, clip_timestamps=chosen, batch_size=size, **options)[0]:
+                texts[bisect_right(starts, segment.start + 1e-3) - 1] += segment.text
         return texts
 
     def _model(self, workers: int) -> Any:

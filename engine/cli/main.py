@@ -269,7 +269,7 @@ def transcribe(
         "max_line_count": max_line_count,
         "highlight_words": highlight_words or None,
     }
-    roots = (paths or []) if manifest is None else [str(manifest.parent)]
+    roots = (paths or []) if manifest is None else [str(manifest if manifest.is_dir() else manifest.parent)]
     written = recognizer_output(output, output_dir, formats, overwrite, layout, roots)
     if ref is not None and channels == "split":
         refuse("--ref is of one text a recording; leave --channels split out")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .outputs.lines import Name
-from .terminal import refuse
+from .terminal import refuse, visible
 
 FOLDER_FILES = ("metadata.jsonl", "metadata.csv", "metadata.tsv")  # of an audio folder of Hugging Face's
 # Names of the column with the path: NeMo's, Hugging Face's, and those of Tritone's own results.
@@ -42,7 +42,11 @@ class References:
         self._texts: dict[str, str] = {}
         if self._column is None:
             if not os.path.isfile(given):
-                known = f"no column of the manifest ({', '.join(sorted(columns))})" if columns else "no file"
+                known = (
+                    f"no column of the manifest ({', '.join(map(visible, sorted(columns)))})"
+                    if columns
+                    else "no file"
+                )
                 refuse(f"--ref {given}: {known}{' and no file' if columns else ''}; give the reference texts")
             self._texts = dict(_read_references(Path(given)))
 
@@ -99,8 +103,9 @@ def _rows(manifest: Path, records: Iterator[tuple[int, dict[str, Any]]]) -> Iter
         where = f"{manifest}: line {number}"
         column = next((name for name in PATH_COLUMNS if name in record), None)
         if column is None:
-            refuse(f"{where}: columns {', '.join(record)}; the path is in one of {', '.join(PATH_COLUMNS)}")
-        if not isinstance(record[column], str) or not record[column]:
+            columns = ", ".join(map(visible, record))
+            refuse(f"{where}: columns {columns}; the path is in one of {', '.join(PATH_COLUMNS)}")
+        if not _is_path(record[column]):
             refuse(f"{where}: {column} is {record[column]!r:.40}; give the path of a recording")
         for part in PART_COLUMNS:
             if record.get(part) not in (None, "") and not _is_zero(record[part]):
@@ -109,6 +114,13 @@ def _rows(manifest: Path, records: Iterator[tuple[int, dict[str, Any]]]) -> Iter
                     "(ffmpeg -ss START -to END -i IN out.wav), and leave the column out"
                 )
         yield Row(manifest.parent / record[column], None, record, where)
+
+
+def _is_path(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and value != "" and b"\0" not in os.fsencode(value)
+    except UnicodeEncodeError:  # half of a pair that JSON's \\ud800 writes
+        return False
 
 
 def _is_zero(value: Any) -> bool:
@@ -153,7 +165,7 @@ def _kaldi_rows(path: Path) -> Iterator[Row]:
             refuse(
                 f"{where} is a command ({name:.40}); those are not run: write its recordings to files first"
             )
-        if not name:
+        if not _is_path(name):
             refuse(f"{where} has no path; Kaldi's lines are an id, a blank and the path")
         yield Row(Path(name), key, {}, where)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from .outputs.lines import Name, Result, message_of
 
 MAX_LISTED = 3  # failures that the messages above the summary still show at a glance
+_DETAILS = re.compile(r"[;:,(]")
 _NUMBER = re.compile(r"\d[\d.,]*")
 
 
@@ -23,7 +24,7 @@ class Summary:
         self.count = self.failures = 0
         self.audio_seconds = 0.0
         self._there, self._others = there, others
-        self._causes: dict[str, list[str]] = {}  # of each cause the messages
+        self._causes: dict[str, list[Name]] = {}  # names of the failures by cause
         self._of_texts = of_texts
         self._start = time.perf_counter()
 
@@ -35,8 +36,7 @@ class Summary:
             self.audio_seconds += results[0].duration
         else:
             self.failures += 1
-            message = message_of(errors[0])
-            self._causes.setdefault(_cause(str(name), message), []).append(message)
+            self._causes.setdefault(_cause(str(name), message_of(errors[0])), []).append(name)
 
     def lines(self, ending: str = "") -> Iterator[str]:
         """Lines with counts, time, throughput, the reason of an early end, and failures by cause."""
@@ -55,15 +55,14 @@ class Summary:
             parts.append(f"{self._others} files of other kinds left out")
         yield ", ".join(parts) + (f"; {ending}" if ending else "")
         if self.failures > MAX_LISTED:
-            for cause, messages in sorted(self._causes.items(), key=lambda item: -len(item[1])):
-                example = f", first {messages[0]}" if len(messages) > 1 else ""
-                yield f"{len(messages):5} {cause if example else messages[0]}{example}"
+            for cause, names in sorted(self._causes.items(), key=lambda item: -len(item[1])):
+                yield f"{len(names):5} {cause}: {'first ' if len(names) > 1 else ''}{names[0]}"
 
 
 def _cause(name: str, message: str) -> str:
-    """Kind of a failure: the message without the item's name, its numbers and the remedy."""
-    problem = message.replace(name, "").removeprefix(": ").partition(";")[0]
-    return _NUMBER.sub("N", problem)
+    """Kind of a failure: how its message begins behind the item's name, without details and numbers."""
+    problem = message.replace(name, "").removeprefix(": ")
+    return _NUMBER.sub("N", _DETAILS.split(problem, maxsplit=1)[0]).strip() or problem
 
 
 def _duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_LINE_WIDTH = 42  # columns
 MAX_LINE_COUNT = 2
 MIN_LINE_WIDTH = 2  # a wide character
-_SHORTEST, _LONGEST = 5 / 6, 7.0  # seconds on screen
+_MIN_SECONDS, _MAX_SECONDS = 5 / 6, 7.0  # seconds on screen
 _COLUMNS_PER_SECOND = 20.0
 _PAUSE = 1.0  # seconds of silence that end a cue
 _SENTENCE_ENDS, _CLAUSE_ENDS = tuple(".?!…。？！؟।"), tuple(",;:、，；：،—–")
@@ -177,10 +177,10 @@ def _even_lines(units: Sequence[Unit], width: int) -> tuple[tuple[Unit, ...], ..
 def _groups(passage: _Passage, width: int, count: int) -> Iterator[list[Unit]]:
     """Units of each cue of a passage."""
     capacity = width * count
-    longest = _LONGEST if passage.is_timed else float("inf")
+    longest = _MAX_SECONDS if passage.is_timed else float("inf")
     start = 0
     while start < len(passage.units):
-        ahead = passage.units[start : start + 2 * capacity]  # two cues at least, as a unit has a column
+        ahead = passage.units[start : start + 2 * capacity]  # more than a cue, as a unit has a column
         size, is_natural = _fill(ahead, width, count, longest)
         if not is_natural:
             size = _best_break(ahead, size, capacity)
@@ -231,13 +231,13 @@ def _merged(groups: list[list[Unit]], width: int, count: int) -> list[list[Unit]
     for group in groups:
         if merged:
             both = merged[-1] + group
-            is_short = group[0].start - both[0].start < _SHORTEST
+            is_short = group[0].start - both[0].start < _MIN_SECONDS
             is_orphan = columns(line_text(group)) < _SMALL_REST * width * count
             if (
                 (is_short or (is_orphan and not _ends_sentence(merged[-1][-1])))
                 and group[0].start - merged[-1][-1].end < _PAUSE
                 and len(_wrap(both, width)) <= count
-                and group[-1].end - both[0].start <= _LONGEST
+                and group[-1].end - both[0].start <= _MAX_SECONDS
             ):
                 merged[-1] = both
                 continue
@@ -254,7 +254,7 @@ def _times(groups: Sequence[Sequence[Unit]], duration: float) -> list[tuple[int,
     starts = _rising([round(group[0].start * 1000) for group in groups], groups, limit)
     times = []
     for group, start, following in zip(groups, starts, [*starts[1:], limit], strict=True):
-        readable = 1000 * max(_SHORTEST, columns(line_text(group)) / _COLUMNS_PER_SECOND)
+        readable = 1000 * max(_MIN_SECONDS, columns(line_text(group)) / _COLUMNS_PER_SECOND)
         end = max(round(max(unit.end for unit in group) * 1000), start + round(readable))
         times.append((start, max(min(end, following), start + 1)))
     return times

@@ -43,6 +43,8 @@ def clean(text: str) -> str:
 
 def columns(text: str) -> int:
     """Width of a text on the screen: two columns for a wide character of East Asia, one for others."""
+    if text.isascii():
+        return len(text)
     return len(text) + sum(unicodedata.east_asian_width(character) in "WF" for character in text)
 
 
@@ -108,8 +110,11 @@ def _may_break(before: str, after: str) -> bool:
 
 def _cut(piece: str, width: int) -> Iterator[str]:
     """Parts of at most `width` columns."""
-    while columns(piece) > width:
-        size = next(size for size in range(1, len(piece) + 1) if columns(piece[: size + 1]) > width)
-        yield piece[:size]
-        piece = piece[size:]
-    yield piece
+    start = used = 0
+    for index, character in enumerate(piece):
+        size = columns(character)
+        if used + size > width:
+            yield piece[start:index]
+            start, used = index, 0
+        used += size
+    yield piece[start:]

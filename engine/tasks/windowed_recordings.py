@@ -35,14 +35,15 @@ class WindowedRecordings(Recordings):
     def __init__(self, model: Any, feature_extractor: Any, config: EngineConfig) -> None:
         super().__init__(model, feature_extractor, config)
         self.max_seconds = config.max_seconds
-        if config.max_window is None:
-            own = getattr(model.config, "max_window", None) or DEFAULT_MAX_WINDOW
-            self.max_window = min(float(own), self.max_input_seconds)
+        self.max_window = min(DEFAULT_MAX_WINDOW, self.max_input_seconds)
+        if config.max_window is not None:
+            self.max_window = self.check_window(config.max_window, "max_window of EngineConfig")
         else:
-            self.max_window = self.check_window(config.max_window)
+            own = getattr(model.config, "max_window", None)
+            self.max_window = self.check_window(own, "max_window of the checkpoint's config.json")
 
-    def check_window(self, seconds: Any) -> float:
-        """Validate the longest window of a call, in seconds; None is the engine's default.
+    def check_window(self, seconds: Any, name: str = "max_window") -> float:
+        """Validate a longest window in seconds, a call's by default; None is the engine's.
 
         Raises:
             ValueError: no number, or a window that the model does not take.
@@ -52,10 +53,10 @@ class WindowedRecordings(Recordings):
         is_number = isinstance(seconds, int | float | np.integer | np.floating)
         lowest = max(_MIN_WINDOW, _MIN_PIECES * self.min_input_seconds)
         if isinstance(seconds, bool) or not is_number or not lowest <= seconds <= self.max_input_seconds:
-            name, longest = type(self._model).__name__, math.floor(10 * self.max_input_seconds) / 10
+            longest = math.floor(10 * self.max_input_seconds) / 10
             raise ValueError(
-                f"max_window is {seconds!r}; it must be a number of seconds from {lowest:g} to {longest:g}, "
-                f"the longest window that this {name} takes"
+                f"{name} is {seconds!r}; it must be a number of seconds from {lowest:g} to {longest:g}, the "
+                f"longest window that this {type(self._model).__name__} takes"
             )
         return float(seconds)
 

@@ -244,7 +244,8 @@ class WindowSession(Session):
         options = self._options.request(one.window, self._language, one.attempt)
         assert one.source is not None
         keep_encoded = self._word_times is not None
-        return SessionRequest(key, one.source.input(one.window), options, keep_encoded)
+        seconds = one.window.frames * FRAME_SECONDS
+        return SessionRequest(key, one.source.input(one.window), options, keep_encoded, seconds)
 
     def receive(self, key: int, output: RequestOutput | TokenTimes) -> list[WindowResult]:
         """Take the result of a window, or times of its tokens; returns those that none is missing before."""

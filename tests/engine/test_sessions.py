@@ -90,8 +90,10 @@ def test_a_chain_of_requests_has_one_result_and_streams_its_parts(worker, loop):
 def test_independent_requests_are_in_the_loop_at_once_up_to_the_places(worker, loop):
     loop.go.clear()
     handle = submit_session(worker, Chains(*([n] for n in (5, 5, 5, 5, 5, 5))))
-    wait_until(lambda: loop.entered.is_set() and worker._queue.free_requests == 0)
-    assert len(loop.order) + len(worker._ready) == 4  # the worker's places
+    wait_until(lambda: loop.entered.is_set() and worker._queue.free_requests == 1)
+    assert len(loop.order) + len(worker._ready) == 3  # of four, one of which is left to others
+    assert submit(worker, 2) is not None
+    wait_until(lambda: worker._queue.free_requests == 0)
     loop.go.set()
     assert handle.result(SOON).text == " 5" * 6
     wait_until(lambda: worker._queue.free_requests == 4)
@@ -110,6 +112,35 @@ def test_other_jobs_go_before_a_sessions_further_requests(loop):
     assert loop.order.index(6) < loop.order.index(4)
     worker.close(cancel=False)
     assert worker._queue.free_requests == 2
+
+
+def test_sessions_that_come_one_after_the_other_share_the_places_evenly(loop):
+    worker = Worker(loop, max_in_flight=16)
+    loop.go.clear()
+    first = submit_session(worker, Chains(*([n] for n in range(1, 40))))
+    wait_until(lambda: worker._queue.free_requests == 4)
+    second = submit_session(worker, Chains(*([n] for n in range(1, 40))))
+    wait_until(lambda: worker._queue.free_requests == 3)
+    (one, other) = worker._jobs.values()
+    loop.go.set()
+    wait_until(lambda: one.places == other.places == 6 or first.done())
+    assert not first.done()
+    for handle in (first, second):
+        assert sorted(map(int, handle.result(SOON).text.split())) == list(range(1, 40))
+    worker.close(cancel=False)
+    assert worker._queue.free_requests == 16
+
+
+def test_a_sessions_requests_have_one_owner_and_a_jobs_none(worker, loop):
+    loop.go.clear()
+    submit_session(worker, Chains([10**9], [10**9]))
+    wait_until(lambda: loop.entered.is_set())
+    submit(worker, 2)
+    loop.go.set()
+    wait_until(lambda: len(loop.order) == 3)
+    owners = {request.inputs: request.owner for request, _ in loop.requests.values()}
+    assert owners.get(2) is None
+    assert owners[10**9] is not None
 
 
 def test_many_sessions_and_jobs_share_one_place_and_one_reader(loop):

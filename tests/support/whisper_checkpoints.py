@@ -11,15 +11,18 @@ import tritone
 from tritone.models.whisper.feature_extractor import WhisperFeatureExtractor
 
 WINDOW = 16_000  # samples
-_TIMES = 51  # tokens of times, to the end of a window
+_TIMES = 51  # tokens of times, to the end of a window of one second
 
 
-def write_whisper_checkpoint(folder: Path, *, multilingual: bool = True, **generation: Any) -> Path:
+def write_whisper_checkpoint(
+    folder: Path, *, multilingual: bool = True, seconds: int = 1, **generation: Any
+) -> Path:
     """Write a checkpoint of random weights.
 
     Args:
         folder: folder to write to.
         multilingual: False for one that knows English alone.
+        seconds: seconds of a window.
         **generation: further fields of generation_config.json.
     """
     first = len(byte_pairs()[0]) - 1
@@ -27,8 +30,8 @@ def write_whisper_checkpoint(folder: Path, *, multilingual: bool = True, **gener
     first_time = first + len(SPECIAL)
     end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
     config = tiny_whisper_config(
-        vocab_size=first_time + _TIMES,
-        max_source_positions=50,
+        vocab_size=first_time + (_TIMES - 1) * seconds + 1,
+        max_source_positions=50 * seconds,
         max_target_positions=48,
         pad_token_id=end,
         bos_token_id=end,
@@ -38,7 +41,7 @@ def write_whisper_checkpoint(folder: Path, *, multilingual: bool = True, **gener
     model = seeded(tritone.WhisperForConditionalGeneration, config, seed=3)
     model.save_pretrained(folder)
     write_slow_files(folder)
-    WhisperFeatureExtractor(chunk_length=1, feature_size=8).save_pretrained(folder)
+    WhisperFeatureExtractor(chunk_length=seconds, feature_size=8).save_pretrained(folder)
     fields: dict[str, Any] = {
         "bos_token_id": end,
         "eos_token_id": end,

@@ -172,9 +172,11 @@ class Output:
         for each in (path, Path(os.path.realpath(path))):
             if each.suffix.lower() in AUDIO_SUFFIXES:
                 refuse(f"--output {path}: has a recording's name; give it another suffix")
-        if self.formats[0].is_of_lines or not os.path.lexists(path):
+        if self.formats[0].is_of_lines:
             return
-        if not self.overwrite and (os.path.isfile(path) or os.path.islink(path)):
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            refuse(f"--output {path}: cannot be written; make its folder, or name another")
+        if not self.overwrite and os.path.isfile(path):
             refuse(f"--output {path}: is there already; name another file, or --overwrite it")
 
 

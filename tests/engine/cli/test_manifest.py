@@ -1,10 +1,17 @@
 """Manifests, references and shares of the inputs."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+import typer
 from commands import records, tritone_invoke
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tritone.engine.cli.inputs import find_in_manifest
+from tritone.engine.cli.outputs.lines import name_text
 
 SAMPLES = Path(__file__).parents[3] / "samples" / "digits"
 TEXTS = json.loads((SAMPLES / "transcripts.json").read_text())
@@ -119,6 +126,34 @@ def test_a_manifest_that_cannot_be_used_is_refused_with_its_line(tmp_path, name,
     assert wrong in run.stderr
     assert run.exit_code == 2
     assert "Traceback" not in run.stderr
+
+
+LINES = st.one_of(
+    st.binary(max_size=60),
+    st.sampled_from(
+        [b"path,text,offset", b"a.wav,one,0", b'"a', b'{"path": "a.wav", "text": 1}', b"utt a.wav"]
+    ),
+    st.sampled_from(
+        [b'{"path": "\\ud800"}', b'{"path": "\\u0000"}', b"[" * 40, b"\xef\xbb\xbf", b"utt \xff.wav"]
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=st.lists(LINES, max_size=5), suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".scp"]))
+def test_any_bytes_are_a_manifest_or_an_error_of_one_line(tmp_path, capsys, lines, suffix):
+    manifest = tmp_path / f"m{suffix}"
+    manifest.write_bytes(b"\n".join(lines))
+    items, code = [], 0
+    try:
+        items = find_in_manifest(manifest, str(manifest) if suffix == ".scp" else None).items
+    except typer.Exit as end:
+        code = end.exit_code
+    assert (code, capsys.readouterr().err.count("\n")) in ((0, 0), (2, 1))
+    assert bool(items) == (code == 0)
+    for item in items:
+        assert os.fsencode(item.name)
+        assert name_text(item.name)
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,7 @@ def test_where_no_path_names_a_recording_no_model_is_loaded(tmp_path):
             "needs the times",
         ),
         (["{folder}/sub", "--output", "/no/such/folder/out.jsonl"], "cannot be written"),
+        (["{folder}/sub", "--output", "/no/such/folder/out.srt"], "cannot be written"),
         (["{folder}/sub", "--model", "/no/such/model"], "no checkpoint"),
         (["{folder}/sub", "--model", "{model}", "--language", "fr"], "language 'fr'"),
         (["{folder}/sub", "--num-beams", "0"], "num-beams"),

@@ -206,7 +206,7 @@ def test_a_recording_too_long_for_the_memory_is_read_in_windows_that_are_not(
     with tritone.Engine(ctc_checkpoint, device="cpu") as small:
         assert small.max_seconds == 24 * 3600
         results = list(small.transcribe(waveforms))
-        with pytest.raises(ValueError, match=r"max_window is 3; .* to 2, the longest window that this"):
+        with pytest.raises(ValueError, match=r"max_window is 3; .* to 1.9, the longest window that this"):
             small.submit(waveforms[0], max_window=3)
     durations = [len(waveform) / RATE for waveform in waveforms]
     assert min(durations) < 2 < max(durations)

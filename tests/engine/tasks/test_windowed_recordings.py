@@ -1,7 +1,14 @@
 """The longest window of a recording: where it comes from, its bounds, and the options that refuse it."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
+from commands import records, tritone_invoke
+from factories import edit_json
 from whisper_checkpoints import recording, write_whisper_checkpoint
 
 import tritone
@@ -49,7 +56,9 @@ def test_a_window_that_the_model_does_not_take_is_refused_with_the_limits(whispe
 
 
 def test_a_configured_window_that_the_model_does_not_take_is_refused(whisper):
-    with pytest.raises(ValueError, match=r"max_window is 2.5; it must be .* to 1, the longest window"):
+    with pytest.raises(
+        ValueError, match=r"max_window of EngineConfig is 2\.5; it must be .* to 1, the longest"
+    ):
         tritone.Engine(whisper, device="cpu", config=EngineConfig(max_window=2.5))
     for seconds in (0, -2.0, float("nan")):
         with pytest.raises(ValueError, match="max_window is"):
@@ -63,3 +72,38 @@ def test_sequential_windows_have_no_other_length(whisper):
         pytest.raises(ValueError, match=refusal),
     ):
         engine.submit(recording(1.0), max_window=0.5)
+
+
+def test_a_checkpoint_may_have_a_window_of_its_own(checkpoint, tmp_path):
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "own"))
+    audio = recording(4.0, seed=5)
+    edit_json(folder / "config.json", max_window=1.5)
+    with tritone.Engine(folder, device="cpu", num_rows=4) as engine:
+        own = engine.submit(audio).result(SOON)
+        assert engine.submit(audio, max_window=4.0).result(SOON).segments is None
+        engine.model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["max_window"] == 1.5
+    with tritone.Engine(checkpoint, device="cpu", num_rows=4) as engine:
+        assert engine.submit(audio).result(SOON).segments is None
+        assert engine.submit(audio, max_window=1.5).result(SOON) == own
+    with tritone.Engine(folder, device="cpu", num_rows=4, config=EngineConfig(max_window=4.0)) as engine:
+        assert engine.submit(audio).result(SOON).segments is None
+    edit_json(folder / "config.json", max_window="long")
+    with pytest.raises(
+        ValueError, match=r"max_window of the checkpoint's config\.json is 'long'; it must be"
+    ):
+        tritone.Engine(folder, device="cpu")
+
+
+def test_the_command_gives_the_window_to_the_engine(checkpoint, tmp_path):
+    path, output = tmp_path / "long.wav", tmp_path / "out.jsonl"
+    soundfile.write(path, recording(4.0, seed=5), RATE)
+    given = ("--model", checkpoint, "--device", "cpu", "--output", output)
+    run = tritone_invoke("transcribe", path, *given, "--max-window", "1.5")
+    assert run.exit_code == 0, run.stderr
+    (line,) = records(output)
+    assert line["options"] == {"max_window": 1.5, "dtype": "float32"}
+    assert len(line["segments"]) > 2
+    refused = tritone_invoke("transcribe", path, *given[:4], "--max-window", "9")
+    assert refused.exit_code == 2
+    assert "max_window is 9.0; it must be a number of seconds from 0.1 to 8" in refused.stderr
