@@ -45,6 +45,7 @@ class Job:
     duration: float = 0.0  # seconds of audio, once read
     warnings: tuple[str, ...] = ()  # about the reading, likewise
     speech: "SpeechTimes | None" = None  # where speech was kept alone; `duration` is its
+    is_cancelled: bool = False  # which the loop's thread has yet to carry out
     being_read: bool = False
     places: int = 0  # among the requests that are read and not finished
 

@@ -131,11 +131,11 @@ class Reading(ABC):
             while self._enter_session(job, session):
                 if self._continued or self._can_read:
                     with self._lock:
-                        job.duration, job.warnings = session.duration, session.warnings
+                        self._note_reading(job, session)
                         self._continued.append(job)
                     return
             with self._lock:
-                job.duration, job.warnings, job.speech = session.duration, session.warnings, session.speech
+                self._note_reading(job, session)
                 if session.is_complete:
                     self._finish(job, session.finish_reason)
                 if session.is_complete or not job.is_called:
@@ -143,6 +143,10 @@ class Reading(ABC):
                         raise RuntimeError("a session has ended without a result; this is a bug in tritone")
                     self._leave_reader(job)  # with the lock, so that an output from now on continues it
                     return
+
+    def _note_reading(self, job: Job, session: Session) -> None:
+        """Note for the result of a job how far its recording has been read; the lock is held."""
+        job.duration, job.warnings, job.speech = session.duration, session.warnings, session.speech
 
     def _enter_session(self, job: Job, session: Session) -> bool:
         """Pass a session's next request to the loop's thread; False where there is none, or no place."""

@@ -110,6 +110,7 @@ class Worker(Reading):
         job = self._jobs.get(handle)
         if job is None or self._forked:
             return False
+        job.is_cancelled = True  # at once, for a step that is under way
         self._to_cancel.append(job)
         self._runnable.notify()
         return True
@@ -148,7 +149,10 @@ class Worker(Reading):
         """Stop accepting jobs, finish or cancel those submitted, and let the threads end by themselves."""
         self._closed = True
         if cancel:
-            self._to_cancel.extend(tuple(self._jobs.values()))
+            jobs = tuple(self._jobs.values())
+            for job in jobs:
+                job.is_cancelled = True
+            self._to_cancel.extend(jobs)
         for signal in (self._runnable, self._readable, self._ended):
             signal.notify_all()
 
@@ -323,6 +327,7 @@ class Worker(Reading):
         self._next_request_id += 1
         self._in_loop[request_id], job.running[request_id] = job, key
         try:
+            flags["is_wanted"] = lambda: not job.is_cancelled
             self._loop.submit(Request(request_id, inputs, options, priority=job.priority, **flags))
         except BaseException as raised:  # an error of the request itself, such as one that can never fit
             del self._in_loop[request_id], job.running[request_id]
@@ -372,6 +377,7 @@ class Worker(Reading):
         if job.session is not None:
             self._sessions -= 1
             if job.running:  # which nothing waits for any more
+                job.is_cancelled = True
                 self._to_cancel.append(job)
                 self._runnable.notify()
         duration = job.duration if job.speech is None else job.speech.duration

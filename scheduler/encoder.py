@@ -27,7 +27,7 @@ class Encoder:
     predictor: EncoderOnlyModel | None  # serves encoder-only requests
     front_end: FrontEnd | None  # extracts features from waveforms
     cache: PagedCache  # receives the keys and values of the encoder outputs
-    pool: CpuWorkerPool | None  # threads for the CPU's cores; None encodes all requests in one chunk
+    pool: CpuWorkerPool | None  # threads for the CPU's cores; None encodes one chunk after the other
     stream: EncodeStream | None  # for encoding while decoding; None encodes between decode steps
     max_chunk_tokens: int  # encoder positions that one core encodes at a time
 
@@ -35,9 +35,11 @@ class Encoder:
     def encode(self, arrivals: list[RunningRequest], output: StepOutput) -> list[RunningRequest]:
         """Encode requests together, and after an error in halves, so that one cannot fail the others.
 
+        Requests that are not wanted any more when their chunk's turn comes are left out.
+
         Args:
             arrivals: at least one request; all of them decoded afterwards, or all encoder-only.
-            output: step output that receives results and errors.
+            output: step output that receives results, errors and unwanted requests.
 
         Returns:
             The requests that were encoded, in the order of `arrivals`.
@@ -45,14 +47,22 @@ class Encoder:
         encode_chunk: Callable[[list[RunningRequest]], EncoderOutputs | None]
         encode_chunk = self._store if arrivals[0].admission.slots else self._predict
 
+        unwanted: dict[RunningRequest, None] = {}  # of several threads
+
+        def encode_wanted(chunk: list[RunningRequest]) -> EncoderOutputs | None:
+            wanted = [running for running in chunk if running.request.is_wanted()]
+            unwanted.update(dict.fromkeys(running for running in chunk if running not in wanted))
+            return encode_chunk(wanted) if wanted else None
+
         def encode_chunks(part: list[RunningRequest]) -> list[EncoderOutputs | None]:
-            return map_parts(self.pool, encode_chunk, self._chunks(part))
+            return map_parts(self.pool, encode_wanted, self._chunks(part))
 
         encoded = isolate(encode_chunks, arrivals, self.cache.keys.device)
         output.failed += encoded.failed
         output.out_of_memory |= encoded.out_of_memory
         output.encoder_outputs += [one for _, found in encoded.parts for one in found if one is not None]
-        return encoded.requests
+        output.unwanted += unwanted
+        return [running for running in encoded.requests if running not in unwanted]
 
     def _store(self, chunk: list[RunningRequest]) -> None:
         """Encode recordings and store their cross-attention keys and values in their cache pages."""
@@ -87,8 +97,10 @@ class Encoder:
         return EncoderOutputs(chunk, predictor.predict(*inputs))
 
     def _chunks(self, arrivals: list[RunningRequest]) -> list[list[RunningRequest]]:
-        if self.pool is None:
+        if self.cache.keys.device.type != "cpu":
             return [arrivals]
-        tokens = [running.admission.encode_tokens for running in arrivals]
-        rounds = -(-sum(tokens) // (self.max_chunk_tokens * self.pool.size))
-        return balanced(arrivals, tokens, rounds * self.pool.size)
+        tokens, cores = [running.admission.encode_tokens for running in arrivals], 1
+        if self.pool is not None:
+            cores = self.pool.size
+        rounds = -(-sum(tokens) // (self.max_chunk_tokens * cores))
+        return balanced(arrivals, tokens, max(rounds, 1) * cores)

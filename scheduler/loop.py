@@ -115,6 +115,8 @@ class GenerationLoop:
         admitted = {admission.request_id: self._requests[admission.request_id] for admission in plan.admitted}
         launched = self._runner.launch(plan, admitted)
         self._launched.append(launched)
+        for running in launched.unwanted:
+            self._scheduler.cancel(running.request.request_id)
         if launched.out_of_memory:
             budget = self._scheduler.halve_encode_budget()
             self._degrade(

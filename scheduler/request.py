@@ -1,6 +1,6 @@
 """Requests, their options, and the events that report their results."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -136,6 +136,8 @@ class Request:
         stream: True reports tokens as they are decoded (greedy search and sampling of one sequence).
         keep_scores: True keeps the scores of every step for the RequestOutput.
         keep_encoded: True keeps the encoder's output for the RequestOutput, on the device.
+        is_wanted: function that returns False once the result is not wanted any more, asked from any thread
+            before a part of a step; the request is cancelled then.
     """
 
     request_id: int
@@ -146,6 +148,7 @@ class Request:
     stream: bool = False
     keep_scores: bool = False
     keep_encoded: bool = False
+    is_wanted: "Callable[[], bool]" = lambda: True
 
 
 @dataclass(frozen=True, slots=True)

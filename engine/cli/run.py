@@ -26,6 +26,8 @@ from .terminal import INTERRUPTED, refuse, show_warning, silence
 if TYPE_CHECKING:
     from ..engine import Engine
 
+_CLOSE_SECONDS = 1.0  # that an interrupted command waits for a step or read under way
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -78,6 +80,7 @@ class Setup:
         """Start the engine, closed with `resources`; end the command where the model cannot be used."""
         import torch
 
+        from ..config import EngineConfig
         from ..engine import Engine
 
         if self.threads is not None:
@@ -88,7 +91,8 @@ class Setup:
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = show_warning  # type: ignore[assignment]
-                engine = Engine(self._checkpoint(), device=self.device, dtype=self.dtype)
+                config = EngineConfig(close_timeout=_CLOSE_SECONDS)
+                engine = Engine(self._checkpoint(), device=self.device, dtype=self.dtype, config=config)
                 return resources.enter_context(engine)
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
             refuse(message_of(error))

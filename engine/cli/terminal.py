@@ -73,9 +73,12 @@ def run_process(app: Callable[[], object]) -> None:
     """Run a command as this process: closed standard streams, interruptions and full disks end it in order.
 
     The first Ctrl-C or SIGTERM raises KeyboardInterrupt, for an orderly end; the next one kills the process.
+    Once the command has ended its files, an interrupted process waits for no thread: one in the midst of a
+    long operation would abort it, which prints a traceback.
 
     Raises:
-        SystemExit: exit code of the command; 130 after Ctrl-C, 143 after SIGTERM.
+        SystemExit: exit code of the command, unless it was interrupted: then the process ends with 130 after
+            Ctrl-C, 143 after SIGTERM.
     """
     _open_standard_descriptors()
     interrupted = 0  # exit code of the signal that came
@@ -95,20 +98,28 @@ def run_process(app: Callable[[], object]) -> None:
         app()
         if sys.stdout is not None:
             sys.stdout.flush()
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            end.code = interrupted or INTERRUPTED
+    except SystemExit as ending:
+        if interrupted:
+            _leave(interrupted if ending.code == INTERRUPTED else ending.code)
         raise
     except KeyboardInterrupt:
-        sys.exit(interrupted or INTERRUPTED)
+        _leave(interrupted or INTERRUPTED)
     except OSError as error:  # of --help and --version; a run reports its own
         silence(sys.stdout)
         note(f"error: {error.strerror or error}")
         sys.exit(1)
     except Exception:
         if interrupted:  # an import that an interruption broke off may raise another error for it
-            sys.exit(interrupted)
+            _leave(interrupted)
         raise
+
+
+def _leave(code: str | int | None) -> NoReturn:
+    """End the process without the interpreter's own end, which waits for threads or stops them anywhere."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, full, or none
+            stream.flush()
+    os._exit(code if isinstance(code, int) else INTERRUPTED)
 
 
 def _open_standard_descriptors() -> None:

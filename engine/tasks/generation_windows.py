@@ -67,8 +67,9 @@ class PieceSession(Session):
             return SessionCall(key, lambda: None)
         self._spans[key] = (piece.start + first) / self._rate, (piece.start + last) / self._rate
         samples = piece.samples[max(first - self._margin, 0) : last + self._margin]
-        options = self._resolve(key, len(samples) / self._rate)
-        return SessionRequest(key, torch.from_numpy(samples), options)
+        duration = len(samples) / self._rate
+        options = self._resolve(key, duration)
+        return SessionRequest(key, torch.from_numpy(samples), options, duration=duration)
 
     def receive(self, key: int, output: RequestOutput | None) -> list[WindowResult]:
         """Take the result of a piece; returns those that none is missing before."""

@@ -1,7 +1,7 @@
 """Invariance of whole recordings: 40 files of 1 to 90 s with mixed options, alone and together in an engine.
 
 Compared with `torch.equal` and `==`: the scores of every step of every window, texts, segments and words.
-What transformers and faster-whisper change on such files: `python -m bench.cpu --model whisper --tasks batch`
+What peers change on such files: `python -m bench.cpu --model whisper --tasks batch`
 """
 
 import random

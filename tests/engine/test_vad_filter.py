@@ -68,6 +68,19 @@ def test_ctc_has_the_words_of_the_speech_at_their_places_in_the_recording(ctc, r
 
 
 @needs_silero
+def test_ctc_in_windows_has_the_words_and_segments_of_the_speech_at_their_places(ctc, recording):
+    audio, joined, speech = recording
+    alone = ctc.submit(joined, max_window=4).result(SOON)
+    filtered = ctc.submit(audio, max_window=4, vad_filter=True).result(SOON)
+    assert filtered.text == alone.text
+    assert spans(filtered.words) == [(one.text, *speech.word(one.start, one.end)) for one in alone.words]
+    assert spans(filtered.segments) == [
+        (one.text, *speech.segment(one.start, one.end)) for one in alone.segments
+    ]
+    assert (filtered.duration, filtered.speech_duration) == (len(audio) / RATE, len(joined) / RATE)
+
+
+@needs_silero
 @pytest.mark.parametrize("windows", ["sequential", "pauses"])
 def test_whisper_has_the_segments_and_words_of_the_speech_at_their_places(whisper, recording, windows):
     audio, joined, speech = recording
@@ -128,10 +141,13 @@ def test_a_recording_without_speech_has_an_empty_result_and_a_warning(ctc, whisp
 
 
 @needs_silero
-def test_more_speech_than_one_input_takes_is_refused(ctc, recording, monkeypatch):
-    monkeypatch.setattr(ctc._inputs, "max_input_seconds", 4.0)
+def test_a_classifier_hears_speech_alone_and_refuses_more_than_it_takes(audio, recording, monkeypatch):
+    samples, joined, _ = recording
+    result, alone = (audio.submit(one, vad_filter=one is samples).result(SOON) for one in (samples, joined))
+    assert (result.labels, result.duration) == (alone.labels, len(samples) / RATE)
+    monkeypatch.setattr(audio._inputs, "max_input_seconds", 4.0)
     with pytest.raises(AudioError, match=r"more than 4\.0 s of speech"):
-        ctc.submit(recording[0], vad_filter=True).result(SOON)
+        audio.submit(samples, vad_filter=True).result(SOON)
 
 
 @needs_silero
@@ -141,6 +157,19 @@ def test_a_search_for_speech_ends_where_the_result_is_not_wanted_any_more(ctc, r
         ctc._inputs.read(
             recording[0], ReadOptions(vad_filter=True), {}, lambda: asked.append(1) or len(asked) < 3
         )
+
+
+@needs_silero
+def test_a_cancelled_recording_has_the_speech_so_far_at_its_places(whisper, recording):
+    audio, joined, speech = recording
+    handle = whisper.submit(audio, vad_filter=True, language="en")
+    next(iter(handle))
+    handle.cancel()
+    result = handle.result(SOON)
+    whole = whisper.submit(joined, language="en").result(SOON)
+    assert 0 < len(result.segments) <= len(whole.segments)
+    expected = [(one.text, *speech.segment(one.start, one.end)) for one in whole.segments]
+    assert spans(result.segments) == expected[: len(result.segments)]
 
 
 @needs_silero
