@@ -38,6 +38,7 @@ def test_every_option_reaches_the_engine(whisper, recordings, tmp_path):
             "--no-speech-threshold",
             "0.6",
         ),
+        *("--num-beams", "2", "--patience", "1.5"),
     )
     run = tritone_invoke(
         "transcribe", recordings, "--model", whisper, "--device", "cpu", *given, "--output", output
@@ -54,6 +55,8 @@ def test_every_option_reaches_the_engine(whisper, recordings, tmp_path):
         "compression_ratio_threshold": 2.4,
         "logprob_threshold": -9.0,
         "no_speech_threshold": 0.6,
+        "num_beams": 2,
+        "patience": 1.5,
     }
     lines = records(output)
     assert all(line["options"] == options | {"dtype": "float32"} for line in lines)
