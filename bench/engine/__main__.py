@@ -1,9 +1,14 @@
-"""`python -m bench.engine [throughput | latency | decode-profile] ...`: throughput by default."""
+"""`python -m bench.engine [throughput | latency | decode-profile | fairness] ...`: throughput by default."""
 
 import importlib
 import sys
 
-BENCHMARKS = {"throughput": "throughput", "latency": "latency", "decode-profile": "decode_profile"}
+BENCHMARKS = {
+    "throughput": "throughput",
+    "latency": "latency",
+    "decode-profile": "decode_profile",
+    "fairness": "fairness",
+}
 
 if __name__ == "__main__":
     chosen = "throughput"
