@@ -171,7 +171,9 @@ def origin_of(model: torch.nn.Module) -> dict[str, str]:
     """Origin of a model's outputs: versions, the device's type, and a digest of its weights' samples."""
     from .. import __version__
 
-    digest = hashlib.blake2b(f"{type(model).__name__} {getattr(model, 'config', '')}".encode(), digest_size=16)
+    digest = hashlib.blake2b(
+        f"{type(model).__name__} {getattr(model, 'config', '')}".encode(), digest_size=16
+    )
     for name, weight in model.state_dict().items():
         flat = weight.detach().flatten()
         sample = flat[:: max(len(flat) // _SAMPLES, 1)].cpu().contiguous()
@@ -187,7 +189,9 @@ def _digest(request: SessionRequest | SessionCall) -> str:
     if isinstance(request, SessionCall):
         return ""
     inputs = request.inputs
-    samples, excerpt = (inputs.samples, inputs.excerpt) if isinstance(inputs, AudioExcerpt) else (inputs, None)
+    samples, excerpt = (
+        (inputs.samples, inputs.excerpt) if isinstance(inputs, AudioExcerpt) else (inputs, None)
+    )
     digest = hashlib.blake2b(repr((request.options, request.keep_encoded, excerpt)).encode(), digest_size=16)
     digest.update(samples.contiguous().numpy().data)
     return digest.hexdigest()

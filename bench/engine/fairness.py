@@ -2,8 +2,8 @@
 
     python -m bench.engine.fairness [--model english] [--minutes 60] [--clips 8]
 
-The hour is the model's samples (`samples/`), joined with half a second between them, or the given files. A clip
-of three seconds is transcribed alone, then again and again while the hour is: in independent windows,
+The hour is the model's samples (`samples/`), joined with half a second between them, or the given files. A
+clip of three seconds is transcribed alone, then again and again while the hour is: in independent windows,
 so that it fills the batch. Prints the clip's latency alone and beside the hour, and the time of one window in
 the busy engine, from its admission to its end. Then the command transcribes the hour and is interrupted.
 """
@@ -87,7 +87,9 @@ def main(given: list[str] | None = None) -> int:
 
 def parse_arguments(given: list[str] | None) -> argparse.Namespace:
     """Arguments of the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="english", help="english, digits, or a checkpoint's folder")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--clips", type=int, default=8)
@@ -134,7 +136,9 @@ def measure_clips(model: str, hour: Path, clip: np.ndarray, count: int) -> None:
         print("the hour had ended before the first clip: give more --minutes")
         return
     typical = statistics.median(windows.seconds)
-    print(f"one window in the busy engine: {typical:.2f} s (median of {len(windows.seconds)}; {rate:.1f} a second)")
+    print(
+        f"one window in the busy engine: {typical:.2f} s (median of {len(windows.seconds)}; {rate:.1f} a second)"
+    )
     print(
         f"the clip beside the hour: {statistics.median(beside):.2f} s, at most {max(beside):.2f} s "
         f"({max(beside) / typical:.2f} windows) of {len(beside)}"

@@ -28,7 +28,7 @@ class Pieces(Session):
 
     def __init__(self, options=OPTIONS):
         self._options = options
-        self._left = {key: 0 for key in range(3)}
+        self._left = dict.fromkeys(range(3), 0)
         self._to_ask, self._calls, self.seen = list(self._left), [], []
 
     @property
