@@ -1,4 +1,4 @@
-"""`python -m bench.engine [throughput | latency | decode-profile | fairness] ...`: throughput by default."""
+"""`python -m bench.engine [throughput | latency | fairness | long | ...] ...`: throughput by default."""
 
 import importlib
 import sys
@@ -8,6 +8,7 @@ BENCHMARKS = {
     "latency": "latency",
     "decode-profile": "decode_profile",
     "fairness": "fairness",
+    "long": "long",
 }
 
 if __name__ == "__main__":

@@ -136,9 +136,8 @@ def measure_clips(model: str, hour: Path, clip: np.ndarray, count: int) -> None:
         print("the hour had ended before the first clip: give more --minutes")
         return
     typical = statistics.median(windows.seconds)
-    print(
-        f"one window in the busy engine: {typical:.2f} s (median of {len(windows.seconds)}; {rate:.1f} a second)"
-    )
+    count = len(windows.seconds)
+    print(f"one window in the busy engine: {typical:.2f} s (median of {count}; {rate:.1f} end a second)")
     print(
         f"the clip beside the hour: {statistics.median(beside):.2f} s, at most {max(beside):.2f} s "
         f"({max(beside) / typical:.2f} windows) of {len(beside)}"

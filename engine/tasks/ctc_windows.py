@@ -142,7 +142,7 @@ class CTCWindowSession(Session):
         return self._last is not None and not self._results.is_open
 
     def next_request(self) -> SessionRequest | None:
-        """Request for the next window."""
+        """Request for the next window; None behind the last."""
         if self._last is not None:
             return None
         piece, is_last = next(self._windows)
