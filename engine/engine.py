@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, NoReturn, Self, get_args
 
 import numpy as np
@@ -18,6 +20,8 @@ from .faults import attempt
 from .gpu.warm_up import compile_kernels, record_steps, warm_up
 from .handle import Handle, in_order
 from .jobs import Job, Prepared
+from .journal import Journal, JournaledSession, origin_of
+from .journal_files import journal_path
 from .openmp import release_team
 from .outputs import Classification, Transcription
 from .session import Session
@@ -144,6 +148,7 @@ class Engine:
         language: str | None = None,
         priority: int = 0,
         stream: bool = True,
+        journal: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Handle[Any]:
         """Submit one request and return its handle without waiting for the result.
@@ -165,6 +170,9 @@ class Engine:
                 language spoken, a code or an English name; by default Whisper detects it.
             priority: integer; requests with a larger one go first, equal ones in order of submission.
             stream: True to get text from the handle's iterator as it is decoded, False to get it at the end.
+            journal: path of a file to which the outputs of a recording's windows are appended as they end.
+                Where the same recording is submitted again, with the same model and options, these are not
+                computed again. Remove the file once you have the result. A recording of one window has none.
             **options: generation options, as of `model.generate`. Where neither they nor the checkpoint set
                 max_length or max_new_tokens, a result has at most 16 tokens and 8 more per second of audio,
                 within the model's positions; a window of Whisper as many as the model has positions for.
@@ -186,7 +194,8 @@ class Engine:
         reading = ReadOptions(sampling_rate, channel, encoding, short, vad_filter)
         self._check_request(reading, priority)
         snapshot = self._snapshot(source, reading, options)
-        return self._submit(source, snapshot, reading, priority, stream, options)
+        path = None if journal is None else Path(journal)
+        return self._submit(source, snapshot, reading, priority, stream, options, path)
 
     def transcribe(
         self,
@@ -199,6 +208,7 @@ class Engine:
         vad_filter: bool = False,
         language: str | None = None,
         priority: int = 0,
+        journals: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Iterator[Transcription]:
         """Transcribe recordings and yield the results in input order, each as soon as it is ready.
@@ -211,13 +221,16 @@ class Engine:
             sources: recordings as in `submit`.
             channels: "mix" for one result for each recording, or "split" for one for each of its channels, in
                 their order and with `channel` set. A recording that cannot be opened has one, without.
+            journals: folder with a journal for each recording that is a path, see `submit`; others have none.
+                `tritone.engine.journal_files.remove_journals` removes those of a recording.
             sampling_rate, encoding, short, vad_filter, language, priority, **options: as in `submit`.
 
         Raises:
             ValueError, RuntimeError: as in `submit`.
         """
         reading = ReadOptions(sampling_rate, encoding=encoding, short=short, vad_filter=vad_filter)
-        return self._process("transcribe", sources, channels, reading, priority, language, options)
+        folder = None if journals is None else Path(journals)
+        return self._process("transcribe", sources, channels, reading, priority, language, options, folder)
 
     def classify(
         self,
@@ -290,6 +303,7 @@ class Engine:
         priority: int,
         language: str | None,
         options: dict[str, Any],
+        journals: Path | None = None,
     ) -> Iterator[Any]:
         """Validate a call of `transcribe` or `classify` and iterate over the results in input order."""
         single = str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, torch.Tensor
@@ -316,9 +330,17 @@ class Engine:
 
         def submit(one: tuple[Any, Any, ReadOptions]) -> Handle[Any]:
             source, snapshot, how = one
-            return self._submit(source, snapshot, how, priority, False, options)
+            path = None
+            if journals is not None and isinstance(source, str | os.PathLike):
+                path = journal_path(journals, source, how.channel)
+            return self._submit(source, snapshot, how, priority, False, options, path)
 
         return in_order(snapshots(), submit, self._ahead)
+
+    @cached_property
+    def _origin(self) -> dict[str, str]:
+        """Origin of this engine's outputs in journals."""
+        return origin_of(self.model)
 
     def _check_request(self, reading: ReadOptions, priority: int) -> None:
         """Validate the priority, and that a model of texts has no options of recordings."""
@@ -354,14 +376,19 @@ class Engine:
         priority: int,
         stream: bool,
         options: dict[str, Any],
+        journal: Path | None = None,
     ) -> Handle[Any]:
         task = self._task  # and not the engine, which may be dropped before it is read
         handle = Handle[Any](source, task.output_processor(options), self._worker.cancel, reading.channel)
+        origin = {} if journal is None else self._origin
 
         def prepare() -> Prepared | Session:
             if isinstance(snapshot, Exception):
                 raise snapshot
-            return task.start(snapshot, reading, options, lambda: not handle.done())
+            started = task.start(snapshot, reading, options, lambda: not handle.done())
+            if journal is not None and isinstance(started, Session):
+                return JournaledSession(started, Journal(journal, origin))
+            return started
 
         job = Job(handle, prepare, priority, stream)
         if isinstance(snapshot, Inputs):

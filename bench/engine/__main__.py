@@ -1,4 +1,4 @@
-"""`python -m bench.engine [throughput | latency | decode-profile | long] ...`: throughput by default."""
+"""`python -m bench.engine [throughput | latency | fairness | long | ...] ...`: throughput by default."""
 
 import importlib
 import sys
@@ -7,6 +7,7 @@ BENCHMARKS = {
     "throughput": "throughput",
     "latency": "latency",
     "decode-profile": "decode_profile",
+    "fairness": "fairness",
     "long": "long",
 }
 

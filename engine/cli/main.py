@@ -277,7 +277,7 @@ def transcribe(
 
     def submit(engine: Any, sources: Any) -> Any:
         own = options | times_of_formats(engine.model, written, options)
-        return engine.transcribe(sources, **own, **reading)
+        return engine.transcribe(sources, journals=written.journals, **own, **reading)
 
     command = Command(
         of_texts=False,

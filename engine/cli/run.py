@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..builtin_models import BuiltinModel, named
+from ..journal_files import remove_journals
 from .display import Display
 from .inputs import Inputs, Item, StandardInput
 from .outputs.destination import Output
-from .outputs.lines import Origin, Result, message_of
+from .outputs.lines import Name, Origin, Result, message_of
 from .outputs.results_file import ResultsFile
 from .outputs.results_folder import ResultsFolder
 from .scoring import Scores
@@ -166,6 +167,8 @@ def run(
 
         try:
             writer.begin([item.name for item in left])
+            if output.overwrite:
+                _remove_journals(output)
             for item in left:
                 of_item = next(ready) if item.problem is None else [command.failure(item.problem)]
                 for message in dict.fromkeys(warning for one in of_item for warning in one.warnings):
@@ -173,6 +176,8 @@ def run(
                 for problem in dict.fromkeys(message_of(one.error) for one in of_item if one.error):
                     display.item(item.name, problem, "red")
                 writer.write(item.name, *of_item, reference=item.reference)
+                if all(one.error is None for one in of_item):
+                    _remove_journals(output, item.name)
                 summary.add(item.name, of_item)
                 if scores is not None and engine is not None and item.reference is not None:
                     scores.add(item.reference, of_item[0], engine.model)
@@ -195,6 +200,12 @@ def run(
     end()
     if summary.failures:
         raise typer.Exit(1)
+
+
+def _remove_journals(output: Output, name: Name | None = None) -> None:
+    """Remove the journals of a recording whose result is written, or all."""
+    if (folder := output.journals) is not None and not isinstance(name, str):
+        remove_journals(folder, name)
 
 
 def _by_item(results: Iterator[Result], split: bool) -> Iterator[list[Result]]:

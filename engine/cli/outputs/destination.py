@@ -10,6 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
+from ...journal_files import SUFFIX
 from ..terminal import refuse
 from .document_output import DocumentOutput
 from .formats import ALL, SUBTITLES, Format, format_of_file, parse_formats
@@ -84,6 +85,15 @@ class Output:
         if self.folder is not None:
             return f"--output-dir {self.folder}"
         return "standard output" if self.path is None else f"--output {self.path}"
+
+    @property
+    def journals(self) -> Path | None:
+        """Folder of journals, from which an interrupted recording goes on; None for a pipe or terminal."""
+        if self.folder is not None:
+            return self.folder / ".tritone-windows"
+        if self.path is None or (self.path.exists() and not self.path.is_file()):
+            return None
+        return self.path.with_name(f"{self.path.name}{SUFFIX}")
 
     @property
     def is_standard(self) -> bool:
