@@ -171,8 +171,9 @@ class Engine:
                 Whisper takes its own options too, with `prompt` and `hotwords`, texts that go before,
                 `windows`, "sequential" (default) or "pauses", the way that a recording of over 30 s is cut,
                 and `word_timestamps`, True for words with times. `max_window` is the longest window of a
-                recording in seconds, by default 30 or the configuration's; of Whisper for "pauses". A CTC
-                model takes no others; a classifier takes `top_k` and `truncate`, see `classify`.
+                recording in seconds, by default the configuration's, else the checkpoint's, else 30; of
+                Whisper for "pauses". A CTC model takes no others; a classifier takes `top_k` and `truncate`,
+                see `classify`.
 
         Raises:
             ValueError: an unknown option or language, a value out of range, an option of recordings for

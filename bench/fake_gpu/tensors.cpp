@@ -316,8 +316,11 @@ at::Tensor& fake_copy(at::Tensor& self, const at::Tensor& source, bool non_block
   } else {
     count("copy_");
   }
-  // A GPU's copy engine moves pinned memory by itself, so that the host spends no time on recordings.
-  if (crossing && self.is_cuda() && non_blocking && source.nbytes() >= kMoved && is_pinned(source.data_ptr())) return self;
+  // A GPU's copy engine moves pinned memory by itself, so that the host spends no time on recordings. Tables of indices
+  // arrive: torch's operations check them, and a memory block that is given out again holds others.
+  bool index = source.scalar_type() == at::kLong || source.scalar_type() == at::kInt;
+  if (crossing && self.is_cuda() && non_blocking && !index && source.nbytes() >= kMoved && is_pinned(source.data_ptr()))
+    return self;
   bool large = source.numel() >= kComputed;
   uint64_t before = large ? thread_time() : 0;
   auto to = on_host(self), from = on_host(source);

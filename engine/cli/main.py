@@ -147,7 +147,7 @@ def transcribe(
     ] = None,
     max_window: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="Longest window of a recording. Default: 30."),
+        typer.Option(metavar="SECONDS", help="Longest window of a recording. Default: the model's, else 30."),
     ] = None,
     return_timestamps: Annotated[
         bool, typer.Option("--timestamps", help="Segments with times of short recordings too.", **_WHISPER)

@@ -142,7 +142,7 @@ class CTCWindowSession(Session):
         return self._last is not None and not self._results.is_open
 
     def next_request(self) -> SessionRequest | None:
-        """Request for the next window."""
+        """Request for the next window; None behind the last."""
         if self._last is not None:
             return None
         piece, is_last = next(self._windows)
@@ -153,7 +153,8 @@ class CTCWindowSession(Session):
         if is_last:
             self._last = key
         self.duration = piece.end / self._rate
-        return SessionRequest(key, torch.from_numpy(piece.samples), None)
+        seconds = len(piece.samples) / self._rate
+        return SessionRequest(key, torch.from_numpy(piece.samples), None, duration=seconds)
 
     def receive(self, key: int, output: RequestOutput) -> list[Section]:
         """Take the path of a window; returns the words that are complete by it."""

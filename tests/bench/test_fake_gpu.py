@@ -39,6 +39,16 @@ def run(tmp_path):
     return run
 
 
+def test_large_tables_of_indices_arrive_and_large_recordings_need_not(run):
+    run("""
+for _ in range(3):  # in memory that is given out again
+    table = torch.arange(100_000).pin_memory().to("cuda", non_blocking=True)
+    assert torch.equal(table.cpu(), torch.arange(100_000))
+    table.fill_(1 << 40)
+    del table
+""")
+
+
 def test_tensors_compute_and_their_waits_are_counted(run):
     run("""
 x = torch.arange(12, device="cuda").view(3, 4) * 2
