@@ -3,7 +3,8 @@
     python examples/training/train_digits_ctc.py --data ../shared/data/fsdd --out digits_ctc
     tritone transcribe a.wav --model digits_ctc
 
-Data and augmentation are those of train_digits.py; the letters of a word are its tokens. Two losses: the
+Data and augmentation are those of train_digits.py, with pauses of up to 3 s; the letters of a word are its
+tokens, and delimiters are between words and around them. Two losses: the
 model's own, CTC; and, since the joins are known, the letter at each frame, with a word's letters in equal
 parts of its span. The second finds the letters in a few hundred steps and keeps their times; its weight
 falls to a tenth. The last line printed is JSON.
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from arguments import training_parser
 from digits_batches import ahead
 from digits_data import (
+    SAMPLING_RATE,
     WORDS,
     StringMaker,
     Utterance,
@@ -47,6 +49,7 @@ VOCABULARY = {
     **{letter: index for index, letter in enumerate(LETTERS, 3)},
 }
 IGNORED = -100
+SHORTEST = 4_000  # samples of a string
 
 
 def main() -> None:
@@ -60,9 +63,9 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    return training_parser(
-        __doc__, out="digits_ctc", steps=1500, batch=12, unit="strings", peak=2e-3
-    ).parse_args()
+    parser = training_parser(__doc__, out="digits_ctc", steps=1500, batch=12, unit="strings", peak=2e-3)
+    parser.add_argument("--start-from", type=Path, metavar="FOLDER", help="go on from this model's weights")
+    return parser.parse_args()
 
 
 def build_model() -> tritone.Wav2Vec2ForCTC:
@@ -106,17 +109,37 @@ class Batch:
 
 
 def training_batches(
-    maker: StringMaker, model: tritone.Wav2Vec2ForCTC, size: int, steps: int
+    maker: StringMaker, model: tritone.Wav2Vec2ForCTC, arguments: argparse.Namespace
 ) -> Iterator[Batch]:
-    """Batches of `size` strings, whose augmentation grows over the first 40 % of the steps."""
+    """Batches of strings, whose augmentation grows over the first 40 % of the steps of a new model."""
+    rng = np.random.default_rng(arguments.seed + 1)
 
     def made() -> Iterator[Batch]:
-        for step in range(steps):
-            strength = min(1.0, step / (0.4 * steps))
-            strings = [maker.draw(strength) for _ in range(size)]
-            yield make_batch([one for one in strings if len(one.waveform) > 4_000], model)
+        for step in range(arguments.steps):
+            strength = 1.0 if arguments.start_from else min(1.0, step / (0.4 * arguments.steps))
+            strings = [maker.draw(strength) for _ in range(arguments.batch)]
+            strings = [one for one in strings if len(one.waveform) > SHORTEST]
+            yield make_batch([with_pause(one, rng) for one in strings], model)
 
     return ahead(made())
+
+
+def with_pause(string: Utterance, rng: np.random.Generator) -> Utterance:
+    """The string, every third time with a pause of up to 3 s in a place between two words, or at an end."""
+    if string.spans is None or rng.random() > 1 / 3:
+        return string
+    place = int(rng.integers(0, len(string.digits) + 1))
+    starts = [begin for begin, _ in string.spans] + [len(string.waveform)]
+    ends = [0] + [end for _, end in string.spans]
+    cut = max((starts[place] + ends[place]) // 2, ends[place])
+    size = int(rng.uniform(0.2, 3.0) * SAMPLING_RATE)
+    pause = rng.standard_normal(size).astype(np.float32) * np.float32(10 ** rng.uniform(-5, -3))
+    waveform = np.concatenate([string.waveform[:cut], pause, string.waveform[cut:]])
+    spans = tuple(
+        (begin + size * (number >= place), end + size * (number >= place))
+        for number, (begin, end) in enumerate(string.spans)
+    )
+    return Utterance(waveform, string.digits, spans)
 
 
 def make_batch(strings: Sequence[Utterance], model: tritone.Wav2Vec2ForCTC) -> Batch:
@@ -140,8 +163,8 @@ def make_batch(strings: Sequence[Utterance], model: tritone.Wav2Vec2ForCTC) -> B
 
 
 def labels_of(string: Utterance) -> list[int]:
-    """Letters of a string's words, with a delimiter between two words."""
-    text = "|".join(WORDS[digit] for digit in string.digits)
+    """Letters of a string's words, with delimiters between words and around them."""
+    text = "".join(f"|{WORDS[digit]}" for digit in string.digits) + "|"
     return [VOCABULARY[letter] for letter in text]
 
 
@@ -170,19 +193,22 @@ def train(arguments: argparse.Namespace) -> tritone.Wav2Vec2ForCTC:
     """Train for `--steps` steps and return the average of the last hundred models."""
     speakers = training_speakers(arguments.data, arguments.leave_out)
     synthetic, phrases = espeak_voices(arguments.voices, 2 * arguments.voices, arguments.seed)
-    model = build_model().train()
+    model = build_model()
+    if arguments.start_from is not None:
+        model = tritone.Wav2Vec2ForCTC.from_pretrained(arguments.start_from, dtype="float32")
+    model.train()
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"speakers: {', '.join(speakers)}; parameters: {count:,}", flush=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.peak, betas=(0.9, 0.98), weight_decay=0.02)
     average = first_average(model)
     maker = StringMaker(speakers, synthetic, phrases, arguments.seed)
     recent, began = list[tuple[float, float]](), time.monotonic()
-    for step, batch in enumerate(training_batches(maker, model, arguments.batch, arguments.steps), 1):
+    for step, batch in enumerate(training_batches(maker, model, arguments), 1):
         for group in optimizer.param_groups:
             group["lr"] = arguments.peak * schedule(step, arguments.steps)
         output = model(batch.samples, attention_mask=batch.mask, labels=batch.labels)
         frames = F.cross_entropy(output.logits.transpose(1, 2), batch.frame_labels)
-        share = max(0.1, 1 - step / (0.5 * arguments.steps))
+        share = 0.1 if arguments.start_from else max(0.1, 1 - step / (0.5 * arguments.steps))
         optimizer.zero_grad()
         ((1 - share) * output.loss + share * frames).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
