@@ -22,12 +22,14 @@ class Span:
         text, start, end: its text and times.
         confidence: mean probability of its tokens, from Whisper, or of its frames, from CTC; None from other
             models.
+        speaker: name of its speaker, from `with_speakers`.
     """
 
     text: str
     start: float
     end: float
     confidence: float | None = None
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Segment:
         no_speech_probability: probability that the window has no speech; None where the model has no token
             for it.
         temperature: temperature at which the window was decoded; 0 for greedy or beam search.
+        speaker: name of its speaker, from `with_speakers`.
     """
 
     text: str
@@ -54,6 +57,7 @@ class Segment:
     compression_ratio: float | None = None
     no_speech_probability: float | None = None
     temperature: float | None = None
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

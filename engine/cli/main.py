@@ -20,6 +20,7 @@ from .outputs.destination import classifier_output, recognizer_output
 from .outputs.times import times_of_formats
 from .run import Command, Setup, run
 from .scoring import Scores
+from .speakers import Speakers
 from .terminal import refuse
 
 if TYPE_CHECKING:
@@ -227,6 +228,10 @@ def transcribe(
         str | None,
         typer.Option("--ref", help="Reference texts, for WER and CER: a column of the manifest, or a file."),
     ] = None,
+    rttm: Annotated[
+        Path | None,
+        typer.Option("--rttm", help="Speakers' turns, by the recording's stem: an RTTM file, or a folder."),
+    ] = None,
     shard: Shard = None,
     threads: Threads = None,
     verbose: Verbose = False,
@@ -274,10 +279,12 @@ def transcribe(
     if ref is not None and channels == "split":
         refuse("--ref is of one text a recording; leave --channels split out")
     inputs = find_inputs(paths, manifest, ref, null, encoding is not None)
+    speakers = None if rttm is None else Speakers(rttm)
 
     def submit(engine: Any, sources: Any) -> Any:
-        own = options | times_of_formats(engine.model, written, options)
-        return engine.transcribe(sources, journals=written.journals, **own, **reading)
+        own = options | times_of_formats(engine.model, written, options, with_words=speakers is not None)
+        results = engine.transcribe(sources, journals=written.journals, **own, **reading)
+        return results if speakers is None else map(speakers.label, results)
 
     command = Command(
         of_texts=False,
@@ -289,7 +296,7 @@ def transcribe(
         inputs.share(shard),
         command,
         Setup(model, device, dtype, threads, *default_recognizer()),
-        options | reading | layout,
+        options | reading | layout | {"rttm": None if rttm is None else str(rttm)},
         written,
         show_name=is_several(paths, inputs),
         display=Display(verbose, quiet),

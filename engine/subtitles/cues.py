@@ -40,6 +40,11 @@ class Cue:
     marked: int | None = None
 
     @property
+    def speaker(self) -> str | None:
+        """Name of the speaker of all its units; None where it is not known."""
+        return self.lines[0][0].speaker
+
+    @property
     def text(self) -> str:
         """Text with a line feed between lines."""
         return "\n".join(map(line_text, self.lines))
@@ -128,14 +133,19 @@ def _passages(result: "Transcription", width: int) -> Iterator[_Passage]:
     of_segments = words_of_segments(result)
     if of_segments is not None:
         for segment, words in zip(result.segments or (), of_segments, strict=True):
-            yield _Passage(_word_units(segment.text, words, width), True)
+            yield _Passage(_spoken(_word_units(segment.text, words, width), segment.speaker), True)
     elif any(segment.text.strip() for segment in result.segments or ()):
         for segment in result.segments or ():
-            yield _Passage(units_of(segment.text, segment.start, segment.end, width), False)
+            units = units_of(segment.text, segment.start, segment.end, width)
+            yield _Passage(_spoken(units, segment.speaker), False)
     elif any(_letters(word.text) for word in result.words or ()):
         yield _Passage(_word_units(result.text, result.words or (), width), True)
     else:
         yield _Passage(units_of(result.text, 0.0, result.duration, width), False)
+
+
+def _spoken(units: list[Unit], speaker: str | None) -> list[Unit]:
+    return units if speaker is None else [unit._replace(speaker=speaker) for unit in units]
 
 
 def _word_units(text: str, words: "Sequence[Span]", width: int) -> list[Unit]:
@@ -236,6 +246,7 @@ def _merged(groups: list[list[Unit]], width: int, count: int) -> list[list[Unit]
             if (
                 (is_short or (is_orphan and not _ends_sentence(merged[-1][-1])))
                 and group[0].start - merged[-1][-1].end < _PAUSE
+                and group[0].speaker == both[0].speaker
                 and len(_wrap(both, width)) <= count
                 and group[-1].end - both[0].start <= _MAX_SECONDS
             ):

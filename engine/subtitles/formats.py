@@ -29,7 +29,7 @@ class _Stretch(NamedTuple):
 def srt(result: "Transcription", **layout: Any) -> str:
     """SubRip text of a transcription; `layout` is as of `make_cues`. A line feed where nothing is said."""
     blocks = [
-        f"{number}\n{_time(cue.start, ',')} --> {_time(cue.end, ',')}\n{_text(cue, _srt_text)}\n\n"
+        f"{number}\n{_time(cue.start, ',')} --> {_time(cue.end, ',')}\n{_srt_text_of(cue)}\n\n"
         for number, cue in enumerate(make_cues(result, **layout), 1)
     ]
     return "".join(blocks) or "\n"
@@ -38,7 +38,7 @@ def srt(result: "Transcription", **layout: Any) -> str:
 def vtt(result: "Transcription", **layout: Any) -> str:
     """WebVTT text of a transcription; `layout` is as of `make_cues`."""
     blocks = [
-        f"{_time(cue.start, '.')} --> {_time(cue.end, '.')}\n{_text(cue, _vtt_text)}\n\n"
+        f"{_time(cue.start, '.')} --> {_time(cue.end, '.')}\n{_vtt_speaker(cue)}{_text(cue, _vtt_text)}\n\n"
         for cue in make_cues(result, **layout)
     ]
     return "".join(["WEBVTT\n\n", *blocks])
@@ -81,7 +81,7 @@ def to_json(result: "Transcription") -> str:
 
 
 def _json_segment(segment: "Segment", words: "list[Span] | None") -> dict[str, Any]:
-    fields = {
+    fields: dict[str, Any] = {
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
         "text": clean(segment.text),
@@ -91,11 +91,19 @@ def _json_segment(segment: "Segment", words: "list[Span] | None") -> dict[str, A
         "compression_ratio": segment.compression_ratio,
         "no_speech_prob": segment.no_speech_probability,
     }
+    if segment.speaker is not None:
+        fields["speaker"] = segment.speaker
     return fields if words is None else fields | {"words": list(map(_json_word, words))}
 
 
 def _json_word(word: "Span") -> dict[str, Any]:
-    times = {"word": clean(word.text), "start": round(word.start, 3), "end": round(word.end, 3)}
+    times: dict[str, Any] = {
+        "word": clean(word.text),
+        "start": round(word.start, 3),
+        "end": round(word.end, 3),
+    }
+    if word.speaker is not None:
+        times["speaker"] = word.speaker
     return times if word.confidence is None else times | {"probability": round(word.confidence, 3)}
 
 
@@ -136,6 +144,16 @@ def _srt_text(text: str) -> str:
 
 def _vtt_text(text: str) -> str:
     return text.translate(_VTT_ESCAPES)
+
+
+def _srt_text_of(cue: Cue) -> str:
+    """Text of a cue behind the name of its speaker, which SubRip has no other place for."""
+    text = _text(cue, _srt_text)
+    return text if cue.speaker is None else f"{_srt_text(_one_line(cue.speaker))}: {text}"
+
+
+def _vtt_speaker(cue: Cue) -> str:
+    return "" if cue.speaker is None else f"<v {_vtt_text(_one_line(cue.speaker))}>"
 
 
 def _time(milliseconds: int, point: str) -> str:

@@ -28,12 +28,14 @@ class Unit(NamedTuple):
         text: its characters, without spaces at either end.
         start, end: seconds from the recording's beginning.
         spaced: True where a space goes before it on the same line.
+        speaker: name of its speaker; None where it is not known.
     """
 
     text: str
     start: float
     end: float
     spaced: bool
+    speaker: str | None = None
 
 
 def clean(text: str) -> str:

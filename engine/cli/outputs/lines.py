@@ -76,6 +76,7 @@ def json_line(
         record["words"] = [
             {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
             | ({} if word.confidence is None else {"confidence": round(word.confidence, 3)})
+            | ({} if word.speaker is None else {"speaker": word.speaker})
             for word in result.words
         ]
     if isinstance(result, Transcription) and result.segments is not None:
@@ -87,7 +88,10 @@ def json_line(
 def _segment(segment: Segment) -> dict[str, Any]:
     """Fields of a segment, its times in milliseconds' precision."""
     times = {"start": round(segment.start, 3), "end": round(segment.end, 3)}
-    return asdict(segment) | times | {"token_ids": list(segment.token_ids)}
+    record = asdict(segment) | times | {"token_ids": list(segment.token_ids)}
+    if segment.speaker is None:
+        del record["speaker"]
+    return record
 
 
 def text_line(name: Name | None, result: Result, channels: int = 1) -> str:
