@@ -55,6 +55,8 @@ def _alive(references: list[Any], weights: tuple[Tensor, ...]) -> bool:
 
 
 def _forget(key: Hashable, reference: Any) -> None:
+    if _entries is None:  # at the interpreter's end, which clears names of modules
+        return
     entry = _entries.get(key)
     if entry is not None and any(reference is own for own in entry[0]):
         del _entries[key]
