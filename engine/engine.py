@@ -74,6 +74,7 @@ class Engine:
         processor: the model's processor, feature extractor or tokenizer.
         sampling_rate: rate in Hz assumed for arrays without one; None where the model takes texts.
         max_seconds: duration in seconds of the longest accepted recording; None where the model takes texts.
+        max_ahead: number of requests that `transcribe` and `classify` submit ahead of the next result.
 
     Raises:
         FileNotFoundError: the checkpoint does not exist, or the model "english" is not installed.
@@ -108,7 +109,7 @@ class Engine:
             compile_kernels(self.model)
         self._task = task = make_task(self.model, self.processor, self.config)
         self._inputs = task.inputs
-        self._ahead = self.config.submit_ahead * task.max_in_flight  # requests
+        self.max_ahead = self.config.submit_ahead * task.max_in_flight  # requests
         self.sampling_rate = task.inputs.sampling_rate
         self.max_seconds = task.inputs.max_seconds
         if on_gpu and isinstance(task.inputs, Recordings):
@@ -335,7 +336,7 @@ class Engine:
                 path = journal_path(journals, source, how.channel)
             return self._submit(source, snapshot, how, priority, False, options, path)
 
-        return in_order(snapshots(), submit, self._ahead)
+        return in_order(snapshots(), submit, self.max_ahead)
 
     @cached_property
     def _origin(self) -> dict[str, str]:
@@ -360,7 +361,7 @@ class Engine:
         `transcribe` submits ahead, since theirs is pinned memory, which is never given back.
         """
         try:
-            if reading and options is not None and self._worker.unfinished < self._ahead:
+            if reading and options is not None and self._worker.unfinished < self.max_ahead:
                 inputs = attempt(self._inputs.prepare, source, reading, options)
                 if inputs is not None:
                     return inputs

@@ -9,6 +9,7 @@ from .engine.outputs import Label as Label
 from .engine.outputs import Segment as Segment
 from .engine.outputs import Span as Span
 from .engine.outputs import Transcription as Transcription
+from .engine.pool import EnginePool as EnginePool
 from .engine.speakers import Turn as Turn
 from .engine.speakers import read_rttm as read_rttm
 from .engine.speakers import with_speakers as with_speakers

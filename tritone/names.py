@@ -8,6 +8,7 @@ _OTHERS = {  # by module, its public names that belong to no model family
     "engine.engine": ("Engine",),
     "engine.handle": ("Handle",),
     "engine.outputs": ("Classification", "Label", "Segment", "Span", "Transcription"),
+    "engine.pool": ("EnginePool",),
     "engine.speakers": ("Turn", "read_rttm", "with_speakers"),
     "engine.stats": ("EngineHealth", "EngineStats"),
     "engine.tasks.inputs": ("TextError",),

@@ -55,7 +55,7 @@ Device = Annotated[
     typer.Option(
         "--device",
         autocompletion=lambda: ["cpu", "cuda"],
-        help="cpu or cuda. Default: a GPU if there is one.",
+        help="cpu or cuda, or several: cuda:0,cuda:1. Default: a GPU if there is one.",
     ),
 ]
 Dtype = Annotated[
@@ -358,6 +358,9 @@ def classify(
     if text and null:
         refuse("--null is of paths; leave it out, or --text")
     options: dict[str, Any] = {"top_k": top_k, "pairs": pairs or None, "truncate": truncate or None}
+
+    if device is not None and "," in device:
+        refuse(f"--device {device}: several devices are for transcribe; name one")
 
     def submit(engine: "Engine", sources: list[Any]) -> Iterator[Classification]:
         results = engine.classify(sources, top_k=top_k, truncate=truncate, **reading)

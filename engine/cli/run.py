@@ -26,6 +26,7 @@ from .terminal import INTERRUPTED, refuse, show_warning, silence
 
 if TYPE_CHECKING:
     from ..engine import Engine
+    from ..pool import EnginePool
 
 _CLOSE_SECONDS = 1.0  # that an interrupted command waits for a step or read under way
 
@@ -66,6 +67,11 @@ class Setup:
         model = self._model
         return model.folder if isinstance(model, BuiltinModel) else model
 
+    @property
+    def _devices(self) -> list[str]:
+        """Devices that are named, with commas between; none where the engine chooses."""
+        return [] if self.device is None else self.device.split(",")
+
     def _dtype(self) -> str:
         """Dtype of the engine, given or its default; end the command where it cannot be known."""
         if self.dtype is not None or self.device == "cpu":
@@ -73,16 +79,20 @@ class Setup:
         from ..tasks.loading import default_dtype
 
         try:
-            return default_dtype(self._checkpoint(), self.device)
+            return default_dtype(self._checkpoint(), self._devices[0] if self._devices else None)
         except (ValueError, OSError, RuntimeError) as error:
             refuse(str(error))
 
-    def start(self, resources: ExitStack, display: Display) -> "Engine":
-        """Start the engine, closed with `resources`; end the command where the model cannot be used."""
+    def start(self, resources: ExitStack, display: Display) -> "Engine | EnginePool":
+        """Start the engine, or one on each device, closed with `resources`.
+
+        Ends the command where the model cannot be used.
+        """
         import torch
 
         from ..config import EngineConfig
         from ..engine import Engine
+        from ..pool import EnginePool
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -93,6 +103,9 @@ class Setup:
             with warnings.catch_warnings():
                 warnings.showwarning = show_warning  # type: ignore[assignment]
                 config = EngineConfig(close_timeout=_CLOSE_SECONDS)
+                if len(self._devices) > 1:
+                    pool = EnginePool(self._checkpoint(), self._devices, dtype=self._dtype(), config=config)
+                    return resources.enter_context(pool)
                 engine = Engine(self._checkpoint(), device=self.device, dtype=self.dtype, config=config)
                 return resources.enter_context(engine)
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
@@ -104,7 +117,7 @@ class Command:
     """Processing of one command: submission of inputs to the engine, and the result of a bad input."""
 
     of_texts: bool  # inputs are texts, otherwise recordings
-    submit: "Callable[[Engine, list[Any]], Iterator[Result]]"  # in order; ValueError for incorrect usage
+    submit: "Callable[[Any, list[Any]], Iterator[Result]]"  # in order; ValueError for incorrect usage
     failure: Callable[[Exception], Result]  # the result of an item with a problem
     split: bool = False  # an item has a result for each of its channels
 
@@ -146,7 +159,7 @@ def run(
             if results is not None and results.count:
                 results.begin(())
             return
-        engine: Engine | None = None
+        engine: Engine | EnginePool | None = None
         ready: Iterator[list[Result]] = iter(())
         if sources := [item.source for item in left if item.problem is None]:
             with display.loading():
