@@ -21,6 +21,7 @@ from ..core.attention import PackedAttention, StackAttention
 from ..core.layers import all_key_values, run_layers
 from .windows import TIME_SECONDS
 
+_ROWS = 64  # tokens whose probabilities are computed at once
 _DIAGONAL, _DOWN, _RIGHT = range(3)  # steps to a cell: of both a token and a frame, a token, a frame
 
 Heads = Sequence[tuple[int, int]]  # pairs of a layer's number and a head's, from 0
@@ -108,10 +109,14 @@ def token_times(
     times += times[-1:] or [0.0]
     if text_tokens is None:
         return TokenTimes(tuple(times))
-    scores = model.logits(hidden[len(prompt) - 1 :])[:, :text_tokens].float().softmax(-1)
-    wanted = torch.tensor(tokens, device=scores.device)
-    found = scores.gather(1, wanted.clamp(max=text_tokens - 1)[:, None])[:, 0]
-    return TokenTimes(tuple(times), tuple(found.where(wanted < text_tokens, 0.0).tolist()))
+    wanted = torch.tensor(tokens, device=hidden.device)
+    found = list[Tensor]()
+    # In parts, since those of a window of 448 tokens take 360 MB.
+    for part, own in zip(hidden[len(prompt) - 1 :].split(_ROWS), wanted.split(_ROWS), strict=True):
+        scores = model.logits(part)[:, :text_tokens].float().softmax(-1)
+        found.append(scores.gather(1, own.clamp(max=text_tokens - 1)[:, None])[:, 0])
+    probabilities = torch.cat(found).where(wanted < text_tokens, 0.0)
+    return TokenTimes(tuple(times), tuple(probabilities.tolist()))
 
 
 def check_heads(heads: Heads, layers: int, heads_of_layer: int) -> None:
