@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from multiprocessing.connection import Connection, wait
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from typing import Any, Self
 
@@ -211,6 +212,7 @@ class _Member:
         self.connection, other = context.Pipe()
         arguments = (other, self.model, self.device, self.dtype, self.config, self.threads)
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
+        ensure_running()  # it unblocks interrupts when it starts
         with _interrupts_blocked():
             self.process.start()
         other.close()  # or its end would not be noticed
