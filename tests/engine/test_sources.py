@@ -252,6 +252,6 @@ def test_a_bad_array_for_a_gpu_fails_alone(direct, stereo):
 
 
 def test_arrays_beyond_those_submitted_ahead_are_no_pinned_memory(direct, stereo, monkeypatch):
-    monkeypatch.setattr(direct, "_ahead", 0)
+    monkeypatch.setattr(direct, "max_ahead", 0)
     monkeypatch.setattr(direct._inputs, "prepare", None)
     assert direct.submit(stereo[:, 0].copy()).result(SOON).error is None
