@@ -16,8 +16,8 @@ from .activation import activate_, post_operation
 # A row's bits differ between products of one row and of more, with MKL up to 11 rows. So products are padded.
 MIN_ROWS = 16
 # oneDNN compiles code for every number of rows, in 0.3 ms, and caches the last 1,024. Few different numbers
-# keep memory flat and save that time; larger calls than this are split.
-MAX_ROWS = 1024
+# keep memory flat and save that time; larger calls than this are split, and their results copied.
+MAX_ROWS = 2048
 # Where Intel's matrix tiles (AMX) multiply bfloat16, oneDNN splits a long sum by the number of rows. So all
 # products there have the same number of rows: 128 run at 0.9 of the speed of 1,024; a decode step has few.
 _TILED_ROWS = {"encode": 128, "decode": 64}
@@ -88,11 +88,14 @@ def _product(hidden: Tensor, weight: Tensor, bias: Tensor | None, activation: st
 
 
 _STEP = 32
+# Numbers of rows above 1,024 take smaller steps: a copy of so many costs more than compiling code now and then,
+# and Whisper's 1,500 rows need none.
+_MANY_ROWS, _FINE_STEP = 1024, 4
 
 
 def padded_rows(rows: int) -> int:
     """Number of rows that a product of `rows` is padded to."""
-    step = MIN_ROWS if rows <= 8 * MIN_ROWS else _STEP
+    step = MIN_ROWS if rows <= 8 * MIN_ROWS else _STEP if rows <= _MANY_ROWS else _FINE_STEP
     return max(MIN_ROWS, -(-rows // step) * step)
 
 
