@@ -61,13 +61,13 @@ class PagedCache:
             key_values: keys and values of each layer.
             positions: result of `cross_positions`, on the cache's device.
         """
-        dtype, pools = self.keys.dtype, (self.keys, self.values)
+        dtype, keys, values = self.keys.dtype, self.keys, self.values
         rows = [(key.to(dtype), value.to(dtype)) for key, value in key_values]
         if self.cross_by_heads:  # a head of a position has its own place, as if there were one head
             layers, _, _, _, head_dim = self.keys.shape
-            pools = tuple(pool.view(layers, -1, PAGE_SIZE, 1, head_dim) for pool in pools)
+            keys, values = (pool.view(layers, -1, PAGE_SIZE, 1, head_dim) for pool in (keys, values))
             rows = [(key.reshape(-1, 1, head_dim), value.reshape(-1, 1, head_dim)) for key, value in rows]
-        store_layers(*pools, rows, positions)
+        store_layers(keys, values, rows, positions)
 
     def store(self, layer: int, key: Tensor, value: Tensor, positions: Tensor) -> None:
         """Write one layer's keys and values [tokens, heads, head_dim] to cache positions, int64 [tokens]."""
