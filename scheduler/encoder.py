@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..kernels.runtime.upload import upload
 from .batch import RunningRequest
-from .cache.paged_cache import PagedCache, cache_positions
+from .cache.paged_cache import PagedCache
 from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.encode_stream import EncodeStream
 from .device.nvtx import marked
@@ -70,7 +70,7 @@ class Encoder:
         requests = [running.request for running in chunk]
         # From the plan's lengths: the encoder's cu_tokens are on the device, which would have to be awaited.
         owned = [running.admission for running in chunk]
-        positions = cache_positions([(own.cross_pages, own.encode_tokens) for own in owned])
+        positions = self.cache.cross_positions([(own.cross_pages, own.encode_tokens) for own in owned])
         with stream.encoding([tensor_of(request) for request in requests]) if stream else nullcontext():
             encoded, _ = model.encode(*pack_inputs(requests, self.front_end, model.device, model.dtype))
             key_values = model.cross_key_values(encoded)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..linear.cpu import one_dnn, packs
 
 LONG = 64  # least number of queries and keys for which this can beat torch's fused attention
-_QUERIES = 384  # queries of a block: with 1,000 keys its scores take 1.5 MB
+_QUERIES = 256  # queries of a block: with 1,500 keys its scores take 1.5 MB, in and near a core's cache
 _STEP = 32  # keys are padded to a multiple of it: oneDNN compiles code for each number of keys
 
 

@@ -20,10 +20,11 @@ class PageLayout:
     origin: Tensor | None = None  # int32 [rows, positions], the hypothesis whose page holds a position
     _plan: GatherPlan | None = field(default=None, init=False)
 
-    def plan(self, heads: int) -> GatherPlan | None:
+    def plan(self, heads: int, by_heads: bool) -> GatherPlan | None:
         """Gather plan of paged attention on the CPU, built once for all layers; None on other devices."""
         if self._plan is None:
-            self._plan = plan_paged_attention(self.tables, self.lengths, self.cu_rows, heads, self.origin)
+            rows = self.tables, self.lengths, self.cu_rows
+            self._plan = plan_paged_attention(*rows, heads, self.origin, by_heads=by_heads)
         return self._plan
 
 
@@ -55,13 +56,13 @@ class AttentionMetadata:
 
     def stored_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
         """Attend to all tokens of each hypothesis, once the new ones' keys and values are stored."""
-        return self._attend(layer, query, self.own, scale)
+        return self._attend(layer, query, self.own, scale, by_heads=False)
 
     def cross_attention(self, layer: int, query: Tensor, scale: float) -> Tensor:
         """Attend to each request's encoder output; query and result are [rows, heads, head_dim]."""
-        return self._attend(layer, query, self.cross, scale)
+        return self._attend(layer, query, self.cross, scale, self.cache.cross_by_heads)
 
-    def _attend(self, layer: int, query: Tensor, layout: PageLayout, scale: float) -> Tensor:
+    def _attend(self, layer: int, query: Tensor, layout: PageLayout, scale: float, by_heads: bool) -> Tensor:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         mixed = paged_attention(
             query.to(keys.dtype),
@@ -72,6 +73,6 @@ class AttentionMetadata:
             layout.cu_rows,
             scale=scale,
             origin=layout.origin,
-            plan=layout.plan(query.shape[1]),
+            plan=layout.plan(query.shape[1], by_heads),
         )
         return mixed.to(query.dtype)

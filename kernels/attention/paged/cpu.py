@@ -39,9 +39,16 @@ class GatherPlan:
 
     @classmethod
     def of(
-        cls, block_tables: Tensor, lengths: Tensor, cu_rows: Tensor, heads: int, origin: Tensor | None = None
+        cls,
+        block_tables: Tensor,
+        lengths: Tensor,
+        cu_rows: Tensor,
+        heads: int,
+        origin: Tensor | None = None,
+        *,
+        by_heads: bool = False,
     ) -> "GatherPlan":
-        """Plan the row lists of a batch with at least one query; arguments as in `paged_attention`."""
+        """Plan the row lists of a batch with at least one query; arguments as in `plan_paged_attention`."""
         counts = cu_rows.diff().long()
         request = torch.repeat_interleave(counts)
         length = lengths[request]
@@ -49,19 +56,46 @@ class GatherPlan:
         position = torch.arange(width)
         valid = position < length[:, None]
         block = (position // PAGE_SIZE).clamp(max=block_tables.shape[1] - 1)
-        if origin is None:
-            pages = block_tables[request[:, None], block]
+        if by_heads:
+            rows = rows_by_heads(block_tables, lengths, heads, width)[request]
         else:
-            first = cu_rows[:-1].long()[request]
-            table = first[:, None] + origin[:, position.clamp(max=origin.shape[1] - 1)]
-            pages = block_tables[torch.where(valid, table, 0), block]
-        cache_positions = pages.int() * PAGE_SIZE + (position % PAGE_SIZE).int()
-        # [queries, heads, width]
-        rows = cache_positions[:, None] * heads + torch.arange(heads, dtype=torch.int32)[:, None]
+            if origin is None:
+                pages = block_tables[request[:, None], block]
+            else:
+                first = cu_rows[:-1].long()[request]
+                table = first[:, None] + origin[:, position.clamp(max=origin.shape[1] - 1)]
+                pages = block_tables[torch.where(valid, table, 0), block]
+            cache_positions = pages.int() * PAGE_SIZE + (position % PAGE_SIZE).int()
+            # [queries, heads, width]
+            rows = cache_positions[:, None] * heads + torch.arange(heads, dtype=torch.int32)[:, None]
         mask = valid[:, None].expand(-1, heads, -1)
         offsets = F.pad(length.repeat_interleave(heads).cumsum(0, dtype=torch.int32), (1, 0))
         total = int(offsets[-1])
         return cls(rows[mask], offsets, mask.flatten().nonzero()[:, 0], width, torch.zeros(total))
+
+
+def rows_by_heads(block_tables: Tensor, lengths: Tensor, heads: int, width: int) -> Tensor:
+    """Rows of a page pool, viewed as [pages * 16 * heads, head_dim], where a request's heads lie one by one.
+
+    All positions of the first head fill the request's pages from their beginning, then come those of the
+    second. Where pages follow each other, a head is read as one stream, at two to three times the speed of
+    rows that lie a position apart.
+
+    Args:
+        block_tables: int32 [requests, blocks].
+        lengths: int32 [requests], positions, of which a head takes whole pages' worth.
+        heads: number of heads.
+        width: positions to give rows of; those from the request's length on are without meaning.
+
+    Returns:
+        int32 [requests, heads, width].
+    """
+    span = (lengths.long() + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE
+    index = torch.arange(heads)[:, None] * span[:, None, None] + torch.arange(width)
+    page_rows = PAGE_SIZE * heads
+    block = (index // page_rows).clamp_(max=block_tables.shape[1] - 1)
+    pages = block_tables.gather(1, block.flatten(1)).view(index.shape)
+    return pages.int() * page_rows + (index % page_rows).int()
 
 
 def paged_attention_cpu(

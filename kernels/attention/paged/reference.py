@@ -73,16 +73,28 @@ def paged_attention(
 
 
 def plan_paged_attention(
-    block_tables: Tensor, lengths: Tensor, cu_rows: Tensor, heads: int, origin: Tensor | None = None
+    block_tables: Tensor,
+    lengths: Tensor,
+    cu_rows: Tensor,
+    heads: int,
+    origin: Tensor | None = None,
+    *,
+    by_heads: bool = False,
 ) -> GatherPlan | None:
     """Plan the row lists of `paged_attention` on the CPU, which all layers of a decode step share.
 
     The plan holds for the present contents of the tables. None where there is no use for it: on a GPU, in
     Triton's interpreter, and for a batch without rows.
+
+    Args:
+        block_tables, lengths, cu_rows, origin: as in `paged_attention`.
+        heads: number of heads.
+        by_heads: True where keys and values lie as `rows_by_heads` says, and not by positions; only without
+            `origin`.
     """
     if cu_rows.device.type != "cpu" or interpreting() or cu_rows.shape[0] == 1:
         return None
-    return GatherPlan.of(block_tables, lengths, cu_rows, heads, origin)
+    return GatherPlan.of(block_tables, lengths, cu_rows, heads, origin, by_heads=by_heads)
 
 
 def paged_attention_reference(

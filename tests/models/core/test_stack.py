@@ -99,11 +99,9 @@ def decoded(model: Any, rows: list[int], steps: int, padding_at: int | None = No
     own = torch.arange(blocks * len(rows), dtype=torch.int32).view(len(rows), blocks).flip(1)
     cross = own + blocks * len(rows)
     sources = [recording(row)[1] for row in rows]
-    positions = [
-        (table.long()[:, None] * PAGE_SIZE + torch.arange(PAGE_SIZE)).flatten()[: len(source)]
-        for table, source in zip(cross, sources, strict=True)
-    ]
-    cache.store_cross(model.cross_key_values(torch.cat(sources)), torch.cat(positions))
+    owned = [(table.numpy(), len(source)) for table, source in zip(cross, sources, strict=True)]
+    positions = cache.cross_positions(owned)
+    cache.store_cross(model.cross_key_values(torch.cat(sources)), positions)
     cu_rows = cumulative([1] * len(rows))
     source_lengths = torch.tensor([len(source) for source in sources], dtype=torch.int32)
     logits = []
