@@ -1,9 +1,10 @@
 """Speakers of transcriptions, from the turns that a diarization gives; there is none in here."""
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 
 from .outputs import Segment, Span, Transcription
@@ -35,7 +36,8 @@ def read_rttm(path: str | Path) -> dict[str, tuple[Turn, ...]]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: a folder without such files, or a broken line, which is named.
+        ValueError: a folder without such files, no turns in files that are not empty, or a
+            broken line, which is named.
     """
     path = Path(path)
     files = sorted(path.glob("*.rttm")) if path.is_dir() else [path]
@@ -43,11 +45,14 @@ def read_rttm(path: str | Path) -> dict[str, tuple[Turn, ...]]:
         raise ValueError(f"{path}: a folder without .rttm files")
     turns = dict[str, list[Turn]]()
     for file in files:
-        for number, line in enumerate(file.read_text("utf-8", errors="replace").splitlines(), 1):
+        for number, line in enumerate(file.read_text("utf-8-sig", errors="replace").splitlines(), 1):
             fields = line.split()
             if fields[:1] == ["SPEAKER"]:
                 turn = _turn(fields, f"{file}:{number}")
                 turns.setdefault(fields[1], []).append(turn)
+    # An empty file is a diarization's of silence.
+    if not turns and any(file.stat().st_size for file in files):
+        raise ValueError(f"{path}: no SPEAKER lines; turns are read from RTTM in UTF-8")
     return {name: tuple(sorted(own, key=lambda turn: turn.start)) for name, own in turns.items()}
 
 
@@ -61,13 +66,14 @@ def with_speakers(result: Transcription, turns: Sequence[Turn]) -> Transcription
 
     Args:
         result: result of a recording.
-        turns: turns of its speakers, which may overlap.
+        turns: turns of its speakers, in any order, which may overlap.
     """
     if result.error is not None or not turns:
         return result
+    talk = _Talk(turns)
     words = None
     if result.words is not None:
-        words = tuple(replace(word, speaker=_speaker(word, turns)) for word in result.words)
+        words = tuple(replace(word, speaker=talk.speaker(word)) for word in result.words)
     whole = Segment(result.text, 0.0, result.duration, result.token_ids, result.score or 0.0)
     segments = result.segments or ((whole,) if result.text else ())
     labeled = replace(result, words=words, segments=segments)
@@ -77,16 +83,46 @@ def with_speakers(result: Transcription, turns: Sequence[Turn]) -> Transcription
         segments=tuple(
             part
             for segment, own in zip(segments, of_segments, strict=True)
-            for part in _by_speaker(segment, own, turns)
+            for part in _by_speaker(segment, own, talk)
         ),
     )
 
 
-def _by_speaker(segment: Segment, words: Iterable[Span], turns: Sequence[Turn]) -> list[Segment]:
+class _Talk:
+    """Turns by their start, those of one speaker that overlap as one, to find the speaker of a time."""
+
+    def __init__(self, turns: Iterable[Turn]) -> None:
+        self._turns: list[Turn] = []
+        newest = dict[str, int]()  # index of a speaker's last turn
+        for turn in sorted(turns, key=lambda turn: turn.start):
+            index = newest.get(turn.speaker)
+            if index is not None and turn.start <= self._turns[index].end:
+                end = max(turn.end, self._turns[index].end)
+                self._turns[index] = replace(self._turns[index], end=end)
+            else:
+                newest[turn.speaker] = len(self._turns)
+                self._turns.append(turn)
+        self._starts = [turn.start for turn in self._turns]
+        self._ends = list(accumulate((turn.end for turn in self._turns), max))  # the last up to each turn
+
+    def speaker(self, span: Span | Segment) -> str:
+        """Speaker of a word or segment."""
+        first, last = bisect_right(self._ends, span.start), bisect_left(self._starts, span.end)
+        seconds = dict[str, float]()
+        for turn in self._turns[first:last]:
+            shared = min(span.end, turn.end) - max(span.start, turn.start)
+            seconds[turn.speaker] = seconds.get(turn.speaker, 0.0) + max(shared, 0.0)
+        best = max(seconds, key=lambda speaker: seconds[speaker], default="")
+        if seconds.get(best, 0.0) > 0:
+            return best
+        return min(self._turns, key=lambda turn: max(turn.start - span.end, span.start - turn.end)).speaker
+
+
+def _by_speaker(segment: Segment, words: Iterable[Span], talk: _Talk) -> list[Segment]:
     """Segment with its speaker, or the parts of several speakers."""
     groups = [(speaker, list(own)) for speaker, own in groupby(words, key=lambda word: word.speaker)]
     if len(groups) < 2:
-        return [replace(segment, speaker=groups[0][0] if groups else _speaker(segment, turns))]
+        return [replace(segment, speaker=groups[0][0] if groups else talk.speaker(segment))]
     return [
         replace(
             segment,
@@ -98,18 +134,6 @@ def _by_speaker(segment: Segment, words: Iterable[Span], turns: Sequence[Turn]) 
         )
         for speaker, own in groups
     ]
-
-
-def _speaker(span: Span | Segment, turns: Sequence[Turn]) -> str:
-    """Speaker of a word or segment."""
-    seconds = dict[str, float]()
-    for turn in turns:
-        shared = min(span.end, turn.end) - max(span.start, turn.start)
-        seconds[turn.speaker] = seconds.get(turn.speaker, 0.0) + max(shared, 0.0)
-    best = max(seconds, key=lambda speaker: seconds[speaker])
-    if seconds[best] > 0:
-        return best
-    return min(turns, key=lambda turn: max(turn.start - span.end, span.start - turn.end)).speaker
 
 
 def _turn(fields: Sequence[str], place: str) -> Turn:

@@ -26,7 +26,8 @@ class Speakers:
 
     def label(self, result: Transcription) -> Transcription:
         """Result with speakers; one of a recording without turns has a warning."""
-        stem = Path(str(result.source)).stem
+        # Standard input is a file object whose name is "-".
+        stem = Path(getattr(result.source, "name", None) or str(result.source)).stem
         if result.error is not None or stem in self._turns:
             return with_speakers(result, self._turns.get(stem, ()))
         warning = f"no turns of {stem!r} in {self._path}: no speakers"

@@ -66,6 +66,34 @@ def test_a_folder_without_turns_is_refused(tmp_path):
         read_rttm(tmp_path)
 
 
+def test_a_file_without_turns_is_refused(tmp_path):
+    path = tmp_path / "turns.csv"
+    path.write_text("start,end,speaker\n0,1,ann\n")
+    with pytest.raises(ValueError, match="no SPEAKER lines"):
+        read_rttm(path)
+    path.write_text("")
+    assert read_rttm(path) == {}
+
+
+def test_a_byte_order_mark_hides_no_turn(tmp_path):
+    path = tmp_path / "a.rttm"
+    path.write_text("SPEAKER talk 1 0 1 <NA> <NA> ann <NA> <NA>\n", "utf-8-sig")
+    assert read_rttm(path) == {"talk": (Turn(0.0, 1.0, "ann"),)}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_equal_speakers_a_word_has_the_one_who_began_first_in_any_order_of_turns(order):
+    turns = (Turn(0.0, 1.5, "ben"), Turn(1.5, 3.0, "ann"))[::order]
+    word = Transcription("x", (1,), "stop", 3.0, words=(Span("x", 1.0, 2.0),))
+    assert with_speakers(word, turns).words[0].speaker == "ben"
+
+
+def test_overlapping_turns_of_a_speaker_count_once():
+    turns = (Turn(0.0, 1.0, "ann"), Turn(0.2, 0.8, "ann"), Turn(0.0, 1.5, "ben"))
+    word = Transcription("x", (1,), "stop", 3.0, words=(Span("x", 0.0, 1.5),))
+    assert with_speakers(word, turns).words[0].speaker == "ben"
+
+
 def test_words_have_the_speaker_of_most_of_their_time_or_of_the_nearest_turn():
     words = with_speakers(result(), TURNS).words
     assert [word.speaker for word in words] == ["ann", "ann", "ben", "ben"]
