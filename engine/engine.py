@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from ..kernels.runtime.launch import compiled
-from .allocator import keep_freed_memory
 from .config import DEFAULT_TOP_K, Channels, Encoding, EngineConfig, Short
 from .faults import attempt
 from .gpu.warm_up import compile_kernels, record_steps, warm_up
@@ -108,8 +107,6 @@ class Engine:
         on_gpu = self.model.device.type == "cuda"
         if on_gpu:
             compile_kernels(self.model)
-        else:
-            keep_freed_memory()
         self._task = task = make_task(self.model, self.processor, self.config)
         self._inputs = task.inputs
         self.max_ahead = self.config.submit_ahead * task.max_in_flight  # requests

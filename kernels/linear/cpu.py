@@ -91,8 +91,8 @@ def _product(hidden: Tensor, weight: Tensor, bias: Tensor | None, activation: st
 
 
 _STEP = 32
-# Above 1,024 rows steps are smaller: a copy of so many takes longer than compiling code now and then, and
-# Whisper's 1,500 rows need none.
+# Numbers of rows above 1,024 take smaller steps: a copy of so many costs more than compiling code now and then,
+# and Whisper's 1,500 rows need none.
 _MANY_ROWS, _FINE_STEP = 1024, 4
 
 
@@ -109,7 +109,7 @@ def padded_rows(rows: int, weight: Tensor) -> int:
 
 @cache
 def _fewest_rows(outputs: int, inputs: int, dtype: torch.dtype, threads: int) -> int:
-    """Number of rows from which oneDNN computes a row the same way: by a trial `_FEW_ROWS`, or `MIN_ROWS`."""
+    """Number of rows from which on oneDNN computes a row the same way, by a trial: `_FEW_ROWS` or `MIN_ROWS`."""
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False), torch.no_grad():
         block, hidden = (torch.randn(rows, inputs, generator=generator).to(dtype) for rows in (64, _STEP))

@@ -27,30 +27,7 @@ def test_a_row_has_the_same_bits_in_a_call_of_any_number_of_rows(way, shape, dty
     (activation, phase), (width, outputs) = way, shape
     hidden, weight = noise(2100, width, dtype=dtype), noise(outputs, width, dtype=dtype)
     whole = linear(hidden, weight, activation=activation, phase=phase)
-    for rows in (
-        1,
-        2,
-        4,
-        5,
-        9,
-        12,
-        15,
-        17,
-        31,
-        33,
-        48,
-        64,
-        127,
-        129,
-        160,
-        161,
-        512,
-        1023,
-        1024,
-        1025,
-        1500,
-        2049,
-    ):
+    for rows in (1, 2, 4, 5, 9, 12, 15, 17, 31, 33, 48, 64, 127, 129, 160, 161, 512, 1023, 1024, 1025, 1500, 2049):
         for start in (0, 7):
             part = slice(start, start + rows)
             own = linear(hidden[part].clone(), weight, activation=activation, phase=phase)
