@@ -100,7 +100,7 @@ def padded_rows(rows: int, weight: Tensor) -> int:
     """Number of rows that a product of `rows` by a packed or padded weight is padded to."""
     if rows > 8 * MIN_ROWS:
         step = _STEP if rows <= _MANY_ROWS else _FINE_STEP
-    elif weight.is_mkldnn:
+    elif rows < MIN_ROWS and weight.is_mkldnn:
         step = _fewest_rows(*weight.shape, weight.dtype, torch.get_num_threads())
     else:
         step = MIN_ROWS
