@@ -184,7 +184,7 @@ def peer_name(size: int, dtype: str = "float32") -> str:
 def without_invariance(run: Run, items: Sequence[Any]) -> list[Any]:
     """A run with cheaper operations, whose bits depend on the batch."""
     with (
-        mock.patch.object(linear_cpu, "padded_rows", lambda rows, weight: rows),
+        mock.patch.object(linear_cpu, "padded_rows", lambda rows: rows),
         mock.patch.object(linear_cpu, "in_tiles", return_value=False),
         mock.patch.object(gemm, "gated", lambda values, gate: values * gate.sigmoid()),
     ):

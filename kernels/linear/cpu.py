@@ -13,13 +13,11 @@ from torch import Tensor
 from ..runtime.weight_cache import cached
 from .activation import activate_, post_operation
 
-# A row's bits differ between products of one row and of more, with MKL up to 11 rows. So products are padded,
-# to fewer rows where a trial with oneDNN shows that its bits are the same: 4 rows by the 51,864 tokens of
-# Whisper take half the time of 16.
+# A row's bits differ between products of one row and of more, with MKL up to 11 rows. So products are padded.
 MIN_ROWS = 16
-_FEW_ROWS = 4
 # oneDNN compiles code for every number of rows, in 0.3 ms, and caches the last 1,024. Few different numbers
-# keep memory flat and save that time; larger calls than this are split, and their results copied.
+# keep memory flat and save that time; larger calls than this are split, and their results copied. Whisper's
+# 1,500 rows are one product.
 MAX_ROWS = 2048
 # Where Intel's matrix tiles (AMX) multiply bfloat16, oneDNN splits a long sum by the number of rows. So all
 # products there have the same number of rows: 128 run at 0.9 of the speed of 1,024; a decode step has few.
@@ -70,7 +68,7 @@ def _multiply(
         for part, result in zip(hidden.split(limit), out.split(limit), strict=True):
             result.copy_(_multiply(part, weight, bias, activation, phase))
         return out
-    padded = fixed or padded_rows(rows, weight)
+    padded = fixed or padded_rows(rows)
     if padded == rows:
         return _product(hidden, weight, bias, activation)
     whole = rows - rows % _STEP
@@ -91,37 +89,12 @@ def _product(hidden: Tensor, weight: Tensor, bias: Tensor | None, activation: st
 
 
 _STEP = 32
-# Numbers of rows above 1,024 take smaller steps: a copy of so many costs more than compiling code now and then,
-# and Whisper's 1,500 rows need none.
-_MANY_ROWS, _FINE_STEP = 1024, 4
 
 
-def padded_rows(rows: int, weight: Tensor) -> int:
-    """Number of rows that a product of `rows` by a packed or padded weight is padded to."""
-    if rows > 8 * MIN_ROWS:
-        step = _STEP if rows <= _MANY_ROWS else _FINE_STEP
-    elif rows < MIN_ROWS and weight.is_mkldnn:
-        step = _fewest_rows(*weight.shape, weight.dtype, torch.get_num_threads())
-    else:
-        step = MIN_ROWS
-    return max(step, -(-rows // step) * step)
-
-
-@cache
-def _fewest_rows(outputs: int, inputs: int, dtype: torch.dtype, threads: int) -> int:
-    """Number of rows from which on oneDNN computes a row the same way, by a trial: `_FEW_ROWS` or `MIN_ROWS`."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.inference_mode(False), torch.no_grad():
-        block, hidden = (torch.randn(rows, inputs, generator=generator).to(dtype) for rows in (64, _STEP))
-        weight = layout(block.repeat(-(-min(outputs, _TRIED_OUTPUTS) // 64), 1)[:outputs])
-        wanted = one_dnn(hidden, weight)
-        for rows in range(_FEW_ROWS, MIN_ROWS, _FEW_ROWS):
-            if not torch.equal(one_dnn(hidden[-rows:].clone(), weight), wanted[-rows:]):
-                return MIN_ROWS
-    return _FEW_ROWS
-
-
-_TRIED_OUTPUTS = 8192  # at most, so that a trial takes little memory
+def padded_rows(rows: int) -> int:
+    """Number of rows that a product of `rows` is padded to."""
+    step = MIN_ROWS if rows <= 8 * MIN_ROWS else _STEP
+    return max(MIN_ROWS, -(-rows // step) * step)
 
 
 def one_dnn(

@@ -20,14 +20,14 @@ LENGTHS = [1, 15, 16, 17, 63, 64, 65, 200, 384, 400, 777]
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
-    "shape", [(256, 2048), (2048, 256), (768, 3072), (37, 101), (144, 30), (900, 2), (384, 9001)], ids=str
+    "shape", [(256, 2048), (2048, 256), (768, 3072), (37, 101), (144, 30), (900, 2)], ids=str
 )
 @pytest.mark.parametrize("way", [("relu", "encode"), ("gelu", "encode"), (None, "decode")], ids=str)
 def test_a_row_has_the_same_bits_in_a_call_of_any_number_of_rows(way, shape, dtype):
     (activation, phase), (width, outputs) = way, shape
     hidden, weight = noise(2100, width, dtype=dtype), noise(outputs, width, dtype=dtype)
     whole = linear(hidden, weight, activation=activation, phase=phase)
-    for rows in (1, 2, 4, 5, 9, 12, 15, 17, 31, 33, 48, 64, 127, 129, 160, 161, 512, 1023, 1024, 1025, 1500, 2049):
+    for rows in (1, 2, 15, 17, 31, 33, 48, 64, 127, 129, 160, 161, 512, 1023, 1024, 1025, 2049):
         for start in (0, 7):
             part = slice(start, start + rows)
             own = linear(hidden[part].clone(), weight, activation=activation, phase=phase)
