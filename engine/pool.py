@@ -6,12 +6,14 @@ import pickle
 import queue
 import signal
 import threading
+import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +23,7 @@ import torch
 from ..scheduler.request import FinishReason
 from .config import EngineConfig
 from .engine import Engine
+from .handle import Handle
 from .journal_files import journal_path
 from .outputs import Transcription
 from .tasks.loading import load, resolve_device
@@ -33,7 +36,8 @@ class EnginePool:
     """Inference engines for one model that transcribes, on several devices of one machine.
 
     Each engine has a process of its own, so that none waits for another's Python. Results are those of one
-    `Engine`, in the order given. A recording whose process dies is tried once more on another device.
+    `Engine`, in the order given. A recording whose process dies is tried once more on another device. A
+    caller that stops early cancels the requests in progress.
 
         with tritone.EnginePool("facebook/s2t-small-librispeech-asr", ["cuda:0", "cuda:1"]) as pool:
             for result in pool.transcribe(paths): ...
@@ -128,50 +132,68 @@ class EnginePool:
     ) -> Iterator[Transcription]:
         """Keep all processes busy, and yield results in order."""
         with self._one_call():
-            first = following = self._given  # number of the call's first recording, and of the next result
-            again = deque[_Work]()  # of processes that died
-            ended = dict[int, Transcription]()
-            most = sum(member.room for member in self._members)
-            new = chain(sources, repeat(_END))
-            is_open = True
-            while True:
-                while following in ended:
-                    yield ended.pop(following)
-                    following += 1
-                alive = [member for member in self._members if member.is_alive]
-                while (member := _with_room(alive)) is not None:
-                    if again:
-                        member.give(again.popleft())
-                        continue
-                    if not is_open or self._given >= following + most:
-                        break
-                    if (source := next(new)) is _END:
-                        is_open = False
-                        break
-                    member.give(_work(self._given, source, options, journals))
-                    self._given += 1
-                if following == self._given and not is_open:
-                    return
-                if not alive:
-                    if following == self._given:
-                        raise RuntimeError("the pool is closed, or its processes have died")
-                    ended |= {work.number: work.failed(_DIED) for work in again}
-                    again.clear()
+            first = self._given  # number of the call's first recording
+            try:
+                yield from self._results(first, chain(sources, repeat(_END)), journals, options)
+            finally:
+                for member in self._members:
+                    member.cancel()
+
+    def _results(
+        self, first: int, new: Iterator[Any], journals: Path | None, options: dict[str, Any]
+    ) -> Iterator[Transcription]:
+        """Results of a call in order; `new` ends with _END."""
+        following = first  # number of the next result
+        again = deque[_Work]()  # of processes that died
+        ended = dict[int, Transcription]()
+        most = sum(member.room for member in self._members)
+        is_open = True
+        while True:
+            while following in ended:
+                yield ended.pop(following)
+                following += 1
+            alive = [member for member in self._members if member.is_alive]
+            while (member := _with_room(alive)) is not None:
+                if again:
+                    member.give(again.popleft())
                     continue
-                for one in _with_answers(alive):
-                    for work, result in one.answers():
-                        if work.number < first:  # of a call that was left
-                            continue
-                        if result is not None:
-                            ended[work.number] = result
-                        elif work.tries < _TRIES:
-                            again.append(work)
-                        else:
-                            ended[work.number] = work.failed(_DIED)
+                if not is_open or self._given >= following + most:
+                    break
+                if (source := next(new)) is _END:
+                    is_open = False
+                    break
+                work = _work(self._given, source, options, journals)
+                self._given += 1
+                try:
+                    member.give(work)
+                except Exception as error:  # the source's own
+                    ended[work.number] = work.failed(f"{_UNMOVABLE}: {error}")
+            if following in ended:
+                continue
+            if following == self._given and not is_open:
+                return
+            if not alive:
+                if not again:  # the next result never comes
+                    raise RuntimeError("the pool is closed, or its processes have died")
+                ended |= {work.number: work.failed(_DIED) for work in again}
+                again.clear()
+                continue
+            for one in _with_answers(alive):
+                for work, result in one.answers():
+                    if work.number < first:  # of a call that was left
+                        continue
+                    if result is not None:
+                        ended[work.number] = result
+                    elif work.tries < _TRIES:
+                        again.append(work)
+                    else:
+                        ended[work.number] = work.failed(_DIED)
 
 
 _END = object()
+_CHECK, _CANCEL = "check", "cancel"  # messages in place of a number
 _DIED = "the processes that read this recording have died, for lack of memory perhaps"
+_UNMOVABLE = "the source cannot be sent to another process; give a path, bytes or an array"
 
 
 @dataclass
@@ -228,16 +250,25 @@ class _Member:
         self.room = answer
 
     def give(self, work: _Work) -> None:
-        """Give the process a recording; one that has died is noticed later."""
+        """Give the process a recording; one that has died is noticed later. Raises the source's own error."""
+        data = ForkingPickler.dumps((work.source, work.options))
         work.tries += 1
         self.works[work.number] = work
         with suppress(OSError):
-            self.connection.send((work.number, work.source, work.options))
+            self.connection.send(work.number)
+            self.connection.send_bytes(data)
+
+    def cancel(self) -> None:
+        """Cancel the recordings that the process has; their results come and are dropped."""
+        if self.works and self.is_alive:
+            with suppress(OSError):
+                self.connection.send(_CANCEL)
 
     def check(self, options: dict[str, Any]) -> None:
         """Check options of recordings. Raises the engine's error; a dead process is noticed later."""
         with suppress(EOFError, OSError):
-            self.connection.send((None, None, options))
+            self.connection.send(_CHECK)
+            self.connection.send(options)
             while True:
                 number, answer = self.connection.recv()
                 if number is None:
@@ -313,26 +344,44 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for platforms where it is not blocked
     torch.set_num_threads(threads)
     try:
-        engine = Engine(model, device=device, dtype=dtype, config=config)
-    except Exception as error:
-        connection.send(_picklable(error))
-        return
-    connection.send(engine.max_ahead)
-    handles: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        try:
+            engine = Engine(model, device=device, dtype=dtype, config=config)
+        except Exception as error:
+            connection.send(_picklable(error))
+        else:
+            connection.send(engine.max_ahead)
+            _serve_recordings(connection, engine)
+    except (EOFError, OSError):
+        pass  # the pool is gone, and what is under way with it
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(0)  # before the engine would end its requests as cancelled, with results
+
+
+def _serve_recordings(connection: Connection, engine: Engine) -> None:
+    """Submit the recordings that come, check options, and cancel. Raises EOFError where the pool has gone."""
+    under_way: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    handles = dict[int, Handle[Any]]()  # without those that have been answered
     sending = threading.Lock()
-    threading.Thread(target=_answer, args=(connection, sending, handles), daemon=True).start()
-    with suppress(EOFError, OSError):
-        while True:
-            number, source, options = connection.recv()
-            if number is None:
-                with sending:
-                    connection.send((None, _problem_of(engine, options)))
-                continue
+    threading.Thread(target=_answer, args=(connection, sending, under_way, handles), daemon=True).start()
+    while True:
+        message = connection.recv()
+        if message == _CHECK:
+            problem = _problem_of(engine, connection.recv())
+            with sending:
+                connection.send((None, problem))
+        elif message == _CANCEL:
+            for handle in tuple(handles.values()):
+                handle.cancel()
+        else:
+            data = connection.recv_bytes()
             try:
-                handles.put((number, engine.submit(source, stream=False, **options)))
+                source, options = pickle.loads(data)
+                handles[message] = result = engine.submit(source, stream=False, **options)
+                under_way.put((message, result))
             except Exception as error:
-                handles.put((number, Transcription("", (), FinishReason.ERROR, 0.0, error=error)))
-    os._exit(0)  # the pool is gone, and what is under way with it
+                under_way.put((message, Transcription("", (), FinishReason.ERROR, 0.0, error=error)))
 
 
 def _problem_of(engine: Engine, options: dict[str, Any]) -> Exception | None:
@@ -344,13 +393,19 @@ def _problem_of(engine: Engine, options: dict[str, Any]) -> Exception | None:
     return None
 
 
-def _answer(connection: Connection, sending: threading.Lock, handles: "queue.SimpleQueue[Any]") -> None:
+def _answer(
+    connection: Connection,
+    sending: threading.Lock,
+    under_way: "queue.SimpleQueue[Any]",
+    handles: dict[int, Handle[Any]],
+) -> None:
     """Send the results of a process, in the order of its recordings."""
     with suppress(OSError):
         while True:
-            number, result = handles.get()
+            number, result = under_way.get()
             if not isinstance(result, Transcription):
                 result = result.outcome()
+                handles.pop(number, None)
             error = None if result.error is None else _picklable(result.error)
             with sending:
                 connection.send((number, replace(result, error=error, source=None)))

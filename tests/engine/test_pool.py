@@ -50,6 +50,46 @@ def test_sources_may_be_endless_and_a_call_may_be_left(pool, waveforms, wanted):
     assert list(pool.transcribe(waveforms[:3])) == wanted[:3]
 
 
+def test_a_call_that_is_left_cancels_its_recordings(pool, waveforms, wanted, tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.tile(np.concatenate(waveforms), 30), 16_000)
+    results = pool.transcribe([waveforms[0], *[tmp_path / "long.wav"] * 200])
+    next(results)
+    results.close()
+    reasons = {result.finish_reason for member in pool._members for result in _rest(member)}
+    assert "cancelled" in reasons
+    assert list(pool.transcribe(waveforms)) == wanted
+
+
+def _rest(member):
+    """Results that a process still sends."""
+    while member.works:
+        yield from (result for _, result in member.answers())
+
+
+class Unreadable:
+    """Source that can be sent, but not received."""
+
+    def __reduce__(self):
+        return int, ("no number",)
+
+
+def test_a_source_that_cannot_move_fails_alone(pool, waveforms, wanted, tmp_path):
+    with open(os.devnull, "rb") as file:
+        results = list(pool.transcribe([waveforms[0], file, waveforms[1], Unreadable(), waveforms[2]]))
+    assert [result.text for result in results] == [wanted[0].text, "", wanted[1].text, "", wanted[2].text]
+    assert "give a path, bytes or an array" in str(results[1].error)
+    assert "no number" in str(results[3].error)
+    assert all(member.is_alive for member in pool._members)
+
+
+def test_a_call_under_way_ends_with_an_error_where_the_pool_is_closed(ctc_checkpoint, waveforms):
+    with tritone.EnginePool(ctc_checkpoint, DEVICES) as pool:
+        results = pool.transcribe(waveforms * 9)
+        next(results)
+    with pytest.raises(RuntimeError, match="the pool is closed"):
+        list(results)
+
+
 def test_a_source_that_fails_has_its_error_and_the_others_go_on(pool, waveforms, wanted, tmp_path):
     good = tmp_path / "good.wav"
     soundfile.write(good, waveforms[0], 16_000, subtype="FLOAT")
