@@ -62,9 +62,7 @@ class AttentionMetadata:
         """Attend to each request's encoder output; query and result are [rows, heads, head_dim]."""
         return self._attend(layer, query, self.cross, scale, self.cache.cross_by_heads)
 
-    def _attend(
-        self, layer: int, query: Tensor, layout: PageLayout, scale: float, by_heads: bool
-    ) -> Tensor:
+    def _attend(self, layer: int, query: Tensor, layout: PageLayout, scale: float, by_heads: bool) -> Tensor:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         mixed = paged_attention(
             query.to(keys.dtype),
