@@ -21,8 +21,8 @@ class AsyncEngine(AbstractAsyncContextManager["AsyncEngine"]):
             async for piece in engine.stream("b.wav"):
                 print(piece, end="")
 
-    The task that waits for a result may be cancelled, which cancels the request. Nothing here blocks the event
-    loop but the construction, which loads the model; `await asyncio.to_thread(AsyncEngine, ...)` does not.
+    The task that waits for a result may be cancelled, which cancels the request. Nothing here blocks the
+    event loop but the construction, which loads the model: `await asyncio.to_thread(AsyncEngine, ...)`.
 
     Args:
         *args, **kwargs: as of `Engine`.

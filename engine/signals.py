@@ -57,7 +57,7 @@ class Signal:
                 self.notify()
 
     async def wait_in_loop(self, condition: Callable[[], object]) -> None:
-        """Wait in a task until the condition holds; it is a cheap function, called again after each signal."""
+        """Wait in a task until the condition holds, a cheap function that is called after each signal."""
         if condition():
             return
         waiter = _LoopWaiter(_wake_ups())
@@ -104,7 +104,7 @@ def _wake_ups() -> _WakeUps:
 
 
 class _LoopWaiter:
-    """Counterpart of a waiting thread's lock for a task, which awaits `acquire` where a thread would block."""
+    """Counterpart of a waiting thread's lock for a task, which awaits `acquire`."""
 
     def __init__(self, wake_ups: _WakeUps) -> None:
         self._wake_ups = wake_ups
