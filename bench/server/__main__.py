@@ -77,14 +77,17 @@ def compare(
         raise RuntimeError(f"wrong answers: {load.wrong}")
     ratio = load.cpu / bare.cpu
     print(
-        f"bare engine {bare.cpu:.2f} CPU s in {bare.wall:.1f} s; server {load.cpu:.2f} CPU s in "
-        f"{load.seconds:.1f} s with {load.refusals} refused: {ratio:.3f}",
+        f"bare engine {bare.cpu:.2f} CPU s in {bare.wall:.1f} s, {bare.peak / 1e6:.0f} MB; server {load.cpu:.2f} CPU s, "
+        f"{load.event_loop_cpu:.2f} in its event loop, in {load.seconds:.1f} s with {load.refusals} refused: "
+        f"{ratio:.3f}",
         flush=True,
     )
     return {
         "bare_cpu": bare.cpu,
         "bare_wall": bare.wall,
+        "bare_peak": bare.peak,
         "server_cpu": load.cpu,
+        "event_loop_cpu": load.event_loop_cpu,
         "server_wall": load.seconds,
         "refusals": load.refusals,
         "ratio": ratio,

@@ -17,6 +17,7 @@ class Cost:
 
     cpu: float  # seconds of all threads of the process
     wall: float  # seconds
+    peak: int  # resident bytes of the process
 
 
 def in_process(function: Callable[..., T], *arguments: Any) -> T:
@@ -43,7 +44,8 @@ def cost(model: str, warm_up: Sequence[str], paths: Sequence[str]) -> Cost:
             pass
         before, begin = _cpu(), time.monotonic()
         failed = [result.error for result in engine.transcribe(paths) if result.error]
-        measured = Cost(_cpu() - before, time.monotonic() - begin)
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        measured = Cost(_cpu() - before, time.monotonic() - begin, peak)
     if failed:
         raise failed[0]
     return measured

@@ -1,4 +1,4 @@
-"""One run of the load test against a fresh server: its answers, their latencies, and its traces in the server."""
+"""One run of the load test against a fresh server: answers, latencies, and what is left in the server."""
 
 import json
 import subprocess
@@ -46,6 +46,7 @@ class Load:
     refusals: int  # answers 429, after which the client came again
     seconds: float  # from the first byte to the last answer
     cpu: float  # seconds of the server
+    event_loop_cpu: float  # of these, in the thread of the event loop
     latency: dict[int, float]  # seconds from the first attempt to the answer 200, by percentile
     memory: dict[str, int]  # bytes: start, half, end, peak
     open_files: dict[str, int]  # start, end
@@ -66,9 +67,9 @@ def run(server: Server, uploads: Sequence[Upload], alone: Mapping[str, str | Non
     with server.start() as process:
         send(process, server.name, good(uploads)[:2], timeout)  # warms up
         start = process.resident(), process.open_files()
-        cpu, begin = process.cpu(), time.monotonic()
+        used, begin = process.cpu(), time.monotonic()
         answers = send(process, server.name, uploads, timeout)
-        cpu = process.cpu() - cpu
+        cpu, in_loop = (after - before for after, before in zip(process.cpu(), used, strict=True))
         ends = sorted(one.end for one in answers)
         half = _memory_at(process, ends[len(ends) // 2])
         left_over, open_files = _settle(process, start[1])
@@ -84,6 +85,7 @@ def run(server: Server, uploads: Sequence[Upload], alone: Mapping[str, str | Non
         refusals=sum(len(one.refusals) for one in answers),
         seconds=ends[-1] - begin,
         cpu=cpu,
+        event_loop_cpu=in_loop,
         latency=_percentiles([one.end - one.begin for one in answers if one.status == 200]),
         memory={"start": start[0], "half": half, "end": end, "peak": peak},
         open_files={"start": start[1], "end": open_files},
@@ -169,7 +171,8 @@ def report(load: Load) -> list[str]:
         f"answers: {answers}; 429 and sent again: {load.refusals}; wrong: {len(load.wrong)}",
         *load.wrong[:20],
         f"latency from the first attempt to the answer 200: {latency}",
-        f"server's memory in MB: {', '.join(megabytes.values())}; CPU {load.cpu:.1f} s",
+        f"server's memory in MB: {', '.join(megabytes.values())}",
+        f"server's CPU seconds: {load.cpu:.1f}, of these {load.event_loop_cpu:.2f} in the event loop",
         f"open files: {load.open_files['start']} before, {load.open_files['end']} after",
         f"left over: {load.left_over}; health: {load.health}; exit code {load.exit_code}",
     ]

@@ -51,10 +51,10 @@ class ServerProcess:
         self._watching = threading.Thread(target=self._watch)
         self._watching.start()
 
-    def cpu(self) -> float:
-        """CPU seconds so far, of all threads."""
-        fields = (self._folder / "stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
+    def cpu(self) -> tuple[float, float]:
+        """CPU seconds so far: of all threads, and of the main one, which runs the event loop."""
+        main = self._folder / "task" / self._folder.name
+        return _cpu(self._folder / "stat"), _cpu(main / "stat")
 
     def resident(self) -> int:
         """Resident bytes."""
@@ -105,3 +105,9 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _cpu(stat: Path) -> float:
+    """CPU seconds of a process or thread."""
+    fields = stat.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS

@@ -1,4 +1,4 @@
-"""Uploads of the load test: recordings of 1 to 30 s in six formats, with broken ones and clients that leave."""
+"""Uploads of the load test: recordings of 1 to 30 s in six formats, broken ones, and clients that leave."""
 
 import json
 from collections.abc import Sequence
@@ -111,7 +111,7 @@ def _speech(sentences: Sequence[np.ndarray], seconds: float, rng: np.random.Gene
     gap = np.zeros(round(_GAP * _RATE), np.float32)
     wanted, parts = round(seconds * _RATE), list[np.ndarray]()
     while sum(map(len, parts)) < wanted:
-        parts += [sentences[rng.integers(len(sentences))], gap]
+        parts += [sentences[int(rng.integers(len(sentences)))], gap]
     return np.concatenate(parts)[:wanted].clip(-1, 1)
 
 
