@@ -77,9 +77,9 @@ def compare(
         raise RuntimeError(f"wrong answers: {load.wrong}")
     ratio = load.cpu / bare.cpu
     print(
-        f"bare engine {bare.cpu:.2f} CPU s in {bare.wall:.1f} s, {bare.peak / 1e6:.0f} MB; server {load.cpu:.2f} CPU s, "
-        f"{load.event_loop_cpu:.2f} in its event loop, in {load.seconds:.1f} s with {load.refusals} refused: "
-        f"{ratio:.3f}",
+        f"bare engine {bare.cpu:.2f} CPU s in {bare.wall:.1f} s, {bare.peak / 1e6:.0f} MB; server "
+        f"{load.cpu:.2f} CPU s, {load.event_loop_cpu:.2f} in its event loop, in {load.seconds:.1f} s, "
+        f"{load.memory['peak'] / 1e6:.0f} MB, with {load.refusals} refused: {ratio:.3f}",
         flush=True,
     )
     return {
