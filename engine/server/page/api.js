@@ -38,16 +38,15 @@ export async function* stream(file, model, signal) {
 
 // A transcription in one of the server's formats, as text.
 export async function transcription(file, model, format, signal, granularities = []) {
-  const fields = { model, response_format: format };
-  const response = await post(file, fields, signal, granularities);
+  const response = await post(file, { model, response_format: format }, signal, granularities);
   return response.text();
 }
 
-// A transcription with the finest times that the model has; null where it refuses all.
+// Verbose JSON with the finest times that the model has, as text; null where it refuses all.
 export async function timed(file, model, signal) {
   for (const granularities of [["word", "segment"], ["segment"]]) {
     try {
-      return JSON.parse(await transcription(file, model, "verbose_json", signal, granularities));
+      return await transcription(file, model, "verbose_json", signal, granularities);
     } catch (error) {
       if (error.status !== 400) throw error;
     }

@@ -10,7 +10,7 @@ const find = (selector) => document.querySelector(selector);
 const [chooser, recordButton, list, select] = ["#files", "#record", "#recordings", "#model"].map(find);
 const recordings = [];
 const recorder = new Recorder();
-let recordingSince = null;
+let ended = []; // recordings whose requests have ended since all was quiet
 
 const announce = (text) => (find("#status").textContent = text);
 const alarm = (text) => (find("#alert").textContent = text);
@@ -32,17 +32,28 @@ async function add(files) {
   alarm("");
   if (!select.value) await loadModels();
   if (!select.value) return;
-  const added = [...files].map((file) => new Recording(file, select.value, { announce, onRemoved: removed }));
+  const added = [...files].map((file) => new Recording(file, select.value, { onEnded, onRemoved }));
   recordings.unshift(...added);
   list.prepend(...added.map(({ row }) => row));
   document.body.classList.add("used");
   announce(added.length > 1 ? `Transcribing ${added.length} recordings` : `Transcribing ${added[0].file.name}`);
   if (added.length === 1) added[0].open();
-  await Promise.all(added.map((recording) => recording.transcribe()));
+  for (const recording of added) recording.transcribe();
+}
+
+// Announce ends once all have come: one by one they would drown each other.
+function onEnded(recording) {
+  ended.push(recording);
+  if (recordings.some(({ busy }) => busy)) return;
+  const done = ended.filter(({ state }) => state === "done").length;
+  const words = recording.text.split(/\s+/).filter(Boolean).length;
+  if (ended.length > 1) announce(`${done} of ${ended.length} recordings done`);
+  else announce(`${recording.file.name}: ${done ? `done, ${words} words` : recording.state}`);
+  ended = [];
 }
 
 // Keep the focus in the list when its row goes.
-function removed(recording) {
+function onRemoved(recording) {
   const index = recordings.indexOf(recording);
   recordings.splice(index, 1);
   (recordings[index] ?? recordings[index - 1])?.row.querySelector(".open").focus();

@@ -1,6 +1,6 @@
 // Player of one recording: spectrogram, position, and keys.
 
-import { analyze, decode, describe, draw, seconds } from "./spectrogram.js";
+import { analyze, decode, describe, draw } from "./spectrogram.js";
 
 const MAX_SECONDS = 3600; // longer ones get no spectrogram, since a browser decodes a file as a whole
 const LONG_STEP = 10; // seconds of a page key
@@ -65,7 +65,8 @@ export class Player {
     on(this.#audio, "seeked", () => this.#show());
     on(this.#audio, "error", () => {
       this.caption.textContent = "This browser cannot play the file.";
-      this.button.disabled = true;
+      this.root.classList.add("broken");
+      this.root.hidden = false;
     });
     on(this.button, "click", () => this.toggle());
     on(this.slider, "keydown", (event) => this.#press(event));
@@ -100,7 +101,7 @@ export class Player {
       draw(this.canvas, this.#levels);
       this.canvas.setAttribute("aria-label", describe(samples));
       this.canvas.classList.add("drawn");
-      this.caption.textContent = `${seconds(samples).toFixed(1)} s, 50 Hz to 8 kHz`;
+      this.caption.textContent = "50 Hz to 8 kHz";
     } catch {
       this.caption.textContent = "This browser cannot draw the file.";
     }
@@ -119,7 +120,7 @@ export class Player {
 
   #show() {
     const time = Math.min(this.#audio.currentTime, this.duration);
-    const said = this.transcript.light(time);
+    const said = this.transcript.light(time, !this.#audio.paused);
     this.slider.style.setProperty("--position", this.duration ? time / this.duration : 0);
     this.slider.setAttribute("aria-valuenow", time.toFixed(2));
     this.slider.setAttribute("aria-valuetext", `${clock(time)} of ${clock(this.duration)}${said && `, ${said}`}`);

@@ -1,47 +1,43 @@
 // One recording of the list: its request, its result, and its row.
 
 import * as api from "./api.js";
-import { clock, Player } from "./player.js";
+import { Player } from "./player.js";
 import { stretches, Transcript } from "./transcript.js";
+import { Turns } from "./turns.js";
 
 // A browser opens six connections to a server. Two stay free, for downloads and the engine's numbers.
 const MAX_REQUESTS = 4;
 const TYPES = { srt: "application/x-subrip", vtt: "text/vtt", json: "application/json", txt: "text/plain" };
 
-const waiting = [];
-let running = 0;
-
-// Run tasks, at most MAX_REQUESTS at once, in order.
-async function inTurn(task) {
-  if (running >= MAX_REQUESTS) await new Promise((go) => waiting.push(go));
-  running++;
-  try {
-    return await task();
-  } finally {
-    running--;
-    waiting.shift()?.();
-  }
-}
+let count = 0; // of recordings so far, for their ids
+const turns = new Turns(MAX_REQUESTS);
 
 export class Recording {
-  #abort = null;
+  #abort = null; // of the request under way
+  #removed = new AbortController();
   #player = null;
-  #formats = new Map(); // promises of the server's answers
+  #formats = new Map(); // answers of the server
   #timed = false;
   #text = "";
 
-  // `announce` tells a screen reader; `onRemoved` is called before the row goes.
-  constructor(file, model, { announce, onRemoved }) {
+  // `onEnded` is called at the end of a request, `onRemoved` before the row goes.
+  constructor(file, model, { onEnded, onRemoved }) {
     this.file = file;
     this.model = model;
-    this.announce = announce;
+    this.onEnded = onEnded;
     this.onRemoved = onRemoved;
     const template = document.querySelector("template#recording");
     this.row = template.content.cloneNode(true).firstElementChild;
     this.row.querySelector(".name").textContent = file.name;
     this.transcript = new Transcript(this.#part(".transcript"), (time) => this.#player?.seek(time));
-    this.#label();
+    this.#part(".panel").id = `recording-${++count}`;
+    this.#part(".open").setAttribute("aria-controls", `recording-${count}`);
+    this.#part(".again").setAttribute("aria-label", `Try again: ${file.name}`);
     this.#listen();
+  }
+
+  get text() {
+    return this.#text;
   }
 
   get state() {
@@ -63,12 +59,10 @@ export class Recording {
     this.#say("");
     this.#become("waiting", "Waiting");
     try {
-      await inTurn(() => this.#stream(abort.signal));
-      this.announce(`${this.file.name}: ${this.#text || "no speech"}`);
+      await turns.take(() => this.#stream(abort.signal), abort.signal);
     } catch (error) {
       if (abort.signal.aborted) {
         this.#become("cancelled", "Cancelled");
-        this.announce(`${this.file.name}: cancelled`);
       } else {
         this.#become("failed", "Failed");
         this.#fail(error.message);
@@ -76,6 +70,7 @@ export class Recording {
     } finally {
       this.#abort = null;
       this.#buttons();
+      this.onEnded(this);
     }
     if (this.isOpen) await this.#time();
   }
@@ -102,16 +97,6 @@ export class Recording {
     return this.row.querySelector(selector);
   }
 
-  #label() {
-    const id = `recording-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
-    this.#part(".panel").id = id;
-    this.#part(".open").setAttribute("aria-controls", id);
-    for (const name of ["stop", "again"]) {
-      const button = this.#part(`.${name}`);
-      button.setAttribute("aria-label", `${button.textContent} ${this.file.name}`);
-    }
-  }
-
   #listen() {
     this.#part(".open").addEventListener("click", () => (this.isOpen ? this.close() : this.open()));
     this.#part(".again").addEventListener("click", () => {
@@ -125,28 +110,29 @@ export class Recording {
   }
 
   #remove() {
+    this.#removed.abort();
     this.#player?.close();
     this.onRemoved(this);
     this.row.remove();
   }
 
   async #stream(signal) {
-    signal.throwIfAborted();
     this.#become("decoding", "Transcribing");
     const start = performance.now();
     for await (const event of api.stream(this.file, this.model, signal)) {
       this.#say(event.text ?? this.#text + event.delta);
     }
-    this.#become("done", `${((performance.now() - start) / 1000).toFixed(2)} s with ${this.model}`);
+    this.#become("done", `${this.model}, ${((performance.now() - start) / 1000).toFixed(2)} s`);
   }
 
   // Ask once for times, when the result is first looked at; without them the text stands alone.
   async #time() {
     if (this.state !== "done" || this.#timed) return;
     this.#timed = true;
-    const verbose = await api.timed(this.file, this.model).catch(() => null);
-    if (verbose === null) return;
-    this.#formats.set("json", Promise.resolve(`${JSON.stringify(verbose, null, 2)}\n`));
+    const json = await api.timed(this.file, this.model, this.#removed.signal).catch(() => null);
+    if (json === null) return;
+    this.#formats.set("json", json);
+    const verbose = JSON.parse(json);
     this.#say(verbose.text);
     this.transcript.time(verbose.text, stretches(verbose));
   }
@@ -158,7 +144,6 @@ export class Recording {
     try {
       save(await this.#formatted(format), `${this.file.name.replace(/\.[^.]+$/, "")}.${format}`, TYPES[format]);
     } catch (error) {
-      this.#formats.delete(format);
       this.#fail(error.message);
     } finally {
       button.disabled = false;
@@ -167,9 +152,11 @@ export class Recording {
   }
 
   // The result in one of the server's formats. Text and JSON are here already; subtitles are laid out by the server.
-  #formatted(format) {
+  async #formatted(format) {
     if (format === "txt") return `${this.#text.trim()}\n`;
-    if (!this.#formats.has(format)) this.#formats.set(format, api.transcription(this.file, this.model, format));
+    if (!this.#formats.has(format)) {
+      this.#formats.set(format, await api.transcription(this.file, this.model, format, this.#removed.signal));
+    }
     return this.#formats.get(format);
   }
 

@@ -25,7 +25,7 @@ export async function decode(file) {
   return samples;
 }
 
-export const seconds = (samples) => samples.length / RATE;
+const seconds = (samples) => samples.length / RATE;
 
 // Levels of a recording in dB, [columns][BANDS], lowest band first. `signal` ends the work early.
 export async function analyze(samples, signal) {

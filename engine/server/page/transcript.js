@@ -9,7 +9,8 @@ export function stretches(verbose) {
 
 export class Transcript {
   #spans = []; // {element, start, end, text}
-  #now = null;
+  #now = null; // the span that is lit
+  #last = null; // the span that was lit last
 
   constructor(root, seek) {
     this.root = root;
@@ -22,7 +23,7 @@ export class Transcript {
   // Show text without times.
   show(text) {
     this.#spans = [];
-    this.#now = null;
+    this.#now = this.#last = null;
     this.root.textContent = text;
   }
 
@@ -43,14 +44,16 @@ export class Transcript {
     this.root.append(text.slice(end));
   }
 
-  // Light up what is said at a time; returns its text.
-  light(seconds) {
+  // Light up what is said at a time; returns its text. `follow` scrolls along, unless the reader has scrolled away.
+  light(seconds, follow) {
     const span = this.#spans.findLast(({ start }) => start <= seconds + 0.001);
     const now = span && seconds < span.end ? span : null;
     if (now !== this.#now) {
       this.#now?.element.classList.remove("now");
       now?.element.classList.add("now");
+      if (now && follow && (!this.#last || inView(this.#last.element))) now.element.scrollIntoView({ block: "nearest" });
       this.#now = now;
+      this.#last = now ?? this.#last;
     }
     return now?.text ?? "";
   }
@@ -62,4 +65,9 @@ export class Transcript {
       : this.#spans.find(({ start }) => start > seconds + 0.005);
     return span?.start ?? null;
   }
+}
+
+function inView(element) {
+  const { top, bottom } = element.getBoundingClientRect();
+  return top >= 0 && bottom <= innerHeight;
 }
