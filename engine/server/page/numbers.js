@@ -48,7 +48,7 @@ export class Numbers {
     const cache = read(text, "kv_cache_usage_perc")?.most;
     this.#show("cache", cache === undefined ? cache : `${Math.round(100 * cache)} %`);
     const speed = this.#speed(read(text, "audio_seconds_total")?.sum);
-    this.#show("speed", speed === undefined ? speed : `${speed.toFixed(1)} s`);
+    this.#show("speed", speed === undefined ? speed : `${speed.toFixed(1)}×`);
   }
 
   // Seconds of audio transcribed in a second, over the last few.
