@@ -4,7 +4,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..kernels.runtime.launch import compiled
+from .audio.arrays import split_rate
 from .config import DEFAULT_TOP_K, Channels, Encoding, EngineConfig, Short
 from .faults import attempt
 from .gpu.warm_up import compile_kernels, record_steps, warm_up
@@ -156,8 +157,9 @@ class Engine:
 
         Args:
             source: path; bytes of an audio file, which are never a path; binary file object, which is read
-                here from its position to its end; or array or tensor [samples] or [samples, channels], which
-                is copied. For a classifier of texts, a string or a pair of strings.
+                here from its position to its end; array or tensor [samples] or [samples, channels], which is
+                copied; or that with its rate in Hz, as (array, rate) or {"array": ..., "sampling_rate": ...}.
+                For a classifier of texts, a string or a pair of strings.
             sampling_rate: rate in Hz of an array, by default the model's, or of headerless audio, by default
                 8000. Other files state their own.
             channel: index of the channel to take, from 0; None mixes all.
@@ -194,7 +196,7 @@ class Engine:
         options = self._task.check(language, options)
         reading = ReadOptions(sampling_rate, channel, encoding, short, vad_filter)
         self._check_request(reading, priority)
-        snapshot = self._snapshot(source, reading, options)
+        snapshot, reading = self._snapshot(source, reading, options)
         path = None if journal is None else Path(journal)
         return self._submit(source, snapshot, reading, priority, stream, options, path)
 
@@ -307,7 +309,7 @@ class Engine:
         journals: Path | None = None,
     ) -> Iterator[Any]:
         """Validate a call of `transcribe` or `classify` and iterate over the results in input order."""
-        single = str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, torch.Tensor
+        single = str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, torch.Tensor, Mapping
         if isinstance(sources, single) or hasattr(sources, "read"):
             raise ValueError(f"{verb} takes several sources: put the {type(sources).__name__} into a list")
         if verb != self._task.verb:
@@ -323,11 +325,12 @@ class Engine:
 
         def snapshots() -> Iterator[tuple[Any, Any, ReadOptions]]:
             for source in sources:
+                snapshot, how = self._snapshot(source, reading, None if split else options)
                 if split:
-                    for one, how in self._inputs.split(self._snapshot(source), reading):
-                        yield source, one, how
+                    for one, of_channel in self._inputs.split(snapshot, how):
+                        yield source, one, of_channel
                 else:
-                    yield source, self._snapshot(source, reading, options), reading
+                    yield source, snapshot, how
 
         def submit(one: tuple[Any, Any, ReadOptions]) -> Handle[Any]:
             source, snapshot, how = one
@@ -353,21 +356,25 @@ class Engine:
             raise ValueError(f"priority must be a whole number, a larger one goes first; got {priority!r}")
 
     def _snapshot(
-        self, source: Any, reading: ReadOptions | None = None, options: dict[str, Any] | None = None
-    ) -> Any:
-        """Snapshot of a source for a reading thread; the error where its own code fails, for its result.
+        self, source: Any, reading: ReadOptions, options: dict[str, Any] | None
+    ) -> tuple[Any, ReadOptions]:
+        """Snapshot of a source for a reading thread, and how to read it.
 
-        With options, the inputs themselves of a source that needs no reading: for so many requests only as
-        `transcribe` submits ahead, since theirs is pinned memory, which is never given back.
+        The error where the source's own code fails, for its result. With options, the inputs themselves of a
+        source that needs no reading: for so many requests only as `transcribe` submits ahead, since theirs is
+        pinned memory, which is never given back.
         """
         try:
-            if reading and options is not None and self._worker.unfinished < self.max_ahead:
+            if isinstance(self._inputs, Recordings):
+                source, rate = split_rate(source)
+                reading = reading.with_rate(rate)
+            if options is not None and self._worker.unfinished < self.max_ahead:
                 inputs = attempt(self._inputs.prepare, source, reading, options)
                 if inputs is not None:
-                    return inputs
-            return attempt(self._inputs.snapshot, source)
+                    return inputs, reading
+            return attempt(self._inputs.snapshot, source), reading
         except Exception as error:
-            return error
+            return error, reading
 
     def _submit(
         self,

@@ -1,8 +1,9 @@
 """Handles of submitted requests, and iteration over the results of many in input order."""
 
 import os
+from asyncio import CancelledError
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
@@ -25,6 +26,9 @@ class Handle(Generic[R]):
     Iterating over it yields text in chunks as it is decoded, from the beginning for each iterator; the chunks
     join to `result().text`. A long recording yields the text of each of its windows; beam search and CTC
     yield theirs in one chunk at the end, a classifier its best label.
+
+    In an event loop `await handle` returns the result, and `async for` yields the chunks. Cancelling the task
+    that waits so cancels the request, unless `asyncio.shield` is between the two.
     """
 
     def __init__(
@@ -81,17 +85,25 @@ class Handle(Generic[R]):
         return cancel is not None and cancel(self)
 
     def __iter__(self) -> Iterator[str]:
-        yielded, seen = "", 0
+        chunks = _Chunks(self._text)
+        while self._wait_for(lambda: self.done() or self._count > chunks.seen) and not self.done():
+            if chunk := chunks.next():
+                yield chunk
+        if rest := chunks.rest(self._processor.to_text(self.result())):
+            yield rest
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self._awaited().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        chunks = _Chunks(self._text)
         while True:
-            token_ids, parts = self._wait_for_more(seen)
+            await self._wait_in_loop(lambda: self.done() or self._count > chunks.seen)
             if self.done():
                 break
-            seen = len(token_ids) + len(parts)
-            text = self._processor.text_of(parts) if parts else self._decode(token_ids)
-            if len(text) > len(yielded) and text.startswith(yielded):
-                piece, yielded = text[len(yielded) :], text
-                yield piece
-        if rest := self._processor.to_text(self.result())[len(yielded) :]:
+            if chunk := chunks.next():
+                yield chunk
+        if rest := chunks.rest(self._processor.to_text(self.result())):
             yield rest
 
     def add_tokens(self, token_ids: tuple[int, ...]) -> None:
@@ -159,15 +171,59 @@ class Handle(Generic[R]):
         except Exception:
             return ""
 
-    def _wait_for_more(self, seen: int) -> tuple[tuple[int, ...], tuple[Part, ...]]:
-        """Wait for more than `seen` tokens or parts, or the end; return all token ids and parts."""
-        self._wait_for(lambda: self.done() or len(self._token_ids) + len(self._parts) > seen)
-        return self._token_ids, self._parts
+    async def _awaited(self) -> R:
+        await self._wait_in_loop(self.done)
+        return self.result()
+
+    @property
+    def _count(self) -> int:
+        """Number of tokens and parts so far."""
+        return len(self._token_ids) + len(self._parts)
+
+    def _text(self) -> tuple[str, int]:
+        """Text so far that is final, and the number of tokens and parts that it is of."""
+        token_ids, parts = self._token_ids, self._parts
+        text = self._processor.text_of(parts) if parts else self._decode(token_ids)
+        return text, len(token_ids) + len(parts)
 
     def _wait_for(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
+        self._check_process(condition)
+        return self._changed.wait_for(condition, timeout)
+
+    async def _wait_in_loop(self, condition: Callable[[], bool]) -> None:
+        self._check_process(condition)
+        try:
+            await self._changed.wait_in_loop(condition)
+        except CancelledError:
+            self.cancel()
+            raise
+
+    def _check_process(self, condition: Callable[[], bool]) -> None:
         if self._process != os.getpid() and not condition():
             raise RuntimeError(FORKED)
-        return self._changed.wait_for(condition, timeout)
+
+
+class _Chunks:
+    """Chunks of a growing text.
+
+    Args:
+        text: function that returns the text so far, and the number of tokens and parts that it is of.
+    """
+
+    def __init__(self, text: Callable[[], tuple[str, int]]) -> None:
+        self._text, self._yielded, self.seen = text, "", 0
+
+    def next(self) -> str:
+        """Text behind that returned so far; empty while there is none."""
+        text, self.seen = self._text()
+        if len(text) <= len(self._yielded) or not text.startswith(self._yielded):
+            return ""
+        chunk, self._yielded = text[len(self._yielded) :], text
+        return chunk
+
+    def rest(self, text: str) -> str:
+        """Text behind that returned so far, of the whole."""
+        return text[len(self._yielded) :]
 
 
 def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: int) -> Iterator[R]:

@@ -1,5 +1,6 @@
 """Written by `python -m tritone.stub`."""
 
+from .engine.async_engine import AsyncEngine as AsyncEngine
 from .engine.audio.reader import AudioError as AudioError
 from .engine.config import EngineConfig as EngineConfig
 from .engine.engine import Engine as Engine

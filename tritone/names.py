@@ -3,6 +3,7 @@
 from .models.registry import FAMILIES
 
 _OTHERS = {  # by module, its public names that belong to no model family
+    "engine.async_engine": ("AsyncEngine",),
     "engine.audio.reader": ("AudioError",),
     "engine.config": ("EngineConfig",),
     "engine.engine": ("Engine",),
