@@ -68,23 +68,30 @@ def message_of(result: tritone.Transcription) -> speech_pb2.Result:
         text=result.text,
         duration=result.duration,
         finish_reason=result.finish_reason,
-        segments=[speech_pb2.Span(text=one.text, start=one.start, end=one.end) for one in result.segments or ()],
+        segments=[
+            speech_pb2.Span(text=one.text, start=one.start, end=one.end) for one in result.segments or ()
+        ],
         words=[speech_pb2.Span(text=one.text, start=one.start, end=one.end) for one in result.words or ()],
     )
 
 
-async def main(port: str = "50051", model: str = "digits", max_waiting: str = "100") -> None:
-    config = tritone.EngineConfig(max_waiting=int(max_waiting))
+async def serve(engine: tritone.AsyncEngine, port: int) -> None:
+    """Serve until SIGTERM, then let the calls under way end."""
+    server = grpc.aio.server()
+    speech_pb2_grpc.add_SpeechServicer_to_server(Speech(engine), server)
+    health_pb2_grpc.add_HealthServicer_to_server(Health(engine), server)
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await stop.wait()
+    await server.stop(grace=30)  # seconds
+
+
+async def main(port: str = "50051", model: str = "digits") -> None:
+    config = tritone.EngineConfig(max_waiting=100)
     async with tritone.AsyncEngine(model, config=config) as engine:
-        server = grpc.aio.server()
-        speech_pb2_grpc.add_SpeechServicer_to_server(Speech(engine), server)
-        health_pb2_grpc.add_HealthServicer_to_server(Health(engine), server)
-        server.add_insecure_port(f"127.0.0.1:{port}")
-        await server.start()
-        stop = asyncio.Event()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        await stop.wait()
-        await server.stop(grace=30)  # seconds for calls under way
+        await serve(engine, int(port))
 
 
 if __name__ == "__main__":

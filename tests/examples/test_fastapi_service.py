@@ -5,13 +5,8 @@ import json
 import time
 
 import httpx
-import numpy as np
 import pytest
-import soundfile
-from services import EXAMPLES, ROOT, SOON, free_port, read_events, running
-
-TRANSCRIPTS = json.loads((ROOT / "samples/digits/transcripts.json").read_text())
-SIX = ROOT / "samples/digits/six_digits_16k.flac"
+from services import EXAMPLES, SIX, SOON, TEXT, digits, free_port, read_events, running
 
 # The example with room for few requests, and with the engine's counters for the tests.
 SMALL = """
@@ -32,15 +27,6 @@ def service(tmp_path_factory):
         folder / "log", port, "uvicorn", "--app-dir", folder, "--port", port, "small_service:app"
     ) as service:
         yield service
-
-
-@pytest.fixture(scope="module")
-def minute(tmp_path_factory):
-    """A recording that takes long: one minute of digits."""
-    waveform, rate = soundfile.read(SIX, dtype="float32")
-    path = tmp_path_factory.mktemp("minute") / "minute.wav"
-    soundfile.write(path, np.tile(waveform, 20), rate)
-    return path.read_bytes()
 
 
 def upload(service, content: bytes) -> httpx.Response:
@@ -64,11 +50,10 @@ def test_an_upload_comes_back_as_pieces_that_join_to_its_text(service):
     response = upload(service, SIX.read_bytes())
     assert response.headers["content-type"].startswith("text/event-stream")
     *pieces, (name, result) = read_events(response)
-    text = TRANSCRIPTS[SIX.name]
-    assert "".join(piece for _, piece in pieces) == text
+    assert "".join(piece for _, piece in pieces) == TEXT
     assert {name for name, _ in pieces} == {"message"}
     assert len(pieces) > 1
-    assert (name, json.loads(result)["text"]) == ("done", text)
+    assert (name, json.loads(result)["text"]) == ("done", TEXT)
 
 
 def test_an_upload_without_audio_gets_the_reason(service):
@@ -81,19 +66,19 @@ def test_an_upload_beyond_the_limit_is_refused(service):
     assert upload(service, bytes((50 << 20) + 1)).status_code == 413
 
 
-def test_a_client_that_leaves_cancels_its_request(service, minute):
+def test_a_client_that_leaves_cancels_its_request(service):
     before = wait_for(service, lambda stats: not stats["running"])["cancelled"]
     with httpx.stream(
-        "POST", f"{service.url}/transcribe", files={"file": ("talk", minute)}, timeout=SOON
+        "POST", f"{service.url}/transcribe", files={"file": ("talk", digits(20))}, timeout=SOON
     ) as response:
         assert next(response.iter_lines()).startswith("data: ")
     stats = wait_for(service, lambda stats: stats["cancelled"] > before and not stats["running"])
     assert stats["cancelled"] == before + 1
 
 
-def test_clients_beyond_the_queue_are_told_when_to_return(service, minute):
+def test_clients_beyond_the_queue_are_told_when_to_return(service):
     async def flood() -> list[httpx.Response]:
-        files = [{"file": ("talk", content)} for content in [minute] * 12]
+        files = [{"file": ("talk", content)} for content in [digits(4)] * 12]
         async with httpx.AsyncClient(timeout=SOON) as client:
             return await asyncio.gather(
                 *(client.post(f"{service.url}/transcribe", files=one) for one in files)

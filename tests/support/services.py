@@ -1,5 +1,7 @@
 """Services of the examples in tests: real processes on loopback, and what they print."""
 
+import io
+import json
 import socket
 import subprocess
 import sys
@@ -10,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
+import soundfile
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+SIX = ROOT / "samples/digits/six_digits_16k.flac"  # 3 s
+TEXT = json.loads((ROOT / "samples/digits/transcripts.json").read_text())[SIX.name]
 SOON = 120  # seconds; a start alone takes many on a loaded machine
 
 
@@ -33,6 +39,14 @@ class Service:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+
+def digits(times: int) -> bytes:
+    """WAV file with the six digits so many times: 3 s for each."""
+    waveform, rate = soundfile.read(SIX, dtype="float32")
+    file = io.BytesIO()
+    soundfile.write(file, np.tile(waveform, times), rate, format="WAV")
+    return file.getvalue()
 
 
 def free_port() -> int:
