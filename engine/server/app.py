@@ -6,8 +6,10 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from ... import __version__
+from .classify import classify_routes
 from .errors import add_error_handlers
 from .models import ServedModels, model_routes
+from .openapi import document
 from .settings import ServerSettings
 from .transcriptions import transcription_routes
 
@@ -30,4 +32,6 @@ def create_app(models: ServedModels, settings: ServerSettings | None = None) -> 
     add_error_handlers(app)
     app.include_router(model_routes(models))
     app.include_router(transcription_routes(models, settings))
+    app.include_router(classify_routes(models, settings))
+    document(app, needs_key=False)
     return app

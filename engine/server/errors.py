@@ -12,8 +12,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from ...scheduler.request import FinishReason
 from ..async_engine import AsyncEngine
 from ..audio.errors import AudioError
+from ..outputs import R
+from ..subtitles.units import clean
 from ..tasks.inputs import TextError
 
 _log = logging.getLogger(__name__)
@@ -46,7 +49,8 @@ class ApiError(Exception):
         """JSON object of the error, of an answer or an event."""
         kind = self.type or _TYPES.get(self.status)
         kind = kind or ("server_error" if self.status >= 500 else "invalid_request_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        message, param = clean(self.message), None if self.param is None else clean(self.param)
+        return {"error": {"message": message, "type": kind, "param": param, "code": self.code}}
 
     def response(self) -> JSONResponse:
         """Answer with this error."""
@@ -107,17 +111,25 @@ def engine_error(
         return ApiError(400, str(error), "input", "invalid_text")
     if isinstance(error, ValueError):
         return ApiError(400, str(error), _named(str(error), fields))
-    request_id = getattr(request.state, "request_id", None)
-    _log.error("request %s failed", request_id, exc_info=error)
+    request_id = request.state.request_id
     if engine.health().status == "failed":
-        return unavailable("this model has stopped on an error; try again later")
-    where = "its log has the reason" if request_id is None else f"its log has request {request_id}"
-    return ApiError(500, f"the server has failed on this request; {where}", code="internal_error")
+        _log.error("request %s came to a model that has stopped: %s", request_id, error)
+        return unavailable("this model has stopped; try again later")
+    _log.error("request %s failed", request_id, exc_info=error)
+    message = f"the server has failed on this request; its log has request {request_id}"
+    return ApiError(500, message, code="internal_error")
 
 
 def unavailable(message: str) -> ApiError:
     """Error of a server that takes no requests now."""
     return ApiError(503, message, code="unavailable", headers={"retry-after": str(_FAILED_RETRY)})
+
+
+def require_complete(result: R) -> R:
+    """Result that is not cut short. Raises ApiError (503) for one that the engine's end has cancelled."""
+    if result.finish_reason is FinishReason.CANCELLED:
+        raise unavailable("the server is stopping; send the request again")
+    return result
 
 
 def _named(message: str, fields: Iterable[str]) -> str | None:

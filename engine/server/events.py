@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from ..handle import Handle
 from ..outputs import Transcription
 from ..subtitles.units import clean
-from .errors import ApiError
+from .errors import ApiError, require_complete
 from .log_probs import log_probs
 from .parameters import Parameters
 from .responses import token_usage
@@ -51,7 +51,7 @@ class TranscriptStream(Response):
         self._first: str | None = None
 
     async def open(self) -> None:
-        """Wait for the first text. Raises the engine's error, or CancelledError with the request cancelled."""
+        """Wait for the first text. Raises the engine's error; a cancelled task cancels the request."""
         try:
             self._first = await anext(self._chunks, None)
         except BaseException:
@@ -78,7 +78,7 @@ class TranscriptStream(Response):
         try:
             async for chunk in self._texts():
                 yield _event({"type": DELTA, "delta": clean(chunk)})
-            result = await self._handle
+            result = require_complete(await self._handle)
         except Exception as error:
             yield _event({"type": "error"} | self._as_error(error).body(), name="error")
             return

@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..config import DEFAULT_TOP_K
 from .errors import ApiError
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d{1,19}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
-TRANSCRIPTIONS, TRANSLATIONS = "transcriptions", "translations"
+TRANSCRIPTIONS, TRANSLATIONS = "/v1/audio/transcriptions", "/v1/audio/translations"
+CLASSIFY = "/v1/classify"
 BOTH = (TRANSCRIPTIONS, TRANSLATIONS)
 
 
@@ -107,7 +109,9 @@ def _read_chunking(value: str) -> dict[str, Any]:
 
 
 FIELDS = (
-    _text("model", "Name of a model of GET /v1/models; by default the server's first."),
+    _text(
+        "model", "Name of a model of GET /v1/models; by default the server's first.", of=(*BOTH, CLASSIFY)
+    ),
     _text("language", "Language that is spoken, as ISO-639-1 code or English name; by default detected."),
     _text("prompt", "Text that goes before, for its style and names; of Whisper."),
     _choice("response_format", FORMATS, "Format of the answer; json by default."),
@@ -150,6 +154,7 @@ FIELDS = (
     _whole("seed", 0, 2**63 - 1, "Seed of the draws of a temperature above 0.", is_own=True),
     _flag("vad_filter", "true decodes only what is speech.", is_own=True),
     _text("hotwords", "Words that may be said, such as names; of Whisper.", is_own=True),
+    _whole("top_k", 1, 2**31 - 1, f"Labels of a result, best first; {DEFAULT_TOP_K} by default.", of=(CLASSIFY,)),
 )
 BY_NAME = {field.name: field for field in FIELDS}
 
@@ -169,7 +174,7 @@ def read_fields(fields: Sequence[tuple[str, str]], endpoint: str) -> dict[str, A
 
     Args:
         fields: names and values in their order.
-        endpoint: TRANSCRIPTIONS or TRANSLATIONS.
+        endpoint: path of the endpoint.
 
     Raises:
         ApiError: an unknown or refused field, one given twice, or a value that is not accepted.
@@ -183,7 +188,7 @@ def read_fields(fields: Sequence[tuple[str, str]], endpoint: str) -> dict[str, A
         field = BY_NAME.get(name)
         if field is None or endpoint not in field.of or (name != raw and not field.repeats):
             known = ", ".join(["file", *(one.shown for one in FIELDS if endpoint in one.of)])
-            message = f"{raw[:64]!r} is no field of audio/{endpoint}; there are {known}"
+            message = f"{raw[:64]!r} is no field of {endpoint}; there are {known}"
             raise ApiError(400, message, raw[:64], "unknown_parameter")
         if not field.repeats and name in given:
             raise ApiError(400, f"{name} is given twice; give it once", name, "repeated_parameter")

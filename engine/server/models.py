@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from ...scheduler.model_protocol import Task
 from ..async_engine import AsyncEngine
 from .errors import ApiError
+from .openapi import MODEL, MODELS, operation
 
 
 @dataclass
@@ -145,12 +146,12 @@ def model_routes(models: ServedModels) -> APIRouter:
     """Routes of the list of models."""
     routes = APIRouter()
 
-    @routes.get("/v1/models", operation_id="list_models")
+    @routes.get(MODELS, **operation(MODELS, "list_models"))
     async def list_models() -> JSONResponse:
         """Models of the server."""
         return JSONResponse({"object": "list", "data": [model.describe() for model in models.all]})
 
-    @routes.get("/v1/models/{model:path}", operation_id="retrieve_model")
+    @routes.get(MODEL.replace("}", ":path}"), **operation(MODEL, "retrieve_model"))
     async def retrieve_model(request: Request) -> JSONResponse:
         """Model of a name or alias."""
         given = request.path_params["model"]

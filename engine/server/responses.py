@@ -94,7 +94,7 @@ def _segment(index: int, segment: Segment, parameters: Parameters) -> dict[str, 
     temperature = segment.temperature
     return {
         "id": index,
-        "seek": 0,
+        "seek": round((segment.window_start or 0.0) * _FRAME_RATE),
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
         "text": text,

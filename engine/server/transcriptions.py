@@ -1,17 +1,15 @@
 """Endpoints of OpenAI's audio API: transcriptions and translations."""
 
-from typing import Any
-
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from ...scheduler.request import FinishReason
 from ..handle import Handle
 from ..outputs import Transcription
-from .errors import ApiError, engine_error, unavailable
+from .errors import ApiError, engine_error, require_complete
 from .events import TranscriptStream
 from .fields import TRANSCRIPTIONS, TRANSLATIONS
 from .models import ServedModels
+from .openapi import operation
 from .parameters import Parameters, read_parameters
 from .responses import answer
 from .settings import ServerSettings
@@ -22,12 +20,12 @@ def transcription_routes(models: ServedModels, settings: ServerSettings) -> APIR
     """Routes of the endpoints."""
     routes = APIRouter()
 
-    @routes.post("/v1/audio/transcriptions", operation_id="create_transcription")
+    @routes.post(TRANSCRIPTIONS, **operation(TRANSCRIPTIONS, "create_transcription"))
     async def transcribe(request: Request) -> Response:
         """Transcript of a recording."""
         return await _respond(request, TRANSCRIPTIONS, models, settings)
 
-    @routes.post("/v1/audio/translations", operation_id="create_translation")
+    @routes.post(TRANSLATIONS, **operation(TRANSLATIONS, "create_translation"))
     async def translate(request: Request) -> Response:
         """Translation of a recording into English."""
         return await _respond(request, TRANSLATIONS, models, settings)
@@ -58,7 +56,7 @@ async def _respond(
             stream = opening
             return stream
         try:
-            result = complete(await handle)
+            result = require_complete(await handle)
         except Exception as error:
             raise _error(error, request, form, parameters) from error
         _note(request, parameters, result)
@@ -66,13 +64,6 @@ async def _respond(
     finally:
         if stream is None:
             form.close()
-
-
-def complete(result: Any) -> Any:
-    """Result that is not cut short. Raises ApiError (503) for one that the engine's end has cancelled."""
-    if result.finish_reason is FinishReason.CANCELLED:
-        raise unavailable("the server is stopping; send the request again")
-    return result
 
 
 def _submit(request: Request, form: Form, parameters: Parameters) -> Handle[Transcription]:
