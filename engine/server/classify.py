@@ -14,6 +14,8 @@ from .errors import ApiError, engine_error, require_complete
 from .fields import CLASSIFY, read_fields
 from .models import ServedModel, ServedModels
 from .openapi import operation
+from .parameters import bounds
+from .requests import note_result
 from .settings import ServerSettings
 from .uploads import read_form
 
@@ -31,7 +33,7 @@ def classify_routes(models: ServedModels, settings: ServerSettings) -> APIRouter
     async def classify(request: Request) -> JSONResponse:
         """Labels of a recording, sent as a form, or of texts, sent as JSON."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
-            return await _classify_texts(request, models)
+            return await _classify_texts(request, models, settings)
         return await _classify_recording(request, models, settings)
 
     return routes
@@ -50,18 +52,18 @@ async def _classify_recording(
         if form.file is None:
             raise ApiError(400, "there is no file; send the recording in the field 'file'", "file")
         top_k = values.get("top_k", DEFAULT_TOP_K)
-        return await _answer(request, model, [form.file.content], top_k, {})
+        return await _answer(request, model, [form.file.content], top_k, bounds(settings))
     finally:
         form.close()
 
 
-async def _classify_texts(request: Request, models: ServedModels) -> JSONResponse:
+async def _classify_texts(request: Request, models: ServedModels, settings: ServerSettings) -> JSONResponse:
     body = await _read_json(request)
     known = ("model", "input", "top_k", "truncate")
-    for name in body:
-        if name not in known:
-            message = f"{name[:64]!r} is no field of {CLASSIFY}; there are {', '.join(known)}"
-            raise ApiError(400, message, name[:64], "unknown_parameter")
+    for given in body:
+        if given not in known:
+            message = f"{given[:64]!r} is no field of {CLASSIFY}; there are {', '.join(known)}"
+            raise ApiError(400, message, given[:64], "unknown_parameter")
     name, top_k = body.get("model"), body.get("top_k", DEFAULT_TOP_K)
     if not isinstance(name, str | None):
         raise _invalid("model", name, "a name of GET /v1/models")
@@ -75,7 +77,7 @@ async def _classify_texts(request: Request, models: ServedModels) -> JSONRespons
     if not model.classifies_texts:
         message = f"{model.name} classifies recordings; send one as a form, in the field 'file'"
         raise ApiError(400, message, "input", "unsupported_value")
-    return await _answer(request, model, texts, top_k, {"truncate": truncate})
+    return await _answer(request, model, texts, top_k, {"truncate": truncate} | bounds(settings))
 
 
 async def _answer(
@@ -92,6 +94,8 @@ async def _answer(
     finally:
         for handle in handles:
             handle.cancel()
+    for result in results:
+        note_result(request, model.name, result)
     body: dict[str, Any] = {
         "id": f"classify-{uuid4().hex}",
         "object": "list",

@@ -1,5 +1,6 @@
 """Errors of the API, in the form in which OpenAI's clients read them."""
 
+import json
 import logging
 import math
 import re
@@ -51,6 +52,10 @@ class ApiError(Exception):
         kind = kind or ("server_error" if self.status >= 500 else "invalid_request_error")
         message, param = clean(self.message), None if self.param is None else clean(self.param)
         return {"error": {"message": message, "type": kind, "param": param, "code": self.code}}
+
+    def event(self) -> bytes:
+        """Event that ends a stream with this error."""
+        return f"event: error\ndata: {json.dumps({'type': 'error'} | self.body())}\n\n".encode()
 
     def response(self) -> JSONResponse:
         """Answer with this error."""

@@ -80,7 +80,7 @@ class TranscriptStream(Response):
                 yield _event({"type": DELTA, "delta": clean(chunk)})
             result = require_complete(await self._handle)
         except Exception as error:
-            yield _event({"type": "error"} | self._as_error(error).body(), name="error")
+            yield self._as_error(error).event()
             return
         self._on_result(result)
         done: dict[str, Any] = {"type": DONE, "text": clean(result.text)}
@@ -95,7 +95,6 @@ class TranscriptStream(Response):
             yield chunk
 
 
-def _event(data: dict[str, Any], name: str | None = None) -> bytes:
-    """Bytes of an event; those of a transcript have their type in the data alone, as OpenAI sends them."""
-    head = "" if name is None else f"event: {name}\n"
-    return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+def _event(data: dict[str, Any]) -> bytes:
+    """Bytes of an event, which has its type in the data alone, as OpenAI sends it."""
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()

@@ -109,9 +109,7 @@ def _read_chunking(value: str) -> dict[str, Any]:
 
 
 FIELDS = (
-    _text(
-        "model", "Name of a model of GET /v1/models; by default the server's first.", of=(*BOTH, CLASSIFY)
-    ),
+    _text("model", "Name of a model of GET /v1/models; by default the server's first.", of=(*BOTH, CLASSIFY)),
     _text("language", "Language that is spoken, as ISO-639-1 code or English name; by default detected."),
     _text("prompt", "Text that goes before, for its style and names; of Whisper."),
     _choice("response_format", FORMATS, "Format of the answer; json by default."),
@@ -154,7 +152,9 @@ FIELDS = (
     _whole("seed", 0, 2**63 - 1, "Seed of the draws of a temperature above 0.", is_own=True),
     _flag("vad_filter", "true decodes only what is speech.", is_own=True),
     _text("hotwords", "Words that may be said, such as names; of Whisper.", is_own=True),
-    _whole("top_k", 1, 2**31 - 1, f"Labels of a result, best first; {DEFAULT_TOP_K} by default.", of=(CLASSIFY,)),
+    _whole(
+        "top_k", 1, 2**31 - 1, f"Labels of a result, best first; {DEFAULT_TOP_K} by default.", of=(CLASSIFY,)
+    ),
 )
 BY_NAME = {field.name: field for field in FIELDS}
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -73,23 +72,17 @@ class ServedModel:
 
 
 class ServedModels:
-    """Engines of a server by name.
+    """Engines of a server by name; the first one is that of requests that name none.
 
     Args:
         engines: engines by name.
         aliases: other names of these, which clients may give; they are not listed.
-        default: name of the model of requests that name none; by default the first one.
 
     Raises:
         ValueError: no engine, an alias that is a model's name, or of an unknown model.
     """
 
-    def __init__(
-        self,
-        engines: Mapping[str, AsyncEngine],
-        aliases: Mapping[str, str] | None = None,
-        default: str | None = None,
-    ) -> None:
+    def __init__(self, engines: Mapping[str, AsyncEngine], aliases: Mapping[str, str] | None = None) -> None:
         if not engines:
             raise ValueError("a server needs a model; give one")
         self.engines = dict(engines)
@@ -103,9 +96,6 @@ class ServedModels:
                 raise ValueError(
                     f"the alias {alias!r} is of {name!r}, which is not served; there are {there}"
                 )
-        self._default = next(iter(self.engines)) if default is None else default
-        if self._default not in self.engines:
-            raise ValueError(f"the default model {default!r} is not served; there are {there}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.engines)
@@ -117,7 +107,7 @@ class ServedModels:
 
     def find(self, name: str | None) -> ServedModel:
         """Model of a name or alias; None for the default. Raises ApiError (404) for an unknown one."""
-        name = self._default if name is None else self._aliases.get(name, name)
+        name = next(iter(self.engines)) if name is None else self._aliases.get(name, name)
         if name not in self._models:
             there = ", ".join([*self.engines, *self._aliases])
             message = f"the model {name!r} does not exist; this server has {there}"
@@ -128,18 +118,6 @@ class ServedModels:
         """Close all engines."""
         for engine in self.engines.values():
             await engine.close(cancel=cancel)
-
-
-def split_name(given: str) -> tuple[str, str]:
-    """Name and checkpoint of a model given as NAME=CHECKPOINT, or as the checkpoint alone.
-
-    The latter's name is its own; of a folder it is the last part, so that clients see no path.
-    """
-    name, equals, checkpoint = given.partition("=")
-    if equals:
-        return name, checkpoint
-    folder = Path(given)
-    return (folder.resolve().name if folder.is_dir() else given), given
 
 
 def model_routes(models: ServedModels) -> APIRouter:

@@ -7,6 +7,7 @@ from typing import Any
 from .errors import ApiError
 from .fields import TRANSLATIONS, VAD_SETTINGS, read_fields
 from .models import ServedModel, ServedModels
+from .settings import ServerSettings
 
 _TIMED = ("verbose_json", "srt", "vtt")  # formats with times
 _STREAMED = ("json", "text")
@@ -95,6 +96,11 @@ def read_parameters(fields: Sequence[tuple[str, str]], endpoint: str, models: Se
         options=options,
         fields=[*values, "token_log_probs"] if log_probs else [*values],
     )
+
+
+def bounds(settings: ServerSettings) -> dict[str, Any]:
+    """Options of the engine that the server's settings give."""
+    return {} if settings.deadline is None else {"deadline": settings.deadline}
 
 
 def _check_model(model: ServedModel, translates: bool) -> None:

@@ -1,5 +1,7 @@
 """Endpoints of OpenAI's audio API: transcriptions and translations."""
 
+from dataclasses import replace
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
@@ -10,7 +12,8 @@ from .events import TranscriptStream
 from .fields import TRANSCRIPTIONS, TRANSLATIONS
 from .models import ServedModels
 from .openapi import operation
-from .parameters import Parameters, read_parameters
+from .parameters import Parameters, bounds, read_parameters
+from .requests import note_result
 from .responses import answer
 from .settings import ServerSettings
 from .uploads import Form, read_form
@@ -40,13 +43,13 @@ async def _respond(
     stream: TranscriptStream | None = None
     try:
         parameters = read_parameters(form.fields, endpoint, models)
-        handle = _submit(request, form, parameters)
+        handle = _submit(request, form, parameters, settings)
         if parameters.stream:
             opening = TranscriptStream(
                 handle,
                 parameters,
                 lambda error: _error(error, request, form, parameters),
-                lambda result: _note(request, parameters, result),
+                lambda result: note_result(request, parameters.model.name, result),
                 form.close,
             )
             try:
@@ -59,28 +62,26 @@ async def _respond(
             result = require_complete(await handle)
         except Exception as error:
             raise _error(error, request, form, parameters) from error
-        _note(request, parameters, result)
+        note_result(request, parameters.model.name, result)
         return answer(result, parameters)
     finally:
         if stream is None:
             form.close()
 
 
-def _submit(request: Request, form: Form, parameters: Parameters) -> Handle[Transcription]:
+def _submit(
+    request: Request, form: Form, parameters: Parameters, settings: ServerSettings
+) -> Handle[Transcription]:
     """Submit the recording of a form to the engine. Raises ApiError."""
     if form.file is None:
         raise ApiError(400, "there is no file; send the recording in the field 'file'", "file")
+    options = parameters.options | bounds(settings)
     try:
-        return parameters.model.engine.submit(
-            form.file.content, stream=parameters.stream, **parameters.options
-        )
+        return parameters.model.engine.submit(form.file.content, stream=parameters.stream, **options)
     except Exception as error:
         raise _error(error, request, form, parameters) from error
 
 
-def _note(request: Request, parameters: Parameters, result: Transcription) -> None:
-    """Note the result of a request, for the metrics and the log."""
-
-
 def _error(error: Exception, request: Request, form: Form, parameters: Parameters) -> ApiError:
-    return engine_error(error, parameters.model.engine, request, parameters.fields)
+    found = engine_error(error, parameters.model.engine, request, parameters.fields)
+    return found if form.file is None else replace(found, message=form.file.named(found.message))
