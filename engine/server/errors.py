@@ -55,7 +55,8 @@ class ApiError(Exception):
 
     def event(self) -> bytes:
         """Event that ends a stream with this error."""
-        return f"event: error\ndata: {json.dumps({'type': 'error'} | self.body())}\n\n".encode()
+        data = json.dumps({"type": "error"} | self.body(), ensure_ascii=False, separators=(",", ":"))
+        return f"event: error\ndata: {data}\n\n".encode()
 
     def response(self) -> JSONResponse:
         """Answer with this error."""
