@@ -3,16 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
+import openai
 import pytest
 from factories import write_ctc_checkpoint, write_text_classifier
-from whisper_checkpoints import write_whisper_checkpoint
-
-pytest.importorskip("fastapi")
-openai = pytest.importorskip("openai")
-
 from live_server import serving
+from whisper_checkpoints import write_whisper_checkpoint
 
 from tritone.engine.async_engine import AsyncEngine
 from tritone.engine.server.models import ServedModels
@@ -34,14 +32,20 @@ class LiveServer:
     url: str
     engines: dict[str, AsyncEngine]
 
-    def post(self, path: str, file: bytes | Path | None = DIGITS, **fields: str | list[str]) -> httpx.Response:
-        """Answer to a form; a recording that is given as a path is sent under its name."""
-        if isinstance(file, Path):
-            file = file.read_bytes()
-        files = {} if file is None else {"file": ("a.wav", file)}
-        return httpx.post(f"{self.url}{path}", data=fields, files=files or {"": b""}, timeout=60)
+    def post(
+        self, path: str, file: bytes | Path | None = DIGITS, /, **fields: str | list[str]
+    ) -> httpx.Response:
+        """Answer to a form, whose values may be lists."""
+        parts: list[Any] = [
+            (name, (None, value))
+            for name, given in fields.items()
+            for value in ([given] if isinstance(given, str) else given)
+        ]
+        if file is not None:
+            parts.append(("file", ("a.wav", file.read_bytes() if isinstance(file, Path) else file)))
+        return httpx.post(f"{self.url}{path}", files=parts, timeout=60)
 
-    def transcribe(self, file: bytes | Path | None = DIGITS, **fields: str | list[str]) -> httpx.Response:
+    def transcribe(self, file: bytes | Path | None = DIGITS, /, **fields: str | list[str]) -> httpx.Response:
         """Answer of the endpoint of transcriptions."""
         return self.post("/v1/audio/transcriptions", file, **fields)
 
@@ -68,7 +72,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 @pytest.fixture(scope="session")
-def client(server: LiveServer) -> "Iterator[openai.OpenAI]":
+def client(server: LiveServer) -> Iterator[openai.OpenAI]:
     """OpenAI's client of the server."""
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield client

@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
-
-openai = pytest.importorskip("openai")
 
 from tritone.engine.server.events import TranscriptStream
 
@@ -41,7 +40,8 @@ def test_the_asynchronous_client_streams(server):
 
 
 @pytest.mark.parametrize(
-    ("model", "fields"), [("ctc", {}), ("digits", {"num_beams": "2"}), ("many-languages", {"response_format": "text"})]
+    ("model", "fields"),
+    [("ctc", {}), ("digits", {"num_beams": "2"}), ("many-languages", {"response_format": "text"})],
 )
 def test_every_model_streams(server, model, fields):
     answer = server.transcribe(model=model, stream="true", **fields)

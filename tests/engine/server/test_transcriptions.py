@@ -5,11 +5,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import openai
 import pytest
 from audio_files import encode
 from whisper_checkpoints import recording
-
-openai = pytest.importorskip("openai")
 
 from tritone.engine.server.responses import UNKNOWN_LANGUAGE
 
@@ -114,7 +113,9 @@ def test_silence_has_no_segments(server):
     silence = encode(np.zeros(16_000), 16_000, "wav", "pcm_s16le")
     answer = server.transcribe(silence, model="digits", response_format="verbose_json", vad_filter="true")
     assert (answer.json()["text"], answer.json()["segments"]) == ("", [])
-    assert server.transcribe(silence, model="digits", response_format="vtt", vad_filter="1").text == "WEBVTT\n\n"
+    assert (
+        server.transcribe(silence, model="digits", response_format="vtt", vad_filter="1").text == "WEBVTT\n\n"
+    )
 
 
 @pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # of OpenAI's models
@@ -154,7 +155,9 @@ def test_options_reach_the_engine(client, engine):
     assert answer.text == expected != create(client).text
 
 
-@pytest.mark.parametrize("strategy", ["auto", {"type": "server_vad"}, {"type": "server_vad", "threshold": 0.5}])
+@pytest.mark.parametrize(
+    "strategy", ["auto", {"type": "server_vad"}, {"type": "server_vad", "threshold": 0.5}]
+)
 def test_a_chunking_strategy_cuts_at_pauses(client, engine, strategy):
     options = {"windows": "pauses", "vad_filter": strategy != "auto"}
     expected = engine.submit(LONG, **options).result().text
