@@ -103,7 +103,7 @@ class _Server(uvicorn.Server):
         await asyncio.sleep(self._state.settings.linger_seconds)
         connection: Any
         for connection in tuple(self.server_state.connections):
-            connection.transport.abort()
+            connection.abort()
 
 
 def _within_descriptors(settings: ServerSettings) -> ServerSettings:
