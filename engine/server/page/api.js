@@ -19,9 +19,11 @@ export function onKeyNeeded(ask) {
 export const key = () => sessionStorage.getItem("key");
 const headers = () => (key() ? { Authorization: `Bearer ${key()}` } : {});
 
+// Models that transcribe: {id, timestamp_granularities}.
 export async function models() {
   const response = await request("v1/models");
-  return (await response.json()).data;
+  const { data } = await response.json();
+  return data.filter(({ task }) => task === "transcription");
 }
 
 // Events of a transcription while it is decoded: {type: "transcript.text.delta", delta}, and one
@@ -36,22 +38,10 @@ export async function* stream(file, model, signal) {
   throw new ApiError("The server ended its answer early.");
 }
 
-// A transcription in one of the server's formats, as text.
+// A transcription in one of the server's formats, as text; `granularities` are those of verbose JSON.
 export async function transcription(file, model, format, signal, granularities = []) {
   const response = await post(file, { model, response_format: format }, signal, granularities);
   return response.text();
-}
-
-// Verbose JSON with the finest times that the model has, as text; null where it refuses all.
-export async function timed(file, model, signal) {
-  for (const granularities of [["word", "segment"], ["segment"]]) {
-    try {
-      return await transcription(file, model, "verbose_json", signal, granularities);
-    } catch (error) {
-      if (error.status !== 400) throw error;
-    }
-  }
-  return null;
 }
 
 // Health and metrics ask for no key and fail quietly: they are on every page, the numbers may be closed.

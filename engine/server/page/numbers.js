@@ -31,10 +31,11 @@ export class Numbers {
   }
 
   async #lookAtHealth() {
-    const { status, reason } = await api.health().catch(() => ({ status: "away" }));
+    const { status, models = {} } = await api.health().catch(() => ({ status: "away" }));
+    const reasons = Object.entries(models).map(([name, { reason }]) => reason && `${name}: ${reason}`);
     this.#show("health", status);
     this.root.dataset.health = status;
-    this.root.querySelector(".health").title = reason ?? "";
+    this.root.querySelector(".health").title = reasons.filter(Boolean).join("\n");
   }
 
   async #lookAtMetrics() {

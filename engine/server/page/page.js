@@ -9,6 +9,7 @@ import { Recording } from "./recording.js";
 const find = (selector) => document.querySelector(selector);
 const [chooser, recordButton, list, select] = ["#files", "#record", "#recordings", "#model"].map(find);
 const recordings = [];
+let models = [];
 const recorder = new Recorder();
 let ended = []; // recordings whose requests have ended since all was quiet
 
@@ -17,7 +18,7 @@ const alarm = (text) => (find("#alert").textContent = text);
 
 async function loadModels() {
   try {
-    const models = await api.models();
+    models = await api.models();
     select.replaceChildren(...models.map(({ id }) => new Option(id)));
     select.disabled = models.length < 2;
     alarm(models.length ? "" : "This server has no model that transcribes.");
@@ -30,9 +31,10 @@ async function loadModels() {
 async function add(files) {
   if (!files.length) return;
   alarm("");
-  if (!select.value) await loadModels();
-  if (!select.value) return;
-  const added = [...files].map((file) => new Recording(file, select.value, { onEnded, onRemoved }));
+  if (!models.length) await loadModels();
+  const model = models[select.selectedIndex];
+  if (!model) return;
+  const added = files.map((file) => new Recording(file, model, { onEnded, onRemoved }));
   recordings.unshift(...added);
   list.prepend(...added.map(({ row }) => row));
   document.body.classList.add("used");

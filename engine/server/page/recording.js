@@ -119,17 +119,19 @@ export class Recording {
   async #stream(signal) {
     this.#become("decoding", "Transcribing");
     const start = performance.now();
-    for await (const event of api.stream(this.file, this.model, signal)) {
+    for await (const event of api.stream(this.file, this.model.id, signal)) {
       this.#say(event.text ?? this.#text + event.delta);
     }
-    this.#become("done", `${this.model}, ${((performance.now() - start) / 1000).toFixed(2)} s`);
+    this.#become("done", `${this.model.id}, ${((performance.now() - start) / 1000).toFixed(2)} s`);
   }
 
   // Ask once for times, when the result is first looked at; without them the text stands alone.
   async #time() {
     if (this.state !== "done" || this.#timed) return;
     this.#timed = true;
-    const json = await api.timed(this.file, this.model, this.#removed.signal).catch(() => null);
+    const { id, timestamp_granularities: granularities } = this.model;
+    const { signal } = this.#removed;
+    const json = await api.transcription(this.file, id, "verbose_json", signal, granularities).catch(() => null);
     if (json === null) return;
     this.#formats.set("json", json);
     const verbose = JSON.parse(json);
@@ -155,7 +157,7 @@ export class Recording {
   async #formatted(format) {
     if (format === "txt") return `${this.#text.trim()}\n`;
     if (!this.#formats.has(format)) {
-      this.#formats.set(format, await api.transcription(this.file, this.model, format, this.#removed.signal));
+      this.#formats.set(format, await api.transcription(this.file, this.model.id, format, this.#removed.signal));
     }
     return this.#formats.get(format);
   }
