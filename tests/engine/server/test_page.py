@@ -267,8 +267,8 @@ def test_dropped_files_are_sent_together_and_each_is_opened_by_itself(visit, ser
         """([names, contents]) => {
           const dataTransfer = new DataTransfer();
           names.forEach((name, i) => dataTransfer.items.add(new File([new Uint8Array(contents[i])], name)));
-          for (const type of ["dragover", "drop"])
-            document.body.dispatchEvent(new DragEvent(type, { dataTransfer, bubbles: true, cancelable: true }));
+          const options = { dataTransfer, bubbles: true, cancelable: true };
+          for (const type of ["dragover", "drop"]) document.body.dispatchEvent(new DragEvent(type, options));
         }""",
         [names, contents],
     )
@@ -312,7 +312,10 @@ def test_a_denied_microphone_is_said_plainly(visit, server):
 @in_browser
 def test_the_keyboard_alone_leads_from_a_file_to_its_subtitles(visit, server):
     page = visit(server)
-    focused = "[document.activeElement].map((it) => it.ariaLabel || it.labels?.[0]?.textContent || it.textContent)[0]"
+    focused = """() => {
+      const { ariaLabel, labels, textContent } = document.activeElement;
+      return ariaLabel || labels?.[0]?.textContent || textContent;
+    }"""
 
     def tab_to(name: str) -> None:
         for _ in range(12):
@@ -466,7 +469,8 @@ def pixels(canvas) -> np.ndarray:
     """Green of a canvas, [height, width]."""
     width, height, values = canvas.evaluate(
         """(canvas) => {
-          const { width, height, data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          const { width, height } = canvas;
+          const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
           return [width, height, Array.from(data.filter((_, i) => i % 4 === 1))];
         }"""
     )
