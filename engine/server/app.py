@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from ... import __version__
 from .errors import add_error_handlers
 from .models import ServedModels
+from .operation import add_operation
 from .settings import ServerSettings
 from .transcriptions import transcription_routes
 
@@ -28,5 +29,6 @@ def create_app(models: ServedModels, settings: ServerSettings | None = None) -> 
 
     app = FastAPI(title="Tritone", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     add_error_handlers(app)
+    add_operation(app, models, settings)
     app.include_router(transcription_routes(models, settings))
     return app

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from ..audio.errors import AudioError
 from .errors import ApiError
 from .models import ServedModels
+from .requests import note_result
 from .settings import ServerSettings
 from .uploads import read_form
 
@@ -20,13 +21,14 @@ def transcription_routes(models: ServedModels, settings: ServerSettings) -> APIR
         form = await read_form(request, settings)
         try:
             fields = dict(form.fields)
-            _, engine = models.find(fields.get("model"))
+            name, engine = models.find(fields.get("model"))
             if form.file is None:
                 raise ApiError(400, "there is no file; send the recording in the field 'file'", "file")
             try:
                 result = await engine.transcribe(form.file.content)
             except AudioError as error:
                 raise ApiError(400, str(error), "file") from error
+            note_result(request, name, result)
             return {"text": result.text}
         finally:
             form.close()
