@@ -9,6 +9,7 @@ from ... import __version__
 from .errors import add_error_handlers
 from .models import ServedModels
 from .operation import add_operation
+from .page import page_routes
 from .settings import ServerSettings
 from .transcriptions import transcription_routes
 
@@ -31,4 +32,5 @@ def create_app(models: ServedModels, settings: ServerSettings | None = None) -> 
     add_error_handlers(app)
     add_operation(app, models, settings)
     app.include_router(transcription_routes(models, settings))
+    app.include_router(page_routes())
     return app

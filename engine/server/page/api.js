@@ -44,15 +44,18 @@ export async function transcription(file, model, format, signal, granularities =
   return response.text();
 }
 
-// Health and metrics ask for no key and fail quietly: they are on every page, the numbers may be closed.
+// Health and metrics ask for no key and fail quietly, as a server may keep them closed: null.
 export async function health() {
-  const response = await fetch("health", { headers: headers() });
-  return response.json();
+  return (await look("health"))?.json() ?? null;
 }
 
 export async function metrics() {
-  const response = await fetch("metrics", { headers: headers() });
-  return response.ok ? response.text() : null;
+  return (await look("metrics"))?.text() ?? null;
+}
+
+async function look(path) {
+  const response = await fetch(path, { headers: headers() });
+  return [401, 403, 404].includes(response.status) ? null : response;
 }
 
 function post(file, fields, signal, granularities = []) {

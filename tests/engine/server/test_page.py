@@ -4,10 +4,8 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,23 +47,12 @@ TEXTS = {
 
 def serving(*arguments: str) -> Iterator[str]:
     """Address of a server process of its own, which ends with the iteration."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, *COMMAND, "--port", port, *arguments]
-    with subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
-        try:
-            url = f"http://127.0.0.1:{port}/"
-            for _ in range(600):
-                try:
-                    httpx.get(f"{url}health")
-                    break
-                except httpx.TransportError:
-                    assert process.poll() is None, "the server has ended"
-                    time.sleep(0.1)
-            yield url
-        finally:
-            process.terminate()
+    command = [sys.executable, *COMMAND, "--port", "0", *arguments]
+    with subprocess.Popen(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE
+    ) as process:
+        yield process.stdout.readline().decode().strip().rstrip("/") + "/"
+        process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +61,11 @@ def server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def server_with_key(tmp_path_factory) -> Iterator[tuple[str, str]]:
-    """Address of a server that asks for a key, and the key."""
+def closed_server(tmp_path_factory) -> Iterator[tuple[str, str]]:
+    """Address of a server that asks for a key, even for its numbers, and the key."""
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text("open-sesame\n")
-    for url in serving("--model", "digits", "--api-keys", str(keys)):
+    for url in serving("--model", "digits", "--api-key-file", str(keys), "--protect-health"):
         yield url, "open-sesame"
 
 
@@ -406,10 +393,12 @@ def test_a_server_that_is_away_is_said_plainly(visit, server):
 
 
 @in_browser
-def test_a_server_with_keys_asks_for_one_and_keeps_it_in_the_tab(visit, server_with_key):
-    url, key = server_with_key
+def test_a_closed_server_asks_for_a_key_and_keeps_it_in_the_tab(visit, closed_server):
+    url, key = closed_server
     page = visit(url, failures="status of 401")
+    running = page.locator("[data-number=running]")
     dialog = page.get_by_role("dialog", name="This server asks for a key")
+    expect(running).to_be_hidden()
     dialog.get_by_label("API key").fill("wrong")
     dialog.get_by_role("button", name="Use key").click()
     expect(dialog.get_by_label("API key")).to_have_value("")
@@ -419,6 +408,7 @@ def test_a_server_with_keys_asks_for_one_and_keeps_it_in_the_tab(visit, server_w
     add(page, DIGITS)
     expect(page.locator(".transcript")).to_have_text(TEXTS[DIGITS.name])
     assert page.evaluate("localStorage.length") == 0
+    expect(running).to_have_text("0")
     page.reload()
     expect(page.locator("#model option")).to_have_count(1)
     expect(dialog).to_be_hidden()
