@@ -37,7 +37,6 @@ async function add(files) {
   const added = files.map((file) => new Recording(file, model, { onEnded, onRemoved }));
   recordings.unshift(...added);
   list.prepend(...added.map(({ row }) => row));
-  document.body.classList.add("used");
   announce(added.length > 1 ? `Transcribing ${added.length} recordings` : `Transcribing ${added[0].file.name}`);
   if (added.length === 1) added[0].open();
   for (const recording of added) recording.transcribe();
@@ -69,11 +68,15 @@ async function toggleRecording() {
     return;
   }
   alarm("");
+  recordButton.disabled = true; // while the browser asks
   try {
     await recorder.start(showLevel);
     showRecording(true);
   } catch (error) {
     alarm(error.message);
+  } finally {
+    recordButton.disabled = false;
+    recordButton.focus();
   }
 }
 
@@ -124,11 +127,13 @@ function listen() {
     if (event.key === "Escape" && !find("#key").open) escape();
   });
   addEventListener("dragover", (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
     event.preventDefault();
     document.body.classList.add("dragging");
   });
   addEventListener("dragleave", (event) => event.relatedTarget || document.body.classList.remove("dragging"));
   addEventListener("drop", (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
     event.preventDefault();
     document.body.classList.remove("dragging");
     add([...event.dataTransfer.files]);
