@@ -16,6 +16,7 @@ import torch
 
 from ..kernels.runtime.launch import compiled
 from .audio.arrays import split_rate
+from .bounds import check_deadline
 from .config import DEFAULT_TOP_K, Channels, Encoding, EngineConfig, Short
 from .faults import attempt
 from .gpu.warm_up import compile_kernels, record_steps, warm_up
@@ -151,6 +152,7 @@ class Engine:
         priority: int = 0,
         stream: bool = True,
         journal: str | os.PathLike[str] | None = None,
+        deadline: float | None = None,
         **options: Any,
     ) -> Handle[Any]:
         """Submit one request and return its handle without waiting for the result.
@@ -176,6 +178,8 @@ class Engine:
             journal: path of a file to which the outputs of a recording's windows are appended as they end.
                 Where the same recording is submitted again, with the same model and options, these are not
                 computed again. Remove the file once you have the result. A recording of one window has none.
+            deadline: seconds from now by which the result must be there; then the request ends with a
+                DeadlineError, wherever it is. None waits without limit.
             **options: generation options, as of `model.generate`. Where neither they nor the checkpoint set
                 max_length or max_new_tokens, a result has at most 16 tokens and 8 more per second of audio,
                 within the model's positions; a window of Whisper as many as the model has positions for.
@@ -190,15 +194,19 @@ class Engine:
             ValueError: an unknown option or language, a value out of range, an option of recordings for
                 texts, or `vad_filter` without its extra. Errors of the recording or text itself are raised by
                 `Handle.result`.
+            QueueFullError: as many requests wait as `max_waiting` or `max_waiting_seconds` of the
+                configuration allow.
             RuntimeError: the engine is closed, or has stopped on an error.
         """
         self._worker.check_open()
+        deadline = check_deadline(deadline)
+        self._worker.check_room()
         options = self._task.check(language, options)
         reading = ReadOptions(sampling_rate, channel, encoding, short, vad_filter)
         self._check_request(reading, priority)
         snapshot, reading = self._snapshot(source, reading, options)
         path = None if journal is None else Path(journal)
-        return self._submit(source, snapshot, reading, priority, stream, options, path)
+        return self._submit(source, snapshot, reading, priority, stream, options, path, deadline)
 
     def transcribe(
         self,
@@ -212,6 +220,7 @@ class Engine:
         language: str | None = None,
         priority: int = 0,
         journals: str | os.PathLike[str] | None = None,
+        deadline: float | None = None,
         **options: Any,
     ) -> Iterator[Transcription]:
         """Transcribe recordings and yield the results in input order, each as soon as it is ready.
@@ -226,14 +235,17 @@ class Engine:
                 their order and with `channel` set. A recording that cannot be opened has one, without.
             journals: folder with a journal for each recording that is a path, see `submit`; others have none.
                 `tritone.engine.journal_files.remove_journals` removes those of a recording.
-            sampling_rate, encoding, short, vad_filter, language, priority, **options: as in `submit`.
+            sampling_rate, encoding, short, vad_filter, language, priority, deadline, **options: as in
+                `submit`. A full queue is waited for.
 
         Raises:
             ValueError, RuntimeError: as in `submit`.
         """
         reading = ReadOptions(sampling_rate, encoding=encoding, short=short, vad_filter=vad_filter)
         folder = None if journals is None else Path(journals)
-        return self._process("transcribe", sources, channels, reading, priority, language, options, folder)
+        return self._process(
+            "transcribe", sources, channels, reading, priority, deadline, language, options, folder
+        )
 
     def classify(
         self,
@@ -245,6 +257,7 @@ class Engine:
         encoding: Encoding | None = None,
         short: Short = "fail",
         priority: int = 0,
+        deadline: float | None = None,
         truncate: bool = False,
     ) -> Iterator[Classification]:
         """Classify recordings or texts and yield the results in input order, as `transcribe` does.
@@ -253,7 +266,7 @@ class Engine:
             sources: recordings as in `submit`; for a classifier of texts, strings or pairs of strings.
             top_k: number of labels in a result, best first; None for all.
             channels: as in `transcribe`.
-            sampling_rate, encoding, short, priority: as in `submit`.
+            sampling_rate, encoding, short, priority, deadline: as in `submit`.
             truncate: True truncates a text that is too long for the model; otherwise it fails.
 
         Raises:
@@ -261,7 +274,7 @@ class Engine:
         """
         options = {"top_k": top_k, "truncate": truncate}
         reading = ReadOptions(sampling_rate, encoding=encoding, short=short)
-        return self._process("classify", sources, channels, reading, priority, None, options)
+        return self._process("classify", sources, channels, reading, priority, deadline, None, options)
 
     def stats(self) -> EngineStats:
         """Statistics since the start, and the current load; those of the loop are as of its last step.
@@ -275,7 +288,7 @@ class Engine:
         """Health of the engine: "ok", "degraded" or "failed", and the reason. Never waits, never raises."""
         return self._worker.health()
 
-    def close(self, *, cancel: bool = False) -> None:
+    def close(self, *, cancel: bool = False, timeout: float | None = None) -> None:
         """Stop accepting requests, finish or cancel those submitted, and end the threads.
 
         May be called more than once, from any thread. Leaving a `with` block finishes all submitted requests;
@@ -285,8 +298,9 @@ class Engine:
         Args:
             cancel: True cancels unfinished requests, False waits for their results. A read or step that does
                 not end is left alone after the configuration's `close_timeout`.
+            timeout: seconds after which requests that are to be finished are cancelled; None for no limit.
         """
-        self._worker.close(cancel)
+        self._worker.close(cancel, timeout=timeout)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an Engine has threads and cannot be copied or pickled; make one in each process")
@@ -304,6 +318,7 @@ class Engine:
         channels: Channels,
         reading: ReadOptions,
         priority: int,
+        deadline: float | None,
         language: str | None,
         options: dict[str, Any],
         journals: Path | None = None,
@@ -314,6 +329,7 @@ class Engine:
             raise ValueError(f"{verb} takes several sources: put the {type(sources).__name__} into a list")
         if verb != self._task.verb:
             raise ValueError(f"a {self._task.name} cannot {verb}; call {self._task.verb}")
+        deadline = check_deadline(deadline)
         options = self._task.check(language, options)
         check_choice("channels", channels, get_args(Channels))
         if channels == "split" and self.sampling_rate is None:
@@ -337,7 +353,7 @@ class Engine:
             path = None
             if journals is not None and isinstance(source, str | os.PathLike):
                 path = journal_path(journals, source, how.channel)
-            return self._submit(source, snapshot, how, priority, False, options, path)
+            return self._submit(source, snapshot, how, priority, False, options, path, deadline)
 
         return in_order(snapshots(), submit, self.max_ahead)
 
@@ -384,7 +400,8 @@ class Engine:
         priority: int,
         stream: bool,
         options: dict[str, Any],
-        journal: Path | None = None,
+        journal: Path | None,
+        deadline: float | None,
     ) -> Handle[Any]:
         task = self._task  # and not the engine, which may be dropped before it is read
         handle = Handle[Any](source, task.output_processor(options), self._worker.cancel, reading.channel)
@@ -399,6 +416,10 @@ class Engine:
             return started
 
         job = Job(handle, prepare, priority, stream)
+        if deadline is not None:
+            job.deadline = time.monotonic() + deadline
+        if self.config.max_waiting_seconds is not None and not isinstance(snapshot, Exception):
+            job.waiting_seconds = self._inputs.estimate_seconds(snapshot, reading)
         if isinstance(snapshot, Inputs):
             with suppress(Exception):  # which its result has from a reading thread
                 prepared = attempt(prepare)

@@ -1,6 +1,7 @@
 """Handles of submitted requests, and iteration over the results of many in input order."""
 
 import os
+import time
 from asyncio import CancelledError
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
@@ -8,16 +9,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from ..scheduler.request import FinishReason, RequestOutput
+from .bounds import QueueFullError
 from .faults import attempt
 from .outputs import OutputProcessor, R, in_recording
 from .session import Part
 from .signals import Signal
+from .timings import Timings
 
 if TYPE_CHECKING:
     from .audio.speech import SpeechTimes
 
 FORKED = "this process was forked from the engine's, which has its threads; make an engine here"
 _END = object()  # of an iterator
+_NONE: Any = object()  # in place of a source
+_PAUSE = 0.01  # seconds, until a full queue is tried again
 
 
 class Handle(Generic[R]):
@@ -50,6 +55,7 @@ class Handle(Generic[R]):
         self._duration = 0.0
         self._warnings: tuple[str, ...] = ()
         self._speech: SpeechTimes | None = None
+        self._timings: Timings | None = None
         self._result: R | None = None
 
     def result(self, timeout: float | None = None) -> R:
@@ -129,13 +135,15 @@ class Handle(Generic[R]):
         duration: float = 0.0,
         warnings: tuple[str, ...] = (),
         speech: "SpeechTimes | None" = None,
+        timings: Timings | None = None,
     ) -> None:
-        """Set the final output, seconds of audio, warnings about its reading, and times of its speech.
+        """Set the final output, seconds of audio, warnings about its reading, times of its speech, its own.
 
         Called by the engine; only the first call counts.
         """
         if self._output is None:
             self._duration, self._warnings, self._speech = duration, warnings, speech
+            self._timings = timings
             self._output = output
             self._cancel = None  # a finished handle keeps no engine alive
         self._changed.notify_all()
@@ -160,9 +168,7 @@ class Handle(Generic[R]):
             result = self._processor.process(failed, token_ids, self._duration, self.source)
         if self._speech is not None:
             result = in_recording(result, self._speech)
-        if self._warnings or self._channel is not None:
-            result = replace(result, warnings=self._warnings, channel=self._channel)
-        return result
+        return replace(result, warnings=self._warnings, channel=self._channel, timings=self._timings)
 
     def _decode(self, token_ids: tuple[int, ...]) -> str:
         """Streamed text that is final; empty where it cannot be decoded, which the end shows."""
@@ -235,7 +241,7 @@ def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: 
     """
     remaining = iter(sources)
     under_way: deque[Handle[R]] = deque()
-    exhausted, error = False, None
+    exhausted, error, source = False, None, _NONE
     try:
         while True:
             # One new submission per result keeps the engine busy even if the next result is always ready.
@@ -243,13 +249,21 @@ def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: 
             while not exhausted and len(under_way) < ahead and (wanted or not under_way[0].done()):
                 wanted = 0
                 try:
-                    source = attempt(next, remaining, _END)
+                    if source is _NONE:
+                        source = attempt(next, remaining, _END)
                     if source is not _END:
                         under_way.append(submit(source))
+                        source = _NONE
                         continue
+                except QueueFullError:  # of other callers' requests, perhaps: the source is tried again
+                    if not under_way:
+                        time.sleep(_PAUSE)
+                    break
                 except Exception as raised:
                     error = raised
                 exhausted = True
+            if not under_way and not exhausted:
+                continue
             if not under_way:
                 break
             yield under_way.popleft().outcome()

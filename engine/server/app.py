@@ -11,6 +11,7 @@ from .errors import add_error_handlers
 from .models import ServedModels, model_routes
 from .openapi import document
 from .operation import add_operation
+from .page import page_routes
 from .settings import ServerSettings
 from .transcriptions import transcription_routes
 
@@ -35,5 +36,6 @@ def create_app(models: ServedModels, settings: ServerSettings | None = None) -> 
     app.include_router(model_routes(models))
     app.include_router(transcription_routes(models, settings))
     app.include_router(classify_routes(models, settings))
+    app.include_router(page_routes())
     document(app, needs_key=bool(settings.api_keys))
     return app

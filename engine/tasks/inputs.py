@@ -22,6 +22,7 @@ from ..audio.reader import (
     as_samples,
     audio_blocks,
     count_channels,
+    estimated_seconds,
     is_ready,
     load_audio,
 )
@@ -171,6 +172,16 @@ class Recordings:
         if not is_ready(array, self.sampling_rate, reading.sampling_rate, reading.channel):
             return None
         return self.read(array.view(np.ndarray), reading, options)
+
+    def estimate_seconds(self, source: Any, reading: ReadOptions) -> float:
+        """Estimate a snapshot's duration without decoding it; 0 where it cannot be opened."""
+        if isinstance(source, Inputs):
+            return source.duration
+        try:
+            rate = reading.sampling_rate or self.sampling_rate
+            return attempt(partial(estimated_seconds, encoding=reading.encoding), source, rate)
+        except Exception:
+            return 0.0
 
     def max_read_seconds(self, options: dict[str, Any]) -> float:
         """Duration of the longest recording that `read` takes."""
@@ -332,6 +343,10 @@ class Texts:
     def prepare(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs | None:
         """None: tokenizing a text is work for a reading thread."""
         return None
+
+    def estimate_seconds(self, source: Any, reading: ReadOptions) -> float:
+        """0: a text has no duration."""
+        return 0.0
 
     def split(self, snapshot: Any, reading: ReadOptions) -> list[tuple[Any, ReadOptions]]:
         """Pair a snapshot with the options: a text has no channels."""
