@@ -102,7 +102,7 @@ class Transcription:
     language: str | None = None
     warnings: tuple[str, ...] = ()
     channel: int | None = None
-    source: Any = field(default=None, repr=False, compare=False)
+    source: object = field(default=None, repr=False, compare=False)
     speech_duration: float | None = None
     timings: Timings | None = field(default=None, repr=False, compare=False)
 
@@ -195,7 +195,7 @@ class Classification:
     error: Exception | None = None
     warnings: tuple[str, ...] = ()
     channel: int | None = None
-    source: Any = field(default=None, repr=False, compare=False)
+    source: object = field(default=None, repr=False, compare=False)
     timings: Timings | None = field(default=None, repr=False, compare=False)
 
 
