@@ -47,6 +47,7 @@ class Segment:
             for it.
         temperature: temperature at which the window was decoded; 0 for greedy or beam search.
         speaker: name of its speaker, from `with_speakers`.
+        token_log_probs: log-probability of each of `token_ids`, with the option of that name; None otherwise.
     """
 
     text: str
@@ -58,6 +59,7 @@ class Segment:
     no_speech_probability: float | None = None
     temperature: float | None = None
     speaker: str | None = None
+    token_log_probs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,9 @@ class Transcription:
         warnings: problems that left a result, such as channels that cancel out.
         channel: index of the channel, from 0; None where the channels were mixed.
         source: recording as it was submitted.
+        token_log_probs: with the option of that name, log-probabilities of the last of `token_ids`: of all
+            that were generated, the end token included; with `segments` of each of `token_ids`. None
+            otherwise, and without tokens.
     """
 
     text: str
@@ -100,6 +105,7 @@ class Transcription:
     channel: int | None = None
     source: Any = field(default=None, repr=False, compare=False)
     speech_duration: float | None = None
+    token_log_probs: tuple[float, ...] | None = None
 
     def to_srt(
         self,
