@@ -140,9 +140,7 @@ def read_hypotheses(
     return hypotheses
 
 
-def _token_log_probs(
-    ended: list[RunningRequest], tables: StateTables
-) -> dict[int, npt.NDArray[np.float32]]:
+def _token_log_probs(ended: list[RunningRequest], tables: StateTables) -> dict[int, npt.NDArray[np.float32]]:
     """Log-probabilities of the tokens of ended requests that ask for them, by slot and position."""
     asking = [one for one in ended if one.options.token_log_probs and one.options.num_beams == 1]
     if not asking:

@@ -154,7 +154,7 @@ def test_a_journal_brings_them_back(whisper, tmp_path):
 
 def test_beam_search_refuses_them_with_the_remedy(speech_to_text, whisper, waveforms):
     for engine in (speech_to_text, whisper):
-        with pytest.raises(ValueError, match="num_beams is 3: beams share .*; give num_beams=1 too"):
+        with pytest.raises(ValueError, match=r"num_beams is 3: beams share .*; give num_beams=1 too"):
             engine.submit(waveforms[0], token_log_probs=True, num_beams=3)
         with pytest.raises(ValueError, match="token_log_probs must be True or False, got 'yes'"):
             engine.submit(waveforms[0], token_log_probs="yes")
@@ -167,7 +167,7 @@ def test_beam_search_refuses_them_with_the_remedy(speech_to_text, whisper, wavef
 
 def test_models_without_generation_refuse_them_by_name(ctc_checkpoint, audio, waveforms, speech_to_text):
     with tritone.Engine(ctc_checkpoint, device="cpu") as engine:
-        with pytest.raises(ValueError, match="token_log_probs=True is for models that decode .*confidence"):
+        with pytest.raises(ValueError, match=r"token_log_probs=True is for models that decode .*confidence"):
             engine.submit(waveforms[0], token_log_probs=True)
         assert engine.submit(waveforms[0], token_log_probs=False).result(SOON).token_log_probs is None
     with pytest.raises(ValueError, match="unknown option 'token_log_probs'"):
