@@ -1,11 +1,8 @@
 """Page at `/` in a real browser, on a real server: files, microphone, keyboard, screen reader, themes."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ import soundfile
 import soxr
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from servers import server
 
 from tritone.engine.server.page import FOLDER, TYPES, page_files, page_routes
 
@@ -31,7 +29,7 @@ expect = playwright.expect
 PATIENCE = 20  # seconds, for a machine that does other things too
 expect.set_options(timeout=1000 * PATIENCE)
 
-COMMAND = ["-m", "tritone", "serve"]
+KEY = "open-sesame"
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "samples"
 GARDEN = SAMPLES / "english/garden_44k.mp3"
@@ -48,28 +46,18 @@ TEXTS = {
 }
 
 
-def serving(*arguments: str) -> Iterator[str]:
-    """Address of a server process of its own, which ends with the iteration."""
-    command = [sys.executable, *COMMAND, "--port", "0", *arguments]
-    with subprocess.Popen(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE
-    ) as process:
-        yield process.stdout.readline().decode().strip().rstrip("/") + "/"
-        process.terminate()
-
-
 @pytest.fixture(scope="module")
 def site() -> Iterator[str]:
-    yield from serving("--model", "digits", "--model", "english")
+    """Address of a server process with two models."""
+    with server("--model", "english") as process:
+        yield f"{process.address}/"
 
 
 @pytest.fixture(scope="module")
-def closed_site(tmp_path_factory) -> Iterator[tuple[str, str]]:
-    """Address of a server that asks for a key, even for its numbers, and the key."""
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text("open-sesame\n")
-    for url in serving("--model", "digits", "--api-key-file", str(keys), "--protect-health"):
-        yield url, "open-sesame"
+def closed_site() -> Iterator[str]:
+    """Address of a server that asks for a key, even for its numbers."""
+    with server("--protect-health", environment={"TRITONE_API_KEY": KEY}) as process:
+        yield f"{process.address}/"
 
 
 @pytest.fixture(scope="module")
@@ -351,17 +339,12 @@ def test_downloads_are_the_servers_own_formats(visit, site):
     page = visit(site)
     add(page, DIGITS)
     shown(page, ".transcript span", ".downloads")
+    expect(page.locator(".transcript span")).to_have_text(
+        TEXTS[DIGITS.name]
+    )  # without times of words, all at once
     assert pressed_download(page, "VTT") == formatted(site, DIGITS, "vtt")
     assert pressed_download(page, "TXT") == formatted(site, DIGITS, "text")
     assert json.loads(pressed_download(page, "JSON")) == json.loads(formatted(site, DIGITS, "verbose_json"))
-
-
-@in_browser
-def test_a_model_without_times_of_words_lights_up_its_text(visit, site):
-    page = visit(site)
-    add(page, DIGITS)
-    shown(page, ".transcript span")
-    expect(page.locator(".transcript span")).to_have_text(TEXTS[DIGITS.name])
 
 
 @in_browser
@@ -402,15 +385,14 @@ def test_a_server_that_is_away_is_said_plainly(visit, site):
 
 @in_browser
 def test_a_closed_server_asks_for_a_key_and_keeps_it_in_the_tab(visit, closed_site):
-    url, key = closed_site
-    page = visit(url, failures="status of 401")
+    page = visit(closed_site, failures="status of 401")
     running = page.locator("[data-number=running]")
     dialog = page.get_by_role("dialog", name="This server asks for a key")
     expect(running).to_be_hidden()
     dialog.get_by_label("API key").fill("wrong")
     dialog.get_by_role("button", name="Use key").click()
     expect(dialog.get_by_label("API key")).to_have_value("")
-    dialog.get_by_label("API key").fill(key)
+    dialog.get_by_label("API key").fill(KEY)
     page.keyboard.press("Enter")
     expect(dialog).to_be_hidden()
     add(page, DIGITS)
@@ -423,9 +405,8 @@ def test_a_closed_server_asks_for_a_key_and_keeps_it_in_the_tab(visit, closed_si
 
 
 @in_browser
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing(theme, visit, site, tmp_path):
-    page = visit(site, failures="status of 400", color_scheme=theme)
+def test_axe_finds_nothing(visit, site, tmp_path):
+    page = visit(site, failures="status of 400")
     expect(page.locator("[data-number=health]")).to_have_text("ok")
     assert violations(page) == []
     notes = tmp_path / "notes.wav"
@@ -435,7 +416,10 @@ def test_axe_finds_nothing(theme, visit, site, tmp_path):
     add(page, DIGITS)
     shown(page, ".transcript span", ".spectrogram.drawn")
     page.locator(".transcript span").click()
-    assert violations(page) == []
+    expect(page.locator(".now")).to_be_visible()
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        assert violations(page) == []
 
 
 @in_browser
@@ -476,9 +460,10 @@ def pixels(canvas) -> np.ndarray:
 
 
 @in_browser
-@pytest.mark.parametrize("width", [320, 360])
-def test_nothing_is_wider_than_a_phone(width, visit, site):
-    page = visit(site, viewport={"width": width, "height": 640}, reduced_motion="reduce")
+def test_nothing_is_wider_than_a_phone(visit, site):
+    page = visit(site, viewport={"width": 360, "height": 640}, reduced_motion="reduce")
     add(page, DIGITS)
     shown(page, ".downloads", ".slider")
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for width in (360, 320):
+        page.set_viewport_size({"width": width, "height": 640})
+        assert page.evaluate("document.documentElement.scrollWidth") == width
