@@ -4,7 +4,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from ..kernels.runtime.launch import compiled
+from .audio.arrays import split_rate
+from .bounds import check_deadline
 from .config import DEFAULT_TOP_K, Channels, Encoding, EngineConfig, Short
 from .faults import attempt
 from .gpu.warm_up import compile_kernels, record_steps, warm_up
@@ -150,14 +152,16 @@ class Engine:
         priority: int = 0,
         stream: bool = True,
         journal: str | os.PathLike[str] | None = None,
+        deadline: float | None = None,
         **options: Any,
     ) -> Handle[Any]:
         """Submit one request and return its handle without waiting for the result.
 
         Args:
             source: path; bytes of an audio file, which are never a path; binary file object, which is read
-                here from its position to its end; or array or tensor [samples] or [samples, channels], which
-                is copied. For a classifier of texts, a string or a pair of strings.
+                here from its position to its end; array or tensor [samples] or [samples, channels], which is
+                copied; or that with its rate in Hz, as (array, rate) or {"array": ..., "sampling_rate": ...}.
+                For a classifier of texts, a string or a pair of strings.
             sampling_rate: rate in Hz of an array, by default the model's, or of headerless audio, by default
                 8000. Other files state their own.
             channel: index of the channel to take, from 0; None mixes all.
@@ -174,6 +178,8 @@ class Engine:
             journal: path of a file to which the outputs of a recording's windows are appended as they end.
                 Where the same recording is submitted again, with the same model and options, these are not
                 computed again. Remove the file once you have the result. A recording of one window has none.
+            deadline: seconds from now by which the result must be there; then the request ends with a
+                DeadlineError, wherever it is. None waits without limit.
             **options: generation options, as of `model.generate`. Where neither they nor the checkpoint set
                 max_length or max_new_tokens, a result has at most 16 tokens and 8 more per second of audio,
                 within the model's positions; a window of Whisper as many as the model has positions for.
@@ -189,15 +195,19 @@ class Engine:
             ValueError: an unknown option or language, a value out of range, an option of recordings for
                 texts, or `vad_filter` without its extra. Errors of the recording or text itself are raised by
                 `Handle.result`.
+            QueueFullError: as many requests wait as `max_waiting` or `max_waiting_seconds` of the
+                configuration allow.
             RuntimeError: the engine is closed, or has stopped on an error.
         """
         self._worker.check_open()
+        deadline = check_deadline(deadline)
+        self._worker.check_room()
         options = self._task.check(language, options)
         reading = ReadOptions(sampling_rate, channel, encoding, short, vad_filter)
         self._check_request(reading, priority)
-        snapshot = self._snapshot(source, reading, options)
+        snapshot, reading = self._snapshot(source, reading, options)
         path = None if journal is None else Path(journal)
-        return self._submit(source, snapshot, reading, priority, stream, options, path)
+        return self._submit(source, snapshot, reading, priority, stream, options, path, deadline)
 
     def transcribe(
         self,
@@ -211,6 +221,7 @@ class Engine:
         language: str | None = None,
         priority: int = 0,
         journals: str | os.PathLike[str] | None = None,
+        deadline: float | None = None,
         **options: Any,
     ) -> Iterator[Transcription]:
         """Transcribe recordings and yield the results in input order, each as soon as it is ready.
@@ -225,14 +236,17 @@ class Engine:
                 their order and with `channel` set. A recording that cannot be opened has one, without.
             journals: folder with a journal for each recording that is a path, see `submit`; others have none.
                 `tritone.engine.journal_files.remove_journals` removes those of a recording.
-            sampling_rate, encoding, short, vad_filter, language, priority, **options: as in `submit`.
+            sampling_rate, encoding, short, vad_filter, language, priority, deadline, **options: as in
+                `submit`. A full queue is waited for.
 
         Raises:
             ValueError, RuntimeError: as in `submit`.
         """
         reading = ReadOptions(sampling_rate, encoding=encoding, short=short, vad_filter=vad_filter)
         folder = None if journals is None else Path(journals)
-        return self._process("transcribe", sources, channels, reading, priority, language, options, folder)
+        return self._process(
+            "transcribe", sources, channels, reading, priority, deadline, language, options, folder
+        )
 
     def classify(
         self,
@@ -244,6 +258,7 @@ class Engine:
         encoding: Encoding | None = None,
         short: Short = "fail",
         priority: int = 0,
+        deadline: float | None = None,
         truncate: bool = False,
     ) -> Iterator[Classification]:
         """Classify recordings or texts and yield the results in input order, as `transcribe` does.
@@ -252,7 +267,7 @@ class Engine:
             sources: recordings as in `submit`; for a classifier of texts, strings or pairs of strings.
             top_k: number of labels in a result, best first; None for all.
             channels: as in `transcribe`.
-            sampling_rate, encoding, short, priority: as in `submit`.
+            sampling_rate, encoding, short, priority, deadline: as in `submit`.
             truncate: True truncates a text that is too long for the model; otherwise it fails.
 
         Raises:
@@ -260,7 +275,7 @@ class Engine:
         """
         options = {"top_k": top_k, "truncate": truncate}
         reading = ReadOptions(sampling_rate, encoding=encoding, short=short)
-        return self._process("classify", sources, channels, reading, priority, None, options)
+        return self._process("classify", sources, channels, reading, priority, deadline, None, options)
 
     def stats(self) -> EngineStats:
         """Statistics since the start, and the current load; those of the loop are as of its last step.
@@ -274,7 +289,7 @@ class Engine:
         """Health of the engine: "ok", "degraded" or "failed", and the reason. Never waits, never raises."""
         return self._worker.health()
 
-    def close(self, *, cancel: bool = False) -> None:
+    def close(self, *, cancel: bool = False, timeout: float | None = None) -> None:
         """Stop accepting requests, finish or cancel those submitted, and end the threads.
 
         May be called more than once, from any thread. Leaving a `with` block finishes all submitted requests;
@@ -284,8 +299,9 @@ class Engine:
         Args:
             cancel: True cancels unfinished requests, False waits for their results. A read or step that does
                 not end is left alone after the configuration's `close_timeout`.
+            timeout: seconds after which requests that are to be finished are cancelled; None for no limit.
         """
-        self._worker.close(cancel)
+        self._worker.close(cancel, timeout=timeout)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an Engine has threads and cannot be copied or pickled; make one in each process")
@@ -303,16 +319,18 @@ class Engine:
         channels: Channels,
         reading: ReadOptions,
         priority: int,
+        deadline: float | None,
         language: str | None,
         options: dict[str, Any],
         journals: Path | None = None,
     ) -> Iterator[Any]:
         """Validate a call of `transcribe` or `classify` and iterate over the results in input order."""
-        single = str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, torch.Tensor
+        single = str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, torch.Tensor, Mapping
         if isinstance(sources, single) or hasattr(sources, "read"):
             raise ValueError(f"{verb} takes several sources: put the {type(sources).__name__} into a list")
         if verb != self._task.verb:
             raise ValueError(f"a {self._task.name} cannot {verb}; call {self._task.verb}")
+        deadline = check_deadline(deadline)
         options = self._task.check(language, options)
         check_choice("channels", channels, get_args(Channels))
         if channels == "split" and self.sampling_rate is None:
@@ -324,18 +342,19 @@ class Engine:
 
         def snapshots() -> Iterator[tuple[Any, Any, ReadOptions]]:
             for source in sources:
+                snapshot, how = self._snapshot(source, reading, None if split else options)
                 if split:
-                    for one, how in self._inputs.split(self._snapshot(source), reading):
-                        yield source, one, how
+                    for one, of_channel in self._inputs.split(snapshot, how):
+                        yield source, one, of_channel
                 else:
-                    yield source, self._snapshot(source, reading, options), reading
+                    yield source, snapshot, how
 
         def submit(one: tuple[Any, Any, ReadOptions]) -> Handle[Any]:
             source, snapshot, how = one
             path = None
             if journals is not None and isinstance(source, str | os.PathLike):
                 path = journal_path(journals, source, how.channel)
-            return self._submit(source, snapshot, how, priority, False, options, path)
+            return self._submit(source, snapshot, how, priority, False, options, path, deadline)
 
         return in_order(snapshots(), submit, self.max_ahead)
 
@@ -354,21 +373,25 @@ class Engine:
             raise ValueError(f"priority must be a whole number, a larger one goes first; got {priority!r}")
 
     def _snapshot(
-        self, source: Any, reading: ReadOptions | None = None, options: dict[str, Any] | None = None
-    ) -> Any:
-        """Snapshot of a source for a reading thread; the error where its own code fails, for its result.
+        self, source: Any, reading: ReadOptions, options: dict[str, Any] | None
+    ) -> tuple[Any, ReadOptions]:
+        """Snapshot of a source for a reading thread, and how to read it.
 
-        With options, the inputs themselves of a source that needs no reading: for so many requests only as
-        `transcribe` submits ahead, since theirs is pinned memory, which is never given back.
+        The error where the source's own code fails, for its result. With options, the inputs themselves of a
+        source that needs no reading: for so many requests only as `transcribe` submits ahead, since theirs is
+        pinned memory, which is never given back.
         """
         try:
-            if reading and options is not None and self._worker.unfinished < self.max_ahead:
+            if isinstance(self._inputs, Recordings):
+                source, rate = split_rate(source)
+                reading = reading.with_rate(rate)
+            if options is not None and self._worker.unfinished < self.max_ahead:
                 inputs = attempt(self._inputs.prepare, source, reading, options)
                 if inputs is not None:
-                    return inputs
-            return attempt(self._inputs.snapshot, source)
+                    return inputs, reading
+            return attempt(self._inputs.snapshot, source), reading
         except Exception as error:
-            return error
+            return error, reading
 
     def _submit(
         self,
@@ -378,7 +401,8 @@ class Engine:
         priority: int,
         stream: bool,
         options: dict[str, Any],
-        journal: Path | None = None,
+        journal: Path | None,
+        deadline: float | None,
     ) -> Handle[Any]:
         task = self._task  # and not the engine, which may be dropped before it is read
         handle = Handle[Any](source, task.output_processor(options), self._worker.cancel, reading.channel)
@@ -393,6 +417,10 @@ class Engine:
             return started
 
         job = Job(handle, prepare, priority, stream)
+        if deadline is not None:
+            job.deadline = time.monotonic() + deadline
+        if self.config.max_waiting_seconds is not None and not isinstance(snapshot, Exception):
+            job.waiting_seconds = self._inputs.estimate_seconds(snapshot, reading)
         if isinstance(snapshot, Inputs):
             with suppress(Exception):  # which its result has from a reading thread
                 prepared = attempt(prepare)

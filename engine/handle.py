@@ -1,22 +1,28 @@
 """Handles of submitted requests, and iteration over the results of many in input order."""
 
 import os
+import time
+from asyncio import CancelledError
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from ..scheduler.request import FinishReason, RequestOutput
+from .bounds import QueueFullError
 from .faults import attempt
 from .outputs import OutputProcessor, R, in_recording
 from .session import Part
 from .signals import Signal
+from .timings import Timings
 
 if TYPE_CHECKING:
     from .audio.speech import SpeechTimes
 
 FORKED = "this process was forked from the engine's, which has its threads; make an engine here"
 _END = object()  # of an iterator
+_NONE: Any = object()  # in place of a source
+_PAUSE = 0.01  # seconds, until a full queue is tried again
 
 
 class Handle(Generic[R]):
@@ -25,6 +31,9 @@ class Handle(Generic[R]):
     Iterating over it yields text in chunks as it is decoded, from the beginning for each iterator; the chunks
     join to `result().text`. A long recording yields the text of each of its windows; beam search and CTC
     yield theirs in one chunk at the end, a classifier its best label.
+
+    In an event loop `await handle` returns the result, and `async for` yields the chunks. Cancelling the task
+    that waits so cancels the request, unless `asyncio.shield` is between the two.
     """
 
     def __init__(
@@ -46,6 +55,7 @@ class Handle(Generic[R]):
         self._duration = 0.0
         self._warnings: tuple[str, ...] = ()
         self._speech: SpeechTimes | None = None
+        self._timings: Timings | None = None
         self._result: R | None = None
 
     def result(self, timeout: float | None = None) -> R:
@@ -81,17 +91,25 @@ class Handle(Generic[R]):
         return cancel is not None and cancel(self)
 
     def __iter__(self) -> Iterator[str]:
-        yielded, seen = "", 0
+        chunks = _Chunks(self._text)
+        while self._wait_for(lambda: self.done() or self._count > chunks.seen) and not self.done():
+            if chunk := chunks.next():
+                yield chunk
+        if rest := chunks.rest(self._processor.to_text(self.result())):
+            yield rest
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return self._awaited().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        chunks = _Chunks(self._text)
         while True:
-            token_ids, parts = self._wait_for_more(seen)
+            await self._wait_in_loop(lambda: self.done() or self._count > chunks.seen)
             if self.done():
                 break
-            seen = len(token_ids) + len(parts)
-            text = self._processor.text_of(parts) if parts else self._decode(token_ids)
-            if len(text) > len(yielded) and text.startswith(yielded):
-                piece, yielded = text[len(yielded) :], text
-                yield piece
-        if rest := self._processor.to_text(self.result())[len(yielded) :]:
+            if chunk := chunks.next():
+                yield chunk
+        if rest := chunks.rest(self._processor.to_text(self.result())):
             yield rest
 
     def add_tokens(self, token_ids: tuple[int, ...]) -> None:
@@ -117,13 +135,15 @@ class Handle(Generic[R]):
         duration: float = 0.0,
         warnings: tuple[str, ...] = (),
         speech: "SpeechTimes | None" = None,
+        timings: Timings | None = None,
     ) -> None:
-        """Set the final output, seconds of audio, warnings about its reading, and times of its speech.
+        """Set the final output, seconds of audio, warnings about its reading, times of its speech, its own.
 
         Called by the engine; only the first call counts.
         """
         if self._output is None:
             self._duration, self._warnings, self._speech = duration, warnings, speech
+            self._timings = timings
             self._output = output
             self._cancel = None  # a finished handle keeps no engine alive
         self._changed.notify_all()
@@ -148,9 +168,7 @@ class Handle(Generic[R]):
             result = self._processor.process(failed, token_ids, self._duration, self.source)
         if self._speech is not None:
             result = in_recording(result, self._speech)
-        if self._warnings or self._channel is not None:
-            result = replace(result, warnings=self._warnings, channel=self._channel)
-        return result
+        return replace(result, warnings=self._warnings, channel=self._channel, timings=self._timings)
 
     def _decode(self, token_ids: tuple[int, ...]) -> str:
         """Streamed text that is final; empty where it cannot be decoded, which the end shows."""
@@ -159,15 +177,59 @@ class Handle(Generic[R]):
         except Exception:
             return ""
 
-    def _wait_for_more(self, seen: int) -> tuple[tuple[int, ...], tuple[Part, ...]]:
-        """Wait for more than `seen` tokens or parts, or the end; return all token ids and parts."""
-        self._wait_for(lambda: self.done() or len(self._token_ids) + len(self._parts) > seen)
-        return self._token_ids, self._parts
+    async def _awaited(self) -> R:
+        await self._wait_in_loop(self.done)
+        return self.result()
+
+    @property
+    def _count(self) -> int:
+        """Number of tokens and parts so far."""
+        return len(self._token_ids) + len(self._parts)
+
+    def _text(self) -> tuple[str, int]:
+        """Text so far that is final, and the number of tokens and parts that it is of."""
+        token_ids, parts = self._token_ids, self._parts
+        text = self._processor.text_of(parts) if parts else self._decode(token_ids)
+        return text, len(token_ids) + len(parts)
 
     def _wait_for(self, condition: Callable[[], bool], timeout: float | None = None) -> bool:
+        self._check_process(condition)
+        return self._changed.wait_for(condition, timeout)
+
+    async def _wait_in_loop(self, condition: Callable[[], bool]) -> None:
+        self._check_process(condition)
+        try:
+            await self._changed.wait_in_loop(condition)
+        except CancelledError:
+            self.cancel()
+            raise
+
+    def _check_process(self, condition: Callable[[], bool]) -> None:
         if self._process != os.getpid() and not condition():
             raise RuntimeError(FORKED)
-        return self._changed.wait_for(condition, timeout)
+
+
+class _Chunks:
+    """Chunks of a growing text.
+
+    Args:
+        text: function that returns the text so far, and the number of tokens and parts that it is of.
+    """
+
+    def __init__(self, text: Callable[[], tuple[str, int]]) -> None:
+        self._text, self._yielded, self.seen = text, "", 0
+
+    def next(self) -> str:
+        """Text behind that returned so far; empty while there is none."""
+        text, self.seen = self._text()
+        if len(text) <= len(self._yielded) or not text.startswith(self._yielded):
+            return ""
+        chunk, self._yielded = text[len(self._yielded) :], text
+        return chunk
+
+    def rest(self, text: str) -> str:
+        """Text behind that returned so far, of the whole."""
+        return text[len(self._yielded) :]
 
 
 def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: int) -> Iterator[R]:
@@ -179,7 +241,7 @@ def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: 
     """
     remaining = iter(sources)
     under_way: deque[Handle[R]] = deque()
-    exhausted, error = False, None
+    exhausted, error, source = False, None, _NONE
     try:
         while True:
             # One new submission per result keeps the engine busy even if the next result is always ready.
@@ -187,13 +249,21 @@ def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: 
             while not exhausted and len(under_way) < ahead and (wanted or not under_way[0].done()):
                 wanted = 0
                 try:
-                    source = attempt(next, remaining, _END)
+                    if source is _NONE:
+                        source = attempt(next, remaining, _END)
                     if source is not _END:
                         under_way.append(submit(source))
+                        source = _NONE
                         continue
+                except QueueFullError:  # of other callers' requests, perhaps: the source is tried again
+                    if not under_way:
+                        time.sleep(_PAUSE)
+                    break
                 except Exception as raised:
                     error = raised
                 exhausted = True
+            if not under_way and not exhausted:
+                continue
             if not under_way:
                 break
             yield under_way.popleft().outcome()

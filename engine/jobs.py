@@ -1,6 +1,7 @@
-"""Jobs of an engine's worker, and their queue, with the places for those that are read and not finished."""
+"""Jobs of an engine's worker, their queue with places for those that are read, and their deadlines."""
 
 import heapq
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..scheduler.request import GenerationOptions, RequestOutput
 from .handle import Handle
 from .session import Session
+from .timings import Stopwatch
 
 if TYPE_CHECKING:
     from .audio.speech import SpeechTimes
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 # Inputs of the model, and options (None for an encoder-only model).
 Prepared = tuple["Inputs", GenerationOptions | None]
+
+_MAX_ENDED = 64  # jobs that have ended and may still be among the deadlines
 
 
 @dataclass(eq=False, slots=True)
@@ -48,6 +52,10 @@ class Job:
     is_cancelled: bool = False  # which the loop's thread has yet to carry out
     being_read: bool = False
     places: int = 0  # among the requests that are read and not finished
+    waiting_seconds: float = 0.0  # of audio, by its header perhaps, while it waits in the queue
+    is_waiting: bool = False
+    deadline: float | None = None  # time of `time.monotonic` by which it must end
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
 
 class JobQueue:
@@ -73,6 +81,8 @@ class JobQueue:
         self._reserved = max_in_flight // 4
         self._free_seconds = max_seconds
         self._wanting: dict[Job, None] = {}  # sessions that were refused a place, in that order
+        self.waiting = 0  # jobs that have not been taken
+        self.waiting_seconds = 0.0  # of audio of these
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -80,6 +90,16 @@ class JobQueue:
     def put(self, job: Job) -> None:
         """Add a job."""
         heapq.heappush(self._heap, (-job.priority, next(self._numbers), job))
+        job.is_waiting = True
+        self.waiting += 1
+        self.waiting_seconds += job.waiting_seconds
+
+    def leave(self, job: Job) -> None:
+        """Note that a job waits no longer: it is taken, or has ended."""
+        if job.is_waiting:
+            job.is_waiting = False
+            self.waiting -= 1
+            self.waiting_seconds = self.waiting_seconds - job.waiting_seconds if self.waiting else 0.0
 
     def waits_for(self, *, prepared: bool) -> bool:
         """Check whether the first job has a place and waits for the loop (prepared), or for a reader.
@@ -98,6 +118,7 @@ class JobQueue:
         if not self.waits_for(prepared=prepared):
             return None
         job = heapq.heappop(self._heap)[2]
+        self.leave(job)
         job.places = 1
         self.free_requests -= 1
         return job
@@ -166,3 +187,44 @@ class JobQueue:
 def _turn(job: Job) -> tuple[int, int]:
     """Order of sessions that want a place."""
     return -job.priority, job.places
+
+
+class Deadlines:
+    """Jobs with a deadline, the earliest first. Not thread-safe, but for `first`.
+
+    Args:
+        unfinished: jobs that have not ended, by handle; others are skipped.
+    """
+
+    def __init__(self, unfinished: Mapping[Handle[Any], Job]) -> None:
+        self._unfinished = unfinished
+        self._heap = list[tuple[float, int, Job]]()
+        self._numbers = count()
+
+    @property
+    def first(self) -> float | None:
+        """Earliest deadline, a time of `time.monotonic`; None without any."""
+        try:
+            return self._heap[0][0]
+        except IndexError:
+            return None
+
+    def add(self, job: Job) -> None:
+        """Add a job that has a deadline."""
+        assert job.deadline is not None
+        heapq.heappush(self._heap, (job.deadline, next(self._numbers), job))
+
+    def take_late(self) -> Job | None:
+        """Take a job whose deadline has passed; None without one."""
+        now = time.monotonic()
+        while self._heap and self._heap[0][0] <= now:
+            job = heapq.heappop(self._heap)[2]
+            if job.handle in self._unfinished:
+                return job
+        return None
+
+    def prune(self) -> None:
+        """Drop jobs that have ended, once they are most: a far deadline would keep them for long."""
+        if len(self._heap) > 2 * len(self._unfinished) + _MAX_ENDED:
+            self._heap = [entry for entry in self._heap if entry[2].handle in self._unfinished]
+            heapq.heapify(self._heap)

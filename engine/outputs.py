@@ -9,6 +9,7 @@ from ..scheduler.request import FinishReason, RequestOutput
 from .session import Part
 from .subtitles import formats
 from .subtitles.cues import MAX_LINE_COUNT, MAX_LINE_WIDTH
+from .timings import Timings
 
 if TYPE_CHECKING:
     from .audio.speech import SpeechTimes
@@ -47,6 +48,7 @@ class Segment:
             for it.
         temperature: temperature at which the window was decoded; 0 for greedy or beam search.
         speaker: name of its speaker, from `with_speakers`.
+        window_start: seconds from the recording's beginning to that of its window, from Whisper.
         token_log_probs: log-probability of each of `token_ids`, with the option of that name; None otherwise.
     """
 
@@ -59,6 +61,7 @@ class Segment:
     no_speech_probability: float | None = None
     temperature: float | None = None
     speaker: str | None = None
+    window_start: float | None = None
     token_log_probs: tuple[float, ...] | None = None
 
 
@@ -86,6 +89,7 @@ class Transcription:
         warnings: problems that left a result, such as channels that cancel out.
         channel: index of the channel, from 0; None where the channels were mixed.
         source: recording as it was submitted.
+        timings: seconds that the request took, by phase; None where no engine made the result.
         token_log_probs: with the option of that name, log-probabilities of the last of `token_ids`: of all
             that were generated, the end token included; with `segments` of each of `token_ids`. None
             otherwise, and without tokens.
@@ -105,6 +109,7 @@ class Transcription:
     channel: int | None = None
     source: Any = field(default=None, repr=False, compare=False)
     speech_duration: float | None = None
+    timings: Timings | None = field(default=None, repr=False, compare=False)
     token_log_probs: tuple[float, ...] | None = None
 
     def to_srt(
@@ -186,7 +191,7 @@ class Classification:
         finish_reason: "stop", "cancelled" or "error".
         duration: seconds of audio; 0 for a text, or where the recording could not be read.
         error: exception by which the request failed; None otherwise.
-        warnings, channel: as of a Transcription.
+        warnings, channel, timings: as of a Transcription.
         source: recording or text as it was submitted.
     """
 
@@ -197,6 +202,7 @@ class Classification:
     warnings: tuple[str, ...] = ()
     channel: int | None = None
     source: Any = field(default=None, repr=False, compare=False)
+    timings: Timings | None = field(default=None, repr=False, compare=False)
 
 
 def not_finite(name: str) -> Exception:
@@ -225,10 +231,7 @@ def in_recording(result: R, speech: "SpeechTimes") -> R:
 
     segments = result.segments
     if segments is not None:
-        times = [speech.segment(one.start, one.end) for one in segments]
-        segments = tuple(
-            replace(one, start=start, end=end) for one, (start, end) in zip(segments, times, strict=True)
-        )
+        segments = tuple(_segment_in_recording(one, speech) for one in segments)
     return replace(
         result,
         words=moved(result.words),
@@ -237,6 +240,14 @@ def in_recording(result: R, speech: "SpeechTimes") -> R:
         duration=speech.duration,
         speech_duration=speech.speech_duration,
     )
+
+
+def _segment_in_recording(segment: Segment, speech: "SpeechTimes") -> Segment:
+    start, end = speech.segment(segment.start, segment.end)
+    window = segment.window_start
+    if window is not None:  # which begins in the segment or before it
+        window = min(speech.word(window, window)[0], start)
+    return replace(segment, start=start, end=end, window_start=window)
 
 
 class OutputProcessor(ABC, Generic[R]):

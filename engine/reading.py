@@ -103,7 +103,8 @@ class Reading(ABC):
     def _prepare(self, job: Job) -> None:
         """Read a job's input and pass it to the loop's thread, or begin its session."""
         prepare, job.prepare = job.prepare, None
-        prepared = prepare() if prepare is not None else None  # None: cancelled since it left the queue
+        with job.stopwatch.reading():
+            prepared = prepare() if prepare is not None else None  # None: cancelled since it left the queue
         with self._lock:
             if job.handle in self._jobs:
                 assert prepared is not None
@@ -112,6 +113,7 @@ class Reading(ABC):
                     self._sessions += 1
                     return
                 self._queue.set_ready(job, prepared)
+                job.stopwatch.set_ready(0)
                 self._ready.append((job, None))
             self._leave_reader(job)
         self._runnable.notify()
@@ -126,7 +128,9 @@ class Reading(ABC):
                 outputs, job.outputs = job.outputs, []
                 job.is_called = False
             for key, output in outputs:
-                for part in session.receive(key, output):
+                with job.stopwatch.reading():
+                    parts = session.receive(key, output)
+                for part in parts:
                     job.handle.add_part(part)
             while self._enter_session(job, session):
                 if self._continued or self._can_read:
@@ -157,13 +161,15 @@ class Reading(ABC):
                 self._call_wanting()  # which may have fewer places than this one
                 return False
             job.under_way += 1
-        request = session.next_request()
+        with job.stopwatch.reading():
+            request = session.next_request()
         with self._lock:
             if request is None or job.handle not in self._jobs:
                 self._leave_session(job)
                 return False
             if isinstance(request, SessionRequest):
                 self._queue.charge(job, request.key, request.duration)
+                job.stopwatch.set_ready(request.key)
             self._ready.append((job, request))
         self._runnable.notify()
         return True

@@ -84,11 +84,20 @@ class Tally:
             self._busy_seconds += time.perf_counter() - self._busy_since
             self._busy_since = None
 
+    @property
+    def rtfx(self) -> float:
+        """Seconds of audio in finished requests per second with requests; 0 without any."""
+        busy = self._busy
+        return self._audio_seconds / busy if busy else 0.0
+
+    @property
+    def _busy(self) -> float:
+        since = self._busy_since
+        return self._busy_seconds + (0.0 if since is None else time.perf_counter() - since)
+
     def stats(self, loop: "LoopStats", to_start: int) -> EngineStats:
         """Statistics with those of the loop and the requests not yet in it; `compiled` is 0."""
-        busy = self._busy_seconds
-        if self._busy_since is not None:
-            busy += time.perf_counter() - self._busy_since
+        busy = self._busy
         return EngineStats(
             running=loop.running,
             waiting=loop.waiting + to_start,
@@ -101,7 +110,7 @@ class Tally:
             audio_seconds=self._audio_seconds,
             busy_seconds=busy,
             tokens_per_second=loop.tokens_generated / busy if busy else 0.0,
-            rtfx=self._audio_seconds / busy if busy else 0.0,
+            rtfx=self.rtfx,
             graphs=loop.graphs,
             compiled=0,
         )

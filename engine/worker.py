@@ -1,11 +1,9 @@
 """Threads of an engine: a few that read inputs, and one that runs the generation loop."""
 
-import atexit
 import math
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,10 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..scheduler.request import Event, FinishReason, GenerationOptions, Request, RequestOutput, Tokens
+from .at_exit import close_at_exit
+from .bounds import DeadlineError, check_room
 from .config import EngineConfig
 from .faults import as_error
 from .handle import FORKED, Handle
-from .jobs import Job
+from .jobs import Deadlines, Job
 from .reading import Reading
 from .session import SessionCall, SessionRequest
 from .signals import Signal
@@ -72,6 +72,7 @@ class Worker(Reading):
 
         self._ended = Signal()
         self._to_cancel: deque[Job] = deque()
+        self._deadlines = Deadlines(self._jobs)
         self._tally = Tally()
         self._failure: Exception | None = None
 
@@ -89,16 +90,43 @@ class Worker(Reading):
         except BaseException:
             self.release()
             raise
-        _workers.add(self)
+        close_at_exit(self)
 
     def submit(self, job: Job) -> None:
-        """Add a job to the queue. Raises RuntimeError where the engine is closed or has failed."""
+        """Add a job to the queue.
+
+        Raises:
+            QueueFullError: too many wait.
+            RuntimeError: the engine is closed, or has failed.
+        """
         with self._lock:
             self.check_open()
+            self._check_room(job.waiting_seconds)
             self._queue.put(job)
+            if job.deadline is not None:
+                self._deadlines.add(job)
             self._jobs[job.handle] = job  # last: without this the entry in the queue is skipped
             self._tally.begin()
-        (self._readable if job.prepared is None else self._runnable).notify()
+        if job.prepared is None:
+            self._readable.notify()
+        if job.prepared is not None or job.deadline is not None:
+            self._runnable.notify()
+
+    def check_room(self) -> None:
+        """Raise QueueFullError where no other job may wait."""
+        with self._lock:
+            self._check_room(0.0)
+
+    def _check_room(self, seconds: float) -> None:
+        most, most_seconds = self._config.max_waiting, self._config.max_waiting_seconds
+        if most is not None or most_seconds is not None:
+            queue = self._queue
+            check_room(queue.waiting, queue.waiting_seconds, seconds, most, most_seconds, self._tally.rtfx)
+
+    @property
+    def close_timeout(self) -> float:
+        """Seconds that closing waits for a read or step that does not end."""
+        return self._config.close_timeout
 
     @property
     def unfinished(self) -> int:
@@ -115,7 +143,7 @@ class Worker(Reading):
         self._runnable.notify()
         return True
 
-    def close(self, cancel: bool, grace: float | None = None) -> None:
+    def close(self, cancel: bool, grace: float | None = None, timeout: float | None = None) -> None:
         """Stop accepting jobs, finish or cancel those submitted, and wait for the threads to end.
 
         Threads that neither end nor finish a job are waited for only so long: a reading thread may hang on a
@@ -125,21 +153,24 @@ class Worker(Reading):
         Args:
             cancel: True cancels jobs that have not ended.
             grace: seconds, in place of the configured `close_timeout`.
+            timeout: seconds after which jobs that are to be finished are cancelled; None for no limit.
         """
         if self._forked:
             return
-        grace = self._config.close_timeout if grace is None else grace
+        grace = self.close_timeout if grace is None else grace
         self.release(cancel)
         if self._is_inside:
             return
-        end = time.monotonic() + grace
         try:
-            if not self._ended.wait_for(lambda: not self._jobs, grace if cancel else None):
+            if not cancel and not self._ended.wait_for(lambda: not self._jobs, timeout):
+                cancel = True
+                self.release(cancel=True)
+            end = time.monotonic() + grace
+            if not self._ended.wait_for(lambda: not self._jobs, grace):
                 self._end_all(FinishReason.CANCELLED)
         except BaseException:
             self.release(cancel=True)
             raise
-        end = end if cancel else time.monotonic() + grace
         if self._ended.wait_for(lambda: not self._running or self._gave_up, end - time.monotonic()):
             for thread in self._threads:
                 thread.join(0.0 if self._gave_up else grace)
@@ -224,14 +255,13 @@ class Worker(Reading):
 
     def _step(self) -> bool:
         """Pass new jobs and cancellations to the loop and run one step; False once closed and out of work."""
-        self._runnable.wait_for(
-            lambda: self._ready or self._to_cancel or self._loop.has_work or self._can_take or self._is_over
-        )
+        self._wait_for_work()
         if not self._loop.has_work:
             self._is_checked = False  # the wait may have been long
         with self._lock:  # so that no job is submitted meanwhile
             if self._is_over:
                 return False
+            self._end_late()
             self._take_prepared()
         if not self._loop.has_work:
             self._wait_for_arrivals()
@@ -251,6 +281,31 @@ class Worker(Reading):
             for event in events:
                 self._handle(event)
         return True
+
+    def _wait_for_work(self) -> None:
+        """Wait for anything that a step is needed for, until the first deadline."""
+        first = self._deadlines.first
+
+        def is_there() -> object:
+            return (
+                self._ready
+                or self._to_cancel
+                or self._loop.has_work
+                or self._can_take
+                or self._is_over
+                or self._deadlines.first != first
+            )
+
+        self._runnable.wait_for(is_there, None if first is None else first - time.monotonic())
+
+    def _end_late(self) -> None:
+        """End the jobs whose deadline has passed; the lock is held."""
+        while (job := self._deadlines.take_late()) is not None:
+            place = "waits to be read" if job.is_waiting else "is under way"
+            error = DeadlineError(
+                f"not finished by its deadline: it {place}; submit fewer at a time, or give it longer"
+            )
+            self._finish(job, FinishReason.ERROR, error)
 
     @property
     def _is_over(self) -> bool:
@@ -273,6 +328,7 @@ class Worker(Reading):
         while (job := self._queue.take(prepared=True)) is not None:
             assert job.prepared is not None
             self._queue.set_ready(job, job.prepared)
+            job.stopwatch.set_ready(0)
             self._ready.append((job, None))
         self._call_wanting()
         if self._can_read:
@@ -344,6 +400,7 @@ class Worker(Reading):
             event = replace(event, error=error)
         job = self._in_loop.pop(event.request_id)
         key, output = job.running.pop(event.request_id), job.handle.checked(event)
+        job.stopwatch.end(key, event)
         if job.session is None or output.finish_reason in (FinishReason.ERROR, FinishReason.CANCELLED):
             self._end(job, output)
         elif job.handle in self._jobs:
@@ -370,42 +427,22 @@ class Worker(Reading):
         """
         if self._jobs.get(job.handle) is not job:
             return
-        job.handle.finish(output, job.duration, job.warnings, job.speech)
+        timings = job.stopwatch.timings()
+        job.handle.finish(output, job.duration, job.warnings, job.speech, timings)
         del self._jobs[job.handle]
+        self._queue.leave(job)
+        self._deadlines.prune()
         job.prepare = job.prepared = None
         job.outputs = []
         if job.session is not None:
             self._sessions -= 1
-            if job.running:  # which nothing waits for any more
-                job.is_cancelled = True
-                self._to_cancel.append(job)
-                self._runnable.notify()
+        if job.running:  # which nothing waits for any more
+            job.is_cancelled = True
+            self._to_cancel.append(job)
+            self._runnable.notify()
         duration = job.duration if job.speech is None else job.speech.duration
         self._tally.end(output.finish_reason, duration, idle=not self._jobs)
         if not job.being_read:  # or the reader still holds its input
             self._free_place(job)
         if self._closed:
             self.release()
-
-
-_THREAD_NAMES = ("tritone-loop", "tritone-read-")
-_workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    """Cancel all requests and end all threads: Python stops daemon threads anywhere, also within a step."""
-    workers = tuple(_workers)
-    for worker in workers:
-        worker.release(cancel=True)
-    end = time.monotonic() + max([worker._config.close_timeout for worker in workers], default=0.0)
-    for worker in workers:
-        worker.close(cancel=True, grace=max(end - time.monotonic(), 0.0))
-    # A thread may still be taking an engine apart that nothing refers to any more. Stopped in the midst of
-    # freeing tensors, it would abort the process.
-    end = max(end, time.monotonic() + 1.0)
-    for thread in threading.enumerate():
-        if thread.name.startswith(_THREAD_NAMES) and thread is not threading.current_thread():
-            thread.join(max(end - time.monotonic(), 0.0))
-
-
-atexit.register(_close_all)

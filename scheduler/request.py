@@ -1,7 +1,7 @@
 """Requests, their options, and the events that report their results."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -197,6 +197,8 @@ class RequestOutput:
         no_speech_probability: probability of the option `no_speech_token`; None without that option.
         encoded: encoder output [positions, width], if the request keeps it.
         predictions: tensors of `predict` by name for an encoder-only request, with its own rows, on the host.
+        admitted_at, first_token_at: times of `time.perf_counter` at which the request was admitted to the
+            batch, and at which its first token was there; None where it never was.
     """
 
     request_id: int
@@ -207,6 +209,8 @@ class RequestOutput:
     no_speech_probability: float | None = None
     encoded: "Tensor | None" = None
     predictions: "Mapping[str, Tensor] | None" = None
+    admitted_at: float | None = field(default=None, compare=False, repr=False)
+    first_token_at: float | None = field(default=None, compare=False, repr=False)
 
 
 Event = Tokens | RequestOutput

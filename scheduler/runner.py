@@ -350,6 +350,7 @@ class ModelRunner:
         if self._stream:
             self._stream.join()
         self._decoder.join(self._encoded, output)
+        output.joined += self._encoded
         self._encoded = []
 
     def _is_current(self, running: RunningRequest) -> bool:

@@ -96,6 +96,7 @@ class StepOutput:
     number: int  # number of the scheduler's plan
     failed: list[tuple[RunningRequest, Exception]] = field(default_factory=list)  # ended by an error
     unwanted: list[RunningRequest] = field(default_factory=list)  # to cancel; not encoded
+    joined: list[RunningRequest] = field(default_factory=list)  # decoded for the first time
     encoder_only: list[RunningRequest] = field(default_factory=list)  # in the order of their admission
     encoder_outputs: list[EncoderOutputs] = field(default_factory=list)  # their results
     decoded: list[DecodedBatch] = field(default_factory=list)

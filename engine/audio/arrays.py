@@ -4,6 +4,7 @@ torch is not imported here: an array is tested for being a tensor only if the ca
 """
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,30 @@ import numpy as np
 from .errors import AudioError
 
 _PCM = (np.int8, np.int16, np.int32)
+
+
+def split_rate(source: Any) -> tuple[Any, int | None]:
+    """Split a source that names its rate into the two: (array, rate), or a row of Hugging Face's datasets.
+
+    Args:
+        source: pair (array, rate in Hz); mapping with `array` and `sampling_rate`, or with `bytes` or `path`
+            of encoded audio; any other source is returned as it is, without a rate.
+
+    Raises:
+        AudioError: a mapping without a recording.
+    """
+    if isinstance(source, Mapping):
+        if source.get("array") is not None:
+            return source["array"], source.get("sampling_rate")
+        encoded = source.get("bytes") or source.get("path")
+        if encoded is None:
+            raise AudioError(
+                f"a mapping with the keys {', '.join(map(repr, source)) or 'none'}; it needs 'array' and "
+                "'sampling_rate', or 'bytes' or 'path'"
+            )
+        return encoded, None
+    is_pair = isinstance(source, tuple) and len(source) == 2 and not isinstance(source[0], str)
+    return source if is_pair else (source, None)
 
 
 def as_samples(source: Any) -> np.ndarray:

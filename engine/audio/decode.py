@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from ...models.checkpoints.contents import stand_in
 from . import flac, g711, libsndfile, pyav
-from .blocks import Block
+from .blocks import Block, Header
 from .errors import AudioError
 from .formats import HEADERLESS, Headerless
 from .layout.find import Decoder, find_layout, has_header
@@ -39,23 +39,23 @@ def decode(source: Source, encoding: str | None, rate: int | None, warnings: lis
         warnings += layout.warnings
 
 
-def count_channels(source: Source, encoding: str | None = None) -> int:
-    """Number of channels of the first part, from its header.
+def read_header(source: Source, encoding: str | None = None) -> Header:
+    """Header of the first part.
 
     Raises:
         AudioError: not audio, damaged, or cut.
     """
     with source.open() as file:
         if _headerless(source, file, encoding) is not None:
-            return 1
+            return Header(1, None)
         layout, decoder = find_layout(Bytes(file), source.name)
         part = layout.parts[0]
         if decoder is Decoder.LIBSNDFILE:
             try:
-                return libsndfile.count_channels(window(file, part.start, part.stop, part.patches))
+                return libsndfile.read_header(window(file, part.start, part.stop, part.patches))
             except libsndfile.UnsupportedError:
                 pass
-        return pyav.count_channels(window(file, part.start, part.stop, part.patches), source.name)
+        return pyav.read_header(window(file, part.start, part.stop, part.patches), source.name)
 
 
 def _headerless(source: Source, file: BinaryIO, encoding: str | None) -> Headerless | None:

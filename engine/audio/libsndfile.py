@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .blocks import BLOCK, Block, check_channels, check_rate
+from .blocks import BLOCK, Block, Header, check_channels, check_rate
 from .errors import COPY_AGAIN, AudioError
 from .packages import package
 
@@ -51,10 +51,11 @@ def decode(file: BinaryIO | int, name: str, limit: int | None = None) -> Iterato
         raise AudioError(f"{name}: cut short: {count} of {declared} samples are there; {COPY_AGAIN}")
 
 
-def count_channels(file: BinaryIO | int) -> int:
-    """Number of channels. Raises UnsupportedError for a file that libsndfile does not open."""
+def read_header(file: BinaryIO | int) -> Header:
+    """Header of a file. Raises UnsupportedError for one that libsndfile does not open."""
     with _open(file) as sound:
-        return int(sound.channels)
+        seconds = sound.frames / sound.samplerate if 0 < sound.frames < 1 << 62 else None
+        return Header(int(sound.channels), seconds)
 
 
 def _soundfile() -> Any:

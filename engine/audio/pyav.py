@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .arrays import to_float
-from .blocks import BLOCK, Block, check_channels, check_rate
+from .blocks import BLOCK, Block, Header, check_channels, check_rate
 from .errors import CONVERT, COPY_AGAIN, AudioError
 from .layout.parts import Bytes, is_tag
 from .packages import package
@@ -153,10 +153,12 @@ def decode(
         warnings += frames.warnings(Bytes(file))
 
 
-def count_channels(file: BinaryIO, name: str) -> int:
-    """Number of channels of the best audio stream. Raises AudioError where there is none."""
+def read_header(file: BinaryIO, name: str) -> Header:
+    """Header of the best audio stream. Raises AudioError where there is none."""
     with _open(file, name) as container:
-        return int(_audio_stream(container, name).codec_context.channels)
+        channels = int(_audio_stream(container, name).codec_context.channels)
+        microseconds = container.duration
+        return Header(channels, microseconds / 1e6 if microseconds and microseconds > 0 else None)
 
 
 def _av() -> Any:

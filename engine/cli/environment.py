@@ -18,9 +18,11 @@ from .terminal import visible
 _PREFIX = "TRITONE_"
 # Variables that are no option's.
 _OTHERS = {
+    "TRITONE_API_KEY": "key that clients of serve need",
     "TRITONE_CACHE": "folder of compiled kernels' resources",
     "TRITONE_NVTX": "NVTX ranges around the phases of a step",
 }
+_SECRETS = {"TRITONE_API_KEY"}
 _DEVELOPERS = {"dev", "docs", "fuzz", "peers", "train"}  # extras of no use to a command
 _REQUIREMENT = re.compile(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]")
 
@@ -106,7 +108,8 @@ def _settings(settings: dict[str, str]) -> Iterator[tuple[str, str]]:
         if (meaning := (settings | _OTHERS).get(name)) is None:
             near = get_close_matches(name, settings, n=1)
             meaning = "unknown, and ignored" + (f"; did you mean {near[0]}?" if near else "")
-        yield name, f"{os.environ[name]}  ({meaning})"
+        value = "set, not shown" if name in _SECRETS else os.environ[name]
+        yield name, f"{value}  ({meaning})"
     if not given:
         yield "none", f"no variable of the environment begins with {_PREFIX}"
 

@@ -20,6 +20,7 @@ from .outputs.destination import classifier_output, recognizer_output
 from .outputs.times import times_of_formats
 from .run import Command, Setup, run
 from .scoring import Scores
+from .serve import serve
 from .speakers import Speakers
 from .terminal import refuse
 
@@ -404,6 +405,9 @@ def convert(
     TensorFlow or Flax. Exit code: 0; 1 if writing failed; 2 for incorrect usage or a bad source.
     """
     convert_checkpoint(source, target, dtype, overwrite)
+
+
+app.command(cls=CliCommand)(serve)
 
 
 @app.command()

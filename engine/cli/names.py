@@ -51,6 +51,7 @@ REMEDIES = {
     "download-root": "HF_HOME is the folder of the Hub's files",
     "model-dir": "--model takes a folder",
     "temperature-increment-on-fallback": "give each temperature: --temperature 0 --temperature 0.2",
+    "workers": "leave it out: one process serves, so that all requests share its models' batches",
     "without-timestamps": "leave it out; --timestamps is what adds times",
 }
 _TRUTH = {"True": True, "False": False}  # as Whisper's flags take them; a file of that name is ./True

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..audio.file_objects import read_to_end
 from ..audio.limits import max_recording_seconds, max_text_tokens, min_recording_samples
 from ..audio.reader import (
     Audio,
@@ -21,6 +22,7 @@ from ..audio.reader import (
     as_samples,
     audio_blocks,
     count_channels,
+    estimated_seconds,
     is_ready,
     load_audio,
 )
@@ -29,7 +31,6 @@ from ..audio.vad import load_vad
 from ..config import Encoding, EngineConfig, Short
 from ..faults import attempt
 
-_BLOCK = 1 << 20  # bytes of a file object read at a time
 _MAX_PINNED_SECONDS = 600.0  # of a waveform in pinned memory, which torch keeps for later ones
 _ENCODINGS, _SHORT = get_args(Encoding), get_args(Short)
 _MAX_EXCERPT = 40  # characters of a text in a message
@@ -79,6 +80,14 @@ class ReadOptions:
         check_choice("short", self.short, _SHORT)
         if not isinstance(self.vad_filter, bool):
             raise ValueError(f"vad_filter must be True or False, got {self.vad_filter!r}")
+
+    def with_rate(self, rate: int | None) -> "ReadOptions":
+        """Options with the rate in Hz that a source names. Raises AudioError where these name another."""
+        if rate is None or rate == self.sampling_rate:
+            return self
+        if self.sampling_rate is not None:
+            raise AudioError(f"the source has a rate of {rate} Hz, and sampling_rate is {self.sampling_rate}")
+        return replace(self, sampling_rate=rate)
 
     def check_unused(self, model_name: str) -> None:
         """Raise ValueError for any option that is set, since the model takes texts."""
@@ -145,7 +154,7 @@ class Recordings:
         if isinstance(source, bytearray | memoryview):
             return bytes(source)
         if hasattr(source, "read"):
-            return _read_to_end(source, self._max_file_object_bytes)
+            return read_to_end(source, self._max_file_object_bytes)
         return as_samples(source)
 
     def prepare(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs | None:
@@ -163,6 +172,16 @@ class Recordings:
         if not is_ready(array, self.sampling_rate, reading.sampling_rate, reading.channel):
             return None
         return self.read(array.view(np.ndarray), reading, options)
+
+    def estimate_seconds(self, source: Any, reading: ReadOptions) -> float:
+        """Estimate a snapshot's duration without decoding it; 0 where it cannot be opened."""
+        if isinstance(source, Inputs):
+            return source.duration
+        try:
+            rate = reading.sampling_rate or self.sampling_rate
+            return attempt(partial(estimated_seconds, encoding=reading.encoding), source, rate)
+        except Exception:
+            return 0.0
 
     def max_read_seconds(self, options: dict[str, Any]) -> float:
         """Duration of the longest recording that `read` takes."""
@@ -293,40 +312,11 @@ class Recordings:
             raise TooShortError(f"{name}: {problem}") from None
 
 
-class FileContent(bytes):
-    """Content of a file object, with its name for messages and for the suffix of headerless audio."""
-
-    name: str
-
-
 def _name(source: Any) -> str:
     """Name of a snapshot in messages."""
     if isinstance(source, bytes):
         return getattr(source, "name", f"audio of {len(source)} bytes")
     return os.fspath(source) if isinstance(source, str | os.PathLike) else f"array {source.shape}"
-
-
-def _read_to_end(file: Any, limit: int) -> FileContent:
-    """Bytes of a binary file object from its position to its end, at most `limit`."""
-    given = getattr(file, "name", None)
-    name = given if isinstance(given, str) else type(file).__name__
-    found = bytearray()
-    while True:
-        block = file.read(_BLOCK)
-        if not isinstance(block, bytes | bytearray | memoryview):
-            raise AudioError(
-                f"{name}: its read() gave {type(block).__name__}, not bytes; open it in binary mode, blocking"
-            )
-        if not len(block):
-            content = FileContent(found)
-            content.name = name
-            return content
-        found += block
-        if len(found) > limit:
-            raise AudioError(
-                f"{name}: more than {limit} bytes; write it to a file and pass its path, or raise "
-                "max_file_object_bytes of EngineConfig"
-            )
 
 
 class Texts:
@@ -353,6 +343,10 @@ class Texts:
     def prepare(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs | None:
         """None: tokenizing a text is work for a reading thread."""
         return None
+
+    def estimate_seconds(self, source: Any, reading: ReadOptions) -> float:
+        """0: a text has no duration."""
+        return 0.0
 
     def split(self, snapshot: Any, reading: ReadOptions) -> list[tuple[Any, ReadOptions]]:
         """Pair a snapshot with the options: a text has no channels."""

@@ -1,5 +1,6 @@
 """Signals: no wake-up is lost, and nothing is left locked."""
 
+import asyncio
 import threading
 import time
 from collections import deque
@@ -82,3 +83,49 @@ def test_a_waiting_thread_that_needs_no_signal_passes_it_on():
     done.join(SOON)
     other.join(SOON)
     assert not other.is_alive()
+
+
+def test_no_task_misses_a_signal_and_a_loop_is_woken_once_for_many():
+    signal, counts, calls = Signal(), [0] * 50, []
+
+    async def follow(number):
+        seen = 0
+        while seen < 200:
+            await signal.wait_in_loop(lambda seen=seen: counts[number] > seen)
+            seen = counts[number]
+
+    def count():
+        for _ in range(200):
+            for number in range(50):
+                counts[number] += 1
+            signal.notify_all()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        call = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *args: (calls.append(args), call(*args))
+        thread = threading.Thread(target=count)
+        tasks = [asyncio.create_task(follow(number)) for number in range(50)]
+        await asyncio.sleep(0)
+        thread.start()
+        await asyncio.wait_for(asyncio.gather(*tasks), SOON)
+        thread.join(SOON)
+
+    asyncio.run(main())
+    assert signal._waiters == []
+    assert 0 < len(calls) < 2000  # of 10,000 notified waiters
+
+
+def test_a_cancelled_task_waits_no_longer():
+    signal = Signal()
+
+    async def main():
+        task = asyncio.create_task(signal.wait_in_loop(lambda: False))
+        await asyncio.sleep(0)
+        assert len(signal._waiters) == 1
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    asyncio.run(main())
+    assert signal._waiters == []
