@@ -14,9 +14,8 @@ def log_probs(result: Transcription, model: ServedModel) -> list[dict[str, Any]]
     """
     values = result.token_log_probs or ()
     generated = result.token_ids[len(result.token_ids) - len(values) :]
-    tokenizer: Any = model.engine.engine.processor.tokenizer
     return [
         {"token": piece.decode(errors="replace"), "bytes": list(piece), "logprob": value}
-        for piece, value in zip(tokenizer.token_bytes(generated), values, strict=True)
+        for piece, value in zip(model.tokenizer.token_bytes(generated), values, strict=True)
         if piece
     ]
