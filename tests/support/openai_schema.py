@@ -11,6 +11,7 @@ from openai.types import Model, audio
 from openai.types.audio import (
     transcription,
     transcription_create_params,
+    transcription_diarized,
     transcription_text_delta_event,
     transcription_text_done_event,
     transcription_verbose,
@@ -46,6 +47,9 @@ UNSENT = {
     audio.TranscriptionDiarized: _SPEAKERS,
     audio.TranscriptionDiarizedSegment: _SPEAKERS,
     audio.TranscriptionTextSegmentEvent: _SPEAKERS,
+    transcription_diarized.UsageTokens: _SPEAKERS,
+    transcription_diarized.UsageTokensInputTokenDetails: _SPEAKERS,
+    transcription_diarized.UsageDuration: _SPEAKERS,
     audio.TranscriptionLanguage: _GPT_TRANSCRIBE,
     transcription_text_delta_event.Logprob: "all are in `transcript.text.done`",
     transcription.UsageTokens: "of models billed by tokens; JSON has `UsageDuration`",
