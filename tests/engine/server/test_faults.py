@@ -1,5 +1,6 @@
 """Faults of clients, of the disk and of a thread, on a real server: the other requests go on."""
 
+import io
 import resource
 import select
 import socket
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 TEXT = "zero zero seven five five nine"
 CLIENT_TIMEOUT = 0.6  # seconds
 MAX_CONNECTIONS = 100
+MAX_DURATION = 600  # seconds
 # A panic of a library in a reading thread, for the recordings of that name alone.
 PANIC = """
 from tritone.engine.tasks import inputs
@@ -50,7 +52,7 @@ def served(uploads) -> Iterator[ServerProcess]:
     """A server with low limits, whose disk is full from 2 MB on."""
     options = {
         "--max-upload": 8,
-        "--max-duration": 60,
+        "--max-duration": MAX_DURATION,
         "--max-connections": MAX_CONNECTIONS,
         "--client-timeout": CLIENT_TIMEOUT,
         "--upload-dir": uploads,
@@ -191,7 +193,7 @@ def test_a_small_file_that_decodes_to_hours_is_refused_in_flat_memory(served, tm
     before = served.memory()
     answer = served.transcribe(content, "hours.flac")
     assert answer.status in (400, 413)
-    assert "longer than 60.0 s" in answer.error["message"]
+    assert f"longer than {MAX_DURATION}.0 s" in answer.error["message"]
     assert served.memory() - before < 24 << 20
 
 
@@ -204,20 +206,37 @@ def test_a_panic_in_a_reading_thread_is_an_error_of_that_request(served):
     served.log.clear()
 
 
-def test_a_client_that_resets_its_connection_is_counted_as_left(served):
-    def left() -> float:
-        text = served.ask("GET", "/metrics").body.decode().splitlines()
-        return sum(
-            float(line.split()[1]) for line in text if line.startswith('tritone:requests_total{status="499"')
-        )
+@pytest.fixture(scope="module")
+def minutes() -> bytes:
+    """A recording of six minutes, which takes seconds."""
+    samples, rate = soundfile.read(DIGITS, dtype="int16")
+    once = np.concatenate([samples, np.zeros(10 * rate, np.int16)])
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.tile(once, 30), rate, format="FLAC")
+    return buffer.getvalue()
 
-    before, (body, _) = left(), form(DIGITS.read_bytes())
+
+def metric(served: ServerProcess, name: str) -> float:
+    """Value of a metric."""
+    lines = served.ask("GET", "/metrics").body.decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(name))
+
+
+@pytest.mark.parametrize("moment", ["sending", "waiting", "reading"])
+def test_a_client_that_dies_is_counted_as_left_and_its_request_cancelled(served, minutes, moment):
+    left, running = 'tritone:requests_failed_total{reason="client_left"}', "tritone:num_requests_running"
+    before = metric(served, left)
+    body, _ = form(minutes, "minutes.flac", stream="true" if moment == "reading" else "false")
     client = served.connect()
-    client.sendall(head(len(body)) + body[:-100])
-    time.sleep(0.05)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.sendall(head(len(body)) + (body[:-100] if moment == "sending" else body))
+    if moment == "reading":
+        assert client.recv(12) == b"HTTP/1.1 200"
+    else:
+        wait_until(lambda: moment == "sending" or metric(served, running) > 0)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
     client.close()
-    wait_until(lambda: left() == before + 1)
+    wait_until(lambda: metric(served, left) == before + 1)
+    wait_until(lambda: metric(served, running) == 0, seconds=1)
 
 
 def test_a_client_that_reads_nothing_is_cut(served):
