@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -127,9 +128,10 @@ class _Server(uvicorn.Server):
 
 def _within_descriptors(settings: ServerSettings) -> ServerSettings:
     """Settings with no more connections than the process may have files open, after raising that limit."""
-    import resource
-    from dataclasses import replace
-
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return settings
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):
