@@ -131,6 +131,8 @@ def _options(model: ServedModel, values: dict[str, Any]) -> dict[str, Any]:
     for name in ("prompt", "hotwords"):
         if name in options and not model.is_whisper:
             raise _refusal(name, f"{name} is of Whisper, which {model.name} is not; leave it out")
+    if "prompt" in options:
+        options["prompt_ids"] = _prompt_ids(model, options.pop("prompt"), options.get("hotwords", ""))
     temperature = values.get("temperature", 0.0)
     if temperature:
         if model.task is Task.GENERATION:
@@ -148,6 +150,18 @@ def _options(model: ServedModel, values: dict[str, Any]) -> dict[str, Any]:
         if strategy["type"] == "server_vad":
             options["vad_filter"] = True
     return options
+
+
+def _prompt_ids(model: ServedModel, prompt: str, hotwords: str) -> list[int]:
+    """Token ids of a prompt for Whisper: the last ones for which it has room, as OpenAI takes them."""
+    tokenizer = model.tokenizer
+    try:
+        first, *ids = tokenizer.get_prompt_ids(prompt, None)
+        before = len(tokenizer.get_prompt_ids(hotwords, None)) - 1 if hotwords else 0
+    except ValueError as error:
+        raise _refusal("prompt", str(error)) from None
+    room = max(model.engine.engine.model.max_length // 2 - 1 - before, 0)
+    return [first, *ids[len(ids) - min(room, len(ids)) :]]
 
 
 def _check_chunking(strategy: dict[str, Any]) -> None:

@@ -73,10 +73,9 @@ def duration_usage(result: Transcription) -> dict[str, Any]:
 
 
 def token_usage(result: Transcription, parameters: Parameters) -> dict[str, Any]:
-    """Usage of a stream, whose schema has tokens alone: ten for a second of audio, the prompt's, the text's."""
+    """Usage of a stream, whose type has tokens alone: ten for a second of audio, the prompt's, the text's."""
     audio = math.ceil(result.duration * _AUDIO_TOKENS_PER_SECOND)
-    prompt = parameters.options.get("prompt")
-    text = 0 if prompt is None else len(parameters.model.tokenizer.get_prompt_ids(prompt, None))
+    text = len(parameters.options.get("prompt_ids", ()))
     output = len(result.token_ids)
     return {
         "type": "tokens",

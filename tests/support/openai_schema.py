@@ -34,7 +34,7 @@ MARK = "<!-- {} of python tests/support/openai_schema.py -->\n"
 
 _GPT_TRANSCRIBE = "of gpt-transcribe; `verbose_json` has the language"
 _SPEAKERS = "transcripts here have no speakers"
-# Reasons for fields that are not sent: a closed list, so that a new field fails the test until it is looked at.
+# Reasons for fields that are not sent: a closed list, so that a new field fails the test until it has one.
 LACKS = {
     ("Transcription", "languages"): _GPT_TRANSCRIBE,
     ("TranscriptionTextDoneEvent", "languages"): _GPT_TRANSCRIBE,

@@ -45,6 +45,7 @@ REFUSED = [
         "not one of this checkpoint's (af,",
     ),
     ({"prompt": "digits"}, "prompt", "unsupported_value", "of Whisper"),
+    ({"prompt": "<|en|>", "model": "many-languages"}, "prompt", "unsupported_value", "the special token"),
     ({"hotwords": "two"}, "hotwords", "unsupported_value", "of Whisper"),
     ({"seed": "-1"}, "seed", "invalid_value", "a whole number from 0"),
     ({"seed": "1", "model": "ctc"}, "seed", None, "best path"),

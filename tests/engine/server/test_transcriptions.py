@@ -168,6 +168,19 @@ def test_options_reach_the_engine(client, engine):
     assert answer.text == expected != create(client).text
 
 
+def test_a_long_prompt_counts_by_its_last_tokens(client, engine):
+    prompt = "two three one " * 60
+    first, *ids = engine.processor.tokenizer.get_prompt_ids(prompt, None)
+    room = engine.model.max_length // 2 - 1
+    assert len(ids) > 2 * room
+    expected = engine.submit(SHORT, prompt_ids=[first, *ids[-room:]]).result().text
+    assert create(client, prompt=prompt).text == expected
+    *_, done = client.audio.transcriptions.create(file=SHORT, model=WHISPER, prompt=prompt, stream=True)
+    assert done.usage.input_token_details.text_tokens == room + 1
+    for hotwords in ("one two", "one two " * 60):
+        assert create(client, prompt=prompt, extra_body={"hotwords": hotwords}).usage.seconds == 0.9
+
+
 @pytest.mark.parametrize(
     "strategy", ["auto", {"type": "server_vad"}, {"type": "server_vad", "threshold": 0.5}]
 )
