@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 
-_RETRY_AFTER = (1.0, 60.0)  # seconds, least and most
+# Seconds, least and most: the rate is that of quieter times at first, and an engine that waits for the
+# refused to come again costs more than a request that is refused twice.
+_RETRY_AFTER = (1.0, 10.0)
 
 
 class QueueFullError(RuntimeError):
     """Error of a submission to an engine whose bounds of waiting requests are reached.
 
     Attributes:
-        retry_after: estimate in seconds of when there is room again.
+        retry_after: estimate in seconds of when half of what waits is done, 1 to 10.
     """
 
     def __init__(self, message: str, retry_after: float) -> None:
@@ -43,7 +45,7 @@ def check_room(
     seconds: float,
     limit: int | None,
     limit_seconds: float | None,
-    rtfx: float,
+    rate: float,
 ) -> None:
     """Check whether another request may wait; the first one always may.
 
@@ -51,7 +53,7 @@ def check_room(
         waiting, waiting_seconds: requests that wait, and seconds of their audio.
         seconds: seconds of audio of the new one.
         limit, limit_seconds: the most of both; None for no bound.
-        rtfx: seconds of audio that the engine takes a second, 0 if unknown.
+        rate: requests that the engine takes a second, 0 if unknown.
 
     Raises:
         QueueFullError: it may not.
@@ -63,5 +65,5 @@ def check_room(
         problem = f"{waiting_seconds:.0f} s of audio wait, and max_waiting_seconds is {limit_seconds:g}"
     if problem is not None:
         least, most = _RETRY_AFTER
-        estimate = min(max(waiting_seconds / rtfx if rtfx else least, least), most)
+        estimate = min(max(waiting / 2 / rate if rate else least, least), most)
         raise QueueFullError(f"{problem}; submit again in about {estimate:.0f} s", estimate)

@@ -91,6 +91,12 @@ class Tally:
         return self._audio_seconds / busy if busy else 0.0
 
     @property
+    def rate(self) -> float:
+        """Finished requests per second with requests; 0 without any."""
+        busy = self._busy
+        return sum(self._counts[reason] for reason in _FINISHED) / busy if busy else 0.0
+
+    @property
     def _busy(self) -> float:
         since = self._busy_since
         return self._busy_seconds + (0.0 if since is None else time.perf_counter() - since)

@@ -121,7 +121,7 @@ class Worker(Reading):
         most, most_seconds = self._config.max_waiting, self._config.max_waiting_seconds
         if most is not None or most_seconds is not None:
             queue = self._queue
-            check_room(queue.waiting, queue.waiting_seconds, seconds, most, most_seconds, self._tally.rtfx)
+            check_room(queue.waiting, queue.waiting_seconds, seconds, most, most_seconds, self._tally.rate)
 
     @property
     def close_timeout(self) -> float:

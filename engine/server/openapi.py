@@ -81,7 +81,7 @@ SCHEMAS: dict[str, Any] = {
         }
     ),
     "Word": _object({"word": _TEXT, "start": _NUMBER, "end": _NUMBER}),
-    "TextDelta": _object({"type": _const("transcript.text.delta"), "delta": _TEXT}, _LOG_PROBS),
+    "TextDelta": _object({"type": _const("transcript.text.delta"), "delta": _TEXT}),
     "TextDone": _object(
         {"type": _const("transcript.text.done"), "text": _TEXT, "usage": _schema("TokenUsage")}, _LOG_PROBS
     ),
@@ -100,7 +100,16 @@ SCHEMAS: dict[str, Any] = {
         "required": ["data"],
         "description": "Deltas of the text, then one TextDone or ErrorEvent.",
     },
-    "Model": _object({"id": _TEXT, "object": _const("model"), "created": _WHOLE, "owned_by": _TEXT}),
+    "Model": _object(
+        {
+            "id": _TEXT,
+            "object": _const("model"),
+            "created": _WHOLE,
+            "owned_by": _TEXT,
+            "task": {"type": "string", "enum": ["transcription", "classification"]},
+            "timestamp_granularities": _list({"type": "string", "enum": ["word", "segment"]}),
+        },
+    ),
     "ModelList": _object({"object": _const("list"), "data": _list(_schema("Model"))}),
     "TextsToClassify": _object(
         {
