@@ -149,6 +149,7 @@ class Engine:
         vad_filter: bool = False,
         language: str | None = None,
         priority: int = 0,
+        deadline: float | None = None,
         stream: bool = True,
         journal: str | os.PathLike[str] | None = None,
         **options: Any,
@@ -172,6 +173,8 @@ class Engine:
             language: one of the checkpoint's languages: the target of a translation, or for Whisper the
                 language spoken, a code or an English name; by default Whisper detects it.
             priority: integer; requests with a larger one go first, equal ones in order of submission.
+            deadline: seconds from now by which the result must be there. Past it the request ends wherever it
+                is, at the latest with the step that is under way, with a DeadlineError; None sets no limit.
             stream: True to get text from the handle's iterator as it is decoded, False to get it at the end.
             journal: path of a file to which the outputs of a recording's windows are appended as they end.
                 Where the same recording is submitted again, with the same model and options, these are not
@@ -190,15 +193,17 @@ class Engine:
             ValueError: an unknown option or language, a value out of range, an option of recordings for
                 texts, or `vad_filter` without its extra. Errors of the recording or text itself are raised by
                 `Handle.result`.
+            QueueFullError: `max_waiting` requests wait to be read, or `max_waiting_seconds` of audio.
             RuntimeError: the engine is closed, or has stopped on an error.
         """
         self._worker.check_open()
         options = self._task.check(language, options)
         reading = ReadOptions(sampling_rate, channel, encoding, short, vad_filter)
-        self._check_request(reading, priority)
+        self._check_request(reading, priority, deadline)
+        self._worker.check_room()  # before the source is copied
         snapshot, reading = self._snapshot(source, reading, options)
         path = None if journal is None else Path(journal)
-        return self._submit(source, snapshot, reading, priority, stream, options, path)
+        return self._submit(source, snapshot, reading, priority, deadline, stream, options, path)
 
     def transcribe(
         self,
@@ -211,14 +216,16 @@ class Engine:
         vad_filter: bool = False,
         language: str | None = None,
         priority: int = 0,
+        deadline: float | None = None,
         journals: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Iterator[Transcription]:
         """Transcribe recordings and yield the results in input order, each as soon as it is ready.
 
         A recording that fails yields a Transcription with its `error` set, and the others go on. `sources`
-        may be infinite: it is read in the caller's thread, a bounded number ahead of the next result. A
-        caller that stops early cancels the requests in progress.
+        may be infinite: it is read in the caller's thread, a bounded number ahead of the next result, and no
+        further while `max_waiting` requests or `max_waiting_seconds` of audio wait. A caller that stops early
+        cancels the requests in progress.
 
         Args:
             sources: recordings as in `submit`.
@@ -226,14 +233,17 @@ class Engine:
                 their order and with `channel` set. A recording that cannot be opened has one, without.
             journals: folder with a journal for each recording that is a path, see `submit`; others have none.
                 `tritone.engine.journal_files.remove_journals` removes those of a recording.
+            deadline: seconds for each recording, from its own submission.
             sampling_rate, encoding, short, vad_filter, language, priority, **options: as in `submit`.
 
         Raises:
-            ValueError, RuntimeError: as in `submit`.
+            ValueError, RuntimeError: as in `submit`, but no QueueFullError.
         """
         reading = ReadOptions(sampling_rate, encoding=encoding, short=short, vad_filter=vad_filter)
         folder = None if journals is None else Path(journals)
-        return self._process("transcribe", sources, channels, reading, priority, language, options, folder)
+        return self._process(
+            "transcribe", sources, channels, reading, priority, deadline, language, options, folder
+        )
 
     def classify(
         self,
@@ -245,6 +255,7 @@ class Engine:
         encoding: Encoding | None = None,
         short: Short = "fail",
         priority: int = 0,
+        deadline: float | None = None,
         truncate: bool = False,
     ) -> Iterator[Classification]:
         """Classify recordings or texts and yield the results in input order, as `transcribe` does.
@@ -252,16 +263,16 @@ class Engine:
         Args:
             sources: recordings as in `submit`; for a classifier of texts, strings or pairs of strings.
             top_k: number of labels in a result, best first; None for all.
-            channels: as in `transcribe`.
+            channels, deadline: as in `transcribe`.
             sampling_rate, encoding, short, priority: as in `submit`.
             truncate: True truncates a text that is too long for the model; otherwise it fails.
 
         Raises:
-            ValueError, RuntimeError: as in `submit`; ValueError also where the model is not a classifier.
+            ValueError, RuntimeError: as in `transcribe`; ValueError also where the model is not a classifier.
         """
         options = {"top_k": top_k, "truncate": truncate}
         reading = ReadOptions(sampling_rate, encoding=encoding, short=short)
-        return self._process("classify", sources, channels, reading, priority, None, options)
+        return self._process("classify", sources, channels, reading, priority, deadline, None, options)
 
     def stats(self) -> EngineStats:
         """Statistics since the start, and the current load; those of the loop are as of its last step.
@@ -275,7 +286,7 @@ class Engine:
         """Health of the engine: "ok", "degraded" or "failed", and the reason. Never waits, never raises."""
         return self._worker.health()
 
-    def close(self, *, cancel: bool = False) -> None:
+    def close(self, *, cancel: bool = False, timeout: float | None = None) -> None:
         """Stop accepting requests, finish or cancel those submitted, and end the threads.
 
         May be called more than once, from any thread. Leaving a `with` block finishes all submitted requests;
@@ -285,8 +296,15 @@ class Engine:
         Args:
             cancel: True cancels unfinished requests, False waits for their results. A read or step that does
                 not end is left alone after the configuration's `close_timeout`.
+            timeout: seconds to wait for results; then the unfinished requests are cancelled. None waits
+                without limit.
+
+        Raises:
+            ValueError: a negative timeout.
         """
-        self._worker.close(cancel)
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout is {timeout!r}; it must be 0 or more seconds, or None for no limit")
+        self._worker.close(cancel, timeout=timeout)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an Engine has threads and cannot be copied or pickled; make one in each process")
@@ -304,6 +322,7 @@ class Engine:
         channels: Channels,
         reading: ReadOptions,
         priority: int,
+        deadline: float | None,
         language: str | None,
         options: dict[str, Any],
         journals: Path | None = None,
@@ -318,7 +337,7 @@ class Engine:
         check_choice("channels", channels, get_args(Channels))
         if channels == "split" and self.sampling_rate is None:
             raise ValueError(f"channels 'split' is of recordings, and a {self._task.name} takes texts")
-        self._check_request(reading, priority)
+        self._check_request(reading, priority, deadline)
         self._worker.check_open()
 
         split = channels == "split"
@@ -337,23 +356,27 @@ class Engine:
             path = None
             if journals is not None and isinstance(source, str | os.PathLike):
                 path = journal_path(journals, source, how.channel)
-            return self._submit(source, snapshot, how, priority, False, options, path)
+            return self._submit(
+                source, snapshot, how, priority, deadline, False, options, path, bounded=False
+            )
 
-        return in_order(snapshots(), submit, self.max_ahead)
+        return in_order(snapshots(), submit, self.max_ahead, self._worker.wait_for_room)
 
     @cached_property
     def _origin(self) -> dict[str, str]:
         """Origin of this engine's outputs in journals."""
         return origin_of(self.model)
 
-    def _check_request(self, reading: ReadOptions, priority: int) -> None:
-        """Validate the priority, and that a model of texts has no options of recordings."""
+    def _check_request(self, reading: ReadOptions, priority: int, deadline: float | None) -> None:
+        """Validate priority and deadline, and that a model of texts has no options of recordings."""
         if isinstance(self._inputs, Recordings):
             self._inputs.check(reading)
         else:
             reading.check_unused(self._task.name)
         if not isinstance(priority, int | np.integer):
             raise ValueError(f"priority must be a whole number, a larger one goes first; got {priority!r}")
+        if deadline is not None and (not isinstance(deadline, int | float) or not deadline > 0):
+            raise ValueError(f"deadline must be above 0, in seconds from now, or None; got {deadline!r}")
 
     def _snapshot(
         self, source: Any, reading: ReadOptions, options: dict[str, Any] | None
@@ -382,9 +405,12 @@ class Engine:
         snapshot: Any,
         reading: ReadOptions,
         priority: int,
+        deadline: float | None,
         stream: bool,
         options: dict[str, Any],
         journal: Path | None = None,
+        *,
+        bounded: bool = True,
     ) -> Handle[Any]:
         task = self._task  # and not the engine, which may be dropped before it is read
         handle = Handle[Any](source, task.output_processor(options), self._worker.cancel, reading.channel)
@@ -399,10 +425,14 @@ class Engine:
             return started
 
         job = Job(handle, prepare, priority, stream)
+        if deadline is not None:
+            job.time_limit = deadline
+        if self.config.max_waiting_seconds is not None:
+            job.waiting_seconds = self._inputs.estimated_seconds(snapshot, reading)
         if isinstance(snapshot, Inputs):
             with suppress(Exception):  # which its result has from a reading thread
                 prepared = attempt(prepare)
                 job.prepared = None if isinstance(prepared, Session) else prepared
-        self._worker.submit(job)
+        self._worker.submit(job, bounded=bounded)
         release_team()  # of the copy, and of the caller's own torch operations before
         return handle

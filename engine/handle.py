@@ -12,6 +12,7 @@ from .faults import attempt
 from .outputs import OutputProcessor, R, in_recording
 from .session import Part
 from .signals import Signal
+from .timings import Timings
 
 if TYPE_CHECKING:
     from .audio.speech import SpeechTimes
@@ -50,6 +51,7 @@ class Handle(Generic[R]):
         self._duration = 0.0
         self._warnings: tuple[str, ...] = ()
         self._speech: SpeechTimes | None = None
+        self._timings: Timings | None = None
         self._result: R | None = None
 
     def result(self, timeout: float | None = None) -> R:
@@ -129,13 +131,15 @@ class Handle(Generic[R]):
         duration: float = 0.0,
         warnings: tuple[str, ...] = (),
         speech: "SpeechTimes | None" = None,
+        timings: Timings | None = None,
     ) -> None:
-        """Set the final output, seconds of audio, warnings about its reading, and times of its speech.
+        """Set the final output, seconds of audio, warnings about its reading, its speech and the timings.
 
         Called by the engine; only the first call counts.
         """
         if self._output is None:
             self._duration, self._warnings, self._speech = duration, warnings, speech
+            self._timings = timings
             self._output = output
             self._cancel = None  # a finished handle keeps no engine alive
         self._changed.notify_all()
@@ -160,9 +164,7 @@ class Handle(Generic[R]):
             result = self._processor.process(failed, token_ids, self._duration, self.source)
         if self._speech is not None:
             result = in_recording(result, self._speech)
-        if self._warnings or self._channel is not None:
-            result = replace(result, warnings=self._warnings, channel=self._channel)
-        return result
+        return replace(result, warnings=self._warnings, channel=self._channel, timings=self._timings)
 
     def _decode(self, token_ids: tuple[int, ...]) -> str:
         """Streamed text that is final; empty where it cannot be decoded, which the end shows."""
@@ -226,12 +228,21 @@ class _Chunks:
         return text[len(self._yielded) :]
 
 
-def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: int) -> Iterator[R]:
+def in_order(
+    sources: Iterable[Any],
+    submit: Callable[[Any], Handle[R]],
+    ahead: int,
+    wait_for_room: Callable[[Handle[R] | None], bool] = lambda first: True,
+) -> Iterator[R]:
     """Submit sources and yield their results in input order; a failed one has its `error` set.
 
     `sources` may be infinite: it is read in the caller's thread, at most `ahead` before the next result, and
     one at a time once that is ready. A caller that stops early cancels the requests in progress. An error of
     `sources` or `submit` is raised after the results of the sources before it.
+
+    Args:
+        wait_for_room: function that waits until a source may be submitted, or the handle has ended; False
+            where the latter came first.
     """
     remaining = iter(sources)
     under_way: deque[Handle[R]] = deque()
@@ -241,6 +252,8 @@ def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: 
             # One new submission per result keeps the engine busy even if the next result is always ready.
             wanted = 1
             while not exhausted and len(under_way) < ahead and (wanted or not under_way[0].done()):
+                if not wait_for_room(under_way[0] if under_way else None):
+                    break
                 wanted = 0
                 try:
                     source = attempt(next, remaining, _END)

@@ -1,14 +1,17 @@
 """Jobs of an engine's worker, and their queue, with the places for those that are read and not finished."""
 
 import heapq
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..scheduler.request import GenerationOptions, RequestOutput
+from ..scheduler.request import GenerationOptions, RequestOutput, RequestTimes
 from .handle import Handle
 from .session import Session
+from .timings import Stopwatch
 
 if TYPE_CHECKING:
     from .audio.speech import SpeechTimes
@@ -33,9 +36,13 @@ class Job:
     priority: int = 0
     stream: bool = True
     prepared: Prepared | None = None
+    time_limit: float = math.inf  # seconds from the submission to the deadline
+    waiting_seconds: float = 0.0  # of audio, by an estimate; 0 where their sum is not bounded
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
     session: Session | None = None
     running: dict[int, int] = field(default_factory=dict)  # by id in the loop: the key of a session's request
     owner: int | None = None  # of the session's requests in the loop: the id of its first one
+    times: dict[int, RequestTimes] = field(default_factory=dict)  # of requests under way, by key
     under_way: int = 0  # requests of the session that are ready or in the loop
     seconds: dict[int, float] = field(default_factory=dict)  # of audio of these, by key
     is_called: bool = False  # a reading thread is to go on with the session
@@ -49,6 +56,16 @@ class Job:
     being_read: bool = False
     places: int = 0  # among the requests that are read and not finished
 
+    @property
+    def deadline(self) -> float:
+        """Time by which the job must have its result, as of `time.perf_counter`; infinity for no limit."""
+        return self.stopwatch.submitted + self.time_limit
+
+    @property
+    def is_late(self) -> bool:
+        """True once the deadline has passed."""
+        return self.time_limit < math.inf and perf_counter() >= self.deadline
+
 
 class JobQueue:
     """Queue of jobs by priority, equal ones in order of submission, and places for those in flight.
@@ -57,7 +74,7 @@ class JobQueue:
     gets them while no job of its priority waits and no session that wants one has fewer, and leaves a quarter
     of all to jobs that are yet to come: so these are read at once, and sessions share the places evenly.
 
-    Not thread-safe, except `waits_for`.
+    Not thread-safe, except `waits_for`, `waiting` and `waiting_seconds`.
 
     Args:
         unfinished: jobs that have not ended, by handle; others in the queue are skipped.
@@ -72,14 +89,28 @@ class JobQueue:
         self.free_requests = max_in_flight
         self._reserved = max_in_flight // 4
         self._free_seconds = max_seconds
+        self._waiting: dict[
+            Job, float
+        ] = {}  # jobs that have neither been taken nor ended, with their seconds
         self._wanting: dict[Job, None] = {}  # sessions that were refused a place, in that order
 
     def __len__(self) -> int:
         return len(self._heap)
 
+    @property
+    def waiting(self) -> int:
+        """Number of jobs that wait to be taken."""
+        return len(self._waiting)
+
+    @property
+    def waiting_seconds(self) -> float:
+        """Seconds of audio of these."""
+        return sum(self._waiting.values())
+
     def put(self, job: Job) -> None:
         """Add a job."""
         heapq.heappush(self._heap, (-job.priority, next(self._numbers), job))
+        self._waiting[job] = job.waiting_seconds  # last: taken away with the entry, also after an interrupt
 
     def waits_for(self, *, prepared: bool) -> bool:
         """Check whether the first job has a place and waits for the loop (prepared), or for a reader.
@@ -97,7 +128,8 @@ class JobQueue:
         self._drop_ended()
         if not self.waits_for(prepared=prepared):
             return None
-        job = heapq.heappop(self._heap)[2]
+        job = self._pop()
+        job.stopwatch.take()
         job.places = 1
         self.free_requests -= 1
         return job
@@ -139,6 +171,14 @@ class JobQueue:
         left = self._free_seconds - inputs.duration
         job.prepared, job.duration, self._free_seconds = prepared, inputs.duration, left
         job.warnings, job.speech = inputs.warnings, inputs.speech
+        job.times[0] = RequestTimes(perf_counter())
+
+    def leave(self, job: Job) -> None:
+        """Note that a job has ended, which no longer waits; the queue drops it, at the latest in its turn."""
+        if self._waiting.pop(job, None) is not None and len(self._heap) > 2 * len(self._waiting) + 64:
+            heap = [entry for entry in self._heap if entry[2] in self._waiting]
+            heapq.heapify(heap)
+            self._heap = heap
 
     def free_place(self, job: Job) -> None:
         """Free the places of an ended job, if it has any."""
@@ -160,7 +200,12 @@ class JobQueue:
 
     def _drop_ended(self) -> None:
         while self._heap and self._heap[0][2].handle not in self._unfinished:
-            heapq.heappop(self._heap)
+            self._pop()
+
+    def _pop(self) -> Job:
+        job = heapq.heappop(self._heap)[2]
+        self._waiting.pop(job, None)
+        return job
 
 
 def _turn(job: Job) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from ..scheduler.request import FinishReason, RequestOutput
 from .session import Part
 from .subtitles import formats
 from .subtitles.cues import MAX_LINE_COUNT, MAX_LINE_WIDTH
+from .timings import Timings
 
 if TYPE_CHECKING:
     from .audio.speech import SpeechTimes
@@ -84,6 +85,7 @@ class Transcription:
         warnings: problems that left a result, such as channels that cancel out.
         channel: index of the channel, from 0; None where the channels were mixed.
         source: recording as it was submitted.
+        timings: times of the request; None where it came to no engine. Results are compared without them.
     """
 
     text: str
@@ -100,6 +102,7 @@ class Transcription:
     channel: int | None = None
     source: Any = field(default=None, repr=False, compare=False)
     speech_duration: float | None = None
+    timings: Timings | None = field(default=None, repr=False, compare=False)
 
     def to_srt(
         self,
@@ -180,7 +183,7 @@ class Classification:
         finish_reason: "stop", "cancelled" or "error".
         duration: seconds of audio; 0 for a text, or where the recording could not be read.
         error: exception by which the request failed; None otherwise.
-        warnings, channel: as of a Transcription.
+        warnings, channel, timings: as of a Transcription.
         source: recording or text as it was submitted.
     """
 
@@ -191,6 +194,7 @@ class Classification:
     warnings: tuple[str, ...] = ()
     channel: int | None = None
     source: Any = field(default=None, repr=False, compare=False)
+    timings: Timings | None = field(default=None, repr=False, compare=False)
 
 
 def not_finite(name: str) -> Exception:

@@ -3,9 +3,10 @@
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
+from time import perf_counter
 from typing import Any
 
-from ..scheduler.request import FinishReason, RequestOutput
+from ..scheduler.request import FinishReason, RequestOutput, RequestTimes
 from .faults import as_error
 from .handle import Handle
 from .jobs import Job, JobQueue
@@ -27,6 +28,7 @@ class Reading(ABC):
 
     def __init__(self, max_in_flight: int, max_in_flight_seconds: float) -> None:
         self._readable, self._runnable = Signal(), Signal()
+        self._room = Signal()  # of the queue, for more jobs
         # For all below. Reentrant, as finalizers run in any thread, also in one that holds it.
         self._lock = threading.RLock()
         self._jobs: dict[Handle[Any], Job] = {}  # all that have not ended
@@ -63,8 +65,14 @@ class Reading(ABC):
             self._readable.wait_for(lambda: self._continued or self._can_read or self._nothing_to_read)
             with self._lock:
                 job = self._take_next()
-                if job is not None and not job.being_read:
-                    self._enter_reader(job)
+                if job is not None and job.session is None and job.is_late:
+                    self._finish(job, FinishReason.CANCELLED)
+                    continue
+                if job is not None:
+                    if not job.being_read:
+                        self._enter_reader(job)
+                    job.stopwatch.start_reading()
+                    self._room.notify_all()
                 self._call_wanting()
                 self._notify_next()
                 if job is not None:
@@ -132,6 +140,7 @@ class Reading(ABC):
                 if self._continued or self._can_read:
                     with self._lock:
                         self._note_reading(job, session)
+                        job.stopwatch.stop_reading()
                         self._continued.append(job)
                     return
             with self._lock:
@@ -164,6 +173,7 @@ class Reading(ABC):
                 return False
             if isinstance(request, SessionRequest):
                 self._queue.charge(job, request.key, request.duration)
+                job.times[request.key] = RequestTimes(perf_counter())
             self._ready.append((job, request))
         self._runnable.notify()
         return True
@@ -195,6 +205,7 @@ class Reading(ABC):
 
     def _leave_reader(self, job: Job) -> None:
         """Note that a job is no longer being read; the lock is held."""
+        job.stopwatch.stop_reading()
         if job.being_read:
             job.being_read = False
             self._being_read -= 1

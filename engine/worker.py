@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..scheduler.request import Event, FinishReason, GenerationOptions, Request, RequestOutput, Tokens
+from .bounds import Deadlines, WaitingBounds, deadline_error
 from .config import EngineConfig
 from .faults import as_error
 from .handle import FORKED, Handle
@@ -42,7 +43,8 @@ class Worker(Reading):
         loop: unused generation loop; from now on only this object's thread may call it.
         max_in_flight: maximum requests that are read and not finished; bounds the memory of their inputs.
         max_in_flight_seconds: seconds of audio in those requests from which on reading pauses.
-        config: configuration with the number of reading threads and the waiting times.
+        config: configuration with the number of reading threads, the waiting times, and the bounds of what
+            waits.
         check: function that raises where results could no longer be right; called before new requests are
             given to the loop, and before a finished one is reported.
 
@@ -73,6 +75,8 @@ class Worker(Reading):
         self._ended = Signal()
         self._to_cancel: deque[Job] = deque()
         self._tally = Tally()
+        self._bounds = WaitingBounds(config, self._queue, self._tally)
+        self._deadlines = Deadlines()
         self._failure: Exception | None = None
 
         bodies = {"tritone-loop": self._run}
@@ -91,14 +95,45 @@ class Worker(Reading):
             raise
         _workers.add(self)
 
-    def submit(self, job: Job) -> None:
-        """Add a job to the queue. Raises RuntimeError where the engine is closed or has failed."""
+    def submit(self, job: Job, *, bounded: bool = True) -> None:
+        """Add a job to the queue.
+
+        Args:
+            job: new job.
+            bounded: False for one that `wait_for_room` has waited for.
+
+        Raises:
+            QueueFullError: as many jobs wait as may.
+            RuntimeError: the engine is closed or has failed.
+        """
         with self._lock:
             self.check_open()
+            if bounded:
+                self._bounds.check(job.waiting_seconds)
             self._queue.put(job)
-            self._jobs[job.handle] = job  # last: without this the entry in the queue is skipped
+            self._deadlines.add(job)
+            self._jobs[job.handle] = job  # last: without this the entries in the two are skipped
             self._tally.begin()
         (self._readable if job.prepared is None else self._runnable).notify()
+        if job.deadline <= self._deadlines.next < math.inf:
+            self._runnable.notify()  # which waits for a later one
+
+    def check_room(self) -> None:
+        """Raise QueueFullError where no job may wait, however short."""
+        with self._lock:
+            self._bounds.check(0.0)
+
+    def wait_for_room(self, first: Handle[Any] | None) -> bool:
+        """Wait until another job may wait, or that of `first` has ended; False where it may not wait then.
+
+        Where the engine takes no more jobs, this is for `submit` to say: True.
+        """
+
+        def may_submit() -> bool:
+            return self._bounds.have_room or self._closed or self._forked
+
+        self._room.wait_for(lambda: may_submit() or (first is not None and first.done()))
+        return may_submit()
 
     @property
     def unfinished(self) -> int:
@@ -115,7 +150,7 @@ class Worker(Reading):
         self._runnable.notify()
         return True
 
-    def close(self, cancel: bool, grace: float | None = None) -> None:
+    def close(self, cancel: bool, grace: float | None = None, timeout: float | None = None) -> None:
         """Stop accepting jobs, finish or cancel those submitted, and wait for the threads to end.
 
         Threads that neither end nor finish a job are waited for only so long: a reading thread may hang on a
@@ -125,6 +160,7 @@ class Worker(Reading):
         Args:
             cancel: True cancels jobs that have not ended.
             grace: seconds, in place of the configured `close_timeout`.
+            timeout: seconds after which jobs are cancelled that are finished until then; None for no limit.
         """
         if self._forked:
             return
@@ -132,14 +168,16 @@ class Worker(Reading):
         self.release(cancel)
         if self._is_inside:
             return
-        end = time.monotonic() + grace
         try:
-            if not self._ended.wait_for(lambda: not self._jobs, grace if cancel else None):
+            if not cancel and not self._ended.wait_for(lambda: not self._jobs, timeout):
+                cancel = True
+                self.release(cancel)
+            end = time.monotonic() + grace
+            if cancel and not self._ended.wait_for(lambda: not self._jobs, grace):
                 self._end_all(FinishReason.CANCELLED)
         except BaseException:
             self.release(cancel=True)
             raise
-        end = end if cancel else time.monotonic() + grace
         if self._ended.wait_for(lambda: not self._running or self._gave_up, end - time.monotonic()):
             for thread in self._threads:
                 thread.join(0.0 if self._gave_up else grace)
@@ -153,7 +191,7 @@ class Worker(Reading):
             for job in jobs:
                 job.is_cancelled = True
             self._to_cancel.extend(jobs)
-        for signal in (self._runnable, self._readable, self._ended):
+        for signal in (self._runnable, self._readable, self._ended, self._room):
             signal.notify_all()
 
     def check_open(self) -> None:
@@ -224,9 +262,8 @@ class Worker(Reading):
 
     def _step(self) -> bool:
         """Pass new jobs and cancellations to the loop and run one step; False once closed and out of work."""
-        self._runnable.wait_for(
-            lambda: self._ready or self._to_cancel or self._loop.has_work or self._can_take or self._is_over
-        )
+        self._wait_for_work()
+        self._end_late()
         if not self._loop.has_work:
             self._is_checked = False  # the wait may have been long
         with self._lock:  # so that no job is submitted meanwhile
@@ -252,6 +289,29 @@ class Worker(Reading):
                 self._handle(event)
         return True
 
+    def _wait_for_work(self) -> None:
+        """Wait until a job, the loop or the next deadline needs this thread."""
+        until = self._deadlines.next
+        self._runnable.wait_for(
+            lambda: (
+                self._ready
+                or self._to_cancel
+                or self._loop.has_work
+                or self._can_take
+                or self._is_over
+                or self._deadlines.next < until
+            ),
+            None if until == math.inf else until - time.perf_counter(),
+        )
+
+    def _end_late(self) -> None:
+        """End the jobs whose deadline has passed, wherever they are."""
+        if self._deadlines.next <= (now := time.perf_counter()):
+            with self._lock:
+                late = self._deadlines.take_due(now)
+            for job in late:
+                self._cancel(job)  # as which `_end` notes the deadline
+
     @property
     def _is_over(self) -> bool:
         return self._failure is not None or (self._closed and not self._jobs)
@@ -274,6 +334,7 @@ class Worker(Reading):
             assert job.prepared is not None
             self._queue.set_ready(job, job.prepared)
             self._ready.append((job, None))
+            self._room.notify_all()
         self._call_wanting()
         if self._can_read:
             self._readable.notify()
@@ -309,6 +370,7 @@ class Worker(Reading):
 
     def _call(self, job: Job, call: SessionCall) -> None:
         """Compute what a session asks for, and pass it on."""
+        start = time.perf_counter()
         try:
             value = call.compute()
         except BaseException as raised:
@@ -316,6 +378,7 @@ class Worker(Reading):
                 self._finish(job, FinishReason.ERROR, as_error(raised))
             return
         with self._lock:
+            job.stopwatch.add_call(time.perf_counter() - start)
             if job.handle in self._jobs:
                 self._continue(job, call.key, value)
 
@@ -327,7 +390,8 @@ class Worker(Reading):
         self._next_request_id += 1
         self._in_loop[request_id], job.running[request_id] = job, key
         try:
-            flags["is_wanted"] = lambda: not job.is_cancelled
+            flags["is_wanted"] = lambda: not (job.is_cancelled or job.is_late)
+            flags["times"] = job.times[key]
             self._loop.submit(Request(request_id, inputs, options, priority=job.priority, **flags))
         except BaseException as raised:  # an error of the request itself, such as one that can never fit
             del self._in_loop[request_id], job.running[request_id]
@@ -344,6 +408,8 @@ class Worker(Reading):
             event = replace(event, error=error)
         job = self._in_loop.pop(event.request_id)
         key, output = job.running.pop(event.request_id), job.handle.checked(event)
+        if (times := job.times.pop(key, None)) is not None:  # None: the job has ended
+            job.stopwatch.add_request(times)
         if job.session is None or output.finish_reason in (FinishReason.ERROR, FinishReason.CANCELLED):
             self._end(job, output)
         elif job.handle in self._jobs:
@@ -370,8 +436,17 @@ class Worker(Reading):
         """
         if self._jobs.get(job.handle) is not job:
             return
-        job.handle.finish(output, job.duration, job.warnings, job.speech)
+        if output.finish_reason is FinishReason.CANCELLED and job.is_late and not job.is_cancelled:
+            output = replace(output, finish_reason=FinishReason.ERROR, error=deadline_error(job))
+        for times in job.times.values():
+            job.stopwatch.add_request(times)
+        job.times = {}
+        timings = job.stopwatch.timings()
+        job.handle.finish(output, job.duration, job.warnings, job.speech, timings)
         del self._jobs[job.handle]
+        self._queue.leave(job)
+        self._deadlines.discard(job)
+        self._room.notify_all()
         job.prepare = job.prepared = None
         job.outputs = []
         if job.session is not None:

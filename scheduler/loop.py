@@ -4,6 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 from .faults import DeviceLostError, as_exception, without_traceback
 from .request import Event, FinishReason, GenerationOptions, Request, RequestOutput
@@ -113,6 +114,10 @@ class GenerationLoop:
 
     def _launch(self, plan: Step) -> None:
         admitted = {admission.request_id: self._requests[admission.request_id] for admission in plan.admitted}
+        if admitted:
+            now = perf_counter()
+            for request in admitted.values():
+                request.times.admitted = now
         launched = self._runner.launch(plan, admitted)
         self._launched.append(launched)
         for running in launched.unwanted:

@@ -1,7 +1,7 @@
 """Requests, their options, and the events that report their results."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -120,6 +120,24 @@ class AudioExcerpt:
     excerpt: "Excerpt"
 
 
+@dataclass(eq=False, slots=True)
+class RequestTimes:
+    """Points in time of a request, as of `time.perf_counter`; None for what has not come to pass.
+
+    Args:
+        ready: when it was given to the loop.
+        admitted: when it was admitted to the batch.
+        encoded: when it had been encoded; on a GPU, which the host does not wait for, `first_token`. None for
+            an encoder-only request.
+        first_token: when its first token was known on the host.
+    """
+
+    ready: float = 0.0
+    admitted: float | None = None
+    encoded: float | None = None
+    first_token: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Request to a generation loop: one recording or text, with options.
@@ -138,6 +156,7 @@ class Request:
         keep_encoded: True keeps the encoder's output for the RequestOutput, on the device.
         is_wanted: function that returns False once the result is not wanted any more, asked from any thread
             before a part of a step; the request is cancelled then.
+        times: object in which the loop notes when the request is admitted, encoded and has its first token.
     """
 
     request_id: int
@@ -149,6 +168,7 @@ class Request:
     keep_scores: bool = False
     keep_encoded: bool = False
     is_wanted: "Callable[[], bool]" = lambda: True
+    times: RequestTimes = field(default_factory=RequestTimes, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from .engine.async_engine import AsyncEngine as AsyncEngine
 from .engine.audio.reader import AudioError as AudioError
+from .engine.bounds import DeadlineError as DeadlineError
+from .engine.bounds import QueueFullError as QueueFullError
 from .engine.config import EngineConfig as EngineConfig
 from .engine.engine import Engine as Engine
 from .engine.handle import Handle as Handle
@@ -17,6 +19,7 @@ from .engine.speakers import with_speakers as with_speakers
 from .engine.stats import EngineHealth as EngineHealth
 from .engine.stats import EngineStats as EngineStats
 from .engine.tasks.inputs import TextError as TextError
+from .engine.timings import Timings as Timings
 from .models.albert.config import AlbertConfig as AlbertConfig
 from .models.albert.model import AlbertForSequenceClassification as AlbertForSequenceClassification
 from .models.albert.model import AlbertModel as AlbertModel

@@ -5,6 +5,7 @@ from .models.registry import FAMILIES
 _OTHERS = {  # by module, its public names that belong to no model family
     "engine.async_engine": ("AsyncEngine",),
     "engine.audio.reader": ("AudioError",),
+    "engine.bounds": ("DeadlineError", "QueueFullError"),
     "engine.config": ("EngineConfig",),
     "engine.engine": ("Engine",),
     "engine.handle": ("Handle",),
@@ -13,6 +14,7 @@ _OTHERS = {  # by module, its public names that belong to no model family
     "engine.speakers": ("Turn", "read_rttm", "with_speakers"),
     "engine.stats": ("EngineHealth", "EngineStats"),
     "engine.tasks.inputs": ("TextError",),
+    "engine.timings": ("Timings",),
     "models.auto": (
         *("AutoConfig", "AutoFeatureExtractor", "AutoProcessor", "AutoTokenizer"),
         *("AutoModelForAudioClassification", "AutoModelForCTC"),

@@ -13,6 +13,8 @@ from .packages import package
 # Encodings whose decoders print about damage: libmpg123 to standard error, ALAC's to standard output.
 _NOISY = ("MPEG", "ALAC")
 
+_UNKNOWN = 1 << 62  # samples from which on a header does not know
+
 
 class UnsupportedError(Exception):
     """Error for a file that libsndfile does not open."""
@@ -47,7 +49,7 @@ def decode(file: BinaryIO | int, name: str, limit: int | None = None) -> Iterato
         for samples in _blocks(sound, name, limit):
             count += len(samples)
             yield Block(samples, rate)
-    if count < declared < 1 << 62:
+    if count < declared < _UNKNOWN:
         raise AudioError(f"{name}: cut short: {count} of {declared} samples are there; {COPY_AGAIN}")
 
 
@@ -55,6 +57,24 @@ def count_channels(file: BinaryIO | int) -> int:
     """Number of channels. Raises UnsupportedError for a file that libsndfile does not open."""
     with _open(file) as sound:
         return int(sound.channels)
+
+
+def seconds(file: BinaryIO) -> float | None:
+    """Duration by the header, for Ogg by its end; None where it is unknown.
+
+    Raises:
+        UnsupportedError: not a file that libsndfile opens.
+    """
+    with _open(file) as sound:
+        if 0 < sound.frames < _UNKNOWN:
+            return float(sound.frames / sound.samplerate)
+    file.seek(0)
+    try:
+        with _soundfile().SoundFile(file) as sound:  # which seeks the end
+            frames, rate = sound.frames, sound.samplerate
+    except (TypeError, _soundfile().SoundFileError) as error:
+        raise UnsupportedError(_reason(error)) from error
+    return float(frames / rate) if 0 < frames < _UNKNOWN else None
 
 
 def _soundfile() -> Any:

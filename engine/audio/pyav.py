@@ -159,6 +159,21 @@ def count_channels(file: BinaryIO, name: str) -> int:
         return int(_audio_stream(container, name).codec_context.channels)
 
 
+def seconds(file: BinaryIO, name: str) -> float | None:
+    """Duration that a header declares, or that a bit rate suggests; None for neither.
+
+    Raises:
+        AudioError: no audio.
+    """
+    with _open(file, name) as container:
+        stream = _audio_stream(container, name)
+        if stream.duration:
+            declared = float(stream.duration * stream.time_base)
+        else:
+            declared = (container.duration or 0) / _av().time_base
+        return declared if declared > 0 else None
+
+
 def _av() -> Any:
     return package("av", "reading this recording")
 

@@ -154,6 +154,24 @@ def count_channels(source: Any, *, encoding: str | None = None) -> int:
     return 1 if array.ndim == 1 else array.shape[1]
 
 
+def estimated_seconds(
+    source: Any, sampling_rate: int, *, source_rate: int | None = None, encoding: str | None = None
+) -> float:
+    """Seconds of audio of a recording: of an array by its length, of encoded audio by its header.
+
+    Encoded audio whose header does not tell counts as 64 kbit/s. Arguments are those of `load_audio`.
+
+    Raises:
+        AudioError: the recording cannot be opened.
+    """
+    if is_encoded(source):
+        return decode.estimated_seconds(Source(source), encoding, source_rate)
+    rate = sampling_rate if source_rate is None else source_rate
+    array = as_array(source)
+    check_rate(rate, f"array {array.shape}")
+    return len(array) / rate
+
+
 def is_ready(array: np.ndarray, sampling_rate: int, source_rate: int | None, channel: int | None) -> bool:
     """Check whether an array needs no conversion: one float32 channel at the rate of the result."""
     return (

@@ -22,6 +22,7 @@ from ..audio.reader import (
     as_samples,
     audio_blocks,
     count_channels,
+    estimated_seconds,
     is_ready,
     load_audio,
 )
@@ -171,6 +172,24 @@ class Recordings:
         if not is_ready(array, self.sampling_rate, reading.sampling_rate, reading.channel):
             return None
         return self.read(array.view(np.ndarray), reading, options)
+
+    def estimated_seconds(self, snapshot: Any, reading: ReadOptions) -> float:
+        """Seconds of audio of a snapshot, by its header; 0 where it cannot be opened, which its result tells.
+
+        At most those of the longest accepted recording, since headers lie.
+        """
+        if isinstance(snapshot, Inputs):
+            return snapshot.duration
+        try:
+            rate = reading.sampling_rate
+            seconds = attempt(
+                partial(estimated_seconds, source_rate=rate, encoding=reading.encoding),
+                snapshot,
+                self.sampling_rate,
+            )
+        except Exception:
+            return 0.0
+        return min(seconds, self.max_seconds)
 
     def max_read_seconds(self, options: dict[str, Any]) -> float:
         """Duration of the longest recording that `read` takes."""
@@ -332,6 +351,10 @@ class Texts:
     def prepare(self, source: Any, reading: ReadOptions, options: dict[str, Any]) -> Inputs | None:
         """None: tokenizing a text is work for a reading thread."""
         return None
+
+    def estimated_seconds(self, snapshot: Any, reading: ReadOptions) -> float:
+        """Return 0: a text has no audio."""
+        return 0.0
 
     def split(self, snapshot: Any, reading: ReadOptions) -> list[tuple[Any, ReadOptions]]:
         """Pair a snapshot with the options: a text has no channels."""
