@@ -171,7 +171,7 @@ class JobQueue:
         left = self._free_seconds - inputs.duration
         job.prepared, job.duration, self._free_seconds = prepared, inputs.duration, left
         job.warnings, job.speech = inputs.warnings, inputs.speech
-        job.times[0] = RequestTimes(perf_counter())
+        job.times[0] = RequestTimes(job.stopwatch.stop_reading())
 
     def leave(self, job: Job) -> None:
         """Note that a job has ended, which no longer waits; the queue drops it, at the latest in its turn."""

@@ -1,5 +1,6 @@
 """Times of a request: how long it waited, was read, encoded and decoded."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -52,24 +53,47 @@ class Stopwatch:
         self._first_token: float | None = None
 
     def take(self) -> None:
-        """Note that the job leaves the queue; only the first call counts."""
+        """Note that the job leaves the queue to be read; only the first call counts."""
         if self._queue is None:
-            self._queue = perf_counter() - self.submitted
+            self._read_since = perf_counter()
+            self._queue = self._read_since - self.submitted
 
     def start_reading(self) -> None:
-        """Note that a reading thread begins with the job, or goes on with it."""
-        self.take()
-        self._read_since = perf_counter()
+        """Note that a reading thread goes on with the job."""
+        if self._read_since is None:
+            self._read_since = perf_counter()
 
-    def stop_reading(self) -> None:
-        """Note that the reading thread leaves the job."""
-        if self._read_since is not None:
-            self._read += perf_counter() - self._read_since
-            self._read_since = None
+    def stop_reading(self) -> float:
+        """Note that the reading thread leaves the job, and return the time."""
+        now = perf_counter()
+        self._stop_reading(now)
+        return now
 
     def add_request(self, times: RequestTimes) -> None:
-        """Add the times of a request to the loop that ends now."""
+        """Add the times of a request to the loop that ends now, and whose job goes on."""
+        self._add_request(times, perf_counter())
+
+    def add_call(self, seconds: float) -> None:
+        """Add the time of a computation between two steps."""
+        self._decode += seconds
+
+    def finish(self, requests: Iterable[RequestTimes]) -> Timings:
+        """Times of the job, which ends now, and with it the requests that it has in the loop."""
         end = perf_counter()
+        if self._queue is None:
+            self._queue = end - self.submitted
+        self._stop_reading(end)
+        for times in requests:
+            self._add_request(times, end)
+        first = None if self._first_token is None else self._first_token - self.submitted
+        return Timings(self._queue, self._read, self._encode, self._decode, first, end - self.submitted)
+
+    def _stop_reading(self, now: float) -> None:
+        if self._read_since is not None:
+            self._read += now - self._read_since
+            self._read_since = None
+
+    def _add_request(self, times: RequestTimes, end: float) -> None:
         admitted = end if times.admitted is None else times.admitted
         encoded = end if times.encoded is None else times.encoded
         self._queue = (self._queue or 0.0) + admitted - times.ready
@@ -78,15 +102,3 @@ class Stopwatch:
         if times.first_token is not None:
             before = times.first_token if self._first_token is None else self._first_token
             self._first_token = min(before, times.first_token)
-
-    def add_call(self, seconds: float) -> None:
-        """Add the time of a computation between two steps."""
-        self._decode += seconds
-
-    def timings(self) -> Timings:
-        """Times of the job, which ends now."""
-        self.take()
-        self.stop_reading()
-        first = None if self._first_token is None else self._first_token - self.submitted
-        total = perf_counter() - self.submitted
-        return Timings(self._queue or 0.0, self._read, self._encode, self._decode, first, total)

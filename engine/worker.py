@@ -1,11 +1,9 @@
 """Threads of an engine: a few that read inputs, and one that runs the generation loop."""
 
-import atexit
 import math
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..scheduler.request import Event, FinishReason, GenerationOptions, Request, RequestOutput, Tokens
 from .bounds import Deadlines, WaitingBounds, deadline_error
 from .config import EngineConfig
+from .exits import close_at_exit
 from .faults import as_error
 from .handle import FORKED, Handle
 from .jobs import Job
@@ -93,7 +92,7 @@ class Worker(Reading):
         except BaseException:
             self.release()
             raise
-        _workers.add(self)
+        close_at_exit(self, config.close_timeout)
 
     def submit(self, job: Job, *, bounded: bool = True) -> None:
         """Add a job to the queue.
@@ -408,11 +407,10 @@ class Worker(Reading):
             event = replace(event, error=error)
         job = self._in_loop.pop(event.request_id)
         key, output = job.running.pop(event.request_id), job.handle.checked(event)
-        if (times := job.times.pop(key, None)) is not None:  # None: the job has ended
-            job.stopwatch.add_request(times)
         if job.session is None or output.finish_reason in (FinishReason.ERROR, FinishReason.CANCELLED):
             self._end(job, output)
         elif job.handle in self._jobs:
+            job.stopwatch.add_request(job.times.pop(key))
             self._continue(job, key, output)
 
     # The end of a job.
@@ -438,10 +436,7 @@ class Worker(Reading):
             return
         if output.finish_reason is FinishReason.CANCELLED and job.is_late and not job.is_cancelled:
             output = replace(output, finish_reason=FinishReason.ERROR, error=deadline_error(job))
-        for times in job.times.values():
-            job.stopwatch.add_request(times)
-        job.times = {}
-        timings = job.stopwatch.timings()
+        timings = job.stopwatch.finish(job.times.values())
         job.handle.finish(output, job.duration, job.warnings, job.speech, timings)
         del self._jobs[job.handle]
         self._queue.leave(job)
@@ -461,26 +456,3 @@ class Worker(Reading):
             self._free_place(job)
         if self._closed:
             self.release()
-
-
-_THREAD_NAMES = ("tritone-loop", "tritone-read-")
-_workers: "weakref.WeakSet[Worker]" = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    """Cancel all requests and end all threads: Python stops daemon threads anywhere, also within a step."""
-    workers = tuple(_workers)
-    for worker in workers:
-        worker.release(cancel=True)
-    end = time.monotonic() + max([worker._config.close_timeout for worker in workers], default=0.0)
-    for worker in workers:
-        worker.close(cancel=True, grace=max(end - time.monotonic(), 0.0))
-    # A thread may still be taking an engine apart that nothing refers to any more. Stopped in the midst of
-    # freeing tensors, it would abort the process.
-    end = max(end, time.monotonic() + 1.0)
-    for thread in threading.enumerate():
-        if thread.name.startswith(_THREAD_NAMES) and thread is not threading.current_thread():
-            thread.join(max(end - time.monotonic(), 0.0))
-
-
-atexit.register(_close_all)
