@@ -77,10 +77,12 @@ class WaitingBounds:
 
 def deadline_error(job: "Job") -> DeadlineError:
     """Error of a job whose deadline has passed, with the place where it was."""
-    if job.running or job.under_way:
+    if any(times.admitted is not None for times in job.times.values()):
         place = "in the batch"
+    elif job.times:
+        place = "waiting for a place in the batch"
     else:
-        place = "being read" if job.places else "still waiting to be read"
+        place = "being read" if job.places else "waiting to be read"
     return DeadlineError(
         f"not finished by its deadline of {job.time_limit:g} s, when it was {place}; give it more time, or "
         "the engine less at once"
