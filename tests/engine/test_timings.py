@@ -51,8 +51,8 @@ def test_a_recording_of_several_windows_has_sums_over_them(digits):
     timings = result.timings
     assert len(result.segments) > 1
     assert min(astuple(timings)) > 0
-    assert timings.first_token < timings.total
-    assert max(timings.read, timings.encode) < timings.total
+    assert max(timings.first_token, timings.read) < timings.total
+    assert stages(timings) > timings.total  # of windows that are encoded and decoded together
 
 
 @pytest.mark.parametrize("kind", ["ctc_checkpoint", "audio_classifier", "text_classifier"])
