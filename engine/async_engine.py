@@ -90,9 +90,9 @@ class AsyncEngine(AbstractAsyncContextManager["AsyncEngine"]):
         """Health as of `Engine.health`."""
         return self.engine.health()
 
-    async def close(self, *, cancel: bool = False) -> None:
+    async def close(self, *, cancel: bool = False, timeout: float | None = None) -> None:
         """Close the engine as `Engine.close` does, in another thread."""
-        await asyncio.to_thread(self.engine.close, cancel=cancel)
+        await asyncio.to_thread(self.engine.close, cancel=cancel, timeout=timeout)
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,129 +1,67 @@
-"""Bounds of an engine: requests and audio that may wait, and deadlines of requests."""
+"""Bounds of requests that wait, and of the time until a result is there, with their errors."""
 
-import heapq
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
-from .config import EngineConfig
+import numpy as np
 
-if TYPE_CHECKING:
-    from .jobs import Job, JobQueue
-    from .stats import Tally
-
-_MIN_RETRY, _MAX_RETRY = 0.1, 60.0  # seconds
-_UNKNOWN_RETRY = 1.0  # seconds, before any request has finished
+_RETRY_AFTER = (1.0, 60.0)  # seconds, least and most
 
 
 class QueueFullError(RuntimeError):
-    """Error of `Engine.submit` where as much waits as may; submit the request again later.
+    """Error of a submission to an engine whose bounds of waiting requests are reached.
 
     Attributes:
-        retry_after: seconds after which to submit it again: an estimate of the time in which the engine takes
-            the requests that wait, at its rate of late; 0.1 to 60.
+        retry_after: estimate in seconds of when there is room again.
     """
 
-    def __init__(self, message: str, retry_after: float = _UNKNOWN_RETRY) -> None:
+    def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
+    def __reduce__(self) -> Any:
+        return type(self), (str(self), self.retry_after)
+
 
 class DeadlineError(TimeoutError):
-    """Error of a request that had no result by its deadline, which has ended it."""
+    """Error of a request that has not ended by its deadline."""
 
 
-class WaitingBounds:
-    """Bounds of the requests that wait to be read. An empty queue has room for any one request.
+def check_deadline(seconds: Any) -> float | None:
+    """Validate a deadline in seconds from the submission. Raises ValueError unless it is None or positive."""
+    if seconds is None:
+        return None
+    is_number = isinstance(seconds, int | float | np.integer | np.floating) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds < math.inf:
+        raise ValueError(f"deadline is {seconds!r}; it must be a positive number of seconds, or None")
+    return float(seconds)
+
+
+def check_room(
+    waiting: int,
+    waiting_seconds: float,
+    seconds: float,
+    limit: int | None,
+    limit_seconds: float | None,
+    rtfx: float,
+) -> None:
+    """Check whether another request may wait; the first one always may.
 
     Args:
-        config: configuration with `max_waiting` and `max_waiting_seconds`.
-        queue: queue with the requests that wait.
-        tally: times of those that have finished.
+        waiting, waiting_seconds: requests that wait, and seconds of their audio.
+        seconds: seconds of audio of the new one.
+        limit, limit_seconds: the most of both; None for no bound.
+        rtfx: seconds of audio that the engine takes a second, 0 if unknown.
+
+    Raises:
+        QueueFullError: it may not.
     """
-
-    def __init__(self, config: EngineConfig, queue: "JobQueue", tally: "Tally") -> None:
-        self._queue, self._tally = queue, tally
-        self._max_requests = math.inf if config.max_waiting is None else config.max_waiting
-        self._max_seconds = math.inf if config.max_waiting_seconds is None else config.max_waiting_seconds
-
-    @property
-    def have_room(self) -> bool:
-        """False while neither bound lets any more wait. Any thread may ask, without the lock."""
-        queue = self._queue
-        return not queue.waiting or (
-            queue.waiting < self._max_requests and queue.waiting_seconds < self._max_seconds
-        )
-
-    def check(self, seconds: float) -> None:
-        """Check that a request with so many seconds of audio may wait. Raises QueueFullError where not."""
-        waiting, waiting_seconds = self._queue.waiting, self._queue.waiting_seconds
-        if not waiting:
-            return
-        if waiting >= self._max_requests:
-            problem = f"{waiting} requests wait, and max_waiting of EngineConfig is {self._max_requests}"
-        elif waiting_seconds + seconds > self._max_seconds:
-            problem = (
-                f"{waiting_seconds:.1f} s of audio wait, {seconds:.1f} s more are too many: "
-                f"max_waiting_seconds of EngineConfig is {self._max_seconds:g}"
-            )
-        else:
-            return
-        per_request, per_second = self._tally.recent_times()
-        estimate = waiting_seconds * per_second or waiting * per_request or _UNKNOWN_RETRY
-        retry_after = min(max(estimate, _MIN_RETRY), _MAX_RETRY)
-        raise QueueFullError(
-            f"{problem}; submit again in about {retry_after:.1f} s, or raise the bound", retry_after
-        )
-
-
-def deadline_error(job: "Job") -> DeadlineError:
-    """Error of a job whose deadline has passed, with the place where it was."""
-    if any(times.admitted is not None for times in job.times.values()):
-        place = "in the batch"
-    elif job.times:
-        place = "waiting for a place in the batch"
-    else:
-        place = "being read" if job.places else "waiting to be read"
-    return DeadlineError(
-        f"not finished by its deadline of {job.time_limit:g} s, when it was {place}; give it more time, or "
-        "the engine less at once"
-    )
-
-
-class Deadlines:
-    """Jobs that have a deadline, the earliest first. Not thread-safe, except `next`."""
-
-    def __init__(self) -> None:
-        # Without the jobs: an entry stays until its time or a clean-up, and a job may hold much audio.
-        self._heap: list[tuple[float, int]] = []
-        self._jobs: dict[int, Job] = {}
-
-    @property
-    def next(self) -> float:
-        """Earliest deadline, perhaps of a job that has ended; infinity without one."""
-        try:
-            return self._heap[0][0]
-        except IndexError:
-            return math.inf
-
-    def add(self, job: "Job") -> None:
-        """Add a job, if it has a deadline."""
-        if job.deadline < math.inf:
-            self._jobs[id(job)] = job
-            heapq.heappush(self._heap, (job.deadline, id(job)))
-
-    def discard(self, job: "Job") -> None:
-        """Drop a job that has ended, if it has a deadline."""
-        if self._jobs.pop(id(job), None) is not None and len(self._heap) > 2 * len(self._jobs) + 64:
-            heap = [(other.deadline, key) for key, other in self._jobs.items()]
-            heapq.heapify(heap)
-            self._heap = heap
-
-    def take_due(self, now: float) -> "list[Job]":
-        """Take the jobs whose deadline has passed."""
-        due = []
-        while self.next <= now:
-            _, key = heapq.heappop(self._heap)
-            job = self._jobs.get(key)
-            if job is not None and job.deadline <= now:  # or of an ended job, whose id is another's by now
-                due.append(self._jobs.pop(key))
-        return due
+    problem = None
+    if waiting and limit is not None and waiting >= limit:
+        problem = f"{waiting} requests wait, and max_waiting is {limit}"
+    elif waiting and limit_seconds is not None and waiting_seconds + seconds > limit_seconds:
+        problem = f"{waiting_seconds:.0f} s of audio wait, and max_waiting_seconds is {limit_seconds:g}"
+    if problem is not None:
+        least, most = _RETRY_AFTER
+        estimate = min(max(waiting_seconds / rtfx if rtfx else least, least), most)
+        raise QueueFullError(f"{problem}; submit again in about {estimate:.0f} s", estimate)

@@ -70,11 +70,10 @@ class EngineConfig:
     in_flight_seconds: float = 3600.0  # seconds of audio for an encoder-only model: 230 MB
     submit_ahead: int = 2  # `transcribe` and `classify` submit this multiple of the requests in flight
 
-    # Requests submitted and not yet taken for reading, beyond which `submit` raises QueueFullError, while
-    # `transcribe` and `classify` wait; None for no bound. A server bounds its memory and its delay by them.
+    # Requests that wait to be read: submitting more raises QueueFullError, but one always may wait. None: any
+    # number. Arrays and bytes that wait take memory: 500 minutes of arrays at 16 kHz 1.9 GB.
     max_waiting: int | None = None
-    # Seconds of audio in those, by their headers. A recording whose header does not tell counts as 64 kbit/s.
-    max_waiting_seconds: float | None = None
+    max_waiting_seconds: float | None = None  # of their audio, as far as headers tell
 
     # Reading.
     max_file_object_bytes: int = 1 << 30  # of one file object, which is read whole when it is submitted

@@ -16,6 +16,7 @@ import torch
 
 from ..kernels.runtime.launch import compiled
 from .audio.arrays import split_rate
+from .bounds import check_deadline
 from .config import DEFAULT_TOP_K, Channels, Encoding, EngineConfig, Short
 from .faults import attempt
 from .gpu.warm_up import compile_kernels, record_steps, warm_up
@@ -149,9 +150,9 @@ class Engine:
         vad_filter: bool = False,
         language: str | None = None,
         priority: int = 0,
-        deadline: float | None = None,
         stream: bool = True,
         journal: str | os.PathLike[str] | None = None,
+        deadline: float | None = None,
         **options: Any,
     ) -> Handle[Any]:
         """Submit one request and return its handle without waiting for the result.
@@ -173,12 +174,12 @@ class Engine:
             language: one of the checkpoint's languages: the target of a translation, or for Whisper the
                 language spoken, a code or an English name; by default Whisper detects it.
             priority: integer; requests with a larger one go first, equal ones in order of submission.
-            deadline: seconds from now by which the result must be there. Past it the request ends wherever it
-                is, at the latest with the step that is under way, with a DeadlineError; None sets no limit.
             stream: True to get text from the handle's iterator as it is decoded, False to get it at the end.
             journal: path of a file to which the outputs of a recording's windows are appended as they end.
                 Where the same recording is submitted again, with the same model and options, these are not
                 computed again. Remove the file once you have the result. A recording of one window has none.
+            deadline: seconds from now by which the result must be there; then the request ends with a
+                DeadlineError, wherever it is. None waits without limit.
             **options: generation options, as of `model.generate`. Where neither they nor the checkpoint set
                 max_length or max_new_tokens, a result has at most 16 tokens and 8 more per second of audio,
                 within the model's positions; a window of Whisper as many as the model has positions for.
@@ -193,17 +194,19 @@ class Engine:
             ValueError: an unknown option or language, a value out of range, an option of recordings for
                 texts, or `vad_filter` without its extra. Errors of the recording or text itself are raised by
                 `Handle.result`.
-            QueueFullError: `max_waiting` requests wait to be read, or `max_waiting_seconds` of audio.
+            QueueFullError: as many requests wait as `max_waiting` or `max_waiting_seconds` of the
+                configuration allow.
             RuntimeError: the engine is closed, or has stopped on an error.
         """
         self._worker.check_open()
+        deadline = check_deadline(deadline)
+        self._worker.check_room()
         options = self._task.check(language, options)
         reading = ReadOptions(sampling_rate, channel, encoding, short, vad_filter)
-        self._check_request(reading, priority, deadline)
-        self._worker.check_room()  # before the source is copied
+        self._check_request(reading, priority)
         snapshot, reading = self._snapshot(source, reading, options)
         path = None if journal is None else Path(journal)
-        return self._submit(source, snapshot, reading, priority, deadline, stream, options, path)
+        return self._submit(source, snapshot, reading, priority, stream, options, path, deadline)
 
     def transcribe(
         self,
@@ -216,16 +219,15 @@ class Engine:
         vad_filter: bool = False,
         language: str | None = None,
         priority: int = 0,
-        deadline: float | None = None,
         journals: str | os.PathLike[str] | None = None,
+        deadline: float | None = None,
         **options: Any,
     ) -> Iterator[Transcription]:
         """Transcribe recordings and yield the results in input order, each as soon as it is ready.
 
         A recording that fails yields a Transcription with its `error` set, and the others go on. `sources`
-        may be infinite: it is read in the caller's thread, a bounded number ahead of the next result, and no
-        further while `max_waiting` requests or `max_waiting_seconds` of audio wait. A caller that stops early
-        cancels the requests in progress.
+        may be infinite: it is read in the caller's thread, a bounded number ahead of the next result. A
+        caller that stops early cancels the requests in progress.
 
         Args:
             sources: recordings as in `submit`.
@@ -233,11 +235,11 @@ class Engine:
                 their order and with `channel` set. A recording that cannot be opened has one, without.
             journals: folder with a journal for each recording that is a path, see `submit`; others have none.
                 `tritone.engine.journal_files.remove_journals` removes those of a recording.
-            deadline: seconds for each recording, from its own submission.
-            sampling_rate, encoding, short, vad_filter, language, priority, **options: as in `submit`.
+            sampling_rate, encoding, short, vad_filter, language, priority, deadline, **options: as in
+                `submit`. A full queue is waited for.
 
         Raises:
-            ValueError, RuntimeError: as in `submit`, but no QueueFullError.
+            ValueError, RuntimeError: as in `submit`.
         """
         reading = ReadOptions(sampling_rate, encoding=encoding, short=short, vad_filter=vad_filter)
         folder = None if journals is None else Path(journals)
@@ -263,12 +265,12 @@ class Engine:
         Args:
             sources: recordings as in `submit`; for a classifier of texts, strings or pairs of strings.
             top_k: number of labels in a result, best first; None for all.
-            channels, deadline: as in `transcribe`.
-            sampling_rate, encoding, short, priority: as in `submit`.
+            channels: as in `transcribe`.
+            sampling_rate, encoding, short, priority, deadline: as in `submit`.
             truncate: True truncates a text that is too long for the model; otherwise it fails.
 
         Raises:
-            ValueError, RuntimeError: as in `transcribe`; ValueError also where the model is not a classifier.
+            ValueError, RuntimeError: as in `submit`; ValueError also where the model is not a classifier.
         """
         options = {"top_k": top_k, "truncate": truncate}
         reading = ReadOptions(sampling_rate, encoding=encoding, short=short)
@@ -296,14 +298,8 @@ class Engine:
         Args:
             cancel: True cancels unfinished requests, False waits for their results. A read or step that does
                 not end is left alone after the configuration's `close_timeout`.
-            timeout: seconds to wait for results; then the unfinished requests are cancelled. None waits
-                without limit.
-
-        Raises:
-            ValueError: a negative timeout.
+            timeout: seconds after which requests that are to be finished are cancelled; None for no limit.
         """
-        if timeout is not None and not timeout >= 0:
-            raise ValueError(f"timeout is {timeout!r}; it must be 0 or more seconds, or None for no limit")
         self._worker.close(cancel, timeout=timeout)
 
     def __reduce__(self) -> NoReturn:
@@ -333,11 +329,12 @@ class Engine:
             raise ValueError(f"{verb} takes several sources: put the {type(sources).__name__} into a list")
         if verb != self._task.verb:
             raise ValueError(f"a {self._task.name} cannot {verb}; call {self._task.verb}")
+        deadline = check_deadline(deadline)
         options = self._task.check(language, options)
         check_choice("channels", channels, get_args(Channels))
         if channels == "split" and self.sampling_rate is None:
             raise ValueError(f"channels 'split' is of recordings, and a {self._task.name} takes texts")
-        self._check_request(reading, priority, deadline)
+        self._check_request(reading, priority)
         self._worker.check_open()
 
         split = channels == "split"
@@ -356,27 +353,23 @@ class Engine:
             path = None
             if journals is not None and isinstance(source, str | os.PathLike):
                 path = journal_path(journals, source, how.channel)
-            return self._submit(
-                source, snapshot, how, priority, deadline, False, options, path, bounded=False
-            )
+            return self._submit(source, snapshot, how, priority, False, options, path, deadline)
 
-        return in_order(snapshots(), submit, self.max_ahead, self._worker.wait_for_room)
+        return in_order(snapshots(), submit, self.max_ahead)
 
     @cached_property
     def _origin(self) -> dict[str, str]:
         """Origin of this engine's outputs in journals."""
         return origin_of(self.model)
 
-    def _check_request(self, reading: ReadOptions, priority: int, deadline: float | None) -> None:
-        """Validate priority and deadline, and that a model of texts has no options of recordings."""
+    def _check_request(self, reading: ReadOptions, priority: int) -> None:
+        """Validate the priority, and that a model of texts has no options of recordings."""
         if isinstance(self._inputs, Recordings):
             self._inputs.check(reading)
         else:
             reading.check_unused(self._task.name)
         if not isinstance(priority, int | np.integer):
             raise ValueError(f"priority must be a whole number, a larger one goes first; got {priority!r}")
-        if deadline is not None and (not isinstance(deadline, int | float) or not deadline > 0):
-            raise ValueError(f"deadline must be above 0, in seconds from now, or None; got {deadline!r}")
 
     def _snapshot(
         self, source: Any, reading: ReadOptions, options: dict[str, Any] | None
@@ -405,12 +398,10 @@ class Engine:
         snapshot: Any,
         reading: ReadOptions,
         priority: int,
-        deadline: float | None,
         stream: bool,
         options: dict[str, Any],
-        journal: Path | None = None,
-        *,
-        bounded: bool = True,
+        journal: Path | None,
+        deadline: float | None,
     ) -> Handle[Any]:
         task = self._task  # and not the engine, which may be dropped before it is read
         handle = Handle[Any](source, task.output_processor(options), self._worker.cancel, reading.channel)
@@ -426,13 +417,13 @@ class Engine:
 
         job = Job(handle, prepare, priority, stream)
         if deadline is not None:
-            job.time_limit = deadline
-        if self.config.max_waiting_seconds is not None:
-            job.waiting_seconds = self._inputs.estimated_seconds(snapshot, reading)
+            job.deadline = time.monotonic() + deadline
+        if self.config.max_waiting_seconds is not None and not isinstance(snapshot, Exception):
+            job.waiting_seconds = self._inputs.estimate_seconds(snapshot, reading)
         if isinstance(snapshot, Inputs):
             with suppress(Exception):  # which its result has from a reading thread
                 prepared = attempt(prepare)
                 job.prepared = None if isinstance(prepared, Session) else prepared
-        self._worker.submit(job, bounded=bounded)
+        self._worker.submit(job)
         release_team()  # of the copy, and of the caller's own torch operations before
         return handle

@@ -48,6 +48,7 @@ class Segment:
             for it.
         temperature: temperature at which the window was decoded; 0 for greedy or beam search.
         speaker: name of its speaker, from `with_speakers`.
+        window_start: seconds from the recording's beginning to that of its window, from Whisper.
     """
 
     text: str
@@ -59,6 +60,7 @@ class Segment:
     no_speech_probability: float | None = None
     temperature: float | None = None
     speaker: str | None = None
+    window_start: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class Transcription:
         warnings: problems that left a result, such as channels that cancel out.
         channel: index of the channel, from 0; None where the channels were mixed.
         source: recording as it was submitted.
-        timings: times of the request; None where it came to no engine. Results are compared without them.
+        timings: seconds that the request took, by phase; None where no engine made the result.
     """
 
     text: str
@@ -223,10 +225,7 @@ def in_recording(result: R, speech: "SpeechTimes") -> R:
 
     segments = result.segments
     if segments is not None:
-        times = [speech.segment(one.start, one.end) for one in segments]
-        segments = tuple(
-            replace(one, start=start, end=end) for one, (start, end) in zip(segments, times, strict=True)
-        )
+        segments = tuple(_segment_in_recording(one, speech) for one in segments)
     return replace(
         result,
         words=moved(result.words),
@@ -235,6 +234,14 @@ def in_recording(result: R, speech: "SpeechTimes") -> R:
         duration=speech.duration,
         speech_duration=speech.speech_duration,
     )
+
+
+def _segment_in_recording(segment: Segment, speech: "SpeechTimes") -> Segment:
+    start, end = speech.segment(segment.start, segment.end)
+    window = segment.window_start
+    if window is not None:  # which begins in the segment or before it
+        window = min(speech.word(window, window)[0], start)
+    return replace(segment, start=start, end=end, window_start=window)
 
 
 class OutputProcessor(ABC, Generic[R]):

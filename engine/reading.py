@@ -3,10 +3,9 @@
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from time import perf_counter
 from typing import Any
 
-from ..scheduler.request import FinishReason, RequestOutput, RequestTimes
+from ..scheduler.request import FinishReason, RequestOutput
 from .faults import as_error
 from .handle import Handle
 from .jobs import Job, JobQueue
@@ -28,7 +27,6 @@ class Reading(ABC):
 
     def __init__(self, max_in_flight: int, max_in_flight_seconds: float) -> None:
         self._readable, self._runnable = Signal(), Signal()
-        self._room = Signal()  # of the queue, for more jobs
         # For all below. Reentrant, as finalizers run in any thread, also in one that holds it.
         self._lock = threading.RLock()
         self._jobs: dict[Handle[Any], Job] = {}  # all that have not ended
@@ -65,14 +63,8 @@ class Reading(ABC):
             self._readable.wait_for(lambda: self._continued or self._can_read or self._nothing_to_read)
             with self._lock:
                 job = self._take_next()
-                if job is not None and job.session is None and job.is_late:
-                    self._finish(job, FinishReason.CANCELLED)
-                    continue
-                if job is not None:
-                    if not job.being_read:
-                        self._enter_reader(job)
-                    job.stopwatch.start_reading()
-                    self._room.notify_all()
+                if job is not None and not job.being_read:
+                    self._enter_reader(job)
                 self._call_wanting()
                 self._notify_next()
                 if job is not None:
@@ -111,7 +103,8 @@ class Reading(ABC):
     def _prepare(self, job: Job) -> None:
         """Read a job's input and pass it to the loop's thread, or begin its session."""
         prepare, job.prepare = job.prepare, None
-        prepared = prepare() if prepare is not None else None  # None: cancelled since it left the queue
+        with job.stopwatch.reading():
+            prepared = prepare() if prepare is not None else None  # None: cancelled since it left the queue
         with self._lock:
             if job.handle in self._jobs:
                 assert prepared is not None
@@ -120,6 +113,7 @@ class Reading(ABC):
                     self._sessions += 1
                     return
                 self._queue.set_ready(job, prepared)
+                job.stopwatch.set_ready(0)
                 self._ready.append((job, None))
             self._leave_reader(job)
         self._runnable.notify()
@@ -134,13 +128,14 @@ class Reading(ABC):
                 outputs, job.outputs = job.outputs, []
                 job.is_called = False
             for key, output in outputs:
-                for part in session.receive(key, output):
+                with job.stopwatch.reading():
+                    parts = session.receive(key, output)
+                for part in parts:
                     job.handle.add_part(part)
             while self._enter_session(job, session):
                 if self._continued or self._can_read:
                     with self._lock:
                         self._note_reading(job, session)
-                        job.stopwatch.stop_reading()
                         self._continued.append(job)
                     return
             with self._lock:
@@ -166,14 +161,15 @@ class Reading(ABC):
                 self._call_wanting()  # which may have fewer places than this one
                 return False
             job.under_way += 1
-        request = session.next_request()
+        with job.stopwatch.reading():
+            request = session.next_request()
         with self._lock:
             if request is None or job.handle not in self._jobs:
                 self._leave_session(job)
                 return False
             if isinstance(request, SessionRequest):
                 self._queue.charge(job, request.key, request.duration)
-                job.times[request.key] = RequestTimes(perf_counter())
+                job.stopwatch.set_ready(request.key)
             self._ready.append((job, request))
         self._runnable.notify()
         return True
@@ -205,7 +201,6 @@ class Reading(ABC):
 
     def _leave_reader(self, job: Job) -> None:
         """Note that a job is no longer being read; the lock is held."""
-        job.stopwatch.stop_reading()
         if job.being_read:
             job.being_read = False
             self._being_read -= 1

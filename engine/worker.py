@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..scheduler.request import Event, FinishReason, GenerationOptions, Request, RequestOutput, Tokens
-from .bounds import Deadlines, WaitingBounds, deadline_error
+from .at_exit import close_at_exit
+from .bounds import DeadlineError, check_room
 from .config import EngineConfig
-from .exits import close_at_exit
 from .faults import as_error
 from .handle import FORKED, Handle
-from .jobs import Job
+from .jobs import Deadlines, Job
 from .reading import Reading
 from .session import SessionCall, SessionRequest
 from .signals import Signal
@@ -42,8 +42,7 @@ class Worker(Reading):
         loop: unused generation loop; from now on only this object's thread may call it.
         max_in_flight: maximum requests that are read and not finished; bounds the memory of their inputs.
         max_in_flight_seconds: seconds of audio in those requests from which on reading pauses.
-        config: configuration with the number of reading threads, the waiting times, and the bounds of what
-            waits.
+        config: configuration with the number of reading threads and the waiting times.
         check: function that raises where results could no longer be right; called before new requests are
             given to the loop, and before a finished one is reported.
 
@@ -73,9 +72,8 @@ class Worker(Reading):
 
         self._ended = Signal()
         self._to_cancel: deque[Job] = deque()
+        self._deadlines = Deadlines(self._jobs)
         self._tally = Tally()
-        self._bounds = WaitingBounds(config, self._queue, self._tally)
-        self._deadlines = Deadlines()
         self._failure: Exception | None = None
 
         bodies = {"tritone-loop": self._run}
@@ -92,47 +90,43 @@ class Worker(Reading):
         except BaseException:
             self.release()
             raise
-        close_at_exit(self, config.close_timeout)
+        close_at_exit(self)
 
-    def submit(self, job: Job, *, bounded: bool = True) -> None:
+    def submit(self, job: Job) -> None:
         """Add a job to the queue.
 
-        Args:
-            job: new job.
-            bounded: False for one that `wait_for_room` has waited for.
-
         Raises:
-            QueueFullError: as many jobs wait as may.
-            RuntimeError: the engine is closed or has failed.
+            QueueFullError: too many wait.
+            RuntimeError: the engine is closed, or has failed.
         """
         with self._lock:
             self.check_open()
-            if bounded:
-                self._bounds.check(job.waiting_seconds)
+            self._check_room(job.waiting_seconds)
             self._queue.put(job)
-            self._deadlines.add(job)
-            self._jobs[job.handle] = job  # last: without this the entries in the two are skipped
+            if job.deadline is not None:
+                self._deadlines.add(job)
+            self._jobs[job.handle] = job  # last: without this the entry in the queue is skipped
             self._tally.begin()
-        (self._readable if job.prepared is None else self._runnable).notify()
-        if job.deadline <= self._deadlines.next < math.inf:
-            self._runnable.notify()  # which waits for a later one
+        if job.prepared is None:
+            self._readable.notify()
+        if job.prepared is not None or job.deadline is not None:
+            self._runnable.notify()
 
     def check_room(self) -> None:
-        """Raise QueueFullError where no job may wait, however short."""
+        """Raise QueueFullError where no other job may wait."""
         with self._lock:
-            self._bounds.check(0.0)
+            self._check_room(0.0)
 
-    def wait_for_room(self, first: Handle[Any] | None) -> bool:
-        """Wait until another job may wait, or that of `first` has ended; False where it may not wait then.
+    def _check_room(self, seconds: float) -> None:
+        most, most_seconds = self._config.max_waiting, self._config.max_waiting_seconds
+        if most is not None or most_seconds is not None:
+            queue = self._queue
+            check_room(queue.waiting, queue.waiting_seconds, seconds, most, most_seconds, self._tally.rtfx)
 
-        Where the engine takes no more jobs, this is for `submit` to say: True.
-        """
-
-        def may_submit() -> bool:
-            return self._bounds.have_room or self._closed or self._forked
-
-        self._room.wait_for(lambda: may_submit() or (first is not None and first.done()))
-        return may_submit()
+    @property
+    def close_timeout(self) -> float:
+        """Seconds that closing waits for a read or step that does not end."""
+        return self._config.close_timeout
 
     @property
     def unfinished(self) -> int:
@@ -159,20 +153,20 @@ class Worker(Reading):
         Args:
             cancel: True cancels jobs that have not ended.
             grace: seconds, in place of the configured `close_timeout`.
-            timeout: seconds after which jobs are cancelled that are finished until then; None for no limit.
+            timeout: seconds after which jobs that are to be finished are cancelled; None for no limit.
         """
         if self._forked:
             return
-        grace = self._config.close_timeout if grace is None else grace
+        grace = self.close_timeout if grace is None else grace
         self.release(cancel)
         if self._is_inside:
             return
         try:
             if not cancel and not self._ended.wait_for(lambda: not self._jobs, timeout):
                 cancel = True
-                self.release(cancel)
+                self.release(cancel=True)
             end = time.monotonic() + grace
-            if cancel and not self._ended.wait_for(lambda: not self._jobs, grace):
+            if not self._ended.wait_for(lambda: not self._jobs, grace):
                 self._end_all(FinishReason.CANCELLED)
         except BaseException:
             self.release(cancel=True)
@@ -190,7 +184,7 @@ class Worker(Reading):
             for job in jobs:
                 job.is_cancelled = True
             self._to_cancel.extend(jobs)
-        for signal in (self._runnable, self._readable, self._ended, self._room):
+        for signal in (self._runnable, self._readable, self._ended):
             signal.notify_all()
 
     def check_open(self) -> None:
@@ -262,12 +256,12 @@ class Worker(Reading):
     def _step(self) -> bool:
         """Pass new jobs and cancellations to the loop and run one step; False once closed and out of work."""
         self._wait_for_work()
-        self._end_late()
         if not self._loop.has_work:
             self._is_checked = False  # the wait may have been long
         with self._lock:  # so that no job is submitted meanwhile
             if self._is_over:
                 return False
+            self._end_late()
             self._take_prepared()
         if not self._loop.has_work:
             self._wait_for_arrivals()
@@ -289,27 +283,29 @@ class Worker(Reading):
         return True
 
     def _wait_for_work(self) -> None:
-        """Wait until a job, the loop or the next deadline needs this thread."""
-        until = self._deadlines.next
-        self._runnable.wait_for(
-            lambda: (
+        """Wait for anything that a step is needed for, until the first deadline."""
+        first = self._deadlines.first
+
+        def is_there() -> object:
+            return (
                 self._ready
                 or self._to_cancel
                 or self._loop.has_work
                 or self._can_take
                 or self._is_over
-                or self._deadlines.next < until
-            ),
-            None if until == math.inf else until - time.perf_counter(),
-        )
+                or self._deadlines.first != first
+            )
+
+        self._runnable.wait_for(is_there, None if first is None else first - time.monotonic())
 
     def _end_late(self) -> None:
-        """End the jobs whose deadline has passed, wherever they are."""
-        if self._deadlines.next <= (now := time.perf_counter()):
-            with self._lock:
-                late = self._deadlines.take_due(now)
-            for job in late:
-                self._cancel(job)  # as which `_end` notes the deadline
+        """End the jobs whose deadline has passed; the lock is held."""
+        while (job := self._deadlines.take_late()) is not None:
+            place = "waits to be read" if job.is_waiting else "is under way"
+            error = DeadlineError(
+                f"not finished by its deadline: it {place}; submit fewer at a time, or give it longer"
+            )
+            self._finish(job, FinishReason.ERROR, error)
 
     @property
     def _is_over(self) -> bool:
@@ -332,8 +328,8 @@ class Worker(Reading):
         while (job := self._queue.take(prepared=True)) is not None:
             assert job.prepared is not None
             self._queue.set_ready(job, job.prepared)
+            job.stopwatch.set_ready(0)
             self._ready.append((job, None))
-            self._room.notify_all()
         self._call_wanting()
         if self._can_read:
             self._readable.notify()
@@ -369,7 +365,6 @@ class Worker(Reading):
 
     def _call(self, job: Job, call: SessionCall) -> None:
         """Compute what a session asks for, and pass it on."""
-        start = time.perf_counter()
         try:
             value = call.compute()
         except BaseException as raised:
@@ -377,7 +372,6 @@ class Worker(Reading):
                 self._finish(job, FinishReason.ERROR, as_error(raised))
             return
         with self._lock:
-            job.stopwatch.add_call(time.perf_counter() - start)
             if job.handle in self._jobs:
                 self._continue(job, call.key, value)
 
@@ -389,8 +383,7 @@ class Worker(Reading):
         self._next_request_id += 1
         self._in_loop[request_id], job.running[request_id] = job, key
         try:
-            flags["is_wanted"] = lambda: not (job.is_cancelled or job.is_late)
-            flags["times"] = job.times[key]
+            flags["is_wanted"] = lambda: not job.is_cancelled
             self._loop.submit(Request(request_id, inputs, options, priority=job.priority, **flags))
         except BaseException as raised:  # an error of the request itself, such as one that can never fit
             del self._in_loop[request_id], job.running[request_id]
@@ -407,10 +400,10 @@ class Worker(Reading):
             event = replace(event, error=error)
         job = self._in_loop.pop(event.request_id)
         key, output = job.running.pop(event.request_id), job.handle.checked(event)
+        job.stopwatch.end(key, event)
         if job.session is None or output.finish_reason in (FinishReason.ERROR, FinishReason.CANCELLED):
             self._end(job, output)
         elif job.handle in self._jobs:
-            job.stopwatch.add_request(job.times.pop(key))
             self._continue(job, key, output)
 
     # The end of a job.
@@ -434,22 +427,19 @@ class Worker(Reading):
         """
         if self._jobs.get(job.handle) is not job:
             return
-        if output.finish_reason is FinishReason.CANCELLED and job.is_late and not job.is_cancelled:
-            output = replace(output, finish_reason=FinishReason.ERROR, error=deadline_error(job))
-        timings = job.stopwatch.finish(job.times.values())
+        timings = job.stopwatch.timings()
         job.handle.finish(output, job.duration, job.warnings, job.speech, timings)
         del self._jobs[job.handle]
         self._queue.leave(job)
-        self._deadlines.discard(job)
-        self._room.notify_all()
+        self._deadlines.prune()
         job.prepare = job.prepared = None
         job.outputs = []
         if job.session is not None:
             self._sessions -= 1
-            if job.running:  # which nothing waits for any more
-                job.is_cancelled = True
-                self._to_cancel.append(job)
-                self._runnable.notify()
+        if job.running:  # which nothing waits for any more
+            job.is_cancelled = True
+            self._to_cancel.append(job)
+            self._runnable.notify()
         duration = job.duration if job.speech is None else job.speech.duration
         self._tally.end(output.finish_reason, duration, idle=not self._jobs)
         if not job.being_read:  # or the reader still holds its input

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 SUFFIXES = ("wav", "flac", "ogg", "mp3", "m4a", "webm")
-SHORTEST, LONGEST = 1.0, 30.0  # seconds
+MIN_SECONDS, MAX_SECONDS = 1.0, 30.0  # seconds
 LEAVING, BROKEN = 0.10, 0.05  # shares of all uploads
 PATIENCE = 3.0  # seconds after its last byte in which a client that waits leaves
 
@@ -47,7 +47,7 @@ def make_uploads(folder: Path, count: int, seed: int = 0) -> list[Upload]:
     sentences = _sentences()
     uploads = list[Upload]()
     for index in range(count):
-        seconds = rng.uniform(SHORTEST, LONGEST)
+        seconds = rng.uniform(MIN_SECONDS, MAX_SECONDS)
         path = folder / f"{index:04}.{SUFFIXES[index % len(SUFFIXES)]}"
         write(path, _speech(sentences, seconds, rng))
         uploads.append(Upload(str(path), seconds))

@@ -19,6 +19,13 @@ class Block(NamedTuple):
     rate: int
 
 
+class Header(NamedTuple):
+    """Content of a header: number of channels, and seconds of audio, None where it does not say."""
+
+    channels: int
+    seconds: float | None
+
+
 def check_rate(rate: int, name: str) -> None:
     """Raise AudioError for a rate that is no whole number from 1,000 to 768,000 Hz."""
     if isinstance(rate, bool) or not isinstance(rate, int | np.integer) or not MIN_RATE <= rate <= MAX_RATE:

@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import BinaryIO
 
 from ...models.checkpoints.contents import stand_in
 from . import flac, g711, libsndfile, pyav
-from .blocks import Block
+from .blocks import Block, Header
 from .errors import AudioError
 from .formats import HEADERLESS, Headerless
 from .layout.find import Decoder, find_layout, has_header
@@ -15,7 +14,6 @@ from .layout.parts import Bytes, Part
 from .sources import Source, window
 
 ENCODINGS = ("mulaw", "alaw")
-_USUAL_BYTES = 8000  # per second: 64 kbit/s, as G.711 has it, and speech in compressed formats at most
 
 
 def decode(source: Source, encoding: str | None, rate: int | None, warnings: list[str]) -> Iterator[Block]:
@@ -41,48 +39,23 @@ def decode(source: Source, encoding: str | None, rate: int | None, warnings: lis
         warnings += layout.warnings
 
 
-def count_channels(source: Source, encoding: str | None = None) -> int:
-    """Number of channels of the first part, from its header.
+def read_header(source: Source, encoding: str | None = None) -> Header:
+    """Header of the first part.
 
     Raises:
         AudioError: not audio, damaged, or cut.
     """
     with source.open() as file:
         if _headerless(source, file, encoding) is not None:
-            return 1
+            return Header(1, None)
         layout, decoder = find_layout(Bytes(file), source.name)
         part = layout.parts[0]
         if decoder is Decoder.LIBSNDFILE:
             try:
-                return libsndfile.count_channels(window(file, part.start, part.stop, part.patches))
+                return libsndfile.read_header(window(file, part.start, part.stop, part.patches))
             except libsndfile.UnsupportedError:
                 pass
-        return pyav.count_channels(window(file, part.start, part.stop, part.patches), source.name)
-
-
-def estimated_seconds(source: Source, encoding: str | None = None, rate: int | None = None) -> float:
-    """Seconds of audio by the header of the first part, further parts in proportion to their bytes.
-
-    Audio without a header, or with one that does not tell, counts as 64 kbit/s; G.711 has a byte a sample.
-
-    Raises:
-        AudioError: not audio, damaged, or cut.
-    """
-    with source.open() as file:
-        if (raw := _headerless(source, file, encoding)) is not None:
-            rate = (rate or raw.rate) if raw.encoding in ENCODINGS else _USUAL_BYTES
-            return source.size / rate
-        layout, decoder = find_layout(Bytes(file), source.name)
-        part = layout.parts[0]
-        seconds = None
-        if decoder is Decoder.LIBSNDFILE:
-            with suppress(libsndfile.UnsupportedError):
-                seconds = libsndfile.seconds(window(file, part.start, part.stop, part.patches))
-        if seconds is None:
-            seconds = pyav.seconds(window(file, part.start, part.stop, part.patches), source.name)
-        if seconds is None:
-            return source.size / _USUAL_BYTES
-        return seconds * sum(one.stop - one.start for one in layout.parts) / max(part.stop - part.start, 1)
+        return pyav.read_header(window(file, part.start, part.stop, part.patches), source.name)
 
 
 def _headerless(source: Source, file: BinaryIO, encoding: str | None) -> Headerless | None:

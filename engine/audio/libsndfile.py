@@ -6,14 +6,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .blocks import BLOCK, Block, check_channels, check_rate
+from .blocks import BLOCK, Block, Header, check_channels, check_rate
 from .errors import COPY_AGAIN, AudioError
 from .packages import package
 
 # Encodings whose decoders print about damage: libmpg123 to standard error, ALAC's to standard output.
 _NOISY = ("MPEG", "ALAC")
-
-_UNKNOWN = 1 << 62  # samples from which on a header does not know
 
 
 class UnsupportedError(Exception):
@@ -49,32 +47,15 @@ def decode(file: BinaryIO | int, name: str, limit: int | None = None) -> Iterato
         for samples in _blocks(sound, name, limit):
             count += len(samples)
             yield Block(samples, rate)
-    if count < declared < _UNKNOWN:
+    if count < declared < 1 << 62:
         raise AudioError(f"{name}: cut short: {count} of {declared} samples are there; {COPY_AGAIN}")
 
 
-def count_channels(file: BinaryIO | int) -> int:
-    """Number of channels. Raises UnsupportedError for a file that libsndfile does not open."""
+def read_header(file: BinaryIO | int) -> Header:
+    """Header of a file. Raises UnsupportedError for one that libsndfile does not open."""
     with _open(file) as sound:
-        return int(sound.channels)
-
-
-def seconds(file: BinaryIO) -> float | None:
-    """Duration by the header, for Ogg by its end; None where it is unknown.
-
-    Raises:
-        UnsupportedError: not a file that libsndfile opens.
-    """
-    with _open(file) as sound:
-        if 0 < sound.frames < _UNKNOWN:
-            return float(sound.frames / sound.samplerate)
-    file.seek(0)
-    try:
-        with _soundfile().SoundFile(file) as sound:  # which seeks the end
-            frames, rate = sound.frames, sound.samplerate
-    except (TypeError, _soundfile().SoundFileError) as error:
-        raise UnsupportedError(_reason(error)) from error
-    return float(frames / rate) if 0 < frames < _UNKNOWN else None
+        seconds = sound.frames / sound.samplerate if 0 < sound.frames < 1 << 62 else None
+        return Header(int(sound.channels), seconds)
 
 
 def _soundfile() -> Any:

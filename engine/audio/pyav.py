@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .arrays import to_float
-from .blocks import BLOCK, Block, check_channels, check_rate
+from .blocks import BLOCK, Block, Header, check_channels, check_rate
 from .errors import CONVERT, COPY_AGAIN, AudioError
 from .layout.parts import Bytes, is_tag
 from .packages import package
@@ -153,25 +153,12 @@ def decode(
         warnings += frames.warnings(Bytes(file))
 
 
-def count_channels(file: BinaryIO, name: str) -> int:
-    """Number of channels of the best audio stream. Raises AudioError where there is none."""
+def read_header(file: BinaryIO, name: str) -> Header:
+    """Header of the best audio stream. Raises AudioError where there is none."""
     with _open(file, name) as container:
-        return int(_audio_stream(container, name).codec_context.channels)
-
-
-def seconds(file: BinaryIO, name: str) -> float | None:
-    """Duration that a header declares, or that a bit rate suggests; None for neither.
-
-    Raises:
-        AudioError: no audio.
-    """
-    with _open(file, name) as container:
-        stream = _audio_stream(container, name)
-        if stream.duration:
-            declared = float(stream.duration * stream.time_base)
-        else:
-            declared = (container.duration or 0) / _av().time_base
-        return declared if declared > 0 else None
+        channels = int(_audio_stream(container, name).codec_context.channels)
+        microseconds = container.duration
+        return Header(channels, microseconds / 1e6 if microseconds and microseconds > 0 else None)
 
 
 def _av() -> Any:

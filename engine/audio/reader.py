@@ -22,6 +22,7 @@ from .resample import resample
 from .sources import Source, is_encoded
 
 _MAX_FIRST = 1 << 24  # samples that are allocated before they are there
+_BYTES_PER_SECOND = 4000.0  # of encoded speech at 32 kbit/s, where a header has no duration
 MAX_PEAK = 1e6  # full scale is 1; beyond, the filter bank's powers overflow float32
 
 
@@ -149,27 +150,27 @@ class AudioBlocks:
 def count_channels(source: Any, *, encoding: str | None = None) -> int:
     """Number of channels of a recording, from its header. Raises AudioError where it cannot be opened."""
     if is_encoded(source):
-        return decode.count_channels(Source(source), encoding)
+        return decode.read_header(Source(source), encoding).channels
     array = as_array(source)
     return 1 if array.ndim == 1 else array.shape[1]
 
 
-def estimated_seconds(
-    source: Any, sampling_rate: int, *, source_rate: int | None = None, encoding: str | None = None
-) -> float:
-    """Seconds of audio of a recording: of an array by its length, of encoded audio by its header.
+def estimated_seconds(source: Any, sampling_rate: int, *, encoding: str | None = None) -> float:
+    """Estimate a recording's duration without decoding it: by its header, else by its size.
 
-    Encoded audio whose header does not tell counts as 64 kbit/s. Arguments are those of `load_audio`.
+    Args:
+        source: as of `load_audio`.
+        sampling_rate: rate in Hz of an array.
+        encoding: "mulaw" or "alaw" for audio without a header.
 
     Raises:
         AudioError: the recording cannot be opened.
     """
-    if is_encoded(source):
-        return decode.estimated_seconds(Source(source), encoding, source_rate)
-    rate = sampling_rate if source_rate is None else source_rate
-    array = as_array(source)
-    check_rate(rate, f"array {array.shape}")
-    return len(array) / rate
+    if not is_encoded(source):
+        return len(as_array(source)) / sampling_rate
+    encoded = Source(source)
+    seconds = decode.read_header(encoded, encoding).seconds
+    return encoded.size / _BYTES_PER_SECOND if seconds is None else seconds
 
 
 def is_ready(array: np.ndarray, sampling_rate: int, source_rate: int | None, channel: int | None) -> bool:

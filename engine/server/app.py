@@ -6,9 +6,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from ... import __version__
+from .classify import classify_routes
 from .errors import add_error_handlers
-from .models import ServedModels
+from .models import ServedModels, model_routes
+from .openapi import document
 from .operation import add_operation
+from .page import page_routes
 from .settings import ServerSettings
 from .transcriptions import transcription_routes
 
@@ -30,5 +33,9 @@ def create_app(models: ServedModels, settings: ServerSettings | None = None) -> 
     app = FastAPI(title="Tritone", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     add_error_handlers(app)
     add_operation(app, models, settings)
+    app.include_router(model_routes(models))
     app.include_router(transcription_routes(models, settings))
+    app.include_router(classify_routes(models, settings))
+    app.include_router(page_routes())
+    document(app, needs_key=bool(settings.api_keys))
     return app

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import socket
+import struct
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from .settings import ServerSettings
 
+_RESET = struct.pack("ii", 1, 0)  # as SO_LINGER has it: a reset in place of an orderly end
 _LAST_HEAD = 1.0  # seconds for the head of a first request, once the server is told to stop
 
 
@@ -84,7 +87,7 @@ class Connection(H11Protocol):
     def pause_writing(self) -> None:
         """Bound the time in which the client reads nothing."""
         super().pause_writing()
-        self._start("write", self.settings.client_timeout, self._abort)
+        self._start("write", self.settings.client_timeout, self.abort)
 
     def resume_writing(self) -> None:
         """Go on with a client that reads again."""
@@ -110,7 +113,7 @@ class Connection(H11Protocol):
         self.idle.pop(self, None)
         if not self.transport.is_closing():
             self.transport.close()
-        self._start("close", self.settings.linger_seconds, self._abort)
+        self._start("close", self.settings.client_timeout, self.abort)
 
     @property
     def _is_answering(self) -> bool:
@@ -151,7 +154,10 @@ class Connection(H11Protocol):
         if (timer := self._timers.pop(name, None)) is not None:
             timer.cancel()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """Close the connection at once; what the client has not read is dropped, by the system too."""
+        with contextlib.suppress(OSError):  # closed
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
 

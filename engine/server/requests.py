@@ -1,7 +1,6 @@
 """Middleware around every request: its id, errors, line in the log, and end where the client leaves."""
 
 import asyncio
-import json
 import logging
 import re
 import time
@@ -138,9 +137,7 @@ class _Exchange:
         if not self._status:
             await error.response()(self._scope, self.receive, self.send)
         elif self._is_stream and not self._is_complete:
-            event = {"error": {"message": message, "type": "server_error", "param": None, "code": code}}
-            body = f"event: error\ndata: {json.dumps(event)}\n\n".encode()
-            await self.send({"type": "http.response.body", "body": body})
+            await self.send({"type": "http.response.body", "body": error.event()})
 
     def _note_end(self) -> None:
         seconds = time.perf_counter() - self._start

@@ -173,23 +173,15 @@ class Recordings:
             return None
         return self.read(array.view(np.ndarray), reading, options)
 
-    def estimated_seconds(self, snapshot: Any, reading: ReadOptions) -> float:
-        """Seconds of audio of a snapshot, by its header; 0 where it cannot be opened, which its result tells.
-
-        At most those of the longest accepted recording, since headers lie.
-        """
-        if isinstance(snapshot, Inputs):
-            return snapshot.duration
+    def estimate_seconds(self, source: Any, reading: ReadOptions) -> float:
+        """Estimate a snapshot's duration without decoding it; 0 where it cannot be opened."""
+        if isinstance(source, Inputs):
+            return source.duration
         try:
-            rate = reading.sampling_rate
-            seconds = attempt(
-                partial(estimated_seconds, source_rate=rate, encoding=reading.encoding),
-                snapshot,
-                self.sampling_rate,
-            )
+            rate = reading.sampling_rate or self.sampling_rate
+            return attempt(partial(estimated_seconds, encoding=reading.encoding), source, rate)
         except Exception:
             return 0.0
-        return min(seconds, self.max_seconds)
 
     def max_read_seconds(self, options: dict[str, Any]) -> float:
         """Duration of the longest recording that `read` takes."""
@@ -352,8 +344,8 @@ class Texts:
         """None: tokenizing a text is work for a reading thread."""
         return None
 
-    def estimated_seconds(self, snapshot: Any, reading: ReadOptions) -> float:
-        """Return 0: a text has no audio."""
+    def estimate_seconds(self, source: Any, reading: ReadOptions) -> float:
+        """0: a text has no duration."""
         return 0.0
 
     def split(self, snapshot: Any, reading: ReadOptions) -> list[tuple[Any, ReadOptions]]:

@@ -173,6 +173,7 @@ class Texts:
             compression_ratio=span.compression_ratio,
             no_speech_probability=decoded.no_speech_probability,
             temperature=span.window.temperature,
+            window_start=begin + span.window.start * FRAME_SECONDS,
         )
 
 

@@ -13,8 +13,8 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# Nothing from outside, nothing inline; a recording plays from the browser's memory, a blob. Frames of other sites
-# cannot hold the page, whose key and microphone they could borrow.
+# Nothing from outside, nothing inline; a recording plays from the browser's memory, a blob. No other site can
+# frame the page, whose key and microphone it could borrow.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -19,9 +19,11 @@ export function onKeyNeeded(ask) {
 export const key = () => sessionStorage.getItem("key");
 const headers = () => (key() ? { Authorization: `Bearer ${key()}` } : {});
 
+// Models that transcribe: {id, timestamp_granularities}.
 export async function models() {
   const response = await request("v1/models");
-  return (await response.json()).data;
+  const { data } = await response.json();
+  return data.filter(({ task }) => task === "transcription");
 }
 
 // Events of a transcription while it is decoded: {type: "transcript.text.delta", delta}, and one
@@ -36,33 +38,24 @@ export async function* stream(file, model, signal) {
   throw new ApiError("The server ended its answer early.");
 }
 
-// A transcription in one of the server's formats, as text.
+// A transcription in one of the server's formats, as text; `granularities` are those of verbose JSON.
 export async function transcription(file, model, format, signal, granularities = []) {
   const response = await post(file, { model, response_format: format }, signal, granularities);
   return response.text();
 }
 
-// Verbose JSON with the finest times that the model has, as text; null where it refuses all.
-export async function timed(file, model, signal) {
-  for (const granularities of [["word", "segment"], ["segment"]]) {
-    try {
-      return await transcription(file, model, "verbose_json", signal, granularities);
-    } catch (error) {
-      if (error.status !== 400) throw error;
-    }
-  }
-  return null;
-}
-
-// Health and metrics ask for no key and fail quietly: they are on every page, the numbers may be closed.
+// Health and metrics ask for no key and fail quietly, as a server may keep them closed: null.
 export async function health() {
-  const response = await fetch("health", { headers: headers() });
-  return response.json();
+  return (await look("health"))?.json() ?? null;
 }
 
 export async function metrics() {
-  const response = await fetch("metrics", { headers: headers() });
-  return response.ok ? response.text() : null;
+  return (await look("metrics"))?.text() ?? null;
+}
+
+async function look(path) {
+  const response = await fetch(path, { headers: headers() });
+  return [401, 403, 404].includes(response.status) ? null : response;
 }
 
 function post(file, fields, signal, granularities = []) {

@@ -12,35 +12,39 @@ function read(text, name) {
 }
 
 export class Numbers {
-  #closedFor; // the key, or its absence, with which the server has refused its metrics
+  #closedFor; // the key, or null for none, with which the server has refused them
   #history = []; // {time, audio}
 
   constructor(root) {
     this.root = root;
   }
 
-  start() {
-    this.#look();
+  async start() {
+    for (;;) {
+      if (!document.hidden && this.#closedFor !== api.key()) await this.#look();
+      await new Promise((done) => setTimeout(done, PERIOD));
+    }
   }
 
   async #look() {
-    if (!document.hidden) {
-      await Promise.all([this.#lookAtHealth(), this.#lookAtMetrics()]);
+    try {
+      const [health, metrics] = await Promise.all([api.health(), api.metrics()]);
+      if (!health || !metrics) this.#closedFor = api.key();
+      this.#showHealth(health?.status ?? "–", health?.models ?? {});
+      this.#showMetrics(metrics);
+    } catch {
+      this.#showHealth("away", {});
     }
-    setTimeout(() => this.#look(), PERIOD);
   }
 
-  async #lookAtHealth() {
-    const { status, reason } = await api.health().catch(() => ({ status: "away" }));
+  #showHealth(status, models) {
+    const reasons = Object.entries(models).map(([name, { reason }]) => reason && `${name}: ${reason}`);
     this.#show("health", status);
     this.root.dataset.health = status;
-    this.root.querySelector(".health").title = reason ?? "";
+    this.root.querySelector(".health").title = reasons.filter(Boolean).join("\n");
   }
 
-  async #lookAtMetrics() {
-    if (this.#closedFor === api.key()) return;
-    const text = await api.metrics().catch(() => undefined); // undefined: the server is away
-    if (text === null) this.#closedFor = api.key();
+  #showMetrics(text) {
     this.root.classList.toggle("closed", !text);
     if (!text) return;
     this.#show("running", read(text, "num_requests_running")?.sum);

@@ -9,6 +9,7 @@ import { Recording } from "./recording.js";
 const find = (selector) => document.querySelector(selector);
 const [chooser, recordButton, list, select] = ["#files", "#record", "#recordings", "#model"].map(find);
 const recordings = [];
+let models = [];
 const recorder = new Recorder();
 let ended = []; // recordings whose requests have ended since all was quiet
 
@@ -17,7 +18,7 @@ const alarm = (text) => (find("#alert").textContent = text);
 
 async function loadModels() {
   try {
-    const models = await api.models();
+    models = await api.models();
     select.replaceChildren(...models.map(({ id }) => new Option(id)));
     select.disabled = models.length < 2;
     alarm(models.length ? "" : "This server has no model that transcribes.");
@@ -30,12 +31,12 @@ async function loadModels() {
 async function add(files) {
   if (!files.length) return;
   alarm("");
-  if (!select.value) await loadModels();
-  if (!select.value) return;
-  const added = [...files].map((file) => new Recording(file, select.value, { onEnded, onRemoved }));
+  if (!models.length) await loadModels();
+  const model = models[select.selectedIndex];
+  if (!model) return;
+  const added = files.map((file) => new Recording(file, model, { onEnded, onRemoved }));
   recordings.unshift(...added);
   list.prepend(...added.map(({ row }) => row));
-  document.body.classList.add("used");
   announce(added.length > 1 ? `Transcribing ${added.length} recordings` : `Transcribing ${added[0].file.name}`);
   if (added.length === 1) added[0].open();
   for (const recording of added) recording.transcribe();
@@ -67,11 +68,15 @@ async function toggleRecording() {
     return;
   }
   alarm("");
+  recordButton.disabled = true; // while the browser asks
   try {
     await recorder.start(showLevel);
     showRecording(true);
   } catch (error) {
     alarm(error.message);
+  } finally {
+    recordButton.disabled = false;
+    recordButton.focus();
   }
 }
 
@@ -122,11 +127,13 @@ function listen() {
     if (event.key === "Escape" && !find("#key").open) escape();
   });
   addEventListener("dragover", (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
     event.preventDefault();
     document.body.classList.add("dragging");
   });
   addEventListener("dragleave", (event) => event.relatedTarget || document.body.classList.remove("dragging"));
   addEventListener("drop", (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
     event.preventDefault();
     document.body.classList.remove("dragging");
     add([...event.dataTransfer.files]);

@@ -2,7 +2,9 @@
 
 import { analyze, decode, describe, draw } from "./spectrogram.js";
 
-const MAX_SECONDS = 3600; // longer ones get no spectrogram, since a browser decodes a file as a whole
+// Longer or larger ones get no spectrogram, since a browser decodes a file as a whole: 64 kB a second and channel.
+const MAX_SECONDS = 1800;
+const MAX_BYTES = 256 * 2 ** 20;
 const LONG_STEP = 10; // seconds of a page key
 const SHORT_STEP = 2; // seconds of an arrow where no words have times
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -91,7 +93,7 @@ export class Player {
   }
 
   async #paint() {
-    if (this.duration > MAX_SECONDS) {
+    if (this.duration > MAX_SECONDS || this.file.size > MAX_BYTES) {
       this.caption.textContent = "Too long for a spectrogram.";
       return;
     }

@@ -2,6 +2,9 @@
 
 const TYPES = { "audio/webm;codecs=opus": "webm", "audio/mp4": "m4a", "audio/ogg;codecs=opus": "ogg" };
 
+// What calls filter away as noise or echo, a recognizer may need.
+const SOUND = { echoCancellation: false, noiseSuppression: false, channelCount: 1 };
+
 const REASONS = {
   NotAllowedError: "The browser denied the microphone. Allow it for this page in the address bar, then record again.",
   NotFoundError: "No microphone was found. Connect one, then record again.",
@@ -19,7 +22,7 @@ export class Recorder {
       throw new Error("Browsers give the microphone only to pages on HTTPS or localhost. Choose a file instead.");
     }
     try {
-      this.#stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+      this.#stream = await navigator.mediaDevices.getUserMedia({ audio: SOUND });
     } catch (error) {
       throw new Error(REASONS[error.name] ?? `The microphone does not start: ${error.message}`, { cause: error });
     }

@@ -17,7 +17,7 @@ export class Recording {
   #removed = new AbortController();
   #player = null;
   #formats = new Map(); // answers of the server
-  #timed = false;
+  #timing = null; // promise of times, once asked for
   #text = "";
 
   // `onEnded` is called at the end of a request, `onRemoved` before the row goes.
@@ -72,7 +72,7 @@ export class Recording {
       this.#buttons();
       this.onEnded(this);
     }
-    if (this.isOpen) await this.#time();
+    this.#askForTimes();
   }
 
   // Show text, player and downloads.
@@ -80,7 +80,7 @@ export class Recording {
     this.#part(".panel").hidden = false;
     this.#part(".open").setAttribute("aria-expanded", "true");
     this.#player ??= new Player(this.#part(".player"), this.file, this.transcript);
-    this.#time();
+    this.#askForTimes();
   }
 
   close() {
@@ -119,17 +119,22 @@ export class Recording {
   async #stream(signal) {
     this.#become("decoding", "Transcribing");
     const start = performance.now();
-    for await (const event of api.stream(this.file, this.model, signal)) {
+    for await (const event of api.stream(this.file, this.model.id, signal)) {
       this.#say(event.text ?? this.#text + event.delta);
     }
-    this.#become("done", `${this.model}, ${((performance.now() - start) / 1000).toFixed(2)} s`);
+    this.#become("done", `${this.model.id}, ${((performance.now() - start) / 1000).toFixed(2)} s`);
   }
 
-  // Ask once for times, when the result is first looked at; without them the text stands alone.
+  // Ask once for times, which take a second decoding, when the result is first looked at.
+  #askForTimes() {
+    if (this.isOpen && this.state === "done") this.#timing ??= this.#time();
+  }
+
+  // Give the text its times; where the server has none it stands alone.
   async #time() {
-    if (this.state !== "done" || this.#timed) return;
-    this.#timed = true;
-    const json = await api.timed(this.file, this.model, this.#removed.signal).catch(() => null);
+    const { id, timestamp_granularities: granularities } = this.model;
+    const { signal } = this.#removed;
+    const json = await api.transcription(this.file, id, "verbose_json", signal, granularities).catch(() => null);
     if (json === null) return;
     this.#formats.set("json", json);
     const verbose = JSON.parse(json);
@@ -153,9 +158,10 @@ export class Recording {
 
   // The result in one of the server's formats. Text and JSON are here already; subtitles are laid out by the server.
   async #formatted(format) {
+    if (format === "json") await this.#timing; // whose answer it is
     if (format === "txt") return `${this.#text.trim()}\n`;
     if (!this.#formats.has(format)) {
-      this.#formats.set(format, await api.transcription(this.file, this.model, format, this.#removed.signal));
+      this.#formats.set(format, await api.transcription(this.file, this.model.id, format, this.#removed.signal));
     }
     return this.#formats.get(format);
   }

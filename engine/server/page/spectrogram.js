@@ -164,6 +164,7 @@ function palette(canvas) {
   const context = new OffscreenCanvas(256, 1).getContext("2d");
   const gradient = context.createLinearGradient(0, 0, 256, 0);
   const probe = canvas.ownerDocument.createElement("span");
+  probe.style.forcedColorAdjust = "none";
   canvas.after(probe);
   ["quiet", "low", "high", "loud"].forEach((name, index) => {
     probe.style.color = `var(--${name})`; // resolves light-dark(), which a canvas does not know
