@@ -353,9 +353,11 @@ class Engine:
             path = None
             if journals is not None and isinstance(source, str | os.PathLike):
                 path = journal_path(journals, source, how.channel)
-            return self._submit(source, snapshot, how, priority, False, options, path, deadline)
+            return self._submit(
+                source, snapshot, how, priority, False, options, path, deadline, bounded=False
+            )
 
-        return in_order(snapshots(), submit, self.max_ahead)
+        return in_order(snapshots(), submit, self.max_ahead, self._worker.wait_for_room)
 
     @cached_property
     def _origin(self) -> dict[str, str]:
@@ -402,6 +404,8 @@ class Engine:
         options: dict[str, Any],
         journal: Path | None,
         deadline: float | None,
+        *,
+        bounded: bool = True,
     ) -> Handle[Any]:
         task = self._task  # and not the engine, which may be dropped before it is read
         handle = Handle[Any](source, task.output_processor(options), self._worker.cancel, reading.channel)
@@ -417,13 +421,13 @@ class Engine:
 
         job = Job(handle, prepare, priority, stream)
         if deadline is not None:
-            job.deadline = time.monotonic() + deadline
+            job.time_limit = deadline
         if self.config.max_waiting_seconds is not None and not isinstance(snapshot, Exception):
             job.waiting_seconds = self._inputs.estimate_seconds(snapshot, reading)
         if isinstance(snapshot, Inputs):
             with suppress(Exception):  # which its result has from a reading thread
                 prepared = attempt(prepare)
                 job.prepared = None if isinstance(prepared, Session) else prepared
-        self._worker.submit(job)
+        self._worker.submit(job, bounded=bounded)
         release_team()  # of the copy, and of the caller's own torch operations before
         return handle

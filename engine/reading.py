@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any
 
 from ..scheduler.request import FinishReason, RequestOutput
+from .bounds import deadline_error
 from .faults import as_error
 from .handle import Handle
 from .jobs import Job, JobQueue
@@ -27,6 +28,7 @@ class Reading(ABC):
 
     def __init__(self, max_in_flight: int, max_in_flight_seconds: float) -> None:
         self._readable, self._runnable = Signal(), Signal()
+        self._room = Signal()  # of the queue, for more jobs
         # For all below. Reentrant, as finalizers run in any thread, also in one that holds it.
         self._lock = threading.RLock()
         self._jobs: dict[Handle[Any], Job] = {}  # all that have not ended
@@ -41,6 +43,20 @@ class Reading(ABC):
     @abstractmethod
     def _finish(self, job: Job, reason: FinishReason, error: Exception | None = None) -> None:
         """End a job that has no output of the loop; the lock is held."""
+
+    def _finish_late(self, job: Job) -> None:
+        """End a job whose deadline has passed, unless it is being cancelled; the lock is held."""
+        if job.is_cancelled:
+            return
+        if job.running:
+            place = "in the batch"
+        elif job.prepared is not None and job.places:
+            place = "waiting for the batch"
+        elif job.places and job.prepare is None:
+            place = "being read"
+        else:
+            place = "waiting to be read"
+        self._finish(job, FinishReason.ERROR, deadline_error(job.time_limit, place))
 
     def _read(self) -> None:
         """Main function of a reading thread."""
@@ -63,10 +79,14 @@ class Reading(ABC):
             self._readable.wait_for(lambda: self._continued or self._can_read or self._nothing_to_read)
             with self._lock:
                 job = self._take_next()
+                if job is not None and job.session is None and job.is_late:
+                    self._finish_late(job)  # the loop's thread may be in a long step
+                    continue
                 if job is not None and not job.being_read:
                     self._enter_reader(job)
                 self._call_wanting()
                 self._notify_next()
+                self._room.notify_all()
                 if job is not None:
                     return job
                 if self._nothing_to_read:

@@ -34,10 +34,14 @@ class Timings:
 
 
 class Stopwatch:
-    """Timings of a request while it is under way. Its methods are called by one thread at a time."""
+    """Timings of a request while it is under way. Its methods are called by one thread at a time.
+
+    Attributes:
+        submitted: time of the submission, by `time.perf_counter`.
+    """
 
     def __init__(self) -> None:
-        self._submitted = time.perf_counter()
+        self.submitted = time.perf_counter()
         self._is_read = False
         self._queue = self._read = self._encode = self._decode = 0.0
         self._ready = dict[int, float]()  # times from which on a part waits for the loop, by its key
@@ -49,7 +53,7 @@ class Stopwatch:
         start = time.perf_counter()
         if not self._is_read:
             self._is_read = True
-            self._queue += start - self._submitted
+            self._queue += start - self.submitted
         try:
             yield
         finally:
@@ -71,11 +75,11 @@ class Stopwatch:
         if first is not None:
             self._decode += now - first
             if self._first_token is None:
-                self._first_token = first - self._submitted
+                self._first_token = first - self.submitted
 
     def timings(self) -> Timings:
         """Timings of the request, which ends now."""
         now = time.perf_counter()
-        queue = self._queue if self._is_read else now - self._submitted
-        total = now - self._submitted
+        queue = self._queue if self._is_read else now - self.submitted
+        total = now - self.submitted
         return Timings(queue, self._read, self._encode, self._decode, self._first_token, total)

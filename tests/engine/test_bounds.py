@@ -44,7 +44,7 @@ def full():
 def test_submit_beyond_max_waiting_is_refused_with_value_limit_and_remedy(full):
     worker, loop = full(max_waiting=2)
     waiting = [submit(worker, 2), submit(worker, 3)]
-    wanted = r"2 requests wait, and max_waiting of EngineConfig is 2; submit again in about 1\.0 s"
+    wanted = r"2 requests wait, and max_waiting of EngineConfig is 2; submit again in about 1 s"
     with pytest.raises(tritone.QueueFullError, match=wanted) as refused:
         submit(worker, 4)
     assert refused.value.retry_after == 1.0
@@ -256,7 +256,7 @@ def test_no_engine_takes_more_than_its_bounds_and_its_iterators_have_all_results
         assert {handle.result(SOON).text for handle in handles} == {wanted[0].text}
     assert [(one.text, str(one.error)) for one in results] == [(one.text, str(one.error)) for one in wanted]
     assert refusals
-    assert all(0.1 <= error.retry_after <= 60 for error in refusals)
+    assert all(1 <= error.retry_after <= 60 for error in refusals)
 
 
 @pytest.mark.parametrize("bound", [{"max_waiting": 0}, {"max_waiting_seconds": -1.0}])

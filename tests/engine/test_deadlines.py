@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from stand_in_loop import OPTIONS, SOON, SPELLER, submit
 
 import tritone
-from tritone.engine.bounds import Deadlines
 from tritone.engine.config import EngineConfig
 from tritone.engine.handle import Handle
-from tritone.engine.jobs import Job
+from tritone.engine.jobs import Deadlines, Job
 from tritone.engine.session import Session, SessionRequest
 from tritone.engine.tasks.generation import TokenProcessor
 from tritone.engine.tasks.inputs import Inputs
@@ -75,8 +74,8 @@ def test_a_request_that_is_read_too_long_ends_at_once_in_an_idle_engine(worker, 
     start = time.perf_counter()
     handle = submit(worker, prepare=gate, time_limit=0.03)
     assert error_of(handle) == (
-        "not finished by its deadline of 0.03 s, when it was being read; give it more time, or the engine "
-        "less at once"
+        "not finished by its deadline of 0.03 s, when it was being read; submit fewer at a time, or "
+        "give it longer"
     )
     assert time.perf_counter() - start >= 0.03
     with pytest.raises(tritone.DeadlineError, match="being read"):
@@ -132,7 +131,7 @@ def test_a_reader_that_takes_a_late_request_ends_it_in_the_midst_of_a_step(loop,
 def test_a_running_request_ends_in_the_step_after_its_deadline_and_its_text_was_yielded(worker, loop):
     handle, other = submit(worker, 10**9, time_limit=0.05), submit(worker, 10**9)
     assert "".join(pieces_of(handle)).startswith("1 2 3")
-    assert "waiting for a place in the batch" in error_of(handle)  # of which a stand-in tells nothing
+    assert "in the batch" in error_of(handle)
     assert [request.inputs for request, _ in loop.requests.values()] == [10**9]
     assert not other.done()
     assert other.cancel()
@@ -200,8 +199,10 @@ class Joiner(TokenProcessor):
 def test_a_session_ends_between_its_windows_and_within_one(worker, loop, gate, tokens):
     handle = Handle("long.wav", Joiner(SPELLER), worker.cancel)
     other = submit(worker, 10**9)
-    worker.submit(Job(handle, lambda: Windows(gate, tokens), time_limit=0.1))
-    assert pieces_of(handle) == ([" 1", " 2"] if tokens == 1 else [])
+    worker.submit(Job(handle, lambda: Windows(gate, tokens), time_limit=0.2))
+    pieces = pieces_of(handle)
+    assert pieces == ([" 1", " 2"] if gate.entered.is_set() else [" 1"][: len(pieces)])
+    assert gate.entered.is_set() <= (tokens == 1)
     assert not other.done()
     gate.end.set()
     other.cancel()
@@ -220,7 +221,8 @@ def test_no_history_of_deadlines_misses_one_or_keeps_what_has_ended(steps):
     deadlines, waiting, now = Deadlines(), [], 0.0
     for step, number in steps:
         if step == "add":
-            job = SimpleNamespace(deadline=now + number if number < 90 else math.inf)
+            limit = number if number < 90 else math.inf
+            job = SimpleNamespace(time_limit=limit, deadline=now + limit)
             deadlines.add(job)
             waiting.append(job)
         elif step == "discard" and waiting:
@@ -228,9 +230,9 @@ def test_no_history_of_deadlines_misses_one_or_keeps_what_has_ended(steps):
         elif step == "pass":
             now += number / 10
             due = [job for job in waiting if job.deadline <= now]
-            assert sorted(map(id, deadlines.take_due(now))) == sorted(map(id, due))
+            assert sorted(map(id, deadlines.take_late(now))) == sorted(map(id, due))
             waiting = [job for job in waiting if job.deadline > now]
-        assert deadlines.next <= min((job.deadline for job in waiting), default=math.inf)
+        assert deadlines.first <= min((job.deadline for job in waiting), default=math.inf)
         assert len(deadlines._heap) <= 3 * len(waiting) + 65
 
 
@@ -270,9 +272,9 @@ def test_each_recording_of_an_iterator_has_a_deadline_of_its_own(engine):
     assert [result.source for result in results] == audio
 
 
-@pytest.mark.parametrize("deadline", [0, -1.0, math.nan, "1"])
+@pytest.mark.parametrize("deadline", [0, -1.0, math.nan, math.inf, True, "1"])
 def test_a_deadline_that_is_not_ahead_is_refused(engine, deadline):
-    with pytest.raises(ValueError, match="deadline must be above 0, in seconds from now, or None; got"):
+    with pytest.raises(ValueError, match="must be a positive number of seconds, or None"):
         engine.submit("a.wav", deadline=deadline)
-    with pytest.raises(ValueError, match="deadline must be above 0"):
+    with pytest.raises(ValueError, match="must be a positive number"):
         engine.transcribe([], deadline=deadline)

@@ -101,7 +101,7 @@ def submit(
     bounded: bool = True,
     **fields: float,
 ) -> Handle:
-    """Submit a request for so many tokens, of 2 s of audio; its text is their numbers. Fields are a `Job`'s."""
+    """Submit a request for so many tokens, of 2 s of audio; its text is their numbers. Fields are a Job's."""
     handle = Handle(tokens, TokenProcessor(SPELLER), worker.cancel)
     job = Job(handle, prepare or (lambda: (Inputs(tokens, 2.0), OPTIONS)), priority, stream, **fields)
     if prepared:
