@@ -18,6 +18,7 @@ from tritone.engine.audio.reader import AudioError, estimated_seconds
 from tritone.engine.config import EngineConfig
 from tritone.engine.handle import Handle, in_order
 from tritone.engine.jobs import Job, JobQueue
+from tritone.engine.tasks.inputs import ReadOptions
 from tritone.engine.worker import Worker
 
 
@@ -216,12 +217,29 @@ def test_seconds_are_those_of_the_header(tmp_path, name, rate):
         assert estimated_seconds(source, 16_000) == pytest.approx(2.5, abs=0.08)
 
 
-def test_without_a_duration_in_its_header_audio_counts_as_64_kbit_a_second(tmp_path):
+def test_without_a_duration_in_its_header_audio_counts_as_32_kbit_a_second(tmp_path):
     wav = tmp_path / "a.wav"
     soundfile.write(wav, np.random.default_rng(0).uniform(-0.1, 0.1, 40_000), 16_000)
     command = ["ffmpeg", "-v", "error", "-i", wav, "-f", "webm", "-live", "1", "-c:a", "libopus", "-"]
     content = subprocess.run(command, check=True, capture_output=True).stdout
-    assert estimated_seconds(content, 16_000) == len(content) / 8000
+    assert estimated_seconds(content, 16_000) == len(content) / 4000
+
+
+def test_seconds_of_several_parts_are_in_proportion_to_their_bytes(tmp_path):
+    path = tmp_path / "a.ogg"
+    parts = []
+    for seconds in (2, 3):
+        samples = np.random.default_rng(0).uniform(-0.1, 0.1, 16_000 * seconds)
+        soundfile.write(path, samples, 16_000)
+        parts.append(path.read_bytes())
+    assert estimated_seconds(b"".join(parts), 16_000) == pytest.approx(5, rel=0.2)
+
+
+def test_no_header_makes_a_recording_longer_than_the_longest(tmp_path):
+    content = bytearray(b"fLaC" + bytes([0x80, 0, 0, 34]) + bytes(34))
+    content[18:26] = (16_000 << 44 | 15 << 36 | (1 << 35)).to_bytes(8, "big")  # rate, one channel, 25 days
+    with tritone.Engine("digits", device="cpu") as engine:
+        assert engine._inputs.estimate_seconds(bytes(content), ReadOptions()) in (0.0, engine.max_seconds)
 
 
 def test_seconds_of_arrays_and_of_headerless_audio_are_those_of_their_samples():
