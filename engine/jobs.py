@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from ..scheduler.request import GenerationOptions, RequestOutput
+from ..scheduler.request import GenerationOptions, RequestOutput, RequestTimes
 from .handle import Handle
 from .session import Session
 from .timings import Stopwatch
@@ -41,6 +41,7 @@ class Job:
     session: Session | None = None
     running: dict[int, int] = field(default_factory=dict)  # by id in the loop: the key of a session's request
     owner: int | None = None  # of the session's requests in the loop: the id of its first one
+    times: dict[int, RequestTimes] = field(default_factory=dict)  # of these, by key
     under_way: int = 0  # requests of the session that are ready or in the loop
     seconds: dict[int, float] = field(default_factory=dict)  # of audio of these, by key
     is_called: bool = False  # a reading thread is to go on with the session
@@ -135,6 +136,7 @@ class JobQueue:
         if not self.waits_for(prepared=prepared):
             return None
         job = self._pop()
+        job.stopwatch.take()
         job.places = 1
         self.free_requests -= 1
         return job
@@ -176,6 +178,7 @@ class JobQueue:
         left = self._free_seconds - inputs.duration
         job.prepared, job.duration, self._free_seconds = prepared, inputs.duration, left
         job.warnings, job.speech = inputs.warnings, inputs.speech
+        job.times[0] = RequestTimes(job.stopwatch.stop_reading())
 
     def free_place(self, job: Job) -> None:
         """Free the places of an ended job, if it has any."""

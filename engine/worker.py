@@ -336,7 +336,6 @@ class Worker(Reading):
         while (job := self._queue.take(prepared=True)) is not None:
             assert job.prepared is not None
             self._queue.set_ready(job, job.prepared)
-            job.stopwatch.set_ready(0)
             self._ready.append((job, None))
             self._room.notify_all()
         self._call_wanting()
@@ -374,6 +373,7 @@ class Worker(Reading):
 
     def _call(self, job: Job, call: SessionCall) -> None:
         """Compute what a session asks for, and pass it on."""
+        start = time.perf_counter()
         try:
             value = call.compute()
         except BaseException as raised:
@@ -381,6 +381,7 @@ class Worker(Reading):
                 self._finish(job, FinishReason.ERROR, as_error(raised))
             return
         with self._lock:
+            job.stopwatch.add_call(time.perf_counter() - start)
             if job.handle in self._jobs:
                 self._continue(job, call.key, value)
 
@@ -393,6 +394,7 @@ class Worker(Reading):
         self._in_loop[request_id], job.running[request_id] = job, key
         try:
             flags["is_wanted"] = lambda: not (job.is_cancelled or job.is_late)
+            flags["times"] = job.times[key]
             self._loop.submit(Request(request_id, inputs, options, priority=job.priority, **flags))
         except BaseException as raised:  # an error of the request itself, such as one that can never fit
             del self._in_loop[request_id], job.running[request_id]
@@ -409,10 +411,10 @@ class Worker(Reading):
             event = replace(event, error=error)
         job = self._in_loop.pop(event.request_id)
         key, output = job.running.pop(event.request_id), job.handle.checked(event)
-        job.stopwatch.end(key, event)
         if job.session is None or output.finish_reason in (FinishReason.ERROR, FinishReason.CANCELLED):
             self._end(job, output)
         elif job.handle in self._jobs:
+            job.stopwatch.add_request(job.times.pop(key))
             self._continue(job, key, output)
 
     # The end of a job.
@@ -436,7 +438,7 @@ class Worker(Reading):
         """
         if self._jobs.get(job.handle) is not job:
             return
-        timings = job.stopwatch.timings()
+        timings = job.stopwatch.finish(job.times.values())
         job.handle.finish(output, job.duration, job.warnings, job.speech, timings)
         del self._jobs[job.handle]
         self._queue.leave(job)
