@@ -299,7 +299,12 @@ class Engine:
             cancel: True cancels unfinished requests, False waits for their results. A read or step that does
                 not end is left alone after the configuration's `close_timeout`.
             timeout: seconds after which requests that are to be finished are cancelled; None for no limit.
+
+        Raises:
+            ValueError: a negative timeout.
         """
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout is {timeout!r}; it must be 0 or more seconds, or None for no limit")
         self._worker.close(cancel, timeout=timeout)
 
     def __reduce__(self) -> NoReturn:

@@ -278,3 +278,10 @@ def test_a_deadline_that_is_not_ahead_is_refused(engine, deadline):
         engine.submit("a.wav", deadline=deadline)
     with pytest.raises(ValueError, match="must be a positive number"):
         engine.transcribe([], deadline=deadline)
+
+
+@pytest.mark.parametrize("timeout", [-1.0, math.nan])
+def test_a_time_for_closing_that_is_negative_is_refused(engine, timeout):
+    with pytest.raises(ValueError, match="timeout is .*; it must be 0 or more seconds"):
+        engine.close(timeout=timeout)
+    assert engine.health().status == "ok"
