@@ -61,7 +61,7 @@ def error_of(handle):
 
 
 def pieces_of(handle):
-    """What the iterator of a late request yields before it raises."""
+    """Pieces of a late request that its iterator yields before it raises."""
     pieces = []
     try:
         pieces += (piece for piece in handle)
@@ -282,6 +282,6 @@ def test_a_deadline_that_is_not_ahead_is_refused(engine, deadline):
 
 @pytest.mark.parametrize("timeout", [-1.0, math.nan])
 def test_a_time_for_closing_that_is_negative_is_refused(engine, timeout):
-    with pytest.raises(ValueError, match="timeout is .*; it must be 0 or more seconds"):
+    with pytest.raises(ValueError, match=r"timeout is .*; it must be 0 or more seconds"):
         engine.close(timeout=timeout)
     assert engine.health().status == "ok"
