@@ -32,7 +32,8 @@ async def health(response: Response) -> tritone.EngineHealth:
 IN_EACH_WORKER = f"""
 import os, sys
 sys.path.append({str(EXAMPLES)!r})
-from fastapi_service import app
+from fastapi_service import create_app
+app = create_app()
 app.get("/process")(os.getpid)
 """
 
