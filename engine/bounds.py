@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from .jobs import JobQueue
     from .stats import Tally
 
-_RETRY_AFTER = (1.0, 60.0)  # seconds, least and most
+# Seconds, least and most: the rate may be that of quieter times, and an engine that waits for the refused to
+# come again costs more than a request that is refused twice.
+_RETRY_AFTER = (1.0, 10.0)
 
 
 class QueueFullError(RuntimeError):
     """Error of a submission to an engine whose bounds of waiting requests are reached.
 
     Attributes:
-        retry_after: seconds after which to submit again, 1 to 60: those in which the engine takes the
-            requests that wait, at its rate of late.
+        retry_after: estimate in seconds of when half of what waits is done, 1 to 10, at the rate of the last
+            requests.
     """
 
     def __init__(self, message: str, retry_after: float) -> None:
@@ -90,5 +92,6 @@ class WaitingBounds:
             return
         per_request, per_second = self._tally.recent_times()
         least, most = _RETRY_AFTER
-        estimate = min(max(waiting_seconds * per_second or waiting * per_request, least), most)
+        time = waiting_seconds * per_second or waiting * per_request
+        estimate = min(max(time / 2, least), most)
         raise QueueFullError(f"{problem}; submit again in about {estimate:.0f} s", estimate)

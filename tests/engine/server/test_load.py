@@ -12,9 +12,10 @@ pytest.importorskip("fastapi")
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 def test_every_answer_under_load_is_right_and_nothing_is_left_of_it(tmp_path):
     output = tmp_path / "load.json"
-    options = ["--uploads", "60", "--model", "digits", "--max-waiting", "30", "--repeats", "0"]
+    options = ["--uploads", "60", "--model", "digits", "--max-waiting", "16", "--repeats", "0"]
     done = subprocess.run(
         [sys.executable, "-m", "bench.server", *options, "--timeout", "60", "--output", str(output)],
         cwd=ROOT,
