@@ -322,7 +322,12 @@ class Engine:
             cancel: True cancels unfinished requests, False waits for their results. A read or step that does
                 not end is left alone after the configuration's `close_timeout`.
             timeout: seconds after which requests that are to be finished are cancelled; None for no limit.
+
+        Raises:
+            ValueError: a negative timeout.
         """
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout is {timeout!r}; it must be 0 or more seconds, or None for no limit")
         self._worker.close(cancel, timeout=timeout)
 
     def __reduce__(self) -> NoReturn:
@@ -375,9 +380,11 @@ class Engine:
             path = None
             if journals is not None and isinstance(source, str | os.PathLike):
                 path = journal_path(journals, source, how.channel)
-            return self._submit(source, snapshot, how, priority, False, options, path, deadline)
+            return self._submit(
+                source, snapshot, how, priority, False, options, path, deadline, bounded=False
+            )
 
-        return in_order(snapshots(), submit, self.max_ahead)
+        return in_order(snapshots(), submit, self.max_ahead, self._worker.wait_for_room)
 
     def _check_verb(self, verb: Verb) -> None:
         """Validate that the model has results of this kind."""
@@ -429,6 +436,8 @@ class Engine:
         options: dict[str, Any],
         journal: Path | None,
         deadline: float | None,
+        *,
+        bounded: bool = True,
     ) -> Handle[Any]:
         task = self._task  # and not the engine, which may be dropped before it is read
         make_span = span_maker(task.verb, self._name)
@@ -446,13 +455,13 @@ class Engine:
 
         job = Job(handle, prepare, priority, stream)
         if deadline is not None:
-            job.deadline = time.monotonic() + deadline
+            job.time_limit = deadline
         if self.config.max_waiting_seconds is not None and not isinstance(snapshot, Exception):
             job.waiting_seconds = self._inputs.estimate_seconds(snapshot, reading)
         if isinstance(snapshot, Inputs):
             with suppress(Exception):  # which its result has from a reading thread
                 prepared = attempt(prepare)
                 job.prepared = None if isinstance(prepared, Session) else prepared
-        self._worker.submit(job)
+        self._worker.submit(job, bounded=bounded)
         release_team()  # of the copy, and of the caller's own torch operations before
         return handle

@@ -1,7 +1,6 @@
 """Handles of submitted requests, and iteration over the results of many in input order."""
 
 import os
-import time
 from asyncio import CancelledError
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
@@ -9,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from ..scheduler.request import FinishReason, RequestOutput
-from .bounds import QueueFullError
 from .faults import attempt
 from .outputs import OutputProcessor, R, in_recording
 from .session import Part
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 
 FORKED = "this process was forked from the engine's, which has its threads; make an engine here"
 _END = object()  # of an iterator
-_NONE: Any = object()  # in place of a source
-_PAUSE = 0.01  # seconds, until a full queue is tried again
 
 
 class Handle(Generic[R]):
@@ -236,38 +232,41 @@ class _Chunks:
         return text[len(self._yielded) :]
 
 
-def in_order(sources: Iterable[Any], submit: Callable[[Any], Handle[R]], ahead: int) -> Iterator[R]:
+def in_order(
+    sources: Iterable[Any],
+    submit: Callable[[Any], Handle[R]],
+    ahead: int,
+    wait_for_room: Callable[[Handle[R] | None], bool] = lambda first: True,
+) -> Iterator[R]:
     """Submit sources and yield their results in input order; a failed one has its `error` set.
 
     `sources` may be infinite: it is read in the caller's thread, at most `ahead` before the next result, and
     one at a time once that is ready. A caller that stops early cancels the requests in progress. An error of
     `sources` or `submit` is raised after the results of the sources before it.
+
+    Args:
+        wait_for_room: function that waits until a source may be submitted, or the handle has ended; False
+            where it may not be submitted then.
     """
     remaining = iter(sources)
     under_way: deque[Handle[R]] = deque()
-    exhausted, error, source = False, None, _NONE
+    exhausted, error = False, None
     try:
         while True:
             # One new submission per result keeps the engine busy even if the next result is always ready.
             wanted = 1
             while not exhausted and len(under_way) < ahead and (wanted or not under_way[0].done()):
+                if not wait_for_room(under_way[0] if under_way else None):
+                    break
                 wanted = 0
                 try:
-                    if source is _NONE:
-                        source = attempt(next, remaining, _END)
+                    source = attempt(next, remaining, _END)
                     if source is not _END:
                         under_way.append(submit(source))
-                        source = _NONE
                         continue
-                except QueueFullError:  # of other callers' requests, perhaps: the source is tried again
-                    if not under_way:
-                        time.sleep(_PAUSE)
-                    break
                 except Exception as raised:
                     error = raised
                 exhausted = True
-            if not under_way and not exhausted:
-                continue
             if not under_way:
                 break
             yield under_way.popleft().outcome()

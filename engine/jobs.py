@@ -1,13 +1,14 @@
 """Jobs of an engine's worker, their queue with places for those that are read, and their deadlines."""
 
 import heapq
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from ..scheduler.request import GenerationOptions, RequestOutput
+from ..scheduler.request import GenerationOptions, RequestOutput, RequestTimes
 from .handle import Handle
 from .session import Session
 from .timings import Stopwatch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 # Inputs of the model, and options (None for an encoder-only model).
 Prepared = tuple["Inputs", GenerationOptions | None]
 
-_MAX_ENDED = 64  # jobs that have ended and may still be among the deadlines
+_MAX_ENDED = 64  # entries of a heap that may be of jobs that have ended, beside as many as others
 
 
 @dataclass(eq=False, slots=True)
@@ -40,6 +41,7 @@ class Job:
     session: Session | None = None
     running: dict[int, int] = field(default_factory=dict)  # by id in the loop: the key of a session's request
     owner: int | None = None  # of the session's requests in the loop: the id of its first one
+    times: dict[int, RequestTimes] = field(default_factory=dict)  # of these, by key
     under_way: int = 0  # requests of the session that are ready or in the loop
     seconds: dict[int, float] = field(default_factory=dict)  # of audio of these, by key
     is_called: bool = False  # a reading thread is to go on with the session
@@ -53,9 +55,18 @@ class Job:
     being_read: bool = False
     places: int = 0  # among the requests that are read and not finished
     waiting_seconds: float = 0.0  # of audio, by its header perhaps, while it waits in the queue
-    is_waiting: bool = False
-    deadline: float | None = None  # time of `time.monotonic` by which it must end
+    time_limit: float = math.inf  # seconds from the submission to the deadline
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+
+    @property
+    def deadline(self) -> float:
+        """Time of `time.perf_counter` by which the job must end; infinity for no limit."""
+        return self.stopwatch.submitted + self.time_limit
+
+    @property
+    def is_late(self) -> bool:
+        """True once the deadline has passed."""
+        return self.time_limit < math.inf and time.perf_counter() >= self.deadline
 
 
 class JobQueue:
@@ -65,7 +76,7 @@ class JobQueue:
     gets them while no job of its priority waits and no session that wants one has fewer, and leaves a quarter
     of all to jobs that are yet to come: so these are read at once, and sessions share the places evenly.
 
-    Not thread-safe, except `waits_for`.
+    Not thread-safe, except `waits_for`, `waiting` and `waiting_seconds`.
 
     Args:
         unfinished: jobs that have not ended, by handle; others in the queue are skipped.
@@ -81,8 +92,7 @@ class JobQueue:
         self._reserved = max_in_flight // 4
         self._free_seconds = max_seconds
         self._wanting: dict[Job, None] = {}  # sessions that were refused a place, in that order
-        self.waiting = 0  # jobs that have not been taken
-        self.waiting_seconds = 0.0  # of audio of these
+        self._waiting: dict[Job, float] = {}  # jobs that have neither been taken nor ended: seconds of audio
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -90,16 +100,24 @@ class JobQueue:
     def put(self, job: Job) -> None:
         """Add a job."""
         heapq.heappush(self._heap, (-job.priority, next(self._numbers), job))
-        job.is_waiting = True
-        self.waiting += 1
-        self.waiting_seconds += job.waiting_seconds
+        self._waiting[job] = job.waiting_seconds  # last: an interrupt before leaves nothing counted
+
+    @property
+    def waiting(self) -> int:
+        """Number of jobs that wait to be taken."""
+        return len(self._waiting)
+
+    @property
+    def waiting_seconds(self) -> float:
+        """Seconds of audio of these."""
+        return sum(self._waiting.values())
 
     def leave(self, job: Job) -> None:
-        """Note that a job waits no longer: it is taken, or has ended."""
-        if job.is_waiting:
-            job.is_waiting = False
-            self.waiting -= 1
-            self.waiting_seconds = self.waiting_seconds - job.waiting_seconds if self.waiting else 0.0
+        """Note that a job has ended, which no longer waits; the queue drops it, at the latest in its turn."""
+        if self._waiting.pop(job, None) is not None and len(self._heap) > 2 * len(self._waiting) + _MAX_ENDED:
+            heap = [entry for entry in self._heap if entry[2] in self._waiting]
+            heapq.heapify(heap)
+            self._heap = heap
 
     def waits_for(self, *, prepared: bool) -> bool:
         """Check whether the first job has a place and waits for the loop (prepared), or for a reader.
@@ -117,8 +135,8 @@ class JobQueue:
         self._drop_ended()
         if not self.waits_for(prepared=prepared):
             return None
-        job = heapq.heappop(self._heap)[2]
-        self.leave(job)
+        job = self._pop()
+        job.stopwatch.take()
         job.places = 1
         self.free_requests -= 1
         return job
@@ -160,6 +178,7 @@ class JobQueue:
         left = self._free_seconds - inputs.duration
         job.prepared, job.duration, self._free_seconds = prepared, inputs.duration, left
         job.warnings, job.speech = inputs.warnings, inputs.speech
+        job.times[0] = RequestTimes(job.stopwatch.stop_reading())
 
     def free_place(self, job: Job) -> None:
         """Free the places of an ended job, if it has any."""
@@ -181,7 +200,12 @@ class JobQueue:
 
     def _drop_ended(self) -> None:
         while self._heap and self._heap[0][2].handle not in self._unfinished:
-            heapq.heappop(self._heap)
+            self._pop()
+
+    def _pop(self) -> Job:
+        job = heapq.heappop(self._heap)[2]
+        self._waiting.pop(job, None)
+        return job
 
 
 def _turn(job: Job) -> tuple[int, int]:
@@ -190,41 +214,40 @@ def _turn(job: Job) -> tuple[int, int]:
 
 
 class Deadlines:
-    """Jobs with a deadline, the earliest first. Not thread-safe, but for `first`.
+    """Jobs with a deadline, the earliest first. Not thread-safe, but for `first`."""
 
-    Args:
-        unfinished: jobs that have not ended, by handle; others are skipped.
-    """
-
-    def __init__(self, unfinished: Mapping[Handle[Any], Job]) -> None:
-        self._unfinished = unfinished
-        self._heap = list[tuple[float, int, Job]]()
-        self._numbers = count()
+    def __init__(self) -> None:
+        # Without the jobs, which may hold much audio: an entry stays until its time, or a clean-up.
+        self._heap = list[tuple[float, int]]()
+        self._jobs = dict[int, Job]()
 
     @property
-    def first(self) -> float | None:
-        """Earliest deadline, a time of `time.monotonic`; None without any."""
+    def first(self) -> float:
+        """Earliest deadline, perhaps of a job that has ended; infinity without any."""
         try:
             return self._heap[0][0]
         except IndexError:
-            return None
+            return math.inf
 
     def add(self, job: Job) -> None:
-        """Add a job that has a deadline."""
-        assert job.deadline is not None
-        heapq.heappush(self._heap, (job.deadline, next(self._numbers), job))
+        """Add a job, if it has a deadline."""
+        if job.time_limit < math.inf:
+            self._jobs[id(job)] = job
+            heapq.heappush(self._heap, (job.deadline, id(job)))
 
-    def take_late(self) -> Job | None:
-        """Take a job whose deadline has passed; None without one."""
-        now = time.monotonic()
-        while self._heap and self._heap[0][0] <= now:
-            job = heapq.heappop(self._heap)[2]
-            if job.handle in self._unfinished:
-                return job
-        return None
+    def discard(self, job: Job) -> None:
+        """Drop a job that has ended, if it is here."""
+        if self._jobs.pop(id(job), None) is not None and len(self._heap) > 2 * len(self._jobs) + _MAX_ENDED:
+            heap = [(other.deadline, key) for key, other in self._jobs.items()]
+            heapq.heapify(heap)
+            self._heap = heap
 
-    def prune(self) -> None:
-        """Drop jobs that have ended, once they are most: a far deadline would keep them for long."""
-        if len(self._heap) > 2 * len(self._unfinished) + _MAX_ENDED:
-            self._heap = [entry for entry in self._heap if entry[2].handle in self._unfinished]
-            heapq.heapify(self._heap)
+    def take_late(self, now: float) -> list[Job]:
+        """Take the jobs whose deadline has passed."""
+        late = []
+        while self.first <= now:
+            _, key = heapq.heappop(self._heap)
+            job = self._jobs.get(key)
+            if job is not None and job.deadline <= now:  # else of an ended job, whose id is another's by now
+                late.append(self._jobs.pop(key))
+        return late

@@ -343,6 +343,8 @@ def _serve(
     """Main function of a process: an engine for the recordings that come, until the pool goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # for platforms where it is not blocked
     torch.set_num_threads(threads)
+    # A process is given no more than it has room for, and no recording is refused.
+    config = replace(config or EngineConfig(), max_waiting=None, max_waiting_seconds=None)
     try:
         try:
             engine = Engine(model, device=device, dtype=dtype, config=config)

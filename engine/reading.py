@@ -3,9 +3,11 @@
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
+from time import perf_counter
 from typing import Any
 
-from ..scheduler.request import FinishReason, RequestOutput
+from ..scheduler.request import FinishReason, RequestOutput, RequestTimes
+from .bounds import deadline_error
 from .faults import as_error
 from .handle import Handle
 from .jobs import Job, JobQueue
@@ -27,6 +29,7 @@ class Reading(ABC):
 
     def __init__(self, max_in_flight: int, max_in_flight_seconds: float) -> None:
         self._readable, self._runnable = Signal(), Signal()
+        self._room = Signal()  # of the queue, for more jobs
         # For all below. Reentrant, as finalizers run in any thread, also in one that holds it.
         self._lock = threading.RLock()
         self._jobs: dict[Handle[Any], Job] = {}  # all that have not ended
@@ -41,6 +44,20 @@ class Reading(ABC):
     @abstractmethod
     def _finish(self, job: Job, reason: FinishReason, error: Exception | None = None) -> None:
         """End a job that has no output of the loop; the lock is held."""
+
+    def _finish_late(self, job: Job) -> None:
+        """End a job whose deadline has passed, unless it is being cancelled; the lock is held."""
+        if job.is_cancelled:
+            return
+        if job.running:
+            place = "in the batch"
+        elif job.prepared is not None and job.places:
+            place = "waiting for the batch"
+        elif job.places and job.prepare is None:
+            place = "being read"
+        else:
+            place = "waiting to be read"
+        self._finish(job, FinishReason.ERROR, deadline_error(job.time_limit, place))
 
     def _read(self) -> None:
         """Main function of a reading thread."""
@@ -63,10 +80,16 @@ class Reading(ABC):
             self._readable.wait_for(lambda: self._continued or self._can_read or self._nothing_to_read)
             with self._lock:
                 job = self._take_next()
-                if job is not None and not job.being_read:
-                    self._enter_reader(job)
+                if job is not None and job.session is None and job.is_late:
+                    self._finish_late(job)  # the loop's thread may be in a long step
+                    continue
+                if job is not None:
+                    if not job.being_read:
+                        self._enter_reader(job)
+                    job.stopwatch.start_reading()
                 self._call_wanting()
                 self._notify_next()
+                self._room.notify_all()
                 if job is not None:
                     return job
                 if self._nothing_to_read:
@@ -103,8 +126,7 @@ class Reading(ABC):
     def _prepare(self, job: Job) -> None:
         """Read a job's input and pass it to the loop's thread, or begin its session."""
         prepare, job.prepare = job.prepare, None
-        with job.stopwatch.reading():
-            prepared = prepare() if prepare is not None else None  # None: cancelled since it left the queue
+        prepared = prepare() if prepare is not None else None  # None: cancelled since it left the queue
         with self._lock:
             if job.handle in self._jobs:
                 assert prepared is not None
@@ -113,7 +135,6 @@ class Reading(ABC):
                     self._sessions += 1
                     return
                 self._queue.set_ready(job, prepared)
-                job.stopwatch.set_ready(0)
                 self._ready.append((job, None))
             self._leave_reader(job)
         self._runnable.notify()
@@ -128,14 +149,13 @@ class Reading(ABC):
                 outputs, job.outputs = job.outputs, []
                 job.is_called = False
             for key, output in outputs:
-                with job.stopwatch.reading():
-                    parts = session.receive(key, output)
-                for part in parts:
+                for part in session.receive(key, output):
                     job.handle.add_part(part)
             while self._enter_session(job, session):
                 if self._continued or self._can_read:
                     with self._lock:
                         self._note_reading(job, session)
+                        job.stopwatch.stop_reading()
                         self._continued.append(job)
                     return
             with self._lock:
@@ -161,15 +181,14 @@ class Reading(ABC):
                 self._call_wanting()  # which may have fewer places than this one
                 return False
             job.under_way += 1
-        with job.stopwatch.reading():
-            request = session.next_request()
+        request = session.next_request()
         with self._lock:
             if request is None or job.handle not in self._jobs:
                 self._leave_session(job)
                 return False
             if isinstance(request, SessionRequest):
                 self._queue.charge(job, request.key, request.duration)
-                job.stopwatch.set_ready(request.key)
+                job.times[request.key] = RequestTimes(perf_counter())
             self._ready.append((job, request))
         self._runnable.notify()
         return True
@@ -201,6 +220,7 @@ class Reading(ABC):
 
     def _leave_reader(self, job: Job) -> None:
         """Note that a job is no longer being read; the lock is held."""
+        job.stopwatch.stop_reading()
         if job.being_read:
             job.being_read = False
             self._being_read -= 1

@@ -1,7 +1,7 @@
 """Statistics and health of an engine, returned by `Engine.stats` and `Engine.health`."""
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..scheduler.loop import LoopStats
 
 _FINISHED = (FinishReason.STOP, FinishReason.LENGTH)
+_RECENT = 64  # requests that have finished, from which the rate of late is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class Tally:
         self._audio_seconds = 0.0
         self._busy_seconds = 0.0
         self._busy_since: float | None = None
+        # Busy seconds when recent requests finished, and their seconds of audio; first, the start.
+        self._recent = deque([(0.0, 0.0)], maxlen=_RECENT + 1)
 
     def begin(self) -> None:
         """Note that there is a request."""
@@ -80,24 +83,20 @@ class Tally:
         self._counts[reason] += 1
         if reason in _FINISHED:
             self._audio_seconds += audio_seconds
+            self._recent.append((self._busy, audio_seconds))
         if idle and self._busy_since is not None:
             self._busy_seconds += time.perf_counter() - self._busy_since
             self._busy_since = None
 
-    @property
-    def rtfx(self) -> float:
-        """Seconds of audio in finished requests per second with requests; 0 without any."""
-        busy = self._busy
-        return self._audio_seconds / busy if busy else 0.0
-
-    @property
-    def rate(self) -> float:
-        """Finished requests per second with requests; 0 without any."""
-        busy = self._busy
-        return sum(self._counts[reason] for reason in _FINISHED) / busy if busy else 0.0
+    def recent_times(self) -> tuple[float, float]:
+        """Busy seconds of late for each finished request, and for each second of audio; 0 for unknown."""
+        (start, _), *ended = self._recent
+        busy, audio = self._busy - start, sum(seconds for _, seconds in ended)
+        return busy / len(ended) if ended else 0.0, busy / audio if audio else 0.0
 
     @property
     def _busy(self) -> float:
+        """Seconds with at least one request in progress."""
         since = self._busy_since
         return self._busy_seconds + (0.0 if since is None else time.perf_counter() - since)
 
@@ -116,7 +115,7 @@ class Tally:
             audio_seconds=self._audio_seconds,
             busy_seconds=busy,
             tokens_per_second=loop.tokens_generated / busy if busy else 0.0,
-            rtfx=self.rtfx,
+            rtfx=self._audio_seconds / busy if busy else 0.0,
             graphs=loop.graphs,
             compiled=0,
         )

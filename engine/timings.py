@@ -1,28 +1,31 @@
-"""Times of a request on its way through the engine."""
+"""Times of a request: how long it waited, was read, encoded and decoded."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
+from time import perf_counter
 
-from ..scheduler.request import RequestOutput
+from ..scheduler.request import RequestTimes
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds that a request took, by wall clock. Other requests share them: a step serves many.
+    """Times of one request of an engine, in seconds.
 
-    Of a recording in several windows, all but `first_token` and `total` are sums over its windows, which may
-    overlap.
+    Those of a recording of one window add up to `total`. Those of a recording in several are sums over its
+    windows, which overlap, and over its own pauses: they may add up to more than `total`, or to less.
 
     Args:
-        queue: waiting to be read, and then to be admitted to the batch.
-        read: reading, decoding and resampling, or tokenizing a text.
-        encode: from the admission to the first token, which the step of the encoder may give too; for CTC
-            and classifiers to the end.
-        decode: from the first token to the end; 0 for CTC and classifiers.
-        first_token: from the submission to the first token; None without one.
-        total: from the submission to the end.
+        queue: waiting: from submission until a thread reads the source, and from then on for a place in the
+            batch. Submission is when `submit` has copied or read its source.
+        read: a reading thread's time: decoding, resampling and cutting of the audio, tokenizing of a text. 0
+            for an array that `submit` itself makes ready for a GPU.
+        encode: from the admission to the batch to the end of encoding; on a GPU, which the host does not wait
+            for, to the first token. For an encoder-only model (CTC, classifiers) to the result.
+        decode: from the end of encoding to the result, and the model's word times; 0 for an encoder-only
+            model.
+        first_token: from submission to the first token of any window, whether or not the request streams;
+            None without one, as for an encoder-only model.
+        total: from submission to the end.
     """
 
     queue: float
@@ -34,48 +37,68 @@ class Timings:
 
 
 class Stopwatch:
-    """Timings of a request while it is under way. Its methods are called by one thread at a time."""
+    """Times of a job so far. Not thread-safe; points in time are those of `time.perf_counter`.
+
+    Attributes:
+        submitted: time of the submission.
+    """
+
+    __slots__ = ("_decode", "_encode", "_first_token", "_queue", "_read", "_read_since", "submitted")
 
     def __init__(self) -> None:
-        self._submitted = time.perf_counter()
-        self._is_read = False
-        self._queue = self._read = self._encode = self._decode = 0.0
-        self._ready = dict[int, float]()  # times from which on a part waits for the loop, by its key
+        self.submitted = perf_counter()
+        self._queue: float | None = None  # None until the job is taken from the queue
+        self._read = self._encode = self._decode = 0.0
+        self._read_since: float | None = None
         self._first_token: float | None = None
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Context of reading, of which there may be several."""
-        start = time.perf_counter()
-        if not self._is_read:
-            self._is_read = True
-            self._queue += start - self._submitted
-        try:
-            yield
-        finally:
-            self._read += time.perf_counter() - start
+    def take(self) -> None:
+        """Note that the job leaves the queue to be read; only the first call counts."""
+        if self._queue is None:
+            self._read_since = perf_counter()
+            self._queue = self._read_since - self.submitted
 
-    def set_ready(self, key: int) -> None:
-        """Note that a part waits for the loop from now on."""
-        self._ready[key] = time.perf_counter()
+    def start_reading(self) -> None:
+        """Note that a reading thread goes on with the job."""
+        if self._read_since is None:
+            self._read_since = perf_counter()
 
-    def end(self, key: int, output: RequestOutput) -> None:
-        """Add the times of a part that has ended."""
-        ready = self._ready.pop(key, None)
-        admitted, first = output.admitted_at, output.first_token_at
-        if admitted is None:
-            return
-        now = time.perf_counter()
-        self._queue += max(admitted - ready, 0.0) if ready is not None else 0.0
-        self._encode += (now if first is None else first) - admitted
-        if first is not None:
-            self._decode += now - first
-            if self._first_token is None:
-                self._first_token = first - self._submitted
+    def stop_reading(self) -> float:
+        """Note that the reading thread leaves the job, and return the time."""
+        now = perf_counter()
+        self._stop_reading(now)
+        return now
 
-    def timings(self) -> Timings:
-        """Timings of the request, which ends now."""
-        now = time.perf_counter()
-        queue = self._queue if self._is_read else now - self._submitted
-        total = now - self._submitted
-        return Timings(queue, self._read, self._encode, self._decode, self._first_token, total)
+    def add_request(self, times: RequestTimes) -> None:
+        """Add the times of a request to the loop that ends now, and whose job goes on."""
+        self._add_request(times, perf_counter())
+
+    def add_call(self, seconds: float) -> None:
+        """Add the time of a computation between two steps."""
+        self._decode += seconds
+
+    def finish(self, requests: Iterable[RequestTimes]) -> Timings:
+        """Times of the job, which ends now, and with it the requests that it has in the loop."""
+        end = perf_counter()
+        if self._queue is None:
+            self._queue = end - self.submitted
+        self._stop_reading(end)
+        for times in requests:
+            self._add_request(times, end)
+        first = None if self._first_token is None else self._first_token - self.submitted
+        return Timings(self._queue, self._read, self._encode, self._decode, first, end - self.submitted)
+
+    def _stop_reading(self, now: float) -> None:
+        if self._read_since is not None:
+            self._read += now - self._read_since
+            self._read_since = None
+
+    def _add_request(self, times: RequestTimes, end: float) -> None:
+        admitted = end if times.admitted is None else times.admitted
+        encoded = end if times.encoded is None else times.encoded
+        self._queue = (self._queue or 0.0) + admitted - times.ready
+        self._encode += encoded - admitted
+        self._decode += end - encoded
+        if times.first_token is not None:
+            before = times.first_token if self._first_token is None else self._first_token
+            self._first_token = min(before, times.first_token)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..scheduler.request import Event, FinishReason, GenerationOptions, Request, RequestOutput, Tokens
 from .at_exit import close_at_exit
-from .bounds import DeadlineError, check_room
+from .bounds import WaitingBounds
 from .config import EngineConfig
 from .faults import as_error
 from .handle import FORKED, Handle
@@ -72,8 +72,9 @@ class Worker(Reading):
 
         self._ended = Signal()
         self._to_cancel: deque[Job] = deque()
-        self._deadlines = Deadlines(self._jobs)
+        self._deadlines = Deadlines()
         self._tally = Tally()
+        self._bounds = WaitingBounds(config, self._queue, self._tally)
         self._failure: Exception | None = None
 
         bodies = {"tritone-loop": self._run}
@@ -92,8 +93,12 @@ class Worker(Reading):
             raise
         close_at_exit(self)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, *, bounded: bool = True) -> None:
         """Add a job to the queue.
+
+        Args:
+            job: new job.
+            bounded: False for one that `wait_for_room` has waited for.
 
         Raises:
             QueueFullError: too many wait.
@@ -101,27 +106,33 @@ class Worker(Reading):
         """
         with self._lock:
             self.check_open()
-            self._check_room(job.waiting_seconds)
+            if bounded:
+                self._bounds.check(job.waiting_seconds)
             self._queue.put(job)
-            if job.deadline is not None:
-                self._deadlines.add(job)
-            self._jobs[job.handle] = job  # last: without this the entry in the queue is skipped
+            self._deadlines.add(job)
+            self._jobs[job.handle] = job  # last: without this the entries in the two are skipped
             self._tally.begin()
         if job.prepared is None:
             self._readable.notify()
-        if job.prepared is not None or job.deadline is not None:
+        if job.prepared is not None or job.deadline <= self._deadlines.first < math.inf:
             self._runnable.notify()
 
     def check_room(self) -> None:
         """Raise QueueFullError where no other job may wait."""
         with self._lock:
-            self._check_room(0.0)
+            self._bounds.check(0.0)
 
-    def _check_room(self, seconds: float) -> None:
-        most, most_seconds = self._config.max_waiting, self._config.max_waiting_seconds
-        if most is not None or most_seconds is not None:
-            queue = self._queue
-            check_room(queue.waiting, queue.waiting_seconds, seconds, most, most_seconds, self._tally.rate)
+    def wait_for_room(self, first: Handle[Any] | None) -> bool:
+        """Wait until another job may wait, or that of `first` has ended; False where it may not wait then.
+
+        Where the engine takes no more jobs, this is for `submit` to say: True.
+        """
+
+        def may_submit() -> bool:
+            return self._bounds.have_room or self._closed or self._forked
+
+        self._room.wait_for(lambda: may_submit() or (first is not None and first.done()))
+        return may_submit()
 
     @property
     def close_timeout(self) -> float:
@@ -184,7 +195,7 @@ class Worker(Reading):
             for job in jobs:
                 job.is_cancelled = True
             self._to_cancel.extend(jobs)
-        for signal in (self._runnable, self._readable, self._ended):
+        for signal in (self._runnable, self._readable, self._ended, self._room):
             signal.notify_all()
 
     def check_open(self) -> None:
@@ -293,19 +304,16 @@ class Worker(Reading):
                 or self._loop.has_work
                 or self._can_take
                 or self._is_over
-                or self._deadlines.first != first
+                or self._deadlines.first < first
             )
 
-        self._runnable.wait_for(is_there, None if first is None else first - time.monotonic())
+        self._runnable.wait_for(is_there, None if first == math.inf else first - time.perf_counter())
 
     def _end_late(self) -> None:
         """End the jobs whose deadline has passed; the lock is held."""
-        while (job := self._deadlines.take_late()) is not None:
-            place = "waits to be read" if job.is_waiting else "is under way"
-            error = DeadlineError(
-                f"not finished by its deadline: it {place}; submit fewer at a time, or give it longer"
-            )
-            self._finish(job, FinishReason.ERROR, error)
+        if self._deadlines.first <= (now := time.perf_counter()):
+            for job in self._deadlines.take_late(now):
+                self._finish_late(job)
 
     @property
     def _is_over(self) -> bool:
@@ -328,8 +336,8 @@ class Worker(Reading):
         while (job := self._queue.take(prepared=True)) is not None:
             assert job.prepared is not None
             self._queue.set_ready(job, job.prepared)
-            job.stopwatch.set_ready(0)
             self._ready.append((job, None))
+            self._room.notify_all()
         self._call_wanting()
         if self._can_read:
             self._readable.notify()
@@ -365,6 +373,7 @@ class Worker(Reading):
 
     def _call(self, job: Job, call: SessionCall) -> None:
         """Compute what a session asks for, and pass it on."""
+        start = time.perf_counter()
         try:
             value = call.compute()
         except BaseException as raised:
@@ -372,6 +381,7 @@ class Worker(Reading):
                 self._finish(job, FinishReason.ERROR, as_error(raised))
             return
         with self._lock:
+            job.stopwatch.add_call(time.perf_counter() - start)
             if job.handle in self._jobs:
                 self._continue(job, call.key, value)
 
@@ -383,7 +393,8 @@ class Worker(Reading):
         self._next_request_id += 1
         self._in_loop[request_id], job.running[request_id] = job, key
         try:
-            flags["is_wanted"] = lambda: not job.is_cancelled
+            flags["is_wanted"] = lambda: not (job.is_cancelled or job.is_late)
+            flags["times"] = job.times[key]
             self._loop.submit(Request(request_id, inputs, options, priority=job.priority, **flags))
         except BaseException as raised:  # an error of the request itself, such as one that can never fit
             del self._in_loop[request_id], job.running[request_id]
@@ -400,10 +411,10 @@ class Worker(Reading):
             event = replace(event, error=error)
         job = self._in_loop.pop(event.request_id)
         key, output = job.running.pop(event.request_id), job.handle.checked(event)
-        job.stopwatch.end(key, event)
         if job.session is None or output.finish_reason in (FinishReason.ERROR, FinishReason.CANCELLED):
             self._end(job, output)
         elif job.handle in self._jobs:
+            job.stopwatch.add_request(job.times.pop(key))
             self._continue(job, key, output)
 
     # The end of a job.
@@ -427,11 +438,12 @@ class Worker(Reading):
         """
         if self._jobs.get(job.handle) is not job:
             return
-        timings = job.stopwatch.timings()
+        timings = job.stopwatch.finish(job.times.values())
         job.handle.finish(output, job.duration, job.warnings, job.speech, timings)
         del self._jobs[job.handle]
         self._queue.leave(job)
-        self._deadlines.prune()
+        self._deadlines.discard(job)
+        self._room.notify_all()
         job.prepare = job.prepared = None
         job.outputs = []
         if job.session is not None:

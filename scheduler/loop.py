@@ -1,10 +1,10 @@
 """Generation loop: schedules requests, runs them step by step, and reports their tokens and outputs."""
 
 import logging
-import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from time import perf_counter
 
 from .faults import DeviceLostError, as_exception, without_traceback
 from .request import Event, FinishReason, GenerationOptions, Request, RequestOutput
@@ -56,8 +56,6 @@ class GenerationLoop:
         admit_every = runner.config.admit_every_on_gpu if on_gpu else 1
         self._scheduler = Scheduler(runner.num_pages, runner.num_slots, encode_budget, admit_every)
         self._requests: dict[int, Request] = {}  # requests without a RequestOutput so far
-        self._admitted_at: dict[int, float] = {}  # times of these, by `time.perf_counter`
-        self._first_token_at: dict[int, float] = {}
         self._failed_steps = 0  # in a row, each as a whole
         self._degraded: str | None = None
 
@@ -97,8 +95,8 @@ class GenerationLoop:
         plan = self._scheduler.schedule()
         events: list[Event] = []
         for release in plan.released:
-            if release.request_id in self._requests:  # has no RequestOutput so far
-                events.append(self._ended(RequestOutput(release.request_id, (), release.reason)))
+            if self._requests.pop(release.request_id, None) is not None:  # has no RequestOutput so far
+                events.append(RequestOutput(release.request_id, (), release.reason))
         try:
             self._launch(plan)
             while len(self._launched) > self._ahead:
@@ -117,7 +115,9 @@ class GenerationLoop:
     def _launch(self, plan: Step) -> None:
         admitted = {admission.request_id: self._requests[admission.request_id] for admission in plan.admitted}
         if admitted:
-            self._admitted_at |= dict.fromkeys(admitted, time.perf_counter())
+            now = perf_counter()
+            for request in admitted.values():
+                request.times.admitted = now
         launched = self._runner.launch(plan, admitted)
         self._launched.append(launched)
         for running in launched.unwanted:
@@ -153,27 +153,18 @@ class GenerationLoop:
         )
         self._runner.reset()
         self._launched.clear()
-        return [
-            self._ended(RequestOutput(request_id, (), FinishReason.ERROR, error)) for request_id in failed
-        ]
+        for request_id in failed:
+            del self._requests[request_id]
+        return [RequestOutput(request_id, (), FinishReason.ERROR, error) for request_id in failed]
 
     def _collect(self, launched: StepOutput) -> list[Event]:
         events = self._runner.collect(launched)
-        if launched.joined:
-            joined = (running.request.request_id for running in launched.joined)
-            self._first_token_at |= dict.fromkeys(joined, time.perf_counter())
         completions = [event for event in events if isinstance(event, RequestOutput)]
         finished = {completion.request_id: completion.finish_reason for completion in completions}
         self._scheduler.update(launched.number, finished)
-        return [self._ended(event) if isinstance(event, RequestOutput) else event for event in events]
-
-    def _ended(self, output: RequestOutput) -> RequestOutput:
-        """Forget a request that has ended; its output, with its times."""
-        request_id = output.request_id
-        del self._requests[request_id]
-        admitted_at = self._admitted_at.pop(request_id, None)
-        first_token_at = self._first_token_at.pop(request_id, None)
-        return replace(output, admitted_at=admitted_at, first_token_at=first_token_at)
+        for request_id in finished:
+            del self._requests[request_id]
+        return events
 
     def stats(self) -> LoopStats:
         """Current statistics of the loop."""

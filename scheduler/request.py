@@ -123,6 +123,24 @@ class AudioExcerpt:
     excerpt: "Excerpt"
 
 
+@dataclass(eq=False, slots=True)
+class RequestTimes:
+    """Points in time of a request, as of `time.perf_counter`; None for what has not come to pass.
+
+    Args:
+        ready: when it was given to the loop.
+        admitted: when it was admitted to the batch.
+        encoded: when it had been encoded; on a GPU, which the host does not wait for, `first_token`. None for
+            an encoder-only request.
+        first_token: when its first token was known on the host.
+    """
+
+    ready: float = 0.0
+    admitted: float | None = None
+    encoded: float | None = None
+    first_token: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Request to a generation loop: one recording or text, with options.
@@ -141,6 +159,7 @@ class Request:
         keep_encoded: True keeps the encoder's output for the RequestOutput, on the device.
         is_wanted: function that returns False once the result is not wanted any more, asked from any thread
             before a part of a step; the request is cancelled then.
+        times: object in which the loop notes when the request is admitted, encoded and has its first token.
     """
 
     request_id: int
@@ -152,6 +171,7 @@ class Request:
     keep_scores: bool = False
     keep_encoded: bool = False
     is_wanted: "Callable[[], bool]" = lambda: True
+    times: RequestTimes = field(default_factory=RequestTimes, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +217,6 @@ class RequestOutput:
         no_speech_probability: probability of the option `no_speech_token`; None without that option.
         encoded: encoder output [positions, width], if the request keeps it.
         predictions: tensors of `predict` by name for an encoder-only request, with its own rows, on the host.
-        admitted_at, first_token_at: times of `time.perf_counter` at which the request was admitted to the
-            batch, and at which its first token was there; None where it never was.
     """
 
     request_id: int
@@ -209,8 +227,6 @@ class RequestOutput:
     no_speech_probability: float | None = None
     encoded: "Tensor | None" = None
     predictions: "Mapping[str, Tensor] | None" = None
-    admitted_at: float | None = field(default=None, compare=False, repr=False)
-    first_token_at: float | None = field(default=None, compare=False, repr=False)
 
 
 Event = Tokens | RequestOutput

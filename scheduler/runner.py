@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from time import perf_counter
 from typing import cast
 
 import torch
@@ -243,7 +244,7 @@ class ModelRunner:
 
     @torch.inference_mode()
     def _collect(self, output: StepOutput) -> list[Event]:
-        """Implement `collect`; nothing is changed before all results have been read."""
+        """Implement `collect`; nothing but times is changed before all results have been read."""
         pieces: dict[RunningRequest, list[int]] = {}
         lengths: dict[RunningRequest, int] = {}
         for batch in output.decoded:
@@ -257,6 +258,7 @@ class ModelRunner:
             (running, RequestOutput(running.request.request_id, (), FinishReason.ERROR, error))
             for running, error in output.failed
         ]
+        self._note_first_tokens(output)
         events: list[Event] = [
             Tokens(running.request.request_id, tuple(tokens)) for running, tokens in pieces.items()
         ]
@@ -267,6 +269,15 @@ class ModelRunner:
                 running.reported = True
                 events.append(event)
         return events
+
+    @staticmethod
+    def _note_first_tokens(output: StepOutput) -> None:
+        """Note the time for the requests that joined in a step, whose results are there."""
+        if output.joined:
+            now, failed = perf_counter(), {running for running, _ in output.failed}
+            for times in [one.request.times for one in output.joined if one not in failed]:
+                times.first_token = now
+                times.encoded = times.encoded or now
 
     def _predictions(self, output: StepOutput) -> list[tuple[RunningRequest, RequestOutput]]:
         """RequestOutputs of the encoder-only requests of a step."""
@@ -336,6 +347,10 @@ class ModelRunner:
         self._requests |= {running.request.request_id: running for running in arrivals}
         if generative := [running for running in arrivals if running.admission.slots]:
             self._encoded += self._count_encoded(self._encoder.encode(generative, output))
+            if self._state.device.type == "cpu":  # else the host is ahead of the device
+                now = perf_counter()
+                for running in generative:
+                    running.request.times.encoded = now
         if encoder_only := [running for running in arrivals if not running.admission.slots]:
             output.encoder_only += self._count_encoded(self._encoder.encode(encoder_only, output))
 

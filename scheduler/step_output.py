@@ -96,9 +96,9 @@ class StepOutput:
     number: int  # number of the scheduler's plan
     failed: list[tuple[RunningRequest, Exception]] = field(default_factory=list)  # ended by an error
     unwanted: list[RunningRequest] = field(default_factory=list)  # to cancel; not encoded
-    joined: list[RunningRequest] = field(default_factory=list)  # decoded for the first time
     encoder_only: list[RunningRequest] = field(default_factory=list)  # in the order of their admission
     encoder_outputs: list[EncoderOutputs] = field(default_factory=list)  # their results
+    joined: list[RunningRequest] = field(default_factory=list)  # whose first token is of this step
     decoded: list[DecodedBatch] = field(default_factory=list)
     buffer: int = 0  # buffer of the decode state that the step has written
     out_of_memory: bool = False  # memory ran out when the admitted requests were encoded at once

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO
 
 from ...models.checkpoints.contents import stand_in
@@ -39,23 +40,32 @@ def decode(source: Source, encoding: str | None, rate: int | None, warnings: lis
         warnings += layout.warnings
 
 
-def read_header(source: Source, encoding: str | None = None) -> Header:
-    """Header of the first part.
+def read_header(source: Source, encoding: str | None = None, rate: int | None = None) -> Header:
+    """Header of the first part, with the seconds of all, in proportion to their bytes.
+
+    Args:
+        source, encoding, rate: as of `decode`.
 
     Raises:
         AudioError: not audio, damaged, or cut.
     """
     with source.open() as file:
-        if _headerless(source, file, encoding) is not None:
-            return Header(1, None)
+        if (raw := _headerless(source, file, encoding)) is not None:
+            return Header(1, source.size / (rate or raw.rate) if raw.encoding in ENCODINGS else None)
         layout, decoder = find_layout(Bytes(file), source.name)
         part = layout.parts[0]
+        content = window(file, part.start, part.stop, part.patches)
+        header = None
         if decoder is Decoder.LIBSNDFILE:
-            try:
-                return libsndfile.read_header(window(file, part.start, part.stop, part.patches))
-            except libsndfile.UnsupportedError:
-                pass
-        return pyav.read_header(window(file, part.start, part.stop, part.patches), source.name)
+            with suppress(libsndfile.UnsupportedError):
+                header = libsndfile.read_header(content)
+        if header is None:
+            content.seek(0)
+            header = pyav.read_header(content, source.name)
+        if header.seconds is None or len(layout.parts) == 1:
+            return header
+        share = sum(one.stop - one.start for one in layout.parts) / (part.stop - part.start)
+        return Header(header.channels, header.seconds * share)
 
 
 def _headerless(source: Source, file: BinaryIO, encoding: str | None) -> Headerless | None:

@@ -155,21 +155,22 @@ def count_channels(source: Any, *, encoding: str | None = None) -> int:
     return 1 if array.ndim == 1 else array.shape[1]
 
 
-def estimated_seconds(source: Any, sampling_rate: int, *, encoding: str | None = None) -> float:
+def estimated_seconds(
+    source: Any, sampling_rate: int, *, source_rate: int | None = None, encoding: str | None = None
+) -> float:
     """Estimate a recording's duration without decoding it: by its header, else by its size.
 
     Args:
-        source: as of `load_audio`.
-        sampling_rate: rate in Hz of an array.
-        encoding: "mulaw" or "alaw" for audio without a header.
+        source, source_rate, encoding: as of `load_audio`.
+        sampling_rate: rate in Hz of an array without one of its own.
 
     Raises:
         AudioError: the recording cannot be opened.
     """
     if not is_encoded(source):
-        return len(as_array(source)) / sampling_rate
+        return len(as_array(source)) / (source_rate or sampling_rate)
     encoded = Source(source)
-    seconds = decode.read_header(encoded, encoding).seconds
+    seconds = decode.read_header(encoded, encoding, source_rate).seconds
     return encoded.size / _BYTES_PER_SECOND if seconds is None else seconds
 
 

@@ -174,12 +174,16 @@ class Recordings:
         return self.read(array.view(np.ndarray), reading, options)
 
     def estimate_seconds(self, source: Any, reading: ReadOptions) -> float:
-        """Estimate a snapshot's duration without decoding it; 0 where it cannot be opened."""
+        """Estimate a snapshot's duration without decoding it; 0 where it cannot be opened.
+
+        At most that of the longest accepted recording, since headers lie.
+        """
         if isinstance(source, Inputs):
             return source.duration
         try:
-            rate = reading.sampling_rate or self.sampling_rate
-            return attempt(partial(estimated_seconds, encoding=reading.encoding), source, rate)
+            rate = reading.sampling_rate
+            estimate = partial(estimated_seconds, source_rate=rate, encoding=reading.encoding)
+            return min(attempt(estimate, source, self.sampling_rate), self.max_seconds)
         except Exception:
             return 0.0
 

@@ -80,6 +80,37 @@ def test_a_step_that_ends_after_its_requests_were_given_up_ends_the_thread(loop)
     assert worker.stats().finished == 0
 
 
+def test_close_finishes_what_it_can_in_its_time_and_cancels_the_rest(loop):
+    worker = Worker(loop, max_in_flight=2, config=IMPATIENT)
+    endless = [submit(worker, 10**9) for _ in range(2)]
+    soon = submit(worker, 2, priority=1)
+    waiting = [submit(worker, 2) for _ in range(3)]
+    start = time.monotonic()
+    worker.close(cancel=False, timeout=0.1)
+    assert 0.1 <= time.monotonic() - start < 2
+    assert {handle.result(0).finish_reason for handle in (*endless, *waiting)} == {"cancelled"}
+    assert soon.result(0).finish_reason in ("stop", "cancelled")
+    assert not worker._running
+
+
+@pytest.mark.parametrize("timeout", [None, 100.0])
+def test_close_takes_no_longer_than_its_requests(loop, timeout):
+    worker = Worker(loop, max_in_flight=2)
+    handles = [submit(worker, 3) for _ in range(5)]
+    worker.close(cancel=False, timeout=timeout)
+    assert {handle.result(0).text for handle in handles} == {"1 2 3"}
+    assert not worker._running
+
+
+def test_close_with_a_time_leaves_a_thread_that_hangs_alone(loop, hung):
+    worker = Worker(loop, max_in_flight=9, config=IMPATIENT)
+    handle = submit(worker, prepare=hung)
+    start = time.monotonic()
+    worker.close(cancel=False, timeout=0.0)
+    assert time.monotonic() - start < 2
+    assert handle.result(0).finish_reason == "cancelled"
+
+
 @pytest.mark.parametrize("cancel", [False, True])
 def test_close_from_within_one_of_the_threads_does_not_wait_for_itself(loop, cancel):
     worker = Worker(loop, max_in_flight=4)

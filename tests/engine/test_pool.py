@@ -41,6 +41,18 @@ def test_results_are_those_of_one_engine_in_order(pool, waveforms, wanted):
     assert os.getpid() not in children(pool)
 
 
+def test_bounds_of_what_waits_refuse_nothing_in_a_pool_and_its_results_have_times(
+    ctc_checkpoint, waveforms, wanted
+):
+    config = tritone.EngineConfig(max_waiting=1, max_waiting_seconds=0.0)
+    with tritone.EnginePool(ctc_checkpoint, ["cpu"], config=config) as pool:
+        results = list(pool.transcribe(waveforms * 3, deadline=SOON))
+        assert results == wanted * 3
+        assert all(0 < result.timings.encode < result.timings.total for result in results)
+        late = list(pool.transcribe(waveforms[:2], deadline=1e-6))
+        assert [type(result.error) for result in late] == [tritone.DeadlineError] * 2
+
+
 def test_sources_may_be_endless_and_a_call_may_be_left(pool, waveforms, wanted):
     endless = pool.transcribe(itertools.cycle(waveforms))
     assert list(itertools.islice(endless, 30)) == (wanted * 2)[:30]

@@ -98,11 +98,13 @@ def submit(
     priority: int = 0,
     stream: bool = True,
     prepared: bool = False,
+    bounded: bool = True,
+    **fields: float,
 ) -> Handle:
-    """Submit a request for so many tokens, of 2 s of audio; its text is their numbers."""
+    """Submit a request for so many tokens, of 2 s of audio; its text is their numbers. Fields are a Job's."""
     handle = Handle(tokens, TokenProcessor(SPELLER), worker.cancel)
-    job = Job(handle, prepare or (lambda: (Inputs(tokens, 2.0), OPTIONS)), priority, stream)
+    job = Job(handle, prepare or (lambda: (Inputs(tokens, 2.0), OPTIONS)), priority, stream, **fields)
     if prepared:
         job.prepared = Inputs(tokens, 2.0), OPTIONS
-    worker.submit(job)
+    worker.submit(job, bounded=bounded)
     return handle
