@@ -185,10 +185,11 @@ class Engine:
                 within the model's positions; a window of Whisper as many as the model has positions for.
                 Whisper takes its own options too, with `prompt` and `hotwords`, texts that go before,
                 `windows`, "sequential" (default) or "pauses", the way that a recording of over 30 s is cut,
-                and `word_timestamps`, True for words with times. `max_window` is the longest window of a
-                recording in seconds, by default the configuration's, else the checkpoint's, else 30; of
-                Whisper for "pauses". A CTC model takes no others; a classifier takes `top_k` and `truncate`,
-                see `classify`.
+                and `word_timestamps`, True for words with times. `token_log_probs`, True for the
+                log-probability of each token, is for greedy search and sampling. `max_window` is the longest
+                window of a recording in seconds, by default the configuration's, else the checkpoint's, else
+                30; of Whisper for "pauses". A CTC model takes no others; a classifier takes `top_k` and
+                `truncate`, see `classify`.
 
         Raises:
             ValueError: an unknown option or language, a value out of range, an option of recordings for

@@ -223,7 +223,7 @@ def _encoded(output: Any) -> dict[str, Any] | None:
     predictions = {name: _encoded_tensor(value) for name, value in (output.predictions or {}).items()}
     return {
         "hypotheses": [
-            [one.token_ids, one.score, one.finish_reason, one.sum_log_probability]
+            [one.token_ids, one.score, one.finish_reason, one.sum_log_probability, one.token_log_probs]
             for one in output.hypotheses
         ],
         "finish_reason": output.finish_reason,
@@ -240,8 +240,14 @@ def _decoded(record: Mapping[str, Any]) -> Any:
         seconds, probabilities = record["times"]
         return TokenTimes(tuple(map(float, seconds)), tuple(map(float, probabilities)))
     hypotheses = [
-        Hypothesis(tuple(map(int, token_ids)), float(score), FinishReason(reason), float(total))
-        for token_ids, score, reason, total in record["hypotheses"]
+        Hypothesis(
+            tuple(map(int, token_ids)),
+            float(score),
+            FinishReason(reason),
+            float(total),
+            None if log_probs is None else tuple(map(float, log_probs)),
+        )
+        for token_ids, score, reason, total, log_probs in record["hypotheses"]
     ]
     predictions = record["predictions"]
     return RequestOutput(

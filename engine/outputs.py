@@ -49,6 +49,7 @@ class Segment:
         temperature: temperature at which the window was decoded; 0 for greedy or beam search.
         speaker: name of its speaker, from `with_speakers`.
         window_start: seconds from the recording's beginning to that of its window, from Whisper.
+        token_log_probs: log-probability of each of `token_ids`, with the option of that name; None otherwise.
     """
 
     text: str
@@ -61,6 +62,7 @@ class Segment:
     temperature: float | None = None
     speaker: str | None = None
     window_start: float | None = None
+    token_log_probs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,9 @@ class Transcription:
         channel: index of the channel, from 0; None where the channels were mixed.
         source: recording as it was submitted.
         timings: seconds that the request took, by phase; None where no engine made the result.
+        token_log_probs: with the option of that name, log-probabilities of the last of `token_ids`: of all
+            that were generated, the end token included; with `segments` of each of `token_ids`. None
+            otherwise, and without tokens.
     """
 
     text: str
@@ -105,6 +110,7 @@ class Transcription:
     source: Any = field(default=None, repr=False, compare=False)
     speech_duration: float | None = None
     timings: Timings | None = field(default=None, repr=False, compare=False)
+    token_log_probs: tuple[float, ...] | None = None
 
     def to_srt(
         self,

@@ -30,6 +30,7 @@ _OWN = (
     "start_index",
     "no_speech_token",
     "choices",
+    "token_log_probs",
 )
 _SHARED = [one.name for one in fields(GenerationOptions) if one.name not in _OWN]
 _shared = attrgetter(*_SHARED)

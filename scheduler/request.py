@@ -58,6 +58,8 @@ class GenerationOptions:
         no_speech_token: token whose probability behind `start_index` is reported; None for none.
         choices: tokens of which the likeliest behind `start_index` replaces the next one of the prompt, such
             as those of languages; none by default.
+        token_log_probs: True reports the log-probability of each generated token (greedy search and
+            sampling); they sum to `Hypothesis.sum_log_probability`.
     """
 
     max_length: int
@@ -89,6 +91,7 @@ class GenerationOptions:
     start_index: int = 0
     no_speech_token: int | None = None
     choices: tuple[int, ...] = ()
+    token_log_probs: bool = False
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -162,12 +165,15 @@ class Hypothesis:
         finish_reason: STOP at an end token, LENGTH at max_length.
         sum_log_probability: sum of the generated tokens' log-probabilities, of the end token too: in beam
             search of those that the beams are compared by.
+        token_log_probs: log-probabilities of the generated tokens, the last of `token_ids`, if the request
+            asks for them; None otherwise, and in beam search.
     """
 
     token_ids: tuple[int, ...]
     score: float
     finish_reason: FinishReason
     sum_log_probability: float = 0.0
+    token_log_probs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """Decode state: tokens, lengths and scores of the decoded hypotheses, in tables on the device.
 
 Every table is indexed by sequence slot, a number that the scheduler lends to one hypothesis until its
-release. All tables are double-buffered: a step reads one buffer and writes the other, because in beam search
-a slot's new history may be another slot's old one, and so that a step that fails can be repeated.
+release. Tables are double-buffered: a step reads one buffer and writes the other, because in beam search a
+slot's new history may be another slot's old one, and so that a step that fails can be repeated.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ class StateTables:
     Attributes:
         tokens: int32 [slots, max_length], token ids of each hypothesis.
         origin: int32 [slots, max_length], the hypothesis (0 to k - 1) whose page holds a position.
+        log_probabilities: float32 [slots, max_length], of the generated tokens of greedy search and sampling;
+            one table for both buffers, since steps only write it, at the new position.
         length: int32 [slots], number of tokens so far; the same for all slots of a request.
         score: float32 [slots], sum of log-probabilities.
         done: bool [slots], true where a sequence of greedy search or sampling has ended.
@@ -32,6 +34,7 @@ class StateTables:
 
     tokens: Tensor
     origin: Tensor
+    log_probabilities: Tensor
     length: Tensor
     score: Tensor
     done: Tensor
@@ -52,6 +55,7 @@ class StateTables:
         return cls(
             tokens=table(num_slots, max_length),
             origin=table(num_slots, max_length),
+            log_probabilities=table(num_slots, max_length, dtype=torch.float32),
             length=table(num_slots),
             score=table(num_slots, dtype=torch.float32),
             done=table(num_slots, dtype=torch.bool),
@@ -80,7 +84,8 @@ class DecodeState:
 
     def __init__(self, num_slots: int, max_length: int, device: torch.device) -> None:
         self.num_slots, self.max_length, self.device = num_slots, max_length, device
-        self.buffers = tuple(StateTables.zeros(num_slots, max_length, device) for _ in range(2))
+        first, second = (StateTables.zeros(num_slots, max_length, device) for _ in range(2))
+        self.buffers = first, replace(second, log_probabilities=first.log_probabilities)
         self.buffer = 0
         self.current, self.following = self.buffers
 

@@ -14,7 +14,7 @@ from ..kernels.runtime.upload import upload
 from ..kernels.slots.finished import BEFORE, finished
 from .batch import Batch, RunningRequest
 from .request import FinishReason, GenerationOptions, Hypothesis
-from .state import DecodeState
+from .state import DecodeState, StateTables
 
 
 class HostCopy:
@@ -123,20 +123,42 @@ def read_hypotheses(
     # The lengths are on the device as well, so rows are copied up to the longest limit.
     longest = max(running.options.max_length for running in ended)
     index = upload(torch.from_numpy(np.array(rows, np.int32)), state.device)
-    found = HostCopy(finished(state.buffers[buffer], index, longest)).values()  # one copy to wait for
+    copied = HostCopy(finished(state.buffers[buffer], index, longest))  # one copy to wait for
+    log_probs = _token_log_probs(ended, state.buffers[buffer])
+    found = copied.values()
     lengths, scores = found[:, 0].tolist(), found[:, 1].view(np.float32).tolist()
     hypotheses, row = [], 0
     for running in ended:
         own, options = [], running.options
-        for _ in running.admission.slots:
+        for slot in running.admission.slots:
             tokens = tuple(found[row, BEFORE : BEFORE + lengths[row]].tolist())
-            own.append(_hypothesis(tokens, scores[row], options))
+            of_tokens = log_probs.get(slot)
+            if of_tokens is not None:
+                of_tokens = of_tokens[len(options.prompt) : lengths[row]]
+            own.append(_hypothesis(tokens, scores[row], options, of_tokens))
             row += 1
         hypotheses.append(tuple(own))
     return hypotheses
 
 
-def _hypothesis(tokens: tuple[int, ...], score: float, options: GenerationOptions) -> Hypothesis:
+def _token_log_probs(ended: list[RunningRequest], tables: StateTables) -> dict[int, npt.NDArray[np.float32]]:
+    """Log-probabilities of the tokens of ended requests that ask for them, by slot and position."""
+    asking = [one for one in ended if one.options.token_log_probs and one.options.num_beams == 1]
+    if not asking:
+        return {}
+    slots = [slot for one in asking for slot in one.admission.slots]
+    longest = max(one.options.max_length for one in asking)
+    index = upload(torch.tensor(slots), tables.log_probabilities.device)
+    rows = HostCopy(tables.log_probabilities[:, :longest].index_select(0, index)).values()
+    return dict(zip(slots, rows, strict=True))
+
+
+def _hypothesis(
+    tokens: tuple[int, ...],
+    score: float,
+    options: GenerationOptions,
+    log_probs: npt.NDArray[np.float32] | None,
+) -> Hypothesis:
     """Hypothesis of a sequence; the score is a beam's, or else the sum of the log-probabilities."""
     generated = len(tokens) - len(options.prompt)
     stopped = generated > 0 and tokens[-1] in options.eos_token_ids
@@ -146,4 +168,5 @@ def _hypothesis(tokens: tuple[int, ...], score: float, options: GenerationOption
     else:
         score /= generated
     reason = FinishReason.STOP if stopped else FinishReason.LENGTH
-    return Hypothesis(tokens, score, reason, total)
+    of_tokens = None if log_probs is None else tuple(log_probs.tolist())
+    return Hypothesis(tokens, score, reason, total, of_tokens)

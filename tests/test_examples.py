@@ -3,11 +3,7 @@
 import json
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 TRANSCRIPTS = json.loads((ROOT / "samples" / "digits" / "transcripts.json").read_text())
@@ -53,20 +49,3 @@ def test_a_kernel_of_ones_own_is_checked_compiled_and_used_by_the_engine():
     text, calls = lines[-1].rstrip(")").split(" (")
     assert text == TRANSCRIPTS[Path(TWO).name]
     assert int(calls.split()[0]) > 4
-
-
-@pytest.fixture
-def server():
-    """Address of the served model, on a free port."""
-    with subprocess.Popen(command("serve", 0), cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        yield process.stdout.readline().strip()
-        process.terminate()
-
-
-def test_a_posted_recording_comes_back_as_text_and_anything_else_as_an_error(server):
-    with urllib.request.urlopen(server, data=(ROOT / SIX).read_bytes(), timeout=60) as reply:
-        assert json.load(reply)["text"] == TRANSCRIPTS[Path(SIX).name]
-    with pytest.raises(urllib.error.HTTPError) as error:
-        urllib.request.urlopen(server, data=b"no audio", timeout=60)
-    assert error.value.code == 400
-    assert "error" in json.load(error.value)

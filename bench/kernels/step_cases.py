@@ -74,7 +74,7 @@ def _append(model: Model, rows: int) -> Case:
         return Prepared.of(ours, _columns(exact), 0.0, _columns).beside("torch, indexed", peer, _columns)
 
     shape = f"a token to {rows:,} sequences"
-    return Case("append", model.name, rows, shape, Work(rows, 70 * rows), prepare, graph=True)
+    return Case("append", model.name, rows, shape, Work(rows, 74 * rows), prepare, graph=True)
 
 
 def _tables(setup: Setup, rows: int) -> SimpleNamespace:
@@ -84,6 +84,7 @@ def _tables(setup: Setup, rows: int) -> SimpleNamespace:
     wide = {name: zeros(torch.int32, _MAX_TOKENS) for name in ("tokens", "origin")}
     counts = {name: zeros(torch.int32) for name in ("length", "final_length")}
     flags = {name: zeros(torch.bool) for name in ("done", "final_done", "request_done")}
+    wide["log_probabilities"] = zeros(torch.float32, _MAX_TOKENS)
     return SimpleNamespace(**wide, **counts, **flags, score=zeros(torch.float32))
 
 

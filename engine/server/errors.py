@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from ...scheduler.request import FinishReason
 from ..async_engine import AsyncEngine
 from ..audio.errors import AudioError
+from ..bounds import DeadlineError, QueueFullError
 from ..outputs import R
 from ..subtitles.units import clean
 from ..tasks.inputs import TextError
@@ -55,7 +56,8 @@ class ApiError(Exception):
 
     def event(self) -> bytes:
         """Event that ends a stream with this error."""
-        return f"event: error\ndata: {json.dumps({'type': 'error'} | self.body())}\n\n".encode()
+        data = json.dumps({"type": "error"} | self.body(), ensure_ascii=False, separators=(",", ":"))
+        return f"event: error\ndata: {data}\n\n".encode()
 
     def response(self) -> JSONResponse:
         """Answer with this error."""
@@ -101,14 +103,13 @@ def engine_error(
         request: request that it answers; its id is in the log and the message where the server is to blame.
         fields: names of the request's fields, one of which the message of a ValueError may name.
     """
-    retry_after = getattr(error, "retry_after", None)  # of a QueueFullError
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, RuntimeError) and retry_after is not None:
-        headers = {"retry-after": str(max(math.ceil(retry_after), 1))}
+    if isinstance(error, QueueFullError):
+        headers = {"retry-after": str(math.ceil(error.retry_after))}
         return ApiError(429, str(error), code="queue_full", headers=headers)
-    if isinstance(error, TimeoutError):  # a DeadlineError: a second try would only add to the load
-        headers = {"x-should-retry": "false"}
+    if isinstance(error, DeadlineError):
+        headers = {"x-should-retry": "false"}  # of OpenAI's clients: it would only add to the load
         return ApiError(504, str(error), code="deadline_exceeded", headers=headers)
     if isinstance(error, AudioError):
         return ApiError(400, str(error), "file", "invalid_audio")

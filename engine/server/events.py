@@ -10,11 +10,10 @@ from starlette.types import Receive, Scope, Send
 
 from ..handle import Handle
 from ..outputs import Transcription
-from ..subtitles.units import clean
 from .errors import ApiError, require_complete
 from .log_probs import log_probs
 from .parameters import Parameters
-from .responses import token_usage
+from .responses import encodable, token_usage
 
 DELTA, DONE = "transcript.text.delta", "transcript.text.done"
 
@@ -77,13 +76,13 @@ class TranscriptStream(Response):
     async def _events(self) -> AsyncGenerator[bytes, None]:
         try:
             async for chunk in self._texts():
-                yield _event({"type": DELTA, "delta": clean(chunk)})
+                yield _event({"type": DELTA, "delta": encodable(chunk)})
             result = require_complete(await self._handle)
         except Exception as error:
             yield self._as_error(error).event()
             return
         self._on_result(result)
-        done: dict[str, Any] = {"type": DONE, "text": clean(result.text)}
+        done: dict[str, Any] = {"type": DONE, "text": encodable(result.text)}
         if self._parameters.log_probs:
             done["logprobs"] = log_probs(result, self._parameters.model)
         yield _event(done | {"usage": token_usage(result)})
@@ -97,4 +96,4 @@ class TranscriptStream(Response):
 
 def _event(data: dict[str, Any]) -> bytes:
     """Bytes of an event, which has its type in the data alone, as OpenAI sends it."""
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()

@@ -67,8 +67,16 @@ class ServedModel:
         return self.is_whisper and bool(self.engine.engine.model.has_alignment_heads)
 
     def describe(self) -> dict[str, Any]:
-        """JSON object of the model, as in OpenAI's list."""
-        return {"id": self.name, "object": "model", "created": self.created, "owned_by": "tritone"}
+        """JSON object of the model: as in OpenAI's list, then its task and the times that it gives."""
+        granularities = ["word", "segment"] if self.times_words else ["segment"]
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self.created,
+            "owned_by": "tritone",
+            "task": "transcription" if self.transcribes else "classification",
+            "timestamp_granularities": granularities if self.transcribes else [],
+        }
 
 
 class ServedModels:

@@ -41,14 +41,9 @@ def _nullable(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _LOG_PROBS = {"logprobs": _list(_schema("LogProb"))}
+_ERROR = _object({"message": _TEXT, "type": _TEXT, "param": _nullable(_TEXT), "code": _nullable(_TEXT)})
 SCHEMAS: dict[str, Any] = {
-    "Error": _object(
-        {
-            "error": _object(
-                {"message": _TEXT, "type": _TEXT, "param": _nullable(_TEXT), "code": _nullable(_TEXT)}
-            )
-        }
-    ),
+    "Error": _object({"error": _ERROR}),
     "LogProb": _object({"token": _TEXT, "bytes": _list(_WHOLE), "logprob": _NUMBER}),
     "DurationUsage": _object({"type": _const("duration"), "seconds": _NUMBER}),
     "TokenUsage": _object(
@@ -90,9 +85,30 @@ SCHEMAS: dict[str, Any] = {
     "TextDone": _object(
         {"type": _const("transcript.text.done"), "text": _TEXT, "usage": _schema("TokenUsage")}, _LOG_PROBS
     ),
-    "ErrorEvent": _object({"type": _const("error"), "error": _TEXT | {"type": "object"}}),
+    "ErrorEvent": _object({"type": _const("error"), "error": _ERROR}),
+    "Event": {
+        "type": "object",
+        "properties": {
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": {
+                    "oneOf": [_schema(name) for name in ("TextDelta", "TextDone", "ErrorEvent")]
+                },
+            }
+        },
+        "required": ["data"],
+        "description": "Deltas of the text, then one TextDone or ErrorEvent.",
+    },
     "Model": _object(
-        {"id": _TEXT, "object": _const("model"), "created": _WHOLE, "owned_by": _TEXT},
+        {
+            "id": _TEXT,
+            "object": _const("model"),
+            "created": _WHOLE,
+            "owned_by": _TEXT,
+            "task": {"type": "string", "enum": ["transcription", "classification"]},
+            "timestamp_granularities": _list({"type": "string", "enum": ["word", "segment"]}),
+        },
     ),
     "ModelList": _object({"object": _const("list"), "data": _list(_schema("Model"))}),
     "TextsToClassify": _object(
@@ -136,11 +152,7 @@ SCHEMAS: dict[str, Any] = {
 
 _PLAIN = {"text/plain": {"schema": _TEXT}, "text/vtt": {"schema": _TEXT}}
 _VERBOSE = {"anyOf": [_schema("Transcription"), _schema("VerboseTranscription")]}
-_EVENTS = {
-    "text/event-stream": {
-        "schema": _TEXT | {"description": "Data of events: TextDelta, then one TextDone or ErrorEvent."}
-    }
-}
+_EVENTS = {"text/event-stream": {"schema": _schema("Event")}}
 _ANSWERS: dict[str, dict[str, Any]] = {
     TRANSCRIPTIONS: {"application/json": {"schema": _VERBOSE}, **_PLAIN, **_EVENTS},
     TRANSLATIONS: {"application/json": {"schema": _VERBOSE}, **_PLAIN},

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import ApiError
+from .errors import ApiError, unavailable
 from .state import ServerState
 from .uploads import ClientLeftError
 
@@ -80,10 +80,11 @@ class _Exchange:
                 raise
             task.uncancel()
             if not self._has_left:
-                await self._fail(503, "the server is stopping; send the request again", "server_stopping")
+                await self._fail(unavailable("the server is stopping; send the request again"))
         except Exception:
             _log.exception("request %s failed", self._id)
-            await self._fail(500, f"the server has failed; its log has request {self._id}", "internal_error")
+            message = f"the server has failed on this request; its log has request {self._id}"
+            await self._fail(ApiError(500, message, code="internal_error"))
         finally:
             self._state.tasks.discard(task)
             if self._watcher is not None:
@@ -131,9 +132,8 @@ class _Exchange:
             self._has_left = True
             self._task.cancel()
 
-    async def _fail(self, status: int, message: str, code: str) -> None:
+    async def _fail(self, error: ApiError) -> None:
         """Answer with an error, or end a stream with it."""
-        error = ApiError(status, message, code=code)
         if not self._status:
             await error.response()(self._scope, self.receive, self.send)
         elif self._is_stream and not self._is_complete:

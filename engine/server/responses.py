@@ -8,7 +8,6 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from ...models.whisper.compression import text_compression_ratio
 from ...models.whisper.languages import LANGUAGES, language_code
 from ..outputs import Segment, Span, Transcription
-from ..subtitles.units import clean
 from .log_probs import log_probs
 from .parameters import Parameters
 
@@ -21,17 +20,22 @@ def answer(result: Transcription, parameters: Parameters) -> Response:
     """Answer with a result in the format that was asked for."""
     match parameters.format:
         case "text":
-            return PlainTextResponse(f"{clean(result.text)}\n")
+            return PlainTextResponse(f"{encodable(result.text)}\n")
         case "srt":
             return PlainTextResponse(result.to_srt())
         case "vtt":
             return Response(result.to_vtt(), media_type="text/vtt; charset=utf-8")
         case "verbose_json":
             return JSONResponse(verbose(result, parameters))
-    body: dict[str, Any] = {"text": clean(result.text)}
+    body: dict[str, Any] = {"text": encodable(result.text)}
     if parameters.log_probs:
         body["logprobs"] = log_probs(result, parameters.model)
     return JSONResponse(body | {"usage": duration_usage(result)})
+
+
+def encodable(text: str) -> str:
+    """Text with question marks for surrogates, which a damaged vocabulary may have, and UTF-8 has not."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def verbose(result: Transcription, parameters: Parameters) -> dict[str, Any]:
@@ -40,7 +44,7 @@ def verbose(result: Transcription, parameters: Parameters) -> dict[str, Any]:
         "task": "translate" if parameters.translates else "transcribe",
         "language": language_name(result, parameters),
         "duration": round(result.duration, 3),
-        "text": clean(result.text),
+        "text": encodable(result.text),
     }
     if parameters.segments:
         segments = result.segments or _whole(result)
@@ -90,7 +94,7 @@ def _whole(result: Transcription) -> tuple[Segment, ...]:
 
 def _segment(index: int, segment: Segment, parameters: Parameters) -> dict[str, Any]:
     """JSON object of a segment; numbers that only Whisper has are those of a segment that is right."""
-    text, ratio = clean(segment.text), segment.compression_ratio
+    text, ratio = encodable(segment.text), segment.compression_ratio
     temperature = segment.temperature
     return {
         "id": index,
@@ -107,4 +111,4 @@ def _segment(index: int, segment: Segment, parameters: Parameters) -> dict[str, 
 
 
 def _word(word: Span) -> dict[str, Any]:
-    return {"word": clean(word.text), "start": round(word.start, 3), "end": round(word.end, 3)}
+    return {"word": encodable(word.text), "start": round(word.start, 3), "end": round(word.end, 3)}

@@ -57,6 +57,11 @@ class CTCTask(EncoderOnlyTask):
         max_window = self.inputs.check_window(options.pop("max_window", None))
         if language is not None:
             raise ValueError(f"language {language!r}: a {self.name} writes down what is said; leave it out")
+        if options.pop("token_log_probs", False):
+            raise ValueError(
+                f"token_log_probs=True is for models that decode token by token; a {self.name} has a "
+                "`confidence` for each of its words and characters; leave it out"
+            )
         for name, value in GenerationConfig(**options).options.items():
             if name not in _NEUTRAL or value != _NEUTRAL[name]:
                 raise ValueError(

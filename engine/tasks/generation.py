@@ -24,6 +24,8 @@ from .windowed_recordings import WindowedRecordings, while_wanted
 
 _MAX_USUAL_SECONDS = 60.0  # of recordings whose decode steps are recorded ahead of need
 _SEED_STEP = 1_000_003  # between the seeds of a recording's pieces
+LOG_PROBS = "token_log_probs"  # option that the model does not know, as those below
+_OF_ENGINE = ("max_window", LOG_PROBS)
 
 
 class GenerationTask(EngineTask):
@@ -89,19 +91,21 @@ class GenerationTask(EngineTask):
                 there = ", ".join(sorted(known)) or "none: it has one language; leave it out"
                 raise ValueError(f"language {language!r} is not one of this checkpoint's ({there})")
             options = {**options, "forced_bos_token_id": known[language]}
-        if self.resolve(options, self._config.usual_seconds).num_return_sequences != 1:
+        resolved = self.resolve(options, self._config.usual_seconds)
+        if resolved.num_return_sequences != 1:
             raise ValueError("num_return_sequences must be 1 here; model.generate returns several")
+        check_log_probs(options.get(LOG_PROBS), resolved.num_beams)
         return options
 
     def resolve(self, options: dict[str, Any], duration: float) -> GenerationOptions:
         """Generation options for a recording of `duration` seconds, completed by defaults."""
         config = self._config
         length = 1 + config.extra_tokens + math.ceil(config.tokens_per_second * duration)
-        own = {name: value for name, value in options.items() if name != "max_window"}
+        own = {name: value for name, value in options.items() if name not in _OF_ENGINE}
         resolved: GenerationOptions = self._model.resolve_options(
             self._max_length, default_max_length=min(length, self._max_length), **own
         )
-        return resolved
+        return replace(resolved, token_log_probs=True) if options.get(LOG_PROBS) else resolved
 
     def start(
         self, snapshot: Any, reading: ReadOptions, options: dict[str, Any], is_wanted: Callable[[], bool]
@@ -217,6 +221,7 @@ class TokenProcessor(OutputProcessor[Transcription]):
             score=output.hypotheses[0].score if output.hypotheses else None,
             error=output.error,
             source=source,
+            token_log_probs=output.hypotheses[0].token_log_probs if output.hypotheses else None,
         )
 
     def text_of(self, parts: Sequence[Any]) -> str:
@@ -232,6 +237,9 @@ class TokenProcessor(OutputProcessor[Transcription]):
         words = None
         if windows[0].words is not None:
             words = tuple(word for window in windows for word in window.words or ())
+        log_probs = None
+        if segments and segments[0].token_log_probs is not None:
+            log_probs = tuple(one for segment in segments for one in segment.token_log_probs or ())
         return Transcription(
             text=self.text_of(windows),
             token_ids=tuple(token for segment in segments for token in segment.token_ids),
@@ -242,8 +250,24 @@ class TokenProcessor(OutputProcessor[Transcription]):
             segments=segments,
             language=windows[0].language,
             source=source,
+            token_log_probs=log_probs,
         )
 
     def to_text(self, result: Transcription) -> str:
         """Text of the transcription."""
         return result.text
+
+
+def check_log_probs(wanted: Any, num_beams: int) -> None:
+    """Validate the option `token_log_probs`.
+
+    Raises:
+        ValueError: it is neither True nor False, or True in a beam search.
+    """
+    if wanted is not None and not isinstance(wanted, bool):
+        raise ValueError(f"{LOG_PROBS} must be True or False, got {wanted!r}")
+    if wanted and num_beams > 1:
+        raise ValueError(
+            f"{LOG_PROBS}=True is for greedy search and sampling, and num_beams is {num_beams}: beams share "
+            "their histories, which keep no scores; give num_beams=1 too, or leave it out"
+        )

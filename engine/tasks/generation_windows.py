@@ -1,6 +1,7 @@
 """Session of a recording whose pieces, cut at pauses, are decoded independently of each other."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 
@@ -84,6 +85,9 @@ class PieceSession(Session):
             self.finish_reason = FinishReason.LENGTH
         best = output.hypotheses[0]
         text = self._to_text(best.token_ids).strip()
-        token_ids = tuple(token for token in best.token_ids if token not in self._special_tokens)
-        segments = (Segment(text, start, end, token_ids, best.score),) if text else ()
-        return WindowResult(text, segments, best.score, len(best.token_ids) - 1)
+        generated, log_probs = best.token_ids[1:], best.token_log_probs  # behind the start token
+        kept = [place for place, token in enumerate(generated) if token not in self._special_tokens]
+        segment = Segment(text, start, end, tuple(generated[place] for place in kept), best.score)
+        if log_probs is not None:
+            segment = replace(segment, token_log_probs=tuple(log_probs[place] for place in kept))
+        return WindowResult(text, (segment,) if text else (), best.score, len(generated))

@@ -15,7 +15,7 @@ from ..config import EngineConfig, Windows
 from ..jobs import Prepared
 from ..outputs import Transcription
 from ..session import Session
-from .generation import GenerationTask, TokenProcessor
+from .generation import LOG_PROBS, GenerationTask, TokenProcessor, check_log_probs
 from .inputs import Inputs, ReadOptions, check_choice
 from .windowed_recordings import WindowedRecordings, while_wanted
 from .windows import (
@@ -29,7 +29,7 @@ from .windows import (
 from .word_times import WordTimes
 
 _NO_TOKEN = 1 << 31  # above every token id
-_OF_ENGINE = ("windows", "max_window", "word_timestamps")  # options that the model does not know
+_OF_ENGINE = ("windows", "max_window", "word_timestamps", LOG_PROBS)  # options that the model does not know
 _MAX_RESOLUTIONS = 256  # kept of an engine
 
 
@@ -99,6 +99,9 @@ class WhisperTask(GenerationTask):
         if wants_words:
             _ = self._model.alignment_heads  # which the checkpoint must name
         self.resolve(call, self._config.usual_seconds)
+        searches = 0.0 in self._resolved(call).windows.temperatures  # at others it samples
+        num_beams = self._model.generation_config.read("num_beams", call) if searches else 1
+        check_log_probs(call.get(LOG_PROBS), num_beams)
         return call
 
     def resolve(self, options: dict[str, Any], duration: float) -> GenerationOptions:
@@ -184,6 +187,8 @@ class WhisperTask(GenerationTask):
             found = self._model.whisper_options(call, is_long=is_long, limit=self._max_length)
             if found.timestamps is None:  # a time that is decoded all the same is no end of a segment
                 found = replace(found, windows=replace(found.windows, first_time=_NO_TOKEN))
+            if options.get(LOG_PROBS):
+                found = replace(found, token_log_probs=True)
             if key is not None:
                 if len(self._resolutions) >= _MAX_RESOLUTIONS:
                     self._resolutions.clear()

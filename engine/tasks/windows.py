@@ -174,6 +174,7 @@ class Texts:
             no_speech_probability=decoded.no_speech_probability,
             temperature=span.window.temperature,
             window_start=begin + span.window.start * FRAME_SECONDS,
+            token_log_probs=span.token_log_probs,
         )
 
 

@@ -24,6 +24,10 @@ class SequenceTables(Protocol):
         """int32 [slots, longest], the hypothesis whose page holds a position."""
 
     @property
+    def log_probabilities(self) -> Tensor:
+        """float32 [slots, longest], those of each sequence's tokens; of `following` only."""
+
+    @property
     def length(self) -> Tensor:
         """int32 [slots], number of tokens."""
 
@@ -115,6 +119,8 @@ def append_reference(
     active = ~was_done[:, None].expand(-1, hypotheses).flatten()
     position = lengths.clamp(max=following.tokens.shape[1] - 1).long()
     following.tokens[slots, position] = torch.where(active, tokens.int(), following.tokens[slots, position])
+    kept = following.log_probabilities
+    kept[slots, position] = torch.where(active, log_probabilities, kept[slots, position])
     following.length[slots] = lengths + active.int()
 
 
@@ -141,7 +147,8 @@ def append_triton(
     case = append_kernel.case(slots.device)
     ends = [*end_tokens, *[-1] * (_MAX_ENDS - len(end_tokens))]
     numbers = requests, hypotheses, current.tokens.shape[1], pad_token, *ends
-    case.launch((case.block_count("BLOCK", requests),), *rows, *tables, *numbers)
+    written = *tables, following.log_probabilities
+    case.launch((case.block_count("BLOCK", requests),), *rows, *written, *numbers)
 
 
 _append = Operation(append_reference, triton=append_triton)
@@ -149,7 +156,7 @@ _append = Operation(append_reference, triton=append_triton)
 _TABLES = ("tokens", "origin", "length", "score", "done", "final_length", "final_done", "request_done")
 
 
-@kernel(outputs=tuple(f"new_{name}_ptr" for name in _TABLES))
+@kernel(outputs=tuple(f"new_{name}_ptr" for name in (*_TABLES, "log_probabilities")))
 def append_kernel(
     slots_ptr,  # [rows]
     chosen_ptr,  # [rows], the new tokens
@@ -171,6 +178,7 @@ def append_kernel(
     new_final_length_ptr,
     new_final_done_ptr,
     new_request_done_ptr,
+    new_log_probabilities_ptr,  # [slots, longest]
     requests: tl.int32,
     hypotheses: tl.int32,
     longest: tl.int32,
@@ -213,6 +221,7 @@ def append_kernel(
         tl.store(new_tokens_ptr + last, tl.load(tokens_ptr + last, mask=inside, other=0), mask=inside)
         tl.store(new_origin_ptr + last, tl.load(origin_ptr + last, mask=inside, other=0), mask=inside)
         tl.store(new_tokens_ptr + last + 1, token, mask=active & (length < longest))
+        tl.store(new_log_probabilities_ptr + last + 1, added, mask=active & (length < longest))
         tl.store(new_length_ptr + slot, length + tl.where(active, 1, 0), mask=inside)
     tl.store(new_request_done_ptr + first_slot, open_sequences == 0, mask=inside)
 
@@ -229,6 +238,7 @@ _types = {
     "slots_ptr": torch.int64,
     "chosen_ptr": torch.int64,
     "log_probabilities_ptr": torch.float32,
+    "new_log_probabilities_ptr": torch.float32,
     "max_lengths_ptr": torch.int32,
 }
 append_kernel.declare_all(pointers=_types, num_stages=1, num_warps=1, BLOCK=32)

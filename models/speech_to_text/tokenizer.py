@@ -9,6 +9,7 @@ from sentencepiece import SentencePieceProcessor
 from ..checkpoints.files import Checkpoint
 from ..core.batches import one_of
 from ..core.field_types import conform
+from ..tokenizers.pieces import sentencepiece_bytes
 from ..tokenizers.sentencepiece_model import read_sentencepiece
 from ..tokenizers.slow import VOCAB_FILE, PythonTokenizer, read_vocabulary
 from ..tokenizers.special_tokens import Ids
@@ -123,6 +124,9 @@ class Speech2TextTokenizer(PythonTokenizer):
 
     def _pieces(self, text: str) -> list[str]:
         return self.sp_model.encode(text.lower() if self.do_lower_case else text, out_type=str)
+
+    def _bytes(self, token: str) -> bytes:
+        return sentencepiece_bytes(token.upper() if self.do_upper_case else token)
 
     def _join(self, pieces: list[str]) -> str:
         text: str = self.sp_model.decode(pieces)

@@ -71,6 +71,10 @@ class Speech2Text2Tokenizer(PythonTokenizer):
             joined = []
         return " ".join(texts)
 
+    def _bytes(self, token: str) -> bytes:
+        goes_on = token.endswith(_CONTINUES)
+        return (token.removesuffix(_CONTINUES) if goes_on else f"{token} ").encode()
+
     @classmethod
     def _vocabulary(cls, checkpoint: Checkpoint) -> tuple[Any, ...]:
         return checkpoint.require(VOCAB_FILE), checkpoint.find(_MERGES_FILE)

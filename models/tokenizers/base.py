@@ -61,6 +61,10 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
     def _tokens(self, ids: Ids) -> list[Any]:
         """Tokens of ids."""
 
+    @abstractmethod
+    def _bytes(self, token: str) -> bytes:
+        """Bytes that a token of the vocabulary adds to a text, with the space of its word."""
+
     @property
     @abstractmethod
     def _added(self) -> dict[int, AddedToken]:
@@ -242,6 +246,22 @@ class Tokenizer(SpecialTokens, PushToHub, ABC):
         """Decode each sequence of token ids to text; further arguments as in `decode`."""
         texts = self.decode(sequences, *args, **kwargs) if len(sequences) else []
         return [texts] if isinstance(texts, str) else texts
+
+    def token_bytes(self, token_ids: Iterable[int]) -> list[bytes]:
+        """UTF-8 bytes that each token adds to a decoded text, with the space of its word.
+
+        Those of a text's tokens join to it, but for spaces at its ends or that `decode` cleans up. A token
+        may be a part of a character. Special tokens have none, nor have Whisper's times.
+        """
+        ids, special, added = list(map(int, token_ids)), set(self.all_special_ids), self._added
+
+        def of(index: int, token: str | None) -> bytes:
+            one = added.get(index)
+            if token is None or index in special or (one is not None and one.special):
+                return b""
+            return self._bytes(token) if one is None else one.content.encode()
+
+        return [of(index, token) for index, token in zip(ids, self._tokens(ids), strict=True)]
 
     def _cleans(self, asked: bool | None) -> bool:
         return self.clean_up_tokenization_spaces if asked is None else asked

@@ -21,6 +21,7 @@ from .base import Encoded, Tokenizer
 from .charsmap import check_normalizer
 from .options import NAMED_TOKENS, AddedToken, TokenIndex, as_added, check_count, numbered_tokens
 from .panics import no_panic
+from .pieces import byte_level_bytes, sentencepiece_bytes, word_piece_bytes
 from .slow import check_vocabulary
 from .special_tokens import Ids
 
@@ -188,6 +189,14 @@ class LibraryTokenizer(Tokenizer):
 
     def _tokens(self, ids: Ids) -> list[Any]:
         return [self.backend.id_to_token(index) for index in ids]
+
+    def _bytes(self, token: str) -> bytes:
+        decoder = self.backend.decoder
+        if isinstance(decoder, tokenizers.decoders.ByteLevel):
+            return byte_level_bytes(token)
+        if isinstance(decoder, tokenizers.decoders.WordPiece):
+            return word_piece_bytes(token, decoder.prefix)
+        return sentencepiece_bytes(token)
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Join tokens to text."""

@@ -117,6 +117,9 @@ class Wav2Vec2CTCTokenizer(PythonTokenizer):
         text = text.upper() if self.do_lower_case else text
         return list(text.replace(" ", self.word_delimiter_token))
 
+    def _bytes(self, token: str) -> bytes:
+        return b" " if token == self.word_delimiter_token else token.encode()
+
     def _tokens(self, ids: Ids) -> list[Any]:
         added, own, unknown = self.added_tokens_decoder, self.decoder, self.unk_token
         # Added tokens come last, as languages share ids.

@@ -359,7 +359,8 @@ class WhisperGenerationMixin(GenerationMixin):
         language = None
         if options.choices:
             language = best.token_ids[prompt - len(options.windows.start_tokens) + 1]
-        return Decoded(best.token_ids[prompt:], best.score, output.no_speech_probability, language)
+        tokens, silence = best.token_ids[prompt:], output.no_speech_probability
+        return Decoded(tokens, best.score, silence, language, best.token_log_probs)
 
     def _whole_output(self, recordings: list[_Recording], output_scores: bool) -> GenerateOutput:
         """Output of recordings without times, each of one window."""

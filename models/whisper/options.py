@@ -158,6 +158,7 @@ class WhisperOptions:
         no_speech_token: token of no speech; None where its probability is not wanted.
         patience: rule that ends a beam search; None for `early_stopping`.
         seed: seed of draws; None draws one.
+        token_log_probs: True reports the log-probability of each token, see `GenerationOptions`.
     """
 
     windows: WindowOptions
@@ -170,6 +171,7 @@ class WhisperOptions:
     _call: Mapping[str, Any]  # common options
     _limit: int
     _vocabulary: int
+    token_log_probs: bool = False
 
     def request(self, window: Window, language: int | None = None, attempt: int = 0) -> GenerationOptions:
         """Options of the request that decodes a window.
@@ -209,6 +211,7 @@ class WhisperOptions:
             timestamps=self.timestamps,
             score_after_rules=True,
             patience=None if sampling else self.patience,
+            token_log_probs=self.token_log_probs,
         )
 
     def prompt(self, window: Window, language: int | None = None) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Whisper tokenizer: byte-level byte-pair encoding with tokens for languages, tasks and times."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -238,6 +238,13 @@ class WhisperTokenizer(BytePairTokenizer):
                 text = self.basic_normalize(text, remove_diacritics)
             text = _TIME.sub("", text)
         return {"text": text, "offsets": self._offsets(ids, time_precision)} if output_offsets else text
+
+    def token_bytes(self, token_ids: Iterable[int]) -> list[bytes]:
+        """Bytes of each token as of every `Tokenizer`; a time has none, whether in the vocabulary or not."""
+        first, ids = self.timestamp_begin, list(map(int, token_ids))
+        return [
+            b"" if index >= first else own for index, own in zip(ids, super().token_bytes(ids), strict=True)
+        ]
 
     def normalize(self, text: str) -> str:
         """Normalize an English text by `EnglishTextNormalizer`, with the checkpoint's spellings if any."""

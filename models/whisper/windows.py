@@ -80,12 +80,14 @@ class Decoded:
         score: mean log-probability of these, or beam search's score.
         no_speech_probability: probability that the window has no speech; None where it was not asked for.
         language_token: language of the prompt, where it was chosen by the model.
+        token_log_probs: log-probability of each of the tokens; None where they were not asked for.
     """
 
     tokens: tuple[int, ...]
     score: float
     no_speech_probability: float | None = None
     language_token: int | None = None
+    token_log_probs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,12 @@ class Segment:
     decoded: Decoded
     tokens_from: int
     compression_ratio: float
+
+    @property
+    def token_log_probs(self) -> tuple[float, ...] | None:
+        """Log-probability of each of the tokens; None where they were not asked for."""
+        of_window, begin = self.decoded.token_log_probs, self.tokens_from
+        return None if of_window is None else of_window[begin : begin + len(self.tokens)]
 
 
 Ratio = Callable[[Sequence[int]], float]  # compression ratio of a window's tokens

@@ -70,7 +70,7 @@ def answer(request):
     total = float(request.inputs.sum())
     return RequestOutput(
         7,
-        (Hypothesis((2, int(total)), -total / 3, FinishReason.LENGTH, -total),),
+        (Hypothesis((2, int(total)), -total / 3, FinishReason.LENGTH, -total, (-total / 7,)),),
         FinishReason.LENGTH,
         no_speech_probability=1 / (1 + total),
         encoded=request.inputs.clone() if request.keep_encoded else None,

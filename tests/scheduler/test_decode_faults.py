@@ -51,7 +51,7 @@ def model() -> Speech2TextForConditionalGeneration:
 
 def request(index: int, options: GenerationOptions | None = None) -> Request:
     features = loops.recording(index, 1 + 13 * index % 90, FEATURES)
-    options = options or KINDS[index % len(KINDS)]
+    options = replace(options or KINDS[index % len(KINDS)], token_log_probs=index % 3 == 0)
     return Request(index, features, options, stream=index % 2 == 0, keep_scores=index % 3 == 0)
 
 

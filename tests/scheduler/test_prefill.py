@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from loops import finish, recording, small_model, take_step, tiny_model
@@ -19,8 +20,22 @@ OPTIONS = [
     replace(GREEDY, prompt_tokens=tuple(range(3, 22)), no_speech_token=7, choices=(8, 3, 28), start_index=4),
     GREEDY,
     replace(GREEDY, num_beams=3, prompt_tokens=(2, 7), timestamps=TIMES),
-    replace(GREEDY, do_sample=True, num_return_sequences=3, seed=5, prompt_tokens=tuple(range(3, 21))),
-    replace(GREEDY, prompt_tokens=(6,), no_speech_token=11, timestamps=TIMES, score_after_rules=True),
+    replace(
+        GREEDY,
+        do_sample=True,
+        num_return_sequences=3,
+        seed=5,
+        prompt_tokens=tuple(range(3, 21)),
+        token_log_probs=True,
+    ),
+    replace(
+        GREEDY,
+        prompt_tokens=(6,),
+        no_speech_token=11,
+        timestamps=TIMES,
+        score_after_rules=True,
+        token_log_probs=True,
+    ),
     replace(GREEDY, num_beams=2, prompt_tokens=(2, 0), choices=(12, 13, 14), max_length=18),
     replace(GREEDY, prompt_tokens=(2, 0), choices=(21, 22, 23), no_speech_token=1, max_length=3),
 ]
@@ -156,7 +171,14 @@ def test_log_probabilities_are_of_the_generated_tokens(model: Any) -> None:
                 for scores, token in zip(output.scores, tokens, strict=True)
             ]
             assert found.score == pytest.approx(found.sum_log_probability / len(tokens))
+            assert found.token_log_probs is None
+            asking = replace(options, token_log_probs=True)
+            (with_each,) = run(model, [request(0, asking)])[0].hypotheses
+            each = with_each.token_log_probs
+            assert replace(with_each, token_log_probs=None) == found
+            assert np.add.accumulate(np.array(each, np.float32))[-1] == found.sum_log_probability
             if changes:
+                assert each == pytest.approx(after, abs=1e-5)
                 assert found.sum_log_probability == pytest.approx(sum(after), rel=1e-4)
             else:
                 assert found.sum_log_probability < sum(after), "rules leave fewer tokens to share"

@@ -35,7 +35,7 @@ def request(index: int, life: int = 0) -> Request:
     """A request; one id is another request in another life."""
     seed, frames = index + COUNT * life, 1 + 7 * (index + life)
     features = loops.recording(seed, frames, FEATURES)
-    options = KINDS[index % len(KINDS)]
+    options = replace(KINDS[index % len(KINDS)], token_log_probs=index < len(KINDS))
     return Request(index, features, options, keep_scores=index % 3 == 0, stream=index % 2 == 0)
 
 

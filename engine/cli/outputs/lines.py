@@ -89,6 +89,7 @@ def _segment(segment: Segment) -> dict[str, Any]:
     """Fields of a segment, its times in milliseconds' precision."""
     times = {"start": round(segment.start, 3), "end": round(segment.end, 3)}
     record = asdict(segment) | times | {"token_ids": list(segment.token_ids)}
+    del record["token_log_probs"]  # no option of the command
     if segment.speaker is None:
         del record["speaker"]
     return record

@@ -8,9 +8,9 @@ import { Recording } from "./recording.js";
 
 const find = (selector) => document.querySelector(selector);
 const [chooser, recordButton, list, select] = ["#files", "#record", "#recordings", "#model"].map(find);
-const recordings = [];
-let models = [];
 const recorder = new Recorder();
+const recordings = [];
+let models = []; // in the order of the list
 let ended = []; // recordings whose requests have ended since all was quiet
 
 const announce = (text) => (find("#status").textContent = text);
@@ -62,7 +62,7 @@ function onRemoved(recording) {
 }
 
 async function toggleRecording() {
-  if (recordButton.getAttribute("aria-pressed") === "true") {
+  if (recorder.isOn) {
     showRecording(false);
     await add([await recorder.stop()]);
     return;
@@ -81,7 +81,7 @@ async function toggleRecording() {
 }
 
 function showRecording(is) {
-  recordButton.setAttribute("aria-pressed", is);
+  recordButton.classList.toggle("on", is);
   recordButton.querySelector(".label").textContent = is ? "Stop" : "Record";
   announce(is ? "Recording" : "");
 }
@@ -93,7 +93,7 @@ function showLevel(level, seconds) {
 
 // Escape ends what is under way: a recording, else the request of the row with the focus, else all requests.
 function escape() {
-  if (recordButton.getAttribute("aria-pressed") === "true") {
+  if (recorder.isOn) {
     recorder.discard();
     showRecording(false);
     return;

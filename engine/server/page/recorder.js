@@ -14,7 +14,11 @@ const REASONS = {
 export class Recorder {
   #media = null;
   #stream = null;
-  #pieces = [];
+  #whole = null; // promise of the recording, which comes as one piece at its end
+
+  get isOn() {
+    return this.#media !== null;
+  }
 
   // Begin; `onLevel` gets the loudness, 0 to 1, and the seconds so far, with every frame of the screen.
   async start(onLevel) {
@@ -27,9 +31,8 @@ export class Recorder {
       throw new Error(REASONS[error.name] ?? `The microphone does not start: ${error.message}`, { cause: error });
     }
     const mimeType = Object.keys(TYPES).find((type) => MediaRecorder.isTypeSupported(type));
-    this.#pieces = [];
     this.#media = new MediaRecorder(this.#stream, { mimeType });
-    this.#media.addEventListener("dataavailable", ({ data }) => this.#pieces.push(data));
+    this.#whole = new Promise((done) => this.#media.addEventListener("dataavailable", done, { once: true }));
     this.#media.start();
     this.#watch(onLevel);
   }
@@ -37,22 +40,19 @@ export class Recorder {
   // End, and return the recording as a file.
   async stop() {
     const media = this.#media;
-    await new Promise((done) => {
-      media.addEventListener("stop", done, { once: true });
-      media.stop();
-    });
     this.discard();
+    const { data } = await this.#whole;
     const type = media.mimeType;
     const ending = Object.entries(TYPES).find(([known]) => known.startsWith(type.split(";")[0]))?.[1] ?? "webm";
     const time = new Date().toTimeString().slice(0, 8).replaceAll(":", ".");
-    return new File(this.#pieces, `Recording ${time}.${ending}`, { type });
+    return new File([data], `Recording ${time}.${ending}`, { type });
   }
 
   // End without a recording.
   discard() {
-    if (this.#media?.state === "recording") this.#media.stop();
-    this.#stream?.getTracks().forEach((track) => track.stop());
+    if (this.#media.state === "recording") this.#media.stop(); // not where the microphone has gone
     this.#media = null;
+    for (const track of this.#stream.getTracks()) track.stop();
   }
 
   #watch(onLevel) {

@@ -135,7 +135,10 @@ export class Recording {
     const { id, timestamp_granularities: granularities } = this.model;
     const { signal } = this.#removed;
     const json = await api.transcription(this.file, id, "verbose_json", signal, granularities).catch(() => null);
-    if (json === null) return;
+    if (json === null) {
+      this.#timing = null; // asked for again when it is opened again
+      return;
+    }
     this.#formats.set("json", json);
     const verbose = JSON.parse(json);
     this.#say(verbose.text);

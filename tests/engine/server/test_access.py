@@ -56,7 +56,7 @@ def test_a_known_key_is_accepted(given):
 )
 def test_any_other_header_is_refused(given, code):
     status, error = ask("/v1/models", given)
-    assert (status, error["code"], error["type"]) == (401, code, "invalid_request_error")
+    assert (status, error["code"], error["type"]) == (401, code, "authentication_error")
     assert "secret" not in error["message"]
 
 

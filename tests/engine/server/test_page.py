@@ -1,11 +1,8 @@
 """Page at `/` in a real browser, on a real server: files, microphone, keyboard, screen reader, themes."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ import soundfile
 import soxr
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from servers import server
 
 from tritone.engine.server.page import FOLDER, TYPES, page_files, page_routes
 
@@ -31,7 +29,7 @@ expect = playwright.expect
 PATIENCE = 20  # seconds, for a machine that does other things too
 expect.set_options(timeout=1000 * PATIENCE)
 
-COMMAND = ["-m", "tritone", "serve"]
+KEY = "open-sesame"
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "samples"
 GARDEN = SAMPLES / "english/garden_44k.mp3"
@@ -48,28 +46,18 @@ TEXTS = {
 }
 
 
-def serving(*arguments: str) -> Iterator[str]:
-    """Address of a server process of its own, which ends with the iteration."""
-    command = [sys.executable, *COMMAND, "--port", "0", *arguments]
-    with subprocess.Popen(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE
-    ) as process:
-        yield process.stdout.readline().decode().strip().rstrip("/") + "/"
-        process.terminate()
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """Address of a server process with two models."""
+    with server("--model", "english") as process:
+        yield f"{process.address}/"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    yield from serving("--model", "digits", "--model", "english")
-
-
-@pytest.fixture(scope="module")
-def closed_server(tmp_path_factory) -> Iterator[tuple[str, str]]:
-    """Address of a server that asks for a key, even for its numbers, and the key."""
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text("open-sesame\n")
-    for url in serving("--model", "digits", "--api-key-file", str(keys), "--protect-health"):
-        yield url, "open-sesame"
+def closed_site() -> Iterator[str]:
+    """Address of a server that asks for a key, even for its numbers."""
+    with server("--protect-health", environment={"TRITONE_API_KEY": KEY}) as process:
+        yield f"{process.address}/"
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +94,7 @@ def visit(browser):
     """
     windows = []
 
-    def open_page(server: str, failures: str = "none", **options):
+    def open_page(site: str, failures: str = "none", **options):
         context = browser.new_context(**({"color_scheme": "light"} | options))
         page = context.new_page()
         requests, problems = [], []
@@ -114,14 +102,14 @@ def visit(browser):
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("console", lambda message: message.type == "error" and problems.append(message.text))
         page.on("filechooser", lambda chooser: None)  # before any key opens one, or Chromium opens its own
-        page.goto(server)
-        windows.append((context, server, failures, requests, problems))
+        page.goto(site)
+        windows.append((context, site, failures, requests, problems))
         return page
 
     yield open_page
-    for context, server, failures, requests, problems in windows:
+    for context, site, failures, requests, problems in windows:
         context.close()
-        assert [url for url in requests if not url.startswith((server, f"blob:{server}"))] == []
+        assert [url for url in requests if not url.startswith((site, f"blob:{site}"))] == []
         assert [text for text in problems if not re.search(failures, text)] == []
 
 
@@ -166,11 +154,11 @@ def pressed_download(page, name: str) -> str:
     return Path(download.value.path()).read_text()
 
 
-def formatted(server: str, path: Path, response_format: str) -> str:
+def formatted(site: str, path: Path, response_format: str) -> str:
     """Answer of the server to another client."""
     form = {"model": "digits", "response_format": response_format}
     with path.open("rb") as file:
-        answer = httpx.post(f"{server}v1/audio/transcriptions", data=form, files={"file": file})
+        answer = httpx.post(f"{site}v1/audio/transcriptions", data=form, files={"file": file})
     return answer.raise_for_status().text
 
 
@@ -209,8 +197,8 @@ def test_the_page_names_no_other_host_and_has_no_inline_script():
 
 
 @in_browser
-def test_text_appears_as_it_is_decoded_and_words_follow_the_player(visit, server):
-    page = visit(server)
+def test_text_appears_as_it_is_decoded_and_words_follow_the_player(visit, site):
+    page = visit(site)
     page.evaluate(
         """() => {
           [window.seen, window.lit] = [new Set(), new Set()];
@@ -250,8 +238,11 @@ def test_text_appears_as_it_is_decoded_and_words_follow_the_player(visit, server
 
 
 @in_browser
-def test_dropped_files_are_sent_together_and_each_is_opened_by_itself(visit, server):
-    page = visit(server)
+def test_dropped_files_are_sent_together_and_each_is_opened_by_itself(visit, site):
+    page = visit(site)
+    order = []
+    page.on("request", lambda request: request.method == "POST" and order.append("sent"))
+    page.on("response", lambda response: response.request.method == "POST" and order.append("answered"))
     names = ["six_digits_16k.flac", "two_digits_16k.wav"]
     contents = [list((SAMPLES / "digits" / name).read_bytes()) for name in names]
     page.evaluate(
@@ -264,6 +255,7 @@ def test_dropped_files_are_sent_together_and_each_is_opened_by_itself(visit, ser
         [names, contents],
     )
     until(page, "document.querySelectorAll('[data-state=done]').length === 2")
+    assert order == ["sent", "sent", "answered", "answered"]
     for name in names:
         expect(row(page, name)).to_have_attribute("data-state", "done")
         expect(row(page, name).locator(".preview")).to_have_text(TEXTS[name])
@@ -275,11 +267,11 @@ def test_dropped_files_are_sent_together_and_each_is_opened_by_itself(visit, ser
 
 
 @in_browser
-def test_the_microphone_is_recorded_and_transcribed(visit, server):
-    page = visit(server, permissions=["microphone"])
+def test_the_microphone_is_recorded_and_transcribed(visit, site):
+    page = visit(site, permissions=["microphone"])
     page.get_by_role("button", name="Record").click()
     stop = page.get_by_role("button", name="Stop")
-    expect(stop).to_have_attribute("aria-pressed", "true")
+    expect(stop).to_be_visible()
     page.wait_for_timeout(1000 * soundfile.info(SPOKEN).duration + 1000)
     stop.click()
     shown(page, ".downloads", ".spectrogram.drawn")
@@ -291,8 +283,8 @@ def test_the_microphone_is_recorded_and_transcribed(visit, server):
 
 
 @in_browser
-def test_a_denied_microphone_is_said_plainly(visit, server):
-    page = visit(server)
+def test_a_denied_microphone_is_said_plainly(visit, site):
+    page = visit(site)
     page.get_by_role("button", name="Record").click()
     expect(page.get_by_role("alert").first).to_have_text(
         re.compile("^The browser denied the microphone. Allow it")
@@ -301,8 +293,8 @@ def test_a_denied_microphone_is_said_plainly(visit, server):
 
 
 @in_browser
-def test_the_keyboard_alone_leads_from_a_file_to_its_subtitles(visit, server):
-    page = visit(server)
+def test_the_keyboard_alone_leads_from_a_file_to_its_subtitles(visit, site):
+    page = visit(site)
     focused = """() => {
       const { ariaLabel, labels, textContent } = document.activeElement;
       return ariaLabel || labels?.[0]?.textContent || textContent;
@@ -339,30 +331,25 @@ def test_the_keyboard_alone_leads_from_a_file_to_its_subtitles(visit, server):
     with page.expect_download() as download:
         page.keyboard.press("Enter")
     assert download.value.suggested_filename == "six_digits_16k.srt"
-    assert Path(download.value.path()).read_text() == formatted(server, DIGITS, "srt")
+    assert Path(download.value.path()).read_text() == formatted(site, DIGITS, "srt")
 
 
 @in_browser
-def test_downloads_are_the_servers_own_formats(visit, server):
-    page = visit(server)
+def test_downloads_are_the_servers_own_formats(visit, site):
+    page = visit(site)
     add(page, DIGITS)
     shown(page, ".transcript span", ".downloads")
-    assert pressed_download(page, "VTT") == formatted(server, DIGITS, "vtt")
-    assert pressed_download(page, "TXT") == formatted(server, DIGITS, "text")
-    assert json.loads(pressed_download(page, "JSON")) == json.loads(formatted(server, DIGITS, "verbose_json"))
+    expect(page.locator(".transcript span")).to_have_text(
+        TEXTS[DIGITS.name]
+    )  # without times of words, all at once
+    assert pressed_download(page, "VTT") == formatted(site, DIGITS, "vtt")
+    assert pressed_download(page, "TXT") == formatted(site, DIGITS, "text")
+    assert json.loads(pressed_download(page, "JSON")) == json.loads(formatted(site, DIGITS, "verbose_json"))
 
 
 @in_browser
-def test_a_model_without_times_of_words_lights_up_its_text(visit, server):
-    page = visit(server)
-    add(page, DIGITS)
-    shown(page, ".transcript span")
-    expect(page.locator(".transcript span")).to_have_text(TEXTS[DIGITS.name])
-
-
-@in_browser
-def test_escape_cancels_the_request_on_the_server_too(visit, server):
-    page = visit(server)
+def test_escape_cancels_the_request_on_the_server_too(visit, site):
+    page = visit(site)
     add(page, LONG, model="english")
     until(page, "document.querySelector('.transcript').textContent")
     expect(page.locator(".transcript")).to_contain_text("lighthouse")
@@ -377,8 +364,8 @@ def test_escape_cancels_the_request_on_the_server_too(visit, server):
 
 
 @in_browser
-def test_a_file_that_cannot_be_read_shows_the_servers_message(visit, server, tmp_path):
-    page = visit(server, failures="status of 400")
+def test_a_file_that_cannot_be_read_shows_the_servers_message(visit, site, tmp_path):
+    page = visit(site, failures="status of 400")
     notes = tmp_path / "notes.wav"
     notes.write_text("no audio")
     add(page, notes)
@@ -388,8 +375,8 @@ def test_a_file_that_cannot_be_read_shows_the_servers_message(visit, server, tmp
 
 
 @in_browser
-def test_a_server_that_is_away_is_said_plainly(visit, server):
-    page = visit(server, failures="ERR_FAILED")
+def test_a_server_that_is_away_is_said_plainly(visit, site):
+    page = visit(site, failures="ERR_FAILED")
     expect(page.get_by_label("Model")).to_be_enabled()
     page.route("**/v1/audio/transcriptions", lambda route: route.abort())
     add(page, DIGITS)
@@ -397,16 +384,15 @@ def test_a_server_that_is_away_is_said_plainly(visit, server):
 
 
 @in_browser
-def test_a_closed_server_asks_for_a_key_and_keeps_it_in_the_tab(visit, closed_server):
-    url, key = closed_server
-    page = visit(url, failures="status of 401")
+def test_a_closed_server_asks_for_a_key_and_keeps_it_in_the_tab(visit, closed_site):
+    page = visit(closed_site, failures="status of 401")
     running = page.locator("[data-number=running]")
     dialog = page.get_by_role("dialog", name="This server asks for a key")
     expect(running).to_be_hidden()
     dialog.get_by_label("API key").fill("wrong")
     dialog.get_by_role("button", name="Use key").click()
     expect(dialog.get_by_label("API key")).to_have_value("")
-    dialog.get_by_label("API key").fill(key)
+    dialog.get_by_label("API key").fill(KEY)
     page.keyboard.press("Enter")
     expect(dialog).to_be_hidden()
     add(page, DIGITS)
@@ -419,9 +405,8 @@ def test_a_closed_server_asks_for_a_key_and_keeps_it_in_the_tab(visit, closed_se
 
 
 @in_browser
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing(theme, visit, server, tmp_path):
-    page = visit(server, failures="status of 400", color_scheme=theme)
+def test_axe_finds_nothing(visit, site, tmp_path):
+    page = visit(site, failures="status of 400")
     expect(page.locator("[data-number=health]")).to_have_text("ok")
     assert violations(page) == []
     notes = tmp_path / "notes.wav"
@@ -431,16 +416,19 @@ def test_axe_finds_nothing(theme, visit, server, tmp_path):
     add(page, DIGITS)
     shown(page, ".transcript span", ".spectrogram.drawn")
     page.locator(".transcript span").click()
-    assert violations(page) == []
+    expect(page.locator(".now")).to_be_visible()
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        assert violations(page) == []
 
 
 @in_browser
-def test_a_spectrogram_shows_the_pitch_and_the_theme(visit, server, tmp_path):
+def test_a_spectrogram_shows_the_pitch_and_the_theme(visit, site, tmp_path):
     rate = 16_000
     seconds = np.arange(rate) / rate
     tone = np.concatenate([0.5 * np.sin(2 * np.pi * 1000 * seconds), np.zeros(rate)])
     soundfile.write(tmp_path / "tone.wav", tone, rate)
-    page = visit(server)
+    page = visit(site)
     add(page, tmp_path / "tone.wav")
     canvas = page.locator(".spectrogram")
     shown(page, ".spectrogram.drawn")
@@ -472,9 +460,10 @@ def pixels(canvas) -> np.ndarray:
 
 
 @in_browser
-@pytest.mark.parametrize("width", [320, 360])
-def test_nothing_is_wider_than_a_phone(width, visit, server):
-    page = visit(server, viewport={"width": width, "height": 640}, reduced_motion="reduce")
+def test_nothing_is_wider_than_a_phone(visit, site):
+    page = visit(site, viewport={"width": 360, "height": 640}, reduced_motion="reduce")
     add(page, DIGITS)
     shown(page, ".downloads", ".slider")
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    for width in (360, 320):
+        page.set_viewport_size({"width": width, "height": 640})
+        assert page.evaluate("document.documentElement.scrollWidth") == width

@@ -154,7 +154,7 @@ def test_a_request_that_does_not_end_in_time_is_cancelled_with_503(tmp_path):
         one.process.send_signal(signal.SIGTERM)
         answer = read_answer(slow)
         assert answer.status == 503
-        assert answer.error["code"] == "server_stopping"
+        assert answer.error["code"] == "unavailable"
         assert one.wait() == 0
     assert any("1 requests have not ended in time" in line for line in one.log)
 

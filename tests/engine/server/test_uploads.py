@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from servers import form
@@ -15,7 +16,6 @@ from fastapi import FastAPI, Request
 
 from tritone.engine.server import uploads
 from tritone.engine.server.errors import add_error_handlers
-from tritone.engine.server.models import ServedModels
 from tritone.engine.server.operation import add_operation
 from tritone.engine.server.settings import ServerSettings
 from tritone.engine.server.uploads import read_form
@@ -37,7 +37,7 @@ def application(settings: ServerSettings = LIMITS) -> FastAPI:
     """An application that answers with what it was sent."""
     app = FastAPI()
     add_error_handlers(app)
-    add_operation(app, ServedModels({}), settings)
+    add_operation(app, SimpleNamespace(engines={}), settings)
 
     @app.post("/v1/form")
     async def describe(request: Request) -> dict[str, object]:

@@ -20,6 +20,7 @@ def tables(slots: int, length: list[int], done: Tensor) -> tuple[SimpleNamespace
     current = SimpleNamespace(
         tokens=torch.randint(3, 9, (slots, MAX_TOKENS), generator=generator, dtype=torch.int32),
         origin=torch.randint(0, 3, (slots, MAX_TOKENS), generator=generator, dtype=torch.int32),
+        log_probabilities=torch.randn(slots, MAX_TOKENS, generator=generator),
         length=torch.tensor(length, dtype=torch.int32),
         score=torch.randn(slots, generator=generator),
         done=done.clone(),
