@@ -55,12 +55,13 @@ class AsyncEngine(AbstractAsyncContextManager["AsyncEngine"]):
         Raises:
             Exception: as `Engine.submit`, and the error by which the request failed.
         """
+        self.engine._check_verb("transcribe")
         return await (await self._submit(source, {"stream": False} | options))
 
     async def classify(self, source: Any, **options: Any) -> Classification:
         """Classify one recording or text; arguments as of `transcribe`, options as of `Engine.classify`."""
-        result: Any = await (await self._submit(source, {"stream": False} | options))
-        return result  # type: ignore[no-any-return]
+        source = await self._read(source)
+        return await self.submit_classification(source, **({"stream": False} | options))
 
     async def stream(self, source: Any, **options: Any) -> AsyncIterator[str]:
         """Transcribe one recording and yield its text in chunks, as `Handle` does.
@@ -82,6 +83,10 @@ class AsyncEngine(AbstractAsyncContextManager["AsyncEngine"]):
         """
         return self.engine.submit(source, **options)
 
+    def submit_classification(self, source: Any, **options: Any) -> Handle[Classification]:
+        """Submit one recording or text to a classifier and return its handle; as of Engine's method."""
+        return self.engine.submit_classification(source, **options)
+
     def stats(self) -> EngineStats:
         """Statistics as of `Engine.stats`."""
         return self.engine.stats()
@@ -102,12 +107,14 @@ class AsyncEngine(AbstractAsyncContextManager["AsyncEngine"]):
 
     async def _submit(self, source: Any, options: dict[str, Any]) -> Handle[Transcription]:
         """Submit a request without blocking the event loop by a file object."""
+        return self.submit(await self._read(source), **options)
+
+    async def _read(self, source: Any) -> Any:
+        """Content of a file object; any other source as it is."""
         read = getattr(source, "read", None)
         if read is None:
-            return self.submit(source, **options)
+            return source
         limit = self.engine.config.max_file_object_bytes
         if iscoroutinefunction(read):
-            source = await read_to_end_async(source, limit)
-        else:
-            source = await asyncio.to_thread(read_to_end, source, limit)
-        return self.submit(source, **options)
+            return await read_to_end_async(source, limit)
+        return await asyncio.to_thread(read_to_end, source, limit)

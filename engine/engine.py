@@ -31,6 +31,7 @@ from .stats import EngineHealth, EngineStats
 from .tasks.base import Verb
 from .tasks.inputs import Inputs, ReadOptions, Recordings, check_choice
 from .tasks.loading import load, make_task
+from .tracing import span_maker
 from .unchanged import UnchangedModel
 from .worker import Worker
 
@@ -106,6 +107,9 @@ class Engine:
         )
         start = time.perf_counter()
         self.model, self.processor = attempt(load, model, device, dtype, processor)
+        self._name = (
+            str(model or "digits") if isinstance(model, str | os.PathLike | None) else type(model).__name__
+        )
         on_gpu = self.model.device.type == "cuda"
         if on_gpu:
             compile_kernels(self.model)
@@ -154,14 +158,15 @@ class Engine:
         journal: str | os.PathLike[str] | None = None,
         deadline: float | None = None,
         **options: Any,
-    ) -> Handle[Any]:
+    ) -> Handle[Transcription]:
         """Submit one request and return its handle without waiting for the result.
 
         Args:
             source: path; bytes of an audio file, which are never a path; binary file object, which is read
                 here from its position to its end; array or tensor [samples] or [samples, channels], which is
                 copied; or that with its rate in Hz, as (array, rate) or {"array": ..., "sampling_rate": ...}.
-                For a classifier of texts, a string or a pair of strings.
+                For a classifier of texts, a string or a pair of strings; `submit_classification` is the same
+                for classifiers, with the type of their results.
             sampling_rate: rate in Hz of an array, by default the model's, or of headerless audio, by default
                 8000. Other files state their own.
             channel: index of the channel to take, from 0; None mixes all.
@@ -209,9 +214,26 @@ class Engine:
         path = None if journal is None else Path(journal)
         return self._submit(source, snapshot, reading, priority, stream, options, path, deadline)
 
+    def submit_classification(
+        self, source: Any, *, top_k: int | None = DEFAULT_TOP_K, truncate: bool = False, **options: Any
+    ) -> Handle[Classification]:
+        """Submit one recording or text to a classifier, as `submit` does, and return its handle.
+
+        Args:
+            source, top_k, truncate: as in `classify`, but of one source.
+            **options: `sampling_rate` and so on, as in `submit`.
+
+        Raises:
+            ValueError, QueueFullError, RuntimeError: as in `submit`; ValueError also where the model is not a
+                classifier.
+        """
+        self._check_verb("classify")
+        handle: Any = self.submit(source, top_k=top_k, truncate=truncate, **options)
+        return handle  # type: ignore[no-any-return]
+
     def transcribe(
         self,
-        sources: Iterable[Any],
+        sources: Iterable[object],
         *,
         sampling_rate: int | None = None,
         channels: Channels = "mix",
@@ -250,7 +272,7 @@ class Engine:
 
     def classify(
         self,
-        sources: Iterable[Any],
+        sources: Iterable[object],
         *,
         top_k: int | None = DEFAULT_TOP_K,
         sampling_rate: int | None = None,
@@ -315,7 +337,7 @@ class Engine:
     def _process(
         self,
         verb: Verb,
-        sources: Iterable[Any],
+        sources: Iterable[object],
         channels: Channels,
         reading: ReadOptions,
         priority: int,
@@ -328,8 +350,7 @@ class Engine:
         single = str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, torch.Tensor, Mapping
         if isinstance(sources, single) or hasattr(sources, "read"):
             raise ValueError(f"{verb} takes several sources: put the {type(sources).__name__} into a list")
-        if verb != self._task.verb:
-            raise ValueError(f"a {self._task.name} cannot {verb}; call {self._task.verb}")
+        self._check_verb(verb)
         deadline = check_deadline(deadline)
         options = self._task.check(language, options)
         check_choice("channels", channels, get_args(Channels))
@@ -357,6 +378,11 @@ class Engine:
             return self._submit(source, snapshot, how, priority, False, options, path, deadline)
 
         return in_order(snapshots(), submit, self.max_ahead)
+
+    def _check_verb(self, verb: Verb) -> None:
+        """Validate that the model has results of this kind."""
+        if verb != self._task.verb:
+            raise ValueError(f"a {self._task.name} cannot {verb}; call {self._task.verb}")
 
     @cached_property
     def _origin(self) -> dict[str, str]:
@@ -405,7 +431,9 @@ class Engine:
         deadline: float | None,
     ) -> Handle[Any]:
         task = self._task  # and not the engine, which may be dropped before it is read
-        handle = Handle[Any](source, task.output_processor(options), self._worker.cancel, reading.channel)
+        make_span = span_maker(task.verb, self._name)
+        processor = task.output_processor(options)
+        handle = Handle[Any](source, processor, self._worker.cancel, reading.channel, make_span)
         origin = {} if journal is None else self._origin
 
         def prepare() -> Prepared | Session:

@@ -38,15 +38,17 @@ class Handle(Generic[R]):
 
     def __init__(
         self,
-        source: Any,
+        source: object,
         processor: OutputProcessor[R],
         cancel: "Callable[[Handle[R]], bool]",
         channel: int | None = None,
+        on_end: Callable[[R], None] | None = None,
     ) -> None:
         self.source = source
         self._processor = processor
         self._cancel: Callable[[Handle[R]], bool] | None = cancel
         self._channel = channel  # of the recording; None where its channels are mixed
+        self._on_end = on_end  # called with the result before anything that waits for it goes on
         self._process = os.getpid()
         self._changed = Signal()
         self._token_ids: tuple[int, ...] = ()
@@ -78,7 +80,8 @@ class Handle(Generic[R]):
         if not self._wait_for(self.done, timeout):
             raise TimeoutError(f"not finished after {timeout} s; it goes on: ask again, or cancel()")
         if self._result is None:
-            self._result = self._make_result()
+            assert self._output is not None
+            self._result = self._make_result(self._output)
         return self._result
 
     def done(self) -> bool:
@@ -144,6 +147,9 @@ class Handle(Generic[R]):
         if self._output is None:
             self._duration, self._warnings, self._speech = duration, warnings, speech
             self._timings = timings
+            if self._on_end is not None:
+                self._result = self._make_result(output)
+                self._on_end(self._result)
             self._output = output
             self._cancel = None  # a finished handle keeps no engine alive
         self._changed.notify_all()
@@ -153,10 +159,8 @@ class Handle(Generic[R]):
             "a Handle belongs to a running engine and cannot be copied or pickled; its result can"
         )
 
-    def _make_result(self) -> R:
+    def _make_result(self, output: RequestOutput) -> R:
         """Result of the finished request; an error of the tokenizer, say, becomes its error."""
-        output = self._output
-        assert output is not None  # it is done
         token_ids = output.hypotheses[0].token_ids if output.hypotheses else self._token_ids
         try:
             if self._parts and output.error is None:

@@ -107,7 +107,7 @@ class Transcription:
     language: str | None = None
     warnings: tuple[str, ...] = ()
     channel: int | None = None
-    source: Any = field(default=None, repr=False, compare=False)
+    source: object = field(default=None, repr=False, compare=False)
     speech_duration: float | None = None
     timings: Timings | None = field(default=None, repr=False, compare=False)
     token_log_probs: tuple[float, ...] | None = None
@@ -201,7 +201,7 @@ class Classification:
     error: Exception | None = None
     warnings: tuple[str, ...] = ()
     channel: int | None = None
-    source: Any = field(default=None, repr=False, compare=False)
+    source: object = field(default=None, repr=False, compare=False)
     timings: Timings | None = field(default=None, repr=False, compare=False)
 
 

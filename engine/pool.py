@@ -79,7 +79,7 @@ class EnginePool:
             raise
 
     def transcribe(
-        self, sources: Iterable[Any], *, journals: str | os.PathLike[str] | None = None, **options: Any
+        self, sources: Iterable[object], *, journals: str | os.PathLike[str] | None = None, **options: Any
     ) -> Iterator[Transcription]:
         """Transcribe recordings and yield the results in input order, as `Engine.transcribe` does.
 

@@ -1,7 +1,7 @@
 """Written by `python -m tritone.stub`."""
 
 from .engine.async_engine import AsyncEngine as AsyncEngine
-from .engine.audio.reader import AudioError as AudioError
+from .engine.audio.errors import AudioError as AudioError
 from .engine.bounds import DeadlineError as DeadlineError
 from .engine.bounds import QueueFullError as QueueFullError
 from .engine.config import EngineConfig as EngineConfig

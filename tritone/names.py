@@ -4,7 +4,7 @@ from .models.registry import FAMILIES
 
 _OTHERS = {  # by module, its public names that belong to no model family
     "engine.async_engine": ("AsyncEngine",),
-    "engine.audio.reader": ("AudioError",),
+    "engine.audio.errors": ("AudioError",),
     "engine.bounds": ("DeadlineError", "QueueFullError"),
     "engine.config": ("EngineConfig",),
     "engine.engine": ("Engine",),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..server.settings import ServerSettings
 
 _PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")  # of the extra `server`
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _LIMITS: dict[str, Any] = {"rich_help_panel": "Limits"}
 _ACCESS: dict[str, Any] = {"rich_help_panel": "Access"}
 
@@ -132,7 +133,7 @@ def serve(
     names = _names(model, display)
     aliases = _aliases(alias, names)
 
-    from ..server.access import read_keys
+    from ..server.access import KEY_VARIABLE, read_keys
     from ..server.settings import MIB, ServerSettings
 
     try:
@@ -162,6 +163,9 @@ def serve(
             sockets, address = resources.enter_context(_bound(host, port, uds))
         except OSError as error:
             refuse(f"cannot listen on {uds or f'{host}:{port}'}: {error.strerror or error}")
+        if uds is None and not keys and host not in _LOOPBACK:
+            note = f"no API key: whatever reaches {address} may use it; give --api-key-file or {KEY_VARIABLE}"
+            display.note(note)
         with display.loading():
             engines = _load(names, device, dtype, threads, limits)
         _run(engines, aliases, settings, sockets, address)

@@ -85,7 +85,7 @@ class TranscriptStream(Response):
         done: dict[str, Any] = {"type": DONE, "text": encodable(result.text)}
         if self._parameters.log_probs:
             done["logprobs"] = log_probs(result, self._parameters.model)
-        yield _event(done | {"usage": token_usage(result)})
+        yield _event(done | {"usage": token_usage(result, self._parameters)})
 
     async def _texts(self) -> AsyncIterator[str]:
         if self._first is not None:

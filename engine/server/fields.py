@@ -111,7 +111,10 @@ def _read_chunking(value: str) -> dict[str, Any]:
 FIELDS = (
     _text("model", "Name of a model of GET /v1/models; by default the server's first.", of=(*BOTH, CLASSIFY)),
     _text("language", "Language that is spoken, as ISO-639-1 code or English name; by default detected."),
-    _text("prompt", "Text that goes before, for its style and names; of Whisper."),
+    _text(
+        "prompt",
+        "Text that goes before, for its style and names; of Whisper, which reads its last tokens, about 220.",
+    ),
     _choice("response_format", FORMATS, "Format of the answer; json by default."),
     _number("temperature", 0.0, 1.0, "0 (default) takes the likeliest tokens, above it they are drawn."),
     _choice(

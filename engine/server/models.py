@@ -45,6 +45,11 @@ class ServedModel:
         """True for a classifier of texts."""
         return self.task is Task.SEQUENCE_CLASSIFICATION
 
+    @property
+    def tokenizer(self) -> Any:
+        """Tokenizer of a model that transcribes."""
+        return self.engine.engine.processor.tokenizer
+
     @cached_property
     def is_whisper(self) -> bool:
         """True for a model of Whisper's family, with its options."""

@@ -81,7 +81,7 @@ SCHEMAS: dict[str, Any] = {
         }
     ),
     "Word": _object({"word": _TEXT, "start": _NUMBER, "end": _NUMBER}),
-    "TextDelta": _object({"type": _const("transcript.text.delta"), "delta": _TEXT}, _LOG_PROBS),
+    "TextDelta": _object({"type": _const("transcript.text.delta"), "delta": _TEXT}),
     "TextDone": _object(
         {"type": _const("transcript.text.done"), "text": _TEXT, "usage": _schema("TokenUsage")}, _LOG_PROBS
     ),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...scheduler.model_protocol import Task
 from .errors import ApiError
 from .fields import TRANSLATIONS, VAD_SETTINGS, read_fields
 from .models import ServedModel, ServedModels
@@ -72,8 +73,8 @@ def read_parameters(fields: Sequence[tuple[str, str]], endpoint: str, models: Se
     if stream and wanted not in _STREAMED:
         message = f"a stream has text alone, and response_format is {wanted}"
         raise _refusal("stream", f"{message}; give response_format=json, or stream=false")
-    if log_probs and wanted != "json":
-        raise _refusal("include[]", f"logprobs are of json, and response_format is {wanted}; give json")
+    if log_probs:
+        _check_log_probs(model, wanted, values.get("num_beams", 1))
     options = _options(model, values)
     if translates:
         options["task"] = "translate"
@@ -94,7 +95,7 @@ def read_parameters(fields: Sequence[tuple[str, str]], endpoint: str, models: Se
         language=values.get("language"),
         temperature=values.get("temperature", 0.0),
         options=options,
-        fields=[*values, "token_log_probs"] if log_probs else [*values],
+        fields=[*values],
     )
 
 
@@ -112,6 +113,17 @@ def _check_model(model: ServedModel, translates: bool) -> None:
         raise _refusal("model", f"{message}; ask another model, or /v1/audio/transcriptions")
 
 
+def _check_log_probs(model: ServedModel, wanted: str, num_beams: int) -> None:
+    """Refuse log-probabilities of tokens where there are none."""
+    if wanted != "json":
+        raise _refusal("include[]", f"logprobs are of json, and response_format is {wanted}; give json")
+    if model.task is not Task.GENERATION:
+        message = f"{model.name} takes its best path, whose letters have no logprobs; leave it out"
+        raise _refusal("include[]", message)
+    if num_beams > 1:
+        raise _refusal("include[]", f"logprobs are of one beam, and num_beams is {num_beams}; give 1")
+
+
 def _options(model: ServedModel, values: dict[str, Any]) -> dict[str, Any]:
     """Options of the engine that fields of any endpoint give."""
     passed = ("language", "prompt", "hotwords", "num_beams", "seed", "vad_filter")
@@ -119,9 +131,11 @@ def _options(model: ServedModel, values: dict[str, Any]) -> dict[str, Any]:
     for name in ("prompt", "hotwords"):
         if name in options and not model.is_whisper:
             raise _refusal(name, f"{name} is of Whisper, which {model.name} is not; leave it out")
+    if "prompt" in options:
+        options["prompt_ids"] = _prompt_ids(model, options.pop("prompt"), options.get("hotwords", ""))
     temperature = values.get("temperature", 0.0)
     if temperature:
-        if model.is_whisper or model.task.name == "GENERATION":
+        if model.task is Task.GENERATION:
             options |= {"temperature": temperature, "top_k": 0}
         else:
             message = f"temperature is {temperature}, and {model.name} takes its best path without a draw"
@@ -136,6 +150,18 @@ def _options(model: ServedModel, values: dict[str, Any]) -> dict[str, Any]:
         if strategy["type"] == "server_vad":
             options["vad_filter"] = True
     return options
+
+
+def _prompt_ids(model: ServedModel, prompt: str, hotwords: str) -> list[int]:
+    """Token ids of a prompt for Whisper: the last ones for which it has room, as OpenAI takes them."""
+    tokenizer = model.tokenizer
+    try:
+        first, *ids = tokenizer.get_prompt_ids(prompt, None)
+        before = len(tokenizer.get_prompt_ids(hotwords, None)) - 1 if hotwords else 0
+    except ValueError as error:
+        raise _refusal("prompt", str(error)) from None
+    room = max(model.engine.engine.model.max_length // 2 - 1 - before, 0)
+    return [first, *ids[len(ids) - min(room, len(ids)) :]]
 
 
 def _check_chunking(strategy: dict[str, Any]) -> None:

@@ -72,16 +72,17 @@ def duration_usage(result: Transcription) -> dict[str, Any]:
     return {"type": "duration", "seconds": round(result.duration, 3)}
 
 
-def token_usage(result: Transcription) -> dict[str, Any]:
-    """Usage of a stream, whose schema has tokens alone: ten for a second of audio, and those of the text."""
+def token_usage(result: Transcription, parameters: Parameters) -> dict[str, Any]:
+    """Usage of a stream, whose type has tokens alone: ten for a second of audio, the prompt's, the text's."""
     audio = math.ceil(result.duration * _AUDIO_TOKENS_PER_SECOND)
+    text = len(parameters.options.get("prompt_ids", ()))
     output = len(result.token_ids)
     return {
         "type": "tokens",
-        "input_tokens": audio,
-        "input_token_details": {"text_tokens": 0, "audio_tokens": audio},
+        "input_tokens": audio + text,
+        "input_token_details": {"text_tokens": text, "audio_tokens": audio},
         "output_tokens": output,
-        "total_tokens": audio + output,
+        "total_tokens": audio + text + output,
     }
 
 

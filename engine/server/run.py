@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -20,7 +21,8 @@ from .state import ServerState, state_of
 
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SPARE_DESCRIPTORS = 256  # for the models, temporary files of uploads, and files that are read
+_BACKLOG = 512  # connections that wait to be taken, and are then all at once
+_SPARE_DESCRIPTORS = 256  # for the models and the files that are read
 
 
 def serve(
@@ -51,6 +53,7 @@ def serve(
         lifespan="on",
         log_config=None,
         access_log=False,
+        backlog=_BACKLOG,
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=max(round(settings.keep_alive_seconds), 1),
@@ -125,9 +128,10 @@ class _Server(uvicorn.Server):
 
 def _within_descriptors(settings: ServerSettings) -> ServerSettings:
     """Settings with no more connections than the process may have files open, after raising that limit."""
-    import resource
-    from dataclasses import replace
-
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return settings
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):
@@ -135,7 +139,7 @@ def _within_descriptors(settings: ServerSettings) -> ServerSettings:
             soft = hard
     if soft == resource.RLIM_INFINITY:
         return settings
-    most = max((soft - _SPARE_DESCRIPTORS) // 2, 1)  # each may have a temporary file too
+    most = max((soft - _BACKLOG - _SPARE_DESCRIPTORS) // 2, 1)  # each may have a temporary file too
     if most < settings.max_connections:
         _log.warning("at most %d connections, since the process may open %d files", most, soft)
         return replace(settings, max_connections=most)

@@ -64,7 +64,7 @@ def test_each_of_many_at_once_has_the_log_probabilities_of_transformers(
         assert len(result.token_log_probs) == len(result.token_ids) - 1, "all behind the start token"
         assert result.token_log_probs == pytest.approx(forced(theirs, inputs, result.token_ids), abs=1e-4)
         assert result.score == pytest.approx(np.mean(result.token_log_probs), abs=1e-5)
-    assert {result.finish_reason for result in results} > {"length"}
+    assert len({len(result.token_ids) for result in results}) > 3
     for result, waveform in zip(results[:5], waveforms, strict=False):
         assert speech_to_text.submit(waveform, **options).result(SOON) == result, "bits of the numbers too"
 

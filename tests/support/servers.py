@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import BadStatusLine, HTTPConnection, HTTPMessage, HTTPResponse
 from pathlib import Path
@@ -93,8 +93,11 @@ class ServerProcess:
 
     def files(self) -> list[str]:
         """Paths of the files that the process has open."""
-        folder = Path(f"/proc/{self.process.pid}/fd")
-        return [os.readlink(path) for path in folder.iterdir() if path.is_symlink()]
+        found: list[str] = []
+        for path in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed by now
+                found.append(os.readlink(path))
+        return found
 
     def stop(self) -> int:
         """Tell the process to end, and return its exit code."""

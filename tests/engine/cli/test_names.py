@@ -133,6 +133,7 @@ def test_the_report_of_the_environment_has_settings_and_no_secrets(monkeypatch):
     monkeypatch.setenv("TRITONE_MODEL", "digits")
     monkeypatch.setenv("TRITONE_NUM_BEAM", "4")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("TRITONE_API_KEY", "key_secret")
     run = tritone_invoke("env")
     assert run.exit_code == 0
     lines = [" ".join(line.split()) for line in run.stdout.splitlines()]
@@ -140,7 +141,9 @@ def test_the_report_of_the_environment_has_settings_and_no_secrets(monkeypatch):
     assert "TRITONE_NUM_BEAM 4 (unknown, and ignored; did you mean TRITONE_NUM_BEAMS?)" in lines
     for name in ("torch", "cuda", "cpu", "english", "digits", "hub"):
         assert any(line.startswith(f"{name} ") for line in lines)
+    assert "TRITONE_API_KEY set, not shown (key that clients of serve need)" in lines
     assert "hf_secret" not in run.output
+    assert "key_secret" not in run.output
     assert "TRITONE_OUTPUT " not in run.stdout
 
 

@@ -1,6 +1,7 @@
 """Errors of the server in OpenAI's form: of routes, engines and what the framework raises."""
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
@@ -14,6 +15,8 @@ from tritone.engine.bounds import DeadlineError, QueueFullError
 from tritone.engine.server.errors import ApiError, engine_error
 from tritone.engine.server.models import ServedModels
 from tritone.engine.server.settings import ServerSettings
+
+RECORDING = Path(__file__).parents[3] / "samples/english/three_minutes.m4a"
 
 
 @pytest.mark.parametrize(
@@ -63,16 +66,14 @@ def test_an_error_of_the_engine_has_its_status(server, error, status, param, cod
         assert found.body()["error"]["type"] == "rate_limit_error"
 
 
-def test_the_client_raises_its_error_for_a_full_queue_and_for_a_key(tmp_path):
+def test_the_client_raises_its_error_for_a_key_a_deadline_and_a_full_queue():
     engine = AsyncEngine("digits", device="cpu")
     settings = ServerSettings(api_keys=("right",), deadline=1e-6)
     with serving(ServedModels({"digits": engine}), settings) as url:
 
         def transcribe(key, **options):
             with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
-                return client.audio.transcriptions.create(
-                    file=b"RIFF no recording", model="digits", **options
-                )
+                return client.audio.transcriptions.create(file=RECORDING, model="digits", **options)
 
         with pytest.raises(openai.AuthenticationError, match="API key"):
             transcribe("wrong")

@@ -1,9 +1,12 @@
 """Faults of clients, of the disk and of a thread, on a real server: the other requests go on."""
 
+import io
+import os
 import resource
 import select
 import socket
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -29,6 +32,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 TEXT = "zero zero seven five five nine"
 CLIENT_TIMEOUT = 0.6  # seconds
 MAX_CONNECTIONS = 100
+MAX_DURATION = 600  # seconds
+MAX_UPLOAD = 4  # MiB
+DISK = 8 << 20  # bytes
 # A panic of a library in a reading thread, for the recordings of that name alone.
 PANIC = """
 from tritone.engine.tasks import inputs
@@ -41,26 +47,27 @@ inputs.load_audio = load
 
 
 @pytest.fixture(scope="module")
-def uploads(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("uploads")
+def uploads(tmp_path_factory) -> Iterator[Path]:
+    """Folder of temporary files, on a disk of its own where this process may mount one."""
+    folder = tmp_path_factory.mktemp("uploads")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
+    is_mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0
+    yield folder
+    if is_mounted:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="module")
 def served(uploads) -> Iterator[ServerProcess]:
-    """A server with low limits, whose disk is full from 2 MB on."""
+    """A server with low limits."""
     options = {
-        "--max-upload": 8,
-        "--max-duration": 60,
+        "--max-upload": MAX_UPLOAD,
+        "--max-duration": MAX_DURATION,
         "--max-connections": MAX_CONNECTIONS,
         "--client-timeout": CLIENT_TIMEOUT,
         "--upload-dir": uploads,
     }
-    disk = 2 << 20
-    with server(
-        *(part for option in options.items() for part in option),
-        before=PANIC,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk)),
-    ) as one:
+    with server(*(part for option in options.items() for part in option), before=PANIC) as one:
         yield one
         assert one.process.poll() is None
         assert not [line for line in one.log if "Traceback" in line]
@@ -140,7 +147,7 @@ def test_a_declared_upload_of_10_gb_is_refused_at_once(served):
         client.sendall(head(10 << 30) + bytes(1000))
         answer = read_answer(client)
         assert answer.status == 413
-        assert "8 MiB" in answer.error["message"]
+        assert f"{MAX_UPLOAD} MiB" in answer.error["message"]
         assert time.monotonic() - begin < CLIENT_TIMEOUT
 
 
@@ -154,17 +161,35 @@ def test_an_upload_of_10_gb_in_chunks_is_cut_at_the_limit_in_flat_memory(served)
         while sent < 10 << 30 and not select.select([client], [], [], 0)[0]:
             client.sendall(chunk)
             sent += 1 << 20
-        # The disk ends before the limit here.
-        assert read_answer(client).status in (413, 507)
+        assert read_answer(client).status == 413
     assert sent <= 32 << 20  # what the sockets hold among it
     assert served.memory() - before < 24 << 20
 
 
-def test_a_full_disk_fails_that_upload_alone(served, uploads):
-    answer = served.transcribe(bytes(3 << 20))
+@pytest.fixture(params=["full", "limited"])
+def no_room(request, served, uploads) -> Iterator[str]:
+    """Message of a disk that is full, or of a limit on files; it is there while the test runs."""
+    if request.param == "full":
+        if not uploads.is_mount():
+            pytest.skip("needs the right to mount a disk")
+        filler = uploads / "filler"
+        filler.write_bytes(bytes(DISK - (1 << 20)))
+        yield "No space left on device"
+        filler.unlink()
+    else:
+        process, name = served.process.pid, resource.RLIMIT_FSIZE
+        before = resource.prlimit(process, name)
+        resource.prlimit(process, name, (1 << 20, before[1]))
+        yield "File too large"
+        resource.prlimit(process, name, before)
+
+
+def test_a_full_disk_fails_large_uploads_alone(served, uploads, no_room):
+    answer = served.transcribe(bytes(2 << 20))
     assert answer.status == 507
     assert answer.error["code"] == "insufficient_storage"
-    assert "File too large" in answer.error["message"]
+    assert no_room in answer.error["message"]
+    assert served.transcribe(DIGITS.read_bytes()).json["text"] == TEXT
     assert not [path for path in served.files() if str(uploads) in path]
 
 
@@ -191,7 +216,7 @@ def test_a_small_file_that_decodes_to_hours_is_refused_in_flat_memory(served, tm
     before = served.memory()
     answer = served.transcribe(content, "hours.flac")
     assert answer.status in (400, 413)
-    assert "longer than 60.0 s" in answer.error["message"]
+    assert f"longer than {MAX_DURATION}.0 s" in answer.error["message"]
     assert served.memory() - before < 24 << 20
 
 
@@ -204,20 +229,37 @@ def test_a_panic_in_a_reading_thread_is_an_error_of_that_request(served):
     served.log.clear()
 
 
-def test_a_client_that_resets_its_connection_is_counted_as_left(served):
-    def left() -> float:
-        text = served.ask("GET", "/metrics").body.decode().splitlines()
-        return sum(
-            float(line.split()[1]) for line in text if line.startswith('tritone:requests_total{status="499"')
-        )
+@pytest.fixture(scope="module")
+def minutes() -> bytes:
+    """A recording of six minutes, which takes seconds."""
+    samples, rate = soundfile.read(DIGITS, dtype="int16")
+    once = np.concatenate([samples, np.zeros(10 * rate, np.int16)])
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.tile(once, 30), rate, format="FLAC")
+    return buffer.getvalue()
 
-    before, (body, _) = left(), form(DIGITS.read_bytes())
+
+def metric(served: ServerProcess, name: str) -> float:
+    """Value of a metric."""
+    lines = served.ask("GET", "/metrics").body.decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(name))
+
+
+@pytest.mark.parametrize("moment", ["sending", "waiting", "reading"])
+def test_a_client_that_dies_is_counted_as_left_and_its_request_cancelled(served, minutes, moment):
+    left, running = 'tritone:requests_failed_total{reason="client_left"}', "tritone:num_requests_running"
+    before = metric(served, left)
+    body, _ = form(minutes, "minutes.flac", stream="true" if moment == "reading" else "false")
     client = served.connect()
-    client.sendall(head(len(body)) + body[:-100])
-    time.sleep(0.05)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.sendall(head(len(body)) + (body[:-100] if moment == "sending" else body))
+    if moment == "reading":
+        assert client.recv(12) == b"HTTP/1.1 200"
+    else:
+        wait_until(lambda: moment == "sending" or metric(served, running) > 0)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
     client.close()
-    wait_until(lambda: left() == before + 1)
+    wait_until(lambda: metric(served, left) == before + 1)
+    wait_until(lambda: metric(served, running) == 0, seconds=1)
 
 
 def test_a_client_that_reads_nothing_is_cut(served):

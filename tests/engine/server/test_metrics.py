@@ -63,6 +63,9 @@ def test_requests_are_counted_by_status_and_reason(client):
     assert more("tritone:requests_failed_total", "invalid_request") == 2
     assert more("tritone:requests_failed_total", "not_found") == 1
     assert more("tritone:requests_failed_total", "queue_full") == 0
+    for name in ("e2e_request_latency", "time_to_first_token", "request_queue_time", "request_read_time"):
+        assert more(f"tritone:{name}_seconds_count", "digits") == 4
+    assert more("tritone:time_to_first_token_seconds_sum", "digits") > 0
     assert more("tritone:audio_seconds_total", "digits") == pytest.approx(4 * 3.00275)
     assert more("tritone:generation_tokens_total", "digits") == 4 * 7
     assert after["tritone:num_requests_running", "digits"] == 0

@@ -35,6 +35,8 @@ REFUSED = [
     ({"timestamp_granularities[]": "line"}, "timestamp_granularities[]", "invalid_value", "word, segment"),
     ({"include[]": "usage"}, "include[]", "invalid_value", "logprobs"),
     ({"include[]": "logprobs", "response_format": "text"}, "include[]", "unsupported_value", "give json"),
+    ({"include[]": "logprobs", "model": "ctc"}, "include[]", "unsupported_value", "leave it out"),
+    ({"include[]": "logprobs", "num_beams": "2"}, "include[]", "unsupported_value", "num_beams is 2"),
     ({"language": "xx"}, "language", None, "leave it out"),
     (
         {"language": "klingon", "model": "many-languages"},
@@ -43,6 +45,7 @@ REFUSED = [
         "not one of this checkpoint's (af,",
     ),
     ({"prompt": "digits"}, "prompt", "unsupported_value", "of Whisper"),
+    ({"prompt": "<|en|>", "model": "many-languages"}, "prompt", "unsupported_value", "the special token"),
     ({"hotwords": "two"}, "hotwords", "unsupported_value", "of Whisper"),
     ({"seed": "-1"}, "seed", "invalid_value", "a whole number from 0"),
     ({"seed": "1", "model": "ctc"}, "seed", None, "best path"),

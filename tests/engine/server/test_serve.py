@@ -1,5 +1,6 @@
 """The command `tritone serve`: its address, errors, log, access, and how it ends."""
 
+import json
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from commands import tritone_invoke
-from servers import DIGITS, form, head, read_answer, server, wait_until
+from servers import DIGITS, Answer, form, head, read_answer, server, wait_until
 
 pytest.importorskip("fastapi")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
@@ -104,27 +105,27 @@ def test_a_key_is_needed_and_the_log_has_neither_keys_nor_texts(tmp_path):
 
 
 def test_a_signal_under_load_drains_every_request_that_was_taken(tmp_path):
-    """Sixteen clients ask without a pause, one is in the midst of its upload and goes on."""
+    """Sixteen clients ask without a pause, half of them for streams; one is in the midst of its upload."""
     body, headers = form(DIGITS.read_bytes())
+    streamed, headers_of_streamed = form(DIGITS.read_bytes(), stream="true")
     answers: list[tuple[int, str]] = []
-    broken: list[BaseException] = []
     over = threading.Event()
 
-    def ask_again() -> None:
+    def ask_again(stream: bool) -> None:
+        asked = (streamed, headers_of_streamed) if stream else (body, headers)
         while not over.is_set():
             try:
-                answer = one.ask("POST", "/v1/audio/transcriptions", body, headers)
-                answers.append((answer.status, answer.json["text"]))
-            except OSError as error:  # the connection was not taken
-                broken.append(error)
+                answer = one.ask("POST", "/v1/audio/transcriptions", *asked)
+            except OSError:  # the connection was not taken
                 return
+            answers.append((answer.status, text_of(answer) if stream else answer.json["text"]))
 
     path = tmp_path / "socket"
     with server("--uds", path, "--verbose") as one:
         assert one.address == f"unix:{path}"
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         with ThreadPoolExecutor(16) as pool, one.connect() as slow:
-            asked = [pool.submit(ask_again) for _ in range(16)]
+            asked = [pool.submit(ask_again, bool(number % 2)) for number in range(16)]
             wait_until(lambda: len(answers) > 40)
             slow.sendall(head(len(body)) + body[:1000])
             time.sleep(0.1)
@@ -183,6 +184,14 @@ def test_a_socket_in_use_is_refused_and_left(tmp_path):
     assert run.exit_code == 2
     assert "Address already in use" in run.stderr
     assert path.exists()
+
+
+def text_of(answer: Answer) -> str:
+    """Text of a stream's events, the last of which has it whole."""
+    events = [json.loads(line[6:]) for line in answer.body.decode().split("\n\n") if line]
+    deltas, done = "".join(event["delta"] for event in events[:-1]), events[-1]
+    assert (done["type"], done["text"]) == ("transcript.text.done", deltas)
+    return deltas
 
 
 def signal_is_default(process: int, number: int) -> bool:

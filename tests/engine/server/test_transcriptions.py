@@ -44,6 +44,19 @@ def test_json_has_text_and_usage(client):
     assert answer.logprobs is None
 
 
+@pytest.mark.parametrize(("model", "file"), [(WHISPER, LONG), (WHISPER, SHORT), ("digits", DIGITS)])
+def test_log_probs_are_those_of_the_tokens_whose_bytes_join_to_the_text(client, server, model, file):
+    engine = server.engines[model].engine
+    result = engine.submit(file, token_log_probs=True).result()
+    answer = create(client, file, model, include=["logprobs"])
+    assert {one.logprob for one in answer.logprobs} <= set(result.token_log_probs)
+    assert all(one.token == bytes(map(int, one.bytes)).decode(errors="replace") for one in answer.logprobs)
+    joined = b"".join(bytes(map(int, one.bytes)) for one in answer.logprobs)
+    assert joined.decode(errors="replace").strip() == answer.text.strip() == result.text.strip()
+    *_, done = client.audio.transcriptions.create(file=file, model=model, include=["logprobs"], stream=True)
+    assert [one.logprob for one in done.logprobs] == [one.logprob for one in answer.logprobs]
+
+
 @pytest.mark.parametrize("response_format", ["text", "srt", "vtt"])
 def test_texts_are_plain_text_and_vtt_has_its_own_type(client, engine, response_format):
     raw = client.audio.transcriptions.with_raw_response.create(
@@ -153,6 +166,19 @@ def test_options_reach_the_engine(client, engine):
     expected = engine.submit(SHORT, prompt="the one", hotwords="two", num_beams=2).result().text
     answer = create(client, prompt="the one", extra_body={"hotwords": "two", "num_beams": 2})
     assert answer.text == expected != create(client).text
+
+
+def test_a_long_prompt_counts_by_its_last_tokens(client, engine):
+    prompt = "two three one " * 60
+    first, *ids = engine.processor.tokenizer.get_prompt_ids(prompt, None)
+    room = engine.model.max_length // 2 - 1
+    assert len(ids) > 2 * room
+    expected = engine.submit(SHORT, prompt_ids=[first, *ids[-room:]]).result().text
+    assert create(client, prompt=prompt).text == expected
+    *_, done = client.audio.transcriptions.create(file=SHORT, model=WHISPER, prompt=prompt, stream=True)
+    assert done.usage.input_token_details.text_tokens == room + 1
+    for hotwords in ("one two", "one two " * 60):
+        assert create(client, prompt=prompt, extra_body={"hotwords": hotwords}).usage.seconds == 0.9
 
 
 @pytest.mark.parametrize(
