@@ -21,7 +21,7 @@ WAVEFORM = np.random.default_rng(0).standard_normal(40_000).astype(np.float32) *
 
 def run(code: str, *arguments: object) -> tuple[str, float]:
     """Output of a program that must end with exit code 0 and no error, and the seconds from "leaving" on."""
-    code = f"import numpy, os, sys, time, torch, tritone\ntorch.set_num_threads(2)\n{code}"
+    code = f"import asyncio, numpy, os, sys, time, torch, tritone\ntorch.set_num_threads(2)\n{code}"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -125,6 +125,33 @@ os.waitpid(child, 0)
         checkpoint,
     )
     assert said == "7 3 None\nNone\n"
+
+
+def test_in_a_forked_child_nothing_is_awaited_in_vain(checkpoint):
+    said, _ = run(
+        """
+engine = tritone.AsyncEngine(sys.argv[1], device="cpu", num_rows=2)
+wave = numpy.random.randn(60_000) * 0.1
+handles = [engine.submit(wave, max_new_tokens=4) for _ in range(30)]
+
+async def use():
+    async with engine:
+        for wait in engine.transcribe(wave), anext(engine.stream(wave)), handles[-1]:
+            try:
+                print("no error", await wait)
+            except RuntimeError as error:
+                assert "forked" in str(error)
+        assert engine.health().status == "failed"
+
+child = os.fork()
+if child == 0:
+    asyncio.run(asyncio.wait_for(use(), 5))
+    os._exit(7)  # torch's own thread pool cannot be taken apart in a forked child that has had threads
+print(os.waitpid(child, 0)[1] >> 8, handles[-1].result(60).error, flush=True)
+""",
+        checkpoint,
+    )
+    assert said == "7 None\n"
 
 
 @pytest.mark.parametrize("hangs", ["reading", "step"])
