@@ -22,12 +22,12 @@ from .faults import attempt
 from .gpu.warm_up import compile_kernels, record_steps, warm_up
 from .handle import Handle, in_order
 from .jobs import Job, Prepared
-from .journal import Journal, JournaledSession, origin_of
-from .journal_files import journal_path
+from .journal import origin_of
 from .openmp import release_team
 from .outputs import Classification, Transcription
 from .session import Session
 from .stats import EngineHealth, EngineStats
+from .submission import Submission, journal_in
 from .tasks.base import Verb
 from .tasks.inputs import Inputs, ReadOptions, Recordings, check_choice
 from .tasks.loading import load, make_task
@@ -212,7 +212,9 @@ class Engine:
         self._check_request(reading, priority)
         snapshot, reading = self._snapshot(source, reading, options)
         path = None if journal is None else Path(journal)
-        return self._submit(source, snapshot, reading, priority, stream, options, path, deadline)
+        return self._submit(
+            Submission(source, snapshot, reading, options, priority, deadline, path, stream=stream)
+        )
 
     def submit_classification(
         self, source: Any, *, top_k: int | None = DEFAULT_TOP_K, truncate: bool = False, **options: Any
@@ -366,25 +368,14 @@ class Engine:
 
         split = channels == "split"
 
-        def snapshots() -> Iterator[tuple[Any, Any, ReadOptions]]:
+        def submissions() -> Iterator[Submission]:
             for source in sources:
-                snapshot, how = self._snapshot(source, reading, None if split else options)
-                if split:
-                    for one, of_channel in self._inputs.split(snapshot, how):
-                        yield source, one, of_channel
-                else:
-                    yield source, snapshot, how
+                whole = self._snapshot(source, reading, None if split else options)
+                for snapshot, how in self._inputs.split(*whole) if split else [whole]:
+                    path = journal_in(journals, source, how)
+                    yield Submission(source, snapshot, how, options, priority, deadline, path, bounded=False)
 
-        def submit(one: tuple[Any, Any, ReadOptions]) -> Handle[Any]:
-            source, snapshot, how = one
-            path = None
-            if journals is not None and isinstance(source, str | os.PathLike):
-                path = journal_path(journals, source, how.channel)
-            return self._submit(
-                source, snapshot, how, priority, False, options, path, deadline, bounded=False
-            )
-
-        return in_order(snapshots(), submit, self.max_ahead, self._worker.wait_for_room)
+        return in_order(submissions(), self._submit, self.max_ahead, self._worker.wait_for_room)
 
     def _check_verb(self, verb: Verb) -> None:
         """Validate that the model has results of this kind."""
@@ -426,42 +417,25 @@ class Engine:
         except Exception as error:
             return error, reading
 
-    def _submit(
-        self,
-        source: Any,
-        snapshot: Any,
-        reading: ReadOptions,
-        priority: int,
-        stream: bool,
-        options: dict[str, Any],
-        journal: Path | None,
-        deadline: float | None,
-        *,
-        bounded: bool = True,
-    ) -> Handle[Any]:
+    def _submit(self, one: Submission) -> Handle[Any]:
         task = self._task  # and not the engine, which may be dropped before it is read
         make_span = span_maker(task.verb, self._name)
-        processor = task.output_processor(options)
-        handle = Handle[Any](source, processor, self._worker.cancel, reading.channel, make_span)
-        origin = {} if journal is None else self._origin
+        processor = task.output_processor(one.options)
+        handle = Handle[Any](one.source, processor, self._worker.cancel, one.reading.channel, make_span)
+        origin = {} if one.journal is None else self._origin
 
         def prepare() -> Prepared | Session:
-            if isinstance(snapshot, Exception):
-                raise snapshot
-            started = task.start(snapshot, reading, options, lambda: not handle.done())
-            if journal is not None and isinstance(started, Session):
-                return JournaledSession(started, Journal(journal, origin))
-            return started
+            return one.start(task, origin, lambda: not handle.done())
 
-        job = Job(handle, prepare, priority, stream)
-        if deadline is not None:
-            job.time_limit = deadline
-        if self.config.max_waiting_seconds is not None and not isinstance(snapshot, Exception):
-            job.waiting_seconds = self._inputs.estimate_seconds(snapshot, reading)
-        if isinstance(snapshot, Inputs):
+        job = Job(handle, prepare, one.priority, one.stream)
+        if one.deadline is not None:
+            job.time_limit = one.deadline
+        if self.config.max_waiting_seconds is not None and not isinstance(one.snapshot, Exception):
+            job.waiting_seconds = self._inputs.estimate_seconds(one.snapshot, one.reading)
+        if isinstance(one.snapshot, Inputs):
             with suppress(Exception):  # which its result has from a reading thread
                 prepared = attempt(prepare)
                 job.prepared = None if isinstance(prepared, Session) else prepared
-        self._worker.submit(job, bounded=bounded)
+        self._worker.submit(job, bounded=one.bounded)
         release_team()  # of the copy, and of the caller's own torch operations before
         return handle

@@ -1,6 +1,7 @@
 """Reading threads of an engine's worker: inputs of requests, and sessions between their requests."""
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from time import perf_counter
@@ -8,6 +9,7 @@ from typing import Any
 
 from ..scheduler.request import FinishReason, RequestOutput, RequestTimes
 from .bounds import deadline_error
+from .config import EngineConfig
 from .faults import as_error
 from .handle import Handle
 from .jobs import Job, JobQueue
@@ -122,6 +124,18 @@ class Reading(ABC):
     @property
     def _nothing_to_read(self) -> bool:
         return self._closed and not (self._jobs and (self._queue or self._sessions))
+
+    def _wait_for_arrivals(self, config: EngineConfig) -> None:
+        """Wait for inputs that are being read, within the configured times."""
+        end = time.monotonic() + config.total_arrival_wait
+        seen = 0
+
+        def more() -> bool:
+            return len(self._ready) > seen
+
+        while more() and (self._being_read or self._can_read):
+            seen = len(self._ready)
+            self._runnable.wait_for(more, min(config.arrival_wait, end - time.monotonic()))
 
     def _prepare(self, job: Job) -> None:
         """Read a job's input and pass it to the loop's thread, or begin its session."""

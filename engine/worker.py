@@ -275,7 +275,7 @@ class Worker(Reading):
             self._end_late()
             self._take_prepared()
         if not self._loop.has_work:
-            self._wait_for_arrivals()
+            self._wait_for_arrivals(self._config)
         while self._to_cancel:
             self._cancel(self._to_cancel.popleft())
         if self._ready and not self._is_checked:
@@ -318,18 +318,6 @@ class Worker(Reading):
     @property
     def _is_over(self) -> bool:
         return self._failure is not None or (self._closed and not self._jobs)
-
-    def _wait_for_arrivals(self) -> None:
-        """Wait for inputs that are being read, within the configured times."""
-        end = time.monotonic() + self._config.total_arrival_wait
-        seen = 0
-
-        def more() -> bool:
-            return len(self._ready) > seen
-
-        while more() and (self._being_read or self._can_read):
-            seen = len(self._ready)
-            self._runnable.wait_for(more, min(self._config.arrival_wait, end - time.monotonic()))
 
     def _take_prepared(self) -> None:
         """Take the jobs at the front of the queue that need no reading; the lock is held."""

@@ -1,5 +1,6 @@
 """Endpoints of OpenAI's audio API: transcriptions and translations."""
 
+import asyncio
 from dataclasses import replace
 
 from fastapi import APIRouter, Request
@@ -17,6 +18,8 @@ from .requests import note_result
 from .responses import answer
 from .settings import ServerSettings
 from .uploads import Form, read_form
+
+_LONG = 300.0  # seconds of audio; subtitles of three hours take half a second, for which others would wait
 
 
 def transcription_routes(models: ServedModels, settings: ServerSettings) -> APIRouter:
@@ -63,6 +66,8 @@ async def _respond(
         except Exception as error:
             raise _error(error, request, form, parameters) from error
         note_result(request, parameters.model.name, result)
+        if result.duration > _LONG:
+            return await asyncio.to_thread(answer, result, parameters)
         return answer(result, parameters)
     finally:
         if stream is None:

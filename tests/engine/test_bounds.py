@@ -81,7 +81,7 @@ def test_a_request_that_is_cancelled_in_the_queue_makes_room(full):
         submit(worker)
 
 
-def test_the_time_to_retry_is_that_of_the_audio_that_waits_at_the_rate_of_late(full, monkeypatch):
+def test_the_time_to_retry_is_that_of_half_the_audio_that_waits_at_the_rate_of_late(full, monkeypatch):
     now = SimpleNamespace(seconds=100.0)
     monkeypatch.setattr(stats, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
     worker, _ = full(max_waiting=3)
@@ -98,13 +98,13 @@ def test_the_time_to_retry_is_that_of_the_audio_that_waits_at_the_rate_of_late(f
     for _ in range(5):
         now.seconds += 2.0
         worker._tally.end("stop", 8.0, idle=False)
-    assert retry_after() == pytest.approx(80.0 / 4.0)
+    assert retry_after() == pytest.approx(min(80.0 / 2 / 4.0, 10.0))
     for _ in range(200):  # the early ones are forgotten
         now.seconds += 0.5
         worker._tally.end("stop", 8.0, idle=False)
-    assert retry_after() == pytest.approx(80.0 / 16.0)
+    assert retry_after() == pytest.approx(80.0 / 2 / 16.0)
     now.seconds += 1e6
-    assert retry_after() == 60.0
+    assert retry_after() == 10.0
 
 
 def test_an_error_of_a_full_queue_leaves_a_process_with_its_time():

