@@ -4,7 +4,7 @@ import time
 
 import httpx
 import pytest
-from services import EXAMPLES, SIX, SOON, TEXT, free_port, read_events, running
+from services import EXAMPLES, SIX, SOON, TEXT, digits, free_port, read_events, running
 
 from tritone.engine.handle import FORKED
 
@@ -28,13 +28,13 @@ async def health(response: Response) -> tritone.EngineHealth:
     return engine.health()
 """
 
-# The example, with the number of the process that has answered.
+# The example, with the process that has answered, and the number of requests that were cancelled in it.
 IN_EACH_WORKER = f"""
 import os, sys
 sys.path.append({str(EXAMPLES)!r})
 from fastapi_service import create_app
 app = create_app()
-app.get("/process")(os.getpid)
+app.get("/process")(lambda: (os.getpid(), app.state.engine.stats().cancelled))
 """
 
 
@@ -56,8 +56,8 @@ def test_an_engine_made_before_gunicorn_forks_is_refused_with_the_reason(tmp_pat
         assert time.monotonic() - start < 5
 
 
-@pytest.mark.parametrize("server", ["gunicorn --preload", "uvicorn"])
-def test_each_worker_makes_its_engine_and_serves(tmp_path, files, server):
+@pytest.mark.parametrize("server", ["gunicorn --preload --asgi-disconnect-grace-period 0", "uvicorn"])
+def test_each_worker_makes_its_engine_and_serves_clients_that_stay_or_leave(tmp_path, files, server):
     (tmp_path / "app.py").write_text(IN_EACH_WORKER)
     port = free_port()
     module, *arguments = server.split()
@@ -66,12 +66,21 @@ def test_each_worker_makes_its_engine_and_serves(tmp_path, files, server):
     else:
         arguments += ["--workers", "2", "--port", str(port), "--app-dir", str(tmp_path), "app:app"]
     with running(tmp_path / "log", port, module, *arguments) as service:
-        processes = set()
-        until = time.monotonic() + SOON
-        while len(processes) < 2:
-            assert time.monotonic() < until, service.log.read_text()
-            processes.add(httpx.get(f"{service.url}/process", timeout=SOON).json())
-            time.sleep(0.01)
+        cancelled = {}
+
+        def wait_for(condition) -> None:
+            until = time.monotonic() + SOON
+            while not condition():
+                assert time.monotonic() < until, service.log.read_text()
+                process, count = httpx.get(f"{service.url}/process", timeout=SOON).json()
+                cancelled[process] = count
+                time.sleep(0.01)
+
+        wait_for(lambda: len(cancelled) == 2)
         for _ in range(4):
             reply = httpx.post(f"{service.url}/transcribe", files=files, timeout=SOON)
             assert "".join(data for name, data in read_events(reply) if name == "message") == TEXT
+        long = {"file": ("talk", digits(200))}
+        with httpx.stream("POST", f"{service.url}/transcribe", files=long, timeout=SOON) as reply:
+            assert next(reply.iter_lines())
+        wait_for(lambda: sum(cancelled.values()) == 1)
