@@ -20,7 +20,7 @@ MAX_BYTES = 50 << 20  # of a recording
 
 
 class Speech(speech_pb2_grpc.SpeechServicer):
-    """Transcription by an engine; gRPC cancels the coroutine of a call whose client has left."""
+    """Transcription by an engine; the coroutine of a call is cancelled when its client leaves."""
 
     def __init__(self, engine: tritone.AsyncEngine) -> None:
         self.engine = engine
@@ -37,16 +37,19 @@ class Speech(speech_pb2_grpc.SpeechServicer):
         deadline = None if left is None else max(left, 0.001)
         try:
             handle = self.engine.submit(bytes(content), deadline=deadline)
+        except tritone.QueueFullError as error:
+            retry = (("retry-after", f"{error.retry_after:.0f}"),)  # seconds
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), retry)
+        try:
             async for piece in handle:
                 yield speech_pb2.Reply(text=piece)
             yield speech_pb2.Reply(result=message_of(await handle))
         except tritone.AudioError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except tritone.QueueFullError as error:
-            retry = (("retry-after", f"{error.retry_after:.0f}"),)  # seconds
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), retry)
         except tritone.DeadlineError as error:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
+        finally:
+            handle.cancel()  # where the client has left; an ended request stays as it is
 
 
 class Health(health_pb2_grpc.HealthServicer):
