@@ -15,6 +15,7 @@ from .config import RunnerConfig
 from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.cuda_graphs import DecodeGraphs
 from .device.nvtx import marked
+from .device.phases import phase
 from .faults import Failure, Isolated, attempt, isolate
 from .prefill import Prefill
 from .slot_tables import BatchTensors, SlotTables
@@ -144,7 +145,8 @@ class Decoder:
             output.decoded.append(one.decoded)
 
     def _try(self, batch: Batch) -> _BatchOutput | Failure:
-        return attempt(self._decode, batch, self._state.device)
+        with phase("decode", batch.requests):
+            return attempt(self._decode, batch, self._state.device)
 
     def _decode(self, batch: Batch) -> _BatchOutput:
         if self.graphs is not None and (played := self.graphs.decode(batch)) is not None:

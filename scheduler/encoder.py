@@ -13,6 +13,7 @@ from .cache.paged_cache import PagedCache
 from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.encode_stream import EncodeStream
 from .device.nvtx import marked
+from .device.phases import phase
 from .faults import isolate
 from .inputs import FrontEnd, pack_inputs, tensor_of
 from .model_protocol import EncoderOnlyModel, GenerativeModel
@@ -72,11 +73,14 @@ class Encoder:
         owned = [running.admission for running in chunk]
         positions = self.cache.cross_positions([(own.cross_pages, own.encode_tokens) for own in owned])
         with stream.encoding([tensor_of(request) for request in requests]) if stream else nullcontext():
-            encoded, _ = model.encode(*pack_inputs(requests, self.front_end, model.device, model.dtype))
-            key_values = model.cross_key_values(encoded)
-            if stream:
-                stream.write_pages()
-            self.cache.store_cross(key_values, upload(positions, model.device))
+            with phase("features", chunk):
+                inputs = pack_inputs(requests, self.front_end, model.device, model.dtype)
+            with phase("encode", chunk):
+                encoded, _ = model.encode(*inputs)
+                key_values = model.cross_key_values(encoded)
+                if stream:
+                    stream.write_pages()
+                self.cache.store_cross(key_values, upload(positions, model.device))
             self._keep(chunk, encoded)
 
     def _keep(self, chunk: list[RunningRequest], encoded: Tensor) -> None:
@@ -93,8 +97,10 @@ class Encoder:
     def _predict(self, chunk: list[RunningRequest]) -> EncoderOutputs:
         predictor = cast(EncoderOnlyModel, self.predictor)
         requests = [running.request for running in chunk]
-        inputs = pack_inputs(requests, self.front_end, predictor.device, predictor.dtype)
-        return EncoderOutputs(chunk, predictor.predict(*inputs))
+        with phase("features", chunk):
+            inputs = pack_inputs(requests, self.front_end, predictor.device, predictor.dtype)
+        with phase("encode", chunk):
+            return EncoderOutputs(chunk, predictor.predict(*inputs))
 
     def _chunks(self, arrivals: list[RunningRequest]) -> list[list[RunningRequest]]:
         if self.cache.keys.device.type != "cpu":

@@ -21,6 +21,7 @@ from .cache.attention_metadata import AttentionMetadata, PageLayout
 from .cache.paged_cache import PagedCache, cache_positions
 from .device.cpu_pool import CpuWorkerPool, balanced, map_parts
 from .device.nvtx import marked
+from .device.phases import phase
 from .model_protocol import GenerativeModel
 from .state import DecodeState
 from .step_output import HostCopy
@@ -88,6 +89,10 @@ class Prefill:
 
     def _prefill(self, chunk: list[RunningRequest]) -> None:
         """Prefill some requests: up to the choice of a token, and the rest once it is known."""
+        with phase("prefill", chunk):
+            self._prefill_prompts(chunk)
+
+    def _prefill_prompts(self, chunk: list[RunningRequest]) -> None:
         spans, rest = [], []
         for running in chunk:
             options, end = running.options, running.options.prefilled
