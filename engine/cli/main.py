@@ -11,6 +11,7 @@ from ..builtin_models import DIGIT_CLASSIFIER, DIGITS, ENGLISH, default_recogniz
 from ..config import DEFAULT_TOP_K, Channels, Encoding, Short, SpeechTask, Windows
 from ..outputs import Classification, Transcription
 from ..subtitles.cues import MAX_LINE_COUNT, MAX_LINE_WIDTH, MIN_LINE_WIDTH
+from .bench import bench
 from .convert import convert as convert_checkpoint
 from .display import Display
 from .environment import show_environment
@@ -408,6 +409,7 @@ def convert(
 
 
 app.command(cls=CliCommand)(serve)
+app.command(cls=CliCommand)(bench)
 
 
 @app.command()

@@ -31,13 +31,16 @@ ALIASES = {
 _OF_A_CALL = {
     *(
         "--help",
+        "--json",
         "--manifest",
         "--null",
         "--output",
         "--output-dir",
         "--overwrite",
         "--pairs",
+        "--plot",
         "--ref",
+        "--seconds",
         "--text",
     ),
 }

@@ -1,0 +1,1 @@
+"""Measurement of a model on a machine, for `tritone bench`."""
