@@ -17,6 +17,10 @@ Engines alternate, and the median of the repeats counts. Beside the speed stands
 to those of transformers for each recording or text alone, in float32: texts to the letter, scores within
 1e-4, in bfloat16 0.01.
 
+Beside it are CPU seconds, which other processes leave alone, and of Tritone's runs the phases: their share of
+the CPU time, and what they reach of the rates of matrix products and of reading memory, which are measured at
+the start for each dtype, in as many threads.
+
 --model whisper has peers, speech and real weights of its own (the extra `english`): 32 recordings of 1 to
 30 s, 496 s, joined from `samples/`, and one of four minutes, window after window and in independent windows.
 Each engine is in a process of its own, all with --threads (all cores by default), and they run in turn:
@@ -46,8 +50,12 @@ from unittest import mock
 import torch
 import transformers
 
+import tritone
+from tritone.engine.bench.phases import CacheShape
+from tritone.engine.bench.rates import measure_rates
 from tritone.kernels.linear import cpu as linear_cpu
 from tritone.kernels.linear import gemm
+from tritone.scheduler.device.phases import observed
 
 from ..common.command import make_parser
 from ..common.machine import about_machine
@@ -56,6 +64,7 @@ from ..common.recognizers import length_of
 from . import whisper
 from .classifiers import AudioClassification, TextClassification
 from .models import BenchModel, Scale, Speech2Text, SpeechEncoderDecoder, Wav2Vec2CTC
+from .phases import Phases, phase_lines
 
 Run = Callable[[Sequence[Any]], list[Any]]  # from items to answers
 
@@ -79,10 +88,12 @@ MODELS: dict[str, type[BenchModel]] = {
 
 @dataclass(slots=True)
 class Timed:
-    """Seconds of each round of a run, and its answers."""
+    """Seconds of each round of a run, by wall clock and of CPU time, its answers, and its phases."""
 
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
+    phases: Phases = field(default_factory=Phases)
 
 
 def main() -> None:
@@ -99,17 +110,32 @@ def main() -> None:
     about = about_machine(torch.device("cpu"))
     print(f"{model.title}; {model.described(items)}")
     print(", ".join([about["processor"], about["device"], *(f"{n} {about[n]}" for n in ("torch", PEER))]))
-    results = {}
+    results: dict[str, Any] = {}
+    cpu_seconds: dict[str, Any] = {}
+    phases: dict[str, Any] = {}
+    rates = {dtype: measure_rates(getattr(torch, dtype)) for dtype in arguments.dtype}
     with tempfile.TemporaryDirectory() as folder:
         model.write(Path(folder))
         for beams in arguments.beams:
-            runs = tritone_runs(model, Path(folder), items, beams, arguments)
+            engines = {dtype: model.engine(Path(folder), dtype, items, beams) for dtype in arguments.dtype}
+            caches = {dtype: CacheShape.of(engine.model) for dtype, engine in engines.items()}
+            runs = tritone_runs(model, engines, beams, arguments.cost_of_invariance)
             runs |= peer_runs(model, Path(folder), len(items), beams, arguments)
             timed = alternate(runs, items, scale, arguments.repeats or scale.repeats)
-            results[f"{beams} beams"] = report(timed, model, model.amount(items), beams)
+            search = f"{beams} beams"
+            results[search] = report(timed, model, model.amount(items), beams)
+            cpu_seconds[search] = {name: statistics.median(one.cpu_seconds) for name, one in timed.items()}
+            phases[search] = {}
+            for dtype, rate in rates.items():
+                one, cache = timed[name := f"tritone, {dtype}"], caches[dtype]
+                reached = one.phases.shares(cache, rate, sum(one.cpu_seconds))
+                phases[search][name] = {phase: asdict(share) for phase, share in reached.items()}
+                print(*phase_lines(name, reached, rate), sep="\n")
     if arguments.json:
         about["units"] = "seconds of audio a second" if model.unit == "RTFx" else model.unit
         found = {"about": about, "model": model.title, "scale": asdict(scale), "results": results}
+        found |= {"cpu_seconds": cpu_seconds, "phases": phases}
+        found["rates"] = {dtype: asdict(one) for dtype, one in rates.items()}
         write_json(arguments.json, found, indent=2)
 
 
@@ -148,15 +174,14 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def tritone_runs(
-    model: BenchModel, folder: Path, items: Sequence[Any], beams: int, arguments: argparse.Namespace
+    model: BenchModel, engines: dict[str, tritone.Engine], beams: int, without: bool
 ) -> dict[str, Run]:
-    """Tritone's runs by name; models are loaded here, outside the clock."""
+    """Tritone's runs by name, of engines by dtype; `without` adds those without invariance."""
     runs: dict[str, Run] = {}
-    for dtype in arguments.dtype:
-        engine = model.engine(folder, dtype, items, beams)
+    for dtype, engine in engines.items():
         run = partial(model.answers, engine, beams=beams)
         runs[f"tritone, {dtype}"] = run
-        if arguments.cost_of_invariance:
+        if without:
             runs[f"tritone, {dtype}{VARIANT}"] = partial(without_invariance, run)
     return runs
 
@@ -194,15 +219,19 @@ def without_invariance(run: Run, items: Sequence[Any]) -> list[Any]:
 def alternate(runs: dict[str, Run], items: Sequence[Any], scale: Scale, repeats: int) -> dict[str, Timed]:
     """Time all runs in every round, after one that does not count."""
     begin = time.perf_counter()
-    for run in runs.values():
-        run(sorted(items, key=length_of)[: scale.warm_up])
     timed = {name: Timed() for name in runs}
+    for name, run in runs.items():
+        with observed(timed[name].phases.counter):
+            run(sorted(items, key=length_of)[: scale.warm_up])
     for round_ in range(repeats):
         start = time.perf_counter()
         for name, run in runs.items():
-            before = time.perf_counter()
-            timed[name].answers = run(items)
-            timed[name].seconds.append(time.perf_counter() - before)
+            one = timed[name]
+            before, cpu_before = time.perf_counter(), time.process_time()
+            with observed(one.phases.clock):
+                one.answers = run(items)
+            one.seconds.append(time.perf_counter() - before)
+            one.cpu_seconds.append(time.process_time() - cpu_before)
         now = time.perf_counter()
         if round_ + 1 < repeats and (now - begin) + (now - start) > scale.seconds:
             print(f"{round_ + 1} of {repeats} rounds: another would not end within {scale.seconds:.0f} s")
@@ -217,13 +246,14 @@ def report(timed: dict[str, Timed], model: BenchModel, amount: float, beams: int
     rounds = len(timed[peer_name(1)].seconds)
     search = f"{beams} beams, " if beams > 1 else "greedy, " if model.searches else ""
     title = f"{search}median of {rounds}"
-    print(f"\n{title:<50}{model.unit:>8}    as {PEER} gives each alone")
+    print(f"\n{title:<50}{model.unit:>8}{'CPU s':>8}    as {PEER} gives each alone")
     for name, value in speeds.items():
         same = sum(
             model.same(one, other, "bfloat16" in name)
             for one, other in zip(timed[name].answers, alone, strict=True)
         )
-        print(f"  {name:<48}{value:8.1f}    {same} of {len(alone)}")
+        cpu = statistics.median(timed[name].cpu_seconds)
+        print(f"  {name:<48}{value:8.1f}{cpu:8.1f}    {same} of {len(alone)}")
     peers = {name: value for name, value in speeds.items() if name.startswith(PEER)}
     unsorted = {name: value for name, value in peers.items() if "batch 1," in name or UNSORTED in name}
     for name, value in speeds.items():
