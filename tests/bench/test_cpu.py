@@ -39,6 +39,9 @@ def test_every_model_is_timed_beside_transformers_and_gives_the_same_answers(mod
     assert f"tritone, float32 is {times:.2f} times transformers' best ({best})" in printed
     lines = {line[2:50].strip(): line for line in printed.splitlines() if line.endswith(" of 4")}
     assert lines[ours[0]].endswith(" 4 of 4")
+    assert saved["cpu_seconds"]["1 beams"].keys() == found.keys()
+    assert saved["phases"]["1 beams"][ours[0]]["encode"]["products"] > 0
+    assert "| encode " in printed
 
 
 def test_beams_of_a_model_that_has_none_are_refused(cpu, monkeypatch, capsys):
@@ -136,3 +139,18 @@ def test_texts_have_their_declared_number_of_tokens(cpu, tmp_path):
     items = model.items(cpu.QUICK)
     assert [len(tokenizer(item.text).input_ids) for item in items] == [item.tokens for item in items]
     assert sorted(item.tokens for item in items)[::47] == [8, 256]
+
+
+def test_the_picture_of_the_readme_has_the_numbers_of_the_results(bench, tmp_path):
+    pytest.importorskip("matplotlib")
+    picture = bench["picture"]
+    assert picture.main(["--output", str(tmp_path)]) == 0
+    for theme in ("light", "dark"):
+        drawn = (tmp_path / f"speed-{theme}.svg").read_text()
+        committed = (picture.RESULTS.parents[1] / "docs/images" / f"speed-{theme}.svg").read_text()
+        for machine in picture.MACHINES:
+            for model in picture.read(picture.RESULTS / machine).values():
+                for speed in picture.speeds(model).values():
+                    number = f">{speed:,.0f}<" if speed >= 100 else f">{speed:.1f}<"
+                    assert number in drawn
+                    assert number in committed
