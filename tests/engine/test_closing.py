@@ -30,13 +30,15 @@ def hung():
 
 
 def test_a_request_whose_reading_hangs_can_be_cancelled_and_its_place_is_free_once_it_returns(loop):
-    worker, end = Worker(loop, max_in_flight=1), threading.Event()
+    worker, begun, end = Worker(loop, max_in_flight=1), threading.Event(), threading.Event()
 
     def read():
+        begun.set()
         end.wait(SOON)
         return Inputs(1, 2.0), OPTIONS
 
     handle, waiting = submit(worker, prepare=read), submit(worker, 2)
+    assert begun.wait(SOON)  # or it is cancelled in the queue, and has no place
     assert handle.cancel()
     assert handle.result(SOON).finish_reason == "cancelled"
     assert not waiting.done()
